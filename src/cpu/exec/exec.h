@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The interpreter: decoded-block cache, dispatch, and helpers for handlers.
+ *
+ * Thread    The vCPU's own. Blocks are per vCPU; invalidation of others' goes through CPU_EV_FLUSH.
+ */
+#pragma once
+
+#include "cpu/mmu/mmu.h"
+
+int exec_init(struct cpu *c); /* 0 or -ENOMEM */
+void exec_done(struct cpu *c);
+/* Guest memory [gpa, gpa + len) on a page marked as code changed: blocks decoded from there die, in this vCPU
+ * at once (a block that overwrites itself leaves after the writing instruction), in others at their next
+ * block boundary. */
+void exec_invalidate(struct cpu *c, uint64_t gpa, uint64_t len);
+void exec_invalidate_all(struct cpu *c);
+
+/* Effective address (offset) of the ModRM operand, truncated to the address size. rip-relative included. */
+uint64_t exec_offset(const struct cpu *c, const struct insn *i);
+/* Linear address of the ModRM memory operand for an access; 0 or X_FAULT. */
+static inline int exec_linear(struct cpu *c, const struct insn *i, unsigned size, bool write,
+                              uint64_t *ret_linear);
+
+static inline uint64_t exec_canonical(uint64_t a)
+{
+    return (uint64_t)((int64_t)(a << 16) >> 16);
+}
+
+static inline int exec_linear(struct cpu *c, const struct insn *i, unsigned size, bool write,
+                              uint64_t *ret_linear)
+{
+    uint64_t off = exec_offset(c, i);
+    if (likely(c->mode & MODE_CODE64)) {
+        uint64_t lin = off + (i->seg >= SEG_FS ? c->seg_base[i->seg] : 0);
+        if (likely(exec_canonical(lin) == lin && exec_canonical(lin + size - 1) == lin + size - 1)) {
+            *ret_linear = lin;
+            return 0;
+        }
+    } else if (likely((c->mode & MODE_FLAT) && i->seg < SEG_FS && off <= 0x100000000ull - size)) {
+        *ret_linear = off;
+        return 0;
+    }
+    return seg_linear(c, i->seg, off, size, write, ret_linear);
+}
+
+/* General registers by encoding number; `rex` decides AH..BH against SPL..DIL. */
+static inline uint8_t reg8_get(const struct cpu *c, unsigned n, bool rex)
+{
+    return (!rex && n >= 4 && n < 8) ? (uint8_t)(c->gpr[n - 4] >> 8) : (uint8_t)c->gpr[n];
+}
+
+static inline void reg8_set(struct cpu *c, unsigned n, bool rex, uint8_t v)
+{
+    if (!rex && n >= 4 && n < 8)
+        c->gpr[n - 4] = (c->gpr[n - 4] & ~0xff00ull) | (uint64_t)v << 8;
+    else
+        c->gpr[n] = (c->gpr[n] & ~0xffull) | v;
+}
+
+/* Writes `size` bytes (2, 4, 8) of a register: 4 clears the upper half. */
+static inline void reg_set(struct cpu *c, unsigned n, unsigned size, uint64_t v)
+{
+    if (size == 8)
+        c->gpr[n] = v;
+    else if (size == 4)
+        c->gpr[n] = (uint32_t)v;
+    else
+        c->gpr[n] = (c->gpr[n] & ~0xffffull) | (uint16_t)v;
+}
+
+/* Stack in the current mode: `size` 2, 4 or 8. Nothing changes on X_FAULT. */
+int exec_push(struct cpu *c, unsigned size, uint64_t val);
+int exec_pop(struct cpu *c, unsigned size, uint64_t *ret_val);

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* struct cpu: the state of one vCPU, hot fields first, and the inline helpers that every handler uses.
+ *
+ * Private to src/cpu/. Thread: the vCPU's own, but for `events` (atomic).
+ */
+#pragma once
+
+#include "cpu/cpu.h"
+#include "cpu/insn.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#define PAGE_SHIFT 12
+#define PAGE_SIZE 4096u
+#define PAGE_MASK (~(uint64_t)0xfff)
+
+/* The mode word: all that changes how bytes decode or how accesses are checked. Part of a block's key.
+ * Kept true by cpu_update_mode() after any change of CR0, CR4, EFER, CS, SS, DS, ES, CPL, AC. */
+#define MODE_CODE64 (1u << 0)
+#define MODE_CODE32 (1u << 1)  /* neither: 16-bit code */
+#define MODE_REAL (1u << 2)    /* CR0.PE clear, or VM86: no descriptors */
+#define MODE_VM86 (1u << 3)
+#define MODE_LONG (1u << 4)    /* EFER.LMA */
+#define MODE_PAGING (1u << 5)
+#define MODE_SS32 (1u << 6)    /* stack address size, outside 64-bit mode */
+#define MODE_FLAT (1u << 7)    /* DS ES SS CS: base 0, limit 4G, read/write: no segment check needed */
+#define MODE_USER (1u << 8)    /* CPL 3 */
+#define MODE_AC (1u << 9)      /* alignment checks are on (CR0.AM, AC, CPL 3) */
+#define MODE_TF (1u << 10)     /* single step or a code breakpoint: one instruction at a time */
+#define MODE_FPU_NM (1u << 11) /* CR0.TS or EM: x87 and SIMD take the slow, checking way */
+#define MODE_SSE_OFF (1u << 12)
+#define MODE_AVX_OFF (1u << 13)
+#define MODE_SMAP_ON (1u << 14) /* supervisor data access to user pages faults (SMAP and not AC) */
+
+/* TLB: three direct-mapped tag arrays and one addend. The tag is the page's linear address with TLB_* bits;
+ * a compare of (linear & PAGE_MASK) with the tag fails whenever a bit is set, which sends the access
+ * to the slow path. Indexed by linear page and by privilege, so that CPL changes flush nothing. */
+#define TLB_BITS 10
+#define TLB_SIZE (1u << TLB_BITS)
+#define TLB_INVALID 1u /* no entry */
+#define TLB_SLOW 2u    /* MMIO, ROM write, page holds code (write), watchpoint: never fast */
+
+struct tlb_entry {
+    uint64_t read, write, exec; /* tags */
+    intptr_t addend;            /* host = linear + addend; 0 for MMIO */
+    uint64_t gpa;               /* page's guest-physical address */
+    uint64_t gen;               /* tags of flushed generations do not match: see mmu.h */
+};
+enum { TLB_SUPER, TLB_USER, N_TLB_PRIV };
+
+/* What a handler wants delivered. */
+struct cpu_fault {
+    uint8_t vector;
+    bool has_error;
+    bool software;      /* INT n, INT3, INTO: gate DPL is checked, RIP is the next instruction's */
+    uint32_t error;
+    uint64_t cr2;       /* #PF */
+    uint64_t dr6;       /* #DB: bits to set */
+};
+
+struct cpu {
+    /* Hot. */
+    uint64_t gpr[16];
+    uint64_t rip;
+    /* Arithmetic flags in LAHF/SETO form: AH = SF ZF - AF - PF - CF, AL = OF (0 or 1). */
+    uint16_t flags_ax;
+    uint32_t flags_sys;  /* RFLAGS without OSZAPC, bit 1 set */
+    uint32_t mode;       /* MODE_* */
+    _Atomic uint32_t events;
+    uint64_t seg_base[N_SEGS]; /* copies of seg[].base; 0 for ES CS SS DS in 64-bit mode */
+    struct tlb_entry tlb[N_TLB_PRIV][TLB_SIZE];
+
+    /* Warm. */
+    struct cpu_fault fault;
+    enum cpu_exit exit_reason;
+    uint8_t cpl;
+    uint8_t int_shadow;        /* 1: sti, 2: mov ss / pop ss; holds for the next instruction */
+    bool halted, nmi_blocked, nmi_pending;
+    bool in_step;              /* under cpu_step() */
+    struct cpu_shared *shared;
+    const struct cpu_callbacks *cb;
+    void *opaque;
+    struct cpu_segment seg[N_SEGS], ldtr, tr;
+    struct cpu_dtable gdtr, idtr;
+    uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
+    uint64_t dr[8];
+    uint64_t star, lstar, cstar, sfmask, kernel_gs_base, sysenter_cs, sysenter_esp, sysenter_eip, pat,
+        tsc_aux, xss, misc_enable, mtrr_def_type;
+    int64_t tsc_offset;
+    uint64_t phys_mask;        /* MAXPHYADDR, and A20 */
+    unsigned index;
+    struct cpu_stats stats;
+    struct exec_cache *blocks; /* decoded blocks: exec/ */
+    struct sys_state *sys;     /* MTRRs and rare MSRs: sys/ */
+    struct mmu_state *mmu;     /* PCID sets, victim cache, pending flushes: mmu/ */
+    char error[160];
+
+    /* Vector and x87 state, XSAVE standard format: 512 legacy, 64 header, YMM_Hi128 at 576. The place of
+     * truth between instructions, unless fpu/ documents otherwise. */
+    uint8_t xsave[1024] __attribute__((aligned(64)));
+    uint8_t scratch[128] __attribute__((aligned(64))); /* memory operands that cannot be used in place */
+};
+
+/* --- flags --- */
+
+static inline uint32_t cpu_flags(const struct cpu *c)
+{
+    uint32_t ax = c->flags_ax;
+    return c->flags_sys | ((ax >> 8) & (OSZAPC & ~FLAG_OF)) | ((ax & 1) << 11);
+}
+
+/* Sets the bits of `mask` from `val`; the caller calls cpu_update_mode() if TF, AC, VM or IOPL may change. */
+static inline void cpu_set_flags(struct cpu *c, uint32_t val, uint32_t mask)
+{
+    uint32_t f = (cpu_flags(c) & ~mask) | (val & mask);
+    c->flags_sys = (f & ~OSZAPC) | 2;
+    c->flags_ax = (uint16_t)((f & (OSZAPC & ~FLAG_OF)) << 8 | ((f >> 11) & 1));
+}
+
+/* --- faults --- */
+
+/* Each returns X_FAULT, so that handlers say `return cpu_raise(...)`. */
+static inline int cpu_raise(struct cpu *c, uint8_t vector)
+{
+    c->fault = (struct cpu_fault){ .vector = vector };
+    return X_FAULT;
+}
+
+static inline int cpu_raise_error(struct cpu *c, uint8_t vector, uint32_t error)
+{
+    c->fault = (struct cpu_fault){ .vector = vector, .has_error = true, .error = error };
+    return X_FAULT;
+}
+
+enum {
+    EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_BR = 5, EXC_UD = 6, EXC_NM = 7,
+    EXC_DF = 8, EXC_TS = 10, EXC_NP = 11, EXC_SS = 12, EXC_GP = 13, EXC_PF = 14, EXC_MF = 16,
+    EXC_AC = 17, EXC_MC = 18, EXC_XM = 19,
+};
+
+/* --- sys/ : modes, segments, delivery --- */
+
+/* Recomputes `mode` and `seg_base` from the registers. */
+void cpu_update_mode(struct cpu *c);
+/* Delivers c->fault at c->rip (for software: the return address is c->rip already advanced). Handles
+ * double and triple fault; X_JUMP, or X_EXIT with CPU_EXIT_SHUTDOWN. */
+int cpu_deliver_fault(struct cpu *c);
+/* Delivers an external interrupt or NMI (vector 2). */
+int cpu_deliver_interrupt(struct cpu *c, uint8_t vector, bool nmi);
+/* Linear address of seg:offset for an access of `size` bytes; checks canonical form or limit and type
+ * (write: the segment must be writable). 0, or X_FAULT (#GP/#SS). Slow path of mem_linear(). */
+int seg_linear(struct cpu *c, unsigned seg, uint64_t offset, unsigned size, bool write, uint64_t *ret_linear);
+/* #DB after an instruction: TF, data breakpoints hit. X_NEXT or X_FAULT. */
+int cpu_debug_after(struct cpu *c);
+
