@@ -27,33 +27,53 @@
 #define MODE_FLAT (1u << 7)    /* DS ES SS CS: base 0, limit 4G, read/write: no segment check needed */
 #define MODE_USER (1u << 8)    /* CPL 3 */
 #define MODE_AC (1u << 9)      /* alignment checks are on (CR0.AM, AC, CPL 3) */
-#define MODE_TF (1u << 10)     /* single step or a code breakpoint: one instruction at a time */
+#define MODE_TF (1u << 10)     /* TF, or any breakpoint enabled in DR7: one instruction at a time, with
+                                * cpu_debug_before() and cpu_debug_after() around it */
 #define MODE_FPU_NM (1u << 11) /* CR0.TS or EM: x87 and SIMD take the slow, checking way */
 #define MODE_SSE_OFF (1u << 12)
 #define MODE_AVX_OFF (1u << 13)
 #define MODE_SMAP_ON (1u << 14) /* supervisor data access to user pages faults (SMAP and not AC) */
 
-/* TLB: three direct-mapped tag arrays and one addend. The tag is the page's linear address with TLB_* bits;
- * a compare of (linear & PAGE_MASK) with the tag fails whenever a bit is set, which sends the access
- * to the slow path. Indexed by linear page and by privilege, so that CPL changes flush nothing. */
+/* TLB: direct-mapped, separate tags for read and write and one addend. A tag is the page's linear address
+ * XOR cpu->tlb_tag (the address space's generation in bits 63:48, never 0: all-zero entries match nothing;
+ * bits 47:12 alone identify a canonical page), plus TLB_* bits, any of which makes the fast compare fail.
+ * A new generation thus empties all but global entries, which the slow path stamps anew. One set per
+ * kind of access (cpu->tlb_cur points at the current one), so that changes of CPL and AC flush nothing. */
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
-#define TLB_INVALID 1u /* no entry */
-#define TLB_SLOW 2u    /* MMIO, ROM write, page holds code (write), watchpoint: never fast */
+#define TLB_GEN_SHIFT 48
+#define TLB_INVALID 1u /* not allowed, or not known yet (first write: the dirty bit) */
+#define TLB_MMIO 2u    /* no host memory; for writes: ROM too */
+#define TLB_CODE 4u    /* write: the page holds decoded code */
+#define TLB_WATCH 8u   /* a data breakpoint is on the page */
 
 struct tlb_entry {
-    uint64_t read, write, exec; /* tags */
-    intptr_t addend;            /* host = linear + addend; 0 for MMIO */
-    uint64_t gpa;               /* page's guest-physical address */
-    uint64_t gen;               /* tags of flushed generations do not match: see mmu.h */
+    uint64_t read, write; /* tags */
+    intptr_t addend;      /* host = linear + addend; meaningless for MMIO */
+    uint64_t gpa;         /* page's guest-physical address, with TLBE_* bits */
 };
-enum { TLB_SUPER, TLB_USER, N_TLB_PRIV };
+#define TLBE_GLOBAL 1u
+
+struct tlb_code {
+    uint64_t tag;
+    const uint8_t *host; /* the page; NULL: fetch by mmu_fetch_bytes() and cache nothing */
+    uint64_t gpa;
+    uint64_t flags;      /* TLBE_* */
+};
+#define TLB_CODE_BITS 9
+#define TLB_CODE_SIZE (1u << TLB_CODE_BITS)
+
+/* TLB_SUPER: supervisor, SMAP (if CR4 has it) enforced; also implicit accesses. TLB_SUPER_AC: supervisor
+ * with SMAP off by AC. TLB_NONE stays empty: the current set while alignment checks are on. */
+enum { TLB_SUPER, TLB_SUPER_AC, TLB_USER, TLB_NONE, N_TLB_SETS };
 
 /* What a handler wants delivered. */
 struct cpu_fault {
     uint8_t vector;
     bool has_error;
     bool software;      /* INT n, INT3, INTO: gate DPL is checked, RIP is the next instruction's */
+    bool external;      /* interrupt, NMI, ICEBP: sets EXT in error codes of nested faults */
+    bool trap;          /* #DB after an instruction: the pushed RF is clear */
     uint32_t error;
     uint64_t cr2;       /* #PF */
     uint64_t dr6;       /* #DB: bits to set */
@@ -69,7 +89,10 @@ struct cpu {
     uint32_t mode;       /* MODE_* */
     _Atomic uint32_t events;
     uint64_t seg_base[N_SEGS]; /* copies of seg[].base; 0 for ES CS SS DS in 64-bit mode */
-    struct tlb_entry tlb[N_TLB_PRIV][TLB_SIZE];
+    struct tlb_entry *tlb_cur; /* tlb[set] for data accesses of the current mode: cpu_update_mode() */
+    uint64_t tlb_tag;          /* generation of the current address space << 48 */
+    struct tlb_entry tlb[N_TLB_SETS][TLB_SIZE];
+    struct tlb_code tlb_code[2][TLB_CODE_SIZE]; /* supervisor, user */
 
     /* Warm. */
     struct cpu_fault fault;
@@ -78,6 +101,9 @@ struct cpu {
     uint8_t int_shadow;        /* 1: sti, 2: mov ss / pop ss; holds for the next instruction */
     bool halted, nmi_blocked, nmi_pending;
     bool in_step;              /* under cpu_step() */
+    bool tf_latched;           /* TF when the instruction began: cpu_debug_before() */
+    uint8_t dr6_pending;       /* data and I/O breakpoints hit (B0-B3), for cpu_debug_after() */
+    uint64_t map_epoch;        /* changes whenever a linear page may map elsewhere (flush, CR3, INVLPG) */
     struct cpu_shared *shared;
     const struct cpu_callbacks *cb;
     void *opaque;
@@ -151,6 +177,11 @@ int cpu_deliver_interrupt(struct cpu *c, uint8_t vector, bool nmi);
 /* Linear address of seg:offset for an access of `size` bytes; checks canonical form or limit and type
  * (write: the segment must be writable). 0, or X_FAULT (#GP/#SS). Slow path of mem_linear(). */
 int seg_linear(struct cpu *c, unsigned seg, uint64_t offset, unsigned size, bool write, uint64_t *ret_linear);
-/* #DB after an instruction: TF, data breakpoints hit. X_NEXT or X_FAULT. */
+/* Under MODE_TF. Before an instruction: code breakpoint at rip (unless RF), notes TF. X_NEXT, or X_FAULT
+ * (#DB). */
+int cpu_debug_before(struct cpu *c);
+/* Under MODE_TF, after an instruction that did not fault, with c->rip at the next one and the interrupt
+ * shadow of the instruction before it cleared: TF, data and I/O breakpoints hit; clears RF. X_NEXT, or
+ * X_FAULT (#DB, a trap). A mov ss just executed (int_shadow 2) holds it back. */
 int cpu_debug_after(struct cpu *c);
 
