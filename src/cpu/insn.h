@@ -20,6 +20,10 @@
 
 #include "base/util.h"
 
+/* Opcode 0xNN of a row with a Zb or Zv operand stands for 0xNN to 0xNN+7. A row without ModRM whose REG is not
+ * REG_ANY matches only when the opcode's low three bits with REX.B are that number (nop: 90). Of
+ * several rows that match, the one most specific about prefix and REG wins. */
+
 /* Opcode maps: legacy one-byte, 0F, 0F 38, 0F 3A. VEX maps 1 to 3 are the same numbers with a VEX row. */
 enum insn_map { M1, M0F, M0F38, M0F3A };
 
@@ -51,6 +55,7 @@ enum insn_operand {
     Gb, Gw, Gd, Gq, Gv, Gy, Gz,      /* ModRM.reg: general register */
     Mb, Mw, Md, Mq, Mv, My, Mz, M_,  /* memory only; M_: no access or a size of its own (lea, fxsave) */
     Mp, Ms, Mdq, Mqq, Mx, Mt, Ma,    /* Mt: 80-bit, Ma: bound's pair */
+    Mvs,                             /* memory indexed by a vector register (gathers) */
     Rd, Rq, Ry, Rv,                  /* ModRM.rm: general register only */
     Zb, Zv,                          /* low three opcode bits: general register */
     Ib, Iw, Id, Iz, Iv, Ibs,         /* immediates; Ibs: sign-extended byte */
@@ -140,7 +145,7 @@ struct insn_row {
 #define REG_NONE 0xff
 /* Segment register numbers, in encoding order. */
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, N_SEGS };
-/* insn.base only: RIP-relative. The decoder leaves disp relative to the *next* instruction. */
+/* insn.base only: RIP-relative. insn.index of a Mvs operand: a vector register. The decoder leaves disp relative to the *next* instruction. */
 #define REG_RIP 16
 
 struct cpu;
@@ -159,12 +164,16 @@ enum exec_status {
  * cpu->rip; the dispatcher adds insn->len. Nothing visible changes before the last possible fault. */
 typedef int exec_fn(struct cpu *c, const struct insn *i);
 
-/* A decoded instruction. `fn` is chosen once, by exec_bind(). */
+/* A decoded instruction: one cache line. `fn` is chosen once, by exec_bind(). The members marked
+ * "threaded" belong to exec/'s dispatch; nobody else reads them. */
 struct insn {
+    exec_fn *hot;   /* threaded: runs this instruction and goes on to the next */
     exec_fn *fn;
     uint64_t imm;   /* immediate, sign-extended to the operand size; relative target: displacement */
     int32_t disp;   /* memory displacement (moffs: low half, imm has the whole) */
+    int32_t hdisp;  /* threaded: displacement from hbase, or branch displacement from the block's start */
     uint16_t row;   /* index into insn_rows[] */
+    uint16_t off;   /* threaded: bytes from the block's start */
     uint8_t len;    /* bytes, 1 to 15 */
     uint8_t opsize; /* operand size in bytes: 1, 2, 4, 8 */
     uint8_t adsize; /* address size in bytes: 2, 4, 8 */
@@ -179,10 +188,25 @@ struct insn {
     uint8_t lock : 1, rep : 1, repne : 1, rex : 1, rex_w : 1, opsize_pfx : 1, mode64 : 1;
     uint16_t sel;   /* selector of Ap */
     uint32_t aux;   /* the binder's: a stub's offset, a size, ... */
+    uint8_t hbase, hindex, hseg; /* threaded: slots of cpu->slot[] and cpu->seg_base[] */
+    uint8_t hshift; /* threaded: 64 minus the address bits */
+    uint8_t left;   /* threaded: instructions of the block from this one on */
+    uint8_t breg, brm; /* threaded: byte offsets of 8-bit registers in cpu->gpr[] */
 };
+
+_Static_assert(sizeof(struct insn) == 64, "struct insn is one cache line");
 
 extern const struct insn_row insn_rows[];
 extern const unsigned insn_row_count;
+
+/* Rows that share one (VEX or not, map, opcode), most specific first: see insn_slot_rows(). */
+struct insn_slot {
+    uint16_t first;
+    uint8_t count;
+    bool modrm; /* a ModRM byte follows the opcode */
+};
+const struct insn_slot *insn_slot_of(bool vex, unsigned map, uint8_t opcode);
+const uint16_t *insn_slot_rows(const struct insn_slot *slot);
 
 /* How bytes decode: part of a block's key. */
 enum insn_mode { INSN_16, INSN_32, INSN_64 };

@@ -80,14 +80,22 @@ struct cpu_fault {
 };
 
 struct cpu {
-    /* Hot. */
-    uint64_t gpr[16];
-    uint64_t rip;
+    /* Hot. While a block's threaded handlers run, `rip` is the address of the block's first instruction; a
+     * handler called as exec_fn always sees its own instruction's. */
+    union {
+        struct {
+            uint64_t gpr[16];
+            uint64_t rip;
+            uint64_t zero; /* always 0: the absent base or index */
+        };
+        uint64_t slot[18]; /* the same by number, for addresses */
+    };
     /* Arithmetic flags in LAHF/SETO form: AH = SF ZF - AF - PF - CF, AL = OF (0 or 1). */
     uint16_t flags_ax;
     uint32_t flags_sys;  /* RFLAGS without OSZAPC, bit 1 set */
     uint32_t mode;       /* MODE_* */
     _Atomic uint32_t events;
+    bool code_changed;   /* exec_invalidate() killed a block of this vCPU: leave the current one */
     uint64_t seg_base[N_SEGS]; /* copies of seg[].base; 0 for ES CS SS DS in 64-bit mode */
     struct tlb_entry *tlb_cur; /* tlb[set] for data accesses of the current mode: cpu_update_mode() */
     uint64_t tlb_tag;          /* generation of the current address space << 48 */

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The interpreter: decoded-block cache, dispatch, and helpers for handlers.
  *
+ * A row's `exec` column names its handler x_<exec>(); handlers.h declares all of them, bind.c checks what a
+ * handler need not: the model's features, A_PRIV (#GP), and for A_X87, A_MMX, A_SSE, A_AVX the bits of CR0,
+ * CR4 and XCR0 (#UD, #NM). LOCK without A_LOCK and a memory destination, A_NO64, A_ONLY64 and
+ * A_NOREAL are the decoder's.
+ *
  * Thread    The vCPU's own. Blocks are per vCPU; invalidation of others' goes through CPU_EV_FLUSH.
  */
 #pragma once
