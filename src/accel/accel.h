@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Accelerators: who executes the guest's instructions. `kvm` (accel/kvm) or `soft` (accel/soft, over src/cpu).
+ *
+ * Owner     accel: the machine. vcpu: made by accel_vcpu_new(), freed by accel_vcpu_free() after its thread ended.
+ * Thread    accel_*(): main thread, unless noted. vcpu_run(): the vCPU's own thread. vcpu_kick(), accel_msi(),
+ *           accel_gsi(), vcpu_signal(): any thread.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "base/linkset.h"
+#include "cpu/cpu.h"
+
+struct accel;
+struct vcpu;
+struct mem_range; /* machine/memory.h: seen here only through the slots below */
+
+/* What the machine gives the accelerator. Called on vCPU threads. */
+struct accel_host {
+    void *opaque;
+    uint64_t (*mmio_read)(void *opaque, struct vcpu *v, uint64_t gpa, unsigned size);
+    void (*mmio_write)(void *opaque, struct vcpu *v, uint64_t gpa, uint64_t val, unsigned size);
+    uint64_t (*io_read)(void *opaque, struct vcpu *v, uint16_t port, unsigned size);
+    void (*io_write)(void *opaque, struct vcpu *v, uint16_t port, uint64_t val, unsigned size);
+    /* The RAM or ROM page at gpa, for the software CPU. */
+    struct cpu_phys (*translate)(void *opaque, uint64_t gpa);
+};
+
+/* Userspace local APICs (devices/irqchip/lapic.c), given by the board when the accelerator has none in
+ * kernel. Called on the vCPU's thread, but for `msi` (any). */
+struct accel_apic {
+    void *opaque;
+    int (*ack)(void *opaque, unsigned vcpu);
+    uint64_t (*tpr_read)(void *opaque, unsigned vcpu);
+    void (*tpr_write)(void *opaque, unsigned vcpu, uint64_t cr8);
+    int (*msr_read)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *ret_val);
+    int (*msr_write)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t val);
+    void (*msi)(void *opaque, uint64_t addr, uint32_t data);
+};
+
+/* Signals from APICs and buttons to a vCPU. */
+enum vcpu_signal_kind { VCPU_SIGNAL_INTR, VCPU_SIGNAL_NMI, VCPU_SIGNAL_INIT, VCPU_SIGNAL_SIPI,
+                        VCPU_SIGNAL_SMI };
+
+enum vcpu_exit {
+    VCPU_EXIT_KICK,     /* vcpu_kick() was called: look at the run state */
+    VCPU_EXIT_SHUTDOWN, /* triple fault */
+    VCPU_EXIT_ERROR,    /* vcpu_error() has the sentence */
+};
+
+/* A RAM/ROM slot of the address map. */
+struct accel_slot {
+    uint64_t gpa, size;
+    uint8_t *hva;
+    bool readonly;
+};
+
+/* An ioeventfd: a write at addr in memory or ports signals fd. */
+struct accel_eventfd {
+    uint64_t addr, data;
+    uint8_t size; /* 0: any */
+    bool io, match_data;
+    int fd;
+};
+
+struct accel_stats {
+    uint64_t emulated;    /* instructions that KVM could not do and the software CPU did */
+    uint64_t exits, mmio, pio, halts;
+};
+
+struct accel_ops {
+    const char *name, *summary;
+    /* Can it work here? False with a sentence. `by_name`: the user asked for it explicitly. `*ret_why`: a
+     * g_malloc'd phrase on what it rests ("AMD SVM", "no /dev/kvm"). */
+    bool (*probe)(bool by_name, char **ret_why);
+    /* KVM: VM made, in-kernel irqchip and PIT as asked. */
+    struct accel *(*create)(const struct accel_host *host, const struct cpu_model *model,
+                            const struct cpu_topology *topology, uint64_t ram_bytes, bool pit,
+                            GError **error);
+    void (*destroy)(struct accel *a);
+    bool kernel_irqchip; /* PIC, IOAPIC, LAPIC (and PIT) live in the accelerator */
+
+    void (*set_slots)(struct accel *a, const struct accel_slot *slots, size_t count);
+    void (*set_eventfds)(struct accel *a, bool io, const struct accel_eventfd *fds, size_t count); /* NULL */
+    void (*written)(struct accel *a, uint64_t gpa, uint64_t len); /* DMA wrote; may be NULL */
+
+    /* kernel_irqchip only. */
+    void (*gsi)(struct accel *a, unsigned gsi, int level);
+    void (*msi)(struct accel *a, uint64_t addr, uint32_t data);
+    /* A route whose eventfd raises the MSI in the kernel; NULL ops where there is no irqfd. */
+    int (*irqfd_add)(struct accel *a, uint64_t addr, uint32_t data, int fd); /* route id, or -errno */
+    int (*irqfd_update)(struct accel *a, int route, uint64_t addr, uint32_t data);
+    void (*irqfd_remove)(struct accel *a, int route, int fd);
+
+    struct vcpu *(*vcpu_new)(struct accel *a, unsigned index, GError **error);
+    void (*vcpu_free)(struct vcpu *v);
+    enum vcpu_exit (*vcpu_run)(struct vcpu *v); /* handles HLT and waiting for SIPI inside */
+    void (*vcpu_kick)(struct vcpu *v);
+    void (*vcpu_signal)(struct vcpu *v, enum vcpu_signal_kind kind, uint8_t vector);
+    void (*vcpu_reset)(struct vcpu *v); /* power-on; index > 0 waits for SIPI. vCPU not running. */
+    bool (*vcpu_get_state)(struct vcpu *v, struct cpu_arch_state *ret); /* vCPU not running */
+    bool (*vcpu_set_state)(struct vcpu *v, const struct cpu_arch_state *s);
+    const char *(*vcpu_error)(struct vcpu *v);
+    /* Save/restore of the paused clock (kvmclock, TSC); may be NULL. */
+    void (*clock_stopped)(struct accel *a, bool stopped);
+};
+LINKSET_DECLARE(accel_types);
+#define ACCEL_TYPE(t) LINKSET_ENTRY(accel_types, t)
+
+/* Every accelerator's struct begins with this; every vCPU's with the next. */
+struct accel {
+    const struct accel_ops *ops;
+    const struct accel_host *host;
+    const struct accel_apic *apic; /* NULL with kernel_irqchip; set by the board before vCPUs run */
+    struct accel_stats stats;      /* atomic adds by vCPU threads */
+};
+
+struct vcpu {
+    struct accel *accel;
+    unsigned index;
+    uint32_t apic_id;
+    _Atomic bool halted;    /* in HLT or waiting for SIPI; query-cpus-fast and tests read it */
+    int thread_id;          /* gettid() of its thread */
+    uint64_t emulated;      /* see accel_stats */
+};
+
+/* The vCPU whose thread this is, or NULL. */
+extern __thread struct vcpu *current_vcpu;
+
+/* `names`: "kvm:soft", "soft", NULL for the default. *ret_note: which one and why, g_malloc'd. */
+const struct accel_ops *accel_choose(const char *names, char **ret_note, GError **error);
+const struct accel_ops *const *accel_list(void); /* sorted, NULL-ended */
+
+static inline void accel_msi(struct accel *a, uint64_t addr, uint32_t data)
+{
+    if (a->ops->msi)
+        a->ops->msi(a, addr, data);
+    else if (a->apic)
+        a->apic->msi(a->apic->opaque, addr, data);
+}

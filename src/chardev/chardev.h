@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Character backends: where a serial port's or a console's bytes go (stdio, pty, file, socket, null, ringbuf...).
+ *
+ * Owner     chardev_new() ... chardev_free(); one front end at a time, or several behind mux=on.
+ * Thread    The main loop. chardev_write() may be called from any thread: it buffers and never blocks.
+ * Memory    Output that nobody takes is bounded (1 MiB): then chardev_write() accepts less and the front end is told
+ *           when there is room again; a serial port with nobody at the other end drops.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "base/linkset.h"
+#include "base/loop.h"
+
+struct chardev;
+
+struct chardev_frontend {
+    /* How many bytes the front end can take now (0: the backend stops reading). */
+    size_t (*can_receive)(void *opaque);
+    void (*receive)(void *opaque, const uint8_t *data, size_t len); /* len <= can_receive() */
+    void (*opened)(void *opaque, bool open); /* peer connected, gone; may be NULL */
+    void (*sent)(void *opaque);              /* room again after a short chardev_write(); may be NULL */
+    void (*send_break)(void *opaque);        /* may be NULL */
+    void *opaque;
+};
+
+/* Name=value pairs as -chardev says them; QEMU's short forms ("stdio", "mon:stdio", "file:PATH", "unix:PATH,server=on",
+ * "pty", "null", "tcp:host:port", "telnet:...", "vc", "none") are parsed by chardev_parse(). */
+struct chardev_option {
+    const char *name, *value;
+};
+struct chardev_config {
+    const struct chardev_option *options;
+    size_t count;
+};
+
+struct chardev *chardev_new(const char *backend, const char *id, const struct chardev_config *c,
+                            struct loop *loop, GError **error);
+/* "mon:stdio" and friends for -serial; *ret_monitor says that a monitor shares it. */
+struct chardev *chardev_parse(const char *text, const char *id, struct loop *loop, bool *ret_monitor,
+                              GError **error);
+void chardev_free(struct chardev *c); /* flushes what can be written without waiting; restores the terminal */
+const char *chardev_id(const struct chardev *c);
+/* "pty:/dev/pts/3", for query-chardev; g_malloc'd. */
+char *chardev_describe(const struct chardev *c);
+const char *const *chardev_backends(void); /* names, NULL-ended */
+
+bool chardev_attach(struct chardev *c, const struct chardev_frontend *f, GError **error);
+void chardev_detach(struct chardev *c, void *frontend_opaque);
+bool chardev_in_use(const struct chardev *c);
+/* Returns how many bytes were taken. */
+size_t chardev_write(struct chardev *c, const void *data, size_t len);
+/* The front end's can_receive() went up: read again. Any thread. */
+void chardev_accept_input(struct chardev *c);
+bool chardev_is_open(const struct chardev *c);

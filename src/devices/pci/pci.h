@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* PCI Express core: buses, configuration space, BARs, INTx, MSI, MSI-X, capabilities.
+ *
+ * Spec      PCI Local Bus 3.0, PCI Express 3.0 base, PCI firmware 3.2 (ECAM).
+ * Owner     A pci_device is a struct device whose struct begins with it; the bus does not own it.
+ * Thread    Config space: under the bus lock, any vCPU. pci_irq_set(), pci_msix_notify(), pci_msi_notify(): any
+ *           thread. The rest: realize and unrealize, main thread.
+ * Trust     Config writes and the MSI-X table are the guest's.
+ */
+#pragma once
+
+#include "machine/machine.h"
+
+#include <string.h>
+
+#define PCI_CONFIG_SIZE 4096
+#define PCI_MAX_BARS 6
+#define PCI_MSIX_MAX 2048
+
+struct pci_bus;
+struct pci_device;
+
+enum pci_bar_kind { PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64, PCI_BAR_MEM64_PREFETCH };
+
+struct pci_bar {
+    struct mem_region *region; /* NULL: not implemented */
+    enum pci_bar_kind kind;
+    uint64_t size;             /* power of two */
+    uint64_t addr;             /* where it is mapped now, or UINT64_MAX */
+};
+
+struct pci_ids {
+    uint16_t vendor, device, subsystem_vendor, subsystem;
+    uint8_t revision, prog_if, subclass, class_code;
+};
+
+struct pci_msix; /* pci/msix.c */
+
+struct pci_device {
+    struct device dev;
+    struct pci_bus *bus;
+    int32_t devfn_prop;     /* PROP "addr": parsed by pci.c; -1: next free slot */
+    uint8_t devfn;
+    bool multifunction;
+    uint8_t config[PCI_CONFIG_SIZE];
+    uint8_t writable[PCI_CONFIG_SIZE]; /* bits that the guest may change */
+    uint8_t w1c[PCI_CONFIG_SIZE];      /* bits that writing 1 clears */
+    struct pci_bar bar[PCI_MAX_BARS];
+    uint8_t intx_pin;       /* 1 to 4, 0: none */
+    bool intx_level;
+    uint8_t cap_next;       /* place for the next capability */
+    uint16_t ext_cap_last;
+    uint16_t msi_cap;       /* 0: none */
+    struct pci_msix *msix;  /* NULL: none */
+    /* Called after the core has handled a config access; under the bus lock. May be NULL. */
+    void (*config_written)(struct pci_device *p, unsigned off, unsigned len, uint32_t val);
+    uint32_t (*config_read)(struct pci_device *p, unsigned off, unsigned len); /* replaces the core's */
+    struct pci_device *next;
+};
+
+/* To be listed in every PCI device's props table: "addr" (slot.function in hex), "multifunction". */
+#define PCI_PROPS(type)                                                                            \
+    PROP_ADDR_ROW(type), PROP_BOOL("multifunction", type, pci.multifunction,                       \
+                                   .help = "Other functions share the slot")
+
+/* "addr" is a string property of the core: the struct's member must be named `pci`. */
+#define PROP_ADDR_ROW(type)                                                                        \
+    PROP_I32("addr", type, pci.devfn_prop, .def = (uint64_t)-1,                                    \
+             .help = "Slot and function, as 5 or 5.1 in hexadecimal; -1: next free")
+
+/* First call of a PCI device's realize: puts it on the bus named by dev.bus_name (default: the root), fills ids
+ * and header. Undone by pci_device_done(), which unrealize calls last and which takes half-built devices. */
+bool pci_device_init(struct pci_device *p, const struct pci_ids *ids, GError **error);
+void pci_device_done(struct pci_device *p);
+
+/* The region is borrowed, not yet added to a space. */
+void pci_bar_register(struct pci_device *p, unsigned n, enum pci_bar_kind kind, struct mem_region *r);
+/* Offset of a new capability of `len` bytes in the first 256 (its next pointer is linked), or -ENOSPC. */
+int pci_add_capability(struct pci_device *p, uint8_t id, uint8_t len);
+int pci_add_ext_capability(struct pci_device *p, uint16_t id, uint8_t version, uint16_t len);
+/* PCI Express endpoint capability. 0 or negative errno. */
+int pci_add_express(struct pci_device *p);
+void pci_set_intx_pin(struct pci_device *p, uint8_t pin); /* 1 = INTA# */
+int pci_add_msi(struct pci_device *p, unsigned vectors); /* 64-bit, no per-vector mask */
+/* Table and PBA in BAR `bar`, which is made here (vectors * 16, page aligned, PBA behind). */
+int pci_add_msix(struct pci_device *p, unsigned bar, unsigned vectors);
+/* A vector goes from masked to deliverable or back, or its message changes: lets the owner attach an irqfd.
+ * Called under the bus lock. */
+void pci_msix_on_change(struct pci_device *p, void (*fn)(struct pci_device *p, unsigned vector, bool live));
+bool pci_msix_enabled(const struct pci_device *p);
+bool pci_msi_enabled(const struct pci_device *p);
+void pci_msix_notify(struct pci_device *p, unsigned vector); /* sets the pending bit when masked */
+void pci_msi_notify(struct pci_device *p, unsigned vector);
+/* Message of a vector, for irqfd routes. */
+void pci_msix_message(struct pci_device *p, unsigned vector, uint64_t *ret_addr, uint32_t *ret_data);
+void pci_irq_set(struct pci_device *p, int level); /* INTx; honours the interrupt-disable bit */
+void pci_device_reset(struct pci_device *p);       /* config to power-on values, BARs unmapped, MSI off */
+/* Bus mastering is on: DMA is allowed. */
+bool pci_bus_master(const struct pci_device *p);
+
+static inline void pci_set8(struct pci_device *p, unsigned off, uint8_t v)
+{
+    p->config[off] = v;
+}
+
+static inline void pci_set16(struct pci_device *p, unsigned off, uint16_t v)
+{
+    memcpy(p->config + off, &v, 2);
+}
+
+static inline void pci_set32(struct pci_device *p, unsigned off, uint32_t v)
+{
+    memcpy(p->config + off, &v, 4);
+}
+
+static inline uint16_t pci_get16(const struct pci_device *p, unsigned off)
+{
+    uint16_t v;
+    memcpy(&v, p->config + off, 2);
+    return v;
+}
+
+static inline uint32_t pci_get32(const struct pci_device *p, unsigned off)
+{
+    uint32_t v;
+    memcpy(&v, p->config + off, 4);
+    return v;
+}
+
+/* Buses, for host bridges (and later root ports). set_irq gets INTA..D (0-3) levels, already swizzled and ORed. */
+struct pci_bus *pci_bus_new(struct machine *m, const char *name,
+                            void (*set_irq)(void *opaque, unsigned pin, int level), void *opaque);
+void pci_bus_free(struct pci_bus *b);
+uint32_t pci_bus_config_read(struct pci_bus *b, uint8_t bus, uint8_t devfn, unsigned off, unsigned len);
+void pci_bus_config_write(struct pci_bus *b, uint8_t bus, uint8_t devfn, unsigned off, unsigned len,
+                          uint32_t val);
+/* What firmware does: BARs from the given windows, bus mastering and decoding on, interrupt lines. */
+void pci_bus_assign(struct pci_bus *b, uint64_t mem_base, uint64_t mem_end, uint64_t mem64_base,
+                    uint64_t mem64_end, uint16_t io_base, uint16_t io_end,
+                    uint8_t (*irq_of)(void *opaque, unsigned slot, unsigned pin), void *opaque);
