@@ -7,6 +7,7 @@
 #pragma once
 
 #include <glib.h>
+#include <stdbool.h>
 
 #define RUCHE_ERROR (ruche_error_quark())
 GQuark ruche_error_quark(void);
