@@ -9,7 +9,7 @@
 
 #define LINKSET_ENTRY(set, object)                                                                 \
     static const void *const set##_entry_##object                                                  \
-        __attribute__((used, section(#set), no_sanitize("address"))) = &(object)
+        __attribute__((used, section(#set))) = &(object)
 
 #define LINKSET_DECLARE(set)                                                                       \
     extern const void *const __start_##set[] __attribute__((weak, visibility("hidden")));          \
