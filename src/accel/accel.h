@@ -101,6 +101,7 @@ struct accel_ops {
     bool (*vcpu_get_state)(struct vcpu *v, struct cpu_arch_state *ret); /* vCPU not running */
     bool (*vcpu_set_state)(struct vcpu *v, const struct cpu_arch_state *s);
     const char *(*vcpu_error)(struct vcpu *v);
+    const struct cpu_stats *(*vcpu_stats)(struct vcpu *v); /* the software CPU's; NULL: it has done nothing */
     /* Save/restore of the paused clock (kvmclock, TSC); may be NULL. */
     void (*clock_stopped)(struct accel *a, bool stopped);
 };
