@@ -27,7 +27,11 @@ struct accel_host {
 };
 
 /* Userspace local APICs (devices/irqchip/lapic.c), given by the board when the accelerator has none in
- * kernel. Called on the vCPU's thread, but for `msi` (any). */
+ * kernel. Called on the vCPU's thread, but for `msi` (any).
+ *
+ * The APIC sends VCPU_SIGNAL_INTR whenever something becomes deliverable: a new request, a lowered TPR, an EOI that
+ * uncovers one, and again from ack() when another could follow at once. So clear the pending event before calling
+ * ack(), never after. On INIT it has reset the vCPU's APIC itself before it sends VCPU_SIGNAL_INIT. */
 struct accel_apic {
     void *opaque;
     int (*ack)(void *opaque, unsigned vcpu);
@@ -97,6 +101,9 @@ struct accel_ops {
     enum vcpu_exit (*vcpu_run)(struct vcpu *v); /* handles HLT and waiting for SIPI inside */
     void (*vcpu_kick)(struct vcpu *v);
     void (*vcpu_signal)(struct vcpu *v, enum vcpu_signal_kind kind, uint8_t vector);
+    /* The guest's TSC now and its rate, for the deadline timer of userspace APICs. On the vCPU's own thread; may be
+     * NULL with kernel_irqchip. */
+    uint64_t (*vcpu_tsc)(struct vcpu *v, uint64_t *ret_khz);
     void (*vcpu_reset)(struct vcpu *v); /* power-on; index > 0 waits for SIPI. vCPU not running. */
     bool (*vcpu_get_state)(struct vcpu *v, struct cpu_arch_state *ret); /* vCPU not running */
     bool (*vcpu_set_state)(struct vcpu *v, const struct cpu_arch_state *s);
