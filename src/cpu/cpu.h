@@ -103,6 +103,23 @@ struct cpu_model *cpu_model_parse(const char *text, char **ret_error);
 void cpu_model_free(struct cpu_model *m);
 /* CPUID of vCPU `index` in a topology; also used to fill KVM's table. `xcr0`, `cr4` shape leaves 1, 0xd. */
 struct cpu_topology { unsigned sockets, dies, cores, threads; };
+
+static inline unsigned cpu_topology_bits(unsigned count)
+{
+    return count > 1 ? 32 - (unsigned)__builtin_clz(count - 1) : 0;
+}
+
+/* The x2APIC id of vCPU `index`: what CPUID 0xb, the local APIC and the MADT all say. Each level takes as many bits
+ * as its count needs. */
+static inline uint32_t cpu_topology_apic_id(const struct cpu_topology *t, unsigned index)
+{
+    unsigned threads = t->threads ? t->threads : 1, cores = t->cores ? t->cores : 1,
+             dies = t->dies ? t->dies : 1;
+    uint32_t id = index / threads / cores / dies;
+    id = id << cpu_topology_bits(dies) | index / threads / cores % dies;
+    id = id << cpu_topology_bits(cores) | index / threads % cores;
+    return id << cpu_topology_bits(threads) | index % threads;
+}
 void cpu_model_cpuid(const struct cpu_model *m, const struct cpu_topology *t, unsigned index,
                      uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
 /* Names for -cpu help; NULL ends. */
