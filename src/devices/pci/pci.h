@@ -4,7 +4,8 @@
  * Spec      PCI Local Bus 3.0, PCI Express 3.0 base, PCI firmware 3.2 (ECAM).
  * Owner     A pci_device is a struct device whose struct begins with it; the bus does not own it.
  * Thread    Config space: under the bus lock, any vCPU. pci_irq_set(), pci_msix_notify(), pci_msi_notify(): any
- *           thread. The rest: realize and unrealize, main thread.
+ *           thread, with or without a device lock. The rest: realize and unrealize, main thread.
+ * Locks     bus (config space) < MSI-X table < device < intr_lock, bus lines < interrupt controllers.
  * Trust     Config writes and the MSI-X table are the guest's.
  */
 #pragma once
@@ -39,7 +40,7 @@ struct pci_msix; /* pci/msix.c */
 struct pci_device {
     struct device dev;
     struct pci_bus *bus;
-    int32_t devfn_prop;     /* PROP "addr": parsed by pci.c; -1: next free slot */
+    char *addr;             /* PROP "addr": parsed by pci_device_init(); NULL: next free slot */
     uint8_t devfn;
     bool multifunction;
     uint8_t config[PCI_CONFIG_SIZE];
@@ -49,13 +50,17 @@ struct pci_device {
     uint8_t intx_pin;       /* 1 to 4, 0: none */
     bool intx_level;
     uint8_t cap_next;       /* place for the next capability */
-    uint16_t ext_cap_last;
+    uint16_t ext_cap_last, ext_cap_next;
+    uint16_t exp_cap;       /* PCI Express capability; 0: none */
     uint16_t msi_cap;       /* 0: none */
     struct pci_msix *msix;  /* NULL: none */
+    struct pci_bus *secondary; /* bridges: the bus behind; else NULL */
+    bool intx_driven;       /* what the bus has been told: level and not disabled */
+    bool lock_ready;        /* intr_lock is initialised */
+    pthread_mutex_t intr_lock; /* leaf: the MSI message, MSI-X table and pending bits */
     /* Called after the core has handled a config access; under the bus lock. May be NULL. */
     void (*config_written)(struct pci_device *p, unsigned off, unsigned len, uint32_t val);
     uint32_t (*config_read)(struct pci_device *p, unsigned off, unsigned len); /* replaces the core's */
-    struct pci_device *next;
 };
 
 /* To be listed in every PCI device's props table: "addr" (slot.function in hex), "multifunction". */
@@ -63,10 +68,10 @@ struct pci_device {
     PROP_ADDR_ROW(type), PROP_BOOL("multifunction", type, pci.multifunction,                       \
                                    .help = "Other functions share the slot")
 
-/* "addr" is a string property of the core: the struct's member must be named `pci`. */
+/* The struct's pci_device member must be named `pci`. */
 #define PROP_ADDR_ROW(type)                                                                        \
-    PROP_I32("addr", type, pci.devfn_prop, .def = (uint64_t)-1,                                    \
-             .help = "Slot and function, as 5 or 5.1 in hexadecimal; -1: next free")
+    PROP_STRING("addr", type, pci.addr,                                                            \
+                .help = "Slot and function in hexadecimal, as 5 or 5.1; next free slot by default")
 
 /* First call of a PCI device's realize: puts it on the bus named by dev.bus_name (default: the root), fills ids
  * and header. Undone by pci_device_done(), which unrealize calls last and which takes half-built devices. */
@@ -85,7 +90,8 @@ int pci_add_msi(struct pci_device *p, unsigned vectors); /* 64-bit, no per-vecto
 /* Table and PBA in BAR `bar`, which is made here (vectors * 16, page aligned, PBA behind). */
 int pci_add_msix(struct pci_device *p, unsigned bar, unsigned vectors);
 /* A vector goes from masked to deliverable or back, or its message changes: lets the owner attach an irqfd.
- * Called under the bus lock. */
+ * Called under the table's lock, which stands between the bus lock and device locks: fn may take its device's
+ * lock, and config space and the table must not be accessed with a device lock held. */
 void pci_msix_on_change(struct pci_device *p, void (*fn)(struct pci_device *p, unsigned vector, bool live));
 bool pci_msix_enabled(const struct pci_device *p);
 bool pci_msi_enabled(const struct pci_device *p);
@@ -94,7 +100,9 @@ void pci_msi_notify(struct pci_device *p, unsigned vector);
 /* Message of a vector, for irqfd routes. */
 void pci_msix_message(struct pci_device *p, unsigned vector, uint64_t *ret_addr, uint32_t *ret_data);
 void pci_irq_set(struct pci_device *p, int level); /* INTx; honours the interrupt-disable bit */
-void pci_device_reset(struct pci_device *p);       /* config to power-on values, BARs unmapped, MSI off */
+/* Writable config bits to 0, BARs unmapped, MSI off, INTx down. The first call of a PCI device's reset, which then
+ * sets registers whose power-on value is not 0. */
+void pci_device_reset(struct pci_device *p);
 /* Bus mastering is on: DMA is allowed. */
 bool pci_bus_master(const struct pci_device *p);
 
@@ -127,14 +135,35 @@ static inline uint32_t pci_get32(const struct pci_device *p, unsigned off)
     return v;
 }
 
-/* Buses, for host bridges (and later root ports). set_irq gets INTA..D (0-3) levels, already swizzled and ORed. */
-struct pci_bus *pci_bus_new(struct machine *m, const char *name,
-                            void (*set_irq)(void *opaque, unsigned pin, int level), void *opaque);
-void pci_bus_free(struct pci_bus *b);
+/* Buses: the root bus belongs to its host bridge, a secondary bus to its root port.
+ *
+ * The root bus has up to 8 interrupt lines. map() says which of them INTA# to INTD# (0-3) of a slot drives;
+ * set() gets a line's level, ORed over all functions that share it. Behind bridges pins are swizzled. */
+#define PCI_BUS_LINES 8
+struct pci_bus_irq {
+    unsigned (*map)(unsigned slot, unsigned pin);
+    void (*set)(void *opaque, unsigned line, int level);
+    void *opaque;
+};
+struct pci_bus *pci_bus_new(struct machine *m, const char *name, const struct pci_bus_irq *irq);
+/* A bus behind `bridge` (a header type 1 function), found by `name` for bus=. */
+struct pci_bus *pci_bus_new_secondary(struct pci_device *bridge, const char *name);
+void pci_bus_free(struct pci_bus *b); /* no device is left on it; NULL is fine */
+void pci_bus_reset(struct pci_bus *b); /* pci_device_reset() of every function on it and behind it */
+/* `len` is 1, 2 or 4; nothing there, or out of range, reads all ones. */
 uint32_t pci_bus_config_read(struct pci_bus *b, uint8_t bus, uint8_t devfn, unsigned off, unsigned len);
 void pci_bus_config_write(struct pci_bus *b, uint8_t bus, uint8_t devfn, unsigned off, unsigned len,
                           uint32_t val);
-/* What firmware does: BARs from the given windows, bus mastering and decoding on, interrupt lines. */
-void pci_bus_assign(struct pci_bus *b, uint64_t mem_base, uint64_t mem_end, uint64_t mem64_base,
-                    uint64_t mem64_end, uint16_t io_base, uint16_t io_end,
-                    uint8_t (*irq_of)(void *opaque, unsigned slot, unsigned pin), void *opaque);
+/* Calls fn for each function of the root bus and behind, in order of bus and devfn. */
+void pci_bus_foreach(struct pci_bus *b, void (*fn)(struct pci_device *p, void *opaque), void *opaque);
+
+/* What firmware does: bus numbers, BARs and bridge windows from the given ranges (ends are exclusive), bus
+ * mastering and decoding on, interrupt line registers from the line's IRQ. False: something did not fit and was
+ * left unmapped. */
+struct pci_windows {
+    uint64_t mem_base, mem_end;     /* below 4 GiB */
+    uint64_t mem64_base, mem64_end; /* taken for prefetchable 64-bit BARs that find no place below */
+    uint32_t io_base, io_end;
+    uint8_t line_irq[PCI_BUS_LINES];
+};
+bool pci_bus_assign(struct pci_bus *b, const struct pci_windows *w);
