@@ -95,6 +95,8 @@ struct cpu {
     uint32_t flags_sys;  /* RFLAGS without OSZAPC, bit 1 set */
     uint32_t mode;       /* MODE_* */
     _Atomic uint32_t events;
+    bool fpu_live;       /* x87 and MMX registers are in the host unit: fpu/fpu.h */
+    bool fpu_unmasked;   /* while live: FCW lets some exception through */
     bool code_changed;   /* exec_invalidate() killed a block of this vCPU: leave the current one */
     uint64_t seg_base[N_SEGS]; /* copies of seg[].base; 0 for ES CS SS DS in 64-bit mode */
     struct tlb_entry *tlb_cur; /* tlb[set] for data accesses of the current mode: cpu_update_mode() */
