@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs the bare-metal payloads in ruche-vmm, on each accelerator that is here, and reports in TAP.
+
+A payload says "FAILED ..." for what is wrong, and ends the machine through isa-debug-exit: status 1 is success.
+A hostile payload stays in the machine instead; then QMP must answer and the process must not have grown.
+"""
+import argparse
+import dataclasses
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+OK = 1  # (0 << 1) | 1
+
+
+@dataclasses.dataclass
+class Case:
+    payload: str
+    cpus: tuple = (1,)
+    append: str = ''
+    status: int = OK
+    expect: str = 'checks passed, 0 failed'  # a regular expression in the output
+    args: tuple = ()                         # {tmp} is a folder of this run
+    machine: str = 'q35'
+    memory: str = '64M'
+    limit: int = 20                          # seconds on soft
+    kvm_limit: int = 120
+    kvm: str = 'quick'                       # suite in which it runs on KVM; '' for never
+    suite: str = 'quick'
+    full_cpus: tuple = ()                    # more vCPU counts, suite full only
+    hostile: bool = False
+    name: str = ''
+
+
+BLK = ('-drive', 'file={tmp}/disk.img,format=raw,if=none,id=d0', '-device', 'virtio-blk-pci,drive=d0')
+CASES = [
+    Case('hello', name='hello-exit', append='a=1 exit=21', status=43, expect=r'command line: .*a=1 exit=21'),
+    Case('hello', cpus=(1, 2)),
+    Case('hello-pvh', name='hello-pvh', append='x=1', expect=r'command line: .*x=1'),
+]
+
+
+def log(text):
+    for line in text.splitlines():
+        print('# ' + line, flush=True)
+
+
+def rss_kib(pid):
+    with open(f'/proc/{pid}/status') as f:
+        return int(re.search(r'RssAnon:\s+(\d+)', f.read()).group(1))
+
+
+class Qmp:
+    def __init__(self, path, deadline):
+        self.sock = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                self.sock.connect(path)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        self.sock.settimeout(10)
+        self.file = self.sock.makefile('rw')
+        self.file.readline()
+        self.command('qmp_capabilities')
+
+    def command(self, name):
+        self.file.write(json.dumps({'execute': name}) + '\n')
+        self.file.flush()
+        while True:
+            line = self.file.readline()
+            if not line:
+                raise OSError('QMP closed the connection')
+            answer = json.loads(line)
+            if 'return' in answer or 'error' in answer:
+                return answer
+
+
+class Run:
+    """One machine, its output in a file, killed at the limit."""
+
+    def __init__(self, options, case, accel, cpus):
+        self.case = case
+        self.tmp = tempfile.TemporaryDirectory(prefix='ruche-guest-')
+        t = self.tmp.name
+        with open(f'{t}/disk.img', 'wb') as disk:
+            for sector in range(2048):
+                disk.write(sector.to_bytes(4, 'little') * 128)
+        self.out_path = f'{t}/serial'
+        self.err_path = f'{t}/stderr'
+        self.qmp_path = f'{t}/qmp'
+        kernel = os.path.join(options.payloads, case.payload + '.elf')
+        self.argv = [options.vmm, '-machine', case.machine, '-accel', accel, '-m', case.memory,
+                     '-smp', str(cpus), '-display', 'none', '-monitor', 'none', '-nodefaults', '-no-reboot',
+                     '-serial', f'file:{self.out_path}', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
+                     '-qmp', f'unix:{self.qmp_path},server=on,wait=off',
+                     '-kernel', kernel, '-append', f'cpus={cpus} {case.append}'.strip()]
+        self.argv += [a.replace('{tmp}', t) for a in case.args]
+        if accel != 'kvm' or options.qemu:
+            self.argv += ['-cpu', 'max']
+        self.limit = case.kvm_limit if accel == 'kvm' else case.limit
+        self.begin = time.monotonic()
+        with open(self.err_path, 'wb') as err:
+            self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+
+    def output(self):
+        try:
+            with open(self.out_path, errors='replace') as f:
+                return f.read()
+        except OSError:
+            return ''
+
+    def errors(self):
+        with open(self.err_path, errors='replace') as f:
+            return f.read()
+
+    def wait_hostile(self):
+        """Until the payload has said what it did; then the process must be well. A sentence, or None."""
+        deadline = self.begin + self.limit
+        first = None
+        while 'hostile done' not in self.output():
+            if self.process.poll() is not None:
+                return f'the process ended with status {self.process.returncode}'
+            if time.monotonic() > deadline:
+                return f'not done after {self.limit} s'
+            if first is None and 'hostile begins' in self.output():
+                first = rss_kib(self.process.pid)
+            time.sleep(0.02)
+        try:
+            qmp = Qmp(self.qmp_path, deadline)
+            status = qmp.command('query-status')
+            if status.get('return', {}).get('status') != 'running':
+                return f'query-status answers {status}'
+            grown = rss_kib(self.process.pid) - (first if first is not None else 0)
+            if first is not None and grown > 8192:
+                return f'the process has grown by {grown} KiB'
+            qmp.command('quit')
+        except OSError as e:
+            return f'QMP does not answer: {e}'
+        return self.wait_status(0)
+
+    def wait_status(self, wanted):
+        try:
+            status = self.process.wait(max(1, self.begin + self.limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return f'still running after {self.limit} s'
+        if status != wanted:
+            return f'exit status {status}, not {wanted}'
+        return None
+
+    def result(self):
+        problem = self.wait_hostile() if self.case.hostile else self.wait_status(self.case.status)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+        out = self.output()
+        if not problem and not re.search(self.case.expect, out):
+            problem = f'the output has no {self.case.expect!r}'
+        if not problem and re.search('^FAILED', out, re.M):
+            problem = 'the payload says that something failed'
+        return problem
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.tmp.cleanup()
+
+
+def accelerators(options):
+    if options.accel:
+        return options.accel.split(',')
+    names = ['soft']
+    if os.access('/dev/kvm', os.R_OK | os.W_OK):
+        names.append('kvm')
+    return names
+
+
+def plan(options):
+    """(name, case, accelerator, vCPUs) of all that this suite runs."""
+    for case in CASES:
+        name = case.name or case.payload
+        if options.only and not any(o in name for o in options.only):
+            continue
+        if options.qemu and case.hostile:
+            continue
+        cpus = case.cpus + (case.full_cpus if options.suite == 'full' else ())
+        for accel in accelerators(options):
+            if options.suite == 'quick' and case.suite == 'full':
+                continue
+            if accel == 'kvm' and (not case.kvm or (case.kvm == 'full' and options.suite == 'quick')):
+                continue
+            for n in cpus:
+                yield f'{name} {accel} {n} vCPU', case, accel, n
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--vmm', required=True, help='ruche-vmm, or a QEMU with --qemu')
+    parser.add_argument('--payloads', required=True, help='folder of the built payloads')
+    parser.add_argument('--suite', choices=('quick', 'full'), default='full')
+    parser.add_argument('--accel', help='names, comma separated; the default is all that work here')
+    parser.add_argument('--qemu', action='store_true', help='the program is QEMU: leave out what is only ours')
+    parser.add_argument('--verbose', action='store_true', help='show all output')
+    parser.add_argument('only', nargs='*', help='run the cases whose name contains one of these')
+    options = parser.parse_args()
+    todo = list(plan(options))
+    print(f'1..{len(todo)}')
+    failed = 0
+    for number, (name, case, accel, cpus) in enumerate(todo, 1):
+        run = Run(options, case, accel, cpus)
+        try:
+            problem = run.result()
+            took = time.monotonic() - run.begin
+            print(f'{"not ok" if problem else "ok"} {number} - {name} ({took:.1f} s)', flush=True)
+            if problem:
+                failed += 1
+                log(problem)
+                log(' '.join(run.argv))
+            if problem or options.verbose:
+                log(run.errors()[-4000:])
+                log(run.output()[-4000:])
+        finally:
+            run.close()
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
