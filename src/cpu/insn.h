@@ -146,7 +146,7 @@ struct insn_row {
 /* Segment register numbers, in encoding order. */
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, N_SEGS };
 /* insn.base only: RIP-relative. insn.index of a Mvs operand: a vector register. The decoder leaves disp relative to the *next* instruction. */
-#define REG_RIP 16
+#define BASE_RIP 16
 
 struct cpu;
 struct insn;

@@ -17,8 +17,9 @@ struct cpu_shared {
     const struct cpu_model *model; /* borrowed: outlives us */
     struct cpu_topology topology;
     uint64_t insn_features;        /* bit per enum insn_feature: what the model's CPUID shows */
-    uint64_t tsc_khz;
+    uint64_t tsc_khz, host_tsc_khz; /* the guest's, and the host's that it is made from */
     uint64_t phys_mask;            /* MAXPHYADDR ones */
+    bool gib_pages;                /* 1 GiB pages exist */
     bool amd;                      /* vendor rules: SYSCALL, SYSENTER, SYSRET, MSRs */
 
     pthread_mutex_t lock;          /* cpus[]; queues of posted flushes */

@@ -195,3 +195,10 @@ int cpu_debug_before(struct cpu *c);
  * X_FAULT (#DB, a trap). A mov ss just executed (int_shadow 2) holds it back. */
 int cpu_debug_after(struct cpu *c);
 
+/* --- parts that cpu_new() and cpu_free() call, in this order and backwards: mmu_init, sys_init, exec_init --- */
+
+int sys_init(struct cpu *c); /* 0 or -ENOMEM */
+void sys_done(struct cpu *c);
+/* The guest's TSC now. */
+uint64_t cpu_tsc(const struct cpu *c);
+void cpu_tsc_set(struct cpu *c, uint64_t tsc);

@@ -310,7 +310,7 @@ static void memory_32(struct decoder *d, struct insn *i, bool vsib)
         }
     } else if (rm == 5 && mod == 0) {
         if (d->mode == INSN_64)
-            i->base = REG_RIP;
+            i->base = BASE_RIP;
         read_disp(d, i, 4);
         return;
     }

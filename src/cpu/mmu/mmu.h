@@ -118,7 +118,7 @@ static inline int mmu_fetch_page(struct cpu *c, uint64_t lin, uint64_t *ret_gpa,
 /* Guest RAM is shared between vCPUs and devices without host locks, by design: plain loads and stores, which
  * TSan must not see. */
 #ifdef __SANITIZE_THREAD__
-#define MMU_RAM_ACCESS __attribute__((no_sanitize_thread, noinline))
+#define MMU_RAM_ACCESS __attribute__((no_sanitize_thread, noinline, unused))
 #else
 #define MMU_RAM_ACCESS inline
 #endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Private to mmu/: the page walker, the TLB's cold state, the queue of posted invalidations. */
+#pragma once
+
+#include "cpu/mmu/mmu.h"
+#include "cpu/shared.h"
+
+#define PHYS_SLOTS 256
+#define POST_MAX 64
+#define BLOOM_BITS 32768
+#define LARGE_BITS 8192
+#define LIN48_MASK 0x0000fffffffff000ull
+
+/* Paging-structure bits. */
+#define PTE_P (1ull << 0)
+#define PTE_W (1ull << 1)
+#define PTE_U (1ull << 2)
+#define PTE_A (1ull << 5)
+#define PTE_D (1ull << 6)
+#define PTE_PS (1ull << 7)
+#define PTE_G (1ull << 8)
+#define PTE_NX (1ull << 63)
+#define PTE_ADDR 0x000ffffffffff000ull
+
+/* #PF error code. */
+#define PF_P 1u
+#define PF_W 2u
+#define PF_U 4u
+#define PF_RSVD 8u
+#define PF_I 16u
+
+/* One question to another vCPU, asked by CPU_EV_FLUSH. */
+struct mmu_post {
+    uint64_t gpa, len;
+    bool drop_write; /* drop fast write entries of gpa's page */
+    bool rewritten;  /* the vCPU's own: the range has now been written; neither: drop blocks of the range */
+};
+
+struct mmu_state {
+    /* Under shared->lock. */
+    struct mmu_post post[POST_MAX];
+    unsigned n_posts;
+    bool post_flush_map;  /* the address map changed: TLB and phys cache go */
+    bool post_overflow;   /* too many posts: look at everything */
+
+    /* The vCPU's own. */
+    uint64_t pdpte[4];
+    uint16_t generation;         /* last one given out */
+    uint16_t pcid_gen[4096];     /* 0: nothing cached */
+    unsigned cold_writes;        /* slow writes to pages that hold no code any more */
+    uint32_t large_shifts;                /* bit per page size (shift) met */
+    uint64_t large[LARGE_BITS / 64];      /* hashed regions with entries of large pages */
+    uint64_t write_bloom[BLOOM_BITS / 64]; /* hashed pages that may have a fast write entry */
+    struct {
+        uint64_t key; /* gpa | 1 */
+        struct cpu_phys phys;
+    } phys[PHYS_SLOTS];
+};
+
+/* A finished translation. */
+struct mmu_walk {
+    uint64_t gpa;   /* of the 4 KiB page */
+    uint8_t shift;  /* of the mapping: 12, 21, 22, 30; 12 without paging */
+    bool user, write, nx, global, dirty;
+};
+
+enum walk_kind { WALK_DATA, WALK_FETCH, WALK_DEBUG /* no A/D bits, no rights */ };
+
+/* Translates the page of `lin` for set `set` (TLB_SUPER, TLB_SUPER_AC, TLB_USER), sets A and D bits. 0, or -1
+ * with the #PF error code. */
+int mmu_walk(struct cpu *c, uint64_t lin, unsigned set, bool write, enum walk_kind kind,
+             struct mmu_walk *ret, uint32_t *ret_error);
+
+/* translate() through a small cache. gpa is page aligned. */
+struct cpu_phys mmu_phys(struct cpu *c, uint64_t gpa);
+void mmu_phys_flush(struct cpu *c);
+/* Naturally aligned 4 or 8 bytes of a paging structure. */
+uint64_t mmu_phys_read(struct cpu *c, uint64_t gpa, unsigned size);
+
+/* Entry of a data page in a set, filled, with the right checked. NULL: c->fault is filled. */
+struct tlb_entry *mmu_entry(struct cpu *c, unsigned set, uint64_t lin, bool write);
+/* Drops fast write entries of the page; true when there was one. */
+bool mmu_drop_write(struct cpu *c, uint64_t gpa);
+/* For every fast write entry whose page holds code by now: that page counts as written. */
+void mmu_rescan_writes(struct cpu *c);
+void mmu_clear_tlb(struct cpu *c);
+
+static inline unsigned mmu_bloom_bit(uint64_t gpa)
+{
+    return (unsigned)((gpa >> PAGE_SHIFT) & (BLOOM_BITS - 1));
+}
+
+/* Bits of a page's code mask for [off, off + len) of the page; len at least 1. */
+static inline uint64_t mmu_granules(uint64_t off, uint64_t len)
+{
+    unsigned first = (unsigned)(off >> CODE_GRANULE_SHIFT);
+    unsigned last = (unsigned)((off + len - 1) >> CODE_GRANULE_SHIFT);
+    return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+/* Bytes of [gpa, gpa + len) changed, already visible in memory: drops blocks decoded from there in all vCPUs; in `self`
+ * (may be NULL) at once. Within one page. Returns the code mask that is left. */
+uint64_t mmu_code_written(struct cpu_shared *s, struct cpu *self, uint64_t gpa, uint64_t len);
+/* The same without looking at the mask, and again at the next block boundary: for writes that happen after
+ * this call (mmu_host). */
+void mmu_code_about_to_be_written(struct cpu *c, uint64_t gpa, uint64_t len);

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Page walks: no paging, 32-bit, PAE, 4-level; rights, reserved bits, accessed and dirty bits.
+ *
+ * Spec      Intel SDM volume 3, chapter 4.
+ * Thread    The vCPU's own. Paging structures are guest memory that other vCPUs change meanwhile: entries are
+ *           read once, A and D bits are set by compare-and-swap, and a lost race walks again.
+ */
+#include "cpu/mmu/internal.h"
+#include "cpu/sys/regs.h"
+
+#define WALK_RETRIES 16 /* lost races before A/D bits are ORed in blindly */
+
+struct cpu_phys mmu_phys(struct cpu *c, uint64_t gpa)
+{
+    struct mmu_state *m = c->mmu;
+    unsigned slot = (unsigned)(gpa >> PAGE_SHIFT) & (PHYS_SLOTS - 1);
+    if (unlikely(m->phys[slot].key != (gpa | 1))) {
+        m->phys[slot].phys = c->cb->translate(c->opaque, gpa);
+        m->phys[slot].key = gpa | 1;
+    }
+    return m->phys[slot].phys;
+}
+
+void mmu_phys_flush(struct cpu *c)
+{
+    for (unsigned i = 0; i < PHYS_SLOTS; i++)
+        c->mmu->phys[i].key = 0;
+}
+
+uint64_t mmu_phys_read(struct cpu *c, uint64_t gpa, unsigned size)
+{
+    gpa &= c->phys_mask;
+    struct cpu_phys p = mmu_phys(c, gpa & PAGE_MASK);
+    if (unlikely(!p.hva))
+        return c->cb->mmio_read(c->opaque, gpa, size);
+    const void *at = p.hva + (gpa & ~PAGE_MASK);
+    return size == 8 ? __atomic_load_n((const uint64_t *)at, __ATOMIC_RELAXED)
+                     : __atomic_load_n((const uint32_t *)at, __ATOMIC_RELAXED);
+}
+
+/* ORs `bits` into the entry, if it still is `old` (or `blindly`). False: it changed. */
+static bool phys_set_bits(struct cpu *c, uint64_t gpa, unsigned size, uint64_t old, uint64_t bits,
+                          bool blindly)
+{
+    gpa &= c->phys_mask;
+    struct cpu_phys p = mmu_phys(c, gpa & PAGE_MASK);
+    if (!p.hva) {
+        c->cb->mmio_write(c->opaque, gpa, old | bits, size);
+        return true;
+    }
+    if (!p.writable)
+        return true;
+    void *at = p.hva + (gpa & ~PAGE_MASK);
+    bool done = true;
+    if (blindly && size == 8) {
+        __atomic_fetch_or((uint64_t *)at, bits, __ATOMIC_SEQ_CST);
+    } else if (blindly) {
+        __atomic_fetch_or((uint32_t *)at, (uint32_t)bits, __ATOMIC_SEQ_CST);
+    } else if (size == 8) {
+        done = __atomic_compare_exchange_n((uint64_t *)at, &old, old | bits, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    } else {
+        uint32_t old32 = (uint32_t)old;
+        done = __atomic_compare_exchange_n((uint32_t *)at, &old32, (uint32_t)(old | bits), false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    }
+    if (done)
+        mmu_code_written(c->shared, c, gpa, size);
+    return done;
+}
+
+/* What one walk has seen. */
+struct path {
+    struct {
+        uint64_t gpa, val;
+    } step[4];
+    unsigned n, size; /* entries, bytes of one */
+    uint32_t error;   /* PF_P and PF_RSVD on failure */
+};
+
+static bool path_read(struct cpu *c, struct path *p, uint64_t gpa, uint64_t rsvd)
+{
+    uint64_t v = mmu_phys_read(c, gpa, p->size);
+    p->step[p->n].gpa = gpa;
+    p->step[p->n].val = v;
+    p->n++;
+    if (!(v & PTE_P)) {
+        p->error = 0;
+        return false;
+    }
+    if (v & rsvd) {
+        p->error = PF_P | PF_RSVD;
+        return false;
+    }
+    return true;
+}
+
+/* Address bits above MAXPHYADDR, and NX without EFER.NXE. */
+static uint64_t reserved_bits(const struct cpu *c)
+{
+    return (PTE_ADDR & ~c->shared->phys_mask) | (c->efer & EFER_NXE ? 0 : PTE_NX);
+}
+
+static void rights_and(struct mmu_walk *w, uint64_t v)
+{
+    w->user &= !!(v & PTE_U);
+    w->write &= !!(v & PTE_W);
+    w->nx |= !!(v & PTE_NX);
+}
+
+static bool leaf(struct mmu_walk *w, uint64_t v, uint64_t base, uint64_t lin, uint8_t shift)
+{
+    w->gpa = base | (lin & ((1ull << shift) - 1) & PAGE_MASK);
+    w->shift = shift;
+    w->dirty = v & PTE_D;
+    w->global = v & PTE_G;
+    return true;
+}
+
+/* The last two levels of PAE and 4-level paging; `table` is the page directory. */
+static bool walk_pae_tail(struct cpu *c, uint64_t lin, uint64_t table, uint64_t rsvd, struct path *p,
+                          struct mmu_walk *w)
+{
+    if (!path_read(c, p, table + (lin >> 21 & 0x1ff) * 8, rsvd))
+        return false;
+    uint64_t v = p->step[p->n - 1].val;
+    rights_and(w, v);
+    if (v & PTE_PS) {
+        if (v & 0x1fe000) {
+            p->error = PF_P | PF_RSVD;
+            return false;
+        }
+        return leaf(w, v, v & PTE_ADDR & ~0x1fffffull, lin, 21);
+    }
+    if (!path_read(c, p, (v & PTE_ADDR) + (lin >> 12 & 0x1ff) * 8, rsvd))
+        return false;
+    v = p->step[p->n - 1].val;
+    rights_and(w, v);
+    return leaf(w, v, v & PTE_ADDR, lin, 12);
+}
+
+static bool walk_4level(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w)
+{
+    uint64_t rsvd = reserved_bits(c);
+    p->size = 8;
+    if (!path_read(c, p, (c->cr3 & PTE_ADDR) + (lin >> 39 & 0x1ff) * 8, rsvd | PTE_PS))
+        return false;
+    uint64_t v = p->step[0].val;
+    rights_and(w, v);
+    bool gib = c->shared->gib_pages;
+    if (!path_read(c, p, (v & PTE_ADDR) + (lin >> 30 & 0x1ff) * 8, rsvd | (gib ? 0 : PTE_PS)))
+        return false;
+    v = p->step[1].val;
+    rights_and(w, v);
+    if (v & PTE_PS) {
+        if (v & 0x3fffe000) {
+            p->error = PF_P | PF_RSVD;
+            return false;
+        }
+        return leaf(w, v, v & PTE_ADDR & ~0x3fffffffull, lin, 30);
+    }
+    return walk_pae_tail(c, lin, v & PTE_ADDR, rsvd, p, w);
+}
+
+static bool walk_pae(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w)
+{
+    uint64_t pdpte = c->mmu->pdpte[lin >> 30 & 3];
+    p->size = 8;
+    if (!(pdpte & PTE_P)) {
+        p->error = 0;
+        return false;
+    }
+    /* Bits 62:52 are reserved here, unlike in 4-level paging. */
+    return walk_pae_tail(c, lin, pdpte & PTE_ADDR, reserved_bits(c) | 0x7ff0000000000000ull, p, w);
+}
+
+static bool walk_32(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w)
+{
+    p->size = 4;
+    if (!path_read(c, p, (c->cr3 & 0xfffff000) + (lin >> 22 & 0x3ff) * 4, 0))
+        return false;
+    uint64_t v = p->step[0].val;
+    rights_and(w, v);
+    if (v & PTE_PS && c->cr4 & CR4_PSE) {
+        uint64_t base = (v & 0xffc00000) | (v & 0x1fe000) << 19; /* PSE-36 */
+        if (v & 1u << 21 || base & ~c->shared->phys_mask) {
+            p->error = PF_P | PF_RSVD;
+            return false;
+        }
+        return leaf(w, v, base, lin, 22);
+    }
+    if (!path_read(c, p, (v & 0xfffff000) + (lin >> 12 & 0x3ff) * 4, 0))
+        return false;
+    v = p->step[1].val;
+    rights_and(w, v);
+    return leaf(w, v, v & 0xfffff000, lin, 12);
+}
+
+/* May the access use the page? The rules of SDM 4.6. */
+static bool allowed(const struct cpu *c, const struct mmu_walk *w, unsigned set, bool write, bool fetch)
+{
+    if (set == TLB_USER)
+        return w->user && (!write || w->write) && !(fetch && w->nx);
+    if (fetch)
+        return !w->nx && !(w->user && c->cr4 & CR4_SMEP);
+    if (w->user && set == TLB_SUPER && c->cr4 & CR4_SMAP)
+        return false;
+    return !write || w->write || !(c->cr0 & CR0_WP);
+}
+
+static bool set_accessed(struct cpu *c, const struct path *p, bool dirty, bool blindly)
+{
+    for (unsigned i = 0; i < p->n; i++) {
+        uint64_t v = p->step[i].val;
+        uint64_t bits = PTE_A | (dirty && i == p->n - 1 ? PTE_D : 0);
+        if ((v & bits) != bits && !phys_set_bits(c, p->step[i].gpa, p->size, v, bits, blindly))
+            return false;
+    }
+    return true;
+}
+
+static bool walk_once(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w)
+{
+    p->n = 0;
+    *w = (struct mmu_walk){ .user = true, .write = true };
+    bool ok = c->efer & EFER_LMA    ? walk_4level(c, lin, p, w)
+              : c->cr4 & CR4_PAE ? walk_pae(c, lin, p, w)
+                                    : walk_32(c, lin, p, w);
+    if (!(c->efer & EFER_NXE) || (p->size == 4))
+        w->nx = false;
+    if (!(c->cr4 & CR4_PGE))
+        w->global = false;
+    return ok;
+}
+
+int mmu_walk(struct cpu *c, uint64_t lin, unsigned set, bool write, enum walk_kind kind,
+             struct mmu_walk *w, uint32_t *ret_error)
+{
+    c->stats.page_walks++;
+    if (!(c->cr0 & CR0_PG)) {
+        *w = (struct mmu_walk){ .gpa = lin & 0xfffff000 & c->phys_mask, .shift = 12, .user = true,
+                                .write = true, .dirty = true };
+        return 0;
+    }
+    struct path p = { 0 };
+    bool fetch = kind == WALK_FETCH;
+    for (unsigned tries = 0;; tries++) {
+        bool ok = walk_once(c, lin, &p, w);
+        if (kind == WALK_DEBUG) {
+            w->gpa &= c->phys_mask;
+            return ok ? 0 : -1;
+        }
+        if (!ok || !allowed(c, w, set, write, fetch)) {
+            *ret_error = (ok ? PF_P : p.error) | (write ? PF_W : 0) | (set == TLB_USER ? PF_U : 0);
+            bool nx = c->cr4 & CR4_PAE && c->efer & EFER_NXE;
+            if (fetch && (nx || c->cr4 & CR4_SMEP))
+                *ret_error |= PF_I;
+            return -1;
+        }
+        if (set_accessed(c, &p, write, tries >= WALK_RETRIES))
+            break;
+    }
+    w->dirty |= write;
+    w->gpa &= c->phys_mask;
+    return 0;
+}
+
+bool mmu_load_pdptes(struct cpu *c, uint64_t cr3, bool check)
+{
+    uint64_t v[4];
+    uint64_t rsvd = (PTE_ADDR & ~c->shared->phys_mask) | 0xfff0000000000000ull | 0x1e6;
+    for (unsigned i = 0; i < 4; i++) {
+        v[i] = mmu_phys_read(c, (cr3 & 0xffffffe0) + i * 8, 8);
+        if (check && v[i] & PTE_P && v[i] & rsvd)
+            return false;
+    }
+    memcpy(c->mmu->pdpte, v, sizeof(v));
+    return true;
+}
