@@ -128,6 +128,7 @@ struct cpu {
     unsigned index;
     struct cpu_stats stats;
     struct exec_cache *blocks; /* decoded blocks: exec/ */
+    uint32_t pauses;           /* PAUSE executed */
     struct sys_state *sys;     /* MTRRs and rare MSRs: sys/ */
     struct mmu_state *mmu;     /* PCID sets, victim cache, pending flushes: mmu/ */
     char error[160];

@@ -31,21 +31,27 @@ static inline uint64_t exec_canonical(uint64_t a)
     return (uint64_t)((int64_t)(a << 16) >> 16);
 }
 
-static inline int exec_linear(struct cpu *c, const struct insn *i, unsigned size, bool write,
-                              uint64_t *ret_linear)
+/* The same for an offset that was computed already. */
+static inline int exec_linear_at(struct cpu *c, unsigned seg, uint64_t off, unsigned size, bool write,
+                                 uint64_t *ret_linear)
 {
-    uint64_t off = exec_offset(c, i);
     if (likely(c->mode & MODE_CODE64)) {
-        uint64_t lin = off + (i->seg >= SEG_FS ? c->seg_base[i->seg] : 0);
+        uint64_t lin = off + (seg >= SEG_FS ? c->seg_base[seg] : 0);
         if (likely(exec_canonical(lin) == lin && exec_canonical(lin + size - 1) == lin + size - 1)) {
             *ret_linear = lin;
             return 0;
         }
-    } else if (likely((c->mode & MODE_FLAT) && i->seg < SEG_FS && off <= 0x100000000ull - size)) {
+    } else if (likely((c->mode & MODE_FLAT) && seg < SEG_FS && off <= 0x100000000ull - size)) {
         *ret_linear = off;
         return 0;
     }
-    return seg_linear(c, i->seg, off, size, write, ret_linear);
+    return seg_linear(c, seg, off, size, write, ret_linear);
+}
+
+static inline int exec_linear(struct cpu *c, const struct insn *i, unsigned size, bool write,
+                              uint64_t *ret_linear)
+{
+    return exec_linear_at(c, i->seg, exec_offset(c, i), size, write, ret_linear);
 }
 
 /* General registers by encoding number; `rex` decides AH..BH against SPL..DIL. */
@@ -76,3 +82,6 @@ static inline void reg_set(struct cpu *c, unsigned n, unsigned size, uint64_t v)
 /* Stack in the current mode: `size` 2, 4 or 8. Nothing changes on X_FAULT. */
 int exec_push(struct cpu *c, unsigned size, uint64_t val);
 int exec_pop(struct cpu *c, unsigned size, uint64_t *ret_val);
+/* The parts of it: the stack pointer's mask, and its write in the stack's address size. */
+uint64_t exec_stack_mask(const struct cpu *c);
+void exec_stack_set(struct cpu *c, uint64_t sp);
