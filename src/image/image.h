@@ -33,8 +33,15 @@ struct image_request {
     void *opaque;
     /* private to the image layer while in flight */
     struct image_request *next;
-    uint64_t progress;
-    void *priv[6];
+    uint64_t progress;       /* bytes done */
+    int64_t begin_ns;
+    struct iovec piece;      /* the rest of a vector that a short transfer cut, or the bounce buffer */
+    unsigned iov_index;      /* where `progress` stands in iov */
+    size_t iov_done;
+    int result;
+    uint8_t stage;           /* image/request.c */
+    uint8_t retries;         /* steps that the kernel asked to repeat */
+    bool bounced;            /* goes through the image's aligned buffer */
 };
 
 struct image_info {

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Image locks: byte locks that QEMU and its tools understand, so that each refuses what the other uses.
+ *
+ * Spec      QEMU's raw file driver: bytes from 100 stand for the permissions that an opener uses, bytes from 200 for
+ *           those that it does not share with others. Read locks announce; a test for a write lock asks.
+ * Thread    Main thread.
+ * Trust     /proc is read only to name the holder in a message.
+ * Errors    A sentence with RUCHE_ERR_BUSY; a file system without locks is no error.
+ */
+#include "image/internal.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { PERM_READ = 0, PERM_WRITE = 1, PERM_RESIZE = 3, PERM_COUNT = 4 };
+#define USED_BASE 100
+#define UNSHARED_BASE 200
+
+struct lock_plan {
+    unsigned used, unshared; /* bits by permission */
+};
+
+static int announce(int fd, int base, unsigned bits)
+{
+    for (int n = 0; n < PERM_COUNT; n++) {
+        if (!(bits & (1u << n)))
+            continue;
+        struct flock l = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = base + n, .l_len = 1 };
+        if (fcntl(fd, F_OFD_SETLK, &l) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+/* True when another opener announced one of the bits. */
+static bool announced_by_other(int fd, int base, unsigned bits)
+{
+    for (int n = 0; n < PERM_COUNT; n++) {
+        if (!(bits & (1u << n)))
+            continue;
+        struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = base + n, .l_len = 1 };
+        if (fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK)
+            return true;
+    }
+    return false;
+}
+
+static bool fdinfo_has_lock(const char *pid, const char *fd)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%s/fdinfo/%s", pid, fd);
+    g_autofree char *text = NULL;
+    return g_file_get_contents(path, &text, NULL, NULL) && strstr(text, "OFDLCK");
+}
+
+static bool process_locks(const char *pid, const struct stat *want)
+{
+    g_autofree char *folder = g_strdup_printf("/proc/%s/fd", pid);
+    DIR *d = opendir(folder);
+    if (!d)
+        return false;
+    bool found = false;
+    for (struct dirent *e; !found && (e = readdir(d));) {
+        struct stat st;
+        found = e->d_name[0] != '.' && fstatat(dirfd(d), e->d_name, &st, 0) == 0 &&
+                st.st_dev == want->st_dev && st.st_ino == want->st_ino && fdinfo_has_lock(pid, e->d_name);
+    }
+    closedir(d);
+    return found;
+}
+
+/* "process 123 (name)" of somebody else who holds locks on the file, or NULL. An open-file lock carries no pid. */
+static char *find_holder(int fd)
+{
+    struct stat st;
+    DIR *d = opendir("/proc");
+    if (!d)
+        return NULL;
+    char *who = NULL;
+    if (fstat(fd, &st) == 0) {
+        for (struct dirent *e; !who && (e = readdir(d));) {
+            if (!g_ascii_isdigit(e->d_name[0]) || atoi(e->d_name) == getpid() || !process_locks(e->d_name, &st))
+                continue;
+            g_autofree char *path = g_strdup_printf("/proc/%s/comm", e->d_name);
+            g_autofree char *name = NULL;
+            g_file_get_contents(path, &name, NULL, NULL);
+            who = g_strdup_printf("process %s (%s)", e->d_name, name ? g_strchomp(name) : "?");
+        }
+    }
+    closedir(d);
+    return who;
+}
+
+bool image_lock(int fd, const char *filename, bool write, bool force_share, GError **error)
+{
+    const unsigned change = 1u << PERM_WRITE | 1u << PERM_RESIZE;
+    struct lock_plan plan = { .used = 1u << PERM_READ | (write ? 1u << PERM_WRITE : 0),
+                              .unshared = force_share ? 0 : change };
+    if (force_share)
+        return true;
+    int err = announce(fd, USED_BASE, plan.used);
+    if (!err)
+        err = announce(fd, UNSHARED_BASE, plan.unshared);
+    if (err == -EINVAL || err == -ENOLCK || err == -ENOSYS || err == -EOPNOTSUPP)
+        return true; /* no locks on this file system: nobody else can lock either */
+    if (!err && !announced_by_other(fd, UNSHARED_BASE, plan.used) && !announced_by_other(fd, USED_BASE, plan.unshared))
+        return true;
+    g_autofree char *who = find_holder(fd);
+    return ruche_error(error, RUCHE_ERR_BUSY, "image '%s' is in use by %s; stop it, or open the image %s", filename,
+                       who ? who : "another process",
+                       write ? "read-only where the other does so too" : "with force-share=on");
+}
