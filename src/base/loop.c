@@ -271,18 +271,34 @@ void loop_post(struct loop *l, struct loop_task *t)
         eventfd_signal(l->wake_fd);
 }
 
+void loop_unpost(struct loop *l, struct loop_task *t)
+{
+    pthread_mutex_lock(&l->lock);
+    for (struct loop_task **at = &l->tasks; *at; at = &(*at)->next) {
+        if (*at != t)
+            continue;
+        *at = t->next;
+        if (!*at)
+            l->tasks_tail = at;
+        t->pending = 0;
+        break;
+    }
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* Runs what is posted now; a task that posts itself again waits for the next round. */
 static void run_tasks(struct loop *l)
 {
     eventfd_drain(l->wake_fd);
     pthread_mutex_lock(&l->lock);
-    struct loop_task *last = l->tasks ? container_of(l->tasks_tail, struct loop_task, next) : NULL;
-    while (l->tasks && last) {
+    unsigned budget = 0;
+    for (const struct loop_task *t = l->tasks; t; t = t->next)
+        budget++;
+    while (l->tasks && budget--) {
         struct loop_task *t = l->tasks;
         l->tasks = t->next;
         if (!l->tasks)
             l->tasks_tail = &l->tasks;
-        if (t == last)
-            last = NULL;
         t->pending = 0;
         void (*fn)(void *) = t->fn;
         void *opaque = t->opaque;

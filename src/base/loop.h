@@ -69,6 +69,8 @@ struct loop_task {
     int pending;            /* private */
 };
 void loop_post(struct loop *l, struct loop_task *t);
+/* Takes a posted task back, so that its owner may die. Home thread, or nothing runs the loop. */
+void loop_unpost(struct loop *l, struct loop_task *t);
 /* Runs fn(opaque) on the home thread and waits for it; at home, calls it directly. */
 void loop_call(struct loop *l, void (*fn)(void *opaque), void *opaque);
 
