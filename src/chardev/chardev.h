@@ -21,6 +21,7 @@ struct chardev_frontend {
     void (*opened)(void *opaque, bool open); /* peer connected, gone; may be NULL */
     void (*sent)(void *opaque);              /* room again after a short chardev_write(); may be NULL */
     void (*send_break)(void *opaque);        /* may be NULL */
+    void (*focus)(void *opaque, bool in);    /* behind a mux: the keyboard comes, goes; may be NULL */
     void *opaque;
 };
 
@@ -36,7 +37,8 @@ struct chardev_config {
 
 struct chardev *chardev_new(const char *backend, const char *id, const struct chardev_config *c,
                             struct loop *loop, GError **error);
-/* "mon:stdio" and friends for -serial; *ret_monitor says that a monitor shares it. */
+/* "mon:stdio" and friends for -serial; *ret_monitor says that a monitor shares it. NULL without an error:
+ * "none". */
 struct chardev *chardev_parse(const char *text, const char *id, struct loop *loop, bool *ret_monitor,
                               GError **error);
 void chardev_free(struct chardev *c); /* flushes what can be written without waiting; restores the terminal */
@@ -44,12 +46,28 @@ const char *chardev_id(const struct chardev *c);
 /* "pty:/dev/pts/3", for query-chardev; g_malloc'd. */
 char *chardev_describe(const struct chardev *c);
 const char *const *chardev_backends(void); /* names, NULL-ended */
+/* For -chardev help: one line each; *ret_option/help until false. */
+const char *chardev_backend_summary(const char *backend);
+bool chardev_backend_option(const char *backend, size_t n, const char **ret_name, const char **ret_help);
 
 bool chardev_attach(struct chardev *c, const struct chardev_frontend *f, GError **error);
 void chardev_detach(struct chardev *c, void *frontend_opaque);
 bool chardev_in_use(const struct chardev *c);
+bool chardev_is_mux(const struct chardev *c);
 /* Returns how many bytes were taken. */
 size_t chardev_write(struct chardev *c, const void *data, size_t len);
 /* The front end's can_receive() went up: read again. Any thread. */
 void chardev_accept_input(struct chardev *c);
 bool chardev_is_open(const struct chardev *c);
+/* The bytes behind a mux's "Ctrl-a x" call fn, on the main loop. */
+void chardev_on_quit(struct chardev *c, void (*fn)(void *opaque), void *opaque);
+
+/* ringbuf only: false when it is none. Reading takes at most `len` bytes out. */
+bool chardev_ringbuf_read(struct chardev *c, void *buf, size_t len, size_t *ret_len);
+
+/* A server with wait=on holds up chardev_new() until a client comes: this makes it fail at once. Signal-safe. */
+void chardev_stop_waiting(void);
+/* Gives the terminal its own settings back; signal-safe, and nothing happens when they were not changed. */
+void chardev_terminal_restore(void);
+/* After SIGCONT: the terminal is raw again. */
+void chardev_terminal_resume(void);
