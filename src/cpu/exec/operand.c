@@ -9,7 +9,7 @@ uint64_t exec_offset(const struct cpu *c, const struct insn *i)
 {
     uint64_t off = (uint64_t)(int64_t)i->disp;
 
-    if (i->base == REG_RIP)
+    if (i->base == BASE_RIP)
         off += c->rip + i->len;
     else if (i->base != REG_NONE)
         off += c->gpr[i->base];
