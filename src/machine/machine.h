@@ -83,7 +83,7 @@ struct machine {
     enum run_state state;
     void *board_data;
     struct machine_run *run;           /* vcpu.c: threads and the pause protocol */
-    struct machine_requests *requests; /* machine.c: what guests asked for, not yet delivered */
+    struct machine_requests *requests; /* requests.c: what guests asked for, not yet delivered */
     struct mem_listener memory_listener, io_listener;
     struct accel_host accel_host;
     struct cpu_model *cpu_model;
@@ -96,7 +96,8 @@ struct board_type {
     const char *summary;
     const struct prop *props; /* -machine name,prop=value: fields of struct machine_config */
     unsigned max_cpus;
-    uint64_t ram_low_max;     /* bytes of RAM below the hole */
+    /* Bytes of RAM below the hole: all when there is no more than ram_low_max, else ram_low_split. */
+    uint64_t ram_low_max, ram_low_split;
     /* Makes the board's devices, address map and firmware tables. */
     bool (*build)(struct machine *m, GError **error);
     /* After all -device devices exist, at every power-on and reset: loads kernel, writes tables, sets vCPU 0. */
