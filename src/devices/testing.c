@@ -55,22 +55,6 @@ static void gsi_recorded(void *opaque, int n, int level)
     t->gsi_level[n] = level;
 }
 
-static void gsi_to_chips(void *opaque, int n, int level)
-{
-    struct test_machine *t = opaque;
-    gsi_recorded(t, n, level);
-    if (n < 16 && t->m.pic_in.set)
-        t->m.pic_in.set(t->m.pic_in.opaque, n, level);
-    if (n != 2 && t->m.ioapic_in.set)
-        t->m.ioapic_in.set(t->m.ioapic_in.opaque, n ? n : 2, level);
-}
-
-void test_connect_gsis(struct test_machine *t)
-{
-    for (int n = 0; n < TEST_GSIS; n++)
-        t->m.gsi[n] = (struct irq_line){ .set = gsi_to_chips, .opaque = t, .n = n };
-}
-
 struct test_machine *test_machine_new(unsigned vcpus)
 {
     struct test_machine *t = g_new0(struct test_machine, 1);

@@ -31,13 +31,11 @@ struct test_machine {
     struct mem_region ram_region;
 };
 
-/* `vcpus` fake vCPUs; GSIs go to gsi_level[] until irqchips are connected; 1 MiB of RAM at 0. */
+/* `vcpus` fake vCPUs; GSIs go to gsi_level[] until irqchips are made; 1 MiB of RAM at 0. */
 struct test_machine *test_machine_new(unsigned vcpus);
 void test_machine_free(struct test_machine *t);
 /* Makes a device with NULL-ended (prop, value) pairs; a failure ends the test. Resets it, as power-on does. */
 struct device *test_device(struct test_machine *t, const char *type, ...) G_GNUC_NULL_TERMINATED;
-/* Connects gsi[] to the machine's IOAPIC and PIC as boards do. */
-void test_connect_gsis(struct test_machine *t);
 /* Moves the clock, firing what is due on the way, in order of time. */
 void test_advance_ns(struct test_machine *t, int64_t ns);
 void test_use_vcpu(struct test_machine *t, int index); /* current_vcpu; -1: none */

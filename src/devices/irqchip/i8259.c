@@ -34,6 +34,7 @@ struct pic_chip {
 struct i8259 {
     struct device dev;
     struct pic_chip chip[2];
+    struct irq_line next[16]; /* who was connected to the GSIs before: the IOAPIC */
     struct mem_region port[2], elcr_port;
     uint64_t acknowledged, spurious;
 };
@@ -94,12 +95,13 @@ static void update_locked(struct i8259 *s)
 static void set_irq(void *opaque, int n, int level)
 {
     struct i8259 *s = opaque;
-    if (n < 0 || n > 15 || n == CASCADE)
-        return;
-    pthread_mutex_lock(&s->dev.lock);
-    chip_set_line(&s->chip[n >> 3], (unsigned)n & 7, level);
-    update_locked(s);
-    pthread_mutex_unlock(&s->dev.lock);
+    if (n != CASCADE) {
+        pthread_mutex_lock(&s->dev.lock);
+        chip_set_line(&s->chip[n >> 3], (unsigned)n & 7, level);
+        update_locked(s);
+        pthread_mutex_unlock(&s->dev.lock);
+    }
+    irq_set(&s->next[n], level);
 }
 
 static void chip_ack(struct pic_chip *c, unsigned n)
@@ -320,15 +322,20 @@ static bool i8259_realize(struct device *d, GError **error)
         r = mem_region_add(d->machine->io, &s->elcr_port, 0x4d0, 0);
     if (r < 0)
         return ruche_error_errno(error, -r, "i8259: cannot map its ports");
-    d->machine->pic_in = (struct irq_line){ .set = set_irq, .opaque = s };
+    for (int n = 0; n < 16; n++) {
+        s->next[n] = d->machine->gsi[n];
+        d->machine->gsi[n] = (struct irq_line){ .set = set_irq, .opaque = s, .n = n };
+    }
     return true;
 }
 
 static void i8259_unrealize(struct device *d)
 {
     struct i8259 *s = container_of(d, struct i8259, dev);
-    if (d->machine->pic_in.opaque == s)
-        d->machine->pic_in = (struct irq_line){ 0 };
+    for (int n = 0; n < 16; n++) {
+        if (d->machine->gsi[n].opaque == s)
+            d->machine->gsi[n] = s->next[n];
+    }
     lapic_connect_pic(d->machine, NULL, NULL);
     mem_region_remove(&s->port[MASTER]);
     mem_region_remove(&s->port[SLAVE]);

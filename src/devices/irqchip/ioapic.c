@@ -169,15 +169,20 @@ static bool ioapic_realize(struct device *d, GError **error)
     if (r < 0)
         return ruche_error_errno(error, -r, "ioapic: cannot map 0x%x", IOAPIC_BASE);
     lapic_connect_eoi(d->machine, broadcast_eoi, s);
-    d->machine->ioapic_in = (struct irq_line){ .set = set_pin, .opaque = s };
+    for (int gsi = 0; gsi < IOAPIC_PINS; gsi++) {
+        if (gsi != 2)
+            d->machine->gsi[gsi] = (struct irq_line){ .set = set_pin, .opaque = s, .n = gsi ? gsi : 2 };
+    }
     return true;
 }
 
 static void ioapic_unrealize(struct device *d)
 {
     struct ioapic *s = container_of(d, struct ioapic, dev);
-    if (d->machine->ioapic_in.opaque == s)
-        d->machine->ioapic_in = (struct irq_line){ 0 };
+    for (int gsi = 0; gsi < IOAPIC_PINS; gsi++) {
+        if (d->machine->gsi[gsi].opaque == s)
+            d->machine->gsi[gsi] = (struct irq_line){ 0 };
+    }
     lapic_connect_eoi(d->machine, NULL, NULL);
     mem_region_remove(&s->mmio);
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The userspace interrupt controllers, as a board puts them together. Not used with a kernel irqchip.
  *
- * Wiring    The board makes "lapic", then "ioapic", then (optional) "i8259"; each wires itself in realize:
+ * Wiring    The board makes "lapic", then "ioapic", then (optional) "i8259", then (optional) "hpet"; each wires itself in
+ *           realize. Devices that raise interrupts may come before or after.
  *   lapic   maps 0xfee00000 and sets accel->apic; it serves all vCPUs, which exist by then.
- *   ioapic  maps 0xfec00000 and fills m->ioapic_in (pins 0-23).
- *   i8259   ports 20, 21, a0, a1, 4d0, 4d1; fills m->pic_in (ISA IRQs 0-15); its output is every LINT0.
- *   hpet    made once m->gsi[] is filled: it puts itself before gsi[0] and gsi[8], which it takes over in legacy
- *           replacement.
+ *   ioapic  maps 0xfec00000 and connects m->gsi[0..23]: GSI n to pin n, but ISA IRQ 0 to pin 2, and GSI 2 to
+ *           nothing, as on every PC (the MADT says so with an override).
+ *   i8259   ports 20, 21, a0, a1, 4d0, 4d1; puts itself before m->gsi[0..15]; its output is every LINT0.
+ *   hpet    puts itself before m->gsi[0] and m->gsi[8], which it takes over in legacy replacement.
  * Thread    Any. Lock order: device < pci bus < i8259, ioapic; the local APICs post without a lock.
  */
 #pragma once

@@ -16,7 +16,6 @@ static struct fixture setup(unsigned vcpus)
     test_device(t, "lapic", NULL);
     test_device(t, "ioapic", NULL);
     test_device(t, "i8259", NULL);
-    test_connect_gsis(t);
     for (unsigned i = 0; i < vcpus; i++) {
         test_use_vcpu(t, (int)i);
         test_write32(t, REG(LAPIC_SVR), 0x1ff);
