@@ -33,7 +33,7 @@ class Peer:
 
     def payload(self, path, append):
         """Seconds from exec to exit, and what the payload printed."""
-        command = [self.binary, *COMMON, *self.options, "-device", "isa-debug-exit,iobase=0x501,iosize=2",
+        command = [self.binary, *COMMON, *self.options, "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
                    "-serial", "stdio", "-kernel", path, "-append", append]
         start = time.perf_counter()
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

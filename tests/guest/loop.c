@@ -30,7 +30,7 @@ static uint64_t run(uint64_t rounds)
                      "movzbl %b[mix], %k[tmp]\n"
                      "test %[index], %[index]\n"
                      "js 3f\n"
-                     "sub %[tmp], %[mix]\n"
+                     "lea 0x1357(%[mix],%[tmp],2), %[mix]\n"
                      "imul $3, %[tmp], %[tmp]\n"
                      "3: dec %[rounds]\n"
                      "jnz 1b\n"
