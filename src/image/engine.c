@@ -255,6 +255,7 @@ static void leave_loop(struct image *i)
     if (i->pool)
         loop_fd_remove(&i->pool->watch);
     loop_timer_done(&i->retry);
+    loop_unpost(i->loop, &i->finish_task);
     i->loop = NULL;
 }
 

@@ -2,8 +2,8 @@
 /* Network backends as network devices see them: `user` (libslirp), `tap`, ... behind one interface.
  *
  * Owner     netdev_new() ... netdev_free(); one device is attached to it as its peer.
- * Thread    The backend runs on one loop (netdev_set_loop()); send and receive happen there. netdev_send() is
- *           called on that loop.
+ * Thread    The backend runs on one loop (netdev_set_loop()); send and receive happen there. netdev_send() and
+ *           netdev_receive_ready() are called on that loop. The rest: main thread, before the loop runs frames.
  * Trust     Frames from the guest and from the wire are hostile; length is capped at NETDEV_MAX_FRAME.
  */
 #pragma once
@@ -85,9 +85,15 @@ LINKSET_DECLARE(netdev_types);
 struct netdev *netdev_new(const char *type, const char *id, const struct netdev_config *c, GError **error);
 void netdev_free(struct netdev *n);
 const struct netdev_type *const *netdev_type_list(void); /* sorted, NULL-ended */
+/* NULL: leaves its loop. 0 or -errno. */
+int netdev_set_loop(struct netdev *n, struct loop *l);
 bool netdev_attach(struct netdev *n, const struct netdev_peer *peer, GError **error);
 void netdev_detach(struct netdev *n);
 /* Counts, drops when the link is down or nobody is there. Same results as ops->send. */
 ssize_t netdev_send(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count);
 /* For backends: hands a frame to the peer, counts. */
 ssize_t netdev_deliver(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count);
+/* For devices: the peer has room again, after its receive returned 0. Home loop. */
+void netdev_receive_ready(struct netdev *n, unsigned queue);
+/* Tells the peer. Home loop. */
+void netdev_set_link(struct netdev *n, bool up);
