@@ -110,6 +110,7 @@ struct cpu {
     uint8_t cpl;
     uint8_t int_shadow;        /* 1: sti, 2: mov ss / pop ss; holds for the next instruction */
     bool halted, nmi_blocked, nmi_pending;
+    bool intr_pending;         /* CPU_EV_INTR was seen, and irq_ack() has not said that there is nothing */
     bool in_step;              /* under cpu_step() */
     bool tf_latched;           /* TF when the instruction began: cpu_debug_before() */
     uint8_t dr6_pending;       /* data and I/O breakpoints hit (B0-B3), for cpu_debug_after() */

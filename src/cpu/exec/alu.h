@@ -12,7 +12,18 @@
 #define ALU_FLAGS_IN  "addb $127, %%al\n\tsahf\n\t"
 #define ALU_FLAGS_OUT "\n\tlahf\n\tseto %%al"
 
-/* dst = dst OP src. in: ALU_FLAGS_IN where the instruction reads or keeps flags, else empty. */
+/* dst = dst OP src, for instructions that write all flags and read none. */
+#define ALU_BINARY_FRESH(name, text, bits, suffix, in)                                             \
+    static inline uint##bits##_t alu_##name##_##bits(uint##bits##_t dst, uint##bits##_t src,        \
+                                                     uint16_t *flags)                              \
+    {                                                                                              \
+        uint16_t ax;                                                                               \
+        __asm__(text suffix " %[src], %[dst]" ALU_FLAGS_OUT                                        \
+                : [dst] "+r"(dst), "=a"(ax) : [src] "r"(src) : "cc");                              \
+        *flags = ax;                                                                               \
+        return dst;                                                                                \
+    }
+/* dst = dst OP src, for instructions that read or keep flags. */
 #define ALU_BINARY(name, text, bits, suffix, in)                                                   \
     static inline uint##bits##_t alu_##name##_##bits(uint##bits##_t dst, uint##bits##_t src,        \
                                                      uint16_t *flags)                              \
@@ -60,16 +71,16 @@
 #define ALU_4_SIZES(kind, name, text, in)                                                          \
     kind(name, text, 8, "b", in) ALU_3_SIZES(kind, name, text, in)
 
-ALU_4_SIZES(ALU_BINARY, add, "add", "")
-ALU_4_SIZES(ALU_BINARY, or, "or", "")
+ALU_4_SIZES(ALU_BINARY_FRESH, add, "add", "")
+ALU_4_SIZES(ALU_BINARY_FRESH, or, "or", "")
 ALU_4_SIZES(ALU_BINARY, adc, "adc", ALU_FLAGS_IN)
 ALU_4_SIZES(ALU_BINARY, sbb, "sbb", ALU_FLAGS_IN)
-ALU_4_SIZES(ALU_BINARY, and, "and", "")
-ALU_4_SIZES(ALU_BINARY, sub, "sub", "")
-ALU_4_SIZES(ALU_BINARY, xor, "xor", "")
-ALU_4_SIZES(ALU_BINARY, cmp, "cmp", "")
-ALU_4_SIZES(ALU_BINARY, test, "test", "")
-ALU_3_SIZES(ALU_BINARY, imul, "imul", "")
+ALU_4_SIZES(ALU_BINARY_FRESH, and, "and", "")
+ALU_4_SIZES(ALU_BINARY_FRESH, sub, "sub", "")
+ALU_4_SIZES(ALU_BINARY_FRESH, xor, "xor", "")
+ALU_4_SIZES(ALU_BINARY_FRESH, cmp, "cmp", "")
+ALU_4_SIZES(ALU_BINARY_FRESH, test, "test", "")
+ALU_3_SIZES(ALU_BINARY_FRESH, imul, "imul", "")
 ALU_3_SIZES(ALU_BINARY, bt, "bt", ALU_FLAGS_IN)
 ALU_3_SIZES(ALU_BINARY, bts, "bts", ALU_FLAGS_IN)
 ALU_3_SIZES(ALU_BINARY, btr, "btr", ALU_FLAGS_IN)

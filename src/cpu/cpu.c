@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A vCPU's life: made of its parts, asked by other threads, freed.
+ *
+ * Thread    cpu_new() and cpu_free() while nobody else uses it; cpu_raise_event() from any.
+ */
+#include "cpu/exec/exec.h"
+#include "cpu/shared.h"
+
+#include <stdlib.h>
+
+struct cpu *cpu_new(struct cpu_shared *s, unsigned index, const struct cpu_callbacks *cb, void *opaque)
+{
+    struct cpu *c = aligned_alloc(64, align_up(sizeof(*c), 64));
+
+    if (!c || index >= CPU_MAX) {
+        free(c);
+        return NULL;
+    }
+    memset(c, 0, sizeof(*c));
+    c->shared = s;
+    c->index = index;
+    c->cb = cb;
+    c->opaque = opaque;
+    if (sys_init(c) || fpu_init(c) || exec_init(c) || mmu_init(c)) {
+        cpu_free(c);
+        return NULL;
+    }
+    cpu_reset(c, false);
+    return c;
+}
+
+void cpu_free(struct cpu *c)
+{
+    if (!c)
+        return;
+    mmu_done(c);
+    exec_done(c);
+    fpu_done(c);
+    sys_done(c);
+    free(c);
+}
+
+const char *cpu_run_error(const struct cpu *c)
+{
+    return c->error;
+}
+
+const struct cpu_stats *cpu_get_stats(const struct cpu *c)
+{
+    return &c->stats;
+}
+
+void cpu_raise_event(struct cpu *c, uint32_t events)
+{
+    atomic_fetch_or(&c->events, events);
+}
+
+uint32_t cpu_pending_events(const struct cpu *c)
+{
+    return atomic_load(&c->events) | (c->intr_pending ? CPU_EV_INTR : 0) |
+           (c->nmi_pending ? CPU_EV_NMI : 0);
+}
+
+bool cpu_has_work(const struct cpu *c)
+{
+    uint32_t ev = cpu_pending_events(c);
+
+    if (ev & (CPU_EV_STOP | CPU_EV_FLUSH))
+        return true;
+    if (!c->halted)
+        return true;
+    return ((ev & CPU_EV_INTR) && (c->flags_sys & FLAG_IF)) || ((ev & CPU_EV_NMI) && !c->nmi_blocked);
+}

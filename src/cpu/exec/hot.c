@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Threaded handlers: the frequent forms of the frequent instructions, each for one operand size and one kind
+ * of operand, so that nothing is left to decide at run time. They touch memory only through a TLB entry that
+ * matches; anything else goes to the instruction's complete handler by exec_generic().
+ *
+ * Spec      Intel SDM volume 2.
+ * Thread    The vCPU's own. c->rip is the block's start throughout.
+ */
+#include "cpu/exec/alu.h"
+#include "cpu/exec/hot.h"
+
+/* --- operands --- */
+
+/* 8-bit registers by byte offset (AH..BH are odd ones), others by number. `f`: reg or rm. */
+#define GET_8(f)  (((uint8_t *)c->gpr)[i->b##f])
+#define GET_16(f) ((uint16_t)c->gpr[i->f])
+#define GET_32(f) ((uint32_t)c->gpr[i->f])
+#define GET_64(f) (c->gpr[i->f])
+#define PUT_8(f, v)  (((uint8_t *)c->gpr)[i->b##f] = (v))
+#define PUT_16(f, v) (*(uint16_t *)&c->gpr[i->f] = (v))
+#define PUT_32(f, v) (c->gpr[i->f] = (uint32_t)(v))
+#define PUT_64(f, v) (c->gpr[i->f] = (v))
+
+/* Linear address: B is base and displacement, X everything. */
+#define LINEAR_B() (c->slot[i->hbase] + (uint64_t)(int64_t)i->hdisp)
+#define LINEAR_X() hot_linear(c, i)
+
+static inline uint64_t hot_offset(const struct cpu *c, const struct insn *i)
+{
+    uint64_t off = c->slot[i->hbase] + (c->slot[i->hindex] << i->scale) + (uint64_t)(int64_t)i->hdisp;
+    return off << i->hshift >> i->hshift;
+}
+
+static inline uint64_t hot_linear(const struct cpu *c, const struct insn *i)
+{
+    return hot_offset(c, i) + c->seg_base[i->hseg];
+}
+
+/* Declares `host`, the operand's address here; without a matching TLB entry the generic handler takes over. */
+#define HOST_AT(linear, bits, right)                                                               \
+    uint64_t lin = (linear);                                                                       \
+    struct tlb_entry *e = tlb_at(c, lin);                                                          \
+    if (unlikely(e->right != tlb_tag_of(c, lin, bits / 8) || exec_canonical(lin) != lin))          \
+        EXEC_TAIL_CALL exec_generic(c, i);                                                         \
+    void *host = (void *)(lin + (uint64_t)e->addend)
+
+#define LOAD(bits)     mmu_ram_get_u##bits(host)
+#define STORE(bits, v) mmu_ram_put_u##bits(host, v)
+
+#define HOT(name) static int hot_##name(struct cpu *c, const struct insn *i)
+#define DONE EXEC_GO_ON(c, i)
+
+/* --- two operands --- */
+
+/* Register or immediate source, register destination. */
+#define ALU_RR(name, bits, ...)                                                                    \
+    HOT(name##_rr_##bits)                                                                          \
+    {                                                                                              \
+        PUT_##bits(rm, alu_##name##_##bits(GET_##bits(rm), GET_##bits(reg), &c->flags_ax));        \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_rg_##bits)                                                                          \
+    {                                                                                              \
+        PUT_##bits(reg, alu_##name##_##bits(GET_##bits(reg), GET_##bits(rm), &c->flags_ax));       \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_ri_##bits)                                                                          \
+    {                                                                                              \
+        PUT_##bits(rm, alu_##name##_##bits(GET_##bits(rm), (uint##bits##_t)i->imm, &c->flags_ax)); \
+        DONE;                                                                                      \
+    }
+/* The same with a memory operand at LINEAR_##form. */
+#define ALU_MEM(name, bits, form)                                                                  \
+    HOT(name##_rm_##bits##_##form)                                                                 \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, read);                                                      \
+        PUT_##bits(reg, alu_##name##_##bits(GET_##bits(reg), LOAD(bits), &c->flags_ax));           \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_mr_##bits##_##form)                                                                 \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, write);                                                     \
+        STORE(bits, alu_##name##_##bits(LOAD(bits), GET_##bits(reg), &c->flags_ax));               \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_mi_##bits##_##form)                                                                 \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, write);                                                     \
+        STORE(bits, alu_##name##_##bits(LOAD(bits), (uint##bits##_t)i->imm, &c->flags_ax));        \
+        DONE;                                                                                      \
+    }
+/* cmp, test: nothing is written. */
+#define COMPARE_RR(name, bits, ...)                                                                \
+    HOT(name##_rr_##bits)                                                                          \
+    {                                                                                              \
+        alu_##name##_##bits(GET_##bits(rm), GET_##bits(reg), &c->flags_ax);                        \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_rg_##bits)                                                                          \
+    {                                                                                              \
+        alu_##name##_##bits(GET_##bits(reg), GET_##bits(rm), &c->flags_ax);                        \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_ri_##bits)                                                                          \
+    {                                                                                              \
+        alu_##name##_##bits(GET_##bits(rm), (uint##bits##_t)i->imm, &c->flags_ax);                 \
+        DONE;                                                                                      \
+    }
+#define COMPARE_MEM(name, bits, form)                                                              \
+    HOT(name##_rm_##bits##_##form)                                                                 \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, read);                                                      \
+        alu_##name##_##bits(GET_##bits(reg), LOAD(bits), &c->flags_ax);                            \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_mr_##bits##_##form)                                                                 \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, read);                                                      \
+        alu_##name##_##bits(LOAD(bits), GET_##bits(reg), &c->flags_ax);                            \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_mi_##bits##_##form)                                                                 \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, read);                                                      \
+        alu_##name##_##bits(LOAD(bits), (uint##bits##_t)i->imm, &c->flags_ax);                     \
+        DONE;                                                                                      \
+    }
+
+/* Four sizes of each, and the table row that names them. */
+#define FOUR(RR, MEM, name)                                                                        \
+    RR(name, 8) RR(name, 16) RR(name, 32) RR(name, 64)                                             \
+    MEM(name, 8, B) MEM(name, 16, B) MEM(name, 32, B) MEM(name, 64, B)                             \
+    MEM(name, 8, X) MEM(name, 16, X) MEM(name, 32, X) MEM(name, 64, X)
+#define BY_SIZE(name, form) { hot_##name##_##form##_8, hot_##name##_##form##_16, hot_##name##_##form##_32, \
+                              hot_##name##_##form##_64 }
+#define BY_SIZE_M(name, form, ea)                                                                  \
+    { hot_##name##_##form##_8_##ea, hot_##name##_##form##_16_##ea, hot_##name##_##form##_32_##ea,  \
+      hot_##name##_##form##_64_##ea }
+
+FOUR(ALU_RR, ALU_MEM, add)
+FOUR(ALU_RR, ALU_MEM, or)
+FOUR(ALU_RR, ALU_MEM, adc)
+FOUR(ALU_RR, ALU_MEM, sbb)
+FOUR(ALU_RR, ALU_MEM, and)
+FOUR(ALU_RR, ALU_MEM, sub)
+FOUR(ALU_RR, ALU_MEM, xor)
+FOUR(COMPARE_RR, COMPARE_MEM, cmp)
+FOUR(COMPARE_RR, COMPARE_MEM, test)
+
+/* mov as one more of them: the source is the result. */
+#define alu_mov_8(a, b, f)  (b)
+#define alu_mov_16(a, b, f) (b)
+#define alu_mov_32(a, b, f) (b)
+#define alu_mov_64(a, b, f) (b)
+#define MOV_MEM(name, bits, form)                                                                  \
+    HOT(mov_rm_##bits##_##form)                                                                    \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, read);                                                      \
+        PUT_##bits(reg, LOAD(bits));                                                               \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(mov_mr_##bits##_##form)                                                                    \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, write);                                                     \
+        STORE(bits, GET_##bits(reg));                                                              \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(mov_mi_##bits##_##form)                                                                    \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, write);                                                     \
+        STORE(bits, (uint##bits##_t)i->imm);                                                       \
+        DONE;                                                                                      \
+    }
+FOUR(ALU_RR, MOV_MEM, mov)
+
+/* --- one operand --- */
+
+#define UNARY(name, bits)                                                                          \
+    HOT(name##_r_##bits)                                                                           \
+    {                                                                                              \
+        PUT_##bits(rm, alu_##name##_##bits(GET_##bits(rm), &c->flags_ax));                         \
+        DONE;                                                                                      \
+    }
+#define UNARY_MEM(name, bits, form)                                                                \
+    HOT(name##_m_##bits##_##form)                                                                  \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), bits, write);                                                     \
+        STORE(bits, alu_##name##_##bits(LOAD(bits), &c->flags_ax));                                \
+        DONE;                                                                                      \
+    }
+#define alu_not_8(a, f)  ((uint8_t)~(a))
+#define alu_not_16(a, f) ((uint16_t)~(a))
+#define alu_not_32(a, f) (~(a))
+#define alu_not_64(a, f) (~(a))
+FOUR(UNARY, UNARY_MEM, inc)
+FOUR(UNARY, UNARY_MEM, dec)
+FOUR(UNARY, UNARY_MEM, neg)
+FOUR(UNARY, UNARY_MEM, not)
+
+/* Shifts of a register, by an immediate or by CL. */
+#define SHIFT(name, bits)                                                                          \
+    HOT(name##_ri_##bits)                                                                          \
+    {                                                                                              \
+        PUT_##bits(rm, alu_##name##_##bits(GET_##bits(rm), (uint8_t)i->imm, &c->flags_ax));        \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(name##_rc_##bits)                                                                          \
+    {                                                                                              \
+        PUT_##bits(rm, alu_##name##_##bits(GET_##bits(rm), (uint8_t)c->gpr[1], &c->flags_ax));     \
+        DONE;                                                                                      \
+    }
+#define SHIFTS(name) SHIFT(name, 8) SHIFT(name, 16) SHIFT(name, 32) SHIFT(name, 64)
+SHIFTS(shl)
+SHIFTS(shr)
+SHIFTS(sar)
+SHIFTS(rol)
+SHIFTS(ror)
+
+/* --- widening moves, lea, conditional moves --- */
+
+#define WIDEN(name, from, type, to)                                                                \
+    HOT(name##_r_##from##_##to)                                                                    \
+    {                                                                                              \
+        PUT_##to(reg, (uint##to##_t)(type)GET_##from(rm));                                         \
+        DONE;                                                                                      \
+    }                                                                                              \
+    WIDEN_MEM(name, from, type, to, B)                                                             \
+    WIDEN_MEM(name, from, type, to, X)
+#define WIDEN_MEM(name, from, type, to, form)                                                      \
+    HOT(name##_m_##from##_##to##_##form)                                                           \
+    {                                                                                              \
+        HOST_AT(LINEAR_##form(), from, read);                                                      \
+        PUT_##to(reg, (uint##to##_t)(type)LOAD(from));                                             \
+        DONE;                                                                                      \
+    }
+WIDEN(movzx, 8, uint8_t, 32)
+WIDEN(movzx, 16, uint16_t, 32)
+WIDEN(movsx, 8, int8_t, 32)
+WIDEN(movsx, 16, int16_t, 32)
+WIDEN(movsx, 8, int8_t, 64)
+WIDEN(movsx, 16, int16_t, 64)
+WIDEN(movsx, 32, int32_t, 64)
+
+#define LEA(bits)                                                                                  \
+    HOT(lea_##bits##_B)                                                                            \
+    {                                                                                              \
+        PUT_##bits(reg, LINEAR_B());                                                               \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(lea_##bits##_X)                                                                            \
+    {                                                                                              \
+        PUT_##bits(reg, hot_offset(c, i));                                                         \
+        DONE;                                                                                      \
+    }
+LEA(32)
+LEA(64)
+
+/* Conditions on cpu->flags_ax: SF 15, ZF 14, PF 10, CF 8, OF 0. */
+#define COND_0  (c->flags_ax & 1)
+#define COND_2  (c->flags_ax & 0x100)
+#define COND_4  (c->flags_ax & 0x4000)
+#define COND_6  (c->flags_ax & 0x4100)
+#define COND_8  (c->flags_ax & 0x8000)
+#define COND_10 (c->flags_ax & 0x400)
+#define COND_12 ((c->flags_ax >> 15 ^ c->flags_ax) & 1)
+#define COND_14 (COND_12 | (c->flags_ax & 0x4000))
+#define COND_1  (!COND_0)
+#define COND_3  (!COND_2)
+#define COND_5  (!COND_4)
+#define COND_7  (!COND_6)
+#define COND_9  (!COND_8)
+#define COND_11 (!COND_10)
+#define COND_13 (!COND_12)
+#define COND_15 (!COND_14)
+
+#define FOR_ALL_CONDITIONS(m)                                                                      \
+    m(0) m(1) m(2) m(3) m(4) m(5) m(6) m(7) m(8) m(9) m(10) m(11) m(12) m(13) m(14) m(15)
+
+#define CONDITIONAL(n)                                                                             \
+    HOT(cmov32_r_##n)                                                                              \
+    {                                                                                              \
+        uint32_t a = GET_32(reg), b = GET_32(rm);                                                  \
+        PUT_32(reg, COND_##n ? b : a);                                                             \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(cmov64_r_##n)                                                                              \
+    {                                                                                              \
+        uint64_t a = GET_64(reg), b = GET_64(rm);                                                  \
+        PUT_64(reg, COND_##n ? b : a);                                                             \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(set_r_##n)                                                                                 \
+    {                                                                                              \
+        PUT_8(rm, COND_##n ? 1 : 0);                                                               \
+        DONE;                                                                                      \
+    }
+FOR_ALL_CONDITIONS(CONDITIONAL)
+
+HOT(imul_rr_32)
+{
+    PUT_32(reg, alu_imul_32(GET_32(reg), GET_32(rm), &c->flags_ax));
+    DONE;
+}
+
+HOT(imul_rr_64)
+{
+    PUT_64(reg, alu_imul_64(GET_64(reg), GET_64(rm), &c->flags_ax));
+    DONE;
+}
+
+HOT(imul_rri_32)
+{
+    PUT_32(reg, alu_imul_32(GET_32(rm), (uint32_t)i->imm, &c->flags_ax));
+    DONE;
+}
+
+HOT(imul_rri_64)
+{
+    PUT_64(reg, alu_imul_64(GET_64(rm), i->imm, &c->flags_ax));
+    DONE;
+}
+
+HOT(nop)
+{
+    DONE;
+}
+
+HOT(cdqe)
+{
+    c->gpr[0] = (uint64_t)(int64_t)(int32_t)c->gpr[0];
+    DONE;
+}
+
+/* --- stack, 64-bit mode --- */
+
+enum { RSP = 4 };
+
+HOT(push_64)
+{
+    HOST_AT(c->gpr[RSP] - 8, 64, write);
+    STORE(64, GET_64(rm));
+    c->gpr[RSP] = lin;
+    DONE;
+}
+
+HOT(push_imm_64)
+{
+    HOST_AT(c->gpr[RSP] - 8, 64, write);
+    STORE(64, i->imm);
+    c->gpr[RSP] = lin;
+    DONE;
+}
+
+HOT(pop_64)
+{
+    HOST_AT(c->gpr[RSP], 64, read);
+    uint64_t v = LOAD(64);
+    c->gpr[RSP] = lin + 8;
+    PUT_64(rm, v);
+    DONE;
+}
+
+HOT(leave_64)
+{
+    HOST_AT(c->gpr[5], 64, read);
+    c->gpr[5] = LOAD(64);
+    c->gpr[RSP] = lin + 8;
+    DONE;
+}
+
+/* --- control flow --- */
+
+#define JCC(n)                                                                                     \
+    HOT(jcc_near_##n)                                                                              \
+    {                                                                                              \
+        struct exec_tail *t = exec_tail_of(i);                                                     \
+        if (COND_##n) {                                                                            \
+            c->rip += (uint64_t)(int64_t)i->hdisp;                                                 \
+            EXEC_CHAIN_NEAR(c, &t->taken);                                                         \
+        }                                                                                          \
+        DONE;                                                                                      \
+    }                                                                                              \
+    HOT(jcc_far_##n)                                                                               \
+    {                                                                                              \
+        struct exec_tail *t = exec_tail_of(i);                                                     \
+        if (COND_##n) {                                                                            \
+            c->rip += (uint64_t)(int64_t)i->hdisp;                                                 \
+            EXEC_CHAIN_FAR(c, &t->taken);                                                          \
+        }                                                                                          \
+        DONE;                                                                                      \
+    }
+FOR_ALL_CONDITIONS(JCC)
+
+HOT(jmp_near)
+{
+    c->rip += (uint64_t)(int64_t)i->hdisp;
+    EXEC_CHAIN_NEAR(c, &exec_tail_of(i)->taken);
+}
+
+HOT(jmp_far)
+{
+    c->rip += (uint64_t)(int64_t)i->hdisp;
+    EXEC_CHAIN_FAR(c, &exec_tail_of(i)->taken);
+}
+
+HOT(call_near)
+{
+    HOST_AT(c->gpr[RSP] - 8, 64, write);
+    STORE(64, c->rip + i->off + i->len);
+    c->gpr[RSP] = lin;
+    c->rip += (uint64_t)(int64_t)i->hdisp;
+    EXEC_CHAIN_NEAR(c, &exec_tail_of(i)->taken);
+}
+
+HOT(call_far)
+{
+    HOST_AT(c->gpr[RSP] - 8, 64, write);
+    STORE(64, c->rip + i->off + i->len);
+    c->gpr[RSP] = lin;
+    c->rip += (uint64_t)(int64_t)i->hdisp;
+    EXEC_CHAIN_FAR(c, &exec_tail_of(i)->taken);
+}
+
+/* The block at a computed target, if it is at hand. Dead otherwise. */
+static inline struct exec_block *indirect_target(struct cpu *c, uint64_t target)
+{
+    struct tlb_code *e = exec_code_entry(c, target);
+
+    if (e->tag != tlb_tag_of(c, target, 1) || exec_canonical(target) != target)
+        return &exec_no_block;
+    uint64_t gpa = e->gpa | (target & (PAGE_SIZE - 1));
+    struct exec_block *b = *block_fast_slot(c->blocks, gpa, c->mode);
+    return b->gpa == gpa && b->mode == c->mode ? b : &exec_no_block;
+}
+
+#define INDIRECT(target, commit)                                                                   \
+    do {                                                                                           \
+        struct exec_block *to = indirect_target(c, target);                                        \
+        unsigned count = to->count;                                                                \
+        if (!EXEC_CHAINS || unlikely(!count || exec_events(c)))                                    \
+            EXEC_TAIL_CALL exec_generic(c, i);                                                     \
+        commit;                                                                                    \
+        c->rip = target;                                                                           \
+        c->stats.instructions += count;                                                            \
+        EXEC_TAIL_CALL to->insns[0].hot(c, to->insns);                                             \
+    } while (0)
+
+HOT(ret)
+{
+    HOST_AT(c->gpr[RSP], 64, read);
+    uint64_t target = LOAD(64);
+    INDIRECT(target, c->gpr[RSP] = lin + 8);
+}
+
+HOT(jmp_reg)
+{
+    uint64_t target = GET_64(rm);
+    INDIRECT(target, (void)0);
+}
+
+HOT(jmp_mem)
+{
+    HOST_AT(LINEAR_X(), 64, read);
+    uint64_t target = LOAD(64);
+    INDIRECT(target, (void)0);
+}
+
+HOT(call_reg)
+{
+    uint64_t target = GET_64(rm);
+    HOST_AT(c->gpr[RSP] - 8, 64, write);
+    INDIRECT(target, (STORE(64, c->rip + i->off + i->len), c->gpr[RSP] = lin));
+}
+
+/* Falling out of a block: `i` is the tail. */
+int hot_tail_near(struct cpu *c, const struct insn *i)
+{
+    struct exec_tail *t = (struct exec_tail *)i;
+
+    c->rip += t->bytes;
+    EXEC_CHAIN_NEAR(c, &t->fall);
+}
+
+int hot_tail_far(struct cpu *c, const struct insn *i)
+{
+    struct exec_tail *t = (struct exec_tail *)i;
+
+    c->rip += t->bytes;
+    EXEC_CHAIN_FAR(c, &t->fall);
+}
+
+/* Outside flat code: the dispatcher checks limits. */
+int hot_tail_leave(struct cpu *c, const struct insn *i)
+{
+    struct exec_tail *t = (struct exec_tail *)i;
+
+    c->rip = c->mode & MODE_CODE64 ? c->rip + t->bytes : (uint32_t)(c->rip + t->bytes);
+    return X_JUMP;
+}
+
+/* --- tables: what hot_bind.c chooses from --- */
+
+#define ALU_FORMS(name)                                                                            \
+    { .rr = BY_SIZE(name, rr), .rg = BY_SIZE(name, rg), .ri = BY_SIZE(name, ri),                   \
+      .rm = { BY_SIZE_M(name, rm, B), BY_SIZE_M(name, rm, X) },                                    \
+      .mr = { BY_SIZE_M(name, mr, B), BY_SIZE_M(name, mr, X) },                                    \
+      .mi = { BY_SIZE_M(name, mi, B), BY_SIZE_M(name, mi, X) } }
+const struct hot_binary hot_binaries[N_HOT_BINARY] = {
+    [HOT_ADD] = ALU_FORMS(add), [HOT_OR] = ALU_FORMS(or), [HOT_ADC] = ALU_FORMS(adc),
+    [HOT_SBB] = ALU_FORMS(sbb), [HOT_AND] = ALU_FORMS(and), [HOT_SUB] = ALU_FORMS(sub),
+    [HOT_XOR] = ALU_FORMS(xor), [HOT_CMP] = ALU_FORMS(cmp), [HOT_TEST] = ALU_FORMS(test),
+    [HOT_MOV] = ALU_FORMS(mov),
+};
+
+#define UNARY_FORMS(name)                                                                          \
+    { .r = BY_SIZE(name, r), .m = { BY_SIZE_M(name, m, B), BY_SIZE_M(name, m, X) } }
+const struct hot_unary hot_unaries[N_HOT_UNARY] = {
+    [HOT_INC] = UNARY_FORMS(inc), [HOT_DEC] = UNARY_FORMS(dec), [HOT_NEG] = UNARY_FORMS(neg),
+    [HOT_NOT] = UNARY_FORMS(not),
+};
+
+#define SHIFT_FORMS(name) { .ri = BY_SIZE(name, ri), .rc = BY_SIZE(name, rc) }
+const struct hot_shift hot_shifts[N_HOT_SHIFT] = {
+    [HOT_SHL] = SHIFT_FORMS(shl), [HOT_SHR] = SHIFT_FORMS(shr), [HOT_SAR] = SHIFT_FORMS(sar),
+    [HOT_ROL] = SHIFT_FORMS(rol), [HOT_ROR] = SHIFT_FORMS(ror),
+};
+
+#define WIDEN_FORMS(name, from, to)                                                                \
+    { hot_##name##_r_##from##_##to, hot_##name##_m_##from##_##to##_B, hot_##name##_m_##from##_##to##_X }
+const struct hot_widen hot_widens[N_HOT_WIDEN] = {
+    [HOT_MOVZX_8] = { { WIDEN_FORMS(movzx, 8, 32), WIDEN_FORMS(movzx, 8, 32) } },
+    [HOT_MOVZX_16] = { { WIDEN_FORMS(movzx, 16, 32), WIDEN_FORMS(movzx, 16, 32) } },
+    [HOT_MOVSX_8] = { { WIDEN_FORMS(movsx, 8, 32), WIDEN_FORMS(movsx, 8, 64) } },
+    [HOT_MOVSX_16] = { { WIDEN_FORMS(movsx, 16, 32), WIDEN_FORMS(movsx, 16, 64) } },
+    [HOT_MOVSX_32] = { { { NULL, NULL, NULL }, WIDEN_FORMS(movsx, 32, 64) } },
+};
+
+#define ROW_JCC(n)  { hot_jcc_near_##n, hot_jcc_far_##n },
+#define ROW_CMOV(n) { hot_cmov32_r_##n, hot_cmov64_r_##n },
+#define ROW_SET(n)  hot_set_r_##n,
+exec_fn *const hot_jcc[16][2] = { FOR_ALL_CONDITIONS(ROW_JCC) };
+exec_fn *const hot_cmov[16][2] = { FOR_ALL_CONDITIONS(ROW_CMOV) };
+exec_fn *const hot_set[16] = { FOR_ALL_CONDITIONS(ROW_SET) };
+
+exec_fn *const hot_lea[2][2] = { { hot_lea_32_B, hot_lea_32_X }, { hot_lea_64_B, hot_lea_64_X } };
+exec_fn *const hot_imul_rr[2] = { hot_imul_rr_32, hot_imul_rr_64 };
+exec_fn *const hot_imul_rri[2] = { hot_imul_rri_32, hot_imul_rri_64 };
+exec_fn *const hot_jmp[2] = { hot_jmp_near, hot_jmp_far };
+exec_fn *const hot_call[2] = { hot_call_near, hot_call_far };
+
+const struct hot_singles hot_singles = {
+    .nop = hot_nop, .cdqe = hot_cdqe, .push = hot_push_64, .push_imm = hot_push_imm_64, .pop = hot_pop_64,
+    .leave = hot_leave_64, .ret = hot_ret, .jmp_reg = hot_jmp_reg, .jmp_mem = hot_jmp_mem,
+    .call_reg = hot_call_reg,
+};

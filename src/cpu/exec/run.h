@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Dispatch: how threaded handlers go on, and how they leave.
+ *
+ * A threaded handler runs with cpu->rip at its *block's* start and ends by running the next instruction's. Calls in
+ * tail position are jumps, so a block takes no stack; where the compiler does not promise that (no
+ * optimisation, sanitizers) a block is at most BLOCK_MAX_INSNS frames deep, and goes back to the
+ * dispatcher at its end.
+ */
+#pragma once
+
+#include "cpu/exec/block.h"
+
+#if defined(__clang__)
+#define EXEC_TAIL_CALL __attribute__((musttail)) return
+#define EXEC_CHAINS 1
+#elif defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define EXEC_TAIL_CALL return
+#define EXEC_CHAINS 1
+#else
+#define EXEC_TAIL_CALL return
+#define EXEC_CHAINS 0
+#endif
+
+#define EXEC_GO_ON(c, i) EXEC_TAIL_CALL ((i) + 1)->hot(c, (i) + 1)
+
+/* The instruction's own handler, with rip its own. For whatever has no threaded form, or when memory is
+ * not at hand. */
+int exec_generic(struct cpu *c, const struct insn *i);
+/* The same for rows after which the next block must be looked up anew (A_MODE). */
+int exec_generic_mode(struct cpu *c, const struct insn *i);
+
+/* The tail of the block whose last instruction is `i`. */
+static inline struct exec_tail *exec_tail_of(const struct insn *i)
+{
+    return (struct exec_tail *)(i + 1);
+}
+
+/* Enters the link's block, if it may be done here; else the dispatcher finds it and mends the link. c->rip is
+ * its address already. */
+#define EXEC_CHAIN_NEAR(c, link)                                                                   \
+    do {                                                                                           \
+        struct exec_block *to_ = (link)->to;                                                       \
+        unsigned count_ = to_->count;                                                              \
+        if (!EXEC_CHAINS || unlikely(!count_ || exec_events(c))) {                                 \
+            (c)->blocks->want = (link);                                                            \
+            return X_JUMP;                                                                         \
+        }                                                                                          \
+        (c)->stats.instructions += count_;                                                         \
+        EXEC_TAIL_CALL to_->insns[0].hot(c, to_->insns);                                           \
+    } while (0)
+
+#define EXEC_CHAIN_FAR(c, link)                                                                    \
+    do {                                                                                           \
+        struct exec_block *to_ = (link)->to;                                                       \
+        unsigned count_ = to_->count;                                                              \
+        if (!EXEC_CHAINS || unlikely(!count_ || exec_events(c) || !exec_maps_to(c, to_))) {        \
+            (c)->blocks->want = (link);                                                            \
+            return X_JUMP;                                                                         \
+        }                                                                                          \
+        (c)->stats.instructions += count_;                                                         \
+        EXEC_TAIL_CALL to_->insns[0].hot(c, to_->insns);                                           \
+    } while (0)
+
+static inline uint32_t exec_events(struct cpu *c)
+{
+    return atomic_load_explicit(&c->events, memory_order_relaxed);
+}
+
+static inline struct tlb_code *exec_code_entry(struct cpu *c, uint64_t lin)
+{
+    return &c->tlb_code[!!(c->mode & MODE_USER)][(lin >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
+}
+
+/* Whether c->rip is executable now, and is the block's address. Flat code segments only. */
+static inline bool exec_maps_to(struct cpu *c, const struct exec_block *b)
+{
+    struct tlb_code *e = exec_code_entry(c, c->rip);
+    return e->tag == tlb_tag_of(c, c->rip, 1) && e->gpa == (b->gpa & PAGE_MASK);
+}
+
+/* Runs blocks until something else is to be done. Never X_NEXT or X_JUMP. */
+int exec_blocks(struct cpu *c);
+/* Fetches, decodes and executes one instruction, with debug traps if MODE_TF. Never X_NEXT. */
+int exec_single(struct cpu *c);
