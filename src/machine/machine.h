@@ -74,11 +74,6 @@ struct machine {
     struct mem_region ram_low, ram_high;
     /* Interrupt wiring of the board: GSI 0-23 (0-15 are ISA IRQs). */
     struct irq_line gsi[24];
-    /* Chips fill their own inputs in realize (before that: not connected); `n` is what set() is called with. */
-    struct irq_line pic_in;       /* i8259: ISA IRQ 0-15 */
-    struct irq_line ioapic_in;    /* ioapic: pin 0-23; the board applies the IRQ 0 -> pin 2 override */
-    struct irq_line pirq_in;      /* ich9-lpc: PCI interrupt lines PIRQ A-H as 0-7, routed to gsi[16 + n]
-                                   * and, as its PIRQx_ROUT registers say, to gsi[0-15] */
     struct fw_cfg *fw_cfg;        /* NULL on boards without */
     struct pci_bus *pci;          /* root bus; NULL on boards without */
     void (*pci_setup)(struct machine *m); /* what firmware would do: assign BARs, enable; set by the host bridge */

@@ -452,13 +452,20 @@ static void region_write(struct mem_region *r, uint64_t off, uint64_t val, unsig
         pthread_mutex_unlock(r->lock);
 }
 
+/* How many bytes from addr one access may take of the region. Registers answer in full width by the address alone, even
+ * where another region hides the bytes behind: CF9 is another device's than the dword at CF8. */
+static uint64_t reach(const struct mem_range *r, uint64_t addr, uint64_t off)
+{
+    return r->region->kind == MEM_IO ? r->region->size - off : r->size - (addr - r->base);
+}
+
 uint64_t mem_io_read(struct mem_space *s, uint64_t addr, unsigned size)
 {
     struct mem_range r;
     if (!mem_find(s, addr, &r))
         return size == 1 ? 0xff : ones(1) | mem_io_read(s, addr + 1, size - 1) << 8;
     uint64_t off = r.off + (addr - r.base);
-    unsigned here = (unsigned)min_u64(size, r.size - (addr - r.base));
+    unsigned here = (unsigned)min_u64(size, reach(&r, addr, off));
     uint64_t v = region_read(r.region, off, here);
     mem_unref(&r);
     if (here < size)
@@ -478,7 +485,7 @@ void mem_io_write(struct mem_space *s, uint64_t addr, uint64_t val, unsigned siz
     }
     struct mem_range r = *found;
     uint64_t off = r.off + (addr - r.base);
-    unsigned here = (unsigned)min_u64(size, r.size - (addr - r.base));
+    unsigned here = (unsigned)min_u64(size, reach(&r, addr, off));
     int fd = r.region->eventfd_count ? eventfd_hit(r.region, off, val & ones(here), here) : -1;
     if (fd >= 0)
         eventfd_signal(fd);

@@ -40,6 +40,27 @@ static const struct mem_ops any_size = { .read = regs_read, .write = regs_write 
 static const struct mem_ops only_4 = { .read = regs_read, .write = regs_write, .min_size = 4, .max_size = 4 };
 static const struct mem_ops only_1 = { .read = regs_read, .write = regs_write, .min_size = 1, .max_size = 1 };
 
+/* A byte in the middle of a register belongs to somebody else; the register is still whole. */
+static void test_register_under_register(void)
+{
+    struct mem_space *s = mem_space_new("test", 1 << 16);
+    struct regs dword = { 0 }, byte = { 0 };
+    mem_region_init_io(&dword.region, "dword", &any_size, &dword, 4, NULL);
+    mem_region_init_io(&byte.region, "byte", &only_1, &byte, 1, NULL);
+    g_assert_cmpint(mem_region_add(s, &dword.region, 0xcf8, 0), ==, 0);
+    g_assert_cmpint(mem_region_add(s, &byte.region, 0xcf9, 1), ==, 0);
+    mem_io_write(s, 0xcf8, 0x80001234, 4);
+    g_assert_cmpuint(dword.last_size, ==, 4);
+    g_assert_cmpuint(byte.writes, ==, 0);
+    g_assert_cmphex(mem_io_read(s, 0xcf8, 4), ==, 0x80001234);
+    mem_io_write(s, 0xcf9, 6, 1);
+    g_assert_cmpuint(dword.writes, ==, 1);
+    g_assert_cmpuint(byte.byte[0], ==, 6);
+    mem_region_remove(&dword.region);
+    mem_region_remove(&byte.region);
+    mem_space_free(s);
+}
+
 static void test_priorities(void)
 {
     struct mem_space *s = mem_space_new("test", 1ULL << 40);
@@ -241,6 +262,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/memory/priorities", test_priorities);
+    g_test_add_func("/memory/register-under-register", test_register_under_register);
     g_test_add_func("/memory/widths", test_widths);
     g_test_add_func("/memory/dma", test_dma);
     g_test_add_func("/memory/eventfds", test_eventfds);
