@@ -29,6 +29,7 @@
 struct soft_accel {
     struct accel base;
     struct cpu_shared *shared;
+    struct cpu_topology topology;
     int64_t tsc_offset;     /* of vCPUs at power-on: guest TSC = host TSC + offset */
     uint64_t stopped_tsc;   /* host TSC when the clock stopped; 0: it runs */
     struct soft_vcpu *vcpus[SOFT_MAX_VCPUS];
@@ -168,6 +169,7 @@ static struct accel *soft_create(const struct accel_host *host, const struct cpu
         return NULL;
     }
     a->base.host = host;
+    a->topology = *topology;
     a->tsc_offset = -(int64_t)__rdtsc();
     return &a->base;
 }
@@ -241,6 +243,7 @@ static struct vcpu *soft_vcpu_new(struct accel *accel, unsigned index, GError **
     }
     v->base.accel = accel;
     v->base.index = index;
+    v->base.apic_id = cpu_topology_apic_id(&a->topology, index);
     a->vcpus[index] = v;
     soft_vcpu_reset(&v->base);
     return &v->base;
@@ -350,6 +353,12 @@ static void soft_vcpu_signal(struct vcpu *vcpu, enum vcpu_signal_kind kind, uint
     wake(v);
 }
 
+static uint64_t soft_vcpu_tsc(struct vcpu *vcpu, uint64_t *ret_khz)
+{
+    *ret_khz = cpu_tsc_khz(container_of(vcpu->accel, struct soft_accel, base)->shared);
+    return __rdtsc() + (uint64_t)cpu_tsc_offset(to_soft(vcpu)->cpu);
+}
+
 static bool soft_vcpu_get_state(struct vcpu *vcpu, struct cpu_arch_state *ret)
 {
     cpu_get_state(to_soft(vcpu)->cpu, ret);
@@ -393,6 +402,7 @@ static const struct accel_ops soft_accel = {
     .vcpu_run = soft_vcpu_run,
     .vcpu_kick = soft_vcpu_kick,
     .vcpu_signal = soft_vcpu_signal,
+    .vcpu_tsc = soft_vcpu_tsc,
     .vcpu_reset = soft_vcpu_reset,
     .vcpu_get_state = soft_vcpu_get_state,
     .vcpu_set_state = soft_vcpu_set_state,
