@@ -107,21 +107,21 @@ int ss_load(struct cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, struct cp
     return desc_set_accessed(c, ret);
 }
 
-static int data_load(struct cpu *c, uint16_t sel, struct cpu_segment *ret)
+int data_load(struct cpu *c, uint16_t sel, uint8_t vector, struct cpu_segment *ret)
 {
     uint64_t raw;
     if (sel_is_null(sel)) {
         *ret = seg_null(sel);
         return 0;
     }
-    int r = desc_read(c, sel, EXC_GP, &raw);
+    int r = desc_read(c, sel, vector, &raw);
     if (r)
         return r;
     *ret = seg_from_desc(sel, raw);
     bool readable = ret->s && (!(ret->type & SEG_CODE) || ret->type & SEG_WRITE_READ);
     bool inner = !seg_is_conforming(ret) && (ret->dpl < c->cpl || ret->dpl < (sel & 3));
     if (!readable || inner)
-        return fault_sel(c, EXC_GP, sel);
+        return fault_sel(c, vector, sel);
     if (!ret->present)
         return fault_sel(c, EXC_NP, sel);
     return desc_set_accessed(c, ret);
@@ -146,7 +146,7 @@ int seg_load(struct cpu *c, unsigned seg, uint16_t sel)
     if (c->mode & MODE_REAL)
         s = seg_real(c, seg, sel);
     else if (seg != SEG_SS)
-        r = data_load(c, sel, &s);
+        r = data_load(c, sel, EXC_GP, &s);
     else if (sel_is_null(sel) && c->mode & MODE_CODE64 && c->cpl < 3 && (sel & 3) == c->cpl)
         s = seg_null(sel);
     else

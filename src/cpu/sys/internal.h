@@ -70,6 +70,8 @@ int desc_set_accessed(struct cpu *c, struct cpu_segment *s);
 int desc_set_busy(struct cpu *c, uint16_t sel, bool busy);
 /* A stack segment for privilege `cpl`: its checks raise #vector(sel), not present #SS(sel). Accessed is set. */
 int ss_load(struct cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, struct cpu_segment *ret);
+/* A data segment; its checks raise #vector(sel), not present #NP(sel). Null is fine. */
+int data_load(struct cpu *c, uint16_t sel, uint8_t vector, struct cpu_segment *ret);
 /* MOV, POP, LxS: ES SS DS FS GS in the current mode. */
 int seg_load(struct cpu *c, unsigned seg, uint16_t sel);
 /* Commits a segment register. The caller calls cpu_update_mode() when done. */
@@ -106,6 +108,10 @@ void cs_set(struct cpu *c, const struct cpu_segment *cs, uint64_t rip, unsigned 
 /* Is `rip` inside cs (canonical in 64-bit code)? 0 or #GP(0). */
 int cs_check_rip(struct cpu *c, const struct cpu_segment *cs, uint64_t rip);
 
+/* CS and SS that RETF and IRET pop. */
+int return_cs(struct cpu *c, uint16_t sel, struct cpu_segment *ret);
+int return_ss(struct cpu *c, uint16_t sel, const struct cpu_segment *cs, struct cpu_segment *ret);
+
 /* Flags that a task or IRET may load at this CPL and IOPL. */
 uint32_t flags_mask(const struct cpu *c, unsigned opsize);
 
@@ -121,7 +127,8 @@ struct event {
 int event_deliver(struct cpu *c, const struct event *e);
 
 enum task_why { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE };
-/* Hardware task switch to the TSS `sel`; `rip` is what the old task resumes at. */
+/* Hardware task switch to the TSS `sel`; `rip` is what the old task resumes at. 0, or X_FAULT: in the old task
+ * with nothing changed, or in the new one with everything changed. */
 int task_switch(struct cpu *c, uint16_t sel, enum task_why why, uint64_t rip, bool has_error,
                 uint32_t error);
 
