@@ -5,6 +5,7 @@
  * Spec      Intel SDM volume 3, 4.6 (access rights), 6.15 (#AC), 8.1 (atomicity), 17.2.4 (data breakpoints).
  * Thread    The vCPU's own.
  */
+#include "cpu/fpu/fpu.h"
 #include "cpu/mmu/internal.h"
 #include "cpu/sys/regs.h"
 
@@ -48,6 +49,7 @@ static unsigned mmio_piece(uint64_t gpa, unsigned size)
 
 static void mmio_read(struct cpu *c, uint64_t gpa, uint8_t *buf, unsigned size)
 {
+    fpu_park(c);
     while (size) {
         unsigned n = mmio_piece(gpa, size);
         uint64_t v = c->cb->mmio_read(c->opaque, gpa, n);
@@ -60,10 +62,8 @@ static void mmio_read(struct cpu *c, uint64_t gpa, uint8_t *buf, unsigned size)
 /* An MMIO write may be an IPI: what other vCPUs asked for comes first (see mmu.h, decoded code). */
 static void mmio_write(struct cpu *c, uint64_t gpa, const uint8_t *buf, unsigned size)
 {
-    if (atomic_load(&c->events) & CPU_EV_FLUSH) {
-        atomic_fetch_and(&c->events, ~(uint32_t)CPU_EV_FLUSH);
-        mmu_handle_flush(c);
-    }
+    mmu_poll_flush(c);
+    fpu_park(c);
     while (size) {
         unsigned n = mmio_piece(gpa, size);
         uint64_t v = 0;

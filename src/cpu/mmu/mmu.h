@@ -5,6 +5,7 @@
  * Thread    The vCPU's own.
  * Errors    0, or X_FAULT with cpu->fault filled (#PF, #AC); nothing was written then, not even in part: an
  *           access across two pages checks both before it writes.
+ * Addresses Canonical: callers of the inline functions have checked; the slow ones raise #GP(0).
  * Sizes     1 to 4096 bytes for the functions that take one.
  * Rule      RAM is read once per access; the value is the guest's at that instant. Aligned accesses of up to
  *           8 bytes are single host loads and stores (x86's own atomicity); 16-byte aligned vector accesses
@@ -57,6 +58,8 @@ int mmu_fetch_bytes(struct cpu *c, uint64_t lin, uint8_t *buf, unsigned len, uns
  * writer's next block boundary, and before any later MMIO or x2APIC write of its (the IPI that cross-modifying
  * code sends); it is never lost. */
 void mmu_mark_code(struct cpu *c, uint64_t gpa, unsigned len);
+/* Before an effect that another vCPU may see as a message (MMIO, x2APIC): serves what it asked for. */
+static inline void mmu_poll_flush(struct cpu *c);
 /* Serves CPU_EV_FLUSH, whose bit the caller has cleared: drops TLB entries and blocks as asked by others. */
 void mmu_handle_flush(struct cpu *c);
 
@@ -73,6 +76,17 @@ void mmu_done(struct cpu *c);
 
 int mmu_host_slow(struct cpu *c, uint64_t lin, unsigned size, enum mmu_access access, uint8_t **ret_host);
 int mmu_fetch_page_slow(struct cpu *c, uint64_t lin, uint64_t *ret_gpa, const uint8_t **ret_host);
+
+/* Writes guest-physical memory within a page: 0, or -1 when that is not RAM. */
+int mmu_phys_write(struct cpu *c, uint64_t gpa, const void *buf, unsigned len);
+
+static inline void mmu_poll_flush(struct cpu *c)
+{
+    if (unlikely(atomic_load(&c->events) & CPU_EV_FLUSH)) {
+        atomic_fetch_and(&c->events, ~(uint32_t)CPU_EV_FLUSH);
+        mmu_handle_flush(c);
+    }
+}
 
 static inline struct tlb_entry *tlb_at(struct cpu *c, uint64_t lin)
 {
@@ -100,14 +114,15 @@ static inline int mmu_host(struct cpu *c, uint64_t lin, unsigned size, enum mmu_
     return mmu_host_slow(c, lin, size, access, ret_host);
 }
 
-/* Instruction fetch: the physical page of lin's page, executable for the CPL, and the page's host address (NULL when
+/* Instruction fetch (#GP when not canonical): the physical page of lin's page, executable for the CPL, and the page's host address (NULL when
  * code there cannot be cached, MMIO: then use mmu_fetch_bytes). 0 or X_FAULT. */
 static inline int mmu_fetch_page(struct cpu *c, uint64_t lin, uint64_t *ret_gpa,
                                  const uint8_t **ret_host)
 {
     struct tlb_code *e = &c->tlb_code[!!(c->mode & MODE_USER)]
                                      [(lin >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
-    if (likely(e->tag == tlb_tag_of(c, lin, 1))) {
+    bool canonical = (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
+    if (likely(e->tag == tlb_tag_of(c, lin, 1) && canonical)) {
         *ret_gpa = e->gpa;
         *ret_host = e->host;
         return 0;

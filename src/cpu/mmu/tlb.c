@@ -108,6 +108,12 @@ void mmu_set_cr3(struct cpu *c, uint64_t cr3, bool keep)
     enter_space(c);
 }
 
+/* Tags identify canonical addresses only. */
+static bool is_canonical(uint64_t lin)
+{
+    return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
+}
+
 static bool same_page(uint64_t tag, uint64_t page)
 {
     return ((tag ^ page) & LIN48_MASK) == 0;
@@ -230,13 +236,18 @@ struct tlb_entry *mmu_entry(struct cpu *c, unsigned set, uint64_t lin, bool writ
     struct tlb_entry *e = &c->tlb[set][(page >> PAGE_SHIFT) & (TLB_SIZE - 1)];
     uint64_t tag = write ? e->write : e->read;
     uint64_t want = page ^ c->tlb_tag;
-    if ((tag & (PAGE_MASK | TLB_INVALID)) == want)
+    if ((tag & (PAGE_MASK | TLB_INVALID)) == want && likely(is_canonical(lin)))
         return e;
-    if (e->gpa & TLBE_GLOBAL && same_page(tag, page) && !(tag & TLB_INVALID)) {
+    if (e->gpa & TLBE_GLOBAL && same_page(tag, page) && !(tag & TLB_INVALID) &&
+        is_canonical(lin)) {
         uint64_t low = (1ull << TLB_GEN_SHIFT) - 1;
         e->read = (e->read & low) | (want & ~low);
         e->write = (e->write & low) | (want & ~low);
         return e;
+    }
+    if (unlikely(!is_canonical(lin))) {
+        cpu_raise_error(c, EXC_GP, 0);
+        return NULL;
     }
     e = fill(c, set, page, write);
     if (unlikely(!e))
@@ -287,6 +298,8 @@ static int fetch_page(struct cpu *c, uint64_t lin, struct tlb_code **ret)
     uint64_t page = lin & PAGE_MASK, want = page ^ c->tlb_tag;
     struct tlb_code *e = &c->tlb_code[user][(page >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
     *ret = e;
+    if (unlikely(!is_canonical(lin)))
+        return cpu_raise_error(c, EXC_GP, 0);
     if (e->tag == want)
         return 0;
     if (e->flags & TLBE_GLOBAL && same_page(e->tag, page)) {

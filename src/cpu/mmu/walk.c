@@ -38,6 +38,17 @@ uint64_t mmu_phys_read(struct cpu *c, uint64_t gpa, unsigned size)
                      : __atomic_load_n((const uint32_t *)at, __ATOMIC_RELAXED);
 }
 
+int mmu_phys_write(struct cpu *c, uint64_t gpa, const void *buf, unsigned len)
+{
+    gpa &= c->phys_mask;
+    struct cpu_phys p = mmu_phys(c, gpa & PAGE_MASK);
+    if (!p.hva || !p.writable || len > PAGE_SIZE - (gpa & ~PAGE_MASK))
+        return -1;
+    memcpy(p.hva + (gpa & ~PAGE_MASK), buf, len);
+    mmu_code_written(c->shared, c, gpa, len);
+    return 0;
+}
+
 /* ORs `bits` into the entry, if it still is `old` (or `blindly`). False: it changed. */
 static bool phys_set_bits(struct cpu *c, uint64_t gpa, unsigned size, uint64_t old, uint64_t bits,
                           bool blindly)

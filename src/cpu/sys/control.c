@@ -5,6 +5,7 @@
  * Thread    The vCPU's own.
  */
 #include "cpu/exec/handlers.h"
+#include "cpu/fpu/fpu.h"
 #include "cpu/sys/internal.h"
 #include "cpu/sys/model.h"
 #include "cpu/sys/operand.h"
@@ -113,7 +114,10 @@ int x_mov_from_cr(struct cpu *c, const struct insn *i)
     case 2: v = c->cr2; break;
     case 3: v = c->cr3; break;
     case 4: v = c->cr4; break;
-    case 8: v = c->cb->tpr_read(c->opaque); break;
+    case 8:
+        fpu_park(c);
+        v = c->cb->tpr_read(c->opaque);
+        break;
     default: return cpu_raise(c, EXC_UD);
     }
     reg_set(c, i->rm, c->mode & MODE_CODE64 ? 8 : 4, v);
@@ -132,6 +136,7 @@ int x_mov_to_cr(struct cpu *c, const struct insn *i)
     case 8:
         if (v > 15)
             return gp0(c);
+        fpu_park(c);
         c->cb->tpr_write(c->opaque, v);
         break;
     default: return cpu_raise(c, EXC_UD);

@@ -36,7 +36,7 @@ const struct feature_row model_features[] = {
     { "ia64", W_1_EDX, 30, 0, NEVER },          { "pbe", W_1_EDX, 31, 0, NEVER },
 
     { "sse3", W_1_ECX, 0, Q, F_SSE3 },          { "pclmulqdq", W_1_ECX, 1, 0, F_PCLMUL },
-    { "dtes64", W_1_ECX, 2, 0, NEVER },         { "monitor", W_1_ECX, 3, 0, F_MONITOR },
+    { "dtes64", W_1_ECX, 2, 0, NEVER },         { "monitor", W_1_ECX, 3, IN_OPTION, F_MONITOR },
     { "ds-cpl", W_1_ECX, 4, 0, NEVER },         { "vmx", W_1_ECX, 5, 0, NEVER },
     { "smx", W_1_ECX, 6, 0, NEVER },            { "est", W_1_ECX, 7, 0, NEVER },
     { "tm2", W_1_ECX, 8, 0, NEVER },            { "ssse3", W_1_ECX, 9, 0, F_SSSE3 },
@@ -93,7 +93,7 @@ const struct feature_row model_features[] = {
     { "svm", W_81_ECX, 2, 0, NEVER },           { "extapic", W_81_ECX, 3, 0, NEVER },
     { "cr8legacy", W_81_ECX, 4, 0, NEVER },     { "abm", W_81_ECX, 5, 0, F_LZCNT },
     { "sse4a", W_81_ECX, 6, 0, F_SSE4A },       { "misalignsse", W_81_ECX, 7, 0, NEVER },
-    { "3dnowprefetch", W_81_ECX, 8, 0, F_PREFETCHW }, { "osvw", W_81_ECX, 9, 0, NEVER },
+    { "3dnowprefetch", W_81_ECX, 8, 0, SYS }, { "osvw", W_81_ECX, 9, 0, NEVER },
     { "ibs", W_81_ECX, 10, 0, NEVER },          { "xop", W_81_ECX, 11, 0, NEVER },
     { "skinit", W_81_ECX, 12, 0, NEVER },       { "wdt", W_81_ECX, 13, 0, NEVER },
     { "fma4", W_81_ECX, 16, 0, NEVER },         { "tbm", W_81_ECX, 21, 0, NEVER },
@@ -191,7 +191,8 @@ void model_feature_words(uint32_t words[N_FEATURE_WORDS], unsigned model_bit)
     memset(words, 0, N_FEATURE_WORDS * sizeof(*words));
     for (unsigned i = 0; i < model_feature_count; i++) {
         const struct feature_row *f = &model_features[i];
-        if ((!model_bit || f->models & model_bit) && works(f, host, rows))
+        bool in = model_bit == ~0u || (model_bit ? f->models & model_bit : !(f->models & IN_OPTION));
+        if (in && works(f, host, rows))
             words[f->word] |= 1u << f->bit;
     }
 }

@@ -132,5 +132,18 @@ enum task_why { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE };
 int task_switch(struct cpu *c, uint16_t sel, enum task_why why, uint64_t rip, bool has_error,
                 uint32_t error);
 
+/* Sets FS or GS base. */
+void set_seg_base(struct cpu *c, unsigned seg, uint64_t base);
+/* Sets a debug register, reserved bits made right; 4 and 5 do not exist. */
+void debug_set(struct cpu *c, unsigned n, uint64_t v);
+/* Notes I/O breakpoints. */
+void debug_io(struct cpu *c, uint16_t port, unsigned size);
+
+/* What the model lets the guest set. */
+uint64_t cr4_allowed(const struct cpu_model *m);
+uint64_t xcr0_allowed(const struct cpu_model *m);
+/* Bytes of the standard XSAVE format for these components. */
+uint32_t xsave_size(uint64_t xcr0);
+
 /* I/O permission: IOPL, then the TSS bitmap. 0 or #GP(0). */
 int io_check(struct cpu *c, uint16_t port, unsigned size);

@@ -5,6 +5,7 @@
  * Thread    The vCPU's own; callbacks to devices run here.
  */
 #include "cpu/exec/handlers.h"
+#include "cpu/fpu/fpu.h"
 #include "cpu/sys/internal.h"
 #include "cpu/sys/operand.h"
 
@@ -38,6 +39,7 @@ int io_check(struct cpu *c, uint16_t port, unsigned size)
 static uint32_t port_read(struct cpu *c, uint16_t port, unsigned size)
 {
     c->stats.pio++;
+    fpu_park(c);
     debug_io(c, port, size);
     uint64_t v = c->cb->io_read(c->opaque, port, size);
     return size == 4 ? (uint32_t)v : (uint32_t)v & ((1u << size * 8) - 1);
@@ -46,6 +48,7 @@ static uint32_t port_read(struct cpu *c, uint16_t port, unsigned size)
 static void port_write(struct cpu *c, uint16_t port, uint32_t v, unsigned size)
 {
     c->stats.pio++;
+    fpu_park(c);
     debug_io(c, port, size);
     c->cb->io_write(c->opaque, port, size == 4 ? v : v & ((1u << size * 8) - 1), size);
 }

@@ -4,6 +4,7 @@
  * Spec      Intel SDM volume 3, 2.2 (modes), 3.4 (segments), 9.1 (reset state, table 9-1).
  * Thread    The vCPU's own.
  */
+#include "cpu/fpu/fpu.h"
 #include "cpu/sys/internal.h"
 #include "cpu/sys/model.h"
 
@@ -142,9 +143,7 @@ static void reset_cold(struct cpu *c)
     c->xcr0 = 1;
     c->cr0 = CR0_CD | CR0_NW;
     cpu_tsc_set(c, 0);
-    memset(c->xsave, 0, sizeof(c->xsave));
-    memcpy(c->xsave, &(uint16_t){ 0x40 }, 2);         /* FCW */
-    memcpy(c->xsave + 24, &(uint32_t){ 0x1f80 }, 4);  /* MXCSR */
+    fpu_reset(c, true);
 }
 
 void cpu_reset(struct cpu *c, bool init)

@@ -287,7 +287,7 @@ struct cpu_model *cpu_model_parse(const char *text, char **ret_error)
         return NULL;
     }
     struct cpu_model *m = model_new(row);
-    model_feature_words(can, 0);
+    model_feature_words(can, ~0u);
     for (char **i = items + 1; *i; i++)
         if (!strcmp(*i, "enforce") || !strcmp(*i, "enforce=on"))
             enforce = true;

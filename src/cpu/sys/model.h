@@ -32,13 +32,14 @@ struct feature_row {
 };
 #define IN_BASE 1u
 #define IN_QEMU64 2u
+#define IN_OPTION 4u        /* in no model unless asked for */
 #define FEATURE_SYSTEM 0xff /* of sys/ and mmu/: always there */
 #define FEATURE_NEVER 0xfe  /* known by name, not implemented */
 #define FEATURE_HOST 0xfd   /* implemented in the rows of other features; the host must have it */
 extern const struct feature_row model_features[];
 extern const unsigned model_feature_count;
 
-/* The words that model `bit` (0: max) has, as far as this build and this host can. */
+/* The words that model `bit` (0: max; ~0: all that can be asked for) has, as far as this build and this host can. */
 void model_feature_words(uint32_t words[N_FEATURE_WORDS], unsigned model_bit);
 /* Row by name ('_' is '-'), or NULL. */
 const struct feature_row *model_feature_find(const char *name, size_t len);
