@@ -256,7 +256,6 @@ int cpu_deliver_fault(struct cpu *c)
 int cpu_deliver_interrupt(struct cpu *c, uint8_t vector, bool nmi)
 {
     struct event e = { .vector = nmi ? EXC_NMI : vector, .kind = EVENT_EXTERNAL, .rip = c->rip };
-    c->stats.interrupts++;
     c->halted = false;
     if (nmi)
         c->nmi_blocked = true;
