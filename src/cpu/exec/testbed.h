@@ -23,11 +23,15 @@ struct bed {
     bool owner;
     unsigned mmio_writes;
     int irq;               /* vector to deliver, or -1 */
+    uint64_t event_page;   /* translating this page raises CPU_EV_INTR; 0: none */
 };
 
 static inline struct cpu_phys bed_translate(void *opaque, uint64_t gpa)
 {
     struct bed *b = opaque;
+
+    if (b->event_page && gpa == b->event_page)
+        cpu_raise_event(b->cpu, CPU_EV_INTR);
     return (struct cpu_phys){ gpa < BED_RAM ? b->ram + gpa : NULL, true };
 }
 
@@ -89,16 +93,39 @@ static inline void bed_poke64(struct bed *b, uint64_t gpa, uint64_t v)
     memcpy(b->ram + gpa, &v, 8);
 }
 
-/* 2 MiB pages for the first GiB; pages from `nopage` (a multiple of 4 KiB below 2 MiB) may be unmapped by the test. */
+/* The first GiB onto itself, by 4 KiB pages below 4 MiB. */
 static inline void bed_map(struct bed *b)
 {
     bed_poke64(b, 0x1000, 0x2000 | 7);
     bed_poke64(b, 0x2000, 0x3000 | 7);
-    for (unsigned k = 1; k < 512; k++)
+    for (unsigned k = 2; k < 512; k++)
         bed_poke64(b, 0x3000 + 8 * k, (uint64_t)k << 21 | 0x87);
     bed_poke64(b, 0x3000, 0x4000 | 7);
-    for (unsigned k = 0; k < 512; k++)
+    bed_poke64(b, 0x3008, 0x5000 | 7);
+    for (unsigned k = 0; k < 1024; k++)
         bed_poke64(b, 0x4000 + 8 * k, (uint64_t)k << 12 | 7);
+}
+
+/* Page table entry of an address below 4 MiB. */
+static inline void bed_map_page(struct bed *b, uint64_t lin, uint64_t pte)
+{
+    bed_poke64(b, 0x4000 + (lin >> 12) * 8, pte);
+}
+
+/* GDT: 8 code, 10h data. IDT: vector v halts at BED_HANDLER + 16 v; rip is then one more. */
+#define BED_HANDLER 0x8000u
+static inline void bed_tables(struct bed *b, struct cpu *c)
+{
+    bed_poke64(b, 0x6008, 0x00af9b000000ffff);
+    bed_poke64(b, 0x6010, 0x00cf93000000ffff);
+    c->gdtr = (struct cpu_dtable){ 0x6000, 0x17 };
+    c->idtr = (struct cpu_dtable){ 0x7000, 64 * 16 - 1 };
+    for (unsigned v = 0; v < 64; v++) {
+        uint64_t to = BED_HANDLER + 16 * v;
+        bed_poke64(b, 0x7000 + 16 * v, (to & 0xffff) | 8 << 16 | 0x8eull << 40);
+        bed_poke64(b, 0x7008 + 16 * v, 0);
+        b->ram[to] = 0xf4;
+    }
 }
 
 static inline void bed_long_mode(struct bed *b, struct cpu *c)
@@ -140,6 +167,7 @@ static inline struct bed *bed_new(const char *model)
     b->cpu = cpu_new(b->shared, 0, &bed_callbacks, b);
     g_assert_nonnull(b->cpu);
     bed_map(b);
+    bed_tables(b, b->cpu);
     bed_long_mode(b, b->cpu);
     return b;
 }
