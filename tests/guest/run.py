@@ -43,6 +43,13 @@ BLK = ('-drive', 'file={tmp}/disk.img,format=raw,if=none,id=d0', '-device', 'vir
 CASES = [
     Case('hello', name='hello-exit', append='a=1 exit=21', status=43, expect=r'command line: .*a=1 exit=21'),
     Case('hello', cpus=(1, 2)),
+    Case('exceptions'),
+    Case('triple', status=0, expect='triple fault'),
+    Case('paging'),
+    Case('smp', cpus=(1, 2), full_cpus=(8, 64), limit=60, kvm_limit=300),
+    Case('smp', name='smp-x2apic', cpus=(2,), append='x2apic=1', limit=60),
+    Case('smc', cpus=(1, 2), kvm_limit=300),
+    Case('string', kvm_limit=300),
     Case('hello-pvh', name='hello-pvh', append='x=1', expect=r'command line: .*x=1'),
 ]
 

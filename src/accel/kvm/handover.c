@@ -4,6 +4,7 @@
  * The vCPU's whole state goes into a software CPU that shares the guest's RAM, one instruction is executed there
  * (or one exception delivered: INT3 ends in its handler), and what changed goes back to KVM. Interrupts are
  * not taken in between: KVM's APIC delivers them afterwards, under the interrupt shadow that was handed back.
+ * cpu_step() decodes afresh, so that it does not matter what the guest wrote under KVM meanwhile.
  *
  * Thread    The vCPU's own. `lock` guards the making of what all software CPUs share.
  * Trust     The state is the guest's; cpu_step() takes any.
@@ -15,9 +16,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <x86intrin.h>
-
-#define GUEST_PAGE 4096ull
-#define MAX_INSN 15u
 
 static struct cpu_phys cb_translate(void *opaque, uint64_t gpa)
 {
@@ -115,19 +113,6 @@ void kvm_hand_over_done(struct kvm_vcpu *v)
     v->cpu = NULL;
 }
 
-/* Nobody tells the software CPU what the guest wrote under KVM: code decoded from the instruction's pages by an
- * earlier hand-over is forgotten. */
-static void forget_code(struct kvm_vcpu *v)
-{
-    uint64_t linear = v->arch.seg[1].base + v->arch.rip;
-    for (unsigned off = 0; off <= MAX_INSN; off += MAX_INSN) {
-        struct kvm_translation t = { .linear_address = linear + off };
-        if (ioctl(v->fd, KVM_TRANSLATE, &t) == 0 && t.valid)
-            cpu_shared_written(to_kvm(v->base.accel)->shared, align_down(t.physical_address, GUEST_PAGE),
-                               GUEST_PAGE);
-    }
-}
-
 static bool fail(struct kvm_vcpu *v, const char *what, const char *why)
 {
     snprintf(v->error, sizeof(v->error), "vCPU %u: KVM cannot emulate the instruction at 0x%llx, and %s%s%s",
@@ -143,7 +128,6 @@ static void load(struct kvm_vcpu *v)
         v->before.events.exception.pending = 0;
     }
     kvm_state_to_arch(&v->before, &v->arch);
-    forget_code(v);
     cpu_set_state(v->cpu, &v->arch);
     cpu_set_tsc_offset(v->cpu, (int64_t)(v->arch.tsc - __rdtsc()));
 }

@@ -235,7 +235,7 @@ void *alloc_pages(size_t count); /* zeroed, page aligned; never freed */
 void *alloc_aligned(size_t bytes, size_t align);
 /* Maps one page of 4 KiB (level 1), 2 MiB (2) or 1 GiB (3) in the address space at `root` (0: CR3's). */
 void map_page(uint64_t root, uint64_t linear, uint64_t physical, uint64_t bits, int level);
-uint64_t *find_pte(uint64_t root, uint64_t linear, int *ret_level);
+volatile uint64_t *find_pte(uint64_t root, uint64_t linear, int *ret_level);
 uint64_t new_address_space(void); /* a copy of the first one, tables not shared: its root */
 void *map_mmio(uint64_t physical, uint64_t bytes); /* identity */
 void user_pages(bool on);                         /* the U bit of all identity pages */

@@ -52,11 +52,11 @@ void map_page(uint64_t root, uint64_t linear, uint64_t physical, uint64_t bits, 
     invlpg((void *)linear);
 }
 
-uint64_t *find_pte(uint64_t root, uint64_t linear, int *ret_level)
+volatile uint64_t *find_pte(uint64_t root, uint64_t linear, int *ret_level)
 {
     uint64_t *table = (uint64_t *)((root ? root : read_cr3()) & ADDR);
     for (int l = 4;; l--) {
-        uint64_t *e = &table[linear >> (12 + 9 * (l - 1)) & 511];
+        volatile uint64_t *e = &table[linear >> (12 + 9 * (l - 1)) & 511];
         if (!(*e & PTE_P))
             return NULL;
         if (l == 1 || (l < 4 && (*e & PTE_PS))) {

@@ -40,6 +40,8 @@ void start_c(unsigned index)
     if (index)
         smp_ap_main(index);
 #endif
+    out8(0x21, 0xff); /* the PICs: nothing until a test wants it */
+    out8(0xa1, 0xff);
     test_main();
     finish();
 }
