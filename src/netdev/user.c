@@ -7,24 +7,24 @@
  * Spec      libslirp 4.7, RFC 2131 and friends inside it.
  * Thread    The netdev's loop; libslirp is not thread-safe.
  * Trust     Frames from the guest go to libslirp, which is written to take anything; lengths are capped before.
- * Memory    Frames that the guest has no room for wait in a bounded queue, then are dropped.
+ * Memory    Frames that the guest has no room for wait in a bounded queue, then are dropped. Sockets are bounded.
  */
 #include "netdev/internal.h"
 #include "netdev/user.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define BACKLOG_BYTES (512u << 10)
 #define FRAME_MIN 14
+#define MAX_SOCKETS 4096 /* and at most half of what the process may open */
 
-struct user;
-
-/* A descriptor that libslirp wants watched. */
+/* A descriptor that libslirp may want watched. */
 struct user_watch {
-    struct user *user;
     struct loop_fd fd;
-    uint32_t events; /* what happened */
     bool wanted;     /* in libslirp's latest answer */
 };
 
@@ -42,8 +42,8 @@ struct user {
     Slirp *slirp;
     bool vnet_hdr;
     unsigned to_guest;          /* offloads that the guest takes */
-    GPtrArray *watches;         /* struct user_watch *, never freed before the end: the loop may hold one */
-    GArray *slots;              /* libslirp's index -> struct user_watch * */
+    GPtrArray *watches;         /* by descriptor: struct user_watch *, kept to the end, or NULL */
+    GArray *slots;              /* struct pollfd, in the order of libslirp's answer */
     struct loop_timer timeout;
     struct loop_task refresh;   /* ask libslirp again */
     struct loop_task poll;      /* tell it what happened */
@@ -51,62 +51,51 @@ struct user {
     uint8_t *frame;             /* the guest's frame in one piece */
     uint8_t *backlog;           /* frames for the guest: length (uint32_t), bytes; a ring */
     size_t backlog_head, backlog_used;
-    bool peer_full;
+    unsigned sockets, max_sockets;
 };
 
 /* --- descriptors and time --- */
 
-static uint32_t to_epoll(int events)
-{
-    return (events & SLIRP_POLL_IN ? EPOLLIN : 0) | (events & SLIRP_POLL_OUT ? EPOLLOUT : 0) |
-           (events & SLIRP_POLL_PRI ? EPOLLPRI : 0);
-}
-
-static int from_epoll(uint32_t events)
-{
-    return (events & EPOLLIN ? SLIRP_POLL_IN : 0) | (events & EPOLLOUT ? SLIRP_POLL_OUT : 0) |
-           (events & EPOLLPRI ? SLIRP_POLL_PRI : 0) | (events & EPOLLERR ? SLIRP_POLL_ERR : 0) |
-           (events & EPOLLHUP ? SLIRP_POLL_HUP : 0);
-}
+static const struct {
+    int slirp;
+    short poll; /* epoll's bits are the same */
+} event_map[] = {
+    { SLIRP_POLL_IN, POLLIN },   { SLIRP_POLL_OUT, POLLOUT }, { SLIRP_POLL_PRI, POLLPRI },
+    { SLIRP_POLL_ERR, POLLERR }, { SLIRP_POLL_HUP, POLLHUP },
+};
 
 static struct user_watch *watch_of(struct user *u, int fd)
 {
-    struct user_watch *idle = NULL;
-    for (guint i = 0; i < u->watches->len; i++) {
-        struct user_watch *w = g_ptr_array_index(u->watches, i);
-        if (w->fd.loop && w->fd.fd == fd)
-            return w;
-        if (!w->fd.loop && !w->wanted)
-            idle = w;
+    if ((guint)fd >= u->watches->len)
+        g_ptr_array_set_size(u->watches, fd + 1);
+    struct user_watch *w = g_ptr_array_index(u->watches, fd);
+    if (!w) {
+        w = g_new0(struct user_watch, 1);
+        g_ptr_array_index(u->watches, fd) = w;
     }
-    if (!idle) {
-        idle = g_new0(struct user_watch, 1);
-        idle->user = u;
-        g_ptr_array_add(u->watches, idle);
-    }
-    return idle;
+    return w;
 }
 
 /* All that is ready in this round of the loop is told to libslirp together. */
 static void watch_ready(void *opaque, uint32_t events)
 {
-    struct user_watch *w = opaque;
-    w->events |= events;
-    loop_post(w->user->n.loop, &w->user->poll);
+    struct user *u = opaque;
+    loop_post(u->n.loop, &u->poll);
 }
 
 static int add_poll(int fd, int events, void *opaque)
 {
     struct user *u = opaque;
     struct user_watch *w = watch_of(u, fd);
+    struct pollfd p = { .fd = fd };
+    for (size_t i = 0; i < ARRAY_COUNT(event_map); i++)
+        p.events |= events & event_map[i].slirp ? event_map[i].poll : 0;
     w->wanted = true;
     if (w->fd.loop)
-        loop_fd_modify(&w->fd, to_epoll(events));
-    else if (loop_fd_add(u->n.loop, &w->fd, fd, to_epoll(events), watch_ready, w) < 0)
-        w->events = EPOLLERR; /* libslirp finds out when it uses it */
+        loop_fd_modify(&w->fd, p.events);
     else
-        w->events = 0;
-    g_array_append_val(u->slots, w);
+        loop_fd_add(u->n.loop, &w->fd, fd, p.events, watch_ready, u);
+    g_array_append_val(u->slots, p);
     return u->slots->len - 1;
 }
 
@@ -115,20 +104,24 @@ static int get_revents(int index, void *opaque)
     struct user *u = opaque;
     if (index < 0 || (guint)index >= u->slots->len)
         return 0;
-    return from_epoll(g_array_index(u->slots, struct user_watch *, index)->events);
+    short revents = g_array_index(u->slots, struct pollfd, index).revents;
+    int events = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(event_map); i++)
+        events |= revents & event_map[i].poll ? event_map[i].slirp : 0;
+    return events;
 }
 
 static void refresh(void *opaque)
 {
     struct user *u = opaque;
     uint32_t timeout_ms = UINT32_MAX;
-    for (guint i = 0; i < u->watches->len; i++)
-        ((struct user_watch *)g_ptr_array_index(u->watches, i))->wanted = false;
+    for (guint i = 0; i < u->slots->len; i++)
+        watch_of(u, g_array_index(u->slots, struct pollfd, i).fd)->wanted = false;
     g_array_set_size(u->slots, 0);
     slirp_pollfds_fill(u->slirp, &timeout_ms, add_poll, u);
     for (guint i = 0; i < u->watches->len; i++) {
         struct user_watch *w = g_ptr_array_index(u->watches, i);
-        if (!w->wanted)
+        if (w && !w->wanted)
             loop_fd_remove(&w->fd); /* not silenced: epoll reports a hang-up even then */
     }
     if (timeout_ms == UINT32_MAX)
@@ -137,12 +130,12 @@ static void refresh(void *opaque)
         loop_timer_arm(&u->timeout, loop_now_ns() + timeout_ms * NS_PER_MS);
 }
 
+/* libslirp reads what it is told is readable, and what the loop saw may have been read since: look again. */
 static void poll_slirp(void *opaque)
 {
     struct user *u = opaque;
-    slirp_pollfds_poll(u->slirp, 0, get_revents, u);
-    for (guint i = 0; i < u->watches->len; i++)
-        ((struct user_watch *)g_ptr_array_index(u->watches, i))->events = 0;
+    int n = poll((struct pollfd *)(void *)u->slots->data, u->slots->len, 0);
+    slirp_pollfds_poll(u->slirp, n < 0, get_revents, u);
     refresh(u);
 }
 
@@ -207,18 +200,20 @@ static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
 
 static void cb_register_fd(int fd, void *opaque)
 {
+    struct user *u = opaque;
+    u->sockets++;
+    /* Readable may still turn out to be a datagram with a bad checksum: nothing may wait for the next one. */
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
 static void cb_unregister_fd(int fd, void *opaque)
 {
     struct user *u = opaque;
-    for (guint i = 0; i < u->watches->len; i++) {
-        struct user_watch *w = g_ptr_array_index(u->watches, i);
-        if (w->fd.loop && w->fd.fd == fd) {
-            loop_fd_remove(&w->fd);
-            w->events = 0;
-        }
-    }
+    u->sockets -= u->sockets > 0;
+    if (fd < 0 || (guint)fd >= u->watches->len || !g_ptr_array_index(u->watches, fd))
+        return;
+    struct user_watch *w = g_ptr_array_index(u->watches, fd);
+    loop_fd_remove(&w->fd);
 }
 
 static void cb_notify(void *opaque)
@@ -271,7 +266,6 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
         struct iovec iov[2] = { [1] = { (void *)(uintptr_t)buf, len } };
         if (deliver(u, iov, 1) != 0)
             return len;
-        u->peer_full = true;
     }
     if (!backlog_put(u, buf, len))
         u->n.rx_dropped++;
@@ -281,7 +275,6 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 static void user_receive_ready(struct netdev *n, unsigned queue)
 {
     struct user *u = container_of(n, struct user, n);
-    u->peer_full = false;
     while (u->backlog_used) {
         uint8_t head[4];
         uint32_t len;
@@ -291,10 +284,8 @@ static void user_receive_ready(struct netdev *n, unsigned queue)
         size_t at = (u->backlog_head + 4) % BACKLOG_BYTES;
         size_t first = min_u64(len, BACKLOG_BYTES - at);
         struct iovec iov[3] = { [1] = { u->backlog + at, first }, [2] = { u->backlog, len - first } };
-        if (deliver(u, iov, len > first ? 2 : 1) == 0) {
-            u->peer_full = true;
+        if (deliver(u, iov, len > first ? 2 : 1) == 0)
             return;
-        }
         u->backlog_head = (u->backlog_head + 4 + len) % BACKLOG_BYTES;
         u->backlog_used -= 4 + len;
     }
@@ -309,6 +300,28 @@ static bool is_fragment(const uint8_t *frame, size_t len)
     return len >= 14 + 8 && frame[12] == 0x08 && frame[13] == 0x00 && ((frame[20] & 0x3f) || frame[21]);
 }
 
+enum { IP_PROTO_AT = 14 + 9, IP6_PROTO_AT = 14 + 6, PROTO_TCP = 6, TCP_SYN = 2 };
+
+/* Could this frame make libslirp open a socket? All but TCP without SYN, and what is not IP. */
+static bool opens_socket(const uint8_t *f, size_t len)
+{
+    if (len < 14 + 40)
+        return len >= 14 + 20 && (f[12] == 0x08 || f[12] == 0x86) && f[13] != 0x06;
+    if (f[12] == 0x08 && f[13] == 0x00) {
+        size_t flags = 14 + (f[14] & 15) * 4 + 13;
+        return f[IP_PROTO_AT] != PROTO_TCP || flags >= len || (f[flags] & TCP_SYN);
+    }
+    if (f[12] == 0x86 && f[13] == 0xdd)
+        return f[IP6_PROTO_AT] != PROTO_TCP || len <= 14 + 40 + 13 || (f[14 + 40 + 13] & TCP_SYN);
+    return false;
+}
+
+/* What libslirp may see: a guest must not crash it, nor use up the process's descriptors. */
+static bool may_pass(const struct user *u, const uint8_t *frame, size_t len)
+{
+    return !is_fragment(frame, len) && (u->sockets < u->max_sockets || !opens_socket(frame, len));
+}
+
 static ssize_t user_send(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count)
 {
     struct user *u = container_of(n, struct user, n);
@@ -321,7 +334,7 @@ static ssize_t user_send(struct netdev *n, unsigned queue, const struct iovec *i
         u->frame = g_malloc(NETDEV_MAX_FRAME);
     iov_copy_out(iov, iov_count, 0, &h, skip);
     size_t len = iov_copy_out(iov, iov_count, skip, u->frame, NETDEV_MAX_FRAME);
-    if (!vnet_finish_checksum(&h, u->frame, len) || is_fragment(u->frame, len))
+    if (!vnet_finish_checksum(&h, u->frame, len) || !may_pass(u, u->frame, len))
         return -EINVAL;
     slirp_input(u->slirp, u->frame, len);
     ask_again(u);
@@ -349,8 +362,11 @@ static bool user_set_vnet_hdr(struct netdev *n, bool on)
 
 static void leave_loop(struct user *u)
 {
-    for (guint i = 0; i < u->watches->len; i++)
-        loop_fd_remove(&((struct user_watch *)g_ptr_array_index(u->watches, i))->fd);
+    for (guint i = 0; i < u->watches->len; i++) {
+        struct user_watch *w = g_ptr_array_index(u->watches, i);
+        if (w)
+            loop_fd_remove(&w->fd);
+    }
     for (struct user_timer *t = u->timers; t; t = t->next)
         loop_timer_done(&t->host);
     loop_timer_done(&u->timeout);
@@ -455,9 +471,12 @@ static struct netdev *user_create(const char *id, const struct netdev_config *c,
     struct user *u = g_new0(struct user, 1);
     netdev_init(&u->n, &user_type, &user_ops, id);
     u->watches = g_ptr_array_new_with_free_func(g_free);
-    u->slots = g_array_new(FALSE, FALSE, sizeof(struct user_watch *));
+    u->slots = g_array_new(FALSE, FALSE, sizeof(struct pollfd));
     u->refresh = (struct loop_task){ .fn = refresh, .opaque = u };
     u->poll = (struct loop_task){ .fn = poll_slirp, .opaque = u };
+    struct rlimit limit = { 0 };
+    getrlimit(RLIMIT_NOFILE, &limit);
+    u->max_sockets = limit.rlim_cur / 2 < MAX_SOCKETS ? limit.rlim_cur / 2 : MAX_SOCKETS;
     u->slirp = slirp_of(&s, u);
     user_settings_done(&s);
     if (!u->slirp)
