@@ -36,7 +36,7 @@ static const struct board_part parts[] = {
     { .type = "mc146818rtc", .wanted = board_wants_rtc },
     { .type = "pcie-ecam-host" },
     { .type = "acpi-sleep" },
-    { "fw_cfg" },
+    { .type = "fw_cfg" },
 };
 
 static bool microvm_build(struct machine *m, GError **error)

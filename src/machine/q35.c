@@ -41,7 +41,7 @@ static const struct board_part parts[] = {
     { .type = "ich9-lpc", .prop = "addr", .value = "1f.0" },
     { .type = "i8042" },
     { .type = "port92" },
-    { "fw_cfg" },
+    { .type = "fw_cfg" },
 };
 
 static bool q35_build(struct machine *m, GError **error)
