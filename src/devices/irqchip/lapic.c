@@ -22,6 +22,8 @@ static const uint32_t writable[LAPIC_REGS] = {
     [LAPIC_TICR] = UINT32_MAX,   [LAPIC_TDCR] = 0xb,
 };
 
+#define LVT_READ_ONLY 0x5000u /* delivery status, remote IRR */
+
 /* The only userspace APIC there is. */
 static struct lapic *lapic_of(const struct machine *m)
 {
@@ -410,8 +412,9 @@ static int x2_write(struct lapic *s, unsigned i, unsigned reg, uint64_t val)
     }
     if (reg == LAPIC_DFR || reg == LAPIC_LDR || reg == LAPIC_ICR2 || reg >= LAPIC_REGS)
         return -1;
-    /* EOI and ESR take only zero, the others only the bits they have. */
-    if (val & ~(uint64_t)writable[reg])
+    /* EOI and ESR take only zero, the others only the bits they have; writing a read-only one is no fault. */
+    bool lvt = reg >= LAPIC_LVT_TIMER && reg <= LAPIC_LVT_ERROR;
+    if (val & ~(uint64_t)(writable[reg] | (lvt ? LVT_READ_ONLY : 0)))
         return -1;
     return reg_write(s, i, reg, (uint32_t)val) ? 0 : -1;
 }

@@ -28,6 +28,8 @@
 #define HDR_XLOADFLAGS 0x236
 #define HDR_CMDLINE_SIZE 0x238
 #define HDR_SETUP_DATA 0x250
+#define HDR_PREF_ADDRESS 0x258
+#define HDR_INIT_SIZE 0x260
 #define HDR_END_MAX 0x290
 
 #define ZP_EXT_MEM_K 0x002
@@ -53,6 +55,7 @@ struct setup {
     uint8_t loadflags;
     uint32_t initrd_addr_max, cmdline_size;
     uint64_t kernel_off; /* of the protected-mode part in the file */
+    uint64_t ram_needed; /* the kernel unpacks itself up to here at least; 0: not known */
     unsigned header_end;
     uint8_t raw[HDR_END_MAX];
 };
@@ -103,6 +106,8 @@ static bool parse_setup(const struct boot_file *f, struct setup *s, GError **err
                            f->name, f->size, s->kernel_off);
     s->initrd_addr_max = s->version >= 0x0203 ? get32(s->raw + HDR_INITRD_ADDR_MAX) : INITRD_MAX_OLD;
     s->cmdline_size = s->version >= 0x0206 ? get32(s->raw + HDR_CMDLINE_SIZE) : CMDLINE_SIZE_OLD;
+    if (s->version >= 0x020a)
+        s->ram_needed = min_u64(get32(s->raw + HDR_PREF_ADDRESS), GIB) + get32(s->raw + HDR_INIT_SIZE);
     s->xloadflags = s->version >= 0x020c ? get16(s->raw + HDR_XLOADFLAGS) : 0;
     return true;
 }
@@ -162,6 +167,10 @@ bool bzimage_load(struct machine *m, struct boot_image *b, GError **error)
         return false;
     uint64_t kernel_size = b->kernel.size - s.kernel_off;
     uint64_t end = align_up(BOOT_HIGH + kernel_size, 4096);
+    if (s.ram_needed > m->ram_below_4g)
+        return ruche_error(error, RUCHE_ERR_NO_SPACE,
+                           "-kernel: '%s' unpacks itself up to %" PRIu64 " MiB; the machine has %" PRIu64 " MiB of RAM",
+                           b->kernel.name, (s.ram_needed + MIB - 1) / MIB, m->config.ram_bytes / MIB);
     if (!boot_file_load(m, &b->kernel, s.kernel_off, BOOT_HIGH, kernel_size, error) ||
         !load_cmdline(m, b, &s, error) || !load_setup_data(m, error) ||
         !boot_load_initrd(m, b, end, (uint64_t)s.initrd_addr_max + 1, &initrd_gpa, &initrd_size, error))
