@@ -192,6 +192,7 @@ static inline void sb_code(const uint8_t *code, size_t len)
 /* Runs to a HLT; the vector of the handler that it stands in, or 256 when it is elsewhere, 257 on shutdown. */
 static inline unsigned sb_run(void)
 {
+    cpu->halted = false;
     enum cpu_exit why = cpu_run(cpu);
     if (why == CPU_EXIT_SHUTDOWN)
         return 257;
