@@ -170,7 +170,7 @@ bool bzimage_load(struct machine *m, struct boot_image *b, GError **error)
     if (s.ram_needed > m->ram_below_4g)
         return ruche_error(error, RUCHE_ERR_NO_SPACE,
                            "-kernel: '%s' unpacks itself up to %" PRIu64 " MiB; the machine has %" PRIu64 " MiB of RAM",
-                           b->kernel.name, (s.ram_needed + MIB - 1) / MIB, m->config.ram_bytes / MIB);
+                           b->kernel.name, (uint64_t)((s.ram_needed + MIB - 1) / MIB), (uint64_t)(m->config.ram_bytes / MIB));
     if (!boot_file_load(m, &b->kernel, s.kernel_off, BOOT_HIGH, kernel_size, error) ||
         !load_cmdline(m, b, &s, error) || !load_setup_data(m, error) ||
         !boot_load_initrd(m, b, end, (uint64_t)s.initrd_addr_max + 1, &initrd_gpa, &initrd_size, error))
