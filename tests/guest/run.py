@@ -36,10 +36,17 @@ class Case:
     suite: str = 'quick'
     full_cpus: tuple = ()                    # more vCPU counts, suite full only
     hostile: bool = False
+    reboot: bool = False                     # the machine may come back after a reset
+    files: tuple = ()                        # (name in {tmp}, what it must hold) at the end
     name: str = ''
 
 
-BLK = ('-drive', 'file={tmp}/disk.img,format=raw,if=none,id=d0', '-device', 'virtio-blk-pci,drive=d0')
+BLK = ('-drive', 'file={tmp}/disk.img,format=raw,if=none,id=d0,discard=unmap',
+       '-device', 'virtio-blk-pci,drive=d0,packed=on')
+RNG = ('-device', 'virtio-rng-pci')
+CONSOLE = ('-chardev', 'file,id=c0,path={tmp}/console', '-device', 'virtio-serial-pci',
+           '-device', 'virtconsole,chardev=c0')
+NET = ('-netdev', 'user,id=n0', '-device', 'virtio-net-pci,netdev=n0')
 CASES = [
     Case('hello', name='hello-exit', append='a=1 exit=21', status=43, expect=r'command line: .*a=1 exit=21'),
     Case('hello', cpus=(1, 2)),
@@ -50,6 +57,18 @@ CASES = [
     Case('smp', name='smp-x2apic', cpus=(2,), append='x2apic=1', limit=60),
     Case('smc', cpus=(1, 2), kvm_limit=300),
     Case('string', kvm_limit=300),
+    Case('irq', limit=40),
+    Case('irq', name='irq-x2apic', append='x2apic=1', limit=40),
+    Case('debug'),
+    Case('syscall'),
+    Case('fwcfg', cpus=(1, 2)),
+    Case('power', name='power-acpi', status=0, expect='power-off by port'),
+    Case('power', name='power-keyboard', append='how=1', status=0, expect='keyboard'),
+    Case('power', name='power-cf9', append='how=2', status=0, expect='cf9'),
+    Case('power', name='power-again', append='how=1 again=1', reboot=True, expect='booted again'),
+    Case('power', name='power-acpi-reset', append='how=3 again=1', reboot=True, expect='booted again'),
+    Case('virtio', args=BLK + RNG + CONSOLE + NET, limit=60,
+         files=(('console', 'through the virtio console'),)),
     Case('hello-pvh', name='hello-pvh', append='x=1', expect=r'command line: .*x=1'),
 ]
 
@@ -107,10 +126,12 @@ class Run:
         self.qmp_path = f'{t}/qmp'
         kernel = os.path.join(options.payloads, case.payload + '.elf')
         self.argv = [options.vmm, '-machine', case.machine, '-accel', accel, '-m', case.memory,
-                     '-smp', str(cpus), '-display', 'none', '-monitor', 'none', '-nodefaults', '-no-reboot',
+                     '-smp', str(cpus), '-display', 'none', '-monitor', 'none', '-nodefaults',
                      '-serial', f'file:{self.out_path}', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
                      '-qmp', f'unix:{self.qmp_path},server=on,wait=off',
                      '-kernel', kernel, '-append', f'cpus={cpus} {case.append}'.strip()]
+        if not case.reboot:
+            self.argv += ['-no-reboot']
         self.argv += [a.replace('{tmp}', t) for a in case.args]
         if accel != 'kvm' or options.qemu:
             self.argv += ['-cpu', 'max']
@@ -174,7 +195,13 @@ class Run:
             problem = f'the output has no {self.case.expect!r}'
         if not problem and re.search('^FAILED', out, re.M):
             problem = 'the payload says that something failed'
+        for name, wanted in self.case.files:
+            problem = problem or self.missing_in_file(name, wanted)
         return problem
+
+    def missing_in_file(self, name, wanted):
+        with open(os.path.join(self.tmp.name, name), errors='replace') as f:
+            return None if wanted in f.read() else f'the file {name} does not hold {wanted!r}'
 
     def close(self):
         if self.process.poll() is None:
