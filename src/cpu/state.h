@@ -189,11 +189,11 @@ int cpu_deliver_interrupt(struct cpu *c, uint8_t vector, bool nmi);
 /* Linear address of seg:offset for an access of `size` bytes; checks canonical form or limit and type
  * (write: the segment must be writable). 0, or X_FAULT (#GP/#SS). Slow path of mem_linear(). */
 int seg_linear(struct cpu *c, unsigned seg, uint64_t offset, unsigned size, bool write, uint64_t *ret_linear);
-/* Under MODE_TF. Before an instruction: code breakpoint at rip (unless RF), notes TF. X_NEXT, or X_FAULT
- * (#DB). */
+/* Under MODE_TF. Before an instruction: code breakpoint at rip (unless RF, which it clears), notes TF.
+ * X_NEXT, or X_FAULT (#DB). */
 int cpu_debug_before(struct cpu *c);
 /* Under MODE_TF, after an instruction that did not fault, with c->rip at the next one and the interrupt
- * shadow of the instruction before it cleared: TF, data and I/O breakpoints hit; clears RF. X_NEXT, or
+ * shadow of the instruction before it cleared: TF, data and I/O breakpoints hit. X_NEXT, or
  * X_FAULT (#DB, a trap). A mov ss just executed (int_shadow 2) holds it back. */
 int cpu_debug_after(struct cpu *c);
 

@@ -143,6 +143,8 @@ int exec_single(struct cpu *c)
     }
     if (st != X_AGAIN)
         c->stats.instructions++;
+    else if (debug)
+        c->flags_sys |= FLAG_RF; /* its breakpoint has had its turn */
     if (debug && (st != X_EXIT || c->exit_reason == CPU_EXIT_HALT) && cpu_debug_after(c)) {
         c->halted = false;
         return X_FAULT;

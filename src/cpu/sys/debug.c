@@ -21,7 +21,9 @@ static unsigned type_of(const struct cpu *c, unsigned n)
 int cpu_debug_before(struct cpu *c)
 {
     c->tf_latched = c->flags_sys & FLAG_TF;
-    if (c->flags_sys & FLAG_RF || c->int_shadow & 2)
+    bool resume = c->flags_sys & FLAG_RF;
+    c->flags_sys &= ~FLAG_RF; /* now, so that the RF which IRET loads lasts to the next instruction */
+    if (resume || c->int_shadow & 2)
         return X_NEXT;
     uint64_t lin = c->rip + c->seg_base[SEG_CS], hit = 0;
     if (!(c->mode & MODE_CODE64))
@@ -37,7 +39,6 @@ int cpu_debug_before(struct cpu *c)
 
 int cpu_debug_after(struct cpu *c)
 {
-    c->flags_sys &= ~FLAG_RF;
     if (c->int_shadow & 2)
         return X_NEXT;
     uint64_t hit = c->dr6_pending | (c->tf_latched ? DR6_BS : 0);
