@@ -34,6 +34,7 @@ static void account(struct image *i, struct image_request *r, int result)
 static void run_finished(struct image *i)
 {
     struct request_list list = i->finished;
+    bool any = list.head;
     i->finished.head = NULL;
     for (struct image_request *r; (r = request_list_pop(&list));) {
         int result = r->result;
@@ -41,6 +42,8 @@ static void run_finished(struct image *i)
         i->in_flight--;
         r->done(r, result);
     }
+    if (any && i->batch_end)
+        i->batch_end(i->batch_opaque);
 }
 
 static void finish_task(void *opaque)

@@ -108,6 +108,12 @@ int image_set_loop(struct image *i, struct loop *l)
     return image_engine_set_loop(i, l);
 }
 
+void image_on_batch(struct image *i, void (*fn)(void *opaque), void *opaque)
+{
+    i->batch_end = fn;
+    i->batch_opaque = opaque;
+}
+
 static void sync_done(struct image_request *r, int result)
 {
     *(int *)r->opaque = result;

@@ -94,6 +94,8 @@ int image_set_loop(struct image *i, struct loop *l);
 
 /* Home loop. `done` is always called, later, on the loop: never from inside submit. */
 void image_submit(struct image *i, struct image_request *r);
+/* fn is called on the loop after each round of `done` calls, however many: one interrupt for all. NULL: none. */
+void image_on_batch(struct image *i, void (*fn)(void *opaque), void *opaque);
 /* Submissions between plug and unplug reach the kernel together. */
 void image_plug(struct image *i);
 void image_unplug(struct image *i);

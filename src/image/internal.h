@@ -85,6 +85,8 @@ struct image {
     struct request_list waiting;           /* for a slot of the ring */
     struct request_list finished;          /* `done` is to be called from the loop */
     struct loop_task finish_task;
+    void (*batch_end)(void *opaque);
+    void *batch_opaque;
     uint8_t *bounce;                       /* NULL until needed */
     struct image_request *bounce_user;
     struct request_list bounce_waiting;

@@ -78,6 +78,9 @@ struct pci_device {
 bool pci_device_init(struct pci_device *p, const struct pci_ids *ids, GError **error);
 void pci_device_done(struct pci_device *p);
 
+/* What config_read replaces, for those who only add to it. */
+uint32_t pci_device_config_read(struct pci_device *p, unsigned off, unsigned len);
+
 /* The region is borrowed, not yet added to a space. */
 void pci_bar_register(struct pci_device *p, unsigned n, enum pci_bar_kind kind, struct mem_region *r);
 /* Offset of a new capability of `len` bytes in the first 256 (its next pointer is linked), or -ENOSPC. */

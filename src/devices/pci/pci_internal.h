@@ -96,7 +96,6 @@ static inline bool pci_bar_is_64(enum pci_bar_kind kind)
     return kind == PCI_BAR_MEM64 || kind == PCI_BAR_MEM64_PREFETCH;
 }
 /* Config accesses on one function. Bus lock. */
-uint32_t pci_device_config_read(struct pci_device *p, unsigned off, unsigned len);
 void pci_device_config_write(struct pci_device *p, unsigned off, unsigned len, uint32_t val);
 /* The bridges above pass accesses to [addr, addr + size) on. */
 bool pci_bridge_forwards(const struct pci_bus *b, enum pci_bar_kind kind, uint64_t addr, uint64_t size);

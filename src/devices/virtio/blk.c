@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* `virtio-blk-pci`: a disk with several queues over an image.
+ *
+ * Data goes straight between the image and guest memory. Requests that one notification brought reach the kernel
+ * together, and those that ended together make one interrupt.
+ *
+ * Spec      VIRTIO 1.2, section 5.2.
+ * Thread    Queues and completions: the home loop (the main loop, or the I/O thread of iothread=), with the device's
+ *           lock; the image lives on the same loop.
+ * Trust     Headers, sectors, lengths and framing are the guest's: a request that makes no sense ends with an error
+ *           status; one without room for a status breaks the device.
+ * Memory    Requests are made when first needed, at most one for each slot of the queues, and kept.
+ */
+#include "devices/virtio/virtio.h"
+#include "image/image.h"
+#include "machine/backends.h"
+
+#include <errno.h>
+#include <linux/virtio_blk.h>
+#include <string.h>
+
+#define SECTOR 512
+#define SEG_MAX 254
+#define ROOM (SEG_MAX + 8) /* header, status, and buffers that the host's memory map cuts */
+#define MAX_QUEUES 64
+#define MAX_RANGES 32
+#define MAX_RANGE_SECTORS 0x3fffff
+#define ID_BYTES 20
+#define AUTO UINT16_MAX
+
+struct vblk;
+
+struct vblk_request {
+    struct image_request image;
+    struct vblk *s;
+    struct vblk_request *next_free;
+    uint32_t generation;
+    uint16_t queue;
+    uint8_t *status;           /* guest memory */
+    uint16_t range_count, range_at;
+    struct virtio_blk_discard_write_zeroes range[MAX_RANGES];
+    struct vq_elem e;
+    struct iovec iov[ROOM];
+    uint64_t gpa[ROOM];
+};
+
+struct vblk {
+    VIRTIO_BASE;
+    char *drive, *serial, *iothread;
+    uint16_t num_queues, queue_size;
+    uint32_t logical_block_size, physical_block_size, min_io_size, opt_io_size, discard_granularity;
+    int32_t bootindex;
+    bool discard, write_zeroes, config_wce, share_rw, attached;
+    int write_cache;
+    struct image *image;       /* borrowed */
+    struct image_info info;
+    struct vblk_request *free_list;
+    unsigned request_count, request_max;
+    uint64_t touched, hungry;  /* a bit for each queue: with unpublished chains; left for want of requests */
+    uint64_t reads, writes, flushes, discards, others, errors, starved;
+};
+
+_Static_assert(MAX_QUEUES <= 64, "touched has a bit for each queue");
+
+/* --- requests --- */
+
+static struct vblk_request *request_get(struct vblk *s)
+{
+    struct vblk_request *r = s->free_list;
+    if (r) {
+        s->free_list = r->next_free;
+        return r;
+    }
+    if (s->request_count >= s->request_max)
+        return NULL;
+    r = g_try_new(struct vblk_request, 1);
+    if (!r)
+        return NULL;
+    s->request_count++;
+    r->s = s;
+    r->e = (struct vq_elem){ .iov = r->iov, .gpa = r->gpa, .room = ROOM };
+    return r;
+}
+
+static void request_put(struct vblk *s, struct vblk_request *r)
+{
+    r->next_free = s->free_list;
+    s->free_list = r;
+}
+
+/* Takes the status byte off the end of the writable part; finish() gives it back. */
+static bool take_status(struct vblk_request *r)
+{
+    struct vq_elem *e = &r->e;
+    if (!e->in_count)
+        return false;
+    struct iovec *last = &vq_in(e)[e->in_count - 1];
+    r->status = (uint8_t *)last->iov_base + last->iov_len - 1;
+    last->iov_len--;
+    return true;
+}
+
+/* The chain goes back to the driver. */
+static void finish(struct vblk *s, struct vblk_request *r, uint8_t status)
+{
+    struct vq *q = &s->v.queue[r->queue];
+    if (r->generation == q->generation) {
+        struct iovec *last = &vq_in(&r->e)[r->e.in_count - 1];
+        last->iov_len++;
+        *r->status = status;
+        s->errors += status != VIRTIO_BLK_S_OK;
+        vq_push(q, &r->e, (uint32_t)min_u64(r->e.in_bytes, UINT32_MAX));
+        s->touched |= 1ULL << r->queue;
+    }
+    request_put(s, r);
+}
+
+static uint8_t status_of(int result)
+{
+    if (!result)
+        return VIRTIO_BLK_S_OK;
+    return result == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR;
+}
+
+static void publish(struct vblk *s)
+{
+    for (uint64_t left = s->touched; left; left &= left - 1)
+        virtio_publish(&s->v, __builtin_ctzll(left));
+    s->touched = 0;
+}
+
+static void submit(struct vblk *s, struct vblk_request *r);
+static bool next_range(struct vblk *s, struct vblk_request *r);
+
+/* Home loop, without the lock. */
+static void request_done(struct image_request *ir, int result)
+{
+    struct vblk_request *r = container_of(ir, struct vblk_request, image);
+    struct vblk *s = r->s;
+    pthread_mutex_lock(&s->pci.dev.lock);
+    if (!result && r->generation == s->v.queue[r->queue].generation && next_range(s, r)) {
+        submit(s, r);
+    } else {
+        unsigned queue = r->queue;
+        finish(s, r, status_of(result));
+        virtio_unhold(&s->v, queue);
+    }
+    pthread_mutex_unlock(&s->pci.dev.lock);
+}
+
+static void batch_done(void *opaque)
+{
+    struct vblk *s = opaque;
+    pthread_mutex_lock(&s->pci.dev.lock);
+    publish(s);
+    for (; s->hungry; s->hungry &= s->hungry - 1)
+        virtio_kick(&s->v, __builtin_ctzll(s->hungry));
+    pthread_mutex_unlock(&s->pci.dev.lock);
+}
+
+static void submit(struct vblk *s, struct vblk_request *r)
+{
+    r->image.done = request_done;
+    image_submit(s->image, &r->image);
+}
+
+/* Is it in the disk? The image says the rest. */
+static bool sectors_fit(const struct vblk *s, uint64_t sector, uint64_t bytes)
+{
+    return sector <= s->info.size_bytes / SECTOR && range_fits(sector * SECTOR, bytes, s->info.size_bytes) &&
+           bytes % s->logical_block_size == 0 && sector * SECTOR % s->logical_block_size == 0;
+}
+
+/* --- kinds of requests: VIRTIO_BLK_S_OK and submitted, or the status to end with --- */
+
+enum outcome { SUBMITTED = -1 }; /* or a status */
+
+static int start_transfer(struct vblk *s, struct vblk_request *r, uint64_t sector, bool write)
+{
+    struct vq_elem *e = &r->e;
+    const struct iovec *iov = write ? e->iov : vq_in(e);
+    unsigned count = write ? e->out_count : e->in_count;
+    uint64_t bytes = write ? e->out_bytes : e->in_bytes - 1;
+    if (count && !write && !vq_in(e)[count - 1].iov_len)
+        count--; /* the status had a buffer of its own */
+    while (count && !iov->iov_len) { /* so had the header */
+        iov++;
+        count--;
+    }
+    if (!sectors_fit(s, sector, bytes))
+        return VIRTIO_BLK_S_IOERR;
+    if (write)
+        s->writes++;
+    else
+        s->reads++;
+    r->image = (struct image_request){
+        .op = write ? IMAGE_WRITE : IMAGE_READ, .offset = sector * SECTOR, .len = bytes, .iov = iov,
+        .iov_count = count, .fua = write && !s->v.config[offsetof(struct virtio_blk_config, wce)],
+    };
+    submit(s, r);
+    return SUBMITTED;
+}
+
+static int start_read(struct vblk *s, struct vblk_request *r, uint64_t sector)
+{
+    return start_transfer(s, r, sector, false);
+}
+
+static int start_write(struct vblk *s, struct vblk_request *r, uint64_t sector)
+{
+    return s->info.read_only ? VIRTIO_BLK_S_IOERR : start_transfer(s, r, sector, true);
+}
+
+static int start_flush(struct vblk *s, struct vblk_request *r, uint64_t sector)
+{
+    s->flushes++;
+    r->image = (struct image_request){ .op = IMAGE_FLUSH };
+    submit(s, r);
+    return SUBMITTED;
+}
+
+static int get_id(struct vblk *s, struct vblk_request *r, uint64_t sector)
+{
+    char id[ID_BYTES] = { 0 };
+    if (s->serial)
+        memcpy(id, s->serial, min_u64(strlen(s->serial), ID_BYTES));
+    s->others++;
+    if (r->e.in_bytes < 2)
+        return VIRTIO_BLK_S_IOERR;
+    vq_copy_in(&r->e, 0, id, min_u64(ID_BYTES, r->e.in_bytes - 1));
+    return VIRTIO_BLK_S_OK;
+}
+
+/* Prepares the request for the next range of a discard. False: there is none. */
+static bool next_range(struct vblk *s, struct vblk_request *r)
+{
+    while (r->range_at < r->range_count) {
+        const struct virtio_blk_discard_write_zeroes *g = &r->range[r->range_at++];
+        if (!g->num_sectors)
+            continue;
+        r->image.offset = g->sector * SECTOR;
+        r->image.len = (uint64_t)g->num_sectors * SECTOR;
+        r->image.may_unmap = g->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+        return true;
+    }
+    return false;
+}
+
+static int start_ranges(struct vblk *s, struct vblk_request *r, enum image_op op, uint32_t flags, unsigned feature)
+{
+    uint64_t bytes = r->e.out_bytes;
+    if (!virtio_has(&s->v, feature))
+        return VIRTIO_BLK_S_UNSUPP;
+    if (!bytes || bytes % sizeof(r->range[0]) || bytes > sizeof(r->range) || s->info.read_only)
+        return VIRTIO_BLK_S_IOERR;
+    vq_copy_out(&r->e, 0, r->range, bytes);
+    unsigned count = (unsigned)(bytes / sizeof(r->range[0]));
+    for (unsigned i = 0; i < count; i++) {
+        const struct virtio_blk_discard_write_zeroes *g = &r->range[i];
+        if (g->flags & ~flags)
+            return VIRTIO_BLK_S_UNSUPP;
+        if (g->num_sectors > MAX_RANGE_SECTORS || !sectors_fit(s, g->sector, (uint64_t)g->num_sectors * SECTOR))
+            return VIRTIO_BLK_S_IOERR;
+    }
+    s->discards++;
+    r->range_count = (uint16_t)count;
+    r->image = (struct image_request){ .op = op };
+    if (!next_range(s, r))
+        return VIRTIO_BLK_S_OK;
+    submit(s, r);
+    return SUBMITTED;
+}
+
+static int start_discard(struct vblk *s, struct vblk_request *r, uint64_t sector)
+{
+    return start_ranges(s, r, IMAGE_DISCARD, 0, VIRTIO_BLK_F_DISCARD);
+}
+
+static int start_write_zeroes(struct vblk *s, struct vblk_request *r, uint64_t sector)
+{
+    return start_ranges(s, r, IMAGE_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, VIRTIO_BLK_F_WRITE_ZEROES);
+}
+
+static const struct {
+    uint32_t type;
+    int (*start)(struct vblk *s, struct vblk_request *r, uint64_t sector);
+} kinds[] = {
+    { VIRTIO_BLK_T_IN, start_read },
+    { VIRTIO_BLK_T_OUT, start_write },
+    { VIRTIO_BLK_T_FLUSH, start_flush },
+    { VIRTIO_BLK_T_GET_ID, get_id },
+    { VIRTIO_BLK_T_DISCARD, start_discard },
+    { VIRTIO_BLK_T_WRITE_ZEROES, start_write_zeroes },
+};
+
+/* Cuts `len` bytes off the front of the readable part. */
+static void drop_front(struct vq_elem *e, size_t len)
+{
+    e->out_bytes -= len;
+    for (unsigned i = 0; i < e->out_count && len; i++) {
+        size_t n = min_u64(len, e->iov[i].iov_len);
+        e->iov[i].iov_base = (uint8_t *)e->iov[i].iov_base + n;
+        e->iov[i].iov_len -= n;
+        len -= n;
+    }
+}
+
+static void start(struct vblk *s, struct vblk_request *r)
+{
+    struct virtio_blk_outhdr h;
+    if (!take_status(r)) {
+        virtio_broken(&s->v, "a disk request without room for its status");
+        request_put(s, r);
+        return;
+    }
+    int status = VIRTIO_BLK_S_IOERR;
+    r->range_count = r->range_at = 0;
+    if (vq_copy_out(&r->e, 0, &h, sizeof(h)) == sizeof(h)) {
+        drop_front(&r->e, sizeof(h));
+        status = VIRTIO_BLK_S_UNSUPP;
+        for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
+            if (kinds[i].type == h.type)
+                status = kinds[i].start(s, r, h.sector);
+        }
+    }
+    if (status == SUBMITTED)
+        virtio_hold(&s->v, r->queue);
+    else
+        finish(s, r, (uint8_t)status);
+}
+
+/* One queue's worth of chains at most: others get their turn. */
+static void vblk_handle(struct virtio *v, unsigned queue)
+{
+    struct vblk *s = container_of(v, struct vblk, v);
+    struct vq *q = &v->queue[queue];
+    unsigned budget = q->size;
+    image_plug(s->image);
+    vq_notify_disable(q);
+    do {
+        while (budget && virtio_running(v)) {
+            struct vblk_request *r = request_get(s);
+            if (!r) {
+                s->starved++;
+                s->hungry |= 1ULL << queue;
+                goto out; /* batch_done() comes back */
+            }
+            if (!virtio_pop(v, queue, &r->e)) {
+                request_put(s, r);
+                break;
+            }
+            r->queue = (uint16_t)queue;
+            r->generation = q->generation;
+            budget--;
+            start(s, r);
+        }
+    } while (budget && vq_notify_enable(q));
+    if (!budget)
+        virtio_kick(v, queue);
+out:
+    image_unplug(s->image);
+    publish(s);
+}
+
+static void vblk_drain(struct virtio *v)
+{
+    struct vblk *s = container_of(v, struct vblk, v);
+    if (s->image)
+        image_drain(s->image);
+}
+
+/* --- configuration --- */
+
+#define CONFIG(field) offsetof(struct virtio_blk_config, field)
+
+static uint8_t default_wce(const struct vblk *s)
+{
+    return s->write_cache != 0;
+}
+
+static void vblk_reset(struct virtio *v)
+{
+    struct vblk *s = container_of(v, struct vblk, v);
+    v->config[CONFIG(wce)] = default_wce(s);
+}
+
+static void vblk_config_written(struct virtio *v, unsigned off, unsigned len)
+{
+    v->config[CONFIG(wce)] &= 1;
+}
+
+/* A driver that did not take the flush feature cannot ask for durability: every write is durable. */
+static void vblk_features_set(struct virtio *v)
+{
+    if (!virtio_has(v, VIRTIO_BLK_F_FLUSH) && !virtio_has(v, VIRTIO_BLK_F_CONFIG_WCE))
+        v->config[CONFIG(wce)] = 0;
+}
+
+static void fill_config(struct vblk *s)
+{
+    struct virtio *v = &s->v;
+    uint64_t sectors = s->info.size_bytes / SECTOR;
+    uint64_t cylinders = sectors / (16 * 63);
+    unsigned exponent = __builtin_ctz(s->physical_block_size / s->logical_block_size);
+    uint32_t granularity = s->discard_granularity != UINT32_MAX ? s->discard_granularity : s->info.discard_granularity;
+    VIRTIO_SET(v, CONFIG(capacity), uint64_t, sectors);
+    VIRTIO_SET(v, CONFIG(seg_max), uint32_t, min_u64(s->queue_size - 2, SEG_MAX));
+    VIRTIO_SET(v, CONFIG(geometry.cylinders), uint16_t, min_u64(cylinders, 65535));
+    VIRTIO_SET(v, CONFIG(geometry.heads), uint8_t, 16);
+    VIRTIO_SET(v, CONFIG(geometry.sectors), uint8_t, 63);
+    VIRTIO_SET(v, CONFIG(blk_size), uint32_t, s->logical_block_size);
+    VIRTIO_SET(v, CONFIG(physical_block_exp), uint8_t, exponent);
+    VIRTIO_SET(v, CONFIG(min_io_size), uint16_t, s->min_io_size / s->logical_block_size);
+    VIRTIO_SET(v, CONFIG(opt_io_size), uint32_t, s->opt_io_size / s->logical_block_size);
+    VIRTIO_SET(v, CONFIG(wce), uint8_t, default_wce(s));
+    VIRTIO_SET(v, CONFIG(num_queues), uint16_t, s->num_queues);
+    VIRTIO_SET(v, CONFIG(max_discard_sectors), uint32_t, MAX_RANGE_SECTORS);
+    VIRTIO_SET(v, CONFIG(max_discard_seg), uint32_t, MAX_RANGES);
+    VIRTIO_SET(v, CONFIG(discard_sector_alignment), uint32_t,
+               max_u64(granularity, s->logical_block_size) / SECTOR);
+    VIRTIO_SET(v, CONFIG(max_write_zeroes_sectors), uint32_t, MAX_RANGE_SECTORS);
+    VIRTIO_SET(v, CONFIG(max_write_zeroes_seg), uint32_t, MAX_RANGES);
+    VIRTIO_SET(v, CONFIG(write_zeroes_may_unmap), uint8_t, 1);
+    v->config_writable[CONFIG(wce)] = s->config_wce ? 1 : 0;
+}
+
+static uint64_t features(const struct vblk *s)
+{
+    bool write = !s->info.read_only;
+    return VIRTIO_F(VIRTIO_BLK_F_SEG_MAX) | VIRTIO_F(VIRTIO_BLK_F_GEOMETRY) | VIRTIO_F(VIRTIO_BLK_F_BLK_SIZE) |
+           VIRTIO_F(VIRTIO_BLK_F_TOPOLOGY) | VIRTIO_F(VIRTIO_BLK_F_FLUSH) |
+           (write ? 0 : VIRTIO_F(VIRTIO_BLK_F_RO)) | (s->num_queues > 1 ? VIRTIO_F(VIRTIO_BLK_F_MQ) : 0) |
+           (s->config_wce ? VIRTIO_F(VIRTIO_BLK_F_CONFIG_WCE) : 0) |
+           (write && s->discard ? VIRTIO_F(VIRTIO_BLK_F_DISCARD) : 0) |
+           (write && s->write_zeroes ? VIRTIO_F(VIRTIO_BLK_F_WRITE_ZEROES) : 0);
+}
+
+static const struct virtio_ops vblk_ops = {
+    .id = VIRTIO_ID_BLOCK, .class_code = 0x01, .subclass = 0x00, .handle = vblk_handle,
+    .features_set = vblk_features_set, .config_written = vblk_config_written, .reset = vblk_reset,
+    .drain = vblk_drain,
+};
+
+/* --- life --- */
+
+static bool block_size_ok(const char *prop, uint32_t size, GError **error)
+{
+    if (is_power_of_2(size) && size >= SECTOR && size <= 32768)
+        return true;
+    return ruche_error(error, RUCHE_ERR_INVALID, "virtio-blk-pci: %s=%u is not a power of two from 512 to 32768", prop,
+                       size);
+}
+
+static bool check_blocks(struct vblk *s, GError **error)
+{
+    if (!s->logical_block_size)
+        s->logical_block_size = s->info.block_bytes;
+    if (!s->physical_block_size)
+        s->physical_block_size = max_u64(s->info.physical_block_bytes, s->logical_block_size);
+    if (!block_size_ok("logical_block_size", s->logical_block_size, error) ||
+        !block_size_ok("physical_block_size", s->physical_block_size, error))
+        return false;
+    if (s->logical_block_size < s->info.block_bytes)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "virtio-blk-pci: logical_block_size=%u is below the %u bytes that image '%s' needs",
+                           s->logical_block_size, s->info.block_bytes, s->info.filename);
+    if (s->physical_block_size < s->logical_block_size)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "virtio-blk-pci: physical_block_size=%u is below logical_block_size=%u",
+                           s->physical_block_size, s->logical_block_size);
+    if (!is_power_of_2(s->queue_size) || s->queue_size < 4)
+        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-blk-pci: queue-size=%u is not a power of two from 4 to %d",
+                           s->queue_size, VQ_MAX_SIZE);
+    return true;
+}
+
+static bool find_backends(struct vblk *s, GError **error)
+{
+    struct device *d = &s->pci.dev;
+    const char *who = d->id ? d->id : "virtio-blk-pci";
+    if (!s->drive)
+        return ruche_error(error, RUCHE_ERR_INVALID, "%s: drive= is missing", who);
+    if (s->iothread) {
+        struct loop *l = backend_find(d->machine, BACKEND_IOTHREAD, who, s->iothread, error);
+        if (!l)
+            return false;
+        d->loop = l;
+    }
+    struct image *i = backend_find(d->machine, BACKEND_IMAGE, who, s->drive, error);
+    if (!i || !image_attach(i, d->path ? d->path : who, error))
+        return false;
+    s->image = i;
+    image_get_info(i, &s->info);
+    return true;
+}
+
+static void home_attach(void *opaque)
+{
+    struct vblk *s = opaque;
+    s->attached = image_set_loop(s->image, s->pci.dev.loop) == 0;
+    image_on_batch(s->image, batch_done, s);
+}
+
+static void home_detach(void *opaque)
+{
+    struct vblk *s = opaque;
+    image_drain(s->image);
+    image_on_batch(s->image, NULL, NULL);
+    image_set_loop(s->image, NULL);
+}
+
+static bool vblk_realize(struct device *d, GError **error)
+{
+    struct vblk *s = container_of(d, struct vblk, pci.dev);
+    if (!find_backends(s, error) || !check_blocks(s, error))
+        return false;
+    unsigned queues = s->num_queues == AUTO ? d->machine->vcpu_count : s->num_queues;
+    s->num_queues = (uint16_t)min_u64(max_u64(queues, 1), MAX_QUEUES);
+    s->request_max = s->num_queues * s->queue_size;
+    loop_call(d->loop, home_attach, s);
+    if (!s->attached)
+        return ruche_error(error, RUCHE_ERR_STATE, "image '%s' cannot be run on this I/O thread", s->info.filename);
+    fill_config(s);
+    const uint16_t sizes[MAX_QUEUES] = { s->queue_size };
+    return virtio_init(&s->v, &vblk_ops, features(s), s->num_queues, sizes, sizeof(struct virtio_blk_config), error);
+}
+
+static void vblk_unrealize(struct device *d)
+{
+    struct vblk *s = container_of(d, struct vblk, pci.dev);
+    virtio_done(&s->v);
+    if (s->attached)
+        loop_call(d->loop, home_detach, s);
+    if (s->image)
+        image_detach(s->image);
+    s->image = NULL;
+    for (struct vblk_request *r; (r = s->free_list);) {
+        s->free_list = r->next_free;
+        g_free(r);
+    }
+}
+
+static const struct prop vblk_props[] = {
+    PROP_STRING("drive", struct vblk, drive, .help = "Image, by the id of -drive or the node name of -blockdev"),
+    PROP_STRING("serial", struct vblk, serial, .help = "Serial number, 20 characters"),
+    PROP_STRING("iothread", struct vblk, iothread, .help = "I/O thread that runs the queues; the main loop by default"),
+    PROP_U16("num-queues", struct vblk, num_queues, .def = AUTO, .min = 1, .max = AUTO,
+             .help = "Queues; 65535: one for each vCPU, at most 64"),
+    PROP_U16("queue-size", struct vblk, queue_size, .def = 256, .min = 4, .max = VQ_MAX_SIZE,
+             .help = "Descriptors in a queue, a power of two"),
+    PROP_U32("logical_block_size", struct vblk, logical_block_size, .help = "Bytes; 0: what the image needs"),
+    PROP_U32("physical_block_size", struct vblk, physical_block_size, .help = "Bytes; 0: as the image's"),
+    PROP_U32("min_io_size", struct vblk, min_io_size, .help = "Smallest request without loss of speed, in bytes"),
+    PROP_U32("opt_io_size", struct vblk, opt_io_size, .help = "Best request size, in bytes"),
+    PROP_U32("discard_granularity", struct vblk, discard_granularity, .def = UINT32_MAX,
+             .help = "Bytes; 4294967295: the image's"),
+    PROP_BOOL("discard", struct vblk, discard, .def = true, .help = "Offer discard"),
+    PROP_BOOL("write-zeroes", struct vblk, write_zeroes, .def = true, .help = "Offer write zeroes"),
+    PROP_BOOL("config-wce", struct vblk, config_wce, .def = true, .help = "Let the driver switch the write cache"),
+    PROP_ONOFFAUTO("write-cache", struct vblk, write_cache, .def = (uint64_t)-1,
+                   .help = "off: every write is durable when it ends"),
+    PROP_BOOL("share-rw", struct vblk, share_rw, .help = "Accepted"),
+    PROP_I32("bootindex", struct vblk, bootindex, .def = (uint64_t)-1, .help = "Place in the boot order"),
+    VIRTIO_PROPS(struct vblk),
+    { 0 },
+};
+
+static const struct state_field vblk_state[] = { VIRTIO_STATE(struct vblk), { 0 } };
+
+static const struct device_counter vblk_counters[] = {
+    COUNTER(struct vblk, reads, "Reads"),
+    COUNTER(struct vblk, writes, "Writes"),
+    COUNTER(struct vblk, flushes, "Flushes"),
+    COUNTER(struct vblk, discards, "Discards and write-zeroes"),
+    COUNTER(struct vblk, others, "Other requests"),
+    COUNTER(struct vblk, errors, "Requests that ended with an error"),
+    COUNTER(struct vblk, starved, "Times without memory for another request"),
+    VIRTIO_COUNTERS(struct vblk),
+    { 0 },
+};
+
+static const char *const vblk_aliases[] = { "virtio-blk", NULL };
+
+static const struct device_type vblk_type = {
+    .name = "virtio-blk-pci", .aliases = vblk_aliases, .summary = "Disk", .spec = "VIRTIO 1.2, section 5.2",
+    .bus = BUS_PCI, .size = sizeof(struct vblk), .props = vblk_props, .state = vblk_state,
+    .counters = vblk_counters, .realize = vblk_realize, .reset = virtio_reset, .unrealize = vblk_unrealize,
+};
+DEVICE_TYPE(vblk_type);
