@@ -4,8 +4,8 @@
  *
  * Spec      QEMU docs/interop/qmp-spec.
  * Thread    The main loop.
- * Trust     Peers are hostile: input line 64 MiB at most... bounded by QMP_MAX_INPUT, nesting by QMP_MAX_DEPTH, output
- *           queue by QMP_MAX_OUTPUT (a client that does not read is dropped).
+ * Trust     Peers are hostile: a command's text is bounded by QMP_MAX_INPUT, nesting by QMP_MAX_DEPTH, clients by
+ *           QMP_MAX_SESSIONS, the output queue by QMP_MAX_OUTPUT (a client that does not read is dropped).
  */
 #pragma once
 
@@ -17,6 +17,7 @@
 #define QMP_MAX_INPUT (4u << 20)
 #define QMP_MAX_DEPTH 64
 #define QMP_MAX_OUTPUT (16u << 20)
+#define QMP_MAX_SESSIONS 64
 
 struct qmp_server;
 struct qmp_session;
@@ -43,14 +44,41 @@ struct qmp_command {
 LINKSET_DECLARE(qmp_commands);
 #define QMP_COMMAND(c) LINKSET_ENTRY(qmp_commands, c)
 
+/* An event that may be sent; for the schema. */
+struct qmp_event_type {
+    const char *name, *summary;
+    const struct qmp_arg *data; /* ends with a row without a name; NULL: none */
+};
+LINKSET_DECLARE(qmp_event_types);
+#define QMP_EVENT(e) LINKSET_ENTRY(qmp_event_types, e)
+
 struct qmp_server *qmp_server_new(void *opaque); /* opaque: handed to every command */
 void qmp_server_free(struct qmp_server *s);
-/* A session over a connected stream; the server owns it from here. */
+/* A session over a connected stream socket, which the server owns from here. */
 void qmp_server_accept(struct qmp_server *s, int fd);
-/* -qmp unix:PATH,server=on,wait=off | tcp:HOST:PORT,server=on,wait=off | stdio, or a chardev's listening fd. */
+/* unix:PATH,server=on,wait=off | tcp:HOST:PORT,server=on,wait=off: any number of clients at a time. With wait=on (the
+ * default) returns when the first one is there. */
 bool qmp_server_listen(struct qmp_server *s, const char *spec, GError **error);
+bool qmp_server_can_listen(const char *spec); /* is it such a text, rather than some other chardev? */
+void qmp_server_stop_waiting(struct qmp_server *s); /* makes a waiting qmp_server_listen() fail */
 /* Sends an event to every session that has negotiated; `data` is consumed, may be NULL. */
 void qmp_event(struct qmp_server *s, const char *name, JsonObject *data);
-/* Runs one command as a session would (HMP, tests): result or error. */
+/* Runs one command as a session would (HMP, tests): result or error. `args` is borrowed, may be NULL. */
 JsonNode *qmp_execute(struct qmp_server *s, const char *command, JsonObject *args, GError **error);
 const struct qmp_command *const *qmp_command_list(void); /* sorted, NULL-ended */
+const struct qmp_event_type *const *qmp_event_list(void); /* sorted, NULL-ended */
+/* What query-qmp-schema returns: made from the two lists. */
+JsonNode *qmp_schema(void);
+
+/* A session over any other stream: bytes come by qmp_session_receive() and leave by `write`. */
+struct qmp_transport {
+    size_t (*write)(void *opaque, const void *data, size_t len); /* how many were taken; never blocks */
+    void (*drop)(void *opaque); /* the peer broke a limit: end the stream, later, not from here; may be NULL */
+    void *opaque;
+};
+/* Greets. NULL: too many sessions. */
+struct qmp_session *qmp_session_new(struct qmp_server *s, const struct qmp_transport *t);
+void qmp_session_free(struct qmp_session *q);
+void qmp_session_receive(struct qmp_session *q, const void *data, size_t len);
+void qmp_session_writable(struct qmp_session *q); /* `write` will take more */
+bool qmp_session_pending(const struct qmp_session *q); /* output waits */

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Inside qmp/: the server's parts. */
+#pragma once
+
+#include "qmp/frame.h"
+#include "qmp/qmp.h"
+
+struct qmp_session {
+    struct qmp_server *server;
+    struct qmp_transport transport;
+    struct frame frame;
+    GString *out;       /* not yet taken by the transport */
+    bool negotiated, dropped;
+    bool busy;          /* inside a command: freed behind it */
+    bool freed;
+    struct qmp_session *next;
+};
+
+struct qmp_server {
+    void *opaque;
+    struct qmp_session *sessions;
+    unsigned session_count;
+    GPtrArray *listeners; /* struct listener, listen.c */
+    GPtrArray *clients;   /* struct client, listen.c */
+    volatile bool stop_waiting;
+};
+
+/* The domain of errors whose class is CommandNotFound. */
+#define QMP_COMMAND_NOT_FOUND g_quark_from_static_string("qmp-command-not-found")
+
+/* dispatch.c */
+const struct qmp_command *qmp_command_find(const char *name);
+bool qmp_check_args(const struct qmp_command *c, JsonObject *args, GError **error);
+
+/* listen.c */
+void qmp_listeners_free(struct qmp_server *s);

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A session: greeting, negotiation, commands in, answers and events out. */
+#include "qmp/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- output ---- */
+
+static void flush(struct qmp_session *q)
+{
+    while (q->out->len && !q->dropped) {
+        size_t n = q->transport.write(q->transport.opaque, q->out->str, q->out->len);
+        if (!n)
+            return;
+        g_string_erase(q->out, 0, n);
+    }
+}
+
+static void drop(struct qmp_session *q)
+{
+    if (q->dropped)
+        return;
+    q->dropped = true;
+    g_string_truncate(q->out, 0);
+    if (q->transport.drop)
+        q->transport.drop(q->transport.opaque);
+}
+
+static void send_text(struct qmp_session *q, const char *text)
+{
+    if (q->dropped)
+        return;
+    g_string_append(q->out, text);
+    g_string_append(q->out, "\r\n");
+    flush(q);
+    if (q->out->len > QMP_MAX_OUTPUT)
+        drop(q);
+}
+
+/* Takes the object over. */
+static void send_object(struct qmp_session *q, JsonObject *o)
+{
+    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(node, o);
+    g_autofree char *text = json_to_string(node, FALSE);
+    send_text(q, text);
+}
+
+void qmp_session_writable(struct qmp_session *q)
+{
+    flush(q);
+}
+
+bool qmp_session_pending(const struct qmp_session *q)
+{
+    return q->out->len > 0;
+}
+
+/* ---- what is said ---- */
+
+static void greet(struct qmp_session *q)
+{
+    unsigned major = 0, minor = 0, micro = 0;
+    char *end;
+    major = strtoul(RUCHE_VERSION, &end, 10);
+    minor = *end ? strtoul(end + 1, &end, 10) : 0;
+    micro = *end ? strtoul(end + 1, &end, 10) : 0;
+    g_autofree char *text = g_strdup_printf(
+        "{\"QMP\":{\"version\":{\"qemu\":{\"micro\":%u,\"minor\":%u,\"major\":%u},\"package\":\"ruche-vmm %s\"},"
+        "\"capabilities\":[]}}",
+        micro, minor, major, RUCHE_VERSION);
+    send_text(q, text);
+}
+
+/* The class that QEMU's clients look at. */
+static const char *error_class(const GError *e)
+{
+    if (e->domain == QMP_COMMAND_NOT_FOUND)
+        return "CommandNotFound";
+    return g_error_matches(e, RUCHE_ERROR, RUCHE_ERR_NOT_FOUND) ? "DeviceNotFound" : "GenericError";
+}
+
+/* `id` is the peer's, echoed; may be NULL. */
+static void send_error(struct qmp_session *q, JsonNode *id, const char *class, const char *desc)
+{
+    JsonObject *error = json_object_new(), *reply = json_object_new();
+    json_object_set_string_member(error, "class", class);
+    json_object_set_string_member(error, "desc", desc);
+    if (id)
+        json_object_set_member(reply, "id", json_node_copy(id));
+    json_object_set_object_member(reply, "error", error);
+    send_object(q, reply);
+}
+
+static void send_result(struct qmp_session *q, JsonNode *id, JsonNode *result)
+{
+    JsonObject *reply = json_object_new();
+    json_object_set_member(reply, "return", result);
+    if (id)
+        json_object_set_member(reply, "id", json_node_copy(id));
+    send_object(q, reply);
+}
+
+void qmp_event(struct qmp_server *s, const char *name, JsonObject *data)
+{
+    gint64 now = g_get_real_time();
+    JsonObject *event = json_object_new(), *stamp = json_object_new();
+    json_object_set_int_member(stamp, "seconds", now / G_USEC_PER_SEC);
+    json_object_set_int_member(stamp, "microseconds", now % G_USEC_PER_SEC);
+    json_object_set_object_member(event, "timestamp", stamp);
+    json_object_set_string_member(event, "event", name);
+    if (data)
+        json_object_set_object_member(event, "data", data);
+    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(node, event);
+    g_autofree char *text = json_to_string(node, FALSE);
+    for (struct qmp_session *q = s ? s->sessions : NULL; q; q = q->next)
+        if (q->negotiated)
+            send_text(q, text);
+}
+
+/* ---- commands ---- */
+
+/* qmp_capabilities: nothing can be enabled. */
+static bool negotiate(struct qmp_session *q, JsonObject *args, GError **error)
+{
+    JsonNode *enable = args ? json_object_get_member(args, "enable") : NULL;
+    if (q->negotiated) {
+        g_set_error(error, QMP_COMMAND_NOT_FOUND, 0,
+                    "The command qmp_capabilities is for the beginning; capabilities are settled");
+        return false;
+    }
+    if (enable && !JSON_NODE_HOLDS_ARRAY(enable))
+        return ruche_error(error, RUCHE_ERR_INVALID, "argument 'enable' of qmp_capabilities must be a list");
+    if (enable && json_array_get_length(json_node_get_array(enable)))
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "a capability is not among those of the greeting");
+    if (args && json_object_get_size(args) > (enable ? 1u : 0u))
+        return ruche_error(error, RUCHE_ERR_INVALID, "qmp_capabilities has only the argument 'enable'");
+    q->negotiated = true;
+    return true;
+}
+
+static JsonNode *run_command(struct qmp_session *q, const char *name, JsonObject *args, GError **error)
+{
+    if (!strcmp(name, "qmp_capabilities")) {
+        if (!negotiate(q, args, error))
+            return NULL;
+        JsonNode *empty = json_node_new(JSON_NODE_OBJECT);
+        json_node_take_object(empty, json_object_new());
+        return empty;
+    }
+    if (!q->negotiated) {
+        g_set_error(error, QMP_COMMAND_NOT_FOUND, 0,
+                    "The command %.64s has to wait: send qmp_capabilities first", name);
+        return NULL;
+    }
+    return qmp_execute(q->server, name, args, error);
+}
+
+/* The members that a command's object may have. NULL and *error, or the command's name. */
+static const char *check_shape(JsonObject *o, GError **error)
+{
+    JsonObjectIter it;
+    const char *name;
+    JsonNode *value;
+    if (json_object_has_member(o, "exec-oob")) {
+        ruche_error(error, RUCHE_ERR_UNSUPPORTED, "out-of-band execution was not negotiated");
+        return NULL;
+    }
+    json_object_iter_init(&it, o);
+    while (json_object_iter_next(&it, &name, &value)) {
+        bool known = !strcmp(name, "execute") || !strcmp(name, "arguments") || !strcmp(name, "id");
+        if (!known) {
+            ruche_error(error, RUCHE_ERR_INVALID, "a command has no member '%.64s'", name);
+            return NULL;
+        }
+    }
+    JsonNode *command = json_object_get_member(o, "execute"), *args = json_object_get_member(o, "arguments");
+    if (!command || !JSON_NODE_HOLDS_VALUE(command) || json_node_get_value_type(command) != G_TYPE_STRING) {
+        ruche_error(error, RUCHE_ERR_INVALID, "member 'execute' must be there and be a string");
+        return NULL;
+    }
+    if (args && !JSON_NODE_HOLDS_OBJECT(args)) {
+        ruche_error(error, RUCHE_ERR_INVALID, "member 'arguments' must be an object");
+        return NULL;
+    }
+    return json_node_get_string(command);
+}
+
+static void handle_object(struct qmp_session *q, JsonObject *o)
+{
+    g_autoptr(GError) error = NULL;
+    JsonNode *id = json_object_get_member(o, "id"), *result = NULL;
+    const char *name = check_shape(o, &error);
+    if (name) {
+        JsonObject *args = json_object_has_member(o, "arguments") ? json_object_get_object_member(o, "arguments")
+                                                                 : NULL;
+        result = run_command(q, name, args, &error);
+    }
+    if (result)
+        send_result(q, id, result);
+    else
+        send_error(q, id, error_class(error), error->message);
+}
+
+static void handle_text(struct qmp_session *q)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonParser) parser = json_parser_new();
+    if (!json_parser_load_from_data(parser, q->frame.text->str, q->frame.text->len, &error)) {
+        g_autofree char *desc = g_strdup_printf("JSON parse error: %s", error->message);
+        send_error(q, NULL, "GenericError", desc);
+        return;
+    }
+    JsonNode *root = json_parser_get_root(parser);
+    if (root && JSON_NODE_HOLDS_OBJECT(root))
+        handle_object(q, json_node_get_object(root));
+    else
+        send_error(q, NULL, "GenericError", "a command must be a JSON object");
+}
+
+void qmp_session_receive(struct qmp_session *q, const void *data, size_t len)
+{
+    const char *p = data, *why;
+    q->busy = true;
+    while (len && !q->dropped && !q->freed) {
+        enum frame_result r = frame_feed(&q->frame, &p, &len, &why);
+        if (r == FRAME_TEXT)
+            handle_text(q);
+        else if (r == FRAME_BAD)
+            send_error(q, NULL, "GenericError", why);
+    }
+    q->busy = false;
+    if (q->freed)
+        qmp_session_free(q);
+}
+
+/* ---- life ---- */
+
+struct qmp_session *qmp_session_new(struct qmp_server *s, const struct qmp_transport *t)
+{
+    if (s->session_count == QMP_MAX_SESSIONS)
+        return NULL;
+    struct qmp_session *q = g_new0(struct qmp_session, 1);
+    q->server = s;
+    q->transport = *t;
+    q->out = g_string_new(NULL);
+    frame_init(&q->frame, QMP_MAX_INPUT, QMP_MAX_DEPTH);
+    q->next = s->sessions;
+    s->sessions = q;
+    s->session_count++;
+    greet(q);
+    return q;
+}
+
+void qmp_session_free(struct qmp_session *q)
+{
+    if (!q)
+        return;
+    if (q->busy) { /* a command of its own ended it */
+        q->freed = q->dropped = true;
+        return;
+    }
+    for (struct qmp_session **at = &q->server->sessions; *at; at = &(*at)->next)
+        if (*at == q) {
+            *at = q->next;
+            q->server->session_count--;
+            break;
+        }
+    frame_done(&q->frame);
+    g_string_free(q->out, TRUE);
+    g_free(q);
+}
+
+struct qmp_server *qmp_server_new(void *opaque)
+{
+    struct qmp_server *s = g_new0(struct qmp_server, 1);
+    s->opaque = opaque;
+    return s;
+}
+
+void qmp_server_free(struct qmp_server *s)
+{
+    if (!s)
+        return;
+    qmp_listeners_free(s);
+    while (s->sessions) {
+        s->sessions->busy = false;
+        qmp_session_free(s->sessions);
+    }
+    g_free(s);
+}
+
+void qmp_server_stop_waiting(struct qmp_server *s)
+{
+    s->stop_waiting = true;
+    g_main_context_wakeup(NULL);
+}
