@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* struct vmm: the program's one machine with its backends, made from the options step by step.
+ *
+ * Owner     main() has it; vmm_build() ... vmm_done(). vmm_done() takes what is half built, and leaves no socket, file or
+ *           terminal setting behind.
+ * Order     chardevs, I/O threads, disks, networks, machine, devices, monitors. Taken apart: the machine first.
+ * Thread    The main thread.
+ */
+#pragma once
+
+#include "machine/machine.h"
+#include "qmp/qmp.h"
+#include "vmm/options.h"
+#include "vmm/run.h"
+
+#define DEFAULT_BOARD "q35"
+
+struct chardev;
+struct image;
+struct netdev;
+
+/* A disk's backend as the command line named it. */
+struct vm_drive {
+    char *id;            /* drive id or node name */
+    bool is_drive;       /* -drive rather than -blockdev */
+    struct image *image;
+    char *serial, *werror, *rerror; /* handed to the device, as -drive does */
+    bool write_through;
+};
+
+struct vm_iothread {
+    char *id;
+    struct loop *loop;
+    uint64_t poll_max_ns;
+};
+
+struct vmm {
+    struct vm_options options;
+    struct machine_config config;
+    const struct board_type *board;
+    struct global_prop *globals;
+    char *accel_note;            /* which accelerator, and why */
+
+    struct loop *loop;           /* the main loop, attached to GLib's */
+    GMainLoop *glib_loop;
+    struct qmp_server *qmp;
+    struct machine *machine;
+    struct run run;
+    int exit_status;
+
+    GPtrArray *chardevs;         /* struct chardev, owned */
+    GPtrArray *drives;           /* struct vm_drive */
+    GPtrArray *netdevs;          /* struct netdev */
+    GPtrArray *iothreads;        /* struct vm_iothread */
+    GPtrArray *monitors;         /* struct monitor: vmm/monitor.h */
+    char *rng_file;              /* of -object rng-random */
+};
+
+void vmm_init(struct vmm *v);
+/* Everything up to a machine that could run; the options are parsed before. */
+bool vmm_build(struct vmm *v, GError **error);
+void vmm_done(struct vmm *v);
+
+/* build_disk.c, build_net.c, build_chardev.c, build_object.c: one part of vmm_build() each. */
+bool build_chardevs(struct vmm *v, GError **error);
+bool build_serial_ports(struct vmm *v, GError **error);
+bool build_objects(struct vmm *v, GError **error);
+bool build_drives(struct vmm *v, GError **error);
+bool build_drive_devices(struct vmm *v, GError **error);
+bool build_netdevs(struct vmm *v, GError **error);
+bool build_nic_devices(struct vmm *v, GError **error);
+bool build_config(struct vmm *v, GError **error);
+/* Makes one device from -device's list; `owner` begins sentences. */
+bool build_device(struct vmm *v, struct kv_list *l, GError **error);
+/* What the device asked for by drive= takes from its -drive. */
+bool build_drive_defaults(struct vmm *v, struct device *d, const struct kv_list *given, GError **error);
+void vm_drive_free(gpointer drive);
+struct chardev *vmm_find_chardev(struct vmm *v, const char *id);
+struct vm_drive *vmm_find_drive(struct vmm *v, const char *id);
+
+/* -object kinds. */
+struct object_type {
+    const char *name, *summary;
+    const char *const *props; /* NULL-ended */
+    bool (*create)(struct vmm *v, struct kv_list *l, GError **error);
+};
+extern const struct object_type object_types[]; /* ends with a row without a name */
+
+/* Sentences for unknown words, with the nearest known one. */
+bool board_unknown(const char *name, GError **error);
+bool netdev_unknown(const char *name, GError **error);

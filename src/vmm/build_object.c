@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* -object: I/O threads, memory backends, sources of randomness. */
+#include "vmm/build.h"
+
+#include "base/log.h"
+#include "base/units.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool create_iothread(struct vmm *v, struct kv_list *l, GError **error)
+{
+    struct vm_iothread *t = g_new0(struct vm_iothread, 1);
+    t->id = g_strdup(kv_get(l, "id"));
+    g_ptr_array_add(v->iothreads, t);
+    t->poll_max_ns = 32768;
+    if (!kv_get_u64(l, "poll-max-ns", 0, NS_PER_SEC, &t->poll_max_ns, error))
+        return false;
+    t->loop = loop_new(t->id);
+    int err = t->loop ? loop_thread_start(t->loop) : -errno;
+    return !err || ruche_error_errno(error, -err, "I/O thread '%s'", t->id);
+}
+
+/* RAM is one memfd of our own: a backend only says how it is made. */
+static bool create_memory(struct vmm *v, struct kv_list *l, GError **error)
+{
+    const char *id = kv_get(l, "id"), *path = kv_get(l, "mem-path");
+    const char *used = v->options.machine ? kv_get(v->options.machine, "memory-backend") : NULL;
+    bool share = false, prealloc = false, huge = false;
+    uint64_t size = 0, huge_size = 0;
+    if (!kv_get_size(l, "size", 1, &size, error) || !kv_get_bool(l, "share", &share, error) ||
+        !kv_get_bool(l, "prealloc", &prealloc, error) || !kv_get_bool(l, "hugetlb", &huge, error) ||
+        !kv_get_size(l, "hugetlbsize", 1, &huge_size, error))
+        return false;
+    if (!size)
+        return ruche_error(error, RUCHE_ERR_INVALID, "'size' is missing");
+    if (!used || strcmp(used, id)) {
+        log_warn("-object: memory backend '%s' is not used: -machine memory-backend=%s uses it", id, id);
+        return true;
+    }
+    if (size != v->config.ram_bytes)
+        return ruche_error(error, RUCHE_ERR_INVALID, "its size, %" G_GUINT64_FORMAT
+                           " bytes, is not that of -m, %" G_GUINT64_FORMAT " bytes", size, v->config.ram_bytes);
+    if (path && strncmp(path, "/dev/hugepages", 14) && strncmp(path, "/dev/shm", 8))
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "'mem-path' can be /dev/hugepages or /dev/shm here, not '%s'", path);
+    v->config.ram_hugepages = huge || (path && !strncmp(path, "/dev/hugepages", 14));
+    v->config.ram_prealloc = prealloc;
+    v->config.ram_shared = share;
+    return true;
+}
+
+static bool create_rng_random(struct vmm *v, struct kv_list *l, GError **error)
+{
+    const char *file = kv_get(l, "filename");
+    if (!file)
+        file = "/dev/urandom";
+    if (access(file, R_OK) < 0)
+        return ruche_error_errno(error, errno, "'%s'", file);
+    g_free(v->rng_file);
+    v->rng_file = g_strdup(file);
+    return true;
+}
+
+static bool create_rng_builtin(struct vmm *v, struct kv_list *l, GError **error)
+{
+    return true;
+}
+
+static const char *const iothread_props[] = { "qom-type", "id", "poll-max-ns", "poll-grow", "poll-shrink",
+                                              "aio-max-batch", "thread-pool-min", "thread-pool-max", NULL };
+static const char *const memory_props[] = { "qom-type", "id", "size", "share", "prealloc", "prealloc-threads",
+                                            "hugetlb", "hugetlbsize", "seal", "merge", "dump", "mem-path",
+                                            "discard-data", "reserve", NULL };
+static const char *const rng_props[] = { "qom-type", "id", "filename", NULL };
+static const char *const id_props[] = { "qom-type", "id", NULL };
+
+const struct object_type object_types[] = {
+    { "iothread", "A thread for devices' I/O, named by a device's iothread=", iothread_props, create_iothread },
+    { "memory-backend-memfd", "How RAM is made: size, share, prealloc, hugetlb", memory_props, create_memory },
+    { "memory-backend-ram", "The same", memory_props, create_memory },
+    { "memory-backend-file", "The same; mem-path=/dev/hugepages asks for huge pages", memory_props, create_memory },
+    { "rng-random", "Randomness from a file: filename=/dev/urandom", rng_props, create_rng_random },
+    { "rng-builtin", "Randomness from the system", id_props, create_rng_builtin },
+    { 0 },
+};
+
+static bool make_object(struct vmm *v, struct kv_list *l, GError **error)
+{
+    const char *type = kv_get(l, "qom-type"), *names[16];
+    size_t n = 0;
+    for (const struct object_type *t = object_types; t->name; t++) {
+        names[n++] = t->name;
+        if (!strcmp(t->name, type))
+            return kv_check_known(l, t->props, error) && t->create(v, l, error);
+    }
+    names[n] = NULL;
+    return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown type '%s'%s", type, suggest_phrase(type, names));
+}
+
+static bool check_unique(GPtrArray *list, guint at, GError **error)
+{
+    const char *id = kv_get(g_ptr_array_index(list, at), "id");
+    for (guint i = 0; i < at; i++)
+        if (!strcmp(kv_get(g_ptr_array_index(list, i), "id"), id))
+            return ruche_error(error, RUCHE_ERR_EXISTS, "the id '%s' is taken", id);
+    return true;
+}
+
+static bool check_memory_backend(struct vmm *v, GError **error)
+{
+    struct kv_list *m = v->options.machine;
+    const char *id = m ? kv_get(m, "memory-backend") : NULL;
+    for (guint i = 0; id && i < v->options.objects->len; i++)
+        if (!strcmp(kv_get(g_ptr_array_index(v->options.objects, i), "id"), id))
+            return true;
+    return !id || ruche_error(error, RUCHE_ERR_NOT_FOUND, "-machine: there is no memory backend '%s'", id);
+}
+
+bool build_objects(struct vmm *v, GError **error)
+{
+    GPtrArray *list = v->options.objects;
+    for (guint i = 0; i < list->len; i++)
+        if (!check_unique(list, i, error) || !make_object(v, g_ptr_array_index(list, i), error)) {
+            g_prefix_error(error, "-object: ");
+            return false;
+        }
+    return check_memory_backend(v, error);
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The run state's table, and what guests, monitors and signals make of it. */
+#include "vmm/run.h"
+
+#include "base/log.h"
+#include "vmm/build.h"
+
+#define TO(state) ((state) + 1) /* 0 is an empty cell: not allowed */
+#define STAY(state) TO(state)
+
+static const uint8_t run_next[N_RUN_STATES][N_RUN_EVENTS] = {
+    [RUN_PRELAUNCH] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_PRELAUNCH),
+                        [EV_RESET] = STAY(RUN_PRELAUNCH) },
+    [RUN_RUNNING] = { [EV_CONT] = STAY(RUN_RUNNING), [EV_STOP] = TO(RUN_PAUSED),
+                      [EV_RESET] = STAY(RUN_RUNNING), [EV_GUEST_OFF] = TO(RUN_SHUTDOWN),
+                      [EV_PANIC] = TO(RUN_GUEST_PANICKED), [EV_IO_ERROR] = TO(RUN_IO_ERROR),
+                      [EV_INTERNAL_ERROR] = TO(RUN_INTERNAL_ERROR) },
+    [RUN_PAUSED] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_PAUSED),
+                     [EV_RESET] = TO(RUN_PRELAUNCH), [EV_GUEST_OFF] = TO(RUN_SHUTDOWN),
+                     [EV_PANIC] = TO(RUN_GUEST_PANICKED), [EV_IO_ERROR] = TO(RUN_IO_ERROR),
+                     [EV_INTERNAL_ERROR] = TO(RUN_INTERNAL_ERROR) },
+    [RUN_SHUTDOWN] = { [EV_STOP] = STAY(RUN_SHUTDOWN), [EV_RESET] = TO(RUN_PRELAUNCH) },
+    [RUN_GUEST_PANICKED] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_GUEST_PANICKED),
+                             [EV_RESET] = TO(RUN_PRELAUNCH), [EV_GUEST_OFF] = TO(RUN_SHUTDOWN) },
+    [RUN_IO_ERROR] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_IO_ERROR),
+                       [EV_RESET] = TO(RUN_PRELAUNCH) },
+    [RUN_INTERNAL_ERROR] = { [EV_STOP] = STAY(RUN_INTERNAL_ERROR), [EV_RESET] = TO(RUN_PRELAUNCH) },
+};
+
+static const char *const state_names[N_RUN_STATES] = {
+    [RUN_PRELAUNCH] = "prelaunch", [RUN_RUNNING] = "running", [RUN_PAUSED] = "paused",
+    [RUN_SHUTDOWN] = "shutdown", [RUN_GUEST_PANICKED] = "guest-panicked", [RUN_IO_ERROR] = "io-error",
+    [RUN_INTERNAL_ERROR] = "internal-error",
+};
+
+static const char *const event_names[N_RUN_EVENTS] = {
+    [EV_CONT] = "cont", [EV_STOP] = "stop", [EV_RESET] = "reset", [EV_GUEST_OFF] = "power-off",
+    [EV_PANIC] = "panic", [EV_IO_ERROR] = "I/O error", [EV_INTERNAL_ERROR] = "internal error",
+};
+
+static const struct {
+    const char *reason;
+    bool guest;
+} causes[N_SHUTDOWN_CAUSES] = {
+    [CAUSE_GUEST_SHUTDOWN] = { "guest-shutdown", true }, [CAUSE_GUEST_RESET] = { "guest-reset", true },
+    [CAUSE_GUEST_PANIC] = { "guest-panic", true },       [CAUSE_QMP_QUIT] = { "host-qmp-quit", false },
+    [CAUSE_SIGNAL] = { "host-signal", false },           [CAUSE_CONSOLE] = { "host-ui", false },
+    [CAUSE_HOST_ERROR] = { "host-error", false },
+};
+
+int run_state_next(enum run_state s, enum run_event e)
+{
+    return (int)run_next[s][e] - 1;
+}
+
+const char *run_state_name(enum run_state s)
+{
+    return state_names[s];
+}
+
+const char *run_event_name(enum run_event e)
+{
+    return event_names[e];
+}
+
+/* The one place where the state changes: vCPUs follow, and QMP hears STOP and RESUME. */
+static bool step(struct vmm *v, enum run_event e, GError **error)
+{
+    struct machine *m = v->machine;
+    enum run_state from = m->state;
+    int to = run_state_next(from, e);
+    if (to < 0)
+        return ruche_error(error, RUCHE_ERR_STATE, "'%s' is not possible in state '%s'%s", event_names[e],
+                           state_names[from], e == EV_CONT ? "; reset the machine first" : "");
+    bool was_running = machine_is_running(m);
+    if (was_running && to != RUN_RUNNING) {
+        machine_stop(m);
+        qmp_event(v->qmp, "STOP", NULL);
+    }
+    m->state = to;
+    if (!was_running && to == RUN_RUNNING) {
+        qmp_event(v->qmp, "RESUME", NULL);
+        machine_run(m);
+    }
+    return true;
+}
+
+bool run_cont(struct vmm *v, GError **error)
+{
+    return step(v, EV_CONT, error);
+}
+
+bool run_stop(struct vmm *v, GError **error)
+{
+    return step(v, EV_STOP, error);
+}
+
+static void cause_event(struct vmm *v, const char *name, bool guest, const char *reason)
+{
+    JsonObject *data = json_object_new();
+    json_object_set_boolean_member(data, "guest", guest);
+    json_object_set_string_member(data, "reason", reason);
+    qmp_event(v->qmp, name, data);
+}
+
+static bool reset(struct vmm *v, bool guest, const char *reason, GError **error)
+{
+    if (!step(v, EV_RESET, error))
+        return false;
+    cause_event(v, "RESET", guest, reason);
+    return machine_reset(v->machine, error);
+}
+
+bool run_reset(struct vmm *v, GError **error)
+{
+    return reset(v, false, "host-qmp-system-reset", error);
+}
+
+bool run_powerdown(struct vmm *v, GError **error)
+{
+    struct machine *m = v->machine;
+    if (!m->power_button.set)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "board '%s' has no power button", m->board->name);
+    irq_pulse(&m->power_button);
+    qmp_event(v->qmp, "POWERDOWN", NULL);
+    return true;
+}
+
+void run_quit(struct vmm *v, enum shutdown_cause cause)
+{
+    if (v->run.ending)
+        return;
+    v->run.ending = true;
+    if (v->machine && machine_is_running(v->machine))
+        machine_stop(v->machine);
+    cause_event(v, "SHUTDOWN", causes[cause].guest, causes[cause].reason);
+    g_main_loop_quit(v->glib_loop);
+}
+
+/* ---- what the guest asks for ---- */
+
+static void guest_off(struct vmm *v, enum shutdown_cause cause)
+{
+    if (v->options.on_shutdown == SHUTDOWN_POWEROFF) {
+        run_quit(v, cause);
+        return;
+    }
+    if (v->machine->state == RUN_SHUTDOWN)
+        return;
+    cause_event(v, "SHUTDOWN", true, causes[cause].reason);
+    step(v, EV_GUEST_OFF, NULL);
+}
+
+static void on_reset(struct vmm *v, int code)
+{
+    g_autoptr(GError) error = NULL;
+    if (v->options.on_reboot == REBOOT_SHUTDOWN) {
+        guest_off(v, CAUSE_GUEST_RESET);
+        return;
+    }
+    if (reset(v, true, "guest-reset", &error))
+        return;
+    log_error("the machine cannot be reset: %s", error->message);
+    v->exit_status = 1;
+    run_quit(v, CAUSE_HOST_ERROR);
+}
+
+static void on_poweroff(struct vmm *v, int code)
+{
+    guest_off(v, CAUSE_GUEST_SHUTDOWN);
+}
+
+static void panic_event(struct vmm *v, const char *name, const char *action)
+{
+    JsonObject *data = json_object_new();
+    json_object_set_string_member(data, "action", action);
+    qmp_event(v->qmp, name, data);
+}
+
+static void on_panic(struct vmm *v, int code)
+{
+    enum action_panic what = v->options.on_panic;
+    if (what == PANIC_SHUTDOWN && v->options.on_shutdown == SHUTDOWN_PAUSE)
+        what = PANIC_PAUSE;
+    if (what == PANIC_NONE) {
+        panic_event(v, "GUEST_PANICKED", "run");
+        return;
+    }
+    panic_event(v, "GUEST_PANICKED", what == PANIC_PAUSE ? "pause" : "poweroff");
+    step(v, EV_PANIC, NULL);
+    if (what == PANIC_PAUSE)
+        return;
+    if (what == PANIC_EXIT_FAILURE)
+        v->exit_status = 1;
+    run_quit(v, CAUSE_GUEST_PANIC);
+}
+
+static void on_debug_exit(struct vmm *v, int code)
+{
+    v->exit_status = code;
+    run_quit(v, CAUSE_GUEST_SHUTDOWN);
+}
+
+static void on_internal_error(struct vmm *v, int code)
+{
+    step(v, EV_INTERNAL_ERROR, NULL);
+}
+
+static void on_io_error(struct vmm *v, int code)
+{
+    step(v, EV_IO_ERROR, NULL);
+}
+
+static void on_crash_loaded(struct vmm *v, int code)
+{
+    panic_event(v, "GUEST_CRASHLOADED", "run");
+}
+
+static void on_request(void *opaque, enum machine_request what, int code)
+{
+    static void (*const handlers[])(struct vmm *v, int code) = {
+        [MACHINE_REQ_RESET] = on_reset,
+        [MACHINE_REQ_POWEROFF] = on_poweroff,
+        [MACHINE_REQ_PANIC] = on_panic,
+        [MACHINE_REQ_DEBUG_EXIT] = on_debug_exit,
+        [MACHINE_REQ_INTERNAL_ERROR] = on_internal_error,
+        [MACHINE_REQ_IO_ERROR] = on_io_error,
+        [MACHINE_REQ_CRASH_LOADED] = on_crash_loaded,
+    };
+    struct vmm *v = opaque;
+    if (!v->run.ending && what < G_N_ELEMENTS(handlers))
+        handlers[what](v, code);
+}
+
+/* Text pairs become JSON: numbers and booleans are told from texts by their form. */
+static void on_event(void *opaque, const char *name, const char *const *pairs)
+{
+    struct vmm *v = opaque;
+    JsonObject *data = NULL;
+    for (; pairs && pairs[0] && pairs[1]; pairs += 2) {
+        const char *value = pairs[1];
+        char *end;
+        if (!data)
+            data = json_object_new();
+        gint64 number = g_ascii_strtoll(value, &end, 10);
+        if (!g_strcmp0(value, "true") || !g_strcmp0(value, "false"))
+            json_object_set_boolean_member(data, pairs[0], value[0] == 't');
+        else if (*value && !*end)
+            json_object_set_int_member(data, pairs[0], number);
+        else
+            json_object_set_string_member(data, pairs[0], value);
+    }
+    qmp_event(v->qmp, name, data);
+}
+
+static void on_device_broken(void *opaque, struct device *d)
+{
+    const char *const pairs[] = { "path", d->path ? d->path : "", "reason", d->broken_why,
+                                  d->id ? "device" : NULL, d->id, NULL };
+    on_event(opaque, "X_RUCHE_DEVICE_BROKEN", pairs);
+}
+
+const struct machine_observer run_observer = { .request = on_request, .device_broken = on_device_broken,
+                                               .event = on_event };
