@@ -17,6 +17,8 @@
 #define CMOS_BYTES 128
 #define UIP_NS (244 * NS_PER_US)
 #define RTC_HZ 32768
+/* Nanoseconds since 1970 fit for the years 1970 to 2242; a guest that sets another one gets the nearest. */
+#define MAX_TIME_S (1LL << 33)
 #define MAX_SLEEP_NS (60 * NS_PER_SEC) /* the host's clock may be set meanwhile */
 
 enum { REG_A = 10, REG_B = 11, REG_C = 12, REG_D = 13, REG_SHUTDOWN = 15 };
@@ -182,6 +184,10 @@ static void refresh(struct rtc *s)
 static void adopt(struct rtc *s, int64_t fraction_ns)
 {
     int64_t seconds = rtc_decode(s->cmos, s->cmos[REG_B]);
+    if (seconds > MAX_TIME_S)
+        seconds = MAX_TIME_S;
+    if (seconds < 0)
+        seconds = 0;
     s->offset_ns = seconds * NS_PER_SEC + fraction_ns - source_ns(s);
     s->seen_s = seconds;
 }
@@ -346,7 +352,10 @@ static void set_start_time(struct rtc *s)
     const struct machine_config *c = &s->dev.machine->config;
     int64_t now = wall_ns();
     s->base_ns = now - clock_now_ns(&s->dev.machine->clock);
-    s->offset_ns = c->rtc_offset_s * NS_PER_SEC;
+    int64_t offset_s = c->rtc_offset_s;
+    if (offset_s > MAX_TIME_S - now / NS_PER_SEC || offset_s < -(now / NS_PER_SEC))
+        offset_s = 0;
+    s->offset_ns = offset_s * NS_PER_SEC;
     if (c->rtc_local) {
         time_t seconds = now / NS_PER_SEC;
         struct tm local;
