@@ -46,9 +46,8 @@ void block_flush(struct exec_cache *x)
     x->want = NULL;
     x->flush = false;
     x->used = 0;
-    for (unsigned k = 0; k < FAST_SLOTS; k++)
-        x->fast[k] = &exec_no_block;
-    memset(x->bucket, 0, sizeof(x->bucket));
+    for (unsigned k = 0; k < CACHE_BUCKETS; k++)
+        x->bucket[k] = &exec_no_block;
     memset(x->page, 0, sizeof(x->page));
     memset(x->cross, 0, sizeof(x->cross));
 }
@@ -61,20 +60,14 @@ static struct exec_block **page_bucket(struct exec_block **table, uint64_t page)
     return &table[(n ^ n >> 13) & (PAGE_BUCKETS - 1)];
 }
 
-static struct exec_block **cache_bucket(struct exec_cache *x, uint64_t gpa, uint32_t mode)
-{
-    return &x->bucket[block_hash(gpa, mode) & (CACHE_BUCKETS - 1)];
-}
-
 /* Takes the block out of the cache. It stays in its lists of pages, whose walkers drop dead ones. */
 static void block_kill(struct cpu *c, struct exec_block *b)
 {
-    struct exec_block **at = cache_bucket(c->blocks, b->gpa, b->mode);
+    struct exec_block **at = block_bucket(c->blocks, b->gpa, b->mode);
 
-    while (*at && *at != b)
+    while (*at != b)
         at = &(*at)->hash_next;
-    if (*at)
-        *at = b->hash_next;
+    *at = b->hash_next;
     b->count = 0;
     c->code_changed = true;
     c->stats.smc_invalidations++;
@@ -223,7 +216,7 @@ static int decode_block(struct cpu *c, struct exec_block *b, const uint8_t *host
 static void block_insert(struct cpu *c, struct exec_block *b)
 {
     struct exec_cache *x = c->blocks;
-    struct exec_block **at = cache_bucket(x, b->gpa, b->mode);
+    struct exec_block **at = block_bucket(x, b->gpa, b->mode);
 
     b->hash_next = *at;
     *at = b;
@@ -277,20 +270,27 @@ static int crossing_holds(struct cpu *c, const struct exec_block *b, bool *ret)
     return 0;
 }
 
+/* The block at gpa, moved to the front of its list; NULL if there is none. */
 static struct exec_block *cache_get(struct cpu *c, uint64_t gpa)
 {
-    struct exec_block *b = *cache_bucket(c->blocks, gpa, c->mode);
+    struct exec_block **head = block_bucket(c->blocks, gpa, c->mode), **at = head, *b;
 
-    while (b && (b->gpa != gpa || b->mode != c->mode))
-        b = b->hash_next;
-    return b;
+    for (b = *at; b != &exec_no_block; at = &b->hash_next, b = *at) {
+        if (b->gpa != gpa || b->mode != c->mode)
+            continue;
+        *at = b->hash_next;
+        b->hash_next = *head;
+        *head = b;
+        return b;
+    }
+    return NULL;
 }
 
 int block_find(struct cpu *c, struct exec_block **ret)
 {
     uint64_t lin = exec_code_linear(c), gpa;
-    struct exec_block **slot, *b;
     const uint8_t *host;
+    struct exec_block *b;
     bool holds;
 
     *ret = NULL;
@@ -301,10 +301,7 @@ int block_find(struct cpu *c, struct exec_block **ret)
     if (unlikely(!host))
         return X_NEXT;
     gpa |= lin & (PAGE_SIZE - 1);
-    slot = block_fast_slot(c->blocks, gpa, c->mode);
-    b = *slot;
-    if (b->gpa != gpa || b->mode != c->mode || !b->count)
-        b = cache_get(c, gpa);
+    b = cache_get(c, gpa);
     if (b && unlikely(b->gpa2 != BLOCK_NO_PAGE)) {
         if (crossing_holds(c, b, &holds))
             return X_FAULT;
@@ -318,8 +315,6 @@ int block_find(struct cpu *c, struct exec_block **ret)
         if (st || !b)
             return st;
     }
-    if (b->gpa2 == BLOCK_NO_PAGE)
-        *slot = b;
     /* Outside flat segments the whole block must lie below CS's limit. */
     if (unlikely(!(c->mode & (MODE_CODE64 | MODE_FLAT))) &&
         c->rip + b->bytes - 1 > c->seg[SEG_CS].limit)

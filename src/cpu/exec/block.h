@@ -46,7 +46,6 @@ struct exec_tail {
 _Static_assert(sizeof(struct exec_tail) <= sizeof(struct insn), "a tail takes an instruction's place");
 
 #define CACHE_BUCKETS 32768u
-#define FAST_SLOTS 8192u
 #define PAGE_BUCKETS 8192u
 #define ARENA_BYTES (16 * MIB)
 
@@ -55,7 +54,7 @@ struct exec_cache {
     bool flush;                   /* empty all before the next block */
     uint8_t *arena;
     size_t used;
-    struct exec_block *fast[FAST_SLOTS];      /* last found; never NULL */
+    /* Lists that end in exec_no_block, last found first: threaded handlers look at the head only. */
     struct exec_block *bucket[CACHE_BUCKETS];
     struct exec_block *page[PAGE_BUCKETS];
     struct exec_block *cross[PAGE_BUCKETS];
@@ -68,9 +67,9 @@ static inline unsigned block_hash(uint64_t gpa, uint32_t mode)
     return (unsigned)(gpa ^ gpa >> 13 ^ mode * 0x9e5u);
 }
 
-static inline struct exec_block **block_fast_slot(struct exec_cache *x, uint64_t gpa, uint32_t mode)
+static inline struct exec_block **block_bucket(struct exec_cache *x, uint64_t gpa, uint32_t mode)
 {
-    return &x->fast[block_hash(gpa, mode) & (FAST_SLOTS - 1)];
+    return &x->bucket[block_hash(gpa, mode) & (CACHE_BUCKETS - 1)];
 }
 
 /* Linear address of c->rip. */

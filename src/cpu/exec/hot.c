@@ -429,8 +429,9 @@ static inline struct exec_block *indirect_target(struct cpu *c, uint64_t target)
     if (e->tag != tlb_tag_of(c, target, 1) || exec_canonical(target) != target)
         return &exec_no_block;
     uint64_t gpa = e->gpa | (target & (PAGE_SIZE - 1));
-    struct exec_block *b = *block_fast_slot(c->blocks, gpa, c->mode);
-    return b->gpa == gpa && b->mode == c->mode ? b : &exec_no_block;
+    struct exec_block *b = *block_bucket(c->blocks, gpa, c->mode);
+    bool same = b->gpa == gpa && b->mode == c->mode && b->gpa2 == BLOCK_NO_PAGE;
+    return same ? b : &exec_no_block;
 }
 
 #define INDIRECT(target, commit)                                                                   \
