@@ -41,7 +41,8 @@ static inline int exec_linear_at(struct cpu *c, unsigned seg, uint64_t off, unsi
             *ret_linear = lin;
             return 0;
         }
-    } else if (likely((c->mode & MODE_FLAT) && seg < SEG_FS && off <= 0x100000000ull - size)) {
+    } else if (likely((c->mode & MODE_FLAT) && seg < SEG_FS && !(write && seg == SEG_CS) &&
+                      off <= 0x100000000ull - size)) {
         *ret_linear = off;
         return 0;
     }

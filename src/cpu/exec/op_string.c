@@ -43,7 +43,7 @@ static int str_host(struct cpu *c, const struct insn *i, unsigned reg, enum mmu_
     uint64_t lin, off, room;
 
     *ret_host = NULL;
-    if (!flat || *n < 2)
+    if (!flat || *n < 2 || (c->mode & MODE_AC))
         return 0;
     if (str_linear(c, i, reg, access == ACCESS_WRITE, &lin))
         return X_FAULT;
@@ -54,7 +54,9 @@ static int str_host(struct cpu *c, const struct insn *i, unsigned reg, enum mmu_
     *n = min_u64(*n, room);
     if (down)
         lin -= (*n - 1) * i->opsize;
-    return mmu_host(c, lin, (unsigned)*n * i->opsize, access, ret_host);
+    if (mmu_host(c, lin, (unsigned)*n * i->opsize, access, ret_host))
+        *ret_host = NULL; /* the single element faults, at its own address */
+    return 0;
 }
 
 static int str_load(struct cpu *c, const struct insn *i, unsigned reg, uint64_t *ret)
