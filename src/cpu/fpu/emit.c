@@ -107,23 +107,23 @@ unsigned operand_mem_bytes(const struct insn *i)
         if (o->field != OF_RM)
             continue;
         if (is_y(row->operand[k]))
-            return i->rex_w ? 8 : 4;
+            return i->rex_w && i->mode64 ? 8 : 4;
         return o->bytes ? o->bytes : i->vl ? i->vl : 16;
     }
     return 1;
 }
 
-bool emit_wants_w(const struct insn_row *row)
+/* Outside 64-bit mode W selects rows (FMA, permutes) but no 64-bit general registers. */
+bool emit_wants_w(const struct insn *i)
 {
-    static const uint8_t w1[] = { VEX_LIG_W1, VEX_L0_W1, VEX_L1_W1, VEX_ANY_W1 };
+    const struct insn_row *row = &insn_rows[i->row];
 
+    if (!i->rex_w)
+        return false;
     for (unsigned k = 0; k < ARRAY_COUNT(row->operand); k++)
         if (is_y(row->operand[k]))
-            return true;
-    for (unsigned k = 0; k < ARRAY_COUNT(w1); k++)
-        if (row->vex == w1[k])
-            return true;
-    return false;
+            return i->mode64;
+    return row->vex != LEGACY && (row->vex - VEX_LIG_WIG) % 3 == 2;
 }
 
 static bool is_lig(const struct insn_row *row)
@@ -181,7 +181,7 @@ static void put_opcode(struct emit *e)
     static const uint8_t prefix[] = { [PFX_66] = 0x66, [PFX_F3] = 0xf3, [PFX_F2] = 0xf2 };
     static const uint8_t pp[] = { [PFX_66] = 1, [PFX_F3] = 2, [PFX_F2] = 3 };
     const struct insn_row *row = e->row;
-    bool w = e->insn->rex_w && emit_wants_w(row);
+    bool w = emit_wants_w(e->insn);
 
     if (e->vex) {
         unsigned v = has_operand(row, OF_VVVV) ? X_VVVV : 0;
@@ -251,10 +251,11 @@ static void put_string_compare(struct emit *e)
     if (!(e->row->opcode & 1))
         PUT(e, 0x49, 0x89, 0xc9);                     /* mov r9, rcx */
     PUT(e, 0x49, 0x8b, 0x00, 0x49, 0x8b, 0x50, 0x10); /* mov rax, [r8]; mov rdx, [r8 + 16] */
-    if (e->insn->rex_w && !e->vex) {                  /* lengths are 64-bit ones: REX.W follows 66 */
+    bool w = e->insn->rex_w && e->insn->mode64;
+    if (w && !e->vex) {                  /* lengths are 64-bit ones: REX.W follows 66 */
         PUT(e, 0x66, 0x48, 0x0f, 0x3a, e->row->opcode);
         PUT(e, e->insn->mem ? modrm(0, X_REG, RSI) : modrm(3, X_REG, X_RM), (uint8_t)e->insn->imm);
-    } else if (e->insn->rex_w) {
+    } else if (w) {
         PUT(e, 0xc4, 0xe3, 0xf9, e->row->opcode);
         PUT(e, e->insn->mem ? modrm(0, X_REG, RSI) : modrm(3, X_REG, X_RM), (uint8_t)e->insn->imm);
     } else {
@@ -299,7 +300,7 @@ static void put_x87(struct emit *e)
 static uint64_t key_of(const struct insn *i)
 {
     const struct insn_row *row = &insn_rows[i->row];
-    bool w = i->rex_w && (emit_wants_w(row) || is_string_compare(row));
+    bool w = emit_wants_w(i) || (i->rex_w && i->mode64 && is_string_compare(row));
     uint64_t key = (uint64_t)i->row << 32 | 1ull << 63 | (uint64_t)i->mem << 48 | (uint64_t)w << 49;
 
     if (i->vl == 32 && !is_lig(row))

@@ -21,8 +21,8 @@ extern const struct operand_info operand_info[N_OPERANDS];
 const struct operand_info *operand_rm(const struct insn_row *row);
 /* Bytes of the memory operand. */
 unsigned operand_mem_bytes(const struct insn *i);
-/* True when the row's stub needs REX.W or VEX.W to be the instruction's. */
-bool emit_wants_w(const struct insn_row *row);
+/* True when the instruction's REX.W or VEX.W matters. */
+bool emit_wants_w(const struct insn *i);
 
 /* The slot of the instruction's stub, made if need be; 0: no room. */
 uint32_t emit_stub(const struct insn *i);

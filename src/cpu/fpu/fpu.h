@@ -85,6 +85,13 @@ static inline int fpu_enter(struct cpu *c)
     return 0;
 }
 
+/* An element of a masked move or gather: no alignment check. 0 or X_FAULT. */
+static inline int fpu_read_element(struct cpu *c, uint64_t lin, unsigned size, void *buf)
+{
+    return unlikely(c->mode & MODE_AC) ? mmu_read_cpl(c, c->cpl, lin, size, buf)
+                                       : mmu_read_slow(c, lin, size, buf);
+}
+
 void vec_bind(struct cpu *c, struct insn *i);
 void x87_bind(struct cpu *c, struct insn *i, const uint8_t *bytes);
 /* The answer of a handler that has no stub: X_EXIT with CPU_EXIT_ERROR. */

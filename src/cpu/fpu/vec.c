@@ -4,7 +4,7 @@
  * Floating-point exceptions: stubs run with all exceptions masked. When the guest has all masked and default
  * control bits, its MXCSR is used in place and the sticky flags gather there. Otherwise the instruction
  * runs on cleared flags with a copy, and what it wrote is undone when a flag came up that the guest has
- * unmasked (#XM). One case differs from hardware: an unmasked underflow that is exact goes unnoticed.
+ * unmasked (#XM).
  *
  * Spec      Intel SDM volume 1, 11.5 and 11.6; volume 2, 2.4 (exception classes).
  * Thread    The vCPU's own.
@@ -68,9 +68,10 @@ static inline int vec_target(struct cpu *c, const struct insn *i, uint8_t **ret,
         return cpu_raise_error(c, EXC_GP, 0);
     if (unlikely(mmu_host(c, *ret_lin, size, ACCESS_WRITE, ret)))
         return X_FAULT;
-    if (unlikely(!*ret))
-        *ret = c->scratch;
-    return 0;
+    if (likely(*ret))
+        return 0;
+    *ret = c->scratch;
+    return mmu_probe(c, *ret_lin, size, ACCESS_WRITE);
 }
 
 static inline int vec_commit(struct cpu *c, const struct insn *i, const uint8_t *to, uint64_t lin)
@@ -106,6 +107,16 @@ static void undo_restore(struct cpu *c, const struct insn *i, const struct undo 
     }
 }
 
+/* Entering MMX state (top 0, all registers in use) stands even when the instruction faults: only the
+ * destination gets its old value back. `before`: the legacy region as it was. */
+static void undo_mmx(struct cpu *c, unsigned mm, const uint8_t *before)
+{
+    unsigned top = before[XS_FSW + 1] >> 3 & 7;
+
+    fpu_park(c);
+    memcpy(c->xsave + XS_ST + 16 * mm, before + XS_ST + 16 * ((mm - top) & 7), 16);
+}
+
 static void mxcsr_host_default(void)
 {
     uint32_t host = MXCSR_DEFAULT;
@@ -113,7 +124,41 @@ static void mxcsr_host_default(void)
     __asm__ volatile("ldmxcsr %0" : : "m"(host));
 }
 
+#define MXCSR_UE 0x0010u
+#define MXCSR_UM 0x0800u
+#define MXCSR_FZ 0x8000u
 #define MXCSR_PRE 0x07u /* invalid, denormal, divide by zero: found before anything is computed */
+
+/* VCVTPS2PH never flushes to zero. */
+static bool is_to_half(const struct insn *i)
+{
+    const struct insn_row *row = &insn_rows[i->row];
+
+    return row->attr >> 24 == F_F16C && row->map == M0F3A;
+}
+
+static bool has_tiny_half(const uint8_t *v, unsigned bytes)
+{
+    for (unsigned k = 0; k < bytes; k += 2)
+        if (!(v[k + 1] & 0x7c) && (v[k] || (v[k + 1] & 3)))
+            return true;
+    return false;
+}
+
+/* Unmasked, underflow means a tiny result, exact or not, and nothing is flushed to zero; masked, it means
+ * tiny and inexact. Flushing tells tiny results apart: it flags each. The registers written are garbage after. */
+static uint32_t float_is_tiny(struct cpu *c, const struct insn *i, uint8_t *rm, uint64_t gpr, uint32_t run)
+{
+    uint8_t stored[32]; /* a memory destination is not to be touched; rm is scratch then */
+
+    if (i->aux & AUX_STORE)
+        rm = stored;
+    run |= MXCSR_FZ;
+    stub_of(i)(fpu_xmm(c, i->reg), rm, fpu_xmm(c, i->vvvv), c->scratch, gpr, &run);
+    if (is_to_half(i) && has_tiny_half(rm, i->vl / 2))
+        run |= MXCSR_UE;
+    return run & MXCSR_UE;
+}
 
 /* Runs the stub with the guest's control bits on a copy. 0, or X_FAULT (#XM, or #UD without OSXMMEXCPT) with
  * registers as before. */
@@ -125,6 +170,12 @@ static __attribute__((noinline)) int vec_float_slow(struct cpu *c, const struct 
     struct undo undo;
 
     undo_save(c, i, &undo);
+    uint32_t tiny = 0;
+    if (!(guest & MXCSR_UM) && !(i->aux & AUX_MMX)) {
+        tiny = float_is_tiny(c, i, rm, gpr, run);
+        undo_restore(c, i, &undo);
+        run &= ~MXCSR_FZ;
+    }
     if (i->aux & AUX_MMX)
         fpu_park(c);
     uint8_t mmx[XS_XMM];
@@ -133,7 +184,7 @@ static __attribute__((noinline)) int vec_float_slow(struct cpu *c, const struct 
         fpu_load_slow(c);
     uint64_t out = stub_of(i)(fpu_xmm(c, i->reg), rm, fpu_xmm(c, i->vvvv), c->scratch, gpr, &run);
     mxcsr_host_default();
-    uint32_t raised = run & FPU_EXCEPTIONS;
+    uint32_t raised = (run & FPU_EXCEPTIONS) | tiny;
     uint32_t unmasked = raised & ~(guest >> 7);
     if (unmasked & MXCSR_PRE)
         raised &= MXCSR_PRE;
@@ -143,11 +194,8 @@ static __attribute__((noinline)) int vec_float_slow(struct cpu *c, const struct 
         return 0;
     }
     undo_restore(c, i, &undo);
-    if (i->aux & AUX_MMX) {
-        fpu_park(c);
-        memcpy(c->xsave, mmx, XS_MXCSR);
-        memcpy(c->xsave + XS_ST, mmx + XS_ST, XS_XMM - XS_ST);
-    }
+    if ((i->aux & AUX_MMX) && insn_rows[i->row].operand[0] == Pq)
+        undo_mmx(c, i->reg & 7, mmx);
     return cpu_raise(c, c->cr4 & (1u << 10) ? EXC_XM : EXC_UD);
 }
 
@@ -298,7 +346,15 @@ static unsigned log2_of(unsigned bytes)
 
 void vec_bind(struct cpu *c, struct insn *i)
 {
-    i->aux = shape_of(i) | emit_stub(i) << AUX_SLOT_SHIFT;
+    uint32_t slot = emit_stub(i);
+
+    if (!slot) {
+        i->fn = x_vec;
+        return;
+    }
+    i->aux = shape_of(i) | slot << AUX_SLOT_SHIFT;
+    if (!i->mode64) /* a register number in bits 7:4 has three bits there */
+        i->imm &= 0x7f;
     if (i->mem)
         i->aux |= log2_of(operand_mem_bytes(i));
     if (i->fn != x_vec)
@@ -377,7 +433,7 @@ int x_vmaskload(struct cpu *c, const struct insn *i)
         if (!(bits >> k & 1))
             continue;
         if (masked_linear(c, i, k, false, &lin) ||
-            mmu_read_slow(c, lin, element, c->scratch + k * element))
+            fpu_read_element(c, lin, element, c->scratch + k * element))
             return X_FAULT;
     }
     stub_of(i)(fpu_xmm(c, i->reg), c->scratch, fpu_xmm(c, i->vvvv), NULL, 0, NULL);
@@ -392,12 +448,12 @@ int x_vmaskstore(struct cpu *c, const struct insn *i)
 
     for (unsigned k = 0; k < count; k++)
         if ((bits >> k & 1) && (masked_linear(c, i, k, true, &lin[k]) ||
-                                mmu_probe(c, lin[k], element, ACCESS_WRITE)))
+                                mmu_probe_cpl(c, c->cpl, lin[k], element, ACCESS_WRITE)))
             return X_FAULT;
     for (unsigned k = 0; k < count; k++) {
         unsigned at = k * element;
         const uint8_t *half = fpu_xmm(c, i->reg) + (at >= 16 ? XS_YMM - XS_XMM : 0);
-        if ((bits >> k & 1) && mmu_write_slow(c, lin[k], element, half + (at & 15)))
+        if ((bits >> k & 1) && mmu_write_cpl(c, c->cpl, lin[k], element, half + (at & 15)))
             return X_FAULT;
     }
     return X_NEXT;

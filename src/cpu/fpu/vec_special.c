@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Vector instructions whose memory accesses no single host instruction may do: byte masks, gathers; and
- * those that touch only the state: MXCSR, VZEROALL, EMMS, MOVNTI.
+ * those that touch only the state: MXCSR, VZEROALL, EMMS.
  *
  * Spec      Intel SDM volume 2.
  * Thread    The vCPU's own.
@@ -8,33 +8,23 @@
 #include "cpu/exec/handlers.h"
 #include "cpu/fpu/fpu.h"
 
-int x_movnti(struct cpu *c, const struct insn *i)
-{
-    uint64_t lin;
-
-    if (exec_linear(c, i, i->rex_w ? 8 : 4, true, &lin))
-        return X_FAULT;
-    return i->rex_w ? mmu_write_u64(c, lin, c->gpr[i->reg]) : mmu_write_u32(c, lin, (uint32_t)c->gpr[i->reg]);
-}
-
 static uint64_t truncate_offset(const struct insn *i, uint64_t off)
 {
     return i->adsize == 8 ? off : i->adsize == 4 ? (uint32_t)off : (uint16_t)off;
 }
 
-/* Stores the bytes of `data` whose `mask` byte has its top bit set at segment:rDI. */
+/* Stores the bytes of `data` whose `mask` byte has its top bit set at segment:rDI. All of the memory must be writable,
+ * as on the processors that we compare with; the architecture leaves it open for masked bytes. */
 static int store_bytes(struct cpu *c, const struct insn *i, const uint8_t *data, const uint8_t *mask,
                        unsigned count)
 {
-    uint64_t lin[16];
+    uint64_t lin;
 
+    if (seg_linear(c, i->seg, truncate_offset(i, c->gpr[7]), count, true, &lin) ||
+        mmu_probe(c, lin, count, ACCESS_WRITE))
+        return X_FAULT;
     for (unsigned k = 0; k < count; k++)
-        if ((mask[k] & 0x80) &&
-            (seg_linear(c, i->seg, truncate_offset(i, c->gpr[7] + k), 1, true, &lin[k]) ||
-             mmu_probe(c, lin[k], 1, ACCESS_WRITE)))
-            return X_FAULT;
-    for (unsigned k = 0; k < count; k++)
-        if ((mask[k] & 0x80) && mmu_write_u8(c, lin[k], data[k]))
+        if ((mask[k] & 0x80) && mmu_write_u8(c, lin + k, data[k]))
             return X_FAULT;
     return X_NEXT;
 }
@@ -57,16 +47,13 @@ int x_maskmovq(struct cpu *c, const struct insn *i)
     if (fpu_enter(c))
         return X_FAULT;
     fpu_park(c);
-    int ret = store_bytes(c, i, parked_mm(c, i->reg & 7), parked_mm(c, i->rm & 7), 8);
-    if (ret == X_NEXT) { /* any MMX instruction: top is 0, all registers in use */
-        uint8_t regs[128];
-        for (unsigned n = 0; n < 8; n++)
-            memcpy(regs + 16 * n, parked_mm(c, n), 16);
-        memcpy(c->xsave + XS_ST, regs, sizeof(regs));
-        *fpu_word(c, XS_FSW) &= (uint16_t)~FSW_TOP;
-        c->xsave[XS_FTW] = 0xff;
-    }
-    return ret;
+    uint8_t regs[128]; /* any MMX instruction: top is 0, all registers in use; so even when it faults */
+    for (unsigned n = 0; n < 8; n++)
+        memcpy(regs + 16 * n, parked_mm(c, n), 16);
+    memcpy(c->xsave + XS_ST, regs, sizeof(regs));
+    *fpu_word(c, XS_FSW) &= (uint16_t)~FSW_TOP;
+    c->xsave[XS_FTW] = 0xff;
+    return store_bytes(c, i, parked_mm(c, i->reg & 7), parked_mm(c, i->rm & 7), 8);
 }
 
 int x_emms(struct cpu *c, const struct insn *i)
@@ -142,19 +129,10 @@ static int gather_one(struct cpu *c, const struct insn *i, const struct gather *
     base.index = REG_NONE;
     uint64_t off = exec_offset(c, &base) + ((uint64_t)gather_index(c, i, g, k) << i->scale);
     if (seg_linear(c, i->seg, truncate_offset(i, off), g->element, false, &lin) ||
-        mmu_read_slow(c, lin, g->element, &v))
+        fpu_read_element(c, lin, g->element, &v))
         return X_FAULT;
     memcpy(element_at(c, i->reg, k * g->element), &v, g->element);
     return 0;
-}
-
-/* Makes each mask element all ones or all zeroes, as the architecture does before the first access. */
-static void gather_spread_mask(struct cpu *c, const struct insn *i, const struct gather *g)
-{
-    for (unsigned k = 0; k < g->count; k++) {
-        uint8_t *m = element_at(c, i->vvvv, k * g->element);
-        memset(m, m[g->element - 1] & 0x80 ? 0xff : 0, g->element);
-    }
 }
 
 static void clear_from(struct cpu *c, unsigned n, unsigned byte)
@@ -171,12 +149,9 @@ int x_vgather(struct cpu *c, const struct insn *i)
     g.count = i->vl / (g.element > g.index_bytes ? g.element : g.index_bytes);
     if (i->reg == i->vvvv || i->reg == i->index || i->vvvv == i->index)
         return cpu_raise(c, EXC_UD);
-    gather_spread_mask(c, i, &g);
     for (unsigned k = 0; k < g.count; k++) {
         uint8_t *m = element_at(c, i->vvvv, k * g.element);
-        if (!*m)
-            continue;
-        if (gather_one(c, i, &g, k))
+        if ((m[g.element - 1] & 0x80) && gather_one(c, i, &g, k))
             return X_FAULT;
         memset(m, 0, g.element);
     }
