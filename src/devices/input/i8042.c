@@ -250,8 +250,10 @@ static void i8042_reset(struct device *d)
     pthread_mutex_lock(&d->lock);
     for (unsigned i = 0; i < sizeof(s->ram); i++)
         s->ram[i] = 0;
-    s->ram[0] = CTR_KEYBOARD_IRQ | CTR_MOUSE_IRQ;
-    s->status = s->data = s->command = s->has_reply = s->release = 0;
+    /* As firmware leaves it, for kernels that are started without one: tested, translating. */
+    s->ram[0] = CTR_KEYBOARD_IRQ | CTR_MOUSE_IRQ | CTR_SYSTEM | CTR_TRANSLATE;
+    s->status = STATUS_SYSTEM;
+    s->data = s->command = s->has_reply = s->release = 0;
     s->output = OUTPUT_NO_RESET | OUTPUT_A20;
     ps2_keyboard_reset(&s->keyboard);
     ps2_mouse_reset(&s->mouse);

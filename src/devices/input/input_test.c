@@ -49,7 +49,7 @@ static void test_controller(void)
     test_outb(t, 0x64, 0xaa);
     EXPECT(t, false, 0x55);
     test_outb(t, 0x64, 0x20);
-    EXPECT(t, false, 0x34);
+    EXPECT(t, false, 0x74);
     set_ctr(t, 0x03);
     test_outb(t, 0x64, 0xab);
     EXPECT(t, false, 0x00);

@@ -14,7 +14,8 @@
 
 #include <time.h>
 
-#define CMOS_BYTES 128
+#define CMOS_BYTES 256 /* two banks; the clock is in the first */
+#define BANK_BYTES 128
 #define UIP_NS (244 * NS_PER_US)
 #define RTC_HZ 32768
 /* Nanoseconds since 1970 fit for the years 1970 to 2242; a guest that sets another one gets the nearest. */
@@ -32,7 +33,7 @@ struct rtc {
     struct mem_region ports;
     struct clock_timer second_timer, periodic_timer;
     int clock_kind;
-    uint8_t index;
+    uint8_t index, index2;     /* selected byte of each bank */
     uint8_t cmos[CMOS_BYTES]; /* time registers hold what was set last, or the time when it was frozen */
     int64_t offset_ns;        /* guest's time - the clock's */
     int64_t base_ns;          /* clock=vm: wall time at virtual time 0 */
@@ -291,16 +292,34 @@ static uint8_t data_read(struct rtc *s)
 
 static uint64_t rtc_read(void *opaque, uint64_t off, unsigned size)
 {
-    return off ? data_read(opaque) : 0xff;
+    struct rtc *s = opaque;
+    switch (off) {
+    case 1:
+        return data_read(s);
+    case 3:
+        return s->cmos[BANK_BYTES + s->index2];
+    default: /* the indexes are write-only */
+        return 0xff;
+    }
 }
 
 static void rtc_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
     struct rtc *s = opaque;
-    if (off)
-        data_written(s, (uint8_t)val);
-    else
+    switch (off) {
+    case 0:
         s->index = val & 0x7f; /* bit 7 masks NMIs, which nobody sends */
+        break;
+    case 1:
+        data_written(s, (uint8_t)val);
+        break;
+    case 2:
+        s->index2 = val & 0x7f;
+        break;
+    default:
+        s->cmos[BANK_BYTES + s->index2] = (uint8_t)val;
+        break;
+    }
 }
 
 static const struct mem_ops rtc_ops = { .read = rtc_read, .write = rtc_write, .min_size = 1, .max_size = 1 };
@@ -339,7 +358,7 @@ static void rtc_reset(struct device *d)
     pthread_mutex_lock(&d->lock);
     s->cmos[REG_B] &= ~(B_UPDATE | B_ALARM | B_PERIODIC);
     s->cmos[REG_C] = 0;
-    s->index = 0;
+    s->index = s->index2 = 0;
     fill_cmos(s);
     irq_set(&d->machine->gsi[8], 0);
     arm_second(s);
@@ -376,7 +395,7 @@ static bool rtc_realize(struct device *d, GError **error)
     s->seen_s = floor_s(rtc_now_ns(s));
     refresh(s);
     rtc_reset(d);
-    mem_region_init_io(&s->ports, "mc146818rtc", &rtc_ops, s, 2, &d->lock);
+    mem_region_init_io(&s->ports, "mc146818rtc", &rtc_ops, s, 4, &d->lock);
     int r = mem_region_add(d->machine->io, &s->ports, 0x70, 0);
     if (r < 0)
         return ruche_error_errno(error, -r, "mc146818rtc: cannot map its ports");
@@ -399,6 +418,7 @@ static const struct prop rtc_props[] = {
 
 static const struct state_field rtc_state[] = {
     STATE(struct rtc, index),
+    STATE(struct rtc, index2),
     STATE_ARRAY(struct rtc, cmos),
     STATE(struct rtc, offset_ns),
     STATE(struct rtc, base_ns),

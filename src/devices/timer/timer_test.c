@@ -358,6 +358,10 @@ static void test_rtc_memory_sizes(void)
     set_cmos(t, 0x0f, 0x0a);
     device_reset(t->m.devices);
     g_assert_cmphex(cmos(t, 0x0f), ==, 0x0a); /* on the battery */
+    test_outb(t, 0x72, 0x0f); /* the second bank is another */
+    test_outb(t, 0x73, 0x55);
+    g_assert_cmphex(test_inb(t, 0x73), ==, 0x55);
+    g_assert_cmphex(cmos(t, 0x0f), ==, 0x0a);
     test_machine_free(t);
 }
 
