@@ -19,6 +19,7 @@ static struct fixture setup(unsigned vcpus)
     for (unsigned i = 0; i < vcpus; i++) {
         test_use_vcpu(t, (int)i);
         test_write32(t, REG(LAPIC_SVR), 0x1ff);
+        test_write32(t, REG(LAPIC_LVT_LINT0), LAPIC_LVT_MASKED);
     }
     test_use_vcpu(t, 0);
     return (struct fixture){ t, t->accel.apic };
@@ -366,6 +367,23 @@ static void test_pic(void)
     test_machine_free(f.t);
 }
 
+/* A kernel that never touches its APIC still gets the PIC's interrupts. */
+static void test_virtual_wire(void)
+{
+    struct test_machine *t = test_machine_new(2);
+    test_device(t, "lapic", NULL);
+    test_device(t, "i8259", NULL);
+    struct fixture f = { t, t->accel.apic };
+    test_outb(t, 0x20, 0x13);
+    test_outb(t, 0x21, 0x20);
+    test_outb(t, 0x21, 0x01);
+    test_outb(t, 0x21, 0);
+    irq_pulse(&t->m.gsi[0]);
+    g_assert_cmpint(ack(&f, 1), ==, -1);
+    g_assert_cmpint(ack(&f, 0), ==, 0x20);
+    test_machine_free(t);
+}
+
 static void test_pic_modes(void)
 {
     struct fixture f = setup(1);
@@ -469,6 +487,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ioapic/level", test_ioapic_level);
     g_test_add_func("/i8259/priorities", test_pic);
     g_test_add_func("/i8259/modes", test_pic_modes);
+    g_test_add_func("/i8259/virtual-wire", test_virtual_wire);
     g_test_add_func("/irqchip/hostile", test_hostile);
     return g_test_run();
 }

@@ -472,6 +472,8 @@ static void lapic_reset(struct device *d)
         s->reg[i][LAPIC_ID] = cpu_topology_apic_id(&d->machine->config.topology, i);
         lapic_init_regs(s, i);
     }
+    /* The PIC reaches the boot processor before anybody has programmed the APIC: "virtual wire", as firmware sets it. */
+    s->reg[0][LAPIC_LVT_LINT0] = LAPIC_EXTINT << 8;
 }
 
 static bool lapic_realize(struct device *d, GError **error)
