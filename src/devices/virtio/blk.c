@@ -27,6 +27,9 @@
 #define MAX_RANGE_SECTORS 0x3fffff
 #define ID_BYTES 20
 #define AUTO UINT16_MAX
+#define CONFIG_BYTES 60 /* up to write zeroes; newer headers go on */
+
+_Static_assert(CONFIG_BYTES <= VIRTIO_CONFIG_BYTES, "the configuration has its place");
 
 struct vblk;
 
@@ -522,7 +525,7 @@ static bool vblk_realize(struct device *d, GError **error)
         return ruche_error(error, RUCHE_ERR_STATE, "image '%s' cannot be run on this I/O thread", s->info.filename);
     fill_config(s);
     const uint16_t sizes[MAX_QUEUES] = { s->queue_size };
-    return virtio_init(&s->v, &vblk_ops, features(s), s->num_queues, sizes, sizeof(struct virtio_blk_config), error);
+    return virtio_init(&s->v, &vblk_ops, features(s), s->num_queues, sizes, CONFIG_BYTES, error);
 }
 
 static void vblk_unrealize(struct device *d)

@@ -13,7 +13,7 @@
 #include "devices/virtio/virtqueue.h"
 
 #define VIRTIO_MAX_QUEUES 65
-#define VIRTIO_CONFIG_BYTES 64
+#define VIRTIO_CONFIG_BYTES 128
 #define VIRTIO_AUTO_VECTORS UINT32_MAX
 
 enum { VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2, VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4 };

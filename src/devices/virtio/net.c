@@ -1,0 +1,532 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* `virtio-net-pci`: a network interface with several queue pairs over a network backend.
+ *
+ * The header before each frame is the backend's own format, so that frames pass with their offloads as they are. What
+ * is offered to the guest is what the backend can do.
+ *
+ * Spec      VIRTIO 1.2, section 5.1.
+ * Thread    Queues and frames: the main loop, with the device's lock; the lock is let go around calls of the backend,
+ *           which may hand us a frame from inside them.
+ * Trust     Chains and control commands are the guest's, frames the network's.
+ */
+#include "devices/virtio/net.h"
+#include "machine/backends.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define HDR NETDEV_VNET_HDR_LEN
+#define FRAME_MIN 14
+#define TX_IOVS 256 /* of one sent frame */
+#define NUM_BUFFERS_AT offsetof(struct virtio_net_hdr_v1, num_buffers)
+#define CONFIG(field) offsetof(struct virtio_net_config, field)
+
+static struct vnet *vnet_of(struct virtio *v)
+{
+    return container_of(v, struct vnet, v);
+}
+
+/* Without VIRTIO_NET_F_MQ the control queue follows the first pair. */
+static unsigned ctrl_queue(const struct vnet *s)
+{
+    return virtio_has(&s->v, VIRTIO_NET_F_MQ) ? 2 * s->max_pairs : 2;
+}
+
+/* --- to the guest --- */
+
+/* Pops chains until `total` bytes fit. The count, 0: not now, or -errno. */
+static int gather(struct vnet *s, unsigned queue, size_t total)
+{
+    unsigned used = 0, n = 0;
+    bool mergeable = virtio_has(&s->v, VIRTIO_NET_F_MRG_RXBUF);
+    struct vq *q = &s->v.queue[queue];
+    int err = 0;
+    for (size_t room = 0; room < total;) {
+        struct vq_elem *e = &s->elem[n];
+        if (n == VNET_BUFFERS || used == VNET_IOVS || (n && !mergeable)) {
+            err = -EMSGSIZE;
+            break;
+        }
+        *e = (struct vq_elem){ .iov = s->iov + used, .gpa = s->gpa + used, .room = (uint16_t)(VNET_IOVS - used) };
+        if (!virtio_pop(&s->v, queue, e))
+            goto undo;
+        n++;
+        if (e->in_bytes < (n == 1 ? HDR : 1)) {
+            virtio_broken(&s->v, "a receive buffer without room for the header");
+            return -EIO;
+        }
+        used += e->out_count + e->in_count;
+        room += e->in_bytes;
+    }
+    if (!err)
+        return (int)n;
+undo:
+    while (n)
+        vq_unpop(q, &s->elem[--n]);
+    return err;
+}
+
+/* Copies `iov` over the chains, behind a header when the frame has none of its own. */
+static void scatter(struct vnet *s, unsigned queue, unsigned count, const struct iovec *iov, unsigned iov_count)
+{
+    static const uint8_t no_header[HDR];
+    struct vq *q = &s->v.queue[queue];
+    const struct iovec head = { (void *)(uintptr_t)no_header, HDR };
+    bool own = s->vnet_hdr;
+    unsigned from = own ? 0 : UINT32_MAX, at = 0;
+    size_t skip = 0;
+    uint32_t lens[VNET_BUFFERS] = { 0 };
+    while (at < count) {
+        const struct iovec *v = from == UINT32_MAX ? &head : from < iov_count ? &iov[from] : NULL;
+        if (!v)
+            break;
+        size_t n = vq_copy_in(&s->elem[at], lens[at], (const uint8_t *)v->iov_base + skip, v->iov_len - skip);
+        lens[at] += (uint32_t)n;
+        skip += n;
+        if (skip == v->iov_len) {
+            from++;
+            skip = 0;
+        } else {
+            at++;
+        }
+    }
+    uint16_t buffers = (uint16_t)count;
+    vq_copy_in(&s->elem[0], NUM_BUFFERS_AT, &buffers, sizeof(buffers));
+    for (unsigned i = 0; i < count; i++)
+        vq_push(q, &s->elem[i], lens[i]);
+    virtio_publish(&s->v, queue);
+}
+
+static bool wanted(const struct vnet *s, const struct iovec *iov, unsigned iov_count)
+{
+    uint8_t head[FRAME_MIN + 4];
+    size_t skip = s->vnet_hdr ? HDR : 0, len = 0;
+    for (unsigned i = 0; i < iov_count && len < sizeof(head); i++) {
+        if (skip >= iov[i].iov_len) {
+            skip -= iov[i].iov_len;
+            continue;
+        }
+        size_t n = min_u64(sizeof(head) - len, iov[i].iov_len - skip);
+        memcpy(head + len, (const uint8_t *)iov[i].iov_base + skip, n);
+        len += n;
+        skip = 0;
+    }
+    return len >= FRAME_MIN && vnet_filter_passes(s, head, len);
+}
+
+static ssize_t receive_locked(struct vnet *s, unsigned pair, const struct iovec *iov, unsigned iov_count)
+{
+    if (pair >= s->pairs)
+        pair = 0;
+    unsigned queue = 2 * pair;
+    struct vq *q = &s->v.queue[queue];
+    size_t len = 0;
+    for (unsigned i = 0; i < iov_count; i++)
+        len += iov[i].iov_len;
+    if (!virtio_running(&s->v) || !q->enabled)
+        return -ENETDOWN;
+    if (!wanted(s, iov, iov_count)) {
+        s->rx_filtered++;
+        return (ssize_t)len;
+    }
+    size_t total = len + (s->vnet_hdr ? 0 : HDR);
+    vq_notify_disable(q);
+    int n = gather(s, queue, total);
+    if (!n && vq_notify_enable(q))
+        n = gather(s, queue, total);
+    if (n < 0) {
+        s->rx_too_long += n == -EMSGSIZE;
+        return n;
+    }
+    if (!n) {
+        if (!virtio_running(&s->v))
+            return -EIO;
+        s->rx_no_buffers++;
+        s->rx_waiting[pair] = true;
+        return 0;
+    }
+    scatter(s, queue, (unsigned)n, iov, iov_count);
+    s->rx_frames++;
+    s->rx_bytes += len;
+    return (ssize_t)len;
+}
+
+static ssize_t vnet_receive(void *opaque, unsigned pair, const struct iovec *iov, unsigned iov_count)
+{
+    struct vnet *s = opaque;
+    pthread_mutex_lock(&s->pci.dev.lock);
+    ssize_t r = receive_locked(s, pair, iov, iov_count);
+    pthread_mutex_unlock(&s->pci.dev.lock);
+    return r;
+}
+
+static void handle_rx(struct vnet *s, unsigned pair)
+{
+    if (!s->rx_waiting[pair] || !s->netdev)
+        return;
+    s->rx_waiting[pair] = false;
+    pthread_mutex_unlock(&s->pci.dev.lock);
+    netdev_receive_ready(s->netdev, pair);
+    pthread_mutex_lock(&s->pci.dev.lock);
+}
+
+/* --- from the guest --- */
+
+/* The frame's vectors without the header that the backend does not want. */
+static const struct iovec *without_header(struct vq_elem *e, unsigned *ret_count)
+{
+    size_t skip = HDR;
+    struct iovec *v = e->iov;
+    unsigned count = e->out_count;
+    while (count && skip >= v->iov_len) {
+        skip -= v->iov_len;
+        v++;
+        count--;
+    }
+    if (count) {
+        v->iov_base = (uint8_t *)v->iov_base + skip;
+        v->iov_len -= skip;
+    }
+    *ret_count = count;
+    return v;
+}
+
+/* False: the backend has no room, the chain went back into the ring. */
+static bool send_one(struct vnet *s, unsigned queue, struct vq_elem *e)
+{
+    struct vq *q = &s->v.queue[queue];
+    uint32_t generation = q->generation;
+    ssize_t r = -EINVAL;
+    if (e->out_bytes >= HDR + FRAME_MIN && e->out_bytes <= NETDEV_MAX_FRAME && s->netdev) {
+        unsigned count = e->out_count;
+        const struct iovec *iov = s->vnet_hdr ? e->iov : without_header(e, &count);
+        virtio_hold(&s->v, queue);
+        pthread_mutex_unlock(&s->pci.dev.lock);
+        r = netdev_send(s->netdev, queue / 2, iov, count);
+        pthread_mutex_lock(&s->pci.dev.lock);
+        virtio_unhold(&s->v, queue);
+    }
+    if (q->generation != generation)
+        return true;
+    if (r == 0) {
+        s->tx_full++;
+        vq_unpop(q, e);
+        return false;
+    }
+    if (r > 0) {
+        s->tx_frames++;
+        s->tx_bytes += e->out_bytes - HDR;
+    } else {
+        s->tx_dropped++;
+    }
+    vq_push(q, e, 0);
+    return true;
+}
+
+static void handle_tx(struct vnet *s, unsigned queue)
+{
+    struct vq *q = &s->v.queue[queue];
+    unsigned budget = q->size;
+    /* A vector pool of its own: frames may arrive while one is sent. */
+    struct iovec iov[TX_IOVS];
+    uint64_t gpa[TX_IOVS];
+    struct vq_elem e = { .iov = iov, .gpa = gpa, .room = ARRAY_COUNT(iov) };
+    bool full = false;
+    vq_notify_disable(q);
+    do {
+        while (budget && !full && virtio_running(&s->v) && virtio_pop(&s->v, queue, &e)) {
+            full = !send_one(s, queue, &e);
+            budget--;
+        }
+    } while (budget && !full && vq_notify_enable(q));
+    virtio_publish(&s->v, queue);
+    if (!budget)
+        virtio_kick(&s->v, queue);
+}
+
+static void vnet_send_ready(void *opaque, unsigned pair)
+{
+    struct vnet *s = opaque;
+    virtio_kick(&s->v, 2 * pair + 1);
+}
+
+static void vnet_handle(struct virtio *v, unsigned queue)
+{
+    struct vnet *s = vnet_of(v);
+    if (virtio_has(v, VIRTIO_NET_F_CTRL_VQ) && queue == ctrl_queue(s))
+        vnet_handle_ctrl(s, queue);
+    else if (queue / 2 >= s->max_pairs)
+        return;
+    else if (queue % 2)
+        handle_tx(s, queue);
+    else
+        handle_rx(s, queue / 2);
+}
+
+/* --- configuration --- */
+
+static void vnet_apply(void *opaque)
+{
+    struct vnet *s = opaque;
+    static const struct {
+        unsigned feature, offload;
+    } map[] = {
+        { VIRTIO_NET_F_GUEST_CSUM, NETDEV_CSUM }, { VIRTIO_NET_F_GUEST_TSO4, NETDEV_TSO4 },
+        { VIRTIO_NET_F_GUEST_TSO6, NETDEV_TSO6 }, { VIRTIO_NET_F_GUEST_ECN, NETDEV_ECN },
+    };
+    unsigned offloads = 0;
+    pthread_mutex_lock(&s->pci.dev.lock);
+    for (size_t i = 0; i < ARRAY_COUNT(map); i++)
+        offloads |= s->guest_offloads & VIRTIO_F(map[i].feature) ? map[i].offload : 0;
+    pthread_mutex_unlock(&s->pci.dev.lock);
+    if (s->netdev && s->vnet_hdr)
+        s->netdev->ops->set_offloads(s->netdev, offloads);
+}
+
+static void vnet_features_set(struct virtio *v)
+{
+    struct vnet *s = vnet_of(v);
+    s->guest_offloads = v->accepted & VNET_GUEST_OFFLOADS;
+    if (virtio_has(v, VIRTIO_NET_F_CTRL_VLAN))
+        memset(s->filter.vlan, 0, sizeof(s->filter.vlan));
+    loop_post(v->pci.dev.loop, &s->apply);
+}
+
+static void set_link(struct vnet *s)
+{
+    bool up = s->netdev && s->netdev->link_up;
+    VIRTIO_SET(&s->v, CONFIG(status), uint16_t, up ? VIRTIO_NET_S_LINK_UP : 0);
+}
+
+static void vnet_link_changed(void *opaque, bool up)
+{
+    struct vnet *s = opaque;
+    pthread_mutex_lock(&s->pci.dev.lock);
+    set_link(s);
+    virtio_config_changed(&s->v);
+    pthread_mutex_unlock(&s->pci.dev.lock);
+}
+
+static void vnet_queue_reset(struct virtio *v, unsigned queue)
+{
+    if (queue % 2 == 0 && queue / 2 < VNET_MAX_PAIRS)
+        vnet_of(v)->rx_waiting[queue / 2] = false;
+}
+
+static void vnet_reset(struct virtio *v)
+{
+    struct vnet *s = vnet_of(v);
+    s->pairs = 1;
+    s->guest_offloads = 0;
+    vnet_filter_reset(s);
+    set_link(s);
+    loop_post(v->pci.dev.loop, &s->apply);
+}
+
+static const struct virtio_ops vnet_ops = {
+    .id = VIRTIO_ID_NET, .class_code = 0x02, .subclass = 0x00, .handle = vnet_handle,
+    .features_set = vnet_features_set, .queue_reset = vnet_queue_reset, .reset = vnet_reset,
+};
+
+static uint64_t features(const struct vnet *s)
+{
+    unsigned can = s->vnet_hdr ? s->netdev->ops->offloads(s->netdev) : 0;
+    bool csum = can & NETDEV_CSUM;
+    bool out = csum && s->csum, in = csum && s->guest_csum, ctrl = s->ctrl_vq;
+    const struct {
+        unsigned feature;
+        bool on;
+    } rows[] = {
+        { VIRTIO_NET_F_MAC, true },
+        { VIRTIO_NET_F_STATUS, s->status },
+        { VIRTIO_NET_F_MRG_RXBUF, s->mrg_rxbuf },
+        { VIRTIO_NET_F_CSUM, out },
+        { VIRTIO_NET_F_HOST_TSO4, out && s->gso && s->host_tso4 && (can & NETDEV_TSO4) },
+        { VIRTIO_NET_F_HOST_TSO6, out && s->gso && s->host_tso6 && (can & NETDEV_TSO6) },
+        { VIRTIO_NET_F_HOST_ECN, out && s->gso && s->host_ecn && (can & NETDEV_ECN) },
+        { VIRTIO_NET_F_GUEST_CSUM, in },
+        { VIRTIO_NET_F_GUEST_TSO4, in && s->guest_tso4 && (can & NETDEV_TSO4) },
+        { VIRTIO_NET_F_GUEST_TSO6, in && s->guest_tso6 && (can & NETDEV_TSO6) },
+        { VIRTIO_NET_F_GUEST_ECN, in && s->guest_ecn && (can & NETDEV_ECN) },
+        { VIRTIO_NET_F_CTRL_VQ, ctrl },
+        { VIRTIO_NET_F_CTRL_RX, ctrl && s->ctrl_rx },
+        { VIRTIO_NET_F_CTRL_RX_EXTRA, ctrl && s->ctrl_rx_extra },
+        { VIRTIO_NET_F_CTRL_VLAN, ctrl && s->ctrl_vlan },
+        { VIRTIO_NET_F_CTRL_MAC_ADDR, ctrl && s->ctrl_mac_addr },
+        { VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ctrl && in && s->ctrl_guest_offloads },
+        { VIRTIO_NET_F_GUEST_ANNOUNCE, ctrl && s->status && s->guest_announce },
+        { VIRTIO_NET_F_MQ, ctrl && s->max_pairs > 1 },
+        { VIRTIO_NET_F_MTU, s->host_mtu > 0 },
+        { VIRTIO_NET_F_SPEED_DUPLEX, s->speed >= 0 || s->duplex },
+    };
+    uint64_t f = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
+        f |= rows[i].on ? VIRTIO_F(rows[i].feature) : 0;
+    return f;
+}
+
+/* --- life --- */
+
+static void choose_mac(struct vnet *s)
+{
+    static unsigned made;
+    static const uint8_t zero[6];
+    if (memcmp(s->mac, zero, 6))
+        return;
+    const uint8_t mac[6] = { 0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + made++) };
+    memcpy(s->mac, mac, 6);
+}
+
+static bool check_props(struct vnet *s, GError **error)
+{
+    if (!is_power_of_2(s->rx_queue_size) || !is_power_of_2(s->tx_queue_size))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "virtio-net-pci: rx_queue_size=%u and tx_queue_size=%u must be powers of two",
+                           s->rx_queue_size, s->tx_queue_size);
+    if (s->mac[0] & 1)
+        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-net-pci: mac=%02x:%02x:...: a multicast address",
+                           s->mac[0], s->mac[1]);
+    if (s->duplex && strcmp(s->duplex, "full") && strcmp(s->duplex, "half"))
+        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-net-pci: duplex is 'full' or 'half', not '%s'", s->duplex);
+    if (s->host_mtu && s->host_mtu < 68)
+        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-net-pci: host_mtu=%u is below 68", s->host_mtu);
+    return true;
+}
+
+static void home_attach(void *opaque)
+{
+    struct vnet *s = opaque;
+    s->on_loop = netdev_set_loop(s->netdev, s->pci.dev.loop) == 0;
+}
+
+static void home_detach(void *opaque)
+{
+    struct vnet *s = opaque;
+    loop_unpost(s->pci.dev.loop, &s->apply);
+    if (!s->netdev)
+        return;
+    netdev_set_loop(s->netdev, NULL);
+    netdev_detach(s->netdev);
+}
+
+static bool connect_netdev(struct vnet *s, GError **error)
+{
+    struct device *d = &s->pci.dev;
+    const char *who = d->id ? d->id : "virtio-net-pci";
+    if (!s->netdev_id)
+        return true; /* a card without a cable */
+    struct netdev *n = backend_find(d->machine, BACKEND_NETDEV, who, s->netdev_id, error);
+    const struct netdev_peer peer = { .receive = vnet_receive, .send_ready = vnet_send_ready,
+                                      .link_changed = vnet_link_changed, .opaque = s };
+    if (!n || !netdev_attach(n, &peer, error))
+        return false;
+    s->netdev = n;
+    loop_call(d->loop, home_attach, s);
+    if (!s->on_loop)
+        return ruche_error(error, RUCHE_ERR_STATE, "%s: netdev '%s' cannot run on this loop", who, s->netdev_id);
+    s->vnet_hdr = n->ops->set_vnet_hdr && n->ops->set_vnet_hdr(n, true);
+    return true;
+}
+
+static bool vnet_realize(struct device *d, GError **error)
+{
+    struct vnet *s = container_of(d, struct vnet, pci.dev);
+    s->apply = (struct loop_task){ .fn = vnet_apply, .opaque = s };
+    choose_mac(s);
+    if (!check_props(s, error) || !connect_netdev(s, error))
+        return false;
+    s->max_pairs = s->netdev && s->mq && s->ctrl_vq ? (unsigned)min_u64(s->netdev->queues, VNET_MAX_PAIRS) : 1;
+    uint16_t sizes[VIRTIO_MAX_QUEUES];
+    for (unsigned i = 0; i < 2 * s->max_pairs; i++)
+        sizes[i] = i % 2 ? s->tx_queue_size : s->rx_queue_size;
+    sizes[2 * s->max_pairs] = 64;
+    VIRTIO_SET(&s->v, CONFIG(max_virtqueue_pairs), uint16_t, s->max_pairs);
+    VIRTIO_SET(&s->v, CONFIG(mtu), uint16_t, s->host_mtu);
+    VIRTIO_SET(&s->v, CONFIG(speed), uint32_t, (uint32_t)s->speed);
+    VIRTIO_SET(&s->v, CONFIG(duplex), uint8_t, !s->duplex ? 0xff : s->duplex[0] == 'f');
+    memcpy(s->v.config, s->mac, 6);
+    return virtio_init(&s->v, &vnet_ops, features(s), 2 * s->max_pairs + (s->ctrl_vq ? 1 : 0), sizes,
+                       CONFIG(duplex) + 1, error);
+}
+
+static void vnet_unrealize(struct device *d)
+{
+    struct vnet *s = container_of(d, struct vnet, pci.dev);
+    virtio_done(&s->v);
+    loop_call(d->loop, home_detach, s);
+    s->netdev = NULL;
+}
+
+#define OFFER(prop, field, what) PROP_BOOL(prop, struct vnet, field, .def = true, .help = "Offer " what)
+
+static const struct prop vnet_props[] = {
+    PROP_STRING("netdev", struct vnet, netdev_id, .help = "Network backend by id"),
+    PROP_MAC("mac", struct vnet, mac, .help = "Address, as 52:54:00:12:34:56; made up when missing"),
+    PROP_BOOL("mq", struct vnet, mq, .help = "As many queue pairs as the backend has"),
+    PROP_U16("rx_queue_size", struct vnet, rx_queue_size, .def = 256, .min = 64, .max = VQ_MAX_SIZE,
+             .help = "Descriptors in a receive queue, a power of two"),
+    PROP_U16("tx_queue_size", struct vnet, tx_queue_size, .def = 256, .min = 64, .max = VQ_MAX_SIZE,
+             .help = "Descriptors in a transmit queue, a power of two"),
+    PROP_U16("host_mtu", struct vnet, host_mtu, .help = "MTU to advise; 0: none"),
+    PROP_I32("speed", struct vnet, speed, .def = (uint64_t)-1, .help = "Link speed in Mbit/s; -1: unknown"),
+    PROP_STRING("duplex", struct vnet, duplex, .help = "'full' or 'half'"),
+    PROP_STRING("tx", struct vnet, tx_mode, .help = "Accepted"),
+    PROP_I32("bootindex", struct vnet, bootindex, .def = (uint64_t)-1, .help = "Place in the boot order"),
+    OFFER("mrg_rxbuf", mrg_rxbuf, "mergeable receive buffers"),
+    OFFER("csum", csum, "to finish checksums of sent frames"),
+    OFFER("gso", gso, "to take large segments at all"),
+    OFFER("host_tso4", host_tso4, "to take large TCP segments over IPv4"),
+    OFFER("host_tso6", host_tso6, "to take large TCP segments over IPv6"),
+    OFFER("host_ecn", host_ecn, "to take large TCP segments with ECN"),
+    OFFER("guest_csum", guest_csum, "to leave checksums of received frames out"),
+    OFFER("guest_tso4", guest_tso4, "large received TCP segments over IPv4"),
+    OFFER("guest_tso6", guest_tso6, "large received TCP segments over IPv6"),
+    OFFER("guest_ecn", guest_ecn, "large received TCP segments with ECN"),
+    OFFER("status", status, "the link's state"),
+    OFFER("ctrl_vq", ctrl_vq, "the control queue"),
+    OFFER("ctrl_rx", ctrl_rx, "receive modes"),
+    OFFER("ctrl_rx_extra", ctrl_rx_extra, "further receive modes"),
+    OFFER("ctrl_vlan", ctrl_vlan, "the VLAN filter"),
+    OFFER("ctrl_mac_addr", ctrl_mac_addr, "to set the address"),
+    OFFER("ctrl_guest_offloads", ctrl_guest_offloads, "to change offloads at run time"),
+    OFFER("guest_announce", guest_announce, "to ask the guest to announce itself"),
+    VIRTIO_PROPS(struct vnet),
+    { 0 },
+};
+
+static const struct state_field vnet_state[] = {
+    VIRTIO_STATE(struct vnet),
+    STATE(struct vnet, pairs), STATE(struct vnet, guest_offloads), STATE_ARRAY(struct vnet, filter.mac),
+    STATE(struct vnet, filter.promisc), STATE(struct vnet, filter.allmulti), STATE(struct vnet, filter.alluni),
+    STATE(struct vnet, filter.nomulti), STATE(struct vnet, filter.nouni), STATE(struct vnet, filter.nobcast),
+    STATE(struct vnet, filter.uni_all), STATE(struct vnet, filter.multi_all), STATE(struct vnet, filter.uni_count),
+    STATE(struct vnet, filter.multi_count), STATE_ARRAY(struct vnet, filter.uni),
+    STATE_ARRAY(struct vnet, filter.multi), STATE_ARRAY(struct vnet, filter.vlan),
+    { 0 },
+};
+
+static const struct device_counter vnet_counters[] = {
+    COUNTER(struct vnet, rx_frames, "Frames given to the guest"),
+    COUNTER(struct vnet, rx_bytes, "Their bytes"),
+    COUNTER(struct vnet, rx_filtered, "Frames that the guest did not want"),
+    COUNTER(struct vnet, rx_no_buffers, "Times a frame had to wait for buffers"),
+    COUNTER(struct vnet, rx_too_long, "Frames longer than the guest's buffers, dropped"),
+    COUNTER(struct vnet, tx_frames, "Frames from the guest"),
+    COUNTER(struct vnet, tx_bytes, "Their bytes"),
+    COUNTER(struct vnet, tx_dropped, "Frames from the guest that were dropped"),
+    COUNTER(struct vnet, tx_full, "Times the backend had no room"),
+    COUNTER(struct vnet, commands, "Control commands"),
+    COUNTER(struct vnet, bad_commands, "Control commands refused"),
+    VIRTIO_COUNTERS(struct vnet),
+    { 0 },
+};
+
+static const char *const vnet_aliases[] = { "virtio-net", NULL };
+
+static const struct device_type vnet_type = {
+    .name = "virtio-net-pci", .aliases = vnet_aliases, .summary = "Network interface",
+    .spec = "VIRTIO 1.2, section 5.1", .bus = BUS_PCI, .size = sizeof(struct vnet), .props = vnet_props,
+    .state = vnet_state, .counters = vnet_counters, .realize = vnet_realize, .reset = virtio_reset,
+    .unrealize = vnet_unrealize,
+};
+DEVICE_TYPE(vnet_type);
