@@ -138,6 +138,7 @@ static void reset_cold(struct cpu *c)
     c->misc_enable = 1; /* fast strings */
     c->sys->mcg_ctl = UINT64_MAX;
     c->sys->syscfg = 0x40000;
+    c->sys->hwcr = 1 << 24; /* the TSC counts at P0 */
     c->sys->microcode = c->shared->amd ? 0x01000065 : 1ull << 32;
     c->sys->feature_control = 1;
     c->xcr0 = 1;
