@@ -148,9 +148,18 @@ int exec_decode_one(struct cpu *c, const uint8_t *bytes, unsigned len, struct in
     return 0;
 }
 
-static bool ends_block(const struct insn *i)
+/* An interrupt shadow covers one more instruction, which stays in the block unless control goes elsewhere. */
+static bool ends_block(const struct insn *i, bool shadowed)
 {
-    return i->row == UINT16_MAX || (insn_rows[i->row].attr & (A_END | A_MODE | A_SHADOW));
+    if (i->row == UINT16_MAX || shadowed)
+        return true;
+    uint32_t attr = insn_rows[i->row].attr;
+    return attr & A_SHADOW ? false : attr & (A_END | A_MODE);
+}
+
+static bool casts_shadow(const struct insn *i)
+{
+    return i->row != UINT16_MAX && (insn_rows[i->row].attr & A_SHADOW);
 }
 
 /* Tells the MMU which bytes the decoder is about to read; `*marked` is the page offset told so far. */
@@ -206,7 +215,7 @@ static int decode_block(struct cpu *c, struct exec_block *b, const uint8_t *host
         hot_bind(c, i, off - start, off);
         off += i->len;
         b->count++;
-        if (ends_block(i))
+        if (ends_block(i, b->count > 1 && casts_shadow(i - 1)))
             break;
     }
     b->bytes = (uint16_t)(off - start);

@@ -38,16 +38,31 @@ int exec_generic(struct cpu *c, const struct insn *i)
     return leave_block(c, i, st);
 }
 
-int exec_generic_mode(struct cpu *c, const struct insn *i)
-{
-    c->rip += i->off;
-    return leave_block(c, i, i->fn(c, i));
-}
-
 /* An event that was put aside and can be delivered now. */
 static bool irq_deliverable(const struct cpu *c)
 {
     return (c->intr_pending && (c->flags_sys & FLAG_IF)) || (c->nmi_pending && !c->nmi_blocked);
+}
+
+int exec_generic_mode(struct cpu *c, const struct insn *i)
+{
+    uint64_t epoch = c->map_epoch;
+    uint32_t mode = c->mode;
+
+    c->rip += i->off;
+    int st = i->fn(c, i);
+    if (st != X_NEXT || c->code_changed || c->mode != mode || c->map_epoch != epoch)
+        return leave_block(c, i, st);
+    if (c->int_shadow) {
+        /* The next instruction of the block is the one that the shadow covers; the block ends after it. */
+        if (i->left == 1)
+            return leave_block(c, i, st);
+        c->int_shadow = 0;
+    }
+    if (irq_deliverable(c))
+        atomic_fetch_or(&c->events, EXEC_EV_RECHECK);
+    c->rip -= i->off;
+    EXEC_GO_ON(c, i);
 }
 
 static void mend_link(struct exec_link *want, struct exec_block *b)

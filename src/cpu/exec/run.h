@@ -26,7 +26,8 @@
 /* The instruction's own handler, with rip its own. For whatever has no threaded form, or when memory is
  * not at hand. */
 int exec_generic(struct cpu *c, const struct insn *i);
-/* The same for rows after which the next block must be looked up anew (A_MODE). */
+/* The same for rows that may change the mode word, the mapping or what interrupts may be delivered (A_MODE,
+ * A_SHADOW): leaves the block if they did. */
 int exec_generic_mode(struct cpu *c, const struct insn *i);
 
 /* The tail of the block whose last instruction is `i`. */
@@ -60,6 +61,9 @@ static inline struct exec_tail *exec_tail_of(const struct insn *i)
         (c)->stats.instructions += count_;                                                         \
         EXEC_TAIL_CALL to_->insns[0].hot(c, to_->insns);                                           \
     } while (0)
+
+/* A private bit of cpu->events: an interrupt that had to wait can be delivered now. */
+#define EXEC_EV_RECHECK (1u << 31)
 
 static inline uint32_t exec_events(struct cpu *c)
 {
