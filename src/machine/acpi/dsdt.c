@@ -269,6 +269,7 @@ GByteArray *acpi_dsdt_body(struct machine *m, const struct acpi_board *board)
 {
     struct aml a;
     aml_init(&a);
+    sleep_states(&a, board); /* first, for those who look for its bytes rather than run AML */
     aml_scope(&a, "\\_SB");
     if (m->pci)
         host_bridge(&a, m, board);
@@ -279,6 +280,5 @@ GByteArray *acpi_dsdt_body(struct machine *m, const struct acpi_board *board)
     else
         chipset_ports(&a);
     aml_end(&a);
-    sleep_states(&a, board);
     return aml_take(&a);
 }
