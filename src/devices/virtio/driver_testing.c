@@ -28,7 +28,7 @@ struct driver *driver_new(void)
     return d;
 }
 
-void driver_free(struct driver *d)
+void driver_free_devices(struct driver *d)
 {
     struct machine *m = &d->t->m;
     while (m->devices) {
@@ -37,6 +37,11 @@ void driver_free(struct driver *d)
             last = last->next;
         device_free(last);
     }
+}
+
+void driver_free(struct driver *d)
+{
+    driver_free_devices(d);
     pci_bus_free(d->bus);
     test_machine_free(d->t);
     g_free(d);
@@ -142,7 +147,8 @@ void driver_start(struct driver *d, uint64_t features, unsigned queues)
     driver_set(d, 0x14, 0, 1);
     driver_set(d, 0x14, VIRTIO_ACKNOWLEDGE, 1);
     driver_set(d, 0x14, VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER, 1);
-    features |= VIRTIO_F(VIRTIO_F_VERSION_1);
+    features |= VIRTIO_F(VIRTIO_F_VERSION_1) | VIRTIO_F(VIRTIO_F_EVENT_IDX);
+    d->event_idx = true;
     for (unsigned i = 0; i < 2; i++) {
         driver_set(d, 8, i, 4);
         driver_set(d, 12, (uint32_t)(features >> (32 * i)), 4);
@@ -173,8 +179,14 @@ uint16_t driver_offer(struct driver *d, unsigned n, const struct driver_buf *b, 
     return head;
 }
 
+/* As section 2.7.10 has it: a device that forgets to ask for the next notification does not get one. */
 void driver_kick(struct driver *d, unsigned n)
 {
+    struct driver_queue *q = &d->q[n];
+    uint16_t event = *(uint16_t *)(void *)(d->t->ram + q->base + 0x2004 + 8 * q->size), old = q->kicked;
+    q->kicked = q->avail;
+    if (d->event_idx && !vq_passed(event, q->avail, old))
+        return;
     mem_io_write(d->t->m.memory, DRIVER_BAR + d->notify + d->q[n].notify_off * d->notify_step, n, 2);
 }
 
@@ -189,6 +201,7 @@ bool driver_poll(struct driver *d, unsigned n, uint16_t *ret_head, uint32_t *ret
         *ret_head = (uint16_t)entry[0];
     if (ret_len)
         *ret_len = entry[1];
+    *(uint16_t *)(void *)(d->t->ram + q->base + 0x1004 + 2 * q->size) = q->used;
     return true;
 }
 

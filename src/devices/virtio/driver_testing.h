@@ -17,7 +17,7 @@
 
 struct driver_queue {
     uint64_t base;
-    uint16_t size, avail, used, next_desc, notify_off;
+    uint16_t size, avail, used, next_desc, notify_off, kicked;
 };
 
 struct driver {
@@ -27,6 +27,7 @@ struct driver {
     unsigned common, isr, device, notify, notify_step, window; /* offsets: in the BAR; window: in config space */
     int intx;
     unsigned interrupts;
+    bool event_idx;        /* negotiated: notify only when asked */
     struct driver_queue q[DRIVER_QUEUES];
 };
 
@@ -38,10 +39,11 @@ struct driver_buf {
 
 /* A machine with a PCI bus; then devices and backends are made, then one of them is driven. */
 struct driver *driver_new(void);
+void driver_free_devices(struct driver *d); /* before their backends, which need the loop */
 void driver_free(struct driver *d);
 /* Maps the BARs, finds the capabilities, resets; does not negotiate. */
 void driver_probe(struct driver *d, struct device *dev);
-/* Accepts `features` (VERSION_1 is added), sets up the first `queues` queues, DRIVER_OK. */
+/* Accepts `features` (VERSION_1 and EVENT_IDX are added), sets up the first `queues` queues, DRIVER_OK. */
 void driver_start(struct driver *d, uint64_t features, unsigned queues);
 uint64_t driver_features(struct driver *d);
 uint8_t driver_status(struct driver *d);

@@ -173,4 +173,5 @@ void vnet_handle_ctrl(struct vnet *s, unsigned queue)
         vq_push(q, &e, 1);
     }
     virtio_publish(&s->v, queue);
+    virtio_rearm(&s->v, queue);
 }

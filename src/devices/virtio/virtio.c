@@ -58,6 +58,12 @@ void virtio_kick(struct virtio *v, unsigned queue)
     eventfd_signal(v->watch[queue].fd);
 }
 
+void virtio_rearm(struct virtio *v, unsigned queue)
+{
+    if (vq_notify_enable(&v->queue[queue]))
+        virtio_kick(v, queue);
+}
+
 static void kick_all(struct virtio *v)
 {
     for (unsigned n = 0; n < v->queue_count; n++) {

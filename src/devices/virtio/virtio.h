@@ -145,6 +145,8 @@ void virtio_broken(struct virtio *v, const char *why);
 int virtio_pop(struct virtio *v, unsigned queue, struct vq_elem *e);
 /* Calls ops->handle soon, on the home loop. Any thread. */
 void virtio_kick(struct virtio *v, unsigned queue);
+/* For queues that are emptied as they fill: asks for the next notification, or looks again at once. Lock held. */
+void virtio_rearm(struct virtio *v, unsigned queue);
 /* A chain is held by an asynchronous request, no longer is. Lock held. */
 void virtio_hold(struct virtio *v, unsigned queue);
 void virtio_unhold(struct virtio *v, unsigned queue);
