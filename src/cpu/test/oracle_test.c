@@ -76,7 +76,15 @@ static void run_row(unsigned row)
     tap(bad == 0 && ran > 0, name, NULL);
 }
 
-static void run_blocks(void)
+static bool gen_xsave_case(struct rng *r, struct test_case *t)
+{
+    if (!gen_block(r, t))
+        return false;
+    gen_xsave(r, t);
+    return true;
+}
+
+static void run_blocks(const char *what, bool (*gen)(struct rng *r, struct test_case *t))
 {
     struct rng r = { opt.seed * 0x9e3779b97f4a7c15ull + 77 };
     static struct test_case t;
@@ -84,12 +92,12 @@ static void run_blocks(void)
     unsigned bad = 0, count = opt.count * 50;
 
     for (unsigned k = 0; k < count; k++) {
-        if (!gen_block(&r, &t) || case_agrees(&t, false, text, sizeof(text)))
+        if (!gen(&r, &t) || case_agrees(&t, false, text, sizeof(text)))
             continue;
         if (bad++ == 0 || opt.more)
             show_failure(&t, false);
     }
-    snprintf(name, sizeof(name), "blocks: %u of %u differ", bad, count);
+    snprintf(name, sizeof(name), "%s: %u of %u differ", what, bad, count);
     tap(bad == 0, name, NULL);
 }
 
@@ -182,8 +190,10 @@ int main(int argc, char **argv)
     if (opt.corpus)
         run_corpus();
     run_rows();
-    if (!opt.row)
-        run_blocks();
+    if (!opt.row) {
+        run_blocks("blocks", gen_block);
+        run_blocks("XSAVE", gen_xsave_case);
+    }
     soft_done();
     printf("1..%u\n", tap_number);
     return failures != 0;

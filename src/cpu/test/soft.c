@@ -148,6 +148,7 @@ static void build_tables(void)
     put64(K_GDT + 0x30, 0x00affb000000ffffull);
     put64(K_TSS + 4, K_STACK_TOP);  /* RSP0 */
     put64(K_TSS + 36, K_STACK_TOP); /* IST1 */
+    put64(K_TSS + 96, 0x68ull << 48); /* no I/O bitmap */
 }
 
 static void build_state(struct cpu_arch_state *s)
