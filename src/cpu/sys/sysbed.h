@@ -6,7 +6,7 @@
 #include "cpu/exec/testbed.h"
 #include "cpu/sys/internal.h"
 
-#define SB_GDT 0x5000u
+#define SB_GDT 0x9000u
 #define SB_IDT 0x6000u
 #define SB_TSS 0x7000u
 #define SB_TSS2 0x7800u
