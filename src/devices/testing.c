@@ -28,6 +28,13 @@ void machine_event(struct machine *m, const char *name, const char *const *pairs
     t->events++;
 }
 
+/* No test has a processor model. */
+void cpu_model_cpuid(const struct cpu_model *m, const struct cpu_topology *t, unsigned index, uint32_t leaf,
+                     uint32_t subleaf, uint32_t ret[4])
+{
+    g_assert_not_reached();
+}
+
 static void test_signal(struct vcpu *v, enum vcpu_signal_kind kind, uint8_t vector)
 {
     struct test_machine *t = container_of(v->accel, struct test_machine, accel);

@@ -230,6 +230,16 @@ static void test_timer(void)
     test_advance_ns(f.t, NS_PER_SEC);
     g_assert_cmpint(ack(&f, 0), ==, -1);
 
+    /* Over and masked is over: neither unmasking nor another mode starts it again. */
+    write_reg(&f, 0, LAPIC_LVT_TIMER, 0x10040);
+    write_reg(&f, 0, LAPIC_TICR, 1000);
+    test_advance_ns(f.t, NS_PER_MS);
+    write_reg(&f, 0, LAPIC_LVT_TIMER, 0x20040);
+    g_assert_cmpint(read_reg(&f, 0, LAPIC_TCCR), ==, 0);
+    test_advance_ns(f.t, NS_PER_MS);
+    g_assert_cmpint(ack(&f, 0), ==, -1);
+    write_reg(&f, 0, LAPIC_LVT_TIMER, 0x40);
+
     /* Periodic, as fast as a guest can ask: the host is woken at most every 100 us. */
     struct lapic *s = f.apic->opaque;
     s->timer_fired = 0;

@@ -11,6 +11,7 @@
 #define MSR_APIC_BASE 0x1b
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_X2APIC 0x800
+#define CPUID_1_ECX_X2APIC (1u << 21)
 #define BASE_ADDR_MASK 0xffffffffff000ULL
 
 /* What a guest may change, per register that is only storage; 0: not written that way. */
@@ -350,10 +351,11 @@ static void mmio_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
     int i = mmio_cpu(s);
     if (i < 0)
         return;
-    /* The id and the version are written by some, to no effect and without an error. */
-    if ((off & 0xf) || off >= 0x400 ||
-        (off >> 4 != LAPIC_ID && off >> 4 != LAPIC_VERSION &&
-         !reg_write(s, (unsigned)i, off >> 4, (uint32_t)val)))
+    if (off == LAPIC_ID * 16) /* until the APIC is disabled, or becomes an x2APIC */
+        s->reg[i][LAPIC_ID] = (uint32_t)val >> 24;
+    else if (off == LAPIC_VERSION * 16) /* to no effect and without an error */
+        return;
+    else if ((off & 0xf) || off >= 0x400 || !reg_write(s, (unsigned)i, off >> 4, (uint32_t)val))
         lapic_error(s, (unsigned)i, LAPIC_ERR_REGISTER);
 }
 
@@ -365,13 +367,14 @@ static const struct mem_ops mmio_ops = {
 
 static int base_written(struct lapic *s, unsigned i, uint64_t val)
 {
-    uint64_t known = BASE_ADDR_MASK | LAPIC_BASE_BSP | LAPIC_BASE_X2APIC | LAPIC_BASE_ENABLE;
     bool on = val & LAPIC_BASE_ENABLE, x2 = val & LAPIC_BASE_X2APIC;
     bool was_on = s->base[i] & LAPIC_BASE_ENABLE, was_x2 = lapic_is_x2(s, i);
-    if ((val & ~known) || (x2 && !on) || (x2 && !was_on) || (was_x2 && on && !x2))
+    if ((val & ~s->base_known) || (x2 && !on) || (x2 && !was_on) || (was_x2 && on && !x2))
         return -1;
+    uint32_t id = cpu_topology_apic_id(&s->dev.machine->config.topology, i);
+    if ((x2 && !was_x2) || !on)
+        s->reg[i][LAPIC_ID] = id;
     if (x2 && !was_x2) {
-        uint32_t id = s->reg[i][LAPIC_ID];
         s->reg[i][LAPIC_LDR] = id >> 4 << 16 | 1u << (id & 0xf);
         s->reg[i][LAPIC_ICR2] = 0;
     }
@@ -476,6 +479,20 @@ static void lapic_reset(struct device *d)
     s->reg[0][LAPIC_LVT_LINT0] = LAPIC_EXTINT << 8;
 }
 
+/* The bits of IA32_APIC_BASE on the machine's processors. */
+static uint64_t known_base_bits(const struct machine *m)
+{
+    uint32_t sizes[4] = { 52 }, features[4] = { [2] = CPUID_1_ECX_X2APIC };
+    if (m->cpu_model) {
+        cpu_model_cpuid(m->cpu_model, &m->config.topology, 0, 0x80000008, 0, sizes);
+        cpu_model_cpuid(m->cpu_model, &m->config.topology, 0, 1, 0, features);
+    }
+    unsigned bits = sizes[0] & 0xff;
+    uint64_t addr = bits >= 32 && bits < 52 ? (1ULL << bits) - 1 : (1ULL << 52) - 1;
+    return (addr & BASE_ADDR_MASK) | LAPIC_BASE_BSP | LAPIC_BASE_ENABLE |
+           (features[2] & CPUID_1_ECX_X2APIC ? LAPIC_BASE_X2APIC : 0);
+}
+
 static bool lapic_realize(struct device *d, GError **error)
 {
     struct lapic *s = container_of(d, struct lapic, dev);
@@ -484,6 +501,7 @@ static bool lapic_realize(struct device *d, GError **error)
     if (!s->count || s->count > LAPIC_MAX_CPUS)
         return ruche_error(error, RUCHE_ERR_INVALID, "lapic: %u vCPUs; it has room for 1 to %u",
                            s->count, LAPIC_MAX_CPUS);
+    s->base_known = known_base_bits(m);
     for (unsigned i = 0; i < s->count; i++)
         lapic_timer_make(s, i);
     lapic_reset(d);

@@ -47,6 +47,7 @@ struct lapic_timer {
 struct lapic {
     struct device dev;
     unsigned count;                                      /* vCPUs */
+    uint64_t base_known;                                 /* bits of IA32_APIC_BASE that there are */
     _Atomic uint32_t reg[LAPIC_MAX_CPUS][LAPIC_REGS];    /* ID is the full x2APIC id */
     _Atomic uint64_t base[LAPIC_MAX_CPUS];               /* IA32_APIC_BASE */
     _Atomic uint32_t esr_pending[LAPIC_MAX_CPUS];        /* errors since the last write of ESR */

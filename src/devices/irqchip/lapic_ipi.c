@@ -84,11 +84,8 @@ void lapic_send(struct lapic *s, const struct lapic_msg *msg)
         return;
     }
     for (unsigned i = 0; i < s->count; i++) {
-        if (!is_target(s, i, msg))
-            continue;
-        accept(s, i, msg);
-        if (!msg->logical && !msg->broadcast)
-            return;
+        if (is_target(s, i, msg))
+            accept(s, i, msg);
     }
 }
 

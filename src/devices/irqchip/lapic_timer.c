@@ -11,7 +11,7 @@
 #define MIN_PERIOD_NS (100 * NS_PER_US)
 #define MAX_DELAY_NS (INT64_MAX / 4)
 
-enum { ONE_SHOT, PERIODIC, DEADLINE };
+enum { PERIODIC = 1, DEADLINE = 2 }; /* 0: one-shot */
 
 static unsigned timer_mode(struct lapic *s, unsigned i)
 {
@@ -153,21 +153,20 @@ void lapic_timer_set_divide(struct lapic *s, unsigned i, uint32_t dcr)
     pthread_mutex_unlock(&s->timer[i].lock);
 }
 
-/* Going to or from the deadline mode disarms. */
+/* Going to or from the deadline mode disarms. A countdown that is due counts with the entry as it was: unmasked it still
+ * interrupts, masked it is over, and neither unmasking nor periodic mode brings it back. */
 void lapic_timer_set_lvt(struct lapic *s, unsigned i, uint32_t lvt)
 {
+    expire(&s->timer[i]);
     pthread_mutex_lock(&s->timer[i].lock);
     int64_t now = clock_now_ns(&s->dev.machine->clock);
     catch_up_locked(s, i, now);
-    bool was_deadline = timer_mode(s, i) == DEADLINE;
+    bool was_deadline = timer_mode(s, i) == DEADLINE, over = is_masked(s, i) && s->next_ns[i] <= now;
     s->reg[i][LAPIC_LVT_TIMER] = lvt;
-    if (was_deadline != (timer_mode(s, i) == DEADLINE)) {
+    if (over || was_deadline != (timer_mode(s, i) == DEADLINE)) {
         s->next_ns[i] = 0;
         s->tsc_deadline[i] = 0;
     }
-    /* A one-shot that ended while it was masked is over, and unmasking brings it not back. */
-    if (timer_mode(s, i) == ONE_SHOT && s->next_ns[i] <= now)
-        s->next_ns[i] = 0;
     arm_locked(s, i);
     pthread_mutex_unlock(&s->timer[i].lock);
 }
