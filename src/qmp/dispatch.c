@@ -139,6 +139,7 @@ JsonNode *qmp_execute(struct qmp_server *s, const char *command, JsonObject *arg
         result = c->call(s->opaque, given, &local);
     json_object_unref(given);
     if (local) {
+        g_clear_pointer(&result, json_node_unref);
         g_propagate_error(error, local);
         return NULL;
     }

@@ -25,13 +25,14 @@ struct vm_drive {
     bool is_drive;       /* -drive rather than -blockdev */
     struct image *image;
     char *serial, *werror, *rerror; /* handed to the device, as -drive does */
-    bool write_through;
+    bool write_through, direct, no_flush;
 };
 
 struct vm_iothread {
     char *id;
     struct loop *loop;
     uint64_t poll_max_ns;
+    int thread_id;
 };
 
 struct vmm {
@@ -85,6 +86,8 @@ struct object_type {
     bool (*create)(struct vmm *v, struct kv_list *l, GError **error);
 };
 extern const struct object_type object_types[]; /* ends with a row without a name */
+/* One -object or object-add; keeps what it needs of the list. */
+bool build_object(struct vmm *v, struct kv_list *l, GError **error);
 
 /* Sentences for unknown words, with the nearest known one. */
 bool board_unknown(const char *name, GError **error);

@@ -125,6 +125,8 @@ static bool add_drive(struct vmm *v, struct vm_drive *d, const struct image_opti
         return false;
     }
     d->write_through = o->writethrough;
+    d->direct = o->direct;
+    d->no_flush = o->no_flush;
     d->image = image_open(o, error);
     if (!d->image) {
         vm_drive_free(d);

@@ -9,6 +9,11 @@
 #include <string.h>
 #include <unistd.h>
 
+static void note_thread(void *opaque)
+{
+    ((struct vm_iothread *)opaque)->thread_id = gettid();
+}
+
 static bool create_iothread(struct vmm *v, struct kv_list *l, GError **error)
 {
     struct vm_iothread *t = g_new0(struct vm_iothread, 1);
@@ -19,6 +24,8 @@ static bool create_iothread(struct vmm *v, struct kv_list *l, GError **error)
         return false;
     t->loop = loop_new(t->id);
     int err = t->loop ? loop_thread_start(t->loop) : -errno;
+    if (!err)
+        loop_call(t->loop, note_thread, t);
     return !err || ruche_error_errno(error, -err, "I/O thread '%s'", t->id);
 }
 
@@ -86,7 +93,7 @@ const struct object_type object_types[] = {
     { 0 },
 };
 
-static bool make_object(struct vmm *v, struct kv_list *l, GError **error)
+bool build_object(struct vmm *v, struct kv_list *l, GError **error)
 {
     const char *type = kv_get(l, "qom-type"), *names[16];
     size_t n = 0;
@@ -122,7 +129,7 @@ bool build_objects(struct vmm *v, GError **error)
 {
     GPtrArray *list = v->options.objects;
     for (guint i = 0; i < list->len; i++)
-        if (!check_unique(list, i, error) || !make_object(v, g_ptr_array_index(list, i), error)) {
+        if (!check_unique(list, i, error) || !build_object(v, g_ptr_array_index(list, i), error)) {
             g_prefix_error(error, "-object: ");
             return false;
         }

@@ -100,25 +100,30 @@ static bool take_device(struct vm_options *o, const char *arg, GError **error)
     return true;
 }
 
+static bool bad_global(const char *arg, GError **error)
+{
+    return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is not DEVICE.PROPERTY=VALUE", arg);
+}
+
 /* "driver.prop=value", or driver=,property=,value=. */
 static bool take_global(struct vm_options *o, const char *arg, GError **error)
 {
-    auto_kv *l = kv_parse("", NULL, error);
+    static const char *const known[] = { "driver", "property", "value", NULL };
     const char *dot = strchr(arg, '.'), *eq = strchr(arg, '=');
-    if (dot && eq && dot < eq) {
+    bool dotted = dot && eq && dot < eq;
+    if (!eq)
+        return bad_global(arg, error);
+    auto_kv *l = kv_parse(dotted ? "" : arg, NULL, error);
+    if (!l || !kv_check_known(l, known, error))
+        return false;
+    if (dotted) {
         g_autofree char *driver = g_strndup(arg, dot - arg), *prop = g_strndup(dot + 1, eq - dot - 1);
         if (!kv_add(l, "driver", driver, error) || !kv_add(l, "property", prop, error) ||
             !kv_add(l, "value", eq + 1, error))
             return false;
-    } else {
-        static const char *const known[] = { "driver", "property", "value", NULL };
-        g_clear_pointer(&l, kv_list_free);
-        l = kv_parse(arg, NULL, error);
-        if (!l || !kv_check_known(l, known, error))
-            return false;
     }
     if (!kv_get(l, "driver") || !kv_get(l, "property") || !kv_get(l, "value"))
-        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is not DEVICE.PROPERTY=VALUE", arg);
+        return bad_global(arg, error);
     g_ptr_array_add(o->globals, g_steal_pointer(&l));
     return true;
 }
