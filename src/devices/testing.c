@@ -38,7 +38,7 @@ void cpu_model_cpuid(const struct cpu_model *m, const struct cpu_topology *t, un
 static void test_signal(struct vcpu *v, enum vcpu_signal_kind kind, uint8_t vector)
 {
     struct test_machine *t = container_of(v->accel, struct test_machine, accel);
-    __atomic_fetch_add(&t->signals[v->index][kind], 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&t->signals[v->index][kind], 1, __ATOMIC_SEQ_CST);
     if (kind == VCPU_SIGNAL_SIPI)
         t->sipi_vector[v->index] = vector;
 }

@@ -442,6 +442,62 @@ static void test_pic_modes(void)
     test_machine_free(f.t);
 }
 
+#define ROUNDS 5000
+
+struct poster {
+    struct fixture *f;
+    uint8_t vector;
+    unsigned sent;
+};
+
+static _Atomic unsigned taken[256];
+
+/* Sends the next one when the last was taken: a lost wake-up would be waited for in vain. */
+static gpointer post_rounds(gpointer opaque)
+{
+    struct poster *p = opaque;
+    gint64 deadline = g_get_monotonic_time() + 20 * G_TIME_SPAN_SECOND;
+    for (unsigned n = 0; n < ROUNDS && g_get_monotonic_time() < deadline; n++) {
+        machine_msi(&p->f->t->m, LAPIC_BASE, p->vector);
+        p->sent++;
+        while (taken[p->vector] <= n && g_get_monotonic_time() < deadline)
+            g_thread_yield();
+    }
+    return NULL;
+}
+
+/* The vCPU's side looks only when it is signalled, and its TPR goes up and down between. */
+static void test_threads(void)
+{
+    struct fixture f = setup(1);
+    struct poster posters[3] = { { &f, 0x31, 0 }, { &f, 0x32, 0 }, { &f, 0x91, 0 } };
+    GThread *threads[3];
+    unsigned *signals = &f.t->signals[0][VCPU_SIGNAL_INTR], seen = *signals;
+    gint64 deadline = g_get_monotonic_time() + 30 * G_TIME_SPAN_SECOND;
+    for (unsigned i = 0; i < 3; i++)
+        threads[i] = g_thread_new("poster", post_rounds, &posters[i]);
+    while (taken[0x31] + taken[0x32] + taken[0x91] < 3 * ROUNDS && g_get_monotonic_time() < deadline) {
+        unsigned now = __atomic_load_n(signals, __ATOMIC_SEQ_CST);
+        if (now == seen) {
+            g_thread_yield();
+            continue;
+        }
+        seen = now;
+        int vector = ack(&f, 0);
+        if (vector < 0)
+            continue;
+        taken[vector]++; /* the next may come from here on */
+        write_reg(&f, 0, LAPIC_EOI, 0);
+        f.apic->tpr_write(f.apic->opaque, 0, 9);
+        f.apic->tpr_write(f.apic->opaque, 0, 0);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        g_thread_join(threads[i]);
+        g_assert_cmpuint(taken[posters[i].vector], ==, ROUNDS);
+    }
+    test_machine_free(f.t);
+}
+
 static void test_hostile(void)
 {
     struct fixture f = setup(3);
@@ -498,6 +554,7 @@ int main(int argc, char **argv)
     g_test_add_func("/i8259/priorities", test_pic);
     g_test_add_func("/i8259/modes", test_pic_modes);
     g_test_add_func("/i8259/virtual-wire", test_virtual_wire);
+    g_test_add_func("/lapic/threads", test_threads);
     g_test_add_func("/irqchip/hostile", test_hostile);
     return g_test_run();
 }
