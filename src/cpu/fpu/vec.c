@@ -54,7 +54,9 @@ static inline int vec_source(struct cpu *c, const struct insn *i, uint8_t **ret)
     if (likely(*ret))
         return 0;
     *ret = c->scratch;
-    return mmu_read_slow(c, lin, size, c->scratch);
+    if (mmu_read_slow(c, lin, size, c->scratch))
+        return X_FAULT;
+    return i->aux & AUX_MMX ? fpu_enter(c) : 0; /* a device may have parked us */
 }
 
 /* As vec_source() for a write: after the stub ran, vec_commit() brings the scratch area to its place. */

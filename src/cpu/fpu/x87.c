@@ -107,8 +107,14 @@ void fpu_bind(struct cpu *c, struct insn *i, const uint8_t *bytes)
 
 static void note_pointers(struct cpu *c, const struct insn *i, uint64_t offset)
 {
+    uint64_t ip = c->rip;
+
+    if (unlikely(c->mode & MODE_REAL)) { /* linear there: FNSTENV shows it so */
+        ip += c->seg_base[SEG_CS];
+        offset += c->seg_base[i->seg];
+    }
     *fpu_word(c, XS_FOP) = (uint16_t)i->imm;
-    memcpy(c->xsave + XS_FIP, &c->rip, 8);
+    memcpy(c->xsave + XS_FIP, &ip, 8);
     if (i->mem)
         memcpy(c->xsave + XS_FDP, &offset, 8);
 }
