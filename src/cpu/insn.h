@@ -164,16 +164,12 @@ enum exec_status {
  * cpu->rip; the dispatcher adds insn->len. Nothing visible changes before the last possible fault. */
 typedef int exec_fn(struct cpu *c, const struct insn *i);
 
-/* A decoded instruction: one cache line. `fn` is chosen once, by exec_bind(). The members marked
- * "threaded" belong to exec/'s dispatch; nobody else reads them. */
+/* A decoded instruction. `fn` is chosen once, by exec_bind(). */
 struct insn {
-    exec_fn *hot;   /* threaded: runs this instruction and goes on to the next */
     exec_fn *fn;
     uint64_t imm;   /* immediate, sign-extended to the operand size; relative target: displacement */
     int32_t disp;   /* memory displacement (moffs: low half, imm has the whole) */
-    int32_t hdisp;  /* threaded: displacement from hbase, or branch displacement from the block's start */
     uint16_t row;   /* index into insn_rows[] */
-    uint16_t off;   /* threaded: bytes from the block's start */
     uint8_t len;    /* bytes, 1 to 15 */
     uint8_t opsize; /* operand size in bytes: 1, 2, 4, 8 */
     uint8_t adsize; /* address size in bytes: 2, 4, 8 */
@@ -188,13 +184,7 @@ struct insn {
     uint8_t lock : 1, rep : 1, repne : 1, rex : 1, rex_w : 1, opsize_pfx : 1, mode64 : 1;
     uint16_t sel;   /* selector of Ap */
     uint32_t aux;   /* the binder's: a stub's offset, a size, ... */
-    uint8_t hbase, hindex, hseg; /* threaded: slots of cpu->slot[] and cpu->seg_base[] */
-    uint8_t hshift; /* threaded: 64 minus the address bits */
-    uint8_t left;   /* threaded: instructions of the block from this one on */
-    uint8_t breg, brm; /* threaded: byte offsets of 8-bit registers in cpu->gpr[] */
 };
-
-_Static_assert(sizeof(struct insn) == 64, "struct insn is one cache line");
 
 extern const struct insn_row insn_rows[];
 extern const unsigned insn_row_count;

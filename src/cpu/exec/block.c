@@ -174,8 +174,8 @@ static void mark_ahead(struct cpu *c, uint64_t page, unsigned off, unsigned *mar
     *marked = end;
 }
 
-/* The single instruction at the end of the first page and the start of the second. 0, X_FAULT, or X_NEXT with
- * b->count 0: the second page cannot be cached. */
+/* The single instruction at the end of the first page and the start of the second. 0, X_FAULT, or X_NEXT: the second
+ * page cannot be cached. */
 static int decode_crossing(struct cpu *c, struct exec_block *b, const uint8_t *host, unsigned off)
 {
     unsigned here = PAGE_SIZE - off;
@@ -189,19 +189,19 @@ static int decode_crossing(struct cpu *c, struct exec_block *b, const uint8_t *h
     mmu_mark_code(c, b->gpa2, INSN_MAX_LEN);
     memcpy(bytes, host + off, here);
     memcpy(bytes + here, host2, INSN_MAX_LEN - here);
-    exec_decode_one(c, bytes, INSN_MAX_LEN, &b->insns[0]);
-    hot_bind(c, &b->insns[0], 0, off);
+    exec_decode_one(c, bytes, INSN_MAX_LEN, &c->blocks->decoded[0]);
     b->count = 1;
-    b->bytes = b->insns[0].len;
+    b->bytes = c->blocks->decoded[0].len;
     return 0;
 }
 
+/* Fills x->decoded, b->count and b->bytes. */
 static int decode_block(struct cpu *c, struct exec_block *b, const uint8_t *host)
 {
     unsigned start = b->gpa & (PAGE_SIZE - 1), off = start, marked = start;
 
     while (b->count < BLOCK_MAX_INSNS && off < PAGE_SIZE) {
-        struct insn *i = &b->insns[b->count];
+        struct insn *i = &c->blocks->decoded[b->count];
         unsigned len = (unsigned)min_u64(PAGE_SIZE - off, INSN_MAX_LEN);
         uint8_t bytes[INSN_MAX_LEN];
 
@@ -212,7 +212,6 @@ static int decode_block(struct cpu *c, struct exec_block *b, const uint8_t *host
                 return decode_crossing(c, b, host, off);
             break;
         }
-        hot_bind(c, i, off - start, off);
         off += i->len;
         b->count++;
         if (ends_block(i, b->count > 1 && casts_shadow(i - 1)))
@@ -220,6 +219,28 @@ static int decode_block(struct cpu *c, struct exec_block *b, const uint8_t *host
     }
     b->bytes = (uint16_t)(off - start);
     return 0;
+}
+
+/* Lays the decoded instructions out. Returns the block's bytes. */
+static size_t thread_block(struct cpu *c, struct exec_block *b)
+{
+    unsigned off = 0, page_off = b->gpa & (PAGE_SIZE - 1);
+    uint8_t *end = (uint8_t *)(block_tail(b) + 1);
+
+    for (unsigned k = 0; k < b->count; k++) {
+        const struct insn *i = &c->blocks->decoded[k];
+        struct exec_op *op = &b->ops[k];
+
+        if (!hot_bind(c, i, off, page_off + off, op)) {
+            memcpy(end, i, sizeof(*i));
+            op->full = (uint32_t)(end - (uint8_t *)op);
+            end += sizeof(*i);
+        }
+        op->left = (uint8_t)(b->count - k);
+        off += i->len;
+    }
+    hot_bind_tail(c, b);
+    return align_up((uint64_t)(end - (uint8_t *)b), 16);
 }
 
 static void block_insert(struct cpu *c, struct exec_block *b)
@@ -242,11 +263,10 @@ static void block_insert(struct cpu *c, struct exec_block *b)
 static int block_make(struct cpu *c, uint64_t gpa, const uint8_t *host, struct exec_block **ret)
 {
     struct exec_cache *x = c->blocks;
-    size_t most = sizeof(struct exec_block) + (BLOCK_MAX_INSNS + 1) * sizeof(struct insn);
     struct exec_block *b;
     int st;
 
-    if (x->used + most > ARENA_BYTES)
+    if (x->used + BLOCK_MOST_BYTES > ARENA_BYTES)
         block_flush(x);
     b = (struct exec_block *)(x->arena + x->used);
     *b = (struct exec_block){ .gpa = gpa, .gpa2 = BLOCK_NO_PAGE, .mode = c->mode };
@@ -254,10 +274,7 @@ static int block_make(struct cpu *c, uint64_t gpa, const uint8_t *host, struct e
     st = decode_block(c, b, host);
     if (st || !b->count)
         return st;
-    for (unsigned k = 0; k < b->count; k++)
-        b->insns[k].left = (uint8_t)(b->count - k);
-    hot_bind_tail(c, b);
-    x->used += sizeof(*b) + (b->count + 1u) * sizeof(struct insn);
+    x->used += thread_block(c, b);
     block_insert(c, b);
     c->stats.block_misses++;
     c->stats.blocks++;

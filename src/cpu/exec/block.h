@@ -2,8 +2,8 @@
 /* Blocks: runs of decoded instructions, cached by physical address and mode word.
  *
  * A block never leaves its page, but for one of a single instruction that crosses into the next (`gpa2`). After its
- * last instruction stands a tail in an instruction's place, which runs when the block falls through and
- * keeps the links to the blocks that followed last time.
+ * last instruction stands a tail, which runs when the block falls through and keeps the links to the blocks that
+ * followed last time; behind it the struct insn of those that have no threaded handler.
  *
  * Memory comes from one arena. A dead block (count 0) stays where it is, so that links to it may be followed
  * and found dead; all go at once when the arena is full, between blocks.
@@ -12,7 +12,7 @@
  */
 #pragma once
 
-#include "cpu/exec/exec.h"
+#include "cpu/exec/op.h"
 
 #define BLOCK_MAX_INSNS 48
 #define BLOCK_NO_PAGE UINT64_MAX
@@ -26,10 +26,8 @@ struct exec_block {
     uint32_t mode;
     uint16_t bytes;
     uint16_t count;                /* instructions; 0: dead */
-    uint64_t unused[2];
-    struct insn insns[];           /* count, then the tail */
+    struct exec_op ops[];          /* count, then the tail */
 };
-_Static_assert(sizeof(struct exec_block) == 64, "instructions start on a cache line");
 
 /* Where a block went last. `page`: a near link, whose target must lie on that physical page and is then entered
  * without a check; BLOCK_NO_PAGE: a far one, checked at each use. */
@@ -39,21 +37,26 @@ struct exec_link {
 };
 
 struct exec_tail {
-    exec_fn *hot;          /* where struct insn has it */
+    exec_op_fn *run;       /* where struct exec_op has it */
     struct exec_link fall, taken;
     uint32_t bytes;        /* of the block */
 };
-_Static_assert(sizeof(struct exec_tail) <= sizeof(struct insn), "a tail takes an instruction's place");
+_Static_assert(offsetof(struct exec_tail, run) == offsetof(struct exec_op, run), "a tail runs as an op");
+
+#define BLOCK_MOST_BYTES                                                                           \
+    (sizeof(struct exec_block) + sizeof(struct exec_tail) +                                        \
+     BLOCK_MAX_INSNS * (sizeof(struct exec_op) + sizeof(struct insn)))
 
 #define CACHE_BUCKETS 32768u
-#define PAGE_BUCKETS 8192u
-#define ARENA_BYTES (16 * MIB)
+#define PAGE_BUCKETS 4096u
+#define ARENA_BYTES (8 * MIB)
 
 struct exec_cache {
     struct exec_link *want;       /* to point at the next block that is looked up; NULL: none */
     bool flush;                   /* empty all before the next block */
     uint8_t *arena;
     size_t used;
+    struct insn decoded[BLOCK_MAX_INSNS]; /* of the block in the making */
     /* Lists that end in exec_no_block, last found first: threaded handlers look at the head only. */
     struct exec_block *bucket[CACHE_BUCKETS];
     struct exec_block *page[PAGE_BUCKETS];
@@ -87,6 +90,13 @@ void block_flush(struct exec_cache *x);
  * handler that raises the fault. 0 or -EAGAIN: more bytes are needed. */
 int exec_decode_one(struct cpu *c, const uint8_t *bytes, unsigned len, struct insn *ret);
 
-/* hot.c: fills the threaded members of an instruction at `off` of its block, and the tail. */
-void hot_bind(struct cpu *c, struct insn *i, unsigned off, unsigned page_off);
+/* Makes the threaded form of an instruction at `off` of its block and `page_off` of its page. False: it has none,
+ * and runs `i` from beside the block. */
+bool hot_bind(struct cpu *c, const struct insn *i, unsigned off, unsigned page_off, struct exec_op *ret);
+/* The tail, after the last op. */
 void hot_bind_tail(struct cpu *c, struct exec_block *b);
+
+static inline struct exec_tail *block_tail(struct exec_block *b)
+{
+    return (struct exec_tail *)&b->ops[b->count];
+}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Threaded handlers: the frequent forms of the frequent instructions, each for one operand size and one kind
  * of operand, so that nothing is left to decide at run time. They touch memory only through a TLB entry that
- * matches; anything else goes to the instruction's complete handler by exec_generic().
+ * matches; anything else goes to the instruction's complete handler by exec_complete().
  *
  * Spec      Intel SDM volume 2.
  * Thread    The vCPU's own. c->rip is the block's start throughout.
@@ -12,42 +12,42 @@
 /* --- operands --- */
 
 /* 8-bit registers by byte offset (AH..BH are odd ones), others by number. `f`: reg or rm. */
-#define GET_8(f)  (((uint8_t *)c->gpr)[i->b##f])
+#define GET_8(f)  (((uint8_t *)c->gpr)[i->f])
 #define GET_16(f) ((uint16_t)c->gpr[i->f])
 #define GET_32(f) ((uint32_t)c->gpr[i->f])
 #define GET_64(f) (c->gpr[i->f])
-#define PUT_8(f, v)  (((uint8_t *)c->gpr)[i->b##f] = (v))
+#define PUT_8(f, v)  (((uint8_t *)c->gpr)[i->f] = (v))
 #define PUT_16(f, v) (*(uint16_t *)&c->gpr[i->f] = (v))
 #define PUT_32(f, v) (c->gpr[i->f] = (uint32_t)(v))
 #define PUT_64(f, v) (c->gpr[i->f] = (v))
 
 /* Linear address: B is base and displacement, X everything. */
-#define LINEAR_B() (c->slot[i->hbase] + (uint64_t)(int64_t)i->hdisp)
+#define LINEAR_B() (c->slot[i->base] + (uint64_t)(int64_t)i->disp)
 #define LINEAR_X() hot_linear(c, i)
 
-static inline uint64_t hot_offset(const struct cpu *c, const struct insn *i)
+static inline uint64_t hot_offset(const struct cpu *c, const struct exec_op *i)
 {
-    uint64_t off = c->slot[i->hbase] + (c->slot[i->hindex] << i->scale) + (uint64_t)(int64_t)i->hdisp;
-    return off << i->hshift >> i->hshift;
+    uint64_t off = c->slot[i->base] + (c->slot[i->index] << i->scale) + (uint64_t)(int64_t)i->disp;
+    return off << i->shift >> i->shift;
 }
 
-static inline uint64_t hot_linear(const struct cpu *c, const struct insn *i)
+static inline uint64_t hot_linear(const struct cpu *c, const struct exec_op *i)
 {
-    return hot_offset(c, i) + c->seg_base[i->hseg];
+    return hot_offset(c, i) + c->seg_base[i->seg];
 }
 
-/* Declares `host`, the operand's address here; without a matching TLB entry the generic handler takes over. */
+/* Declares `host`, the operand's address here; without a matching TLB entry the complete handler takes over. */
 #define HOST_AT(linear, bits, right)                                                               \
     uint64_t lin = (linear);                                                                       \
     struct tlb_entry *e = tlb_at(c, lin);                                                          \
     if (unlikely(e->right != tlb_tag_of(c, lin, bits / 8) || exec_canonical(lin) != lin))          \
-        EXEC_TAIL_CALL exec_generic(c, i);                                                         \
+        EXEC_TAIL_CALL exec_complete(c, i);                                                         \
     void *host = (void *)(lin + (uint64_t)e->addend)
 
 #define LOAD(bits)     mmu_ram_get_u##bits(host)
 #define STORE(bits, v) mmu_ram_put_u##bits(host, v)
 
-#define HOT(name) static int hot_##name(struct cpu *c, const struct insn *i)
+#define HOT(name) static int hot_##name(struct cpu *c, const struct exec_op *i)
 #define DONE EXEC_GO_ON(c, i)
 
 /* --- two operands --- */
@@ -66,7 +66,7 @@ static inline uint64_t hot_linear(const struct cpu *c, const struct insn *i)
     }                                                                                              \
     HOT(name##_ri_##bits)                                                                          \
     {                                                                                              \
-        PUT_##bits(rm, alu_##name##_##bits(GET_##bits(rm), (uint##bits##_t)i->imm, &c->flags_ax)); \
+        PUT_##bits(rm, alu_##name##_##bits(GET_##bits(rm), (uint##bits##_t)(int64_t)i->imm, &c->flags_ax)); \
         DONE;                                                                                      \
     }
 /* The same with a memory operand at LINEAR_##form. */
@@ -86,7 +86,7 @@ static inline uint64_t hot_linear(const struct cpu *c, const struct insn *i)
     HOT(name##_mi_##bits##_##form)                                                                 \
     {                                                                                              \
         HOST_AT(LINEAR_##form(), bits, write);                                                     \
-        STORE(bits, alu_##name##_##bits(LOAD(bits), (uint##bits##_t)i->imm, &c->flags_ax));        \
+        STORE(bits, alu_##name##_##bits(LOAD(bits), (uint##bits##_t)(int64_t)i->imm, &c->flags_ax));        \
         DONE;                                                                                      \
     }
 /* cmp, test: nothing is written. */
@@ -103,7 +103,7 @@ static inline uint64_t hot_linear(const struct cpu *c, const struct insn *i)
     }                                                                                              \
     HOT(name##_ri_##bits)                                                                          \
     {                                                                                              \
-        alu_##name##_##bits(GET_##bits(rm), (uint##bits##_t)i->imm, &c->flags_ax);                 \
+        alu_##name##_##bits(GET_##bits(rm), (uint##bits##_t)(int64_t)i->imm, &c->flags_ax);                 \
         DONE;                                                                                      \
     }
 #define COMPARE_MEM(name, bits, form)                                                              \
@@ -122,7 +122,7 @@ static inline uint64_t hot_linear(const struct cpu *c, const struct insn *i)
     HOT(name##_mi_##bits##_##form)                                                                 \
     {                                                                                              \
         HOST_AT(LINEAR_##form(), bits, read);                                                      \
-        alu_##name##_##bits(LOAD(bits), (uint##bits##_t)i->imm, &c->flags_ax);                     \
+        alu_##name##_##bits(LOAD(bits), (uint##bits##_t)(int64_t)i->imm, &c->flags_ax);                     \
         DONE;                                                                                      \
     }
 
@@ -168,7 +168,7 @@ FOUR(COMPARE_RR, COMPARE_MEM, test)
     HOT(mov_mi_##bits##_##form)                                                                    \
     {                                                                                              \
         HOST_AT(LINEAR_##form(), bits, write);                                                     \
-        STORE(bits, (uint##bits##_t)i->imm);                                                       \
+        STORE(bits, (uint##bits##_t)(int64_t)i->imm);                                                       \
         DONE;                                                                                      \
     }
 FOUR(ALU_RR, MOV_MEM, mov)
@@ -316,7 +316,14 @@ HOT(imul_rri_32)
 
 HOT(imul_rri_64)
 {
-    PUT_64(reg, alu_imul_64(GET_64(rm), i->imm, &c->flags_ax));
+    PUT_64(reg, alu_imul_64(GET_64(rm), (uint64_t)(int64_t)i->imm, &c->flags_ax));
+    DONE;
+}
+
+/* The two halves of an immediate that needs 64 bits. */
+HOT(movabs)
+{
+    PUT_64(rm, (uint64_t)(uint32_t)i->disp << 32 | (uint32_t)i->imm);
     DONE;
 }
 
@@ -346,7 +353,7 @@ HOT(push_64)
 HOT(push_imm_64)
 {
     HOST_AT(c->gpr[RSP] - 8, 64, write);
-    STORE(64, i->imm);
+    STORE(64, (uint64_t)(int64_t)i->imm);
     c->gpr[RSP] = lin;
     DONE;
 }
@@ -375,7 +382,7 @@ HOT(leave_64)
     {                                                                                              \
         struct exec_tail *t = exec_tail_of(i);                                                     \
         if (COND_##n) {                                                                            \
-            c->rip += (uint64_t)(int64_t)i->hdisp;                                                 \
+            c->rip += (uint64_t)(int64_t)i->disp;                                                 \
             EXEC_CHAIN_NEAR(c, &t->taken);                                                         \
         }                                                                                          \
         DONE;                                                                                      \
@@ -384,7 +391,7 @@ HOT(leave_64)
     {                                                                                              \
         struct exec_tail *t = exec_tail_of(i);                                                     \
         if (COND_##n) {                                                                            \
-            c->rip += (uint64_t)(int64_t)i->hdisp;                                                 \
+            c->rip += (uint64_t)(int64_t)i->disp;                                                 \
             EXEC_CHAIN_FAR(c, &t->taken);                                                          \
         }                                                                                          \
         DONE;                                                                                      \
@@ -393,13 +400,13 @@ FOR_ALL_CONDITIONS(JCC)
 
 HOT(jmp_near)
 {
-    c->rip += (uint64_t)(int64_t)i->hdisp;
+    c->rip += (uint64_t)(int64_t)i->disp;
     EXEC_CHAIN_NEAR(c, &exec_tail_of(i)->taken);
 }
 
 HOT(jmp_far)
 {
-    c->rip += (uint64_t)(int64_t)i->hdisp;
+    c->rip += (uint64_t)(int64_t)i->disp;
     EXEC_CHAIN_FAR(c, &exec_tail_of(i)->taken);
 }
 
@@ -408,7 +415,7 @@ HOT(call_near)
     HOST_AT(c->gpr[RSP] - 8, 64, write);
     STORE(64, c->rip + i->off + i->len);
     c->gpr[RSP] = lin;
-    c->rip += (uint64_t)(int64_t)i->hdisp;
+    c->rip += (uint64_t)(int64_t)i->disp;
     EXEC_CHAIN_NEAR(c, &exec_tail_of(i)->taken);
 }
 
@@ -417,7 +424,7 @@ HOT(call_far)
     HOST_AT(c->gpr[RSP] - 8, 64, write);
     STORE(64, c->rip + i->off + i->len);
     c->gpr[RSP] = lin;
-    c->rip += (uint64_t)(int64_t)i->hdisp;
+    c->rip += (uint64_t)(int64_t)i->disp;
     EXEC_CHAIN_FAR(c, &exec_tail_of(i)->taken);
 }
 
@@ -439,11 +446,11 @@ static inline struct exec_block *indirect_target(struct cpu *c, uint64_t target)
         struct exec_block *to = indirect_target(c, target);                                        \
         unsigned count = to->count;                                                                \
         if (!EXEC_CHAINS || unlikely(!count || exec_events(c)))                                    \
-            EXEC_TAIL_CALL exec_generic(c, i);                                                     \
+            EXEC_TAIL_CALL exec_complete(c, i);                                                     \
         commit;                                                                                    \
         c->rip = target;                                                                           \
         c->stats.instructions += count;                                                            \
-        EXEC_TAIL_CALL to->insns[0].hot(c, to->insns);                                             \
+        EXEC_TAIL_CALL to->ops[0].run(c, to->ops);                                             \
     } while (0)
 
 HOT(ret)
@@ -474,7 +481,7 @@ HOT(call_reg)
 }
 
 /* Falling out of a block: `i` is the tail. */
-int hot_tail_near(struct cpu *c, const struct insn *i)
+int hot_tail_near(struct cpu *c, const struct exec_op *i)
 {
     struct exec_tail *t = (struct exec_tail *)i;
 
@@ -482,7 +489,7 @@ int hot_tail_near(struct cpu *c, const struct insn *i)
     EXEC_CHAIN_NEAR(c, &t->fall);
 }
 
-int hot_tail_far(struct cpu *c, const struct insn *i)
+int hot_tail_far(struct cpu *c, const struct exec_op *i)
 {
     struct exec_tail *t = (struct exec_tail *)i;
 
@@ -491,7 +498,7 @@ int hot_tail_far(struct cpu *c, const struct insn *i)
 }
 
 /* Outside flat code: the dispatcher checks limits. */
-int hot_tail_leave(struct cpu *c, const struct insn *i)
+int hot_tail_leave(struct cpu *c, const struct exec_op *i)
 {
     struct exec_tail *t = (struct exec_tail *)i;
 
@@ -539,18 +546,18 @@ const struct hot_widen hot_widens[N_HOT_WIDEN] = {
 #define ROW_JCC(n)  { hot_jcc_near_##n, hot_jcc_far_##n },
 #define ROW_CMOV(n) { hot_cmov32_r_##n, hot_cmov64_r_##n },
 #define ROW_SET(n)  hot_set_r_##n,
-exec_fn *const hot_jcc[16][2] = { FOR_ALL_CONDITIONS(ROW_JCC) };
-exec_fn *const hot_cmov[16][2] = { FOR_ALL_CONDITIONS(ROW_CMOV) };
-exec_fn *const hot_set[16] = { FOR_ALL_CONDITIONS(ROW_SET) };
+exec_op_fn *const hot_jcc[16][2] = { FOR_ALL_CONDITIONS(ROW_JCC) };
+exec_op_fn *const hot_cmov[16][2] = { FOR_ALL_CONDITIONS(ROW_CMOV) };
+exec_op_fn *const hot_set[16] = { FOR_ALL_CONDITIONS(ROW_SET) };
 
-exec_fn *const hot_lea[2][2] = { { hot_lea_32_B, hot_lea_32_X }, { hot_lea_64_B, hot_lea_64_X } };
-exec_fn *const hot_imul_rr[2] = { hot_imul_rr_32, hot_imul_rr_64 };
-exec_fn *const hot_imul_rri[2] = { hot_imul_rri_32, hot_imul_rri_64 };
-exec_fn *const hot_jmp[2] = { hot_jmp_near, hot_jmp_far };
-exec_fn *const hot_call[2] = { hot_call_near, hot_call_far };
+exec_op_fn *const hot_lea[2][2] = { { hot_lea_32_B, hot_lea_32_X }, { hot_lea_64_B, hot_lea_64_X } };
+exec_op_fn *const hot_imul_rr[2] = { hot_imul_rr_32, hot_imul_rr_64 };
+exec_op_fn *const hot_imul_rri[2] = { hot_imul_rri_32, hot_imul_rri_64 };
+exec_op_fn *const hot_jmp[2] = { hot_jmp_near, hot_jmp_far };
+exec_op_fn *const hot_call[2] = { hot_call_near, hot_call_far };
 
 const struct hot_singles hot_singles = {
     .nop = hot_nop, .cdqe = hot_cdqe, .push = hot_push_64, .push_imm = hot_push_imm_64, .pop = hot_pop_64,
     .leave = hot_leave_64, .ret = hot_ret, .jmp_reg = hot_jmp_reg, .jmp_mem = hot_jmp_mem,
-    .call_reg = hot_call_reg,
+    .call_reg = hot_call_reg, .movabs = hot_movabs,
 };

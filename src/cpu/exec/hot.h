@@ -6,7 +6,7 @@
 
 /* Indexes: [size], log2 of the operand's bytes; [ea], 0 for base + displacement, 1 for any address; [wide],
  * 0 for 32 bits, 1 for 64; [far], whether the target is on another page. */
-typedef exec_fn *hot_sizes[4];
+typedef exec_op_fn *hot_sizes[4];
 
 enum hot_binary_op { HOT_ADD, HOT_OR, HOT_ADC, HOT_SBB, HOT_AND, HOT_SUB, HOT_XOR, HOT_CMP, HOT_TEST, HOT_MOV,
                      N_HOT_BINARY };
@@ -30,21 +30,21 @@ extern const struct hot_shift hot_shifts[N_HOT_SHIFT];
 
 enum hot_widen_op { HOT_MOVZX_8, HOT_MOVZX_16, HOT_MOVSX_8, HOT_MOVSX_16, HOT_MOVSX_32, N_HOT_WIDEN };
 struct hot_widen {
-    exec_fn *form[2][3]; /* [wide]: register, memory by [ea] */
+    exec_op_fn *form[2][3]; /* [wide]: register, memory by [ea] */
 };
 extern const struct hot_widen hot_widens[N_HOT_WIDEN];
 
-extern exec_fn *const hot_jcc[16][2]; /* [condition][far] */
-extern exec_fn *const hot_cmov[16][2]; /* [condition][wide] */
-extern exec_fn *const hot_set[16];
-extern exec_fn *const hot_lea[2][2]; /* [wide][ea] */
-extern exec_fn *const hot_imul_rr[2], *const hot_imul_rri[2]; /* [wide] */
-extern exec_fn *const hot_jmp[2], *const hot_call[2]; /* [far] */
+extern exec_op_fn *const hot_jcc[16][2]; /* [condition][far] */
+extern exec_op_fn *const hot_cmov[16][2]; /* [condition][wide] */
+extern exec_op_fn *const hot_set[16];
+extern exec_op_fn *const hot_lea[2][2]; /* [wide][ea] */
+extern exec_op_fn *const hot_imul_rr[2], *const hot_imul_rri[2]; /* [wide] */
+extern exec_op_fn *const hot_jmp[2], *const hot_call[2]; /* [far] */
 
 struct hot_singles {
-    exec_fn *nop, *cdqe, *push, *push_imm, *pop, *leave, *ret, *jmp_reg, *jmp_mem, *call_reg;
+    exec_op_fn *nop, *cdqe, *push, *push_imm, *pop, *leave, *ret, *jmp_reg, *jmp_mem, *call_reg, *movabs;
 };
 extern const struct hot_singles hot_singles;
 
 /* Ends of blocks. */
-exec_fn hot_tail_near, hot_tail_far, hot_tail_leave;
+exec_op_fn hot_tail_near, hot_tail_far, hot_tail_leave;

@@ -6,8 +6,9 @@
 #include "cpu/exec/handlers.h"
 #include "cpu/exec/hot.h"
 
-/* Returns the handler, or NULL: only the generic one serves. */
-typedef exec_fn *hot_binder(struct cpu *c, struct insn *i, unsigned op);
+/* Returns the handler, or NULL: only the generic one serves. `op` has imm, off, len and the registers; binders of
+ * memory forms and branches fill the rest. */
+typedef exec_op_fn *hot_binder(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which);
 
 static unsigned size_index(const struct insn *i)
 {
@@ -20,91 +21,97 @@ static bool address_fits(const struct cpu *c, const struct insn *i)
 {
     if (c->mode & MODE_CODE64)
         return true;
-    return (c->mode & MODE_FLAT) && i->seg < SEG_FS;
+    return (c->mode & MODE_FLAT) && i->seg < SEG_FS && i->seg != SEG_CS;
 }
 
 /* Fills the members that say the address: 0 for base + displacement, 1 for the full form, -1: cannot. */
-static int bind_address(struct cpu *c, struct insn *i)
+static int bind_address(struct cpu *c, const struct insn *i, struct exec_op *op)
 {
     int64_t disp = i->disp;
 
     if (!address_fits(c, i))
         return -1;
-    if (i->base == BASE_RIP)
-        disp += i->off + i->len;
+    op->flags |= OP_MEM;
+    if (i->base == BASE_RIP) {
+        disp += op->off + i->len;
+        op->flags |= OP_RIP;
+    }
     if (disp != (int32_t)disp)
         return -1;
-    i->hdisp = (int32_t)disp;
-    i->hbase = i->base == REG_NONE ? 17 : i->base;
-    i->hindex = i->index == REG_NONE ? 17 : i->index;
-    i->hseg = i->seg;
-    i->hshift = (uint8_t)(64 - 8 * i->adsize);
+    op->disp = (int32_t)disp;
+    op->base = i->base == REG_NONE ? OP_SLOT_NONE : i->base;
+    op->index = i->index == REG_NONE ? OP_SLOT_NONE : i->index;
+    op->scale = i->scale;
+    op->shift = (uint8_t)(64 - 8 * i->adsize);
     return i->index != REG_NONE || i->adsize != 8 || i->seg >= SEG_FS;
 }
 
-static exec_fn *pick(struct cpu *c, struct insn *i, const hot_sizes reg, const hot_sizes mem[2])
+static exec_op_fn *pick(struct cpu *c, const struct insn *i, struct exec_op *op, const hot_sizes reg,
+                        const hot_sizes mem[2])
 {
     if (!i->mem)
         return reg[size_index(i)];
-    int ea = i->lock ? -1 : bind_address(c, i);
+    int ea = i->lock ? -1 : bind_address(c, i, op);
     return ea < 0 ? NULL : mem[ea][size_index(i)];
 }
 
 /* --- binders --- */
 
-static exec_fn *bind_EG(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_EG(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return pick(c, i, hot_binaries[op].rr, hot_binaries[op].mr);
+    return pick(c, i, op, hot_binaries[which].rr, hot_binaries[which].mr);
 }
 
-static exec_fn *bind_GE(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_GE(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return pick(c, i, hot_binaries[op].rg, hot_binaries[op].rm);
+    return pick(c, i, op, hot_binaries[which].rg, hot_binaries[which].rm);
 }
 
-static exec_fn *bind_EI(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_EI(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return pick(c, i, hot_binaries[op].ri, hot_binaries[op].mi);
+    return pick(c, i, op, hot_binaries[which].ri, hot_binaries[which].mi);
 }
 
-static exec_fn *bind_E(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_E(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return pick(c, i, hot_unaries[op].r, hot_unaries[op].m);
+    return pick(c, i, op, hot_unaries[which].r, hot_unaries[which].m);
 }
 
-static exec_fn *bind_shift_imm(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_shift_imm(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return i->mem ? NULL : hot_shifts[op].ri[size_index(i)];
+    return i->mem ? NULL : hot_shifts[which].ri[size_index(i)];
 }
 
-static exec_fn *bind_shift_one(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_shift_one(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    i->imm = 1;
-    return bind_shift_imm(c, i, op);
+    op->imm = 1;
+    return bind_shift_imm(c, i, op, which);
 }
 
-static exec_fn *bind_shift_cl(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_shift_cl(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return i->mem ? NULL : hot_shifts[op].rc[size_index(i)];
+    return i->mem ? NULL : hot_shifts[which].rc[size_index(i)];
 }
 
-static exec_fn *bind_widen(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_widen(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     if (i->opsize < 4)
         return NULL;
-    exec_fn *const *form = hot_widens[op].form[i->opsize == 8];
+    exec_op_fn *const *form = hot_widens[which].form[i->opsize == 8];
     if (!i->mem)
         return form[0];
-    int ea = bind_address(c, i);
+    int ea = bind_address(c, i, op);
     return ea < 0 ? NULL : form[1 + ea];
 }
 
-static exec_fn *bind_lea(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_lea(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    i->seg = SEG_DS; /* no access */
-    if (i->opsize < 4 || !(c->mode & (MODE_CODE64 | MODE_FLAT)))
+    struct insn at = *i;
+
+    at.seg = SEG_DS; /* no access: an override means nothing */
+    if (i->opsize < 4)
         return NULL;
-    int ea = bind_address(c, i);
+    int ea = bind_address(c, &at, op);
     return ea < 0 ? NULL : hot_lea[i->opsize == 8][ea];
 }
 
@@ -113,29 +120,29 @@ static unsigned condition_of(const struct insn *i)
     return insn_rows[i->row].opcode & 15;
 }
 
-static exec_fn *bind_cmov(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_cmov(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return i->mem || i->opsize < 4 ? NULL : hot_cmov[condition_of(i)][i->opsize == 8];
 }
 
-static exec_fn *bind_set(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_set(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return i->mem ? NULL : hot_set[condition_of(i)];
 }
 
-static exec_fn *bind_imul(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_imul(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     if (i->mem || i->opsize < 4)
         return NULL;
-    return (op ? hot_imul_rri : hot_imul_rr)[i->opsize == 8];
+    return (which ? hot_imul_rri : hot_imul_rr)[i->opsize == 8];
 }
 
-static exec_fn *bind_nop(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_nop(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return hot_singles.nop;
 }
 
-static exec_fn *bind_cbw(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_cbw(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return i->opsize == 8 ? hot_singles.cdqe : NULL;
 }
@@ -146,78 +153,79 @@ static bool stack_64(const struct cpu *c, const struct insn *i)
     return (c->mode & MODE_CODE64) && i->opsize == 8;
 }
 
-static exec_fn *bind_push(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_push(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return stack_64(c, i) && !i->mem ? hot_singles.push : NULL;
 }
 
-static exec_fn *bind_push_imm(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_push_imm(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return stack_64(c, i) ? hot_singles.push_imm : NULL;
 }
 
-static exec_fn *bind_pop(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_pop(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return stack_64(c, i) && !i->mem ? hot_singles.pop : NULL;
 }
 
-static exec_fn *bind_leave(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_leave(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return stack_64(c, i) ? hot_singles.leave : NULL;
 }
 
-static exec_fn *bind_ret(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_ret(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return stack_64(c, i) ? hot_singles.ret : NULL;
 }
 
-static exec_fn *bind_jmp_E(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_jmp_E(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     if (!stack_64(c, i))
         return NULL;
     if (!i->mem)
         return hot_singles.jmp_reg;
-    return bind_address(c, i) < 0 ? NULL : hot_singles.jmp_mem;
+    return bind_address(c, i, op) < 0 ? NULL : hot_singles.jmp_mem;
 }
 
-static exec_fn *bind_call_E(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_call_E(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
     return stack_64(c, i) && !i->mem ? hot_singles.call_reg : NULL;
 }
 
-/* Offset of a direct branch's target from the start of the code page: near when below PAGE_SIZE. i->aux has the
- * page offset of the instruction. */
-static bool target_is_near(const struct insn *i)
+/* Whether a direct branch's target is on the instruction's own page. Binders of branches get the instruction's page
+ * offset as `which`. */
+static bool target_is_near(const struct insn *i, unsigned page_off)
 {
-    int64_t at = (int64_t)i->aux + i->len + (int64_t)i->imm;
+    int64_t at = (int64_t)page_off + i->len + (int64_t)i->imm;
     return at >= 0 && at < (int64_t)PAGE_SIZE;
 }
 
 /* Fills the branch displacement. False: the generic handler must check the target. */
-static bool bind_branch(struct cpu *c, struct insn *i)
+static bool bind_branch(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned page_off)
 {
-    int64_t disp = (int64_t)i->imm + i->off + i->len;
-    bool flat32 = (c->mode & MODE_FLAT) && i->opsize == 4 && target_is_near(i);
+    int64_t disp = (int64_t)i->imm + op->off + i->len;
+    bool flat32 = (c->mode & MODE_FLAT) && i->opsize == 4 && target_is_near(i, page_off);
 
     if (disp != (int32_t)disp || !(stack_64(c, i) || flat32))
         return false;
-    i->hdisp = (int32_t)disp;
+    op->disp = (int32_t)disp;
+    op->flags |= OP_BRANCH;
     return true;
 }
 
-static exec_fn *bind_jcc(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_jcc(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return bind_branch(c, i) ? hot_jcc[condition_of(i)][!target_is_near(i)] : NULL;
+    return bind_branch(c, i, op, which) ? hot_jcc[condition_of(i)][!target_is_near(i, which)] : NULL;
 }
 
-static exec_fn *bind_jmp_J(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_jmp_J(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return bind_branch(c, i) ? hot_jmp[!target_is_near(i)] : NULL;
+    return bind_branch(c, i, op, which) ? hot_jmp[!target_is_near(i, which)] : NULL;
 }
 
-static exec_fn *bind_call_J(struct cpu *c, struct insn *i, unsigned op)
+static exec_op_fn *bind_call_J(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return stack_64(c, i) && bind_branch(c, i) ? hot_call[!target_is_near(i)] : NULL;
+    return stack_64(c, i) && bind_branch(c, i, op, which) ? hot_call[!target_is_near(i, which)] : NULL;
 }
 
 /* --- which row takes which --- */
@@ -225,7 +233,7 @@ static exec_fn *bind_call_J(struct cpu *c, struct insn *i, unsigned op)
 struct hot_rule {
     exec_fn *fn;
     hot_binder *bind;
-    unsigned op;
+    unsigned which;
 };
 
 #define BINARY_RULES(name, op)                                                                     \
@@ -269,46 +277,108 @@ __attribute__((constructor)) static void index_rules(void)
                 row_rule[r] = (uint8_t)(k + 1);
 }
 
+/* Byte offset of an 8-bit register in cpu->gpr[]. */
 static uint8_t byte_register(const struct insn *i, unsigned n)
 {
     return (uint8_t)(!i->rex && n >= 4 && n < 8 ? (n - 4) * 8 + 1 : n * 8);
 }
 
-void hot_bind(struct cpu *c, struct insn *i, unsigned off, unsigned page_off)
+/* Which operands are 8-bit registers. */
+static void bind_registers(const struct insn *i, struct exec_op *op)
 {
-    exec_fn *hot = NULL;
+    const struct insn_row *r = &insn_rows[i->row];
 
-    i->off = (uint16_t)off;
-    i->hot = exec_generic;
-    if (i->row == UINT16_MAX)
-        return;
-    if (insn_rows[i->row].attr & (A_MODE | A_SHADOW)) {
-        i->hot = exec_generic_mode;
-        return;
+    op->reg = i->reg;
+    op->rm = i->rm;
+    for (unsigned k = 0; k < 2; k++) {
+        if (r->operand[k] == Gb) {
+            op->reg = byte_register(i, i->reg);
+            op->flags |= OP_REG_BYTE;
+        } else if ((r->operand[k] == Eb && !i->mem) || r->operand[k] == Zb || r->operand[k] == rAL) {
+            op->rm = byte_register(i, i->rm);
+            op->flags |= OP_RM_BYTE;
+        }
     }
-    unsigned rule = row_rule[i->row];
-    if (!rule || i->fn != row_fn[i->row])
-        return;
-    i->aux = page_off;
-    i->breg = byte_register(i, i->reg);
-    i->brm = byte_register(i, i->rm);
-    hot = rules[rule - 1].bind(c, i, rules[rule - 1].op);
-    if (hot)
-        i->hot = hot;
+}
+
+static exec_op_fn *bind_rule(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned page_off)
+{
+    const struct hot_rule *rule = &rules[row_rule[i->row] - 1];
+    bool branch = rule->bind == bind_jcc || rule->bind == bind_jmp_J || rule->bind == bind_call_J;
+
+    if ((int64_t)i->imm != (int32_t)i->imm) {
+        if (rule->fn != x_mov_EI || i->mem)
+            return NULL;
+        op->disp = (int32_t)(i->imm >> 32);
+        return hot_singles.movabs;
+    }
+    return rule->bind(c, i, op, branch ? page_off : rule->which);
+}
+
+bool hot_bind(struct cpu *c, const struct insn *i, unsigned off, unsigned page_off, struct exec_op *ret)
+{
+    *ret = (struct exec_op){
+        .run = exec_generic, .imm = (int32_t)i->imm, .off = (uint16_t)off, .len = i->len, .row = i->row,
+        .sizes = (uint8_t)(size_index(i) | (unsigned)__builtin_ctz(i->adsize) << 4),
+        .flags = i->rex ? OP_REX : 0, .seg = i->seg,
+    };
+    if (i->row == UINT16_MAX)
+        return false;
+    if (insn_rows[i->row].attr & (A_MODE | A_SHADOW)) {
+        ret->run = exec_generic_mode;
+        return false;
+    }
+    if (!row_rule[i->row] || i->fn != row_fn[i->row])
+        return false;
+    bind_registers(i, ret);
+    exec_op_fn *run = bind_rule(c, i, ret, page_off);
+    if (run)
+        ret->run = run;
+    return run != NULL;
+}
+
+static uint8_t register_number(uint8_t reg, bool byte)
+{
+    if (!byte)
+        return reg;
+    return (uint8_t)(reg / 8 + (reg & 1 ? 4 : 0));
+}
+
+void op_rebuild(const struct cpu *c, const struct exec_op *op, struct insn *ret)
+{
+    *ret = (struct insn){
+        .fn = row_fn[op->row], .imm = (uint64_t)(int64_t)op->imm, .disp = op->disp, .row = op->row,
+        .len = op->len, .opsize = (uint8_t)(1 << (op->sizes & 15)),
+        .adsize = (uint8_t)(1 << (op->sizes >> 4)), .mem = op->flags & OP_MEM,
+        .reg = register_number(op->reg, op->flags & OP_REG_BYTE),
+        .rm = register_number(op->rm, op->flags & OP_RM_BYTE), .base = REG_NONE, .index = REG_NONE,
+        .scale = op->scale, .seg = op->seg, .rex = !!(op->flags & OP_REX),
+        .mode64 = !!(c->mode & MODE_CODE64),
+    };
+    if (op->flags & OP_MEM) {
+        ret->base = op->base == OP_SLOT_NONE ? REG_NONE : op->base;
+        ret->index = op->index == OP_SLOT_NONE ? REG_NONE : op->index;
+    }
+    if (op->flags & OP_RIP)
+        ret->disp -= op->off + op->len;
+    if (op->flags & OP_BRANCH)
+        ret->imm = (uint64_t)((int64_t)op->disp - op->off - op->len);
 }
 
 void hot_bind_tail(struct cpu *c, struct exec_block *b)
 {
-    const struct insn *last = &b->insns[b->count - 1];
-    struct exec_tail *t = exec_tail_of(last);
+    const struct insn *last = &c->blocks->decoded[b->count - 1];
+    unsigned start = b->gpa & (PAGE_SIZE - 1);
+    struct exec_tail *t = block_tail(b);
     uint64_t page = b->gpa & PAGE_MASK;
-    bool near_end = (b->gpa & (PAGE_SIZE - 1)) + b->bytes < PAGE_SIZE;
+    bool near_end = start + b->bytes < PAGE_SIZE;
+    bool near = target_is_near(last, start + b->bytes - last->len);
 
     *t = (struct exec_tail){ .bytes = b->bytes };
     t->fall = (struct exec_link){ &exec_no_block, near_end ? page : BLOCK_NO_PAGE };
-    t->taken = (struct exec_link){ &exec_no_block, target_is_near(last) ? page : BLOCK_NO_PAGE };
+    t->taken = (struct exec_link){ &exec_no_block, near ? page : BLOCK_NO_PAGE };
     if (c->mode & MODE_CODE64)
-        t->hot = near_end ? hot_tail_near : hot_tail_far;
+        t->run = near_end ? hot_tail_near : hot_tail_far;
     else
-        t->hot = (c->mode & MODE_FLAT) && near_end ? hot_tail_near : hot_tail_leave;
+        t->run = (c->mode & MODE_FLAT) && near_end ? hot_tail_near : hot_tail_leave;
 }

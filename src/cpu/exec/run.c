@@ -16,7 +16,7 @@ static void advance_rip(struct cpu *c, unsigned len)
 }
 
 /* Leaves the block after `i` answered `st`; c->rip is the handler's. */
-static int leave_block(struct cpu *c, const struct insn *i, int st)
+static int leave_block(struct cpu *c, const struct exec_op *i, int st)
 {
     if (st == X_NEXT) {
         advance_rip(c, i->len);
@@ -27,10 +27,37 @@ static int leave_block(struct cpu *c, const struct insn *i, int st)
     return st;
 }
 
-int exec_generic(struct cpu *c, const struct insn *i)
+static const struct insn *full_insn(const struct exec_op *i)
 {
+    return (const struct insn *)((const uint8_t *)i + i->full);
+}
+
+int exec_generic(struct cpu *c, const struct exec_op *i)
+{
+    const struct insn *full = full_insn(i);
+
     c->rip += i->off;
-    int st = i->fn(c, i);
+    int st = full->fn(c, full);
+    if (likely(st == X_NEXT && !c->code_changed)) {
+        c->rip -= i->off;
+        EXEC_GO_ON(c, i);
+    }
+    return leave_block(c, i, st);
+}
+
+static int run_rebuilt(struct cpu *c, const struct exec_op *i)
+{
+    struct insn full;
+
+    op_rebuild(c, i, &full);
+    c->rip += i->off;
+    return full.fn(c, &full);
+}
+
+int exec_complete(struct cpu *c, const struct exec_op *i)
+{
+    int st = run_rebuilt(c, i);
+
     if (likely(st == X_NEXT && !c->code_changed)) {
         c->rip -= i->off;
         EXEC_GO_ON(c, i);
@@ -44,13 +71,13 @@ static bool irq_deliverable(const struct cpu *c)
     return (c->intr_pending && (c->flags_sys & FLAG_IF)) || (c->nmi_pending && !c->nmi_blocked);
 }
 
-int exec_generic_mode(struct cpu *c, const struct insn *i)
+int exec_generic_mode(struct cpu *c, const struct exec_op *i)
 {
     uint64_t epoch = c->map_epoch;
     uint32_t mode = c->mode;
 
     c->rip += i->off;
-    int st = i->fn(c, i);
+    int st = full_insn(i)->fn(c, full_insn(i));
     if (st != X_NEXT || c->code_changed || c->mode != mode || c->map_epoch != epoch)
         return leave_block(c, i, st);
     if (c->int_shadow) {
@@ -99,7 +126,7 @@ int exec_blocks(struct cpu *c)
             mend_link(want, b);
         c->code_changed = false;
         c->stats.instructions += b->count;
-        st = b->insns[0].hot(c, b->insns);
+        st = b->ops[0].run(c, b->ops);
     } while (st == X_JUMP);
     return st;
 }

@@ -21,17 +21,17 @@
 #define EXEC_CHAINS 0
 #endif
 
-#define EXEC_GO_ON(c, i) EXEC_TAIL_CALL ((i) + 1)->hot(c, (i) + 1)
+#define EXEC_GO_ON(c, i) EXEC_TAIL_CALL ((i) + 1)->run(c, (i) + 1)
 
-/* The instruction's own handler, with rip its own. For whatever has no threaded form, or when memory is
- * not at hand. */
-int exec_generic(struct cpu *c, const struct insn *i);
+/* The instruction's complete handler, with rip its own: for whatever has no threaded form, and for threaded forms
+ * whose memory is not at hand. */
+exec_op_fn exec_generic, exec_complete;
 /* The same for rows that may change the mode word, the mapping or what interrupts may be delivered (A_MODE,
  * A_SHADOW): leaves the block if they did. */
-int exec_generic_mode(struct cpu *c, const struct insn *i);
+exec_op_fn exec_generic_mode;
 
 /* The tail of the block whose last instruction is `i`. */
-static inline struct exec_tail *exec_tail_of(const struct insn *i)
+static inline struct exec_tail *exec_tail_of(const struct exec_op *i)
 {
     return (struct exec_tail *)(i + 1);
 }
@@ -47,7 +47,7 @@ static inline struct exec_tail *exec_tail_of(const struct insn *i)
             return X_JUMP;                                                                         \
         }                                                                                          \
         (c)->stats.instructions += count_;                                                         \
-        EXEC_TAIL_CALL to_->insns[0].hot(c, to_->insns);                                           \
+        EXEC_TAIL_CALL to_->ops[0].run(c, to_->ops);                                           \
     } while (0)
 
 #define EXEC_CHAIN_FAR(c, link)                                                                    \
@@ -59,7 +59,7 @@ static inline struct exec_tail *exec_tail_of(const struct insn *i)
             return X_JUMP;                                                                         \
         }                                                                                          \
         (c)->stats.instructions += count_;                                                         \
-        EXEC_TAIL_CALL to_->insns[0].hot(c, to_->insns);                                           \
+        EXEC_TAIL_CALL to_->ops[0].run(c, to_->ops);                                           \
     } while (0)
 
 /* A private bit of cpu->events: an interrupt that had to wait can be delivered now. */
