@@ -311,6 +311,8 @@ static bool console_realize(struct device *d, GError **error)
     struct console *c = container_of(d, struct console, pci.dev);
     uint16_t sizes[VIRTIO_MAX_QUEUES] = { QUEUE_SIZE };
     VIRTIO_SET(&c->v, offsetof(struct virtio_console_config, max_nr_ports), uint32_t, c->max_ports);
+    if (c->v.vectors == VIRTIO_AUTO_VECTORS)
+        c->v.vectors = c->max_ports + 1; /* drivers share them: dozens for idle ports would be a waste */
     return virtio_init(&c->v, &console_ops, VIRTIO_F(VIRTIO_CONSOLE_F_MULTIPORT), 2 * (c->max_ports + 1), sizes,
                        sizeof(struct virtio_console_config), error);
 }
