@@ -24,7 +24,7 @@ __attribute__((naked)) static void user_syscall(void *arg)
 {
     __asm__("pushf; orl $0x401, (%rsp); popf\n" /* DF and CF */
             "lea 1f(%rip), %r14; mov $0x1234, %edi; syscall; 1:\n"
-            "cld; mov %cs, %eax; mov %ss, %ebx; pushf; pop %rdx; mov %rcx, %rsi; int $0x85");
+            "cld; mov %cs, %eax; mov %ss, %ebx; pushf; pop %rdx; mov %rcx, %rsi; hlt");
 }
 
 static void test_syscall(void)
@@ -34,7 +34,7 @@ static void test_syscall(void)
     wrmsr(MSR_STAR, (uint64_t)SEL_USER32 << 48 | (uint64_t)SEL_CODE << 32);
     wrmsr(MSR_LSTAR, (uint64_t)syscall_entry);
     wrmsr(MSR_SFMASK, FLAG_TF | FLAG_IF | 0x400 | FLAG_AC);
-    check_eq(catch_user(user_syscall, NULL), 0x85, "the user code came to its end");
+    check_eq(catch_user(user_syscall, NULL), 13, "the user code came to its end");
     struct frame *f = &this_cpu()->caught;
     check_eq(got_rcx, f->r14, "RCX in the kernel is the next RIP");
     check_eq(got_r11 & 0x401, 0x401, "R11 in the kernel has the flags");
@@ -60,7 +60,7 @@ __attribute__((naked)) static void sysenter_entry(void)
 
 __attribute__((naked)) static void user_sysenter(void *arg)
 {
-    __asm__("mov %rsp, %rcx; lea 1f(%rip), %rdx; sysenter; 1: mov %cs, %eax; mov %ss, %ebx; int $0x85");
+    __asm__("mov %rsp, %rcx; lea 1f(%rip), %rdx; sysenter; 1: mov %cs, %eax; mov %ss, %ebx; hlt");
 }
 
 static bool is_amd(void)
@@ -81,7 +81,7 @@ static void test_sysenter(void)
     wrmsr(0x174, SEL_CODE);
     wrmsr(0x175, (uint64_t)stack + sizeof(stack));
     wrmsr(0x176, (uint64_t)sysenter_entry);
-    check_eq(catch_user(user_sysenter, NULL), 0x85, "SYSENTER and SYSEXIT came to the end");
+    check_eq(catch_user(user_sysenter, NULL), 13, "SYSENTER and SYSEXIT came to the end");
     check_eq(got_cs, SEL_CODE, "CS after SYSENTER");
     check_eq(got_ss, SEL_DATA, "SS after SYSENTER");
     check_eq(got_rcx, (uint64_t)stack + sizeof(stack), "RSP after SYSENTER");
@@ -125,7 +125,7 @@ __attribute__((naked)) static void compat_code(void)
 {
     __asm__(".code32\n"
             "mov $7, %eax; .byte 0x40\n" /* inc %eax */
-            "push $0x11223344; pop %ebx; mov %esp, %ecx; mov %cs, %edx; int $0x85\n"
+            "push $0x11223344; pop %ebx; mov %esp, %ecx; mov %cs, %edx; hlt\n"
             ".code64");
 }
 
@@ -133,7 +133,7 @@ static void test_compatibility(void)
 {
     static uint8_t stack[4096] __attribute__((aligned(16)));
     uint64_t rsp = (uint64_t)stack + sizeof(stack);
-    check_eq(catch_user_at((uint64_t)compat_code, rsp, SEL_USER32, 2, 0), 0x85, "32-bit user code came to its end");
+    check_eq(catch_user_at((uint64_t)compat_code, rsp, SEL_USER32, 2, 0), 13, "32-bit user code came to its end");
     struct frame *f = &this_cpu()->caught;
     check_eq(f->rax, 8, "0x40 is INC EAX");
     check_eq(f->rbx, 0x11223344, "PUSH and POP of 4 bytes");

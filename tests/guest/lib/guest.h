@@ -204,7 +204,7 @@ struct this_cpu *this_cpu(void); /* by the task register */
 /* Vector of the exception that ended fn(arg), or -1 when it returned. The frame and CR2 are in this_cpu(). */
 int catch_trap(void (*fn)(void *arg), void *arg);
 /* The same at CPL 3 in 64-bit (or 32-bit) code on a stack of its own; USER_DONE when fn returned. Needs user_pages(true). */
-#define USER_DONE 0x81
+#define USER_DONE 0x100
 int catch_user(void (*fn)(void *arg), void *arg);
 int catch_user_at(uint64_t rip, uint64_t rsp, uint16_t cs, uint64_t flags, uint64_t rdi);
 

@@ -94,6 +94,8 @@ void trap_dispatch(struct frame *f)
     struct this_cpu *c = this_cpu();
     if (!c->catch_rsp)
         die(f);
+    if (f->vector == 13 && f->rip == (uint64_t)user_return)
+        f->vector = USER_DONE;
     c->caught = *f;
     c->caught_cr2 = read_cr2();
     f->rip = (uint64_t)catch_resume;

@@ -93,8 +93,21 @@ void virtio_ready(struct virtio *d)
     vc_write(d, VC_STATUS, 1, STATUS_ACK | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
 }
 
+/* Rings of an earlier life are used again. */
+static void make_rings(struct vq *q, const struct vq *old)
+{
+    bool reuse = old->desc && old->size == q->size;
+    q->desc = reuse ? old->desc : alloc_aligned(16ul * q->size, PAGE);
+    q->avail = reuse ? old->avail : alloc_aligned(6 + 2ul * q->size, 64);
+    q->used = reuse ? old->used : alloc_aligned(6 + 8ul * q->size, 64);
+    memset(q->desc, 0, 16ul * q->size);
+    memset((void *)q->avail, 0, 6 + 2ul * q->size);
+    memset((void *)q->used, 0, 6 + 8ul * q->size);
+}
+
 bool vq_init(struct vq *q, struct virtio *d, uint16_t index, uint16_t size)
 {
+    struct vq old = *q;
     memset(q, 0, sizeof(*q));
     vc_write(d, VC_QUEUE_SELECT, 2, index);
     uint16_t max = (uint16_t)vc_read(d, VC_QUEUE_SIZE, 2);
@@ -104,9 +117,7 @@ bool vq_init(struct vq *q, struct virtio *d, uint16_t index, uint16_t size)
     q->index = index;
     q->size = size < max ? size : max;
     q->packed = d->features & F_PACKED;
-    q->desc = alloc_aligned(16ul * q->size, PAGE);
-    q->avail = alloc_aligned(6 + 2ul * q->size, 64);
-    q->used = alloc_aligned(6 + 8ul * q->size, 64);
+    make_rings(q, &old);
     q->avail_wrap = q->used_wrap = true;
     q->free_count = q->size;
     for (uint16_t i = 0; i < q->size && !q->packed; i++)
