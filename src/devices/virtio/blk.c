@@ -357,7 +357,7 @@ static void vblk_handle(struct virtio *v, unsigned queue)
             budget--;
             start(s, r);
         }
-    } while (budget && vq_notify_enable(q));
+    } while (budget && virtio_running(v) && vq_notify_enable(q));
     if (!budget)
         virtio_kick(v, queue);
 out:

@@ -238,7 +238,7 @@ static void handle_tx(struct vnet *s, unsigned queue)
             full = !send_one(s, queue, &e);
             budget--;
         }
-    } while (budget && !full && vq_notify_enable(q));
+    } while (budget && !full && virtio_running(&s->v) && vq_notify_enable(q));
     virtio_publish(&s->v, queue);
     if (!budget)
         virtio_kick(&s->v, queue);
