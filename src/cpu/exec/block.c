@@ -7,6 +7,7 @@
  */
 #include "cpu/exec/block.h"
 #include "cpu/exec/handlers.h"
+#include "cpu/exec/trace.h"
 #include "cpu/shared.h"
 
 #include <errno.h>
@@ -278,6 +279,8 @@ static int block_make(struct cpu *c, uint64_t gpa, const uint8_t *host, struct e
     block_insert(c, b);
     c->stats.block_misses++;
     c->stats.blocks++;
+    if (log_on(LOG_IN_ASM))
+        trace_decoded(c, b);
     *ret = b;
     return 0;
 }

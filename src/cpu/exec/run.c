@@ -4,6 +4,7 @@
  * Thread    The vCPU's own.
  */
 #include "cpu/exec/run.h"
+#include "cpu/exec/trace.h"
 #include "cpu/fpu/fpu.h"
 
 #include <errno.h>
@@ -175,6 +176,8 @@ int exec_single(struct cpu *c)
         return X_FAULT;
     if (fetch_single(c, &i))
         return X_FAULT;
+    if (log_on(LOG_CPU | LOG_EXEC))
+        trace_single(c, &i);
     c->int_shadow = 0;
     st = i.fn(c, &i);
     if (st == X_FAULT)
@@ -218,6 +221,8 @@ static int deliver_pending(struct cpu *c)
     if (c->nmi_pending && !c->nmi_blocked) {
         c->nmi_pending = false;
         c->stats.interrupts++;
+        if (log_on(LOG_INT))
+            trace_interrupt(c, EXC_NMI);
         return cpu_deliver_interrupt(c, EXC_NMI, true);
     }
     int vector = c->cb->irq_ack(c->opaque);
@@ -226,7 +231,21 @@ static int deliver_pending(struct cpu *c)
         return X_NEXT;
     }
     c->stats.interrupts++;
+    if (log_on(LOG_INT))
+        trace_interrupt(c, (unsigned)vector);
     return cpu_deliver_interrupt(c, (uint8_t)vector, false);
+}
+
+static bool one_at_a_time(const struct cpu *c)
+{
+    return (c->mode & MODE_TF) || c->int_shadow || log_on(LOG_CPU | LOG_EXEC);
+}
+
+static int deliver_fault(struct cpu *c)
+{
+    if (log_on(LOG_INT))
+        trace_fault(c);
+    return cpu_deliver_fault(c);
 }
 
 static enum cpu_exit run_loop(struct cpu *c)
@@ -238,9 +257,9 @@ static enum cpu_exit run_loop(struct cpu *c)
         if (st == X_NEXT && c->halted)
             return CPU_EXIT_HALT;
         if (st == X_NEXT)
-            st = (c->mode & MODE_TF) || c->int_shadow ? exec_single(c) : exec_blocks(c);
+            st = one_at_a_time(c) ? exec_single(c) : exec_blocks(c);
         if (st == X_FAULT)
-            st = cpu_deliver_fault(c);
+            st = deliver_fault(c);
         if (st == X_EXIT)
             return c->exit_reason;
     }
