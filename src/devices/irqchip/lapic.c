@@ -1,29 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `lapic`: the local APICs of all vCPUs, for accelerators without a kernel irqchip.
  *
- * Spec      Intel SDM volume 3, chapter 11; the message layer is in lapic_ipi.c, the timer in lapic_timer.c.
+ * Spec      Intel SDM volume 3, chapter 11; messages are in lapic_ipi.c, MSRs in lapic_msr.c, the timer in lapic_timer.c.
  * Thread    See lapic.h. The page at 0xfee00000 is the APIC of the vCPU that touches it.
  * Trust     Registers are the guest's. Illegal xAPIC accesses set ESR, illegal x2APIC ones give #GP.
  */
 #include "devices/irqchip/lapic.h"
 
 #define VERSION 0x00050014u /* six LVT entries, version 0x14 */
-#define MSR_APIC_BASE 0x1b
-#define MSR_TSC_DEADLINE 0x6e0
-#define MSR_X2APIC 0x800
-#define CPUID_1_ECX_X2APIC (1u << 21)
-#define BASE_ADDR_MASK 0xffffffffff000ULL
 
 /* What a guest may change, per register that is only storage; 0: not written that way. */
-static const uint32_t writable[LAPIC_REGS] = {
+const uint32_t lapic_writable[LAPIC_REGS] = {
     [LAPIC_TPR] = 0xff,          [LAPIC_LDR] = 0xff000000,     [LAPIC_DFR] = 0xf0000000,
     [LAPIC_SVR] = 0x1ff,         [LAPIC_ICR] = 0xccfff,        [LAPIC_ICR2] = 0xff000000,
     [LAPIC_LVT_TIMER] = 0x700ff, [LAPIC_LVT_THERMAL] = 0x107ff, [LAPIC_LVT_PERF] = 0x107ff,
     [LAPIC_LVT_LINT0] = 0x1a7ff, [LAPIC_LVT_LINT1] = 0x1a7ff,  [LAPIC_LVT_ERROR] = 0x100ff,
     [LAPIC_TICR] = UINT32_MAX,   [LAPIC_TDCR] = 0xb,
 };
-
-#define LVT_READ_ONLY 0x5000u /* delivery status, remote IRR */
 
 /* The only userspace APIC there is. */
 static struct lapic *lapic_of(const struct machine *m)
@@ -228,7 +221,7 @@ static void end_of_interrupt(struct lapic *s, unsigned i)
 
 static void lvt_written(struct lapic *s, unsigned i, enum lapic_reg reg, uint32_t val)
 {
-    val &= writable[reg];
+    val &= lapic_writable[reg];
     if (!(s->reg[i][LAPIC_SVR] & LAPIC_SVR_ENABLE))
         val |= LAPIC_LVT_MASKED;
     if (reg == LAPIC_LVT_TIMER)
@@ -240,7 +233,7 @@ static void lvt_written(struct lapic *s, unsigned i, enum lapic_reg reg, uint32_
 
 static void svr_written(struct lapic *s, unsigned i, uint32_t val)
 {
-    s->reg[i][LAPIC_SVR] = val & writable[LAPIC_SVR];
+    s->reg[i][LAPIC_SVR] = val & lapic_writable[LAPIC_SVR];
     if (!(val & LAPIC_SVR_ENABLE)) {
         for (unsigned r = LAPIC_LVT_TIMER; r <= LAPIC_LVT_ERROR; r++)
             lvt_written(s, i, r, s->reg[i][r]);
@@ -249,7 +242,7 @@ static void svr_written(struct lapic *s, unsigned i, uint32_t val)
 }
 
 /* False: there is no such register to write. */
-static bool reg_write(struct lapic *s, unsigned i, unsigned reg, uint32_t val)
+bool lapic_reg_write(struct lapic *s, unsigned i, unsigned reg, uint32_t val)
 {
     switch (reg) {
     case LAPIC_TPR:
@@ -261,10 +254,10 @@ static bool reg_write(struct lapic *s, unsigned i, unsigned reg, uint32_t val)
         return true;
     case LAPIC_LDR:
     case LAPIC_ICR2:
-        s->reg[i][reg] = val & writable[reg];
+        s->reg[i][reg] = val & lapic_writable[reg];
         return true;
     case LAPIC_DFR:
-        s->reg[i][reg] = val | ~writable[reg];
+        s->reg[i][reg] = val | ~lapic_writable[reg];
         return true;
     case LAPIC_SVR:
         svr_written(s, i, val);
@@ -273,7 +266,7 @@ static bool reg_write(struct lapic *s, unsigned i, unsigned reg, uint32_t val)
         s->reg[i][LAPIC_ESR] = atomic_exchange(&s->esr_pending[i], 0);
         return true;
     case LAPIC_ICR:
-        s->reg[i][LAPIC_ICR] = val & writable[LAPIC_ICR];
+        s->reg[i][LAPIC_ICR] = val & lapic_writable[LAPIC_ICR];
         lapic_icr_written(s, i, val, s->reg[i][LAPIC_ICR2] >> 24);
         return true;
     case LAPIC_LVT_TIMER ... LAPIC_LVT_ERROR:
@@ -291,7 +284,7 @@ static bool reg_write(struct lapic *s, unsigned i, unsigned reg, uint32_t val)
 }
 
 /* False: there is no such register to read. */
-static bool reg_read(struct lapic *s, unsigned i, unsigned reg, uint32_t *ret_val)
+bool lapic_reg_read(struct lapic *s, unsigned i, unsigned reg, uint32_t *ret_val)
 {
     switch (reg) {
     case LAPIC_PPR:
@@ -323,7 +316,7 @@ static int mmio_cpu(struct lapic *s)
         return -1;
     uint64_t base = s->base[current_vcpu->index];
     bool here = (base & LAPIC_BASE_ENABLE) && !(base & LAPIC_BASE_X2APIC) &&
-                (base & BASE_ADDR_MASK) == LAPIC_BASE;
+                (base & LAPIC_BASE_ADDR) == LAPIC_BASE;
     return here ? (int)current_vcpu->index : -1;
 }
 
@@ -334,7 +327,7 @@ static uint64_t mmio_read(void *opaque, uint64_t off, unsigned size)
     uint32_t val;
     if (i < 0 || off >= 0x1000)
         return UINT32_MAX;
-    if ((off & 0xf) || off >= 0x400 || !reg_read(s, (unsigned)i, off >> 4, &val)) {
+    if ((off & 0xf) || off >= 0x400 || !lapic_reg_read(s, (unsigned)i, off >> 4, &val)) {
         lapic_error(s, (unsigned)i, LAPIC_ERR_REGISTER);
         return 0;
     }
@@ -355,98 +348,13 @@ static void mmio_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
         s->reg[i][LAPIC_ID] = (uint32_t)val >> 24;
     else if (off == LAPIC_VERSION * 16) /* to no effect and without an error */
         return;
-    else if ((off & 0xf) || off >= 0x400 || !reg_write(s, (unsigned)i, off >> 4, (uint32_t)val))
+    else if ((off & 0xf) || off >= 0x400 || !lapic_reg_write(s, (unsigned)i, off >> 4, (uint32_t)val))
         lapic_error(s, (unsigned)i, LAPIC_ERR_REGISTER);
 }
 
 static const struct mem_ops mmio_ops = {
     .read = mmio_read, .write = mmio_write, .min_size = 4, .max_size = 4,
 };
-
-/* --- MSRs --- */
-
-static int base_written(struct lapic *s, unsigned i, uint64_t val)
-{
-    bool on = val & LAPIC_BASE_ENABLE, x2 = val & LAPIC_BASE_X2APIC;
-    bool was_on = s->base[i] & LAPIC_BASE_ENABLE, was_x2 = lapic_is_x2(s, i);
-    if ((val & ~s->base_known) || (x2 && !on) || (x2 && !was_on) || (was_x2 && on && !x2))
-        return -1;
-    uint32_t id = cpu_topology_apic_id(&s->dev.machine->config.topology, i);
-    if ((x2 && !was_x2) || !on)
-        s->reg[i][LAPIC_ID] = id;
-    if (x2 && !was_x2) {
-        s->reg[i][LAPIC_LDR] = id >> 4 << 16 | 1u << (id & 0xf);
-        s->reg[i][LAPIC_ICR2] = 0;
-    }
-    s->base[i] = val;
-    if (was_on && !on)
-        lapic_init_regs(s, i);
-    lapic_update(s, i);
-    return 0;
-}
-
-static int x2_read(struct lapic *s, unsigned i, unsigned reg, uint64_t *ret_val)
-{
-    uint32_t val;
-    if (reg == LAPIC_DFR || reg == LAPIC_ICR2 || reg == LAPIC_EOI || reg == LAPIC_APR ||
-        reg >= LAPIC_REGS || !reg_read(s, i, reg, &val))
-        return -1;
-    *ret_val = reg == LAPIC_ICR ? (uint64_t)s->reg[i][LAPIC_ICR2] << 32 | val : val;
-    return 0;
-}
-
-static int x2_write(struct lapic *s, unsigned i, unsigned reg, uint64_t val)
-{
-    if (reg == LAPIC_ICR) {
-        if ((uint32_t)val & ~(writable[LAPIC_ICR] | 1u << 12))
-            return -1;
-        s->reg[i][LAPIC_ICR] = (uint32_t)val & writable[LAPIC_ICR];
-        s->reg[i][LAPIC_ICR2] = val >> 32;
-        lapic_icr_written(s, i, (uint32_t)val, val >> 32);
-        return 0;
-    }
-    if (val >> 32)
-        return -1;
-    if (reg == LAPIC_SELF_IPI) {
-        if (val > 0xff)
-            return -1;
-        lapic_self_ipi(s, i, (uint8_t)val);
-        return 0;
-    }
-    if (reg == LAPIC_DFR || reg == LAPIC_LDR || reg == LAPIC_ICR2 || reg >= LAPIC_REGS)
-        return -1;
-    /* EOI and ESR take only zero, the others only the bits they have; writing a read-only one is no fault. */
-    bool lvt = reg >= LAPIC_LVT_TIMER && reg <= LAPIC_LVT_ERROR;
-    if (val & ~(uint64_t)(writable[reg] | (lvt ? LVT_READ_ONLY : 0)))
-        return -1;
-    return reg_write(s, i, reg, (uint32_t)val) ? 0 : -1;
-}
-
-static int apic_msr_read(void *opaque, unsigned i, uint32_t msr, uint64_t *ret_val)
-{
-    struct lapic *s = opaque;
-    if (msr == MSR_APIC_BASE) {
-        *ret_val = s->base[i];
-        return 0;
-    }
-    if (msr == MSR_TSC_DEADLINE) {
-        *ret_val = lapic_timer_deadline(s, i);
-        return 0;
-    }
-    return lapic_is_x2(s, i) && msr >= MSR_X2APIC ? x2_read(s, i, msr - MSR_X2APIC, ret_val) : -1;
-}
-
-static int apic_msr_write(void *opaque, unsigned i, uint32_t msr, uint64_t val)
-{
-    struct lapic *s = opaque;
-    if (msr == MSR_APIC_BASE)
-        return base_written(s, i, val);
-    if (msr == MSR_TSC_DEADLINE) {
-        lapic_timer_set_deadline(s, i, val);
-        return 0;
-    }
-    return lapic_is_x2(s, i) && msr >= MSR_X2APIC ? x2_write(s, i, msr - MSR_X2APIC, val) : -1;
-}
 
 /* --- life --- */
 
@@ -479,20 +387,6 @@ static void lapic_reset(struct device *d)
     s->reg[0][LAPIC_LVT_LINT0] = LAPIC_EXTINT << 8;
 }
 
-/* The bits of IA32_APIC_BASE on the machine's processors. */
-static uint64_t known_base_bits(const struct machine *m)
-{
-    uint32_t sizes[4] = { 52 }, features[4] = { [2] = CPUID_1_ECX_X2APIC };
-    if (m->cpu_model) {
-        cpu_model_cpuid(m->cpu_model, &m->config.topology, 0, 0x80000008, 0, sizes);
-        cpu_model_cpuid(m->cpu_model, &m->config.topology, 0, 1, 0, features);
-    }
-    unsigned bits = sizes[0] & 0xff;
-    uint64_t addr = bits >= 32 && bits < 52 ? (1ULL << bits) - 1 : (1ULL << 52) - 1;
-    return (addr & BASE_ADDR_MASK) | LAPIC_BASE_BSP | LAPIC_BASE_ENABLE |
-           (features[2] & CPUID_1_ECX_X2APIC ? LAPIC_BASE_X2APIC : 0);
-}
-
 static bool lapic_realize(struct device *d, GError **error)
 {
     struct lapic *s = container_of(d, struct lapic, dev);
@@ -501,7 +395,7 @@ static bool lapic_realize(struct device *d, GError **error)
     if (!s->count || s->count > LAPIC_MAX_CPUS)
         return ruche_error(error, RUCHE_ERR_INVALID, "lapic: %u vCPUs; it has room for 1 to %u",
                            s->count, LAPIC_MAX_CPUS);
-    s->base_known = known_base_bits(m);
+    s->base_known = lapic_known_base_bits(m);
     for (unsigned i = 0; i < s->count; i++)
         lapic_timer_make(s, i);
     lapic_reset(d);
@@ -511,7 +405,7 @@ static bool lapic_realize(struct device *d, GError **error)
         return ruche_error_errno(error, -r, "lapic: cannot map 0x%x", LAPIC_BASE);
     s->ops = (struct accel_apic){
         .opaque = s, .ack = apic_ack, .tpr_read = apic_tpr_read, .tpr_write = apic_tpr_write,
-        .msr_read = apic_msr_read, .msr_write = apic_msr_write, .msi = lapic_msi,
+        .msr_read = lapic_msr_read, .msr_write = lapic_msr_write, .msi = lapic_msi,
     };
     m->accel->apic = &s->ops;
     return true;

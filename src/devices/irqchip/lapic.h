@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The local APICs' inside, shared by lapic.c (registers), lapic_ipi.c (messages) and lapic_timer.c.
+/* The local APICs' inside, shared by lapic.c (registers), lapic_ipi.c (messages), lapic_msr.c and
+ * lapic_timer.c.
  *
  * Spec      Intel SDM volume 3, chapter 11 (APIC, xAPIC, x2APIC).
  * Thread    Registers are atomics: the owning vCPU writes them, any thread reads them and ORs into IRR, TMR and the
@@ -28,6 +29,7 @@ enum lapic_reg {
 #define LAPIC_BASE_BSP (1u << 8)
 #define LAPIC_BASE_X2APIC (1u << 10)
 #define LAPIC_BASE_ENABLE (1u << 11)
+#define LAPIC_BASE_ADDR 0xffffffffff000ULL
 
 enum lapic_mode { LAPIC_FIXED, LAPIC_LOWEST, LAPIC_SMI, LAPIC_RESERVED_MODE, LAPIC_NMI, LAPIC_INIT,
                   LAPIC_SIPI, LAPIC_EXTINT };
@@ -103,6 +105,16 @@ void lapic_error(struct lapic *s, unsigned i, uint32_t bits);
 /* INIT: all but the id and the base. */
 void lapic_init_regs(struct lapic *s, unsigned i);
 void lapic_signal(struct lapic *s, unsigned i, enum vcpu_signal_kind kind, uint8_t vector);
+
+/* False: there is no such register to read, to write. */
+bool lapic_reg_read(struct lapic *s, unsigned i, unsigned reg, uint32_t *ret_val);
+bool lapic_reg_write(struct lapic *s, unsigned i, unsigned reg, uint32_t val);
+extern const uint32_t lapic_writable[LAPIC_REGS];
+
+/* lapic_msr.c */
+uint64_t lapic_known_base_bits(const struct machine *m);
+int lapic_msr_read(void *opaque, unsigned i, uint32_t msr, uint64_t *ret_val);
+int lapic_msr_write(void *opaque, unsigned i, uint32_t msr, uint64_t val);
 
 /* lapic_ipi.c */
 void lapic_send(struct lapic *s, const struct lapic_msg *msg);
