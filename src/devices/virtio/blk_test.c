@@ -369,6 +369,104 @@ static void test_bus_master(struct fixture *f, gconstpointer data)
     g_assert_true(driver_wait(f->d, 0, NULL, NULL));
 }
 
+/* --- MSI-X over an accelerator that sends messages by itself --- */
+
+static struct {
+    uint64_t addr;
+    uint32_t data;
+    int fd;
+    unsigned added, updated, removed;
+} route;
+
+static int fake_irqfd_add(struct accel *a, uint64_t addr, uint32_t data, int fd)
+{
+    route.addr = addr;
+    route.data = data;
+    route.fd = fd;
+    route.added++;
+    return 5;
+}
+
+static int fake_irqfd_update(struct accel *a, int r, uint64_t addr, uint32_t data)
+{
+    g_assert_cmpint(r, ==, 5);
+    route.data = data;
+    route.updated++;
+    return 0;
+}
+
+static void fake_irqfd_remove(struct accel *a, int r, int fd)
+{
+    g_assert_cmpint(r, ==, 5);
+    g_assert_cmpint(fd, ==, route.fd);
+    route.removed++;
+}
+
+static unsigned messages;
+
+static void fake_msi(struct accel *a, uint64_t addr, uint32_t data)
+{
+    messages++;
+}
+
+static const struct accel_ops fake_ops = {
+    .name = "fake", .irqfd_add = fake_irqfd_add, .irqfd_update = fake_irqfd_update,
+    .irqfd_remove = fake_irqfd_remove, .msi = fake_msi,
+};
+
+#define TABLE 0xe1000000ULL
+
+static unsigned find_msix(struct fixture *f)
+{
+    uint8_t devfn = f->d->v->pci.devfn;
+    unsigned cap = pci_bus_config_read(f->d->bus, 0, devfn, 0x34, 1);
+    while (cap && pci_bus_config_read(f->d->bus, 0, devfn, cap, 1) != 0x11)
+        cap = pci_bus_config_read(f->d->bus, 0, devfn, cap + 1, 1);
+    g_assert_cmpuint(cap, !=, 0);
+    return cap;
+}
+
+static void test_irqfd(struct fixture *f, gconstpointer data)
+{
+    f->d->t->accel.ops = &fake_ops;
+    device_free(f->dev);
+    f->dev = test_device(f->d->t, "virtio-blk-pci", "drive", "disk0", "num-queues", "1", NULL);
+    driver_probe(f->d, f->dev);
+    driver_start(f->d, 0, 1);
+    uint8_t devfn = f->d->v->pci.devfn;
+    pci_bus_config_write(f->d->bus, 0, devfn, 0x14, 4, (uint32_t)TABLE);
+    test_write32(f->d->t, TABLE + 16, 0xfee00000);
+    test_write32(f->d->t, TABLE + 24, 0x41);
+    test_write32(f->d->t, TABLE + 28, 0);
+    g_assert_cmpuint(route.added, ==, 0);
+    pci_bus_config_write(f->d->bus, 0, devfn, find_msix(f) + 2, 2, 0x8000);
+    g_assert_cmpuint(route.added, ==, 1);
+    g_assert_cmphex(route.addr, ==, 0xfee00000);
+    g_assert_cmphex(route.data, ==, 0x41);
+    driver_set(f->d, 0x16, 0, 2);
+    driver_set(f->d, 0x1a, 1, 2);
+    g_assert_cmpuint(driver_get(f->d, 0x1a, 2), ==, 1);
+    uint64_t n = 0;
+    g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, 0, 512, true), ==, VIRTIO_BLK_S_OK);
+    driver_turn(f->d, 1);
+    g_assert_cmpint(read(route.fd, &n, sizeof(n)), ==, sizeof(n));
+    g_assert_cmpuint(messages, ==, 0);
+    test_write32(f->d->t, TABLE + 24, 0x42);
+    g_assert_cmpuint(route.updated, ==, 1);
+    g_assert_cmphex(route.data, ==, 0x42);
+    /* Masked: the interrupt waits in its pending bit, and is sent when the mask goes. */
+    test_write32(f->d->t, TABLE + 28, 1);
+    g_assert_cmpuint(route.removed, ==, 1);
+    g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, 0, 512, true), ==, VIRTIO_BLK_S_OK);
+    driver_turn(f->d, 1);
+    g_assert_cmpuint(messages, ==, 0);
+    test_write32(f->d->t, TABLE + 28, 0);
+    g_assert_cmpuint(messages, ==, 1);
+    g_assert_cmpuint(route.added, ==, 2);
+    device_free(f->dev);
+    g_assert_cmpuint(route.removed, ==, 2);
+}
+
 static void expect_refused(const char *prop, const char *value, const char *part)
 {
     struct fixture f = { 0 };
@@ -413,6 +511,7 @@ int main(int argc, char **argv)
     ADD("write-cache", test_write_cache);
     ADD("batch", test_batch);
     ADD("bus-master", test_bus_master);
+    ADD("irqfd", test_irqfd);
     g_test_add_func("/virtio/blk/refused", test_refused);
     return g_test_run();
 }

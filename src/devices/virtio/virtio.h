@@ -50,6 +50,12 @@ struct virtio_queue_watch {
     int fd;
 };
 
+/* A vector whose messages the accelerator sends by itself when `fd` is signalled. */
+struct virtio_vector {
+    int fd;    /* -1: not made yet */
+    int route; /* of accel_ops.irqfd_add, or -1: pci_msix_notify() does it */
+};
+
 struct virtio {
     struct pci_device pci;
     const struct virtio_ops *ops;
@@ -76,6 +82,7 @@ struct virtio {
     struct mem_region bar;
     uint16_t window_cap;         /* offset of the configuration access capability */
     struct virtio_queue_watch watch[VIRTIO_MAX_QUEUES];
+    struct virtio_vector *vector; /* `vectors` of them; NULL: the accelerator has no irqfds */
     bool ready;                  /* virtio_init() got to its end */
     uint64_t notifications, interrupts, resets, broken_count;
 };

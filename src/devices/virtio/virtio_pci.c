@@ -33,12 +33,67 @@ void virtio_raise(struct virtio *v, uint8_t isr_bit, uint16_t vector)
 {
     v->interrupts++;
     if (pci_msix_enabled(&v->pci)) {
-        if (vector != VQ_NO_VECTOR)
+        if (vector < v->vectors && v->vector && v->vector[vector].route >= 0)
+            eventfd_signal(v->vector[vector].fd);
+        else if (vector != VQ_NO_VECTOR)
             pci_msix_notify(&v->pci, vector);
         return;
     }
     v->isr |= isr_bit;
     pci_irq_set(&v->pci, 1);
+}
+
+static void drop_route(struct virtio *v, unsigned n)
+{
+    struct virtio_vector *w = &v->vector[n];
+    struct accel *a = v->pci.dev.machine->accel;
+    if (w->route >= 0)
+        a->ops->irqfd_remove(a, w->route, w->fd);
+    w->route = -1;
+}
+
+/* A vector went live, changed its message, or is masked: only live ones have a route, so that a masked one's interrupt
+ * goes to its pending bit. No route left is no error. */
+static void vector_changed(struct pci_device *p, unsigned n, bool live)
+{
+    struct virtio *v = container_of(p, struct virtio, pci);
+    struct accel *a = p->dev.machine->accel;
+    struct virtio_vector *w = &v->vector[n];
+    uint64_t addr = 0;
+    uint32_t data = 0;
+    pci_msix_message(p, n, &addr, &data);
+    pthread_mutex_lock(&p->dev.lock);
+    if (!live) {
+        drop_route(v, n);
+    } else if (w->route >= 0) {
+        if (a->ops->irqfd_update(a, w->route, addr, data) < 0)
+            drop_route(v, n);
+    } else {
+        if (w->fd < 0)
+            w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        w->route = w->fd < 0 ? -1 : a->ops->irqfd_add(a, addr, data, w->fd);
+    }
+    pthread_mutex_unlock(&p->dev.lock);
+}
+
+static void init_vectors(struct virtio *v)
+{
+    const struct accel_ops *ops = v->pci.dev.machine->accel->ops;
+    if (!v->vectors || !ops->irqfd_add || !ops->irqfd_update || !ops->irqfd_remove)
+        return;
+    v->vector = g_new(struct virtio_vector, v->vectors);
+    for (unsigned n = 0; n < v->vectors; n++)
+        v->vector[n] = (struct virtio_vector){ .fd = -1, .route = -1 };
+    pci_msix_on_change(&v->pci, vector_changed);
+}
+
+static void free_vectors(struct virtio *v)
+{
+    for (unsigned n = 0; v->vector && n < v->vectors; n++) {
+        drop_route(v, n);
+        fd_close_keep_errno(v->vector[n].fd);
+    }
+    g_clear_pointer(&v->vector, g_free);
 }
 
 static uint8_t take_isr(struct virtio *v)
@@ -349,6 +404,7 @@ bool virtio_pci_init(struct virtio *v, unsigned vectors, GError **error)
     if (err < 0 || !add_capabilities(v) || (p->bus && pci_add_express(p) < 0))
         return ruche_error(error, RUCHE_ERR_NO_SPACE, "%s: no room for PCI capabilities", name);
     v->vectors = vectors;
+    init_vectors(v);
     pci_set_intx_pin(p, 1);
     p->config_read = config_read;
     p->config_written = config_written;
@@ -366,5 +422,7 @@ void virtio_pci_done(struct virtio *v)
 {
     for (unsigned n = 0; v->bar.ops && v->prop_ioeventfd && n < v->queue_count; n++)
         mem_eventfd_remove(&v->bar, NOTIFY_AT + NOTIFY_STEP * n, 0, false, 0, v->watch[n].fd);
+    pci_msix_on_change(&v->pci, NULL);
+    free_vectors(v);
     pci_device_done(&v->pci);
 }
