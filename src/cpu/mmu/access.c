@@ -5,7 +5,6 @@
  * Spec      Intel SDM volume 3, 4.6 (access rights), 6.15 (#AC), 8.1 (atomicity), 17.2.4 (data breakpoints).
  * Thread    The vCPU's own.
  */
-#include "cpu/fpu/fpu.h"
 #include "cpu/mmu/internal.h"
 #include "cpu/sys/regs.h"
 
@@ -47,9 +46,9 @@ static unsigned mmio_piece(uint64_t gpa, unsigned size)
     return n;
 }
 
+/* No fpu_park() around these callbacks: an x87 or MMX instruction may be waiting for its operand. */
 static void mmio_read(struct cpu *c, uint64_t gpa, uint8_t *buf, unsigned size)
 {
-    fpu_park(c);
     while (size) {
         unsigned n = mmio_piece(gpa, size);
         uint64_t v = c->cb->mmio_read(c->opaque, gpa, n);
@@ -63,7 +62,6 @@ static void mmio_read(struct cpu *c, uint64_t gpa, uint8_t *buf, unsigned size)
 static void mmio_write(struct cpu *c, uint64_t gpa, const uint8_t *buf, unsigned size)
 {
     mmu_poll_flush(c);
-    fpu_park(c);
     while (size) {
         unsigned n = mmio_piece(gpa, size);
         uint64_t v = 0;

@@ -288,13 +288,21 @@ void cpu_model_cpuid(const struct cpu_model *m, const struct cpu_topology *t, un
     }
 }
 
-/* The instruction adds what depends on CR4 and XCR0. */
+static bool apic_enabled(struct cpu *c)
+{
+    uint64_t base;
+    return cpu_msr_read(c, 0x1b, &base) || base & 0x800;
+}
+
+/* The instruction adds what depends on CR4, XCR0 and the APIC. */
 int x_cpuid(struct cpu *c, const struct insn *i)
 {
     uint32_t r[4], leaf = (uint32_t)c->gpr[0], sub = (uint32_t)c->gpr[1];
     cpu_model_cpuid(c->shared->model, &c->shared->topology, c->index, leaf, sub, r);
     if (leaf == 1 && c->cr4 & CR4_OSXSAVE)
         r[2] |= 1u << 27;
+    if ((leaf == 1 || (leaf == 0x80000001 && c->shared->amd)) && !apic_enabled(c))
+        r[3] &= ~(1u << 9);
     if (leaf == 0xd && sub < 2 && r[1])
         r[1] = xsave_size(c->xcr0);
     c->gpr[0] = r[0];

@@ -23,7 +23,8 @@ int cpu_debug_before(struct cpu *c)
     c->tf_latched = c->flags_sys & FLAG_TF;
     bool resume = c->flags_sys & FLAG_RF;
     c->flags_sys &= ~FLAG_RF; /* now, so that the RF which IRET loads lasts to the next instruction */
-    if (resume || c->int_shadow & 2)
+    /* Intel holds code breakpoints off after MOV SS, AMD does not. */
+    if (resume || (c->int_shadow & 2 && !c->shared->amd))
         return X_NEXT;
     uint64_t lin = c->rip + c->seg_base[SEG_CS], hit = 0;
     if (!(c->mode & MODE_CODE64))

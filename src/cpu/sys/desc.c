@@ -169,8 +169,11 @@ void seg_drop_inner(struct cpu *c, unsigned cpl)
         struct cpu_segment *s = &c->seg[i];
         if (i == SEG_CS || i == SEG_SS || s->unusable)
             continue;
-        if (s->dpl < cpl && !seg_is_conforming(s))
+        uint64_t base = c->mode & MODE_LONG ? s->base : 0; /* 64-bit code goes on using it */
+        if (s->dpl < cpl && !seg_is_conforming(s)) {
             *s = seg_null(0);
+            s->base = base;
+        }
     }
 }
 

@@ -18,10 +18,9 @@
 struct sys_state {
     bool ext;               /* an event is being delivered: EXT in error codes of nested faults */
     uint64_t mtrr_base[N_MTRR_VAR], mtrr_mask[N_MTRR_VAR], mtrr_fixed[N_MTRR_FIXED];
-    uint64_t mcg_status, mcg_ctl, mce_ctl[N_MCE_BANKS], mce_status[N_MCE_BANKS];
+    uint64_t mcg_status, mcg_ctl, mce[4 * N_MCE_BANKS];
     uint64_t tsc_adjust, debugctl, spec_ctrl, feature_control, syscfg, hwcr, microcode;
     uint64_t kvm_system_time, kvm_wall_clock;
-    uint64_t monitor_gpa;   /* armed MONITOR line, or 0 */
 };
 
 /* --- descriptors (desc.c) --- */

@@ -6,10 +6,13 @@
  */
 #include "cpu/exec/handlers.h"
 #include "cpu/sys/internal.h"
+#include "cpu/sys/model.h"
 #include "cpu/sys/operand.h"
 
 #include <time.h>
 
+#define KVM_EPERM 1ll
+#define KVM_ENOSYS 1000ll
 #define MWAIT_NS 50000 /* the longest sleep of an MWAIT: nobody watches the line for us */
 
 int x_hlt(struct cpu *c, const struct insn *i)
@@ -107,6 +110,15 @@ int x_stac(struct cpu *c, const struct insn *i)
 int x_clac(struct cpu *c, const struct insn *i)
 {
     return set_ac(c, i, false);
+}
+
+/* VMCALL and VMMCALL: KVM's interface, of which no call is implemented: the guest hears that in RAX. */
+int x_vmcall(struct cpu *c, const struct insn *i)
+{
+    if (!c->shared->model->hypervisor_leaves)
+        return cpu_raise(c, EXC_UD);
+    reg_set(c, 0, c->mode & MODE_CODE64 ? 8 : 4, (uint64_t)(c->cpl ? -KVM_EPERM : -KVM_ENOSYS));
+    return X_NEXT;
 }
 
 /* INVD, WBINVD, WBNOINVD: memory is coherent. */

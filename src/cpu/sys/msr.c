@@ -16,6 +16,9 @@
 
 #include <time.h>
 
+#define APIC_BASE_X2APIC (1u << 10)
+#define HWCR_MCSTATUS_WR_EN (1u << 18)
+
 enum kind {
     M_CPU,    /* uint64_t member of struct cpu at `arg`, any value */
     M_CPU_CANON, /* the same; non-canonical values are refused */
@@ -96,6 +99,8 @@ static int apic_read(struct cpu *c, uint32_t msr, uint64_t *ret)
 /* May send an IPI: what other vCPUs asked for comes first. */
 static int apic_write(struct cpu *c, uint32_t msr, uint64_t val)
 {
+    if (msr == 0x1b && val & APIC_BASE_X2APIC && !model_has(c->shared->model, W_1_ECX, 21))
+        return -1;
     mmu_poll_flush(c);
     fpu_park(c);
     return c->cb->apic_msr_write(c->opaque, msr, val);
@@ -159,6 +164,7 @@ struct pv_wall {
 };
 
 #define PV_TSC_STABLE 1
+
 
 /* mul and shift so that ns = (ticks << shift) * mul >> 32. */
 static void pv_scale(uint64_t khz, uint32_t *ret_mul, int8_t *ret_shift)
@@ -263,19 +269,19 @@ static int mtrr_def_write(struct cpu *c, uint32_t msr, uint64_t val)
 
 static int mce_read(struct cpu *c, uint32_t msr, uint64_t *ret)
 {
-    unsigned n = (msr - 0x400) / 4;
-    *ret = msr % 4 == 0 ? c->sys->mce_ctl[n] : msr % 4 == 1 ? c->sys->mce_status[n] : 0;
+    *ret = c->sys->mce[msr - 0x400];
     return 0;
 }
 
-/* Only 0 and all ones may be written to CTL, only 0 to the others (AMD relaxes STATUS by HWCR: dropped). */
+/* Control: all or nothing (Linux leaves bit 0 or 10 clear on some AMD banks). Status: only cleared, but for AMD's
+ * HWCR.McStatusWrEn. Address and miscellany hold anything. */
 static int mce_write(struct cpu *c, uint32_t msr, uint64_t val)
 {
-    unsigned n = (msr - 0x400) / 4;
-    if (msr % 4 == 0)
-        c->sys->mce_ctl[n] = val;
-    else if (msr % 4 == 1)
-        c->sys->mce_status[n] = 0;
+    if (msr % 4 == 0 && val && (val | 1 << 10 | 1) != UINT64_MAX)
+        return -1;
+    if (msr % 4 == 1 && val && !(c->shared->amd && c->sys->hwcr & HWCR_MCSTATUS_WR_EN))
+        return -1;
+    c->sys->mce[msr - 0x400] = val;
     return 0;
 }
 

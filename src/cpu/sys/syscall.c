@@ -71,7 +71,12 @@ int x_sysret(struct cpu *c, const struct insn *i)
     c->tf_latched = false;
     flat_code(c, (uint16_t)(sel + (to64 ? 16 : 0)), 3, to64);
     flat_stack(c, (uint16_t)(sel + 8), 3);
-    return enter(c, 3);
+    enter(c, 3);
+    if (!(c->flags_sys & FLAG_TF))
+        return X_JUMP;
+    /* Unlike after IRET and POPF, a TF that SYSRET loads traps before the next instruction. */
+    c->fault = (struct cpu_fault){ .vector = EXC_DB, .dr6 = DR6_BS, .trap = true };
+    return X_FAULT;
 }
 
 int x_sysenter(struct cpu *c, const struct insn *i)
