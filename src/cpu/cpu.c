@@ -52,6 +52,11 @@ const struct cpu_stats *cpu_get_stats(const struct cpu *c)
 
 void cpu_raise_event(struct cpu *c, uint32_t events)
 {
+    uint8_t nmis = atomic_load(&c->nmis);
+
+    while (events & CPU_EV_NMI && nmis < 2)
+        if (atomic_compare_exchange_weak(&c->nmis, &nmis, nmis + 1))
+            break;
     atomic_fetch_or(&c->events, events);
 }
 

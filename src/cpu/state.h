@@ -109,7 +109,9 @@ struct cpu {
     enum cpu_exit exit_reason;
     uint8_t cpl;
     uint8_t int_shadow;        /* 1: sti, 2: mov ss / pop ss; holds for the next instruction */
-    bool halted, nmi_blocked, nmi_pending;
+    bool halted, nmi_blocked;
+    uint8_t nmi_pending;       /* taken from nmis; as hardware: one in service and one latched */
+    _Atomic uint8_t nmis;      /* raised since, at most 2 */
     bool intr_pending;         /* CPU_EV_INTR was seen, and irq_ack() has not said that there is nothing */
     bool in_step;              /* under cpu_step() */
     bool tf_latched;           /* TF when the instruction began: cpu_debug_before() */

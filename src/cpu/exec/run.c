@@ -209,7 +209,9 @@ static bool take_events(struct cpu *c)
     if (ev & CPU_EV_INTR)
         c->intr_pending = true;
     if (ev & CPU_EV_NMI)
-        c->nmi_pending = true;
+        c->nmi_pending += atomic_exchange(&c->nmis, 0);
+    if (c->nmi_pending > 1)
+        c->nmi_pending = c->nmi_blocked ? 1 : 2;
     return !(ev & CPU_EV_STOP);
 }
 
@@ -219,7 +221,7 @@ static int deliver_pending(struct cpu *c)
     if (c->int_shadow || !irq_deliverable(c))
         return X_NEXT;
     if (c->nmi_pending && !c->nmi_blocked) {
-        c->nmi_pending = false;
+        c->nmi_pending--;
         c->stats.interrupts++;
         if (log_on(LOG_INT))
             trace_interrupt(c, EXC_NMI);

@@ -298,6 +298,11 @@ int x_into(struct cpu *c, const struct insn *i)
 
 int x_icebp(struct cpu *c, const struct insn *i)
 {
+    int r = software(c, i, EXC_DB, EVENT_ICEBP);
+    if (r == X_FAULT)
+        return r;
     c->dr[7] &= ~(uint64_t)DR7_GD;
-    return software(c, i, EXC_DB, EVENT_ICEBP);
+    c->dr[6] |= c->dr6_pending; /* what MOV SS had held back comes with this #DB */
+    c->dr6_pending = 0;
+    return r;
 }

@@ -164,7 +164,9 @@ void cpu_reset(struct cpu *c, bool init)
     c->dr[7] = DR7_FIXED;
     c->int_shadow = 0;
     c->dr6_pending = 0;
-    c->halted = c->nmi_blocked = c->nmi_pending = c->tf_latched = false;
+    c->halted = c->nmi_blocked = c->tf_latched = false;
+    c->nmi_pending = 0;
+    atomic_store(&c->nmis, 0);
     reset_segments(c);
     atomic_fetch_and(&c->events, CPU_EV_FLUSH | CPU_EV_STOP);
     mmu_flush_all(c);
