@@ -5,7 +5,7 @@
  * Wiring    The root bus's lines are PIRQ A-H (0-7): the host bridge passes them on with ich9_pci_set_irq(). PIRQ n is always
  *           m->gsi[16 + n], and also the ISA IRQ of its routing register (60-63, 68-6b) when bit 7 there is clear,
  *           which firmware then makes level-triggered (ELCR). m->power_button is the button of the PM block.
- * Firmware  Without firmware the board calls ich9_setup() at each reset: PMBASE, ACPI enable, RCBA, SCI on 9.
+ * Firmware  Without firmware the board calls ich9_setup() at each reset: PMBASE, GPIOBASE, ACPI enable, RCBA, SCI on 9.
  */
 #pragma once
 
@@ -22,6 +22,7 @@
 #define ICH9_ACPI_DISABLE 0x03
 #define ICH9_SCI_GSI 9           /* level; active high, as the MADT's override must say */
 #define ICH9_RST_CNT 0xcf9       /* FADT reset register; value 0x06 or 0x0e */
+#define ICH9_GPIOBASE 0x480 /* 64 ports */
 #define ICH9_RCBA 0xfed1c000u
 #define ICH9_SLP_TYP_S5 0        /* \_S5: SLP_TYP 0; S3 is 1, S4 is 2; only S5 acts (S3 and S4 are ignored) */
 #define ICH9_PIRQ_GSI 16         /* PIRQ A */

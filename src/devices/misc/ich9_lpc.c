@@ -15,6 +15,8 @@
 #define CFG_ACPI_CNTL 0x44
 #define CFG_GPIOBASE 0x48
 #define CFG_GPIO_CNTL 0x4c
+#define GPIO_CNTL_ENABLE 0x10
+#define GPIO_BYTES 64 /* registers of pins that lead nowhere: they hold what is written */
 #define CFG_PIRQ_A 0x60 /* A to D, E to H from 0x68 */
 #define CFG_PIRQ_E 0x68
 #define CFG_LPC_IO 0x80 /* decode ranges up to 0x93; storage only, as the devices are where they are */
@@ -32,7 +34,8 @@
 struct ich9_lpc {
     struct pci_device pci;
     struct ich9_pm pm;
-    struct mem_region apm_ports, reset_port, rcba;
+    struct mem_region apm_ports, reset_port, rcba, gpio_ports;
+    uint8_t gpio[GPIO_BYTES];
     uint8_t apm_cnt, apm_sts, rst_cnt;
     uint32_t gcs;
     pthread_mutex_t pirq_lock;
@@ -110,6 +113,13 @@ static void place_pm(struct ich9_lpc *s)
         mem_region_hide(&s->pm.ports);
 }
 
+static void place_gpio(struct ich9_lpc *s)
+{
+    uint16_t base = pci_get16(&s->pci, CFG_GPIOBASE) & 0xff80;
+    if (!(s->pci.config[CFG_GPIO_CNTL] & GPIO_CNTL_ENABLE) || mem_region_move(&s->gpio_ports, base))
+        mem_region_hide(&s->gpio_ports);
+}
+
 /* SCI: 0 to 2 are IRQ 9 to 11, 4 and 5 are IRQ 20 and 21. */
 static void place_sci(struct ich9_lpc *s)
 {
@@ -141,6 +151,8 @@ static void lpc_config_written(struct pci_device *p, unsigned off, unsigned len,
         place_pm(s);
     if (touches(off, len, CFG_ACPI_CNTL, 1))
         place_sci(s);
+    if (touches(off, len, CFG_GPIOBASE, 5))
+        place_gpio(s);
     if (touches(off, len, CFG_PIRQ_A, 4) || touches(off, len, CFG_PIRQ_E, 4))
         reroute(s);
     if (touches(off, len, CFG_RCBA, 4))
@@ -175,6 +187,8 @@ void ich9_setup(struct device *lpc)
     static const uint8_t irq[N_PIRQS] = { 10, 10, 11, 11, 10, 10, 11, 11 };
     set_config(&s->pci, CFG_PMBASE, 4, ICH9_PMBASE);
     set_config(&s->pci, CFG_ACPI_CNTL, 1, ACPI_CNTL_ENABLE);
+    set_config(&s->pci, CFG_GPIOBASE, 4, ICH9_GPIOBASE);
+    set_config(&s->pci, CFG_GPIO_CNTL, 1, GPIO_CNTL_ENABLE);
     set_config(&s->pci, CFG_RCBA, 4, ICH9_RCBA | 1);
     for (unsigned n = 0; n < N_PIRQS; n++)
         set_config(&s->pci, rout_offset(n), 1, irq[n]);
@@ -240,6 +254,19 @@ static void rcba_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
     s->pm.no_reboot = s->gcs & GCS_NO_REBOOT;
 }
 
+static uint64_t gpio_read(void *opaque, uint64_t off, unsigned size)
+{
+    uint32_t val = 0;
+    memcpy(&val, ((struct ich9_lpc *)opaque)->gpio + off, size);
+    return val;
+}
+
+static void gpio_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
+{
+    memcpy(((struct ich9_lpc *)opaque)->gpio + off, &val, size);
+}
+
+static const struct mem_ops gpio_ops = { .read = gpio_read, .write = gpio_write, .min_size = 1, .max_size = 4 };
 static const struct mem_ops apm_ops = { .read = apm_read, .write = apm_write, .min_size = 1, .max_size = 1 };
 static const struct mem_ops reset_ops = { .read = reset_read, .write = reset_write, .min_size = 1, .max_size = 1 };
 static const struct mem_ops rcba_ops = { .read = rcba_read, .write = rcba_write, .min_size = 4, .max_size = 4 };
@@ -267,8 +294,10 @@ static void lpc_reset(struct device *d)
     reroute(s);
     place_pm(s);
     place_rcba(s);
+    place_gpio(s);
     place_sci(s);
     pthread_mutex_lock(&d->lock);
+    memset(s->gpio, 0, sizeof(s->gpio));
     s->apm_cnt = s->apm_sts = s->rst_cnt = 0;
     s->gcs = s->noreboot ? GCS_NO_REBOOT : 0;
     s->pm.no_reboot = s->noreboot;
@@ -283,9 +312,11 @@ static int map_regions(struct ich9_lpc *s)
     mem_region_init_io(&s->apm_ports, "ich9-apm", &apm_ops, s, 2, &d->lock);
     mem_region_init_io(&s->reset_port, "ich9-reset", &reset_ops, s, 1, &d->lock);
     mem_region_init_io(&s->rcba, "ich9-rcba", &rcba_ops, s, RCBA_BYTES, &d->lock);
+    mem_region_init_io(&s->gpio_ports, "ich9-gpio", &gpio_ops, s, GPIO_BYTES, &d->lock);
     int r = mem_region_add(io, &s->apm_ports, ICH9_APM_CNT, 0);
     r = r ? r : mem_region_add(io, &s->reset_port, ICH9_RST_CNT, 1); /* over the middle of CF8 */
     r = r ? r : mem_region_add(io, &s->pm.ports, ICH9_PMBASE, 0);
+    r = r ? r : mem_region_add(io, &s->gpio_ports, ICH9_GPIOBASE, 0);
     r = r ? r : mem_region_add(memory, &s->rcba, ICH9_RCBA, 0);
     return r;
 }
@@ -328,6 +359,7 @@ static void lpc_unrealize(struct device *d)
     mem_region_remove(&s->apm_ports);
     mem_region_remove(&s->reset_port);
     mem_region_remove(&s->rcba);
+    mem_region_remove(&s->gpio_ports);
     ich9_pm_done(&s->pm);
     pci_device_done(&s->pci);
     pthread_mutex_destroy(&s->pirq_lock);
@@ -369,6 +401,7 @@ static const struct state_field lpc_state[] = {
     STATE(struct ich9_lpc, apm_sts),
     STATE(struct ich9_lpc, rst_cnt),
     STATE(struct ich9_lpc, gcs),
+    STATE_ARRAY(struct ich9_lpc, gpio),
     STATE(struct ich9_lpc, pirq_level),
     STATE_ARRAY(struct ich9_lpc, pirq_rout),
     { 0 },

@@ -64,6 +64,8 @@ static void test_config(void)
     g_assert_cmphex(test_in(f.t, 0xb000 + ICH9_SMI_EN, 4), ==, 0x20);
     set_config(&f, 0x44, 1, 0);
     g_assert_cmphex(test_in(f.t, 0xb000 + ICH9_SMI_EN, 4), ==, UINT32_MAX);
+    test_out(f.t, ICH9_GPIOBASE + 0x0c, 0x12345678, 4);
+    g_assert_cmphex(test_in(f.t, ICH9_GPIOBASE + 0x0e, 2), ==, 0x1234);
     g_assert_cmphex(test_read32(f.t, ICH9_RCBA + 0x3410), ==, 0x20);
     test_write32(f.t, ICH9_RCBA + 0x3410, 0);
     g_assert_cmphex(test_read32(f.t, ICH9_RCBA + 0x3410), ==, 0);
