@@ -253,6 +253,9 @@ static void test_intx(void)
         check(vq_wait(&bq, NULL, 1000) >= 0, "its request is done");
     }
     pci_write16(&blk.pci, 4, (uint16_t)(pci_read16(&blk.pci, 4) | 1u << 10));
+    sti(); /* what is still under way */
+    delay_us(3000);
+    cli();
     queue_read();
     check(vq_wait(&bq, NULL, 5000) >= 0, "a request with INTx disabled");
     sti();
