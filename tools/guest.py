@@ -12,6 +12,8 @@ import subprocess
 import tempfile
 import time
 
+CONSOLE_LOG = os.environ.get("RUCHE_CONSOLE_LOG")  # a file that gets all that guests print, for debugging
+
 
 class GuestError(Exception):
     """The guest or the machine did not do what was waited for; the message has the console's tail."""
@@ -117,6 +119,9 @@ class Console:
             if not data:
                 raise GuestError(f"the console closed before '{pattern}'; it ends:\n{self.text[-2000:]}")
             self.text += data.decode("utf-8", "replace").replace("\r", "")
+            if CONSOLE_LOG:
+                with open(CONSOLE_LOG, "ab") as log:
+                    log.write(data)
 
     def send(self, text):
         self.socket.sendall(text.encode())
@@ -124,10 +129,10 @@ class Console:
     def login(self, seconds=300):
         self.expect(r"login: ", seconds)
         self.send("root\n")
-        self.expect(r"^root@[^#\n]*# ?", seconds)
+        self.expect(r"root@\w+:~# ", seconds)
         # No echo, no line editing, a prompt that commands' output cannot imitate.
-        self.send("stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null; PS1='@@ready@@ '\n")
-        self.expect(r"^@@ready@@ ", seconds)
+        self.send("stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null; PS2=; dmesg -n 1; PS1='@@re''ady@@ '\n")
+        self.expect(r"@@ready@@ ", seconds)
 
     def run(self, command, seconds=60):
         """Runs a shell command after login(); returns (exit status, output)."""
@@ -135,7 +140,7 @@ class Console:
         start = self.mark
         status = int(self.expect(r"@@status=(\d+)@@", seconds).group(1))
         output = self.text[start:self.mark].rsplit("@@status=", 1)[0]
-        self.expect(r"^@@ready@@ ", seconds)
+        self.expect(r"@@ready@@ ", seconds)
         return status, output.strip()
 
     def close(self):

@@ -20,7 +20,7 @@ import tap  # noqa: E402
 from guest import Vmm, copy_disk, debian_arguments  # noqa: E402
 
 DOWNLOAD_BYTES = 10 * 1000 * 1000
-BOOT_SECONDS = 400
+BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "400"))
 
 SCENARIOS = {
     "soft-1": {"arguments": ["-accel", "soft", "-smp", "1"], "cpus": 1},
