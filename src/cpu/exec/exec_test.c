@@ -81,6 +81,63 @@ static void test_divide_error(void)
     bed_free(b);
 }
 
+/* A comparison and a conditional jump are run as one; with a NOP between they are not. Both must do the same. The jump
+ * leads to "mov bl, 1; hlt". */
+static unsigned emit_branch(uint8_t *p, unsigned form, unsigned size, unsigned cc, bool nop)
+{
+    static const uint8_t opcodes[2][3] = { { 0x38, 0x80, 7 << 3 }, { 0x84, 0xf6, 0 } };
+    const uint8_t *op = opcodes[form & 1];
+    unsigned n = 0, kind = form >> 1; /* registers, immediate, memory and immediate */
+
+    if (size == 8)
+        p[n++] = 0x48;
+    p[n++] = (uint8_t)(op[kind != 0] + (size != 1));
+    p[n++] = (uint8_t)((kind == 2 ? 0x06 : 0xc0) | (kind ? op[2] : 1 << 3)); /* rax or [rsi]; rcx */
+    if (kind) {
+        static const uint8_t imm[4] = { 0x80, 0xff, 0xff, 0xff };
+        memcpy(p + n, imm, size == 1 ? 1 : 4);
+        n += size == 1 ? 1 : 4;
+    }
+    if (nop)
+        p[n++] = 0x90;
+    memcpy(p + n, (const uint8_t[]){ (uint8_t)(0x70 + cc), 1, 0xf4, 0xb3, 1, 0xf4 }, 6);
+    return n + 6;
+}
+
+static uint64_t run_branch(struct bed *b, uint64_t a, uint64_t v, unsigned form, unsigned size, unsigned cc,
+                           bool nop)
+{
+    struct cpu *c = b->cpu;
+    uint32_t at = BED_CODE + ((form * 9 + size) * 16 + cc) * 64 + (nop ? 32 : 0);
+
+    emit_branch(b->ram + at, form, size, cc, nop);
+    bed_poke64(b, BED_DATA, a);
+    c->gpr[RAX] = a;
+    c->gpr[RCX] = v;
+    c->gpr[RSI] = BED_DATA;
+    c->gpr[RBX] = 0;
+    c->rip = at;
+    c->halted = false;
+    run_ok(b);
+    return c->gpr[RBX] | (uint64_t)cpu_flags(c) << 8;
+}
+
+static void test_compare_and_branch(void)
+{
+    static const uint64_t values[] = { 0, 1, ~0ull, 0x7f, 0x80, 0x7fffffff, 0x80000000, 1ull << 63, ~0ull >> 1 };
+    struct bed *b = bed_new("max");
+
+    for (unsigned k = 0; k < 81; k++)
+        for (unsigned form = 0; form < 6; form++)
+            for (unsigned size = 1; size <= 8; size *= size == 1 ? 4 : 2)
+                for (unsigned cc = 0; cc < 16; cc++) {
+                    uint64_t a = values[k / 9], v = values[k % 9];
+                    uint64_t one = run_branch(b, a, v, form, size, cc, false);
+                    g_assert_cmphex(one, ==, run_branch(b, a, v, form, size, cc, true));
+                }
+    bed_free(b);
+}
+
 /* --- memory and faults --- */
 
 GUEST(rmw_fault, "mov rax, 5; mov rbx, 0x301000; stc; add [rbx - 4], rax");
@@ -453,6 +510,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/exec/arithmetic", test_arithmetic);
+    g_test_add_func("/exec/compare-and-branch", test_compare_and_branch);
     g_test_add_func("/exec/divide-error", test_divide_error);
     g_test_add_func("/exec/fault-is-exact", test_fault_is_exact);
     g_test_add_func("/exec/rep-fault", test_rep_fault);

@@ -1,54 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Threaded handlers: the frequent forms of the frequent instructions, each for one operand size and one kind
- * of operand, so that nothing is left to decide at run time. They touch memory only through a TLB entry that
- * matches; anything else goes to the instruction's complete handler by exec_complete().
+ * of operand, so that nothing is left to decide at run time.
  *
  * Spec      Intel SDM volume 2.
- * Thread    The vCPU's own. c->rip is the block's start throughout.
+ * Thread    The vCPU's own.
  */
-#include "cpu/exec/alu.h"
-#include "cpu/exec/hot.h"
-
-/* --- operands --- */
-
-/* 8-bit registers by byte offset (AH..BH are odd ones), others by number. `f`: reg or rm. */
-#define GET_8(f)  (((uint8_t *)c->gpr)[i->f])
-#define GET_16(f) ((uint16_t)c->gpr[i->f])
-#define GET_32(f) ((uint32_t)c->gpr[i->f])
-#define GET_64(f) (c->gpr[i->f])
-#define PUT_8(f, v)  (((uint8_t *)c->gpr)[i->f] = (v))
-#define PUT_16(f, v) (*(uint16_t *)&c->gpr[i->f] = (v))
-#define PUT_32(f, v) (c->gpr[i->f] = (uint32_t)(v))
-#define PUT_64(f, v) (c->gpr[i->f] = (v))
-
-/* Linear address: B is base and displacement, X everything. */
-#define LINEAR_B() (c->slot[i->base] + (uint64_t)(int64_t)i->disp)
-#define LINEAR_X() hot_linear(c, i)
-
-static inline uint64_t hot_offset(const struct cpu *c, const struct exec_op *i)
-{
-    uint64_t off = c->slot[i->base] + (c->slot[i->index] << i->scale) + (uint64_t)(int64_t)i->disp;
-    return off << i->shift >> i->shift;
-}
-
-static inline uint64_t hot_linear(const struct cpu *c, const struct exec_op *i)
-{
-    return hot_offset(c, i) + c->seg_base[i->seg];
-}
-
-/* Declares `host`, the operand's address here; without a matching TLB entry the complete handler takes over. */
-#define HOST_AT(linear, bits, right)                                                               \
-    uint64_t lin = (linear);                                                                       \
-    struct tlb_entry *e = tlb_at(c, lin);                                                          \
-    if (unlikely(e->right != tlb_tag_of(c, lin, bits / 8) || exec_canonical(lin) != lin))          \
-        EXEC_TAIL_CALL exec_complete(c, i);                                                         \
-    void *host = (void *)(lin + (uint64_t)e->addend)
-
-#define LOAD(bits)     mmu_ram_get_u##bits(host)
-#define STORE(bits, v) mmu_ram_put_u##bits(host, v)
-
-#define HOT(name) static int hot_##name(struct cpu *c, const struct exec_op *i)
-#define DONE EXEC_GO_ON(c, i)
+#include "cpu/exec/hot_words.h"
 
 /* --- two operands --- */
 
@@ -255,27 +212,6 @@ WIDEN(movsx, 32, int32_t, 64)
 LEA(32)
 LEA(64)
 
-/* Conditions on cpu->flags_ax: SF 15, ZF 14, PF 10, CF 8, OF 0. */
-#define COND_0  (c->flags_ax & 1)
-#define COND_2  (c->flags_ax & 0x100)
-#define COND_4  (c->flags_ax & 0x4000)
-#define COND_6  (c->flags_ax & 0x4100)
-#define COND_8  (c->flags_ax & 0x8000)
-#define COND_10 (c->flags_ax & 0x400)
-#define COND_12 ((c->flags_ax >> 15 ^ c->flags_ax) & 1)
-#define COND_14 (COND_12 | (c->flags_ax & 0x4000))
-#define COND_1  (!COND_0)
-#define COND_3  (!COND_2)
-#define COND_5  (!COND_4)
-#define COND_7  (!COND_6)
-#define COND_9  (!COND_8)
-#define COND_11 (!COND_10)
-#define COND_13 (!COND_12)
-#define COND_15 (!COND_14)
-
-#define FOR_ALL_CONDITIONS(m)                                                                      \
-    m(0) m(1) m(2) m(3) m(4) m(5) m(6) m(7) m(8) m(9) m(10) m(11) m(12) m(13) m(14) m(15)
-
 #define CONDITIONAL(n)                                                                             \
     HOT(cmov32_r_##n)                                                                              \
     {                                                                                              \
@@ -338,174 +274,6 @@ HOT(cdqe)
     DONE;
 }
 
-/* --- stack, 64-bit mode --- */
-
-enum { RSP = 4 };
-
-HOT(push_64)
-{
-    HOST_AT(c->gpr[RSP] - 8, 64, write);
-    STORE(64, GET_64(rm));
-    c->gpr[RSP] = lin;
-    DONE;
-}
-
-HOT(push_imm_64)
-{
-    HOST_AT(c->gpr[RSP] - 8, 64, write);
-    STORE(64, (uint64_t)(int64_t)i->imm);
-    c->gpr[RSP] = lin;
-    DONE;
-}
-
-HOT(pop_64)
-{
-    HOST_AT(c->gpr[RSP], 64, read);
-    uint64_t v = LOAD(64);
-    c->gpr[RSP] = lin + 8;
-    PUT_64(rm, v);
-    DONE;
-}
-
-HOT(leave_64)
-{
-    HOST_AT(c->gpr[5], 64, read);
-    c->gpr[5] = LOAD(64);
-    c->gpr[RSP] = lin + 8;
-    DONE;
-}
-
-/* --- control flow --- */
-
-#define JCC(n)                                                                                     \
-    HOT(jcc_near_##n)                                                                              \
-    {                                                                                              \
-        struct exec_tail *t = exec_tail_of(i);                                                     \
-        if (COND_##n) {                                                                            \
-            c->rip += (uint64_t)(int64_t)i->disp;                                                 \
-            EXEC_CHAIN_NEAR(c, &t->taken);                                                         \
-        }                                                                                          \
-        DONE;                                                                                      \
-    }                                                                                              \
-    HOT(jcc_far_##n)                                                                               \
-    {                                                                                              \
-        struct exec_tail *t = exec_tail_of(i);                                                     \
-        if (COND_##n) {                                                                            \
-            c->rip += (uint64_t)(int64_t)i->disp;                                                 \
-            EXEC_CHAIN_FAR(c, &t->taken);                                                          \
-        }                                                                                          \
-        DONE;                                                                                      \
-    }
-FOR_ALL_CONDITIONS(JCC)
-
-HOT(jmp_near)
-{
-    c->rip += (uint64_t)(int64_t)i->disp;
-    EXEC_CHAIN_NEAR(c, &exec_tail_of(i)->taken);
-}
-
-HOT(jmp_far)
-{
-    c->rip += (uint64_t)(int64_t)i->disp;
-    EXEC_CHAIN_FAR(c, &exec_tail_of(i)->taken);
-}
-
-HOT(call_near)
-{
-    HOST_AT(c->gpr[RSP] - 8, 64, write);
-    STORE(64, c->rip + i->off + i->len);
-    c->gpr[RSP] = lin;
-    c->rip += (uint64_t)(int64_t)i->disp;
-    EXEC_CHAIN_NEAR(c, &exec_tail_of(i)->taken);
-}
-
-HOT(call_far)
-{
-    HOST_AT(c->gpr[RSP] - 8, 64, write);
-    STORE(64, c->rip + i->off + i->len);
-    c->gpr[RSP] = lin;
-    c->rip += (uint64_t)(int64_t)i->disp;
-    EXEC_CHAIN_FAR(c, &exec_tail_of(i)->taken);
-}
-
-/* The block at a computed target, if it is at hand. Dead otherwise. */
-static inline struct exec_block *indirect_target(struct cpu *c, uint64_t target)
-{
-    struct tlb_code *e = exec_code_entry(c, target);
-
-    if (e->tag != tlb_tag_of(c, target, 1) || exec_canonical(target) != target)
-        return &exec_no_block;
-    uint64_t gpa = e->gpa | (target & (PAGE_SIZE - 1));
-    struct exec_block *b = *block_bucket(c->blocks, gpa, c->mode);
-    bool same = b->gpa == gpa && b->mode == c->mode && b->gpa2 == BLOCK_NO_PAGE;
-    return same ? b : &exec_no_block;
-}
-
-#define INDIRECT(target, commit)                                                                   \
-    do {                                                                                           \
-        struct exec_block *to = indirect_target(c, target);                                        \
-        unsigned count = to->count;                                                                \
-        if (!EXEC_CHAINS || unlikely(!count || exec_events(c)))                                    \
-            EXEC_TAIL_CALL exec_complete(c, i);                                                     \
-        commit;                                                                                    \
-        c->rip = target;                                                                           \
-        c->stats.instructions += count;                                                            \
-        EXEC_TAIL_CALL to->ops[0].run(c, to->ops);                                             \
-    } while (0)
-
-HOT(ret)
-{
-    HOST_AT(c->gpr[RSP], 64, read);
-    uint64_t target = LOAD(64);
-    INDIRECT(target, c->gpr[RSP] = lin + 8);
-}
-
-HOT(jmp_reg)
-{
-    uint64_t target = GET_64(rm);
-    INDIRECT(target, (void)0);
-}
-
-HOT(jmp_mem)
-{
-    HOST_AT(LINEAR_X(), 64, read);
-    uint64_t target = LOAD(64);
-    INDIRECT(target, (void)0);
-}
-
-HOT(call_reg)
-{
-    uint64_t target = GET_64(rm);
-    HOST_AT(c->gpr[RSP] - 8, 64, write);
-    INDIRECT(target, (STORE(64, c->rip + i->off + i->len), c->gpr[RSP] = lin));
-}
-
-/* Falling out of a block: `i` is the tail. */
-int hot_tail_near(struct cpu *c, const struct exec_op *i)
-{
-    struct exec_tail *t = (struct exec_tail *)i;
-
-    c->rip += t->bytes;
-    EXEC_CHAIN_NEAR(c, &t->fall);
-}
-
-int hot_tail_far(struct cpu *c, const struct exec_op *i)
-{
-    struct exec_tail *t = (struct exec_tail *)i;
-
-    c->rip += t->bytes;
-    EXEC_CHAIN_FAR(c, &t->fall);
-}
-
-/* Outside flat code: the dispatcher checks limits. */
-int hot_tail_leave(struct cpu *c, const struct exec_op *i)
-{
-    struct exec_tail *t = (struct exec_tail *)i;
-
-    c->rip = c->mode & MODE_CODE64 ? c->rip + t->bytes : (uint32_t)(c->rip + t->bytes);
-    return X_JUMP;
-}
-
 /* --- tables: what hot_bind.c chooses from --- */
 
 #define ALU_FORMS(name)                                                                            \
@@ -543,21 +311,13 @@ const struct hot_widen hot_widens[N_HOT_WIDEN] = {
     [HOT_MOVSX_32] = { { { NULL, NULL, NULL }, WIDEN_FORMS(movsx, 32, 64) } },
 };
 
-#define ROW_JCC(n)  { hot_jcc_near_##n, hot_jcc_far_##n },
 #define ROW_CMOV(n) { hot_cmov32_r_##n, hot_cmov64_r_##n },
 #define ROW_SET(n)  hot_set_r_##n,
-exec_op_fn *const hot_jcc[16][2] = { FOR_ALL_CONDITIONS(ROW_JCC) };
 exec_op_fn *const hot_cmov[16][2] = { FOR_ALL_CONDITIONS(ROW_CMOV) };
 exec_op_fn *const hot_set[16] = { FOR_ALL_CONDITIONS(ROW_SET) };
 
 exec_op_fn *const hot_lea[2][2] = { { hot_lea_32_B, hot_lea_32_X }, { hot_lea_64_B, hot_lea_64_X } };
 exec_op_fn *const hot_imul_rr[2] = { hot_imul_rr_32, hot_imul_rr_64 };
 exec_op_fn *const hot_imul_rri[2] = { hot_imul_rri_32, hot_imul_rri_64 };
-exec_op_fn *const hot_jmp[2] = { hot_jmp_near, hot_jmp_far };
-exec_op_fn *const hot_call[2] = { hot_call_near, hot_call_far };
 
-const struct hot_singles hot_singles = {
-    .nop = hot_nop, .cdqe = hot_cdqe, .push = hot_push_64, .push_imm = hot_push_imm_64, .pop = hot_pop_64,
-    .leave = hot_leave_64, .ret = hot_ret, .jmp_reg = hot_jmp_reg, .jmp_mem = hot_jmp_mem,
-    .call_reg = hot_call_reg, .movabs = hot_movabs,
-};
+const struct hot_singles hot_singles = { .nop = hot_nop, .cdqe = hot_cdqe, .movabs = hot_movabs };

@@ -42,9 +42,19 @@ extern exec_op_fn *const hot_imul_rr[2], *const hot_imul_rri[2]; /* [wide] */
 extern exec_op_fn *const hot_jmp[2], *const hot_call[2]; /* [far] */
 
 struct hot_singles {
-    exec_op_fn *nop, *cdqe, *push, *push_imm, *pop, *leave, *ret, *jmp_reg, *jmp_mem, *call_reg, *movabs;
+    exec_op_fn *nop, *cdqe, *movabs;
 };
 extern const struct hot_singles hot_singles;
+struct hot_flow {
+    exec_op_fn *push, *push_imm, *pop, *leave, *ret, *jmp_reg, *jmp_mem, *call_reg;
+};
+extern const struct hot_flow hot_flow;
 
 /* Ends of blocks. */
 exec_op_fn hot_tail_near, hot_tail_far, hot_tail_leave;
+
+/* hot_fuse.c: when a near conditional jump follows a comparison, the comparison jumps itself. `i` is the comparison,
+ * its threaded form made; the jump is the op behind it. */
+void hot_fuse(struct exec_op *i);
+/* Whether an op is a conditional jump to its own page; its condition. */
+bool hot_is_near_jcc(const struct exec_op *i, unsigned *ret_condition);

@@ -155,27 +155,27 @@ static bool stack_64(const struct cpu *c, const struct insn *i)
 
 static exec_op_fn *bind_push(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return stack_64(c, i) && !i->mem ? hot_singles.push : NULL;
+    return stack_64(c, i) && !i->mem ? hot_flow.push : NULL;
 }
 
 static exec_op_fn *bind_push_imm(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return stack_64(c, i) ? hot_singles.push_imm : NULL;
+    return stack_64(c, i) ? hot_flow.push_imm : NULL;
 }
 
 static exec_op_fn *bind_pop(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return stack_64(c, i) && !i->mem ? hot_singles.pop : NULL;
+    return stack_64(c, i) && !i->mem ? hot_flow.pop : NULL;
 }
 
 static exec_op_fn *bind_leave(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return stack_64(c, i) ? hot_singles.leave : NULL;
+    return stack_64(c, i) ? hot_flow.leave : NULL;
 }
 
 static exec_op_fn *bind_ret(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return stack_64(c, i) ? hot_singles.ret : NULL;
+    return stack_64(c, i) ? hot_flow.ret : NULL;
 }
 
 static exec_op_fn *bind_jmp_E(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
@@ -183,13 +183,13 @@ static exec_op_fn *bind_jmp_E(struct cpu *c, const struct insn *i, struct exec_o
     if (!stack_64(c, i))
         return NULL;
     if (!i->mem)
-        return hot_singles.jmp_reg;
-    return bind_address(c, i, op) < 0 ? NULL : hot_singles.jmp_mem;
+        return hot_flow.jmp_reg;
+    return bind_address(c, i, op) < 0 ? NULL : hot_flow.jmp_mem;
 }
 
 static exec_op_fn *bind_call_E(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which)
 {
-    return stack_64(c, i) && !i->mem ? hot_singles.call_reg : NULL;
+    return stack_64(c, i) && !i->mem ? hot_flow.call_reg : NULL;
 }
 
 /* Whether a direct branch's target is on the instruction's own page. Binders of branches get the instruction's page
@@ -374,6 +374,8 @@ void hot_bind_tail(struct cpu *c, struct exec_block *b)
     bool near_end = start + b->bytes < PAGE_SIZE;
     bool near = target_is_near(last, start + b->bytes - last->len);
 
+    if (b->count > 1)
+        hot_fuse(&b->ops[b->count - 2]);
     *t = (struct exec_tail){ .bytes = b->bytes };
     t->fall = (struct exec_link){ &exec_no_block, near_end ? page : BLOCK_NO_PAGE };
     t->taken = (struct exec_link){ &exec_no_block, near ? page : BLOCK_NO_PAGE };
