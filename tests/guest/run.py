@@ -61,6 +61,7 @@ CASES = [
     Case('irq', limit=40),
     Case('irq', name='irq-x2apic', append='x2apic=1', limit=40),
     Case('debug', kvm='hardware'),
+    Case('modes', kvm='hardware'),
     Case('syscall', kvm='hardware'),
     Case('fwcfg', cpus=(1, 2)),
     Case('power', name='power-acpi', status=0, expect='power-off by port'),
