@@ -8,6 +8,7 @@
 #include "devices/pci/host.h"
 
 #define ADDRESS_ENABLE 0x80000000u
+#define ECAM_PRIORITY (-1) /* behind RAM: some chipsets let the guest move it */
 
 static uint64_t ecam_read(void *opaque, uint64_t off, unsigned size)
 {
@@ -85,7 +86,7 @@ int pci_host_add_ecam(struct pci_host *h, struct mem_space *memory, uint64_t siz
 {
     mem_region_init_io(&h->ecam, "pcie-mmcfg", &ecam_ops, h, size, NULL);
     mem_space_begin(memory);
-    int err = mem_region_add(memory, &h->ecam, 0, 0);
+    int err = mem_region_add(memory, &h->ecam, 0, ECAM_PRIORITY);
     if (!err)
         mem_region_hide(&h->ecam);
     mem_space_end(memory);

@@ -54,8 +54,8 @@
 #define PCI_CAP_MSIX 0x11
 
 #define PCI_UNMAPPED UINT64_MAX
-/* BARs stand behind RAM and the board's devices, whatever the guest writes to them. */
-#define PCI_BAR_PRIORITY (-1)
+/* BARs stand behind RAM, the board's devices and the ECAM, whatever the guest writes to them. */
+#define PCI_BAR_PRIORITY (-2)
 
 #define PCI_SLOT(devfn) ((devfn) >> 3)
 #define PCI_FUNC(devfn) ((devfn) & 7)
