@@ -41,9 +41,12 @@ static void make_input(GRand *r, GByteArray *a)
     uint8_t head[4] = { (uint8_t)g_rand_int(r), (uint8_t)g_rand_int_range(r, 0, 6),
                         (uint8_t)g_rand_int_range(r, 0, 6),
                         (uint8_t)(g_rand_boolean(r) ? g_rand_int(r) : 0u) };
+    unsigned patches = head[1];
+    if (g_rand_boolean(r))
+        head[1] |= 0x80;
     g_byte_array_set_size(a, 0);
     put(a, head, 4);
-    for (unsigned i = 0; i < head[1]; i++) {
+    for (unsigned i = 0; i < patches; i++) {
         uint16_t off = (uint16_t)(g_rand_int_range(r, 0, 100) * 8);
         uint64_t v = edge(r);
         put(a, &off, 2);
