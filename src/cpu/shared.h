@@ -36,8 +36,8 @@ static inline bool cpu_has(const struct cpu *c, enum insn_feature f)
     return c->shared->insn_features >> f & 1;
 }
 
-/* fpu/: called by exec_bind() for rows with A_X87, A_MMX, A_SSE or A_AVX, after i->fn was set to x_<exec>();
- * may replace i->fn and set i->aux. `bytes` are the instruction's. */
+/* fpu/: called by exec_bind() for rows with A_X87, A_MMX, A_SSE or A_AVX, after i->fn was set to
+ * x_<exec>(); may replace i->fn and set i->aux. `bytes` are the instruction's. */
 void fpu_bind(struct cpu *c, struct insn *i, const uint8_t *bytes);
 int fpu_init(struct cpu *c); /* 0 or -ENOMEM; xsave area as after reset */
 void fpu_done(struct cpu *c);

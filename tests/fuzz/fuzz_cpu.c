@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The software CPU on any state and any code: the host neither crashes nor hangs, the state that comes out
- * goes in again unchanged, and taking it out and in at every instruction changes nothing.
+/* The software CPU on any state and any code: the host neither crashes nor hangs, the state that
+ * comes out goes in again unchanged, and taking it out and in at every instruction changes nothing.
  *
- * Input     A byte: mode preset. A byte: number of patches to the state (offset 2, value 8 bytes each);
- *           bit 7 asks for the last of the checks above. A byte: number of patches to memory (address 4,
- *           value 8). A byte: interrupt vector, or 0. Then code.
+ * Input     A byte: mode preset. A byte: number of patches to the state (offset 2, value 8 bytes
+ *           each); bit 7 asks for the last of the checks above. A byte: number of patches to memory
+ *           (address 4, value 8). A byte: interrupt vector, or 0. Then code.
  */
 #include "cpu/cpu.h"
 #include "cpu/sys/internal.h"
@@ -338,8 +338,8 @@ static void walk(const struct cpu_arch_state *from, bool relay, struct cpu_arch_
     ret->tsc = 0;
 }
 
-/* What KVM's hand-over relies on. Guests that look at clocks or random numbers differ from run to run: a first
- * pair of plain runs finds them. */
+/* What KVM's hand-over relies on. Guests that look at clocks or random numbers differ from run to
+ * run: a first pair of plain runs finds them. */
 static void check_relay(const struct cpu_arch_state *from)
 {
     static uint8_t before[RAM_SIZE], after[RAM_SIZE];

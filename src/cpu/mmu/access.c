@@ -2,7 +2,8 @@
 /* Data accesses that the inline fast path does not serve: misses, crossings, MMIO, ROM, code pages,
  * watchpoints, alignment checks; and accesses on behalf of another privilege level.
  *
- * Spec      Intel SDM volume 3, 4.6 (access rights), 6.15 (#AC), 8.1 (atomicity), 17.2.4 (data breakpoints).
+ * Spec      Intel SDM volume 3, 4.6 (access rights), 6.15 (#AC), 8.1 (atomicity), 17.2.4 (data
+ *           breakpoints).
  * Thread    The vCPU's own.
  */
 #include "cpu/mmu/internal.h"
@@ -141,8 +142,8 @@ static unsigned mode_set(const struct cpu *c)
     return c->cr4 & CR4_SMAP && !(c->mode & MODE_SMAP_ON) ? TLB_SUPER_AC : TLB_SUPER;
 }
 
-/* Splits [lin, lin + size) at the page end; the second address wraps as the mode says. Returns the first part's
- * size. */
+/* Splits [lin, lin + size) at the page end; the second address wraps as the mode says. Returns the
+ * first part's size. */
 static unsigned split(const struct cpu *c, uint64_t lin, unsigned size, uint64_t *ret_second)
 {
     unsigned room = (unsigned)(PAGE_SIZE - (lin & ~PAGE_MASK));
@@ -151,7 +152,8 @@ static unsigned split(const struct cpu *c, uint64_t lin, unsigned size, uint64_t
     return size <= room ? size : room;
 }
 
-/* What #AC wants for an access of that size: vectors 16 bytes at most, x87's 80-bit values 8, its images 4. */
+/* What #AC wants for an access of that size: vectors 16 bytes at most, x87's 80-bit values 8, its
+ * images 4. */
 static unsigned natural_alignment(unsigned size)
 {
     if (is_power_of_2(size))

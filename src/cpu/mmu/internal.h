@@ -66,8 +66,8 @@ struct mmu_walk {
 
 enum walk_kind { WALK_DATA, WALK_FETCH, WALK_DEBUG /* no A/D bits, no rights */ };
 
-/* Translates the page of `lin` for set `set` (TLB_SUPER, TLB_SUPER_AC, TLB_USER), sets A and D bits. 0, or -1
- * with the #PF error code. */
+/* Translates the page of `lin` for set `set` (TLB_SUPER, TLB_SUPER_AC, TLB_USER), sets A and D
+ * bits. 0, or -1 with the #PF error code. */
 int mmu_walk(struct cpu *c, uint64_t lin, unsigned set, bool write, enum walk_kind kind,
              struct mmu_walk *ret, uint32_t *ret_error);
 
@@ -98,9 +98,9 @@ static inline uint64_t mmu_granules(uint64_t off, uint64_t len)
     return (~0ull << first) & (~0ull >> (63 - last));
 }
 
-/* Bytes of [gpa, gpa + len) changed, already visible in memory: drops blocks decoded from there in all vCPUs; in `self`
- * (may be NULL) at once. Within one page. Returns the code mask that is left. */
+/* Bytes of [gpa, gpa + len) changed, already visible in memory: drops blocks decoded from there in
+ * all vCPUs; in `self` (may be NULL) at once. Within one page. Returns the code mask that is left. */
 uint64_t mmu_code_written(struct cpu_shared *s, struct cpu *self, uint64_t gpa, uint64_t len);
-/* The same without looking at the mask, and again at the next block boundary: for writes that happen after
- * this call (mmu_host). */
+/* The same without looking at the mask, and again at the next block boundary: for writes that
+ * happen after this call (mmu_host). */
 void mmu_code_about_to_be_written(struct cpu *c, uint64_t gpa, uint64_t len);

@@ -3,13 +3,13 @@
  *
  * Spec      Intel SDM volume 3, chapters 4 (paging) and 5 (protection); PCID 4.10.
  * Thread    The vCPU's own.
- * Errors    0, or X_FAULT with cpu->fault filled (#PF, #AC); nothing was written then, not even in part: an
- *           access across two pages checks both before it writes.
+ * Errors    0, or X_FAULT with cpu->fault filled (#PF, #AC); nothing was written then, not even in
+ *           part: an access across two pages checks both before it writes.
  * Addresses Canonical: callers of the inline functions have checked; the slow ones raise #GP(0).
  * Sizes     1 to 4096 bytes for the functions that take one.
- * Rule      RAM is read once per access; the value is the guest's at that instant. Aligned accesses of up to
- *           8 bytes are single host loads and stores (x86's own atomicity); 16-byte aligned vector accesses
- *           too.
+ * Rule      RAM is read once per access; the value is the guest's at that instant. Aligned accesses
+ *           of up to 8 bytes are single host loads and stores (x86's own atomicity); 16-byte
+ *           aligned vector accesses too.
  */
 #pragma once
 
@@ -21,7 +21,8 @@ enum mmu_access { ACCESS_READ, ACCESS_WRITE, ACCESS_EXEC };
 int mmu_read_slow(struct cpu *c, uint64_t lin, unsigned size, void *buf);
 int mmu_write_slow(struct cpu *c, uint64_t lin, unsigned size, const void *buf);
 
-/* As supervisor whatever the CPL: implicit accesses (descriptor tables, TSS, IDT). SMAP holds, AC or not. */
+/* As supervisor whatever the CPL: implicit accesses (descriptor tables, TSS, IDT). SMAP holds, AC
+ * or not. */
 int mmu_read_sys(struct cpu *c, uint64_t lin, unsigned size, void *buf);
 int mmu_write_sys(struct cpu *c, uint64_t lin, unsigned size, const void *buf);
 /* As code of that CPL would: the stacks of another privilege level. No alignment check. */
@@ -29,38 +30,41 @@ int mmu_read_cpl(struct cpu *c, unsigned cpl, uint64_t lin, unsigned size, void 
 int mmu_write_cpl(struct cpu *c, unsigned cpl, uint64_t lin, unsigned size, const void *buf);
 int mmu_probe_cpl(struct cpu *c, unsigned cpl, uint64_t lin, unsigned size, enum mmu_access access);
 
-/* Fault checks for [lin, lin + size) without access, both pages; for instructions that must know first. */
+/* Fault checks for [lin, lin + size) without access, both pages; for instructions that must know
+ * first. */
 int mmu_probe(struct cpu *c, uint64_t lin, unsigned size, enum mmu_access access);
 
-/* For locked operations that mmu_host() could not serve: between begin and end, no other vCPU is inside such
- * a section; MMIO and page-crossing read-modify-writes go through read and write. */
+/* For locked operations that mmu_host() could not serve: between begin and end, no other vCPU is
+ * inside such a section; MMIO and page-crossing read-modify-writes go through read and write. */
 void mmu_lock_begin(struct cpu *c);
 void mmu_lock_end(struct cpu *c);
 
-/* Copies up to `len` bytes at `lin` as instruction fetch; *ret_got < len when the next page faults (and
- * got > 0). */
+/* Copies up to `len` bytes at `lin` as instruction fetch; *ret_got < len when the next page faults
+ * (and got > 0). */
 int mmu_fetch_bytes(struct cpu *c, uint64_t lin, uint8_t *buf, unsigned len, unsigned *ret_got);
 
 /* Decoded code and writes to it
  *
- * cpu_shared keeps, for each guest-physical page, 64 bits: one for each 64-byte granule from which some vCPU
- * has decoded. A page with any bit set is written by the slow path, which writes first, then looks at the
- * bits, clears the ones it hit and has the blocks there dropped: exec_invalidate() on this vCPU at once,
- * on the others at their next block boundary (CPU_EV_FLUSH, mmu_handle_flush()).
+ * cpu_shared keeps, for each guest-physical page, 64 bits: one for each 64-byte granule from which
+ * some vCPU has decoded. A page with any bit set is written by the slow path, which writes first,
+ * then looks at the bits, clears the ones it hit and has the blocks there dropped:
+ * exec_invalidate() on this vCPU at once, on the others at their next block boundary (CPU_EV_FLUSH,
+ * mmu_handle_flush()).
  *
- * mmu_mark_code() is called BEFORE the bytes are read for decoding (mark 15 bytes ahead of the decoder if need be;
- * marking too much is harmless): either the writer sees the bit, or the decoder sees the new bytes. `gpa` to
- * `gpa + len` stays in one page.
+ * mmu_mark_code() is called BEFORE the bytes are read for decoding (mark 15 bytes ahead of the
+ * decoder if need be; marking too much is harmless): either the writer sees the bit, or the decoder
+ * sees the new bytes. `gpa` to `gpa + len` stays in one page.
  *
- * A page that gets its first bit may still have fast write entries in TLBs. This vCPU's are dropped at once; the
- * others are told by CPU_EV_FLUSH. A vCPU that then finds such an entry in its TLB takes the whole page as
- * written: every vCPU drops its blocks there. So a write through a stale fast entry is noticed at the
- * writer's next block boundary, and before any later MMIO or x2APIC write of its (the IPI that cross-modifying
- * code sends); it is never lost. */
+ * A page that gets its first bit may still have fast write entries in TLBs. This vCPU's are dropped
+ * at once; the others are told by CPU_EV_FLUSH. A vCPU that then finds such an entry in its TLB
+ * takes the whole page as written: every vCPU drops its blocks there. So a write through a stale
+ * fast entry is noticed at the writer's next block boundary, and before any later MMIO or x2APIC
+ * write of its (the IPI that cross-modifying code sends); it is never lost. */
 void mmu_mark_code(struct cpu *c, uint64_t gpa, unsigned len);
 /* Before an effect that another vCPU may see as a message (MMIO, x2APIC): serves what it asked for. */
 static inline void mmu_poll_flush(struct cpu *c);
-/* Serves CPU_EV_FLUSH, whose bit the caller has cleared: drops TLB entries and blocks as asked by others. */
+/* Serves CPU_EV_FLUSH, whose bit the caller has cleared: drops TLB entries and blocks as asked by
+ * others. */
 void mmu_handle_flush(struct cpu *c);
 
 void mmu_flush_all(struct cpu *c);       /* including global entries */
@@ -68,7 +72,8 @@ void mmu_flush_nonglobal(struct cpu *c); /* every address space, but not global 
 void mmu_flush_pcid(struct cpu *c, unsigned pcid);
 void mmu_flush_page(struct cpu *c, uint64_t lin);
 void mmu_set_cr3(struct cpu *c, uint64_t cr3, bool keep); /* PCID aware; keep: CR3 bit 63 */
-/* Reads the four PDPTEs of PAE paging. check: false with nothing changed when one has reserved bits set. */
+/* Reads the four PDPTEs of PAE paging. check: false with nothing changed when one has reserved bits
+ * set. */
 bool mmu_load_pdptes(struct cpu *c, uint64_t cr3, bool check);
 struct tlb_entry *mmu_current_set(struct cpu *c); /* what tlb_cur must be for c->mode */
 int mmu_init(struct cpu *c); /* 0 or -ENOMEM; attaches to c->shared */
@@ -93,16 +98,17 @@ static inline struct tlb_entry *tlb_at(struct cpu *c, uint64_t lin)
     return &c->tlb_cur[(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 }
 
-/* The tag of an access: that of its last byte's page, so that one that crosses pages never matches the entry
- * of its first. */
+/* The tag of an access: that of its last byte's page, so that one that crosses pages never matches
+ * the entry of its first. */
 static inline uint64_t tlb_tag_of(const struct cpu *c, uint64_t lin, unsigned size)
 {
     return ((lin + size - 1) & PAGE_MASK) ^ c->tlb_tag;
 }
 
-/* Host pointer to `size` bytes inside one page for the access, after all checks; A/D bits are set, code pages
- * and watchpoints are told. 0 with *ret_host = NULL when the memory is not plain RAM (MMIO, ROM for writes,
- * across pages): use read/write. The pointer is good until the instruction ends. */
+/* Host pointer to `size` bytes inside one page for the access, after all checks; A/D bits are set,
+ * code pages and watchpoints are told. 0 with *ret_host = NULL when the memory is not plain RAM
+ * (MMIO, ROM for writes, across pages): use read/write. The pointer is good until the instruction
+ * ends. */
 static inline int mmu_host(struct cpu *c, uint64_t lin, unsigned size, enum mmu_access access,
                            uint8_t **ret_host)
 {
@@ -114,8 +120,9 @@ static inline int mmu_host(struct cpu *c, uint64_t lin, unsigned size, enum mmu_
     return mmu_host_slow(c, lin, size, access, ret_host);
 }
 
-/* Instruction fetch (#GP when not canonical): the physical page of lin's page, executable for the CPL, and the page's host address (NULL when
- * code there cannot be cached, MMIO: then use mmu_fetch_bytes). 0 or X_FAULT. */
+/* Instruction fetch (#GP when not canonical): the physical page of lin's page, executable for the
+ * CPL, and the page's host address (NULL when code there cannot be cached, MMIO: then use
+ * mmu_fetch_bytes). 0 or X_FAULT. */
 static inline int mmu_fetch_page(struct cpu *c, uint64_t lin, uint64_t *ret_gpa,
                                  const uint8_t **ret_host)
 {
@@ -130,8 +137,8 @@ static inline int mmu_fetch_page(struct cpu *c, uint64_t lin, uint64_t *ret_gpa,
     return mmu_fetch_page_slow(c, lin, ret_gpa, ret_host);
 }
 
-/* Guest RAM is shared between vCPUs and devices without host locks, by design: plain loads and stores, which
- * TSan must not see. */
+/* Guest RAM is shared between vCPUs and devices without host locks, by design: plain loads and
+ * stores, which TSan must not see. */
 #ifdef __SANITIZE_THREAD__
 #define MMU_RAM_ACCESS __attribute__((no_sanitize_thread, noinline, unused))
 #else

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Paging as instructions see it: modes, rights, error codes, A and D bits, address spaces, slow accesses. */
+/* Paging as instructions see it: modes, rights, error codes, A and D bits, address spaces, slow
+ * accesses. */
 #include "cpu/exec/testbed.h"
 #include "cpu/mmu/internal.h"
 #include "cpu/sys/regs.h"
@@ -495,7 +496,8 @@ static void test_watch(void)
     tear_down();
 }
 
-/* Code pages: the first mark makes fast writes slow; a write clears what it hits, in this vCPU and by post. */
+/* Code pages: the first mark makes fast writes slow; a write clears what it hits, in this vCPU and
+ * by post. */
 static void test_code_pages(void)
 {
     set_up("max");

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What vCPUs tell each other: decoded code was overwritten, write entries must go, the address map changed.
+/* What vCPUs tell each other: decoded code was overwritten, write entries must go, the address map
+ * changed.
  *
  * Thread    Any; each says. shared->lock guards the vCPU list and the posts.
  *
- * A post is queued under the lock, then CPU_EV_FLUSH is raised; the receiver clears the event first and takes the
- * posts after, so none is missed. After an overflow the receiver drops all its blocks and looks at each of its fast write
- * entries instead.
+ * A post is queued under the lock, then CPU_EV_FLUSH is raised; the receiver clears the event first
+ * and takes the posts after, so none is missed. After an overflow the receiver drops all its blocks
+ * and looks at each of its fast write entries instead.
  */
 #include "cpu/mmu/internal.h"
 
@@ -75,7 +76,8 @@ static void post_all(struct cpu_shared *s, const struct cpu *but, struct mmu_pos
     pthread_mutex_unlock(&s->lock);
 }
 
-/* The page may have been written through an entry that was still fast: every vCPU's blocks there go. */
+/* The page may have been written through an entry that was still fast: every vCPU's blocks there
+ * go. */
 static void serve_drop_write(struct cpu *c, uint64_t gpa)
 {
     if (mmu_drop_write(c, gpa))

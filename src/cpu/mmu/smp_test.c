@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Two vCPUs on two threads: atomics, split locks, code that one writes and the other runs, page-table A/D bits. */
+/* Two vCPUs on two threads: atomics, split locks, code that one writes and the other runs,
+ * page-table A/D bits. */
 #include "cpu/sys/sysbed.h"
 
 #include <pthread.h>

@@ -4,9 +4,10 @@
  * Spec      Intel SDM volume 3, 4.10 (caching translation information, PCIDs, invalidation).
  * Thread    The vCPU's own.
  *
- * Entries carry their address space's generation in the tag (state.h). Flushing a space gives it a new
- * generation; 65,535 of them later the whole TLB is cleared. An entry of a global page whose tag differs only
- * in the generation is stamped with the current one when it is met: it lives until a flush of everything.
+ * Entries carry their address space's generation in the tag (state.h). Flushing a space gives it a
+ * new generation; 65,535 of them later the whole TLB is cleared. An entry of a global page whose
+ * tag differs only in the generation is stamped with the current one when it is met: it lives until
+ * a flush of everything.
  */
 #include "cpu/mmu/internal.h"
 #include "cpu/sys/regs.h"
@@ -133,8 +134,8 @@ static void drop_page(struct cpu *c, uint64_t page)
     }
 }
 
-/* Large pages are cached by 4 KiB pieces, so that INVLPG must find all pieces. A filter of hashed regions says
- * where there may be any. */
+/* Large pages are cached by 4 KiB pieces, so that INVLPG must find all pieces. A filter of hashed
+ * regions says where there may be any. */
 static unsigned large_bit(uint64_t region, uint8_t shift)
 {
     return (unsigned)((region >> shift << 6 | shift) * 0x9e3779b97f4a7c15ull >> 51) & (LARGE_BITS - 1);

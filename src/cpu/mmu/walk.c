@@ -2,8 +2,9 @@
 /* Page walks: no paging, 32-bit, PAE, 4-level; rights, reserved bits, accessed and dirty bits.
  *
  * Spec      Intel SDM volume 3, chapter 4.
- * Thread    The vCPU's own. Paging structures are guest memory that other vCPUs change meanwhile: entries are
- *           read once, A and D bits are set by compare-and-swap, and a lost race walks again.
+ * Thread    The vCPU's own. Paging structures are guest memory that other vCPUs change meanwhile:
+ *           entries are read once, A and D bits are set by compare-and-swap, and a lost race walks
+ *           again.
  */
 #include "cpu/mmu/internal.h"
 #include "cpu/sys/regs.h"

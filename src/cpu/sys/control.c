@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Control registers and the mode switches they make: MOV CRn, LMSW, SMSW, CLTS, XSETBV; INVLPG, INVPCID.
+/* Control registers and the mode switches they make: MOV CRn, LMSW, SMSW, CLTS, XSETBV; INVLPG,
+ * INVPCID.
  *
  * Spec      Intel SDM volume 2 (MOV CR); volume 3, 2.5, 4.1, 4.10.4, 9.8.5 (entering IA-32e mode).
  * Thread    The vCPU's own.

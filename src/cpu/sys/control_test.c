@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Control and debug registers, single step, system calls, I/O permission, MSRs, CPUID, the state's exchange. */
+/* Control and debug registers, single step, system calls, I/O permission, MSRs, CPUID, the state's
+ * exchange. */
 #include "cpu/sys/model.h"
 #include "cpu/sys/sysbed.h"
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* CPUID leaves of a model in a topology.
  *
- * Spec      Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E; Linux Documentation/virt/kvm/x86/cpuid.rst.
+ * Spec      Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E; Linux
+ *           Documentation/virt/kvm/x86/cpuid.rst.
  * Thread    Any: the model is constant.
  *
- * The hypervisor leaves speak KVM's paravirtual interface, of which sys/msr.c implements the clock: it is what a
- * stock Linux, also on AMD, takes the TSC's frequency from, and what lets it use x2APIC. Leaf 0x40000010 has
- * the frequencies for FreeBSD and others; 0x15 for Linux on Intel without a hypervisor interface.
+ * The hypervisor leaves speak KVM's paravirtual interface, of which sys/msr.c implements the clock:
+ * it is what a stock Linux, also on AMD, takes the TSC's frequency from, and what lets it use
+ * x2APIC. Leaf 0x40000010 has the frequencies for FreeBSD and others; 0x15 for Linux on Intel
+ * without a hypervisor interface.
  */
 #include "cpu/exec/handlers.h"
 #include "cpu/sys/internal.h"

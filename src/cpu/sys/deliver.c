@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Delivery of exceptions and interrupts through the IVT and the IDT; double and triple faults.
  *
- * Spec      Intel SDM volume 3, chapter 6 (table 6-5: double fault classes); 20.1.4 (real mode), 20.2 (vm86);
- *           6.14 (64-bit mode, IST).
+ * Spec      Intel SDM volume 3, chapter 6 (table 6-5: double fault classes); 20.1.4 (real mode),
+ *           20.2 (vm86); 6.14 (64-bit mode, IST).
  * Thread    The vCPU's own.
  *
- * Registers change only after the last push: a fault on the way leaves the state as it was, and becomes a
- * fault of its own or a double fault.
+ * Registers change only after the last push: a fault on the way leaves the state as it was, and
+ * becomes a fault of its own or a double fault.
  */
 #include "cpu/exec/handlers.h"
 #include "cpu/sys/internal.h"
@@ -190,6 +190,7 @@ int event_deliver(struct cpu *c, const struct event *e)
     c->int_shadow = 0;
     c->halted = false;
     c->tf_latched = false;
+    c->dr6_pending = 0; /* the instruction that hit them has faulted and comes again */
     cpu_update_mode(c);
     return 0;
 }
@@ -298,11 +299,11 @@ int x_into(struct cpu *c, const struct insn *i)
 
 int x_icebp(struct cpu *c, const struct insn *i)
 {
+    uint8_t held = c->dr6_pending; /* by MOV SS: comes with this #DB */
     int r = software(c, i, EXC_DB, EVENT_ICEBP);
     if (r == X_FAULT)
         return r;
     c->dr[7] &= ~(uint64_t)DR7_GD;
-    c->dr[6] |= c->dr6_pending; /* what MOV SS had held back comes with this #DB */
-    c->dr6_pending = 0;
+    c->dr[6] |= held;
     return r;
 }

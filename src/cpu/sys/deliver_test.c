@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Exceptions and interrupts: frames, stacks, privilege changes, error codes, double and triple faults. */
+/* Exceptions and interrupts: frames, stacks, privilege changes, error codes, double and triple
+ * faults. */
 #include "cpu/sys/sysbed.h"
 
 BLOB(int80, ".code32\n int $0x80\n hlt");

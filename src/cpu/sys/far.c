@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Far JMP, CALL and RET: code segments, call gates, task gates and TSSs.
  *
- * Spec      Intel SDM volume 2 (CALL, JMP, RET); volume 3, 5.8 (transfers), 5.8.3.1 (64-bit call gates).
+ * Spec      Intel SDM volume 2 (CALL, JMP, RET); volume 3, 5.8 (transfers), 5.8.3.1 (64-bit call
+ *           gates).
  * Thread    The vCPU's own.
  */
 #include "cpu/exec/handlers.h"

@@ -4,8 +4,9 @@
  * Spec      Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E.
  * Thread    Constant after the first use.
  *
- * A feature works when some row of the opcode table asks for it (insn), or when sys/ and mmu/ implement it
- * (FEATURE_SYSTEM); and the host must have it too where its unit executes the instructions.
+ * A feature works when some row of the opcode table asks for it (insn), or when sys/ and mmu/
+ * implement it (FEATURE_SYSTEM); and the host must have it too where its unit executes the
+ * instructions.
  */
 #include "cpu/sys/model.h"
 
@@ -147,8 +148,8 @@ const struct feature_row *model_feature_find(const char *name, size_t len)
     return NULL;
 }
 
-/* Features that opcode rows ask for: those the interpreter has. CMPXCHG16B, LZCNT and LAHF share their rows with
- * what exists without them; their handlers look. */
+/* Features that opcode rows ask for: those the interpreter has. CMPXCHG16B, LZCNT and LAHF share
+ * their rows with what exists without them; their handlers look. */
 static uint64_t implemented_rows(void)
 {
     uint64_t bits = 1ull << F_CX16 | 1ull << F_LZCNT | 1ull << F_LAHF64;
@@ -173,7 +174,8 @@ static void host_words(uint32_t w[N_FEATURE_WORDS])
         w[W_88_EBX] = b;
 }
 
-/* PREFETCHW, FSGSBASE and their like are emulated, yet `max` promises no more than the host for them. */
+/* PREFETCHW, FSGSBASE and their like are emulated, yet `max` promises no more than the host for
+ * them. */
 static bool works(const struct feature_row *f, const uint32_t *host, uint64_t rows)
 {
     if (f->insn == SYS)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Random hostile guests for a while: the fuzz target fuzz_cpu fed by a generator that prefers system instructions
- * and edge values. Argument or RUCHE_SEED: the seed; RUCHE_SECONDS: how long. */
+/* Random hostile guests for a while: the fuzz target fuzz_cpu fed by a generator that prefers
+ * system instructions and edge values. Argument or RUCHE_SEED: the seed; RUCHE_SECONDS: how long. */
 #include <glib.h>
 #include <stdint.h>
 #include <stdlib.h>

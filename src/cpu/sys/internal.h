@@ -67,7 +67,8 @@ struct cpu_segment seg_null(uint16_t sel);
 int desc_set_accessed(struct cpu *c, struct cpu_segment *s);
 /* Sets or clears the busy bit of a TSS descriptor in the GDT. */
 int desc_set_busy(struct cpu *c, uint16_t sel, bool busy);
-/* A stack segment for privilege `cpl`: its checks raise #vector(sel), not present #SS(sel). Accessed is set. */
+/* A stack segment for privilege `cpl`: its checks raise #vector(sel), not present #SS(sel).
+ * Accessed is set. */
 int ss_load(struct cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, struct cpu_segment *ret);
 /* A data segment; its checks raise #vector(sel), not present #NP(sel). Null is fine. */
 int data_load(struct cpu *c, uint16_t sel, uint8_t vector, struct cpu_segment *ret);
@@ -126,8 +127,8 @@ struct event {
 int event_deliver(struct cpu *c, const struct event *e);
 
 enum task_why { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE };
-/* Hardware task switch to the TSS `sel`; `rip` is what the old task resumes at. 0, or X_FAULT: in the old task
- * with nothing changed, or in the new one with everything changed. */
+/* Hardware task switch to the TSS `sel`; `rip` is what the old task resumes at. 0, or X_FAULT: in
+ * the old task with nothing changed, or in the new one with everything changed. */
 int task_switch(struct cpu *c, uint16_t sel, enum task_why why, uint64_t rip, bool has_error,
                 uint32_t error);
 

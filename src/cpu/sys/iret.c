@@ -7,7 +7,8 @@
 #include "cpu/exec/handlers.h"
 #include "cpu/sys/internal.h"
 
-/* What IRET, and POPF in cpu1's folder, may change at this privilege; 16-bit forms reach the low half only. */
+/* What IRET, and POPF in cpu1's folder, may change at this privilege; 16-bit forms reach the low
+ * half only. */
 uint32_t flags_mask(const struct cpu *c, unsigned opsize)
 {
     uint32_t m = OSZAPC | FLAG_TF | FLAG_DF | FLAG_NT | FLAG_RF | FLAG_AC | FLAG_ID;

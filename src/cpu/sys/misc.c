@@ -112,7 +112,8 @@ int x_clac(struct cpu *c, const struct insn *i)
     return set_ac(c, i, false);
 }
 
-/* VMCALL and VMMCALL: KVM's interface, of which no call is implemented: the guest hears that in RAX. */
+/* VMCALL and VMMCALL: KVM's interface, of which no call is implemented: the guest hears that in
+ * RAX. */
 int x_vmcall(struct cpu *c, const struct insn *i)
 {
     if (!c->shared->model->hypervisor_leaves)

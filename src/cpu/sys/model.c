@@ -27,7 +27,8 @@ static const struct model_row models[] = {
     { "host", 0, true, NULL },
 };
 
-/* Properties of QEMU's that change nothing here; a name that ends in '-' stands for all that begin so. */
+/* Properties of QEMU's that change nothing here; a name that ends in '-' stands for all that begin
+ * so. */
 static const char *const ignored[] = {
     "check", "migratable", "host-cache-info", "l3-cache", "legacy-cache", "pmu", "lmce", "hv-",
     "host-phys-bits", "host-phys-bits-limit", "min-level", "min-xlevel", "min-xlevel2", "xlevel2",

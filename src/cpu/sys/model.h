@@ -39,7 +39,8 @@ struct feature_row {
 extern const struct feature_row model_features[];
 extern const unsigned model_feature_count;
 
-/* The words that model `bit` (0: max; ~0: all that can be asked for) has, as far as this build and this host can. */
+/* The words that model `bit` (0: max; ~0: all that can be asked for) has, as far as this build and
+ * this host can. */
 void model_feature_words(uint32_t words[N_FEATURE_WORDS], unsigned model_bit);
 /* Row by name ('_' is '-'), or NULL. */
 const struct feature_row *model_feature_find(const char *name, size_t len);

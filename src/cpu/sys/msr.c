@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Model-specific registers: one row a register or range, with how it is read and written.
  *
- * Spec      Intel SDM volume 4; AMD APM volume 2, appendix A; Linux Documentation/virt/kvm/x86/msr.rst.
+ * Spec      Intel SDM volume 4; AMD APM volume 2, appendix A; Linux
+ *           Documentation/virt/kvm/x86/msr.rst.
  * Thread    The vCPU's own.
  * Errors    -1: no such register, or a value that it refuses: #GP.
  *
- * Besides the registers that work there are those that Linux, the BSDs and Windows look at while they boot
- * and that say "nothing here": constants, writes to which are dropped.
+ * Besides the registers that work there are those that Linux, the BSDs and Windows look at while
+ * they boot and that say "nothing here": constants, writes to which are dropped.
  */
 #include "cpu/exec/handlers.h"
 #include "cpu/fpu/fpu.h"
@@ -273,8 +274,8 @@ static int mce_read(struct cpu *c, uint32_t msr, uint64_t *ret)
     return 0;
 }
 
-/* Control: all or nothing (Linux leaves bit 0 or 10 clear on some AMD banks). Status: only cleared, but for AMD's
- * HWCR.McStatusWrEn. Address and miscellany hold anything. */
+/* Control: all or nothing (Linux leaves bit 0 or 10 clear on some AMD banks). Status: only cleared,
+ * but for AMD's HWCR.McStatusWrEn. Address and miscellany hold anything. */
 static int mce_write(struct cpu *c, uint32_t msr, uint64_t val)
 {
     if (msr % 4 == 0 && val && (val | 1 << 10 | 1) != UINT64_MAX)
@@ -311,8 +312,8 @@ static int command_write(struct cpu *c, uint32_t msr, uint64_t val)
     return val & ~1ull ? -1 : 0;
 }
 
-/* None of the known flaws: RDCL_NO IBRS_ALL SKIP_L1DFL SSB_NO MDS_NO PSCHANGE_MC_NO TAA_NO SBDR FBSDP PSDP_NO
- * BHI_NO PBRSB_NO GDS_NO RFDS_NO. */
+/* None of the known flaws: RDCL_NO IBRS_ALL SKIP_L1DFL SSB_NO MDS_NO PSCHANGE_MC_NO TAA_NO SBDR
+ * FBSDP PSDP_NO BHI_NO PBRSB_NO GDS_NO RFDS_NO. */
 #define ARCH_CAPABILITIES 0x0d10e17bull
 
 static int arch_cap_read(struct cpu *c, uint32_t msr, uint64_t *ret)

@@ -2,8 +2,9 @@
 /* The architectural state as plain values: to KVM and back, to QMP, to tests.
  *
  * Thread    The vCPU's own, not inside cpu_run().
- * Trust     What is loaded may come from a guest by way of KVM, or from a file: any value. Fields that index or
- *           mask something of the host's are cut to their width; the rest faults in the guest.
+ * Trust     What is loaded may come from a guest by way of KVM, or from a file: any value. Fields
+ *           that index or mask something of the host's are cut to their width; the rest faults in
+ *           the guest.
  */
 #include "cpu/fpu/fpu.h"
 #include "cpu/sys/internal.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The testbed with an operating system's tables: GDT, IDT whose handlers are HLT, TSSs, in 32-bit protected,
- * 64-bit, real and virtual-8086 mode. Code is assembled by the compiler (BLOB). */
+/* The testbed with an operating system's tables: GDT, IDT whose handlers are HLT, TSSs, in 32-bit
+ * protected, 64-bit, real and virtual-8086 mode. Code is assembled by the compiler (BLOB). */
 #pragma once
 
 #include "cpu/exec/testbed.h"
@@ -189,7 +189,8 @@ static inline void sb_code(const uint8_t *code, size_t len)
     exec_invalidate_all(cpu);
 }
 
-/* Runs to a HLT; the vector of the handler that it stands in, or 256 when it is elsewhere, 257 on shutdown. */
+/* Runs to a HLT; the vector of the handler that it stands in, or 256 when it is elsewhere, 257 on
+ * shutdown. */
 static inline unsigned sb_run(void)
 {
     cpu->halted = false;

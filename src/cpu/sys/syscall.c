@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS, FS and GS base.
  *
- * Spec      Intel SDM volume 2; AMD APM volume 3. They differ: SYSCALL outside 64-bit mode exists on AMD only,
- *           SYSENTER in long mode on Intel only.
+ * Spec      Intel SDM volume 2; AMD APM volume 3. They differ: SYSCALL outside 64-bit mode exists
+ *           on AMD only, SYSENTER in long mode on Intel only.
  * Thread    The vCPU's own.
  */
 #include "cpu/exec/handlers.h"
@@ -59,7 +59,8 @@ int x_sysret(struct cpu *c, const struct insn *i)
     bool to64 = i->opsize == 8;
     if (!(c->efer & EFER_SCE) || (!(c->mode & MODE_CODE64) && !c->shared->amd))
         return cpu_raise(c, EXC_UD);
-    /* A non-canonical RCX faults here, as on Intel: AMD's fault comes one instruction later, in user mode. */
+    /* A non-canonical RCX faults here, as on Intel: AMD's fault comes one instruction later, in
+     * user mode. */
     if (c->mode & MODE_REAL || c->cpl || (to64 && exec_canonical(c->gpr[1]) != c->gpr[1]))
         return cpu_raise_error(c, EXC_GP, 0);
     uint16_t sel = (uint16_t)(c->star >> 48);

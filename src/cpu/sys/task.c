@@ -4,8 +4,8 @@
  * Spec      Intel SDM volume 3, chapter 7 (7.3: the order of checks; table 7-1: their exceptions).
  * Thread    The vCPU's own.
  *
- * Everything up to the write of TR may fault in the old task. What fails afterwards (LDT, segments, the error
- * code's push) faults in the new one: registers are committed by then.
+ * Everything up to the write of TR may fault in the old task. What fails afterwards (LDT, segments,
+ * the error code's push) faults in the new one: registers are committed by then.
  */
 #include "cpu/sys/internal.h"
 

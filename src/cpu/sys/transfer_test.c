@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Far transfers, call gates, IRET, task switches, virtual-8086 mode, and the way from real to 64-bit mode. */
+/* Far transfers, call gates, IRET, task switches, virtual-8086 mode, and the way from real to
+ * 64-bit mode. */
 #include "cpu/sys/sysbed.h"
 
 BLOB(gate_call, ".code32\n pushl $0x1111\n pushl $0x2222\n lcall $0x5b, $0\n hlt");

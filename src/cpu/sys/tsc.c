@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The time stamp counter: the host's, scaled if the model says so, plus the vCPU's offset.
  *
- * Spec      Intel SDM volume 3, 17.17; volume 2, CPUID leaf 15H. Linux, virt/kvm/x86/cpuid (0x40000010).
+ * Spec      Intel SDM volume 3, 17.17; volume 2, CPUID leaf 15H. Linux, virt/kvm/x86/cpuid
+ *           (0x40000010).
  * Thread    Any.
  */
 #include "cpu/sys/internal.h"
