@@ -20,13 +20,25 @@ struct sample {
     int64_t ns;
 };
 
+#define SAMPLE_TRIES 16
+
+/* The tightest of several readings: on a busy host the thread may be put aside between the two clocks, for so long
+ * that a calibration over milliseconds would be off by half. */
 static struct sample sample_now(void)
 {
-    struct timespec ts;
-    uint64_t before = __rdtsc();
-    clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-    uint64_t after = __rdtsc();
-    return (struct sample){ before + (after - before) / 2, ts.tv_sec * NS_PER_SEC + ts.tv_nsec };
+    struct sample best = { 0 };
+    uint64_t best_window = UINT64_MAX;
+    for (int i = 0; i < SAMPLE_TRIES; i++) {
+        struct timespec ts;
+        uint64_t before = __rdtsc();
+        clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
+        uint64_t window = __rdtsc() - before;
+        if (window >= best_window)
+            continue;
+        best_window = window;
+        best = (struct sample){ before + window / 2, ts.tv_sec * NS_PER_SEC + ts.tv_nsec };
+    }
+    return best;
 }
 
 /* kHz that the host's hypervisor or its crystal ratio states, or 0. */
