@@ -214,6 +214,24 @@ static void test_x2apic(void)
     test_machine_free(f.t);
 }
 
+static void test_moved_page(void)
+{
+    struct fixture f = setup(2);
+    g_assert_cmpint(wrmsr(&f, 0, 0x1b, 0x80900), ==, 0); /* over RAM */
+    test_use_vcpu(f.t, 0);
+    g_assert_cmphex(test_read32(f.t, 0x80030), ==, 0x50014);
+    g_assert_cmphex(test_read32(f.t, REG(LAPIC_VERSION)), ==, UINT32_MAX);
+    test_use_vcpu(f.t, 1);
+    g_assert_cmphex(test_read32(f.t, 0x80030), ==, UINT32_MAX);
+    g_assert_cmphex(test_read32(f.t, REG(LAPIC_VERSION)), ==, 0x50014);
+    g_assert_cmpint(wrmsr(&f, 0, 0x1b, 0xfee00900), ==, 0); /* the RAM is back */
+    g_assert_cmphex(test_read32(f.t, 0x80030), ==, 0);
+    g_assert_cmpint(wrmsr(&f, 0, 0x1b, 0xfffffffff900), ==, 0);
+    device_reset(f.t->m.devices);
+    g_assert_cmphex(read_reg(&f, 0, LAPIC_VERSION), ==, 0x50014);
+    test_machine_free(f.t);
+}
+
 static void test_timer(void)
 {
     struct fixture f = setup(1);
@@ -548,6 +566,7 @@ int main(int argc, char **argv)
     g_test_add_func("/lapic/ipis", test_ipis);
     g_test_add_func("/lapic/logical", test_logical);
     g_test_add_func("/lapic/x2apic", test_x2apic);
+    g_test_add_func("/lapic/moved-page", test_moved_page);
     g_test_add_func("/lapic/timer", test_timer);
     g_test_add_func("/ioapic/edge", test_ioapic_edge);
     g_test_add_func("/ioapic/level", test_ioapic_level);

@@ -7,6 +7,7 @@
  */
 #include "devices/irqchip/lapic.h"
 
+#define PAGE_BYTES 0x1000
 #define VERSION 0x00050014u /* six LVT entries, version 0x14 */
 
 /* What a guest may change, per register that is only storage; 0: not written that way. */
@@ -309,23 +310,22 @@ bool lapic_reg_read(struct lapic *s, unsigned i, unsigned reg, uint32_t *ret_val
     }
 }
 
-/* The vCPU whose page this is, or -1: its APIC is not there. */
-static int mmio_cpu(struct lapic *s)
+/* The vCPU whose page at `page` this is, or -1: its APIC is not there. */
+static int mmio_cpu(struct lapic *s, uint64_t page)
 {
     if (!current_vcpu || current_vcpu->index >= s->count)
         return -1;
     uint64_t base = s->base[current_vcpu->index];
     bool here = (base & LAPIC_BASE_ENABLE) && !(base & LAPIC_BASE_X2APIC) &&
-                (base & LAPIC_BASE_ADDR) == LAPIC_BASE;
+                (base & LAPIC_BASE_ADDR) == page;
     return here ? (int)current_vcpu->index : -1;
 }
 
-static uint64_t mmio_read(void *opaque, uint64_t off, unsigned size)
+static uint64_t page_read(struct lapic *s, uint64_t page, uint64_t off)
 {
-    struct lapic *s = opaque;
-    int i = mmio_cpu(s);
+    int i = mmio_cpu(s, page);
     uint32_t val;
-    if (i < 0 || off >= 0x1000)
+    if (i < 0)
         return UINT32_MAX;
     if ((off & 0xf) || off >= 0x400 || !lapic_reg_read(s, (unsigned)i, off >> 4, &val)) {
         lapic_error(s, (unsigned)i, LAPIC_ERR_REGISTER);
@@ -334,27 +334,66 @@ static uint64_t mmio_read(void *opaque, uint64_t off, unsigned size)
     return off >> 4 == LAPIC_ID ? val << 24 : val;
 }
 
-static void mmio_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
+static void page_write(struct lapic *s, uint64_t page, uint64_t off, uint32_t val)
 {
-    struct lapic *s = opaque;
-    if (off >= 0x1000) {
-        lapic_msi(s, LAPIC_BASE + off, (uint32_t)val);
-        return;
-    }
-    int i = mmio_cpu(s);
+    int i = mmio_cpu(s, page);
     if (i < 0)
         return;
     if (off == LAPIC_ID * 16) /* until the APIC is disabled, or becomes an x2APIC */
-        s->reg[i][LAPIC_ID] = (uint32_t)val >> 24;
+        s->reg[i][LAPIC_ID] = val >> 24;
     else if (off == LAPIC_VERSION * 16) /* to no effect and without an error */
         return;
-    else if ((off & 0xf) || off >= 0x400 || !lapic_reg_write(s, (unsigned)i, off >> 4, (uint32_t)val))
+    else if ((off & 0xf) || off >= 0x400 || !lapic_reg_write(s, (unsigned)i, off >> 4, val))
         lapic_error(s, (unsigned)i, LAPIC_ERR_REGISTER);
+}
+
+static uint64_t mmio_read(void *opaque, uint64_t off, unsigned size)
+{
+    return off < PAGE_BYTES ? page_read(opaque, LAPIC_BASE, off) : UINT32_MAX;
+}
+
+/* Behind the page, writes are messages. */
+static void mmio_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
+{
+    if (off < PAGE_BYTES)
+        page_write(opaque, LAPIC_BASE, off, (uint32_t)val);
+    else
+        lapic_msi(opaque, LAPIC_BASE + off, (uint32_t)val);
+}
+
+static uint64_t moved_read(void *opaque, uint64_t off, unsigned size)
+{
+    return page_read(opaque, ((struct lapic *)opaque)->moved_base, off);
+}
+
+static void moved_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
+{
+    page_write(opaque, ((struct lapic *)opaque)->moved_base, off, (uint32_t)val);
 }
 
 static const struct mem_ops mmio_ops = {
     .read = mmio_read, .write = mmio_write, .min_size = 4, .max_size = 4,
 };
+static const struct mem_ops moved_ops = {
+    .read = moved_read, .write = moved_write, .min_size = 4, .max_size = 4,
+};
+
+void lapic_place(struct lapic *s, unsigned i)
+{
+    uint64_t base = s->base[i] & LAPIC_BASE_ADDR, old = s->moved_base;
+    if (base != LAPIC_BASE && base != old) {
+        s->moved_base = base;
+        if (mem_region_move(&s->moved, base))
+            mem_region_hide(&s->moved);
+        return;
+    }
+    for (unsigned n = 0; n < s->count; n++) {
+        if ((s->base[n] & LAPIC_BASE_ADDR) == old)
+            return;
+    }
+    s->moved_base = 0;
+    mem_region_hide(&s->moved);
+}
 
 /* --- life --- */
 
@@ -383,6 +422,7 @@ static void lapic_reset(struct device *d)
         s->reg[i][LAPIC_ID] = cpu_topology_apic_id(&d->machine->config.topology, i);
         lapic_init_regs(s, i);
     }
+    lapic_place(s, 0);
     /* The PIC reaches the boot processor before anybody has programmed the APIC: "virtual wire", as firmware sets it. */
     s->reg[0][LAPIC_LVT_LINT0] = LAPIC_EXTINT << 8;
 }
@@ -398,9 +438,14 @@ static bool lapic_realize(struct device *d, GError **error)
     s->base_known = lapic_known_base_bits(m);
     for (unsigned i = 0; i < s->count; i++)
         lapic_timer_make(s, i);
-    lapic_reset(d);
     mem_region_init_io(&s->mmio, "lapic", &mmio_ops, s, 1 * MIB, NULL);
+    mem_region_init_io(&s->moved, "lapic-moved", &moved_ops, s, PAGE_BYTES, NULL);
+    mem_space_begin(m->memory);
     int r = mem_region_add(m->memory, &s->mmio, LAPIC_BASE, 10);
+    r = r ? r : mem_region_add(m->memory, &s->moved, 0, 10);
+    mem_region_hide(&s->moved);
+    mem_space_end(m->memory);
+    lapic_reset(d);
     if (r < 0)
         return ruche_error_errno(error, -r, "lapic: cannot map 0x%x", LAPIC_BASE);
     s->ops = (struct accel_apic){
@@ -417,6 +462,7 @@ static void lapic_unrealize(struct device *d)
     if (d->machine->accel && d->machine->accel->apic == &s->ops)
         d->machine->accel->apic = NULL;
     mem_region_remove(&s->mmio);
+    mem_region_remove(&s->moved);
     for (unsigned i = 0; i < LAPIC_MAX_CPUS; i++)
         lapic_timer_unmake(s, i);
 }

@@ -60,6 +60,8 @@ struct lapic {
     _Atomic int lint0;                                   /* level of the PIC's output */
     _Atomic unsigned rotate;                             /* where the next lowest-priority search begins */
     struct mem_region mmio;
+    struct mem_region moved;                             /* a page elsewhere; hidden while no vCPU has it */
+    _Atomic uint64_t moved_base;                         /* where it is; 0: nowhere */
     struct accel_apic ops;
     int (*pic_ack)(void *opaque);
     void *pic;
@@ -110,6 +112,9 @@ void lapic_signal(struct lapic *s, unsigned i, enum vcpu_signal_kind kind, uint8
 bool lapic_reg_read(struct lapic *s, unsigned i, unsigned reg, uint32_t *ret_val);
 bool lapic_reg_write(struct lapic *s, unsigned i, unsigned reg, uint32_t val);
 extern const uint32_t lapic_writable[LAPIC_REGS];
+
+/* A vCPU's base address has changed: the page follows, one for all that have moved theirs. */
+void lapic_place(struct lapic *s, unsigned i);
 
 /* lapic_msr.c */
 uint64_t lapic_known_base_bits(const struct machine *m);

@@ -40,7 +40,10 @@ static int base_written(struct lapic *s, unsigned i, uint64_t val)
         s->reg[i][LAPIC_LDR] = id >> 4 << 16 | 1u << (id & 0xf);
         s->reg[i][LAPIC_ICR2] = 0;
     }
+    uint64_t moved = (s->base[i] ^ val) & LAPIC_BASE_ADDR;
     s->base[i] = val;
+    if (moved)
+        lapic_place(s, i);
     if (was_on && !on)
         lapic_init_regs(s, i);
     lapic_update(s, i);
