@@ -317,6 +317,15 @@ static void run(void)
     check_exchange();
 }
 
+/* An exchange of the state drops the TLB and reads PAE's PDPTEs anew: guests can tell, so the plain
+ * run does, too. */
+static void forget_translations(void)
+{
+    mmu_flush_all(cpu);
+    if (cpu->cr0 & CR0_PG && cpu->cr4 & CR4_PAE && !(cpu->efer & EFER_LMA))
+        mmu_load_pdptes(cpu, cpu->cr3, false);
+}
+
 /* STEPS instructions from `from`; with `relay` the state leaves and comes back before each. */
 static void walk(const struct cpu_arch_state *from, bool relay, struct cpu_arch_state *ret)
 {
@@ -330,6 +339,8 @@ static void walk(const struct cpu_arch_state *from, bool relay, struct cpu_arch_
             cpu_get_state(cpu, &s);
             cpu_set_state(cpu, &blank);
             cpu_set_state(cpu, &s);
+        } else {
+            forget_translations();
         }
         if (cpu_step(cpu) == CPU_EXIT_SHUTDOWN)
             break;
