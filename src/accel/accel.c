@@ -70,8 +70,8 @@ static bool check_names(char *const *names, GError **error)
         return ruche_error(error, RUCHE_ERR_INVALID, "-accel: no accelerator is named");
     for (char *const *it = names; *it; it++) {
         if (!find(*it)) {
-            return ruche_error(error, RUCHE_ERR_UNKNOWN, "-accel: '%s' is not an accelerator%s", *it,
-                               suggestion(*it));
+            return ruche_error(error, RUCHE_ERR_UNKNOWN, "-accel: '%s' is not an accelerator%s",
+                               *it, suggestion(*it));
         }
     }
     return true;
@@ -89,13 +89,15 @@ const struct accel_ops *accel_choose(const char *names, char **ret_note, GError 
         const struct accel_ops *ops = find(*it);
         g_autofree char *why = NULL;
         if (ops->probe(by_name, &why)) {
-            *ret_note = g_strdup_printf("%s is the accelerator: %s%s%s", ops->name, why ? why : ops->summary,
-                                        refused->len ? "; " : "", refused->str);
+            *ret_note =
+                g_strdup_printf("%s is the accelerator: %s%s%s", ops->name,
+                                why ? why : ops->summary, refused->len ? "; " : "", refused->str);
             return ops;
         }
-        g_string_append_printf(refused, "%s%s was not taken: %s", refused->len ? "; " : "", ops->name,
-                               why ? why : "it cannot work here");
+        g_string_append_printf(refused, "%s%s was not taken: %s", refused->len ? "; " : "",
+                               ops->name, why ? why : "it cannot work here");
     }
-    ruche_error(error, RUCHE_ERR_UNSUPPORTED, "-accel %s: %s", names ? names : DEFAULT_NAMES, refused->str);
+    ruche_error(error, RUCHE_ERR_UNSUPPORTED, "-accel %s: %s", names ? names : DEFAULT_NAMES,
+                refused->str);
     return NULL;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Accelerators: the choice among them, and small guests in real and protected mode run by each that is here. */
+/* Accelerators: the choice among them, and small guests in real and protected mode run by each that
+ * is here. */
 #include "accel/accel.h"
 
 #include <errno.h>
@@ -13,8 +14,8 @@
 #define RAM_BYTES (2u << 20)
 #define MMIO_GPA 0xd0000000u
 #define CODE_GPA 0x1000u
-#define PORT_DATA 0x10u  /* bytes are collected */
-#define PORT_DONE 0x14u  /* the guest says that it is ready: the vCPU is kicked */
+#define PORT_DATA 0x10u /* bytes are collected */
+#define PORT_DONE 0x14u /* the guest says that it is ready: the vCPU is kicked */
 #define PORT_COUNT 0x18u
 
 /* A machine of RAM, one MMIO register and a few ports. */
@@ -67,7 +68,8 @@ static void rig_io_write(void *opaque, struct vcpu *v, uint16_t port, uint64_t v
 static struct cpu_phys rig_translate(void *opaque, uint64_t gpa)
 {
     struct rig *r = opaque;
-    return gpa < RAM_BYTES ? (struct cpu_phys){ r->ram + gpa, true } : (struct cpu_phys){ NULL, false };
+    return gpa < RAM_BYTES ? (struct cpu_phys){ r->ram + gpa, true }
+                           : (struct cpu_phys){ NULL, false };
 }
 
 static struct rig *rig_new(const char *name, unsigned vcpus)
@@ -78,7 +80,8 @@ static struct rig *rig_new(const char *name, unsigned vcpus)
     struct rig *r = g_new0(struct rig, 1);
     r->ops = accel_choose(name, &note, &error);
     g_assert_no_error(error);
-    r->host = (struct accel_host){ r, rig_mmio_read, rig_mmio_write, rig_io_read, rig_io_write, rig_translate };
+    r->host = (struct accel_host){ r,           rig_mmio_read, rig_mmio_write,
+                                   rig_io_read, rig_io_write,  rig_translate };
     r->model = cpu_model_parse("max", &model_error);
     g_assert_nonnull(r->model);
     r->ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -121,7 +124,7 @@ static void rig_load(struct rig *r, const void *code, size_t len)
 
 #define GUEST_CODE(name, text)                                                                     \
     extern const uint8_t name[], name##_end[];                                                     \
-    __asm__(".pushsection .rodata\n.globl " #name ", " #name "_end\n" #name ":\n.code16\n" text       \
+    __asm__(".pushsection .rodata\n.globl " #name ", " #name "_end\n" #name ":\n.code16\n" text    \
             "\n.code64\n" #name "_end:\n.popsection\n")
 #define LOAD(r, name) rig_load(r, name, (size_t)(name##_end - name))
 
@@ -130,19 +133,24 @@ GUEST_CODE(code_ports, "mov $'h', %al; out %al, $0x10; mov $'i', %al; out %al, $
 GUEST_CODE(code_strings, "cld; mov $4, %cx; mov $0x10, %dx; mov $0x2000, %di; rep insb\n"
                          "mov $3, %cx; mov $0x2001, %si; rep outsb\n"
                          "mov $1, %al; out %al, $0x14; hlt");
-/* Protected mode with flat segments; the GDT stands at 0x500. MMIO; then INT3 through the IDT at 0x600. */
+/* Protected mode with flat segments; the GDT stands at 0x500. MMIO; then INT3 through the IDT at
+ * 0x600. */
 #define TO_PROTECTED                                                                               \
-    "cli; lgdtl 0x4f0; lidtl 0x5f0; mov %cr0, %eax; or $1, %al; mov %eax, %cr0; ljmpl $8, $0x1100\n"     \
-    ".fill 0x100 - (. - 0b), 1, 0x90; .code32; mov $16, %eax; mov %eax, %ds; mov %eax, %ss; mov $0x8000, %esp\n"
+    "cli; lgdtl 0x4f0; lidtl 0x5f0; mov %cr0, %eax; or $1, %al; mov %eax, %cr0; ljmpl $8, "        \
+    "$0x1100\n"                                                                                    \
+    ".fill 0x100 - (. - 0b), 1, 0x90; .code32; mov $16, %eax; mov %eax, %ds; mov %eax, %ss; mov "  \
+    "$0x8000, %esp\n"
 GUEST_CODE(code_mmio, "0:" TO_PROTECTED "mov 0xd0000000, %eax; inc %eax; mov %eax, 0xd0000000\n"
                       "mov 0xd0000000, %eax; out %eax, $0x14; hlt");
-GUEST_CODE(code_int3, "0:" TO_PROTECTED "mov $0x77, %ebx; int3; add $1, %ebx; mov %ebx, %eax; out %eax, $0x14; hlt\n"
+GUEST_CODE(code_int3, "0:" TO_PROTECTED
+                      "mov $0x77, %ebx; int3; add $1, %ebx; mov %ebx, %eax; out %eax, $0x14; hlt\n"
                       ".fill 0x180 - (. - 0b), 1, 0x90; shl $8, %ebx; iret");
 GUEST_CODE(code_triple, "0:" TO_PROTECTED "lidt 0x700; ud2");
 GUEST_CODE(code_loop, "1: out %al, $0x18; jmp 1b");
 GUEST_CODE(code_halt, "sti; 1: hlt; jmp 1b");
-GUEST_CODE(code_ap, "mov $0x55aa, %ax; mov %ax, %ds:0x40; mov %cs, %ax; mov %ax, %ds:0x42; mov $7, %al\n"
-                    "out %al, $0x14; 1: hlt; jmp 1b");
+GUEST_CODE(code_ap,
+           "mov $0x55aa, %ax; mov %ax, %ds:0x40; mov %cs, %ax; mov %ax, %ds:0x42; mov $7, %al\n"
+           "out %al, $0x14; 1: hlt; jmp 1b");
 
 static void put_tables(struct rig *r)
 {
@@ -203,7 +211,8 @@ static void test_int3(const void *name)
     g_assert_cmpint(how, ==, VCPU_EXIT_KICK);
     g_assert_cmphex(r->done, ==, 0x7701);
     g_assert_cmpuint(r->accel->stats.emulated, ==, r->vcpu[0]->emulated);
-    g_test_message("%s: %u instructions by hand-over", (const char *)name, (unsigned)r->vcpu[0]->emulated);
+    g_test_message("%s: %u instructions by hand-over", (const char *)name,
+                   (unsigned)r->vcpu[0]->emulated);
     rig_free(r);
 }
 

@@ -78,7 +78,9 @@ static void test_step_rep(void)
                      "1: rep stosb\n"
                      "pushf; andl $~0x100, (%%rsp); popf\n"
                      "lea 1b(%%rip), %0"
-                     : "=&r"(start), "+c"(rcx), "+D"(rdi) : "a"(0x5a) : "memory", "cc");
+                     : "=&r"(start), "+c"(rcx), "+D"(rdi)
+                     : "a"(0x5a)
+                     : "memory", "cc");
     check_eq(count, 4 + 3, "traps of REP STOSB with RCX 4");
     check_eq(hits[0].rip, start, "RIP stays on it");
     check_eq(hits[3].rip, start + 2, "until the last turn");

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Every exception that a program can provoke: vector, error code, saved RIP, and what delivery itself can do wrong.
+/* Every exception that a program can provoke: vector, error code, saved RIP, and what delivery
+ * itself can do wrong.
  *
  * Spec      Intel SDM volume 3, chapter 6.
  */
 #include "lib/guest.h"
 
-/* Each snippet marks with local label 1 the instruction that must be reported; its address goes to fault_at. */
+/* Each snippet marks with local label 1 the instruction that must be reported; its address goes to
+ * fault_at. */
 static uint64_t fault_at;
 #define AT "lea 1f(%%rip), %%rax; mov %%rax, %0;"
 #define SNIPPET(name, text)                                                                        \
     static void name(void *arg)                                                                    \
     {                                                                                              \
-        __asm__ volatile(AT text : "=m"(fault_at) : "D"(arg) : "rax", "rcx", "rdx", "memory");      \
+        __asm__ volatile(AT text : "=m"(fault_at) : "D"(arg) : "rax", "rcx", "rdx", "memory");     \
     }
 
 SNIPPET(divide_by_zero, "xor %%ecx, %%ecx; xor %%edx, %%edx; mov $1, %%eax; 1: div %%ecx")
@@ -23,9 +25,11 @@ SNIPPET(undefined, "1: ud2")
 SNIPPET(undefined_lock, "1: .byte 0xf0, 0x90")
 SNIPPET(undefined_long_mode, "1: .byte 0x06")
 SNIPPET(bad_lock_register, "1: .byte 0xf0, 0x01, 0xc0")
-SNIPPET(double_prefix_length, "1: .byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90")
+SNIPPET(double_prefix_length,
+        "1: .byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90")
 SNIPPET(noncanonical_read, "mov $0x800000000000, %%rcx; 1: mov (%%rcx), %%eax")
-SNIPPET(noncanonical_stack, "mov %%rsp, %%rdx; mov $0x800000000000, %%rcx; mov %%rcx, %%rsp; 1: pop %%rax")
+SNIPPET(noncanonical_stack,
+        "mov %%rsp, %%rdx; mov $0x800000000000, %%rcx; mov %%rcx, %%rsp; 1: pop %%rax")
 SNIPPET(noncanonical_jump, "mov $0x800000000000, %%rcx; 1: jmp *%%rcx")
 SNIPPET(null_selector_ss, "xor %%ecx, %%ecx; mov $3, %%ecx; 1: mov %%ecx, %%ss")
 SNIPPET(bad_selector, "mov $0x7ff8, %%ecx; 1: mov %%ecx, %%ds")
@@ -36,9 +40,11 @@ SNIPPET(ltr_busy, "mov $0x60, %%ecx; 1: ltr %%cx")
 SNIPPET(ltr_data, "mov $0x10, %%ecx; 1: ltr %%cx")
 SNIPPET(bad_msr, "mov $0x12345678, %%ecx; 1: rdmsr")
 SNIPPET(efer_reserved, "mov $0xc0000080, %%ecx; mov $0xffffffff, %%eax; mov %%eax, %%edx; 1: wrmsr")
-SNIPPET(fs_base_noncanonical, "mov $0xc0000100, %%ecx; xor %%eax, %%eax; mov $0x8000, %%edx; 1: wrmsr")
+SNIPPET(fs_base_noncanonical,
+        "mov $0xc0000100, %%ecx; xor %%eax, %%eax; mov $0x8000, %%edx; 1: wrmsr")
 SNIPPET(cr0_pg_without_pe, "mov $0x80000000, %%ecx; 1: mov %%rcx, %%cr0")
-SNIPPET(cr0_nw_without_cd, "mov %%cr0, %%rcx; or $0x20000000, %%rcx; and $~0x40000000, %%rcx; 1: mov %%rcx, %%cr0")
+SNIPPET(cr0_nw_without_cd,
+        "mov %%cr0, %%rcx; or $0x20000000, %%rcx; and $~0x40000000, %%rcx; 1: mov %%rcx, %%cr0")
 SNIPPET(cr4_reserved, "mov %%cr4, %%rcx; bts $40, %%rcx; 1: mov %%rcx, %%cr4")
 SNIPPET(cr4_pae_off, "mov %%cr4, %%rcx; btr $5, %%rcx; 1: mov %%rcx, %%cr4")
 SNIPPET(cr3_reserved, "mov %%cr3, %%rcx; bts $62, %%rcx; 1: mov %%rcx, %%cr3")
@@ -52,11 +58,14 @@ SNIPPET(gate_not_a_gate, "1: int $0x72")
 SNIPPET(gate_bad_selector, "1: int $0x73")
 SNIPPET(sse_misaligned, "1: movaps 1(%%rsp), %%xmm0")
 SNIPPET(fninit_divide, "fninit; fldcw (%%rdi); fldz; fld1; fdiv %%st(1); 1: fwait")
-SNIPPET(simd_divide, "ldmxcsr (%%rdi); xorps %%xmm1, %%xmm1; mov $0x3f800000, %%ecx; movd %%ecx, %%xmm0; "
-                     "1: divss %%xmm1, %%xmm0")
+SNIPPET(simd_divide,
+        "ldmxcsr (%%rdi); xorps %%xmm1, %%xmm1; mov $0x3f800000, %%ecx; movd %%ecx, %%xmm0; "
+        "1: divss %%xmm1, %%xmm0")
 SNIPPET(fpu_not_available, "mov %%cr0, %%rcx; bts $3, %%rcx; mov %%rcx, %%cr0; 1: fld1")
-SNIPPET(sse_not_available, "mov %%cr0, %%rcx; bts $3, %%rcx; mov %%rcx, %%cr0; 1: xorps %%xmm0, %%xmm0")
-SNIPPET(wait_not_available, "mov %%cr0, %%rcx; bts $3, %%rcx; bts $1, %%rcx; mov %%rcx, %%cr0; 1: fwait")
+SNIPPET(sse_not_available,
+        "mov %%cr0, %%rcx; bts $3, %%rcx; mov %%rcx, %%cr0; 1: xorps %%xmm0, %%xmm0")
+SNIPPET(wait_not_available,
+        "mov %%cr0, %%rcx; bts $3, %%rcx; bts $1, %%rcx; mov %%rcx, %%cr0; 1: fwait")
 SNIPPET(sse_off, "mov %%cr4, %%rcx; btr $9, %%rcx; mov %%rcx, %%cr4; 1: xorps %%xmm0, %%xmm0")
 SNIPPET(icebp, ".byte 0xf1; 1: nop")
 SNIPPET(io_in_ring0, "mov $0x84, %%edx; in %%dx, %%al; 1: ud2")
@@ -122,7 +131,10 @@ static const struct {
 
 static void set_idt_limit(uint16_t limit)
 {
-    struct { uint16_t limit; uint64_t base; } __attribute__((packed)) i = { limit, (uint64_t)idt };
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) i = { limit, (uint64_t)idt };
     __asm__ volatile("lidt %0" ::"m"(i));
 }
 
@@ -228,7 +240,8 @@ static void test_user_cases(void)
             continue;
         int vector = catch_user(user_cases[i].fn, NULL);
         check_eq(vector, user_cases[i].vector, "user: the vector of %s", user_cases[i].name);
-        check_eq(this_cpu()->caught.error, user_cases[i].error, "user: the error of %s", user_cases[i].name);
+        check_eq(this_cpu()->caught.error, user_cases[i].error, "user: the error of %s",
+                 user_cases[i].name);
         check_eq(this_cpu()->caught.cs, SEL_USER64, "user: the CS of %s", user_cases[i].name);
     }
     write_cr4(read_cr4() | 4); /* TSD */

@@ -55,7 +55,11 @@ static void test_directory(void)
     fw_cfg_read(0x19, &count, 4);
     count = __builtin_bswap32(count);
     check(count < 256, "%u files", count);
-    static struct { uint32_t size; uint16_t key, reserved; char name[56]; } files[256], again[256];
+    static struct {
+        uint32_t size;
+        uint16_t key, reserved;
+        char name[56];
+    } files[256], again[256];
     fw_cfg_read(0x19, &files, 4);
     for (unsigned i = 0; i < count * sizeof(files[0]); i++)
         ((uint8_t *)files)[i] = in8(0x511);
@@ -63,25 +67,31 @@ static void test_directory(void)
         check(__builtin_bswap16(files[i].key) >= 0x20, "the key of file %u", i);
         check(files[i].name[55] == 0 && files[i].name[0], "the name of file %u", i);
     }
-    check_eq(run_dma(0x19u << 16 | DMA_SELECT | DMA_READ, 4, (uint64_t)again), 0, "DMA of the file count");
+    check_eq(run_dma(0x19u << 16 | DMA_SELECT | DMA_READ, 4, (uint64_t)again), 0,
+             "DMA of the file count");
     check_eq(__builtin_bswap32(*(uint32_t *)again), count, "the file count by DMA");
-    check_eq(run_dma(DMA_READ, (uint32_t)(count * sizeof(files[0])), (uint64_t)again), 0, "DMA goes on where it was");
+    check_eq(run_dma(DMA_READ, (uint32_t)(count * sizeof(files[0])), (uint64_t)again), 0,
+             "DMA goes on where it was");
     check_eq(memcmp(files, again, count * sizeof(files[0])), 0, "the directory by DMA");
 }
 
 static void test_dma(void)
 {
     static char text[16];
-    check_eq(run_dma(0u << 16 | DMA_SELECT | DMA_READ, 4, (uint64_t)text), 0, "DMA of the signature");
+    check_eq(run_dma(0u << 16 | DMA_SELECT | DMA_READ, 4, (uint64_t)text), 0,
+             "DMA of the signature");
     check_eq(memcmp(text, "QEMU", 4), 0, "the signature by DMA");
     check_eq(run_dma(0u << 16 | DMA_SELECT | DMA_SKIP, 2, 0), 0, "DMA that skips");
     check_eq(in8(0x511), 'M', "the byte after the skip");
     memset(text, 0x55, sizeof(text));
-    check_eq(run_dma(0u << 16 | DMA_SELECT | DMA_READ, 8, (uint64_t)text), 0, "DMA beyond the item");
+    check_eq(run_dma(0u << 16 | DMA_SELECT | DMA_READ, 8, (uint64_t)text), 0,
+             "DMA beyond the item");
     check_eq(text[7], 0, "reads zeroes");
     check_eq(text[8], 0x55, "and no more than was asked for");
-    check(run_dma(0u << 16 | DMA_SELECT | DMA_READ, 4, 1ull << 50) & DMA_ERROR, "DMA to nowhere is an error");
-    check_eq(run_dma(0u << 16 | DMA_SELECT | DMA_READ, 4, (uint64_t)text), 0, "and the device goes on");
+    check(run_dma(0u << 16 | DMA_SELECT | DMA_READ, 4, 1ull << 50) & DMA_ERROR,
+          "DMA to nowhere is an error");
+    check_eq(run_dma(0u << 16 | DMA_SELECT | DMA_READ, 4, (uint64_t)text), 0,
+             "and the device goes on");
 }
 
 void test_main(void)

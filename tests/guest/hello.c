@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The smallest payload: a line, the command line, an exit status that the command line chooses ("exit=N"). */
+/* The smallest payload: a line, the command line, an exit status that the command line chooses
+ * ("exit=N"). */
 #include "lib/guest.h"
 
 void test_main(void)

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A guest that means harm: broken rings, DMA to registers and to nowhere, rings rewritten while they are read, all
- * registers written at random. The machine must go on, and so must its devices after a reset.
+/* A guest that means harm: broken rings, DMA to registers and to nowhere, rings rewritten while
+ * they are read, all registers written at random. The machine must go on, and so must its devices
+ * after a reset.
  *
- * what=     0 broken rings, 1 DMA, 2 garbage rings, 3 rewriting (two vCPUs), 4 registers and configuration space,
- *           5 ports and the board's own registers.
- * seed=     Of the random numbers. ms= how long the random ones go on.
- * The end   It says "hostile done" and halts: who runs it looks at the process from outside, and quits it.
+ * what=     0 broken rings, 1 DMA, 2 garbage rings, 3 rewriting (two vCPUs), 4 registers and
+ * configuration space, 5 ports and the board's own registers. seed=     Of the random numbers. ms=
+ * how long the random ones go on. The end   It says "hostile done" and halts: who runs it looks at
+ * the process from outside, and quits it.
  */
 #include "lib/virtio.h"
 
 #define BLK_IN 0
-#define SPARE_RAM 0x2000000ul /* from here to the end of 64 MiB, and as much behind it, devices may scribble */
+#define SPARE_RAM                                                                                  \
+    0x2000000ul /* from here to the end of 64 MiB, and as much behind it, devices may scribble */
 #define SECTOR 512
 
 static struct virtio devices[8];
@@ -38,7 +40,8 @@ static void set_time(uint64_t ms)
 
 static void find_devices(void)
 {
-    static const unsigned ids[] = { VIRTIO_ID_BLK, VIRTIO_ID_NET, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG };
+    static const unsigned ids[] = { VIRTIO_ID_BLK, VIRTIO_ID_NET, VIRTIO_ID_CONSOLE,
+                                    VIRTIO_ID_RNG };
     for (size_t i = 0; i < ARRAY_COUNT(ids); i++) {
         if (virtio_find(ids[i], 0, &devices[device_count]))
             device_count++;
@@ -50,7 +53,10 @@ static void find_devices(void)
 
 static bool blk_works(struct virtio *d)
 {
-    static struct { uint32_t type, reserved; uint64_t sector; } header;
+    static struct {
+        uint32_t type, reserved;
+        uint64_t sector;
+    } header;
     static volatile uint8_t status;
     static uint8_t data[SECTOR];
     static struct vq q;
@@ -240,8 +246,9 @@ static void torment_broken(void)
 /* --- DMA --- */
 
 static const uint64_t bad_addresses[] = {
-    0xfee00000, 0xfec00000, 0xfed00000, 0xb0000000, 0xe0000000, 0xfffffff0, 0x100000000, 0x3fffff0,
-    0x4000000, 1ull << 40, 1ull << 51, ~0ull, ~0ull - 4095, 0xa0000, 0xf0000, 0xfebff000,
+    0xfee00000,   0xfec00000, 0xfed00000, 0xb0000000, 0xe0000000, 0xfffffff0,
+    0x100000000,  0x3fffff0,  0x4000000,  1ull << 40, 1ull << 51, ~0ull,
+    ~0ull - 4095, 0xa0000,    0xf0000,    0xfebff000,
 };
 
 static void bad_buffer(uint64_t at)
@@ -313,13 +320,18 @@ static void fill_random(void *p, size_t len)
         to[i] = rnd();
 }
 
-/* Random, but likely: addresses in RAM or near its end, small lengths, known flags, indexes in range. */
+/* Random, but likely: addresses in RAM or near its end, small lengths, known flags, indexes in
+ * range. */
 static struct vdesc likely_desc(void)
 {
     uint64_t r = rnd();
     return (struct vdesc){
-        .addr = r & 1 ? (uint64_t)page + (rnd() & 0xfff) : r & 2 ? SPARE_RAM + (rnd() & 0x3ffffff) : rnd(),
-        .len = (uint32_t)(r & 4 ? rnd() & 0x1fff : r & 8 ? rnd() & 15 : rnd()),
+        .addr = r & 1   ? (uint64_t)page + (rnd() & 0xfff)
+                : r & 2 ? SPARE_RAM + (rnd() & 0x3ffffff)
+                        : rnd(),
+        .len = (uint32_t)(r & 4   ? rnd() & 0x1fff
+                          : r & 8 ? rnd() & 15
+                                  : rnd()),
         .flags = (uint16_t)(rnd() & (r & 16 ? 0xffff : 7)),
         .next = (uint16_t)(rnd() & (r & 32 ? 0xffff : 15)),
     };
@@ -373,14 +385,30 @@ static void rewrite(void *arg)
         mine ^= mine << 17;
         volatile struct vdesc *e = &v->desc[mine & 15];
         switch (mine >> 8 & 7) {
-        case 0: e->addr = mine; break;
-        case 1: e->addr = (uint64_t)page; break;
-        case 2: e->len = (uint32_t)(mine >> 16); break;
-        case 3: e->len = 512; break;
-        case 4: e->flags = (uint16_t)(mine >> 16); break;
-        case 5: e->next = (uint16_t)(mine >> 16 & 31); break;
-        case 6: v->avail[2 + (mine >> 16 & 15)] = (uint16_t)(mine >> 32); break;
-        default: v->avail[1] = (uint16_t)(v->avail[1] + 1); break;
+        case 0:
+            e->addr = mine;
+            break;
+        case 1:
+            e->addr = (uint64_t)page;
+            break;
+        case 2:
+            e->len = (uint32_t)(mine >> 16);
+            break;
+        case 3:
+            e->len = 512;
+            break;
+        case 4:
+            e->flags = (uint16_t)(mine >> 16);
+            break;
+        case 5:
+            e->next = (uint16_t)(mine >> 16 & 31);
+            break;
+        case 6:
+            v->avail[2 + (mine >> 16 & 15)] = (uint16_t)(mine >> 32);
+            break;
+        default:
+            v->avail[1] = (uint16_t)(v->avail[1] + 1);
+            break;
         }
     }
 }
@@ -395,8 +423,9 @@ static void torment_rewriting(uint64_t ms)
         while (time_left()) {
             broken_begin(d);
             for (uint16_t i = 0; i < 16; i++)
-                q.desc[i] = (struct vdesc){ (uint64_t)page, 512, (uint16_t)(i % 3 < 2 ? VD_NEXT : VD_WRITE),
-                                            (uint16_t)((i + 1) % 16) };
+                q.desc[i] =
+                    (struct vdesc){ (uint64_t)page, 512, (uint16_t)(i % 3 < 2 ? VD_NEXT : VD_WRITE),
+                                    (uint16_t)((i + 1) % 16) };
             rewriting = true;
             smp_call(1, rewrite, &q);
             for (int i = 0; i < 200 && time_left(); i++)
@@ -414,13 +443,28 @@ static void write_random_register(volatile uint8_t *base, uint64_t size)
 {
     uint64_t off = rnd() % size;
     switch (rnd() & 7) {
-    case 0: case 1: base[off] = (uint8_t)rnd(); break;
-    case 2: *(volatile uint16_t *)(base + (off & ~1ul)) = (uint16_t)rnd(); break;
-    case 3: *(volatile uint32_t *)(base + (off & ~3ul)) = (uint32_t)rnd(); break;
-    case 4: *(volatile uint32_t *)(base + (off & ~3ul)) = (uint32_t)rnd() & 0x3f; break;
-    case 5: *(volatile uint64_t *)(base + (off & ~7ul)) = rnd(); break;
-    case 6: (void)*(volatile uint32_t *)(base + (off & ~3ul)); break;
-    default: (void)*(volatile uint64_t *)(base + (off & ~7ul)); break;
+    case 0:
+    case 1:
+        base[off] = (uint8_t)rnd();
+        break;
+    case 2:
+        *(volatile uint16_t *)(base + (off & ~1ul)) = (uint16_t)rnd();
+        break;
+    case 3:
+        *(volatile uint32_t *)(base + (off & ~3ul)) = (uint32_t)rnd();
+        break;
+    case 4:
+        *(volatile uint32_t *)(base + (off & ~3ul)) = (uint32_t)rnd() & 0x3f;
+        break;
+    case 5:
+        *(volatile uint64_t *)(base + (off & ~7ul)) = rnd();
+        break;
+    case 6:
+        (void)*(volatile uint32_t *)(base + (off & ~3ul));
+        break;
+    default:
+        (void)*(volatile uint64_t *)(base + (off & ~7ul));
+        break;
     }
 }
 
@@ -469,10 +513,18 @@ static void torment_config_space(uint64_t ms)
         if (p->class_code == 6 && off >= 0x40)
             continue; /* ECAM, PAM, PM base: they could take the RAM or the exits from under us */
         switch (rnd() & 3) {
-        case 0: pci_write8(p, off, (uint8_t)rnd()); break;
-        case 1: pci_write16(p, off & ~1u, (uint16_t)rnd()); break;
-        case 2: pci_write32(p, off & ~3u, (uint32_t)rnd()); break;
-        default: (void)pci_read32(p, off & ~3u); break;
+        case 0:
+            pci_write8(p, off, (uint8_t)rnd());
+            break;
+        case 1:
+            pci_write16(p, off & ~1u, (uint16_t)rnd());
+            break;
+        case 2:
+            pci_write32(p, off & ~3u, (uint32_t)rnd());
+            break;
+        default:
+            (void)pci_read32(p, off & ~3u);
+            break;
         }
     }
     for (unsigned i = 0; i < count; i++)
@@ -484,10 +536,10 @@ static void torment_config_space(uint64_t ms)
 /* Ports whose business it is to end the machine, or to hang this payload in it. */
 static bool spared(unsigned port)
 {
-    return (port >= 0xf0 && port <= 0xff) || port == 0x64 || port == 0x92 || (port >= 0xcf8 && port <= 0xcff) ||
-           (port >= 0x600 && port < 0x700) || (port >= 0x3f8 && port <= 0x3ff) || port == 0xb2 || port == 0xb3 ||
-           port == 0x505 || port == 0xae || port == 0x402 ||
-           (port >= 0x510 && port <= 0x51b);
+    return (port >= 0xf0 && port <= 0xff) || port == 0x64 || port == 0x92 ||
+           (port >= 0xcf8 && port <= 0xcff) || (port >= 0x600 && port < 0x700) ||
+           (port >= 0x3f8 && port <= 0x3ff) || port == 0xb2 || port == 0xb3 || port == 0x505 ||
+           port == 0xae || port == 0x402 || (port >= 0x510 && port <= 0x51b);
 }
 
 static void ignore(struct frame *f)
@@ -503,18 +555,31 @@ static void torment_ports(uint64_t ms)
         if (spared(port) || spared(port + 1) || spared(port + 2) || spared(port + 3))
             continue;
         switch (rnd() % 6) {
-        case 0: out8(port, (uint8_t)rnd()); break;
-        case 1: out16(port, (uint16_t)rnd()); break;
-        case 2: out32(port, (uint32_t)rnd()); break;
-        case 3: in8(port); break;
-        case 4: in16(port); break;
-        default: in32(port); break;
+        case 0:
+            out8(port, (uint8_t)rnd());
+            break;
+        case 1:
+            out16(port, (uint16_t)rnd());
+            break;
+        case 2:
+            out32(port, (uint32_t)rnd());
+            break;
+        case 3:
+            in8(port);
+            break;
+        case 4:
+            in16(port);
+            break;
+        default:
+            in32(port);
+            break;
         }
     }
     set_time(ms / 2);
     while (time_left()) {
         write_random_register((volatile uint8_t *)0xfed00000, rnd() & 1 ? 0x140 : 0x400); /* HPET */
-        ioapic_write((unsigned)rnd() & 0xff, (uint32_t)rnd() & ~0x700u); /* fixed delivery: an INIT would end us */
+        ioapic_write((unsigned)rnd() & 0xff,
+                     (uint32_t)rnd() & ~0x700u); /* fixed delivery: an INIT would end us */
         (void)ioapic_read((unsigned)rnd() & 0xff);
     }
 }
@@ -528,12 +593,25 @@ void test_main(void)
     if (what < 5)
         find_devices();
     switch (what) {
-    case 0: torment_broken(); break;
-    case 1: torment_dma(); break;
-    case 2: torment_garbage(ms); break;
-    case 3: torment_rewriting(ms); break;
-    case 4: torment_registers(ms); torment_config_space(ms); break;
-    default: torment_ports(ms); break;
+    case 0:
+        torment_broken();
+        break;
+    case 1:
+        torment_dma();
+        break;
+    case 2:
+        torment_garbage(ms);
+        break;
+    case 3:
+        torment_rewriting(ms);
+        break;
+    case 4:
+        torment_registers(ms);
+        torment_config_space(ms);
+        break;
+    default:
+        torment_ports(ms);
+        break;
     }
     print("hostile done\n");
     for (;;)

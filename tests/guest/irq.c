@@ -6,8 +6,8 @@
 #include "lib/guest.h"
 
 #define V_PIC 0x20
-#define V_A 0x41   /* priority class 4 */
-#define V_B 0x52   /* class 5 */
+#define V_A 0x41 /* priority class 4 */
+#define V_B 0x52 /* class 5 */
 #define V_TIMER 0x63
 #define V_LINE 0x70
 
@@ -58,7 +58,8 @@ static void test_self_ipi(void)
     check_eq(hits[V_A], 0, "hits before STI");
     open_window();
     check_eq(hits[V_A], 1, "hits after STI");
-    check(!apic_is_set(APIC_IRR, V_A) && !apic_is_set(APIC_ISR, V_A), "IRR and ISR are empty after EOI");
+    check(!apic_is_set(APIC_IRR, V_A) && !apic_is_set(APIC_ISR, V_A),
+          "IRR and ISR are empty after EOI");
 }
 
 /* Both wait: the higher class comes first. */
@@ -296,7 +297,8 @@ static void on_level(struct frame *f)
     apic_eoi();
 }
 
-/* The UART's transmitter-empty interrupt, by IRQ 4 as a level: it comes again until the cause is gone. */
+/* The UART's transmitter-empty interrupt, by IRQ 4 as a level: it comes again until the cause is
+ * gone. */
 static void test_ioapic_level(void)
 {
     level_hits = 0;
@@ -342,10 +344,11 @@ static void test_rtc(void)
     trap_set(V_LINE, on_rtc);
     check(cmos(0x0d) & 0x80, "the RTC's battery is good");
     uint8_t month = cmos(8), day = cmos(7);
-    check(month >= 1 && month <= 0x12 && day >= 1 && day <= 0x31, "a date: month %x, day %x", month, day);
+    check(month >= 1 && month <= 0x12 && day >= 1 && day <= 0x31, "a date: month %x, day %x", month,
+          day);
     ioapic_route(8, (uint64_t)apic_id() << 56 | V_LINE);
     cmos(0x0c);
-    set_cmos(0x0a, 0x26);                        /* 1024 Hz */
+    set_cmos(0x0a, 0x26);                         /* 1024 Hz */
     set_cmos(0x0b, (uint8_t)(cmos(0x0b) | 0x40)); /* periodic interrupt */
     check(wait_for(&rtc_hits, 10, 5000), "periodic interrupts of the RTC");
     set_cmos(0x0b, (uint8_t)(cmos(0x0b) & ~0x40));
@@ -357,8 +360,14 @@ static void test_rtc(void)
 
 #define HPET 0xfed00000ul
 
-static uint64_t hpet_read(unsigned off) { return *(volatile uint64_t *)(HPET + off); }
-static void hpet_write(unsigned off, uint64_t v) { *(volatile uint64_t *)(HPET + off) = v; }
+static uint64_t hpet_read(unsigned off)
+{
+    return *(volatile uint64_t *)(HPET + off);
+}
+static void hpet_write(unsigned off, uint64_t v)
+{
+    *(volatile uint64_t *)(HPET + off) = v;
+}
 
 static void test_hpet(void)
 {
@@ -417,7 +426,8 @@ static void test_pm_timer(void)
     uint32_t a = in32((uint16_t)port);
     delay_us(2000);
     uint32_t ticks = (in32((uint16_t)port) - a) & 0xffffff;
-    check(ticks > 5000 && ticks < 200000, "2 ms are %u ticks of 3.58 MHz at port 0x%x", ticks, port);
+    check(ticks > 5000 && ticks < 200000, "2 ms are %u ticks of 3.58 MHz at port 0x%x", ticks,
+          port);
 }
 
 void test_main(void)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The older modes: segments and their limits, call gates, ring 3, virtual-8086 mode, real mode, tasks, paging without
- * long mode, and the way into long mode and back. A 32-bit payload.
+/* The older modes: segments and their limits, call gates, ring 3, virtual-8086 mode, real mode,
+ * tasks, paging without long mode, and the way into long mode and back. A 32-bit payload.
  *
  * Spec      Intel SDM volume 3, chapters 3, 5, 7 (tasks), 9.9 (mode switches), 20 (8086 emulation).
  */
@@ -22,9 +22,11 @@ static void touch(void *arg)
 {
     const struct access *a = arg;
     if (a->write)
-        __asm__ volatile("mov %0, %%fs; movb $7, %%fs:(%1)" ::"r"(a->selector), "r"(a->offset) : "memory");
+        __asm__ volatile("mov %0, %%fs; movb $7, %%fs:(%1)" ::"r"(a->selector), "r"(a->offset)
+                         : "memory");
     else
-        __asm__ volatile("mov %0, %%fs; movb %%fs:(%1), %%al" ::"r"(a->selector), "r"(a->offset) : "eax", "memory");
+        __asm__ volatile("mov %0, %%fs; movb %%fs:(%1), %%al" ::"r"(a->selector), "r"(a->offset)
+                         : "eax", "memory");
 }
 
 static int at(uint16_t selector, uint32_t offset, bool write)
@@ -67,7 +69,8 @@ __attribute__((naked)) static void user_code(void)
 
 __attribute__((naked)) static void user_call_gate(void)
 {
-    __asm__("push $0x11; push $0x22; lcall $0x50 | 3, $0; mov %esp, %ecx; mov %cs, %edx; int $0x80");
+    __asm__(
+        "push $0x11; push $0x22; lcall $0x50 | 3, $0; mov %esp, %ecx; mov %cs, %edx; int $0x80");
 }
 
 /* On the inner stack: return address, CS, two parameters, outer ESP and SS. */
@@ -78,14 +81,14 @@ __attribute__((naked)) static void gate_target(void)
 
 static struct frame32 user_frame(void (*fn)(void))
 {
-    return (struct frame32){ .eip = (uint32_t)fn, .cs = S_UCODE, .eflags = 2,
-                             .esp = (uint32_t)user_stack + sizeof(user_stack), .ss = S_UDATA };
+    return (struct frame32){ .eip = (uint32_t)fn,
+                             .cs = S_UCODE,
+                             .eflags = 2,
+                             .esp = (uint32_t)user_stack + sizeof(user_stack),
+                             .ss = S_UDATA };
 }
 
-__attribute__((naked)) static void user_pop(void)
-{
-    __asm__("pop %eax; int $0x80");
-}
+__attribute__((naked)) static void user_pop(void) { __asm__("pop %eax; int $0x80"); }
 
 /* In ring 3, so that the fault has another stack to go to. */
 static void test_stack_limit(void)
@@ -114,8 +117,8 @@ static void test_user(void)
 static void test_call_gate(void)
 {
     uint32_t target = (uint32_t)gate_target;
-    gdt32[S_GATE / 8] = (target & 0xffff) | (uint64_t)S_CODE << 16 | (uint64_t)2 << 32 | (uint64_t)0xec << 40 |
-                        (uint64_t)(target >> 16) << 48;
+    gdt32[S_GATE / 8] = (target & 0xffff) | (uint64_t)S_CODE << 16 | (uint64_t)2 << 32 |
+                        (uint64_t)0xec << 40 | (uint64_t)(target >> 16) << 48;
     struct frame32 f = user_frame(user_call_gate);
     check_eq(catch_outer(&f), 0x80, "a call gate to ring 0 and back");
     check_eq(caught.eax, 0x22, "the last parameter");
@@ -132,15 +135,23 @@ static void test_call_gate(void)
 /* --- virtual-8086 mode --- */
 
 __asm__(".pushsection .rodata\n.code16\n.globl vm86_code, vm86_end\n"
-        "vm86_code: mov $0x1234, %ax; mov %ax, %ds; movw $0xbeef, 0x10; mov %cs, %bx; mov %ds, %cx; pushf; pop %dx; hlt\n"
+        "vm86_code: mov $0x1234, %ax; mov %ax, %ds; movw $0xbeef, 0x10; mov %cs, %bx; mov %ds, "
+        "%cx; pushf; pop %dx; hlt\n"
         "vm86_end:\n.code32\n.popsection");
 extern uint8_t vm86_code[], vm86_end[];
 
 static void test_vm86(void)
 {
     memcpy((void *)LOW, vm86_code, (size_t)(vm86_end - vm86_code));
-    struct frame32 f = { .eip = 0, .cs = LOW >> 4, .eflags = 1u << 17 | 2, .esp = 0x800, .ss = 0x600,
-                         .vm_es = 0x111, .vm_ds = 0x222, .vm_fs = 0x333, .vm_gs = 0x444 };
+    struct frame32 f = { .eip = 0,
+                         .cs = LOW >> 4,
+                         .eflags = 1u << 17 | 2,
+                         .esp = 0x800,
+                         .ss = 0x600,
+                         .vm_es = 0x111,
+                         .vm_ds = 0x222,
+                         .vm_fs = 0x333,
+                         .vm_gs = 0x444 };
     check_eq(catch_outer(&f), 13, "PUSHF in virtual-8086 mode with IOPL 0");
     check_eq(caught.eip, 15, "its IP");
     f.eflags |= 3u << 12;
@@ -164,7 +175,8 @@ __asm__(".pushsection .rodata\n.code16\n.globl real_code, real_end\n"
         "real_code: mov $0x30, %ax; mov %ax, %ds; mov %ax, %es; mov %ax, %ss\n"
         "mov %cr0, %eax; and $~1, %eax; mov %eax, %cr0\n"
         "ljmp $0, $0x7000 + (1f - real_code)\n"
-        "1: xor %ax, %ax; mov %ax, %ds; mov %ax, %ss; mov $0x6f00, %sp; lidtl 0x7000 + (6f - real_code)\n"
+        "1: xor %ax, %ax; mov %ax, %ds; mov %ax, %ss; mov $0x6f00, %sp; lidtl 0x7000 + (6f - "
+        "real_code)\n"
         "movw $0x7000 + (4f - real_code), 0x60 * 4; movw $0, 0x60 * 4 + 2\n"
         "mov $0x2345, %ax; mov %ax, %es; movw $0xcafe, %es:0x20\n"
         "xor %cx, %cx; int $0x60\n"
@@ -174,7 +186,8 @@ __asm__(".pushsection .rodata\n.code16\n.globl real_code, real_end\n"
         "ljmpl $8, $0x7000 + (5f - real_code)\n"
         "4: mov $0x77, %cx; iret\n"
         ".align 4; 6: .word 0x3ff; .long 0\n"
-        ".code32; 5: mov $0x10, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %ss; mov 0x6e10, %esp; ret\n"
+        ".code32; 5: mov $0x10, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %ss; mov 0x6e10, "
+        "%esp; ret\n"
         "real_end:\n.popsection");
 extern uint8_t real_code[], real_end[];
 
@@ -188,19 +201,24 @@ static void go_real(void)
 
 static void reload_idt(void)
 {
-    struct { uint16_t limit; uint32_t base; } __attribute__((packed)) i = { sizeof(idt32) - 1, (uint32_t)idt32 };
+    struct {
+        uint16_t limit;
+        uint32_t base;
+    } __attribute__((packed)) i = { sizeof(idt32) - 1, (uint32_t)idt32 };
     __asm__ volatile("lidt %0" ::"m"(i));
 }
 
 static void test_real(void)
 {
     memcpy((void *)LOW, real_code, (size_t)(real_end - real_code));
-    *(volatile uint8_t *)0x100000 = *(volatile uint8_t *)0x100000; /* 1 MiB is ours: the multiboot header */
+    *(volatile uint8_t *)0x100000 =
+        *(volatile uint8_t *)0x100000; /* 1 MiB is ours: the multiboot header */
     go_real();
     reload_idt();
     check_eq(*(volatile uint16_t *)0x6e00, 0x77, "INT through the vector table");
     check_eq(*(volatile uint16_t *)0x23470, 0xcafe, "segment times 16 plus offset");
-    check_eq(*(volatile uint8_t *)0x6e04, *(volatile uint8_t *)0x100000, "0xffff:0x10 is 1 MiB with A20 on");
+    check_eq(*(volatile uint8_t *)0x6e04, *(volatile uint8_t *)0x100000,
+             "0xffff:0x10 is 1 MiB with A20 on");
     check_eq(*(volatile uint32_t *)0x6e08 & 1u << 17, 0, "no VM flag");
 }
 
@@ -211,7 +229,8 @@ static uint8_t other_stack[4096] __attribute__((aligned(16)));
 
 __attribute__((naked)) static void other_task(void)
 {
-    __asm__("1: mov %cr0, %eax; mov %eax, other_cr0_mirror; pushf; pop other_flags_mirror; incl other_ran_mirror\n"
+    __asm__("1: mov %cr0, %eax; mov %eax, other_cr0_mirror; pushf; pop other_flags_mirror; incl "
+            "other_ran_mirror\n"
             "clts; iret; jmp 1b");
 }
 extern uint32_t other_cr0_mirror, other_flags_mirror, other_ran_mirror;
@@ -232,15 +251,15 @@ static void prepare_task(void)
     gdt32[S_TSS2 / 8] = segment32((uint32_t)&tss_other, sizeof(tss_other) - 1, 0x89, 0);
 }
 
-static bool busy(unsigned selector)
-{
-    return gdt32[selector / 8] >> 41 & 1;
-}
+static bool busy(unsigned selector) { return gdt32[selector / 8] >> 41 & 1; }
 
 static void call_task(void)
 {
     uint32_t ebx = 0x1234, edi = 0x4321;
-    __asm__ volatile("lcall %2, $0" : "+b"(ebx), "+D"(edi) : "i"(S_TSS2) : "memory", "eax", "ecx", "edx", "esi");
+    __asm__ volatile("lcall %2, $0"
+                     : "+b"(ebx), "+D"(edi)
+                     : "i"(S_TSS2)
+                     : "memory", "eax", "ecx", "edx", "esi");
     check_eq(ebx, 0x1234, "EBX comes back");
     check_eq(edi, 0x4321, "EDI comes back");
 }
@@ -280,15 +299,9 @@ static uint64_t pae_dirs[4][512] __attribute__((aligned(4096)));
 static uint64_t pml4[512] __attribute__((aligned(4096)));
 static uint64_t long_pdpt[512] __attribute__((aligned(4096)));
 
-static void read_at(void *p)
-{
-    *(volatile uint32_t *)p;
-}
+static void read_at(void *p) { *(volatile uint32_t *)p; }
 
-static void write_at(void *p)
-{
-    *(volatile uint32_t *)p = 1;
-}
+static void write_at(void *p) { *(volatile uint32_t *)p = 1; }
 
 static void test_paging32(void)
 {
@@ -331,7 +344,8 @@ static void test_pae(void)
     write_cr3((uint32_t)pdpt);
     write_cr0(read_cr0() | 0x80010000);
     area[1] = 0x43;
-    check_eq(*(volatile uint8_t *)(0xffe00000 + ((uint32_t)&area[1] & 0x1fffff)), 0x43, "a 2 MiB page of PAE");
+    check_eq(*(volatile uint8_t *)(0xffe00000 + ((uint32_t)&area[1] & 0x1fffff)), 0x43,
+             "a 2 MiB page of PAE");
     write_cr0(read_cr0() & ~0x80000000ul);
     write_cr4(read_cr4() & ~0x20ul);
 }

@@ -14,19 +14,38 @@
 
 static uint8_t *ram; /* 1 GiB aligned would not fit: 2 MiB aligned */
 
-static void do_read(void *p) { *(volatile uint64_t *)p; }
-static void do_write(void *p) { *(volatile uint64_t *)p = 1; }
-static void do_exec(void *p) { ((void (*)(void))p)(); }
-__attribute__((naked)) static void user_read(void *p) { __asm__("mov (%rdi), %rax; ret"); }
-__attribute__((naked)) static void user_write(void *p) { __asm__("mov %rdi, (%rdi); ret"); }
-__attribute__((naked)) static void user_exec(void *p) { __asm__("jmp *%rdi"); }
+static void do_read(void *p)
+{
+    *(volatile uint64_t *)p;
+}
+static void do_write(void *p)
+{
+    *(volatile uint64_t *)p = 1;
+}
+static void do_exec(void *p)
+{
+    ((void (*)(void))p)();
+}
+__attribute__((naked)) static void user_read(void *p)
+{
+    __asm__("mov (%rdi), %rax; ret");
+}
+__attribute__((naked)) static void user_write(void *p)
+{
+    __asm__("mov %rdi, (%rdi); ret");
+}
+__attribute__((naked)) static void user_exec(void *p)
+{
+    __asm__("jmp *%rdi");
+}
 
 enum how { READ, WRITE, EXEC, U_READ, U_WRITE, U_EXEC };
 
 /* -1: no fault; otherwise the error code. */
 static int64_t access(enum how how, uint64_t at)
 {
-    static void (*const fns[])(void *) = { do_read, do_write, do_exec, user_read, user_write, user_exec };
+    static void (*const fns[])(void *) = { do_read,   do_write,   do_exec,
+                                           user_read, user_write, user_exec };
     int v = how >= U_READ ? catch_user(fns[how], (void *)at) : catch_trap(fns[how], (void *)at);
     if (v == -1 || v == USER_DONE)
         return -1;
@@ -54,17 +73,24 @@ static const struct {
     int64_t want[6]; /* by enum how */
 } rights[] = {
     { "absent", 0, { 0, PF_W, PF_I, PF_U, PF_U | PF_W, PF_U | PF_I } },
-    { "kernel, read", PTE_P, { -1, PF_P | PF_W, -1, PF_P | PF_U, PF_P | PF_U | PF_W, PF_P | PF_U | PF_I } },
-    { "kernel, write", PTE_P | PTE_W, { -1, -1, -1, PF_P | PF_U, PF_P | PF_U | PF_W, PF_P | PF_U | PF_I } },
-    { "kernel, no execution", PTE_P | PTE_W | PTE_NX,
+    { "kernel, read",
+      PTE_P,
+      { -1, PF_P | PF_W, -1, PF_P | PF_U, PF_P | PF_U | PF_W, PF_P | PF_U | PF_I } },
+    { "kernel, write",
+      PTE_P | PTE_W,
+      { -1, -1, -1, PF_P | PF_U, PF_P | PF_U | PF_W, PF_P | PF_U | PF_I } },
+    { "kernel, no execution",
+      PTE_P | PTE_W | PTE_NX,
       { -1, -1, PF_P | PF_I, PF_P | PF_U, PF_P | PF_U | PF_W, PF_P | PF_U | PF_I } },
     { "user, read", PTE_P | PTE_U, { -1, PF_P | PF_W, -1, -1, PF_P | PF_U | PF_W, -1 } },
     { "user, write", PTE_P | PTE_U | PTE_W, { -1, -1, -1, -1, -1, -1 } },
-    { "user, no execution", PTE_P | PTE_U | PTE_W | PTE_NX,
+    { "user, no execution",
+      PTE_P | PTE_U | PTE_W | PTE_NX,
       { -1, -1, PF_P | PF_I, -1, -1, PF_P | PF_U | PF_I } },
 };
 
-static const char *const how_names[] = { "read", "write", "execute", "user read", "user write", "user execute" };
+static const char *const how_names[] = { "read",      "write",      "execute",
+                                         "user read", "user write", "user execute" };
 
 static void test_rights(int level)
 {
@@ -82,7 +108,8 @@ static void test_rights(int level)
     }
     map_page(0, WINDOW, physical, PTE_P, level); /* WP off: the kernel writes where it may read */
     write_cr0(read_cr0() & ~CR0_WP);
-    check_eq(access(WRITE, WINDOW + off), -1, "level %d: write to a read-only page without WP", level);
+    check_eq(access(WRITE, WINDOW + off), -1, "level %d: write to a read-only page without WP",
+             level);
     write_cr0(read_cr0() | CR0_WP);
     check_eq(access(WRITE, WINDOW + off), PF_P | PF_W, "level %d: the same with WP", level);
 }
@@ -211,7 +238,9 @@ static void test_pcid(void)
         check_eq(*(volatile uint64_t *)WINDOW, 0xb, "the page of PCID 2");
     }
     if (has_feature(7, 1, 10)) {
-        struct { uint64_t pcid, address; } d = { 1, WINDOW };
+        struct {
+            uint64_t pcid, address;
+        } d = { 1, WINDOW };
         *find_pte(root1, WINDOW, NULL) = (uint64_t)b | PTE_P | PTE_W;
         __asm__ volatile("invpcid %0, %1" ::"m"(d), "r"(0ul) : "memory");
         write_cr3(root1 | 1 | 1ul << 63);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The ways out: ACPI power-off, reset by the keyboard controller and by port 0xcf9; and coming back after a reset.
+/* The ways out: ACPI power-off, reset by the keyboard controller and by port 0xcf9; and coming back
+ * after a reset.
  *
  * Spec      ACPI 6.4, 4.8.3, 7.4.2; ICH9 data sheet, 13.7.
  * how=0     ACPI S5. 1: keyboard controller. 2: port 0xcf9. 3: ACPI reset register.

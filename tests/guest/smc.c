@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Code that changes: by itself, ahead of itself, beside itself, through an alias, by another vCPU, by a REP store.
+/* Code that changes: by itself, ahead of itself, beside itself, through an alias, by another vCPU,
+ * by a REP store.
  *
  * Spec      Intel SDM volume 3, 12.6 (self-modifying code) and 9.1.3 (cross-modifying code).
  */

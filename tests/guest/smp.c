@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Several vCPUs: start, IPIs of every kind, locked instructions under contention, TLB shoot-down, start again.
+/* Several vCPUs: start, IPIs of every kind, locked instructions under contention, TLB shoot-down,
+ * start again.
  *
  * Spec      Intel SDM volume 3, chapters 9 (start-up) and 11 (IPIs), 4.10.5 (shoot-down).
  */
@@ -19,12 +20,14 @@ static struct {
     volatile uint32_t lock;
     uint64_t bits[64];
 } shared __attribute__((aligned(64)));
-static uint64_t *const split = (uint64_t *)((char *)&shared.split + 60 - offsetof(__typeof__(shared), split) % 64);
+static uint64_t *const split =
+    (uint64_t *)((char *)&shared.split + 60 - offsetof(__typeof__(shared), split) % 64);
 
 static void increment_word(uint64_t *p)
 {
     uint64_t old = *(volatile uint64_t *)p;
-    while (!__atomic_compare_exchange_n(p, &old, old + 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    while (
+        !__atomic_compare_exchange_n(p, &old, old + 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
         ;
 }
 
@@ -102,7 +105,8 @@ static void test_ids(void)
 {
     for (unsigned i = 0; i < count; i++) {
         for (unsigned j = 0; j < i; j++)
-            check(cpus[i].apic_id != cpus[j].apic_id, "APIC id %u of vCPUs %u and %u", cpus[i].apic_id, i, j);
+            check(cpus[i].apic_id != cpus[j].apic_id, "APIC id %u of vCPUs %u and %u",
+                  cpus[i].apic_id, i, j);
     }
     uint32_t r[4];
     cpuid(1, 0, r);
@@ -142,6 +146,26 @@ static void test_ipis(void)
         check(wait_counter(i, before[i] + (i ? 2 : 1)), "the broadcast to all reaches vCPU %u", i);
     apic_icr(0, 0x44000 | COUNT_VECTOR); /* self */
     check(wait_counter(0, before[0] + 2), "a self-IPI");
+}
+
+static void count_work(void *arg)
+{
+    ++*(uint64_t *)arg;
+}
+
+/* The other vCPU sleeps in HLT between two pieces of work: no wake-up may be lost. */
+static void test_wake_ups(void)
+{
+    uint64_t done = 0, rounds_here = cmdline_number("softkvm", 0) ? 100 : 5000;
+    for (uint64_t n = 1; n <= rounds_here; n++) {
+        smp_call(1, count_work, &done);
+        uint64_t begin = rdtsc();
+        while (__atomic_load_n(&cpus[1].work, __ATOMIC_ACQUIRE) &&
+               rdtsc() - begin < tsc_khz() * 10000)
+            pause();
+        if (!check_eq(done, n, "pieces of work done by a vCPU that sleeps between them"))
+            break;
+    }
 }
 
 static volatile uint64_t nmis;
@@ -230,8 +254,8 @@ static void test_tsc_order(void)
             smp_call(i, read_tsc, (void *)&there);
             smp_wait(i);
             uint64_t after = rdtsc();
-            check(there >= before && there <= after, "vCPU %u reads 0x%lx between 0x%lx and 0x%lx", i, there,
-                  before, after);
+            check(there >= before && there <= after, "vCPU %u reads 0x%lx between 0x%lx and 0x%lx",
+                  i, there, before, after);
         }
     }
 }
@@ -272,6 +296,7 @@ void test_main(void)
     test_atomics();
     if (count > 1) {
         test_ipis();
+        test_wake_ups();
         test_nmi();
         test_shoot_down();
         test_tsc_order();

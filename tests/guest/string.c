@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* String instructions: what RCX, RSI and RDI hold when a page faults mid-way, restart, direction, sizes, overlap.
+/* String instructions: what RCX, RSI and RDI hold when a page faults mid-way, restart, direction,
+ * sizes, overlap.
  *
  * Spec      Intel SDM volume 2, REP; volume 1, 7.3.9.
  */
@@ -12,8 +13,8 @@ struct regs {
 };
 
 enum op { MOVSB, MOVSW, MOVSD, MOVSQ, STOSB, STOSW, STOSD, STOSQ, LODSB, CMPSB, SCASB, N_OPS };
-static const char *const names[] = { "MOVSB", "MOVSW", "MOVSD", "MOVSQ", "STOSB", "STOSW", "STOSD", "STOSQ",
-                                     "LODSB", "CMPSB", "SCASB" };
+static const char *const names[] = { "MOVSB", "MOVSW", "MOVSD", "MOVSQ", "STOSB", "STOSW",
+                                     "STOSD", "STOSQ", "LODSB", "CMPSB", "SCASB" };
 static const unsigned sizes[] = { 1, 2, 4, 8, 1, 2, 4, 8, 1, 1, 1 };
 
 #define RUN(insn)                                                                                  \
@@ -22,18 +23,41 @@ static const unsigned sizes[] = { 1, 2, 4, 8, 1, 2, 4, 8, 1, 1, 1 };
 static void run_op(enum op op, struct regs *r)
 {
     switch (op) {
-    case MOVSB: RUN("rep movsb"); break;
-    case MOVSW: RUN("rep movsw"); break;
-    case MOVSD: RUN("rep movsl"); break;
-    case MOVSQ: RUN("rep movsq"); break;
-    case STOSB: RUN("rep stosb"); break;
-    case STOSW: RUN("rep stosw"); break;
-    case STOSD: RUN("rep stosl"); break;
-    case STOSQ: RUN("rep stosq"); break;
-    case LODSB: RUN("rep lodsb"); break;
-    case CMPSB: RUN("repe cmpsb"); break;
-    case SCASB: RUN("repe scasb"); break;
-    default: break;
+    case MOVSB:
+        RUN("rep movsb");
+        break;
+    case MOVSW:
+        RUN("rep movsw");
+        break;
+    case MOVSD:
+        RUN("rep movsl");
+        break;
+    case MOVSQ:
+        RUN("rep movsq");
+        break;
+    case STOSB:
+        RUN("rep stosb");
+        break;
+    case STOSW:
+        RUN("rep stosw");
+        break;
+    case STOSD:
+        RUN("rep stosl");
+        break;
+    case STOSQ:
+        RUN("rep stosq");
+        break;
+    case LODSB:
+        RUN("rep lodsb");
+        break;
+    case CMPSB:
+        RUN("repe cmpsb");
+        break;
+    case SCASB:
+        RUN("repe scasb");
+        break;
+    default:
+        break;
     }
 }
 
@@ -45,10 +69,7 @@ static struct {
     struct regs r;
 } job;
 
-static void do_job(void *arg)
-{
-    run_op(job.op, &job.r);
-}
+static void do_job(void *arg) { run_op(job.op, &job.r); }
 
 /* Two mapped pages at WINDOW, nothing behind; the string runs over the end. */
 static void test_fault_at_end(enum op op, bool source_faults)
@@ -56,7 +77,9 @@ static void test_fault_at_end(enum op op, bool source_faults)
     unsigned size = sizes[op], fit = 5;
     uint64_t safe = (uint64_t)alloc_pages(4), edge = WINDOW + 2 * PAGE - fit * size;
     job.op = op;
-    job.r = (struct regs){ .rcx = 1000, .rsi = source_faults ? edge : safe, .rdi = source_faults ? safe : edge };
+    job.r = (struct regs){ .rcx = 1000,
+                           .rsi = source_faults ? edge : safe,
+                           .rdi = source_faults ? safe : edge };
     int v = catch_trap(do_job, NULL);
     struct frame *f = &this_cpu()->caught;
     check_eq(v, 14, "%s over the end faults", names[op]);
@@ -131,11 +154,15 @@ static void test_compare(void)
     a[100] = 1;
     uint64_t rcx = 1000, rsi = (uint64_t)a, rdi = (uint64_t)b;
     bool equal;
-    __asm__ volatile("repe cmpsb; setz %3" : "+c"(rcx), "+S"(rsi), "+D"(rdi), "=q"(equal)::"memory", "cc");
+    __asm__ volatile("repe cmpsb; setz %3"
+                     : "+c"(rcx), "+S"(rsi), "+D"(rdi), "=q"(equal)::"memory", "cc");
     check_eq(rcx, 1000 - 101, "RCX of REPE CMPSB");
     check(!equal, "ZF of REPE CMPSB");
     rcx = 1000, rdi = (uint64_t)a;
-    __asm__ volatile("repne scasb; setz %2" : "+c"(rcx), "+D"(rdi), "=q"(equal) : "a"(1) : "memory", "cc");
+    __asm__ volatile("repne scasb; setz %2"
+                     : "+c"(rcx), "+D"(rdi), "=q"(equal)
+                     : "a"(1)
+                     : "memory", "cc");
     check_eq(rdi, (uint64_t)a + 101, "RDI of REPNE SCASB");
     check(equal, "ZF of REPNE SCASB");
     rcx = 0, rsi = 1, rdi = 1; /* nothing is touched */

@@ -16,8 +16,8 @@ __attribute__((naked)) static void syscall_entry(void)
             "mov %%cs, %%eax; mov %%rax, %3; mov %%ss, %%eax; mov %%rax, %4\n"
             "pushf; pop %%rax; mov %%rax, %5\n"
             "mov %%r15, %%rsp; sysretq"
-            : "+m"(kernel_rsp), "=m"(got_rcx), "=m"(got_r11), "=m"(got_cs), "=m"(got_ss), "=m"(got_flags),
-              "=m"(got_rdi));
+            : "+m"(kernel_rsp), "=m"(got_rcx), "=m"(got_r11), "=m"(got_cs), "=m"(got_ss),
+              "=m"(got_flags), "=m"(got_rdi));
 }
 
 __attribute__((naked)) static void user_syscall(void *arg)
@@ -53,7 +53,8 @@ static void test_syscall(void)
 
 __attribute__((naked)) static void sysenter_entry(void)
 {
-    __asm__("mov %%cs, %%eax; mov %%rax, %0; mov %%ss, %%eax; mov %%rax, %1; mov %%rsp, %2; pushf; pop %3\n"
+    __asm__("mov %%cs, %%eax; mov %%rax, %0; mov %%ss, %%eax; mov %%rax, %1; mov %%rsp, %2; pushf; "
+            "pop %3\n"
             "sysexitq"
             : "=m"(got_cs), "=m"(got_ss), "=m"(got_rcx), "=m"(got_flags));
 }
@@ -70,7 +71,8 @@ static bool is_amd(void)
     return r[2] == 0x444d4163;
 }
 
-/* SYSEXIT wants its selectors 32 and 40 above SYSENTER_CS: a second code segment and its user half. */
+/* SYSEXIT wants its selectors 32 and 40 above SYSENTER_CS: a second code segment and its user half.
+ */
 static void test_sysenter(void)
 {
     if (is_amd()) {
@@ -133,7 +135,8 @@ static void test_compatibility(void)
 {
     static uint8_t stack[4096] __attribute__((aligned(16)));
     uint64_t rsp = (uint64_t)stack + sizeof(stack);
-    check_eq(catch_user_at((uint64_t)compat_code, rsp, SEL_USER32, 2, 0), 13, "32-bit user code came to its end");
+    check_eq(catch_user_at((uint64_t)compat_code, rsp, SEL_USER32, 2, 0), 13,
+             "32-bit user code came to its end");
     struct frame *f = &this_cpu()->caught;
     check_eq(f->rax, 8, "0x40 is INC EAX");
     check_eq(f->rbx, 0x11223344, "PUSH and POP of 4 bytes");

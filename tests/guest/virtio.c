@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Virtio devices driven as a kernel would: rings of both kinds, indirect tables, interrupts by INTx and MSI-X.
+/* Virtio devices driven as a kernel would: rings of both kinds, indirect tables, interrupts by INTx
+ * and MSI-X.
  *
  * Spec      VIRTIO 1.2, 5.1 (net), 5.2 (block), 5.3 (console), 5.4 (entropy).
  */
@@ -29,7 +30,8 @@ static uint8_t status;
 static uint8_t *data;
 
 /* One request, polled. The status byte; 0xff when nothing came. */
-static unsigned request(uint32_t type, uint64_t sector, uint32_t len, bool indirect, uint32_t *ret_len)
+static unsigned request(uint32_t type, uint64_t sector, uint32_t len, bool indirect,
+                        uint32_t *ret_len)
 {
     static struct vdesc table[3] __attribute__((aligned(16)));
     bool from_device = type == BLK_IN || type == BLK_GET_ID;
@@ -43,7 +45,8 @@ static unsigned request(uint32_t type, uint64_t sector, uint32_t len, bool indir
     int head = indirect ? vq_add_indirect(&bq, table, bufs, out, in) : vq_add(&bq, bufs, out, in);
     vq_kick(&bq);
     int got = vq_wait(&bq, ret_len, 5000);
-    if (!check(head >= 0 && got == head, "request %u of sector %lu comes back (%d, %d)", type, sector, head, got))
+    if (!check(head >= 0 && got == head, "request %u of sector %lu comes back (%d, %d)", type,
+               sector, head, got))
         return 0xff;
     return *(volatile uint8_t *)&status;
 }
@@ -64,7 +67,8 @@ static void blk_reads_and_writes(bool indirect)
         memset(data, 0xee, 4 * SECTOR);
         check_eq(request(BLK_IN, s * 100, 2 * SECTOR, indirect, &len), 0, "the status of a read");
         check_eq(len, 2 * SECTOR + 1, "bytes written by a read");
-        check(is_pattern(data, s * 100) && is_pattern(data + SECTOR, s * 100 + 1), "sector %u's contents", s * 100);
+        check(is_pattern(data, s * 100) && is_pattern(data + SECTOR, s * 100 + 1),
+              "sector %u's contents", s * 100);
     }
     memset(data, 0x77, SECTOR);
     check_eq(request(BLK_OUT, 1000, SECTOR, indirect, &len), 0, "the status of a write");
@@ -84,7 +88,8 @@ static void blk_errors(void)
     check_eq(capacity, 2048, "the capacity in sectors");
     check_eq(request(BLK_IN, capacity, SECTOR, false, NULL), 1, "a read behind the end");
     check_eq(request(BLK_OUT, capacity - 1, 2 * SECTOR, false, NULL), 1, "a write over the end");
-    check_eq(request(BLK_IN, ~0ull - 1, SECTOR, false, NULL), 1, "a read of the last sector there can be");
+    check_eq(request(BLK_IN, ~0ull - 1, SECTOR, false, NULL), 1,
+             "a read of the last sector there can be");
     check_eq(request(0x1234, 0, SECTOR, false, NULL), 2, "an unknown request");
     check_eq(request(BLK_IN, 0, SECTOR, false, NULL), 0, "and the device goes on");
     memset(data, 0, 64);
@@ -93,7 +98,10 @@ static void blk_errors(void)
 
 static void blk_zeroes(void)
 {
-    struct { uint64_t sector; uint32_t count, flags; } seg = { 1500, 4, 0 };
+    struct {
+        uint64_t sector;
+        uint32_t count, flags;
+    } seg = { 1500, 4, 0 };
     if (blk.features & F_BLK_WRITE_ZEROES) {
         memcpy(data, &seg, 16);
         check_eq(request(BLK_WRITE_ZEROES, 0, 16, false, NULL), 0, "the status of WRITE_ZEROES");
@@ -120,7 +128,10 @@ static void blk_zeroes(void)
 static void blk_batch(void)
 {
     enum { N = 16 };
-    static struct { uint32_t type, reserved; uint64_t sector; } headers[N];
+    static struct {
+        uint32_t type, reserved;
+        uint64_t sector;
+    } headers[N];
     static uint8_t done[N];
     uint8_t *bufs = alloc_aligned(N * SECTOR, SECTOR);
     unsigned n = 0;
@@ -296,7 +307,8 @@ static void test_console(void)
     static struct vq rx, tx;
     if (!check(virtio_find(VIRTIO_ID_CONSOLE, 0, &d), "a console"))
         return;
-    check(virtio_begin(&d, 0) && vq_init(&rx, &d, 0, 8) && vq_init(&tx, &d, 1, 8), "the console begins");
+    check(virtio_begin(&d, 0) && vq_init(&rx, &d, 0, 8) && vq_init(&tx, &d, 1, 8),
+          "the console begins");
     virtio_ready(&d);
     static char text[] = "through the virtio console\n";
     struct vbuf b[] = { { text, 12 }, { text + 12, sizeof(text) - 13 } };
@@ -343,7 +355,8 @@ static void test_net(void)
     uint32_t len = 0;
     check(vq_wait(&rx, &len, 5000) >= 0, "an answer arrives");
     check(len >= NET_HEADER + 42, "its length is %u", len);
-    check(in[NET_HEADER + 12] == 8 && in[NET_HEADER + 13] == 6 && in[NET_HEADER + 21] == 2, "it is an ARP reply");
+    check(in[NET_HEADER + 12] == 8 && in[NET_HEADER + 13] == 6 && in[NET_HEADER + 21] == 2,
+          "it is an ARP reply");
     check_eq(memcmp(in + NET_HEADER + 28, "\x0a\x00\x02\x02", 4), 0, "from 10.0.2.2");
     check_eq(memcmp(in + NET_HEADER, (void *)d.config, 6), 0, "to our address");
     virtio_reset(&d);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The CPUID table of a vCPU: the model's leaves, less the features that this KVM cannot do, plus KVM's own leaves.
+/* The CPUID table of a vCPU: the model's leaves, less the features that this KVM cannot do, plus
+ * KVM's own leaves.
  *
  * Spec      Intel SDM volume 2, CPUID; Linux Documentation/virt/kvm/x86/cpuid.rst.
  * Thread    Main.
@@ -27,8 +28,9 @@ static const struct {
     uint32_t leaf, subleaf, reg, keep;
 } feature_regs[] = {
     { 0x1, 0, EDX, 0 },
-    { 0x1, 0, ECX, 1u << 31 | 1u << 27 | 1u << 24 | 1u << 21 }, /* hypervisor OSXSAVE TSC-deadline x2APIC */
-    { 0x6, 0, EAX, 1u << 2 },                                     /* the APIC timer never stops */
+    { 0x1, 0, ECX,
+      1u << 31 | 1u << 27 | 1u << 24 | 1u << 21 }, /* hypervisor OSXSAVE TSC-deadline x2APIC */
+    { 0x6, 0, EAX, 1u << 2 },                      /* the APIC timer never stops */
     { 0x7, 0, EBX, 0 },
     { 0x7, 0, ECX, 0 },
     { 0x7, 0, EDX, 0 },
@@ -52,14 +54,15 @@ static const struct {
 
 /* KVM's paravirtual features that we stand for: its clock, and that ports need no delay. */
 #define PV_FEATURES                                                                                \
-    (1u << KVM_FEATURE_CLOCKSOURCE | 1u << KVM_FEATURE_NOP_IO_DELAY | 1u << KVM_FEATURE_CLOCKSOURCE2 | \
-     1u << KVM_FEATURE_CLOCKSOURCE_STABLE_BIT)
+    (1u << KVM_FEATURE_CLOCKSOURCE | 1u << KVM_FEATURE_NOP_IO_DELAY |                              \
+     1u << KVM_FEATURE_CLOCKSOURCE2 | 1u << KVM_FEATURE_CLOCKSOURCE_STABLE_BIT)
 
 static const struct kvm_cpuid_entry2 *find(const struct table *t, uint32_t leaf, uint32_t subleaf)
 {
     for (uint32_t i = 0; i < t->head.nent; i++) {
         const struct kvm_cpuid_entry2 *e = &t->e[i];
-        if (e->function == leaf && (e->index == subleaf || !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX)))
+        if (e->function == leaf &&
+            (e->index == subleaf || !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX)))
             return e;
     }
     return NULL;
@@ -80,8 +83,13 @@ static void add(struct table *t, uint32_t leaf, uint32_t subleaf, bool indexed, 
     if (t->head.nent == MAX_ENTRIES)
         return;
     t->e[t->head.nent++] = (struct kvm_cpuid_entry2){
-        .function = leaf, .index = subleaf, .flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
-        .eax = r[EAX], .ebx = r[EBX], .ecx = r[ECX], .edx = r[EDX],
+        .function = leaf,
+        .index = subleaf,
+        .flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+        .eax = r[EAX],
+        .ebx = r[EBX],
+        .ecx = r[ECX],
+        .edx = r[EDX],
     };
 }
 
@@ -94,8 +102,8 @@ static unsigned subleaves(uint32_t leaf)
     return 0;
 }
 
-static void add_range(struct table *t, const struct table *supported, const struct kvm_vcpu *v, uint32_t first,
-                      uint32_t limit)
+static void add_range(struct table *t, const struct table *supported, const struct kvm_vcpu *v,
+                      uint32_t first, uint32_t limit)
 {
     struct kvm_accel *a = to_kvm(v->base.accel);
     uint32_t r[4];
@@ -123,8 +131,8 @@ static void drop_what_needs_xsave(struct table *t)
     one->ecx &= ~(1u << 27 | 1u << 28 | 1u << 12 | 1u << 29); /* OSXSAVE AVX FMA F16C */
     struct kvm_cpuid_entry2 *seven = (struct kvm_cpuid_entry2 *)find(t, 7, 0);
     if (seven) {
-        seven->ebx &= ~(1u << 5);                 /* AVX2 */
-        seven->ecx &= ~(1u << 9 | 1u << 10);      /* VAES VPCLMULQDQ */
+        seven->ebx &= ~(1u << 5);            /* AVX2 */
+        seven->ecx &= ~(1u << 9 | 1u << 10); /* VAES VPCLMULQDQ */
     }
     for (uint32_t i = 0; i < t->head.nent; i++) {
         if (t->e[i].function == 0xd)
@@ -164,6 +172,7 @@ bool kvm_set_cpuid(struct kvm_vcpu *v, GError **error)
     if (model_has_hypervisor_bit(t))
         add_kvm_leaves(t, supported, v);
     if (ioctl(v->fd, KVM_SET_CPUID2, t) < 0)
-        return ruche_error_errno(error, errno, "kvm: cannot set the CPU model of vCPU %u", v->base.index);
+        return ruche_error_errno(error, errno, "kvm: cannot set the CPU model of vCPU %u",
+                                 v->base.index);
     return true;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The instruction that KVM cannot emulate is executed by the software CPU.
  *
- * The vCPU's whole state goes into a software CPU that shares the guest's RAM, one instruction is executed there
- * (or one exception delivered: INT3 ends in its handler), and what changed goes back to KVM. Interrupts are
- * not taken in between: KVM's APIC delivers them afterwards, under the interrupt shadow that was handed back.
- * cpu_step() decodes afresh, so that it does not matter what the guest wrote under KVM meanwhile.
+ * The vCPU's whole state goes into a software CPU that shares the guest's RAM, one instruction is
+ * executed there (or one exception delivered: INT3 ends in its handler), and what changed goes back
+ * to KVM. Interrupts are not taken in between: KVM's APIC delivers them afterwards, under the
+ * interrupt shadow that was handed back. cpu_step() decodes afresh, so that it does not matter what
+ * the guest wrote under KVM meanwhile.
  *
  * Thread    The vCPU's own. `lock` guards the making of what all software CPUs share.
  * Trust     The state is the guest's; cpu_step() takes any.
@@ -115,8 +116,9 @@ void kvm_hand_over_done(struct kvm_vcpu *v)
 
 static bool fail(struct kvm_vcpu *v, const char *what, const char *why)
 {
-    snprintf(v->error, sizeof(v->error), "vCPU %u: KVM cannot emulate the instruction at 0x%llx, and %s%s%s",
-             v->base.index, (unsigned long long)v->before.regs.rip, what, why ? ": " : "", why ? why : "");
+    snprintf(v->error, sizeof(v->error),
+             "vCPU %u: KVM cannot emulate the instruction at 0x%llx, and %s%s%s", v->base.index,
+             (unsigned long long)v->before.regs.rip, what, why ? ": " : "", why ? why : "");
     return false;
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Interrupts through KVM's own chips: lines, messages, and eventfds that raise messages in the kernel.
+/* Interrupts through KVM's own chips: lines, messages, and eventfds that raise messages in the
+ * kernel.
  *
  * Spec      Linux Documentation/virt/kvm/api.rst: KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_SIGNAL_MSI.
  * Thread    Any; `lock` guards the routing table.
- * Routes    GSIs 0 to 15 reach a PIC pin and an IOAPIC pin (0: pin 2), 16 to 23 the IOAPIC; a route of
- *           kvm_irqfd_add() is GSI 24 + its number.
+ * Routes    GSIs 0 to 15 reach a PIC pin and an IOAPIC pin (0: pin 2), 16 to 23 the IOAPIC; a route
+ * of kvm_irqfd_add() is GSI 24 + its number.
  */
 #include "accel/kvm/kvm.h"
 
@@ -17,7 +18,9 @@
 static struct kvm_irq_routing_entry chip_route(unsigned gsi, unsigned chip, unsigned pin)
 {
     return (struct kvm_irq_routing_entry){
-        .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = { .irqchip = chip, .pin = pin },
+        .gsi = gsi,
+        .type = KVM_IRQ_ROUTING_IRQCHIP,
+        .u.irqchip = { .irqchip = chip, .pin = pin },
     };
 }
 
@@ -26,7 +29,8 @@ static unsigned fill_line_routes(struct kvm_irq_routing_entry *e)
     unsigned n = 0;
     for (unsigned gsi = 0; gsi < KVM_FIRST_MSI_GSI; gsi++) {
         if (gsi < 16)
-            e[n++] = chip_route(gsi, gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, gsi % 8);
+            e[n++] =
+                chip_route(gsi, gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, gsi % 8);
         if (gsi != 2)
             e[n++] = chip_route(gsi, KVM_IRQCHIP_IOAPIC, gsi ? gsi : 2);
     }
@@ -81,7 +85,9 @@ void kvm_gsi(struct accel *accel, unsigned gsi, int level)
 
 void kvm_msi(struct accel *accel, uint64_t addr, uint32_t data)
 {
-    struct kvm_msi msi = { .address_lo = (uint32_t)addr, .address_hi = (uint32_t)(addr >> 32), .data = data };
+    struct kvm_msi msi = { .address_lo = (uint32_t)addr,
+                           .address_hi = (uint32_t)(addr >> 32),
+                           .data = data };
     ioctl(to_kvm(accel)->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
@@ -90,13 +96,16 @@ static struct kvm_irq_routing_entry msi_route(int route, uint64_t addr, uint32_t
     return (struct kvm_irq_routing_entry){
         .gsi = KVM_FIRST_MSI_GSI + (unsigned)route,
         .type = KVM_IRQ_ROUTING_MSI,
-        .u.msi = { .address_lo = (uint32_t)addr, .address_hi = (uint32_t)(addr >> 32), .data = data },
+        .u.msi = { .address_lo = (uint32_t)addr,
+                   .address_hi = (uint32_t)(addr >> 32),
+                   .data = data },
     };
 }
 
 static int tell_irqfd(struct kvm_accel *a, int route, int fd, bool remove)
 {
-    struct kvm_irqfd request = { .fd = (unsigned)fd, .gsi = KVM_FIRST_MSI_GSI + (unsigned)route,
+    struct kvm_irqfd request = { .fd = (unsigned)fd,
+                                 .gsi = KVM_FIRST_MSI_GSI + (unsigned)route,
                                  .flags = remove ? KVM_IRQFD_FLAG_DEASSIGN : 0 };
     return ioctl(a->vm_fd, KVM_IRQFD, &request) < 0 ? -errno : 0;
 }

@@ -73,9 +73,10 @@ static bool kvm_probe(bool by_name, char **ret_why)
         *ret_why = g_strdup_printf(KVM_DEVICE " rests on %s", hardware);
         return true;
     }
-    *ret_why = g_strdup(by_name ? KVM_DEVICE " was named, a KVM in software (no VMX, no SVM)"
-                                : KVM_DEVICE " is a KVM in software (no VMX, no SVM), which is only taken "
-                                  "for '-accel kvm'");
+    *ret_why =
+        g_strdup(by_name ? KVM_DEVICE " was named, a KVM in software (no VMX, no SVM)"
+                         : KVM_DEVICE " is a KVM in software (no VMX, no SVM), which is only taken "
+                                      "for '-accel kvm'");
     return by_name;
 }
 
@@ -101,7 +102,8 @@ static bool open_vm(struct kvm_accel *a, GError **error)
         return false;
     int bytes = ioctl(a->sys_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
     if (bytes < (int)sizeof(struct kvm_run))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "kvm: a vCPU's shared page has %d bytes", bytes);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "kvm: a vCPU's shared page has %d bytes",
+                           bytes);
     a->run_bytes = (size_t)bytes;
     do
         a->vm_fd = ioctl(a->sys_fd, KVM_CREATE_VM, 0);
@@ -111,7 +113,8 @@ static bool open_vm(struct kvm_accel *a, GError **error)
     return true;
 }
 
-/* Emulation failures come to us, in user mode and for every instruction, before KVM makes a #UD of them. */
+/* Emulation failures come to us, in user mode and for every instruction, before KVM makes a #UD of
+ * them. */
 static void want_failures(struct kvm_accel *a)
 {
     struct kvm_enable_cap cap = { .cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args = { 1 } };
@@ -123,7 +126,8 @@ static bool make_chips(struct kvm_accel *a, GError **error)
     uint64_t identity = KVM_IDENTITY_GPA;
     if (ioctl(a->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
         ioctl(a->vm_fd, KVM_SET_TSS_ADDR, KVM_TSS_GPA) < 0)
-        return ruche_error_errno(error, errno, "kvm: cannot place its own pages at 0x%x", KVM_IDENTITY_GPA);
+        return ruche_error_errno(error, errno, "kvm: cannot place its own pages at 0x%x",
+                                 KVM_IDENTITY_GPA);
     if (ioctl(a->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
         return ruche_error_errno(error, errno, "kvm: cannot make the interrupt controllers");
     struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
@@ -177,7 +181,8 @@ static struct accel *kvm_create(const struct accel_host *host, const struct cpu_
 static void move_tsc(struct kvm_vcpu *v, int64_t delta)
 {
     int64_t offset;
-    struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET,
+    struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL,
+                                    .attr = KVM_VCPU_TSC_OFFSET,
                                     .addr = (uintptr_t)&offset };
     if (ioctl(v->fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
         return;
@@ -207,7 +212,8 @@ static void kvm_clock_stopped(struct accel *accel, bool stopped)
         ioctl(a->vm_fd, KVM_SET_CLOCK, &clock);
     for (unsigned i = 0; i < KVM_MAX_VCPUS; i++) {
         if (a->vcpus[i])
-            ioctl(a->vcpus[i]->fd, KVM_KVMCLOCK_CTRL, 0); /* tells a guest's watchdog that we paused it */
+            ioctl(a->vcpus[i]->fd, KVM_KVMCLOCK_CTRL,
+                  0); /* tells a guest's watchdog that we paused it */
     }
 }
 

@@ -22,8 +22,8 @@
 #define KVM_MAX_STATE_MSRS 24
 #define KVM_MAX_VCPUS 256
 
-/* The page that KVM keeps for its real-mode page tables, and its three TSS pages: between the APICs and the
- * firmware, where no board puts anything. */
+/* The page that KVM keeps for its real-mode page tables, and its three TSS pages: between the APICs
+ * and the firmware, where no board puts anything. */
 #define KVM_IDENTITY_GPA 0xfeffc000u
 #define KVM_TSS_GPA 0xfeffd000u
 
@@ -46,22 +46,22 @@ struct kvm_chips {
 struct kvm_accel {
     struct accel base;
     int sys_fd, vm_fd;
-    size_t run_bytes;                  /* of a vCPU's shared page */
+    size_t run_bytes; /* of a vCPU's shared page */
     bool pit, readonly_memory, any_length_eventfds;
-    const struct cpu_model *model;     /* borrowed: the machine's */
+    const struct cpu_model *model; /* borrowed: the machine's */
     struct cpu_topology topology;
     uint64_t ram_bytes;
     struct kvm_chips power_on;
 
-    pthread_mutex_t lock;              /* slots, eventfds, routes, shared */
+    pthread_mutex_t lock; /* slots, eventfds, routes, shared */
     struct kvm_slot slots[KVM_MAX_SLOTS];
     struct kvm_eventfds memory_fds, port_fds;
     struct kvm_irq_routing_entry routes[KVM_MAX_ROUTES]; /* MSI routes, by number; gsi 0: free */
-    struct cpu_shared *shared;         /* of the software CPUs; NULL until the first hand-over */
+    struct cpu_shared *shared; /* of the software CPUs; NULL until the first hand-over */
 
     struct kvm_vcpu *vcpus[KVM_MAX_VCPUS];
     struct kvm_clock_data stopped_clock;
-    uint64_t stopped_tsc;              /* host TSC when the clock stopped; 0: it runs */
+    uint64_t stopped_tsc;                    /* host TSC when the clock stopped; 0: it runs */
     uint32_t state_msrs[KVM_MAX_STATE_MSRS]; /* those of cpu_arch_state that this KVM has */
     unsigned state_msr_count;
 };
@@ -86,12 +86,12 @@ struct kvm_state {
 struct kvm_vcpu {
     struct vcpu base;
     int fd;
-    struct kvm_run *run;          /* shared with the kernel */
+    struct kvm_run *run; /* shared with the kernel */
     _Atomic bool kicked;
-    bool completing;              /* an MMIO or port access waits for the next KVM_RUN to finish it */
-    struct kvm_state *power_on;   /* as made */
+    bool completing;            /* an MMIO or port access waits for the next KVM_RUN to finish it */
+    struct kvm_state *power_on; /* as made */
     struct kvm_lapic_state power_on_apic;
-    struct cpu *cpu;              /* software CPU; NULL until the first hand-over */
+    struct cpu *cpu;                /* software CPU; NULL until the first hand-over */
     struct kvm_state before, after; /* hand-over: as KVM gave it, and as it gets it back */
     struct cpu_arch_state arch;
     char error[200];
@@ -117,7 +117,8 @@ void kvm_set_slots(struct accel *accel, const struct accel_slot *slots, size_t c
 void kvm_set_eventfds(struct accel *accel, bool io, const struct accel_eventfd *fds, size_t count);
 
 /* irq.c */
-int kvm_irq_init(struct kvm_accel *a); /* chips made: the routing table, the power-on state; 0 or -errno */
+int kvm_irq_init(
+    struct kvm_accel *a); /* chips made: the routing table, the power-on state; 0 or -errno */
 void kvm_irq_reset(struct kvm_accel *a);
 void kvm_gsi(struct accel *accel, unsigned gsi, int level);
 void kvm_msi(struct accel *accel, uint64_t addr, uint32_t data);
@@ -133,12 +134,14 @@ int kvm_state_read(struct kvm_vcpu *v, struct kvm_state *ret);
 /* Writes the parts that differ from `old` (NULL: all). */
 int kvm_state_write(struct kvm_vcpu *v, const struct kvm_state *s, const struct kvm_state *old);
 void kvm_state_to_arch(const struct kvm_state *s, struct cpu_arch_state *ret);
-void kvm_state_from_arch(struct kvm_state *s, const struct cpu_arch_state *a); /* s: what to keep of the rest */
+void kvm_state_from_arch(struct kvm_state *s,
+                         const struct cpu_arch_state *a); /* s: what to keep of the rest */
 void kvm_find_state_msrs(struct kvm_accel *a, int vcpu_fd);
 bool kvm_vcpu_get_state(struct vcpu *vcpu, struct cpu_arch_state *ret);
 bool kvm_vcpu_set_state(struct vcpu *vcpu, const struct cpu_arch_state *s);
 
-/* handover.c: executes the instruction that KVM cannot. False: v->error is set, or *ret_exit tells. */
+/* handover.c: executes the instruction that KVM cannot. False: v->error is set, or *ret_exit tells.
+ */
 bool kvm_hand_over(struct kvm_vcpu *v, enum vcpu_exit *ret_exit);
 void kvm_hand_over_done(struct kvm_vcpu *v);
 

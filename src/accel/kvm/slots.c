@@ -3,8 +3,8 @@
  *
  * Spec      Linux Documentation/virt/kvm/api.rst: KVM_SET_USER_MEMORY_REGION, KVM_IOEVENTFD.
  * Thread    Any that changes the map; `lock` serialises them.
- * Note      What KVM refuses stays out of its map: accesses there leave the guest and go through the machine's
- *           own map, slower and right.
+ * Note      What KVM refuses stays out of its map: accesses there leave the guest and go through
+ * the machine's own map, slower and right.
  */
 #include "accel/kvm/kvm.h"
 
@@ -34,7 +34,8 @@ static bool listed(const struct accel_slot *slots, size_t count, const struct ac
     return false;
 }
 
-static bool tell_slot(struct kvm_accel *a, unsigned number, const struct accel_slot *s, uint64_t size)
+static bool tell_slot(struct kvm_accel *a, unsigned number, const struct accel_slot *s,
+                      uint64_t size)
 {
     struct kvm_userspace_memory_region region = {
         .slot = number,
@@ -93,11 +94,12 @@ void kvm_set_slots(struct accel *accel, const struct accel_slot *slots, size_t c
 
 static bool same_eventfd(const struct accel_eventfd *a, const struct accel_eventfd *b)
 {
-    return a->addr == b->addr && a->size == b->size && a->fd == b->fd && a->match_data == b->match_data &&
-           (!a->match_data || a->data == b->data);
+    return a->addr == b->addr && a->size == b->size && a->fd == b->fd &&
+           a->match_data == b->match_data && (!a->match_data || a->data == b->data);
 }
 
-static bool eventfd_listed(const struct accel_eventfd *fds, size_t count, const struct accel_eventfd *e)
+static bool eventfd_listed(const struct accel_eventfd *fds, size_t count,
+                           const struct accel_eventfd *e)
 {
     for (size_t i = 0; i < count; i++) {
         if (same_eventfd(&fds[i], e))
@@ -106,7 +108,8 @@ static bool eventfd_listed(const struct accel_eventfd *fds, size_t count, const 
     return false;
 }
 
-/* Kernels without any-length eventfds take the access by an exit; the machine's map then signals the eventfd. */
+/* Kernels without any-length eventfds take the access by an exit; the machine's map then signals
+ * the eventfd. */
 static bool tell_eventfd(struct kvm_accel *a, bool io, const struct accel_eventfd *e, bool remove)
 {
     if (!e->size && !a->any_length_eventfds)

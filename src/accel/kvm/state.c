@@ -93,7 +93,8 @@ int kvm_state_read(struct kvm_vcpu *v, struct kvm_state *ret)
     return read_msrs(v, &ret->msrs);
 }
 
-static int write_msrs(struct kvm_vcpu *v, const struct kvm_msr_block *s, const struct kvm_msr_block *old)
+static int write_msrs(struct kvm_vcpu *v, const struct kvm_msr_block *s,
+                      const struct kvm_msr_block *old)
 {
     for (unsigned i = 0; i < s->head.nmsrs; i++) {
         if (old && old->entries[i].data == s->entries[i].data)
@@ -122,8 +123,17 @@ int kvm_state_write(struct kvm_vcpu *v, const struct kvm_state *s, const struct 
 static struct cpu_segment segment_of(const struct kvm_segment *k)
 {
     return (struct cpu_segment){
-        .base = k->base, .limit = k->limit, .selector = k->selector, .type = k->type, .dpl = k->dpl,
-        .s = k->s, .present = k->present, .avl = k->avl, .l = k->l, .db = k->db, .g = k->g,
+        .base = k->base,
+        .limit = k->limit,
+        .selector = k->selector,
+        .type = k->type,
+        .dpl = k->dpl,
+        .s = k->s,
+        .present = k->present,
+        .avl = k->avl,
+        .l = k->l,
+        .db = k->db,
+        .g = k->g,
         .unusable = k->unusable,
     };
 }
@@ -131,20 +141,31 @@ static struct cpu_segment segment_of(const struct kvm_segment *k)
 static struct kvm_segment segment_to(const struct cpu_segment *c)
 {
     return (struct kvm_segment){
-        .base = c->base, .limit = c->limit, .selector = c->selector, .type = c->type, .dpl = c->dpl,
-        .s = c->s, .present = c->present, .avl = c->avl, .l = c->l, .db = c->db, .g = c->g,
+        .base = c->base,
+        .limit = c->limit,
+        .selector = c->selector,
+        .type = c->type,
+        .dpl = c->dpl,
+        .s = c->s,
+        .present = c->present,
+        .avl = c->avl,
+        .l = c->l,
+        .db = c->db,
+        .g = c->g,
         .unusable = c->unusable,
     };
 }
 
 /* kvm_regs in encoding order. */
 #define FOR_EACH_GPR(X)                                                                            \
-    X(0, rax) X(1, rcx) X(2, rdx) X(3, rbx) X(4, rsp) X(5, rbp) X(6, rsi) X(7, rdi) X(8, r8) X(9, r9)    \
-    X(10, r10) X(11, r11) X(12, r12) X(13, r13) X(14, r14) X(15, r15)
+    X(0, rax)                                                                                      \
+    X(1, rcx) X(2, rdx) X(3, rbx) X(4, rsp) X(5, rbp) X(6, rsi) X(7, rdi) X(8, r8) X(9, r9)        \
+        X(10, r10) X(11, r11) X(12, r12) X(13, r13) X(14, r14) X(15, r15)
 
 #define FOR_EACH_SEGMENT(X) X(0, es) X(1, cs) X(2, ss) X(3, ds) X(4, fs) X(5, gs)
 
-/* Components that XSTATE_BV says are in their initial state need not be in memory: puts them there. */
+/* Components that XSTATE_BV says are in their initial state need not be in memory: puts them there.
+ */
 static void xsave_to_arch(const struct kvm_xsave *k, uint8_t *ret)
 {
     memcpy(ret, k->region, XSAVE_BYTES);
@@ -183,7 +204,8 @@ static void xsave_from_arch(struct kvm_xsave *k, const uint8_t *arch)
 {
     uint8_t was[1024] __attribute__((aligned(8)));
     xsave_to_arch(k, was);
-    if (!memcmp(was, arch, XSAVE_BV) && !memcmp(was + XSAVE_YMM, arch + XSAVE_YMM, XSAVE_BYTES - XSAVE_YMM))
+    if (!memcmp(was, arch, XSAVE_BV) &&
+        !memcmp(was + XSAVE_YMM, arch + XSAVE_YMM, XSAVE_BYTES - XSAVE_YMM))
         return;
     uint8_t *to = (uint8_t *)k->region;
     uint64_t bv;
@@ -304,7 +326,8 @@ bool kvm_vcpu_get_state(struct vcpu *vcpu, struct cpu_arch_state *ret)
     return true;
 }
 
-/* A TSC read from this vCPU less than a second ago is no order to turn its clock back by that moment. */
+/* A TSC read from this vCPU less than a second ago is no order to turn its clock back by that
+ * moment. */
 bool kvm_vcpu_set_state(struct vcpu *vcpu, const struct cpu_arch_state *s)
 {
     struct kvm_vcpu *v = to_kvm_vcpu(vcpu);

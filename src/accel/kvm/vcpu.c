@@ -2,10 +2,10 @@
 /* A vCPU of KVM: made, run, kicked, reset.
  *
  * Spec      Linux Documentation/virt/kvm/api.rst: KVM_RUN and struct kvm_run.
- * Thread    kvm_vcpu_run(): the vCPU's own. kvm_vcpu_kick(), kvm_vcpu_signal(): any. The rest: main, with the vCPU
- *           not running.
- * Kicks     The kicker sets `kicked`, then immediate_exit, then sends SIGUSR1; the vCPU clears immediate_exit, then
- *           looks at `kicked`. So a kick before, in or after KVM_RUN is seen.
+ * Thread    kvm_vcpu_run(): the vCPU's own. kvm_vcpu_kick(), kvm_vcpu_signal(): any. The rest:
+ * main, with the vCPU not running. Kicks     The kicker sets `kicked`, then immediate_exit, then
+ * sends SIGUSR1; the vCPU clears immediate_exit, then looks at `kicked`. So a kick before, in or
+ * after KVM_RUN is seen.
  */
 #include "accel/kvm/kvm.h"
 #include "base/fd.h"
@@ -21,13 +21,13 @@
 #define KICK_SIGNAL SIGUSR1
 
 #define ICR_NMI 0x400u
-#define ICR_INIT 0x4500u  /* INIT, assert */
+#define ICR_INIT 0x4500u /* INIT, assert */
 #define ICR_SIPI 0x4600u
 #define MSI_BASE 0xfee00000u
 
 /* MSRs that make KVM write guest memory or fire timers: off at reset. */
-static const uint32_t reset_to_zero[] = { 0x11, 0x12, 0x6e0, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03,
-                                          0x4b564d04 };
+static const uint32_t reset_to_zero[] = { 0x11,       0x12,       0x6e0,      0x4b564d00,
+                                          0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04 };
 
 static void on_kick_signal(int number)
 {
@@ -64,7 +64,8 @@ static bool open_vcpu(struct kvm_vcpu *v, GError **error)
     if (!kvm_set_cpuid(v, error))
         return false;
     if (!remember_power_on(v))
-        return ruche_error_errno(error, errno, "kvm: cannot read the state of vCPU %u", v->base.index);
+        return ruche_error_errno(error, errno, "kvm: cannot read the state of vCPU %u",
+                                 v->base.index);
     return true;
 }
 
@@ -144,8 +145,9 @@ static void do_mmio(struct kvm_vcpu *v)
 
 static bool failed_entry(struct kvm_vcpu *v)
 {
-    snprintf(v->error, sizeof(v->error), "vCPU %u: the processor refused to enter the guest, reason 0x%llx",
-             v->base.index, (unsigned long long)v->run->fail_entry.hardware_entry_failure_reason);
+    snprintf(v->error, sizeof(v->error),
+             "vCPU %u: the processor refused to enter the guest, reason 0x%llx", v->base.index,
+             (unsigned long long)v->run->fail_entry.hardware_entry_failure_reason);
     return false;
 }
 
@@ -154,8 +156,9 @@ static bool unknown_exit(struct kvm_vcpu *v)
     uint32_t reason = v->run->exit_reason;
     struct kvm_regs regs = { 0 };
     ioctl(v->fd, KVM_GET_REGS, &regs);
-    snprintf(v->error, sizeof(v->error), "vCPU %u: KVM stopped at 0x%llx with exit reason %u%s%u", v->base.index,
-             (unsigned long long)regs.rip, reason, reason == KVM_EXIT_INTERNAL_ERROR ? ", suberror " : ", flags ",
+    snprintf(v->error, sizeof(v->error), "vCPU %u: KVM stopped at 0x%llx with exit reason %u%s%u",
+             v->base.index, (unsigned long long)regs.rip, reason,
+             reason == KVM_EXIT_INTERNAL_ERROR ? ", suberror " : ", flags ",
              reason == KVM_EXIT_INTERNAL_ERROR ? v->run->internal.suberror : v->run->flags);
     return false;
 }
@@ -198,12 +201,14 @@ static bool enter(struct kvm_vcpu *v, enum vcpu_exit *ret_exit)
         return handle_exit(v, ret_exit);
     if (err == EINTR || err == EAGAIN)
         return true;
-    snprintf(v->error, sizeof(v->error), "vCPU %u: KVM_RUN failed: %s", v->base.index, strerror(err));
+    snprintf(v->error, sizeof(v->error), "vCPU %u: KVM_RUN failed: %s", v->base.index,
+             strerror(err));
     *ret_exit = VCPU_EXIT_ERROR;
     return false;
 }
 
-/* KVM applies the result of an access at the next KVM_RUN, which may ask for the access's next part. */
+/* KVM applies the result of an access at the next KVM_RUN, which may ask for the access's next
+ * part. */
 void kvm_vcpu_finish_access(struct kvm_vcpu *v)
 {
     enum vcpu_exit ignored;
@@ -257,7 +262,9 @@ void kvm_vcpu_kick(struct vcpu *vcpu)
 void kvm_vcpu_signal(struct vcpu *vcpu, enum vcpu_signal_kind kind, uint8_t vector)
 {
     static const uint32_t messages[] = {
-        [VCPU_SIGNAL_NMI] = ICR_NMI, [VCPU_SIGNAL_INIT] = ICR_INIT, [VCPU_SIGNAL_SIPI] = ICR_SIPI,
+        [VCPU_SIGNAL_NMI] = ICR_NMI,
+        [VCPU_SIGNAL_INIT] = ICR_INIT,
+        [VCPU_SIGNAL_SIPI] = ICR_SIPI,
         [VCPU_SIGNAL_SMI] = 0,
     };
     if (kind < ARRAY_COUNT(messages) && messages[kind])

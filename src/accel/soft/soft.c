@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The `soft` accelerator: the software x86-64 processor of src/cpu, one host thread a vCPU.
  *
- * This file joins the processor to the machine: it sleeps for it in HLT, keeps the signals that its APIC and its
- * neighbours send, and gives it memory, ports and the local APIC through callbacks.
+ * This file joins the processor to the machine: it sleeps for it in HLT, keeps the signals that its
+ * APIC and its neighbours send, and gives it memory, ports and the local APIC through callbacks.
  *
- * Thread    vcpu_run() and the callbacks: the vCPU's own. vcpu_signal() and vcpu_kick(): any. The rest: the
- *           main thread, with the vCPU not running.
- * Wake-ups  The sleeper writes `asleep`, then looks for work; the waker publishes the work, then reads
- *           `asleep`. Both are sequentially consistent, so one of the two sees the other.
+ * Thread    vcpu_run() and the callbacks: the vCPU's own. vcpu_signal() and vcpu_kick(): any. The
+ * rest: the main thread, with the vCPU not running. Wake-ups  The sleeper writes `asleep`, then
+ * looks for work; the waker publishes the work, then reads `asleep`. Both are sequentially
+ * consistent, so one of the two sees the other.
  */
 #include "accel/accel.h"
 #include "base/util.h"
@@ -30,15 +30,15 @@ struct soft_accel {
     struct accel base;
     struct cpu_shared *shared;
     struct cpu_topology topology;
-    int64_t tsc_offset;     /* of vCPUs at power-on: guest TSC = host TSC + offset */
-    uint64_t stopped_tsc;   /* host TSC when the clock stopped; 0: it runs */
+    int64_t tsc_offset;   /* of vCPUs at power-on: guest TSC = host TSC + offset */
+    uint64_t stopped_tsc; /* host TSC when the clock stopped; 0: it runs */
     struct soft_vcpu *vcpus[SOFT_MAX_VCPUS];
 };
 
 struct soft_vcpu {
     struct vcpu base;
     struct cpu *cpu;
-    bool wait_sipi;           /* vCPU thread, or main while it does not run */
+    bool wait_sipi; /* vCPU thread, or main while it does not run */
     _Atomic bool kicked;
     _Atomic uint32_t asleep;  /* futex: 1 while the thread sleeps or is about to */
     _Atomic uint32_t pending; /* PEND_* */
@@ -184,8 +184,8 @@ static void soft_written(struct accel *accel, uint64_t gpa, uint64_t len)
     cpu_shared_written(container_of(accel, struct soft_accel, base)->shared, gpa, len);
 }
 
-/* The guest's TSC stands while the machine does: what the host's gained meanwhile is taken off, the same for all
- * vCPUs, so that they stay in step. */
+/* The guest's TSC stands while the machine does: what the host's gained meanwhile is taken off, the
+ * same for all vCPUs, so that they stay in step. */
 static void soft_clock_stopped(struct accel *accel, bool stopped)
 {
     struct soft_accel *a = container_of(accel, struct soft_accel, base);
@@ -365,8 +365,8 @@ static bool soft_vcpu_get_state(struct vcpu *vcpu, struct cpu_arch_state *ret)
     return true;
 }
 
-/* A TSC that was read from this vCPU a moment ago is no order to turn its clock back by that moment, which would
- * put it out of step with the others. */
+/* A TSC that was read from this vCPU a moment ago is no order to turn its clock back by that
+ * moment, which would put it out of step with the others. */
 static bool soft_vcpu_set_state(struct vcpu *vcpu, const struct cpu_arch_state *s)
 {
     struct soft_vcpu *v = to_soft(vcpu);

@@ -19,7 +19,11 @@ void fw_cfg_read(uint16_t key, void *buf, uint32_t len)
 
 bool fw_cfg_find(const char *name, uint16_t *ret_key, uint32_t *ret_len)
 {
-    struct { uint32_t size; uint16_t key, reserved; char name[56]; } file;
+    struct {
+        uint32_t size;
+        uint16_t key, reserved;
+        char name[56];
+    } file;
     uint32_t count;
     fw_cfg_read(0x19, &count, sizeof(count));
     count = __builtin_bswap32(count);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The small library under the bare-metal payloads: console, exit, traps, paging, interrupt controllers, other
- * vCPUs, PCI. Freestanding; one address space, identity mapped; interrupts are off unless a test turns them on.
+/* The small library under the bare-metal payloads: console, exit, traps, paging, interrupt
+ * controllers, other vCPUs, PCI. Freestanding; one address space, identity mapped; interrupts are
+ * off unless a test turns them on.
  *
- * A payload defines test_main(). It calls check() for each thing it wants true; the exit status of the machine
- * is 1 (isa-debug-exit code 0) when all were, and 3 (code 1) otherwise.
+ * A payload defines test_main(). It calls check() for each thing it wants true; the exit status of
+ * the machine is 1 (isa-debug-exit code 0) when all were, and 3 (code 1) otherwise.
  */
 #pragma once
 
@@ -19,7 +20,8 @@
 /* --- console and results: print.c --- */
 
 void put_char(char c);
-void print(const char *format, ...) __attribute__((format(printf, 1, 2))); /* %d %u %x %lx %lu %s %c %% */
+void print(const char *format, ...)
+    __attribute__((format(printf, 1, 2))); /* %d %u %x %lx %lu %s %c %% */
 /* Counts and, when it is false, says so. Returns ok. */
 bool check_at(bool ok, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -27,9 +29,10 @@ bool check_at(bool ok, const char *file, int line, const char *format, ...)
 /* got == want; prints both when not. */
 bool check_eq_at(uint64_t got, uint64_t want, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
-#define check_eq(got, want, ...) check_eq_at((uint64_t)(got), (uint64_t)(want), __FILE__, __LINE__, __VA_ARGS__)
+#define check_eq(got, want, ...)                                                                   \
+    check_eq_at((uint64_t)(got), (uint64_t)(want), __FILE__, __LINE__, __VA_ARGS__)
 void skip(const char *what, const char *why);
-__attribute__((noreturn)) void finish(void);          /* summary, then exit by the counts */
+__attribute__((noreturn)) void finish(void);           /* summary, then exit by the counts */
 __attribute__((noreturn)) void exit_machine(int code); /* isa-debug-exit */
 __attribute__((noreturn)) void fatal(const char *what);
 
@@ -50,9 +53,18 @@ size_t strlen(const char *s);
 
 /* --- instructions --- */
 
-static inline void out8(uint16_t port, uint8_t v) { __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port)); }
-static inline void out16(uint16_t port, uint16_t v) { __asm__ volatile("outw %0, %1" ::"a"(v), "Nd"(port)); }
-static inline void out32(uint16_t port, uint32_t v) { __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port)); }
+static inline void out8(uint16_t port, uint8_t v)
+{
+    __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port));
+}
+static inline void out16(uint16_t port, uint16_t v)
+{
+    __asm__ volatile("outw %0, %1" ::"a"(v), "Nd"(port));
+}
+static inline void out32(uint16_t port, uint32_t v)
+{
+    __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port));
+}
 static inline uint8_t in8(uint16_t port)
 {
     uint8_t v;
@@ -84,7 +96,9 @@ static inline void wrmsr(uint32_t msr, uint64_t v)
 }
 static inline void cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4])
 {
-    __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(sub));
+    __asm__ volatile("cpuid"
+                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                     : "a"(leaf), "c"(sub));
 }
 static inline uint64_t rdtsc(void)
 {
@@ -201,9 +215,11 @@ extern struct this_cpu cpus[MAX_CPUS];
 extern uint64_t gdt[];
 struct this_cpu *this_cpu(void); /* by the task register */
 
-/* Vector of the exception that ended fn(arg), or -1 when it returned. The frame and CR2 are in this_cpu(). */
+/* Vector of the exception that ended fn(arg), or -1 when it returned. The frame and CR2 are in
+ * this_cpu(). */
 int catch_trap(void (*fn)(void *arg), void *arg);
-/* The same at CPL 3 in 64-bit (or 32-bit) code on a stack of its own; USER_DONE when fn returned. Needs user_pages(true). */
+/* The same at CPL 3 in 64-bit (or 32-bit) code on a stack of its own; USER_DONE when fn returned.
+ * Needs user_pages(true). */
 #define USER_DONE 0x100
 int catch_user(void (*fn)(void *arg), void *arg);
 int catch_user_at(uint64_t rip, uint64_t rsp, uint16_t cs, uint64_t flags, uint64_t rdi);
@@ -233,19 +249,21 @@ void cpu_tables_init(unsigned index); /* GDT, IDT, TSS of this vCPU */
 #define PTE_NX (1ul << 63)
 void *alloc_pages(size_t count); /* zeroed, page aligned; never freed */
 void *alloc_aligned(size_t bytes, size_t align);
-/* Maps one page of 4 KiB (level 1), 2 MiB (2) or 1 GiB (3) in the address space at `root` (0: CR3's). */
+/* Maps one page of 4 KiB (level 1), 2 MiB (2) or 1 GiB (3) in the address space at `root` (0:
+ * CR3's). */
 void map_page(uint64_t root, uint64_t linear, uint64_t physical, uint64_t bits, int level);
 volatile uint64_t *find_pte(uint64_t root, uint64_t linear, int *ret_level);
 uint64_t new_address_space(void); /* a copy of the first one, tables not shared: its root */
 void *map_mmio(uint64_t physical, uint64_t bytes); /* identity */
-void user_pages(bool on);                         /* the U bit of all identity pages */
+void user_pages(bool on);                          /* the U bit of all identity pages */
 void flush_tlb(void);
 
 /* --- smp.c --- */
 
-unsigned cpu_count(void);                 /* that the machine has */
-unsigned smp_start(void);                 /* starts the others; how many run now, with the first */
-void smp_call(unsigned index, void (*fn)(void *arg), void *arg); /* begins; smp_wait() for its end */
+unsigned cpu_count(void); /* that the machine has */
+unsigned smp_start(void); /* starts the others; how many run now, with the first */
+void smp_call(unsigned index, void (*fn)(void *arg),
+              void *arg); /* begins; smp_wait() for its end */
 void smp_wait(unsigned index);
 void smp_call_all(void (*fn)(void *arg), void *arg); /* on every vCPU, this one too; waits */
 void smp_ipi(unsigned index, uint8_t vector);
@@ -327,4 +345,5 @@ void pci_write8(const struct pci *p, unsigned off, uint8_t v);
 uint8_t pci_capability(const struct pci *p, uint8_t id, uint8_t after); /* offset, or 0 */
 volatile void *pci_map_bar(struct pci *p, unsigned bar);
 void pci_enable(const struct pci *p, bool master);
-bool pci_msix_set(struct pci *p, unsigned entry, uint32_t dest_apic, uint8_t vector); /* and enables MSI-X */
+bool pci_msix_set(struct pci *p, unsigned entry, uint32_t dest_apic,
+                  uint8_t vector); /* and enables MSI-X */

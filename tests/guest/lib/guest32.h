@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What 32-bit payloads have besides print.c and start.c: segments, traps, tasks. Paging is off at the start.
+/* What 32-bit payloads have besides print.c and start.c: segments, traps, tasks. Paging is off at
+ * the start.
  */
 #pragma once
 
@@ -7,8 +8,19 @@
 
 /* Selectors of gdt32. */
 enum {
-    S_CODE = 0x08, S_DATA = 0x10, S_UCODE = 0x1b, S_UDATA = 0x23, S_CODE16 = 0x28, S_DATA16 = 0x30,
-    S_CODE64 = 0x38, S_TSS = 0x40, S_TSS2 = 0x48, S_GATE = 0x50, S_SMALL = 0x58, S_DOWN = 0x60, S_CONFORMING = 0x68,
+    S_CODE = 0x08,
+    S_DATA = 0x10,
+    S_UCODE = 0x1b,
+    S_UDATA = 0x23,
+    S_CODE16 = 0x28,
+    S_DATA16 = 0x30,
+    S_CODE64 = 0x38,
+    S_TSS = 0x40,
+    S_TSS2 = 0x48,
+    S_GATE = 0x50,
+    S_SMALL = 0x58,
+    S_DOWN = 0x60,
+    S_CONFORMING = 0x68,
     S_COUNT = 16,
 };
 extern uint64_t gdt32[S_COUNT];
@@ -16,7 +28,7 @@ extern uint64_t gdt32[S_COUNT];
 struct frame32 {
     uint32_t es, ds, edi, esi, ebp, esp_here, ebx, edx, ecx, eax;
     uint32_t vector, error, eip, cs, eflags;
-    uint32_t esp, ss;                   /* from an outer level */
+    uint32_t esp, ss;                    /* from an outer level */
     uint32_t vm_es, vm_ds, vm_fs, vm_gs; /* from virtual-8086 mode */
 };
 
@@ -41,4 +53,5 @@ struct gate32 {
     uint16_t off1;
 };
 extern struct gate32 idt32[256];
-uint64_t segment32(uint32_t base, uint32_t limit, uint8_t access, uint8_t flags); /* limit in units of flags' G */
+uint64_t segment32(uint32_t base, uint32_t limit, uint8_t access,
+                   uint8_t flags); /* limit in units of flags' G */

@@ -73,8 +73,9 @@ static uint64_t copy_table(const uint64_t *from, int level)
     uint64_t *to = alloc_pages(1);
     for (unsigned i = 0; i < 512; i++) {
         bool table = level > 1 && (from[i] & PTE_P) && (level == 4 || !(from[i] & PTE_PS));
-        to[i] = table ? copy_table((const uint64_t *)(from[i] & ADDR), level - 1) | (from[i] & ~ADDR)
-                      : from[i];
+        to[i] = table
+                    ? copy_table((const uint64_t *)(from[i] & ADDR), level - 1) | (from[i] & ~ADDR)
+                    : from[i];
     }
     return (uint64_t)to;
 }

@@ -4,7 +4,8 @@
 
 static uint32_t select_reg(const struct pci *p, unsigned off)
 {
-    uint32_t a = 1u << 31 | (uint32_t)p->bus << 16 | (uint32_t)p->dev << 11 | (uint32_t)p->fn << 8 | (off & 0xfc);
+    uint32_t a = 1u << 31 | (uint32_t)p->bus << 16 | (uint32_t)p->dev << 11 | (uint32_t)p->fn << 8 |
+                 (off & 0xfc);
     out32(0xcf8, a);
     return a;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Console output, results, and the four string functions that gcc wants. Built for both word sizes. */
+/* Console output, results, and the four string functions that gcc wants. Built for both word sizes.
+ */
 #include "guest.h"
 
 #include <stdarg.h>
@@ -145,8 +146,8 @@ bool check_at(bool ok, const char *file, int line, const char *format, ...)
 
 bool check_eq_at(uint64_t got, uint64_t want, const char *file, int line, const char *format, ...)
 {
-    if (check_at(got == want, file, line, "a value: 0x%llx, not 0x%llx, is", (unsigned long long)got,
-                 (unsigned long long)want))
+    if (check_at(got == want, file, line, "a value: 0x%llx, not 0x%llx, is",
+                 (unsigned long long)got, (unsigned long long)want))
         return true;
     va_list ap;
     va_start(ap, format);

@@ -35,8 +35,11 @@ struct this_cpu *this_cpu(void)
 void gate_set(unsigned vector, uint64_t target, unsigned dpl, unsigned ist)
 {
     idt[vector] = (struct gate){
-        .off0 = (uint16_t)target, .sel = SEL_CODE, .ist = (uint8_t)ist,
-        .type = (uint8_t)(0x8e | dpl << 5), .off1 = (uint16_t)(target >> 16),
+        .off0 = (uint16_t)target,
+        .sel = SEL_CODE,
+        .ist = (uint8_t)ist,
+        .type = (uint8_t)(0x8e | dpl << 5),
+        .off1 = (uint16_t)(target >> 16),
         .off2 = (uint32_t)(target >> 32),
     };
 }
@@ -45,11 +48,14 @@ static void load_tables(unsigned index)
 {
     struct tss *tss = &cpus[index].tss;
     uint64_t base = (uint64_t)tss, limit = sizeof(*tss) - 1;
-    gdt[SEL_TSS / 8 + 2 * index] = (limit & 0xffff) | (base & 0xffffff) << 16 | 0x89ull << 40 |
-                                   (base >> 24 & 0xff) << 56;
+    gdt[SEL_TSS / 8 + 2 * index] =
+        (limit & 0xffff) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     gdt[SEL_TSS / 8 + 2 * index + 1] = base >> 32;
-    struct { uint16_t limit; uint64_t base; } __attribute__((packed))
-    g = { sizeof(gdt) - 1, (uint64_t)gdt }, i = { sizeof(idt) - 1, (uint64_t)idt };
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) g = { sizeof(gdt) - 1, (uint64_t)gdt },
+                              i = { sizeof(idt) - 1, (uint64_t)idt };
     __asm__ volatile("lgdt %0; lidt %1" ::"m"(g), "m"(i) : "memory");
     __asm__ volatile("ltr %w0" ::"r"(SEL_TSS + 16 * index));
 }
@@ -78,9 +84,11 @@ void trap_set(unsigned vector, trap_fn *fn)
 
 static void die(const struct frame *f)
 {
-    print("FAILED unexpected vector %lu error 0x%lx at 0x%lx cs 0x%lx flags 0x%lx rsp 0x%lx cr2 0x%lx "
+    print("FAILED unexpected vector %lu error 0x%lx at 0x%lx cs 0x%lx flags 0x%lx rsp 0x%lx cr2 "
+          "0x%lx "
           "rax 0x%lx on vCPU %u\n",
-          f->vector, f->error, f->rip, f->cs, f->flags, f->rsp, read_cr2(), f->rax, this_cpu()->index);
+          f->vector, f->error, f->rip, f->cs, f->flags, f->rsp, read_cr2(), f->rax,
+          this_cpu()->index);
     exit_machine(1);
 }
 

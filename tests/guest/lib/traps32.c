@@ -25,15 +25,20 @@ void trap32_dispatch(struct frame32 *f);
 uint64_t segment32(uint32_t base, uint32_t limit, uint8_t access, uint8_t flags)
 {
     return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 |
-           (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(flags & 15) << 52 | (uint64_t)(base >> 24) << 56;
+           (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(flags & 15) << 52 |
+           (uint64_t)(base >> 24) << 56;
 }
 
 void traps32_init(void)
 {
-    struct { uint16_t limit; uint32_t base; } __attribute__((packed)) i = { sizeof(idt32) - 1, (uint32_t)idt32 };
+    struct {
+        uint16_t limit;
+        uint32_t base;
+    } __attribute__((packed)) i = { sizeof(idt32) - 1, (uint32_t)idt32 };
     for (unsigned v = 0; v < 256; v++) {
         uint32_t at = (uint32_t)trap32_stubs[v];
-        idt32[v] = (struct gate32){ (uint16_t)at, S_CODE, 0, v >= 0x80 && v < 0x90 ? 0xee : 0x8e, (uint16_t)(at >> 16) };
+        idt32[v] = (struct gate32){ (uint16_t)at, S_CODE, 0, v >= 0x80 && v < 0x90 ? 0xee : 0x8e,
+                                    (uint16_t)(at >> 16) };
     }
     tss_main.ss0 = S_DATA;
     tss_main.esp0 = (uint32_t)ring0_stack + sizeof(ring0_stack);
@@ -45,8 +50,8 @@ void traps32_init(void)
 void trap32_dispatch(struct frame32 *f)
 {
     if (!catch_esp) {
-        print("FAILED unexpected vector %u error 0x%x at 0x%x cs 0x%x flags 0x%x cr2 0x%lx\n", f->vector, f->error,
-              f->eip, f->cs, f->eflags, read_cr2());
+        print("FAILED unexpected vector %u error 0x%x at 0x%x cs 0x%x flags 0x%x cr2 0x%lx\n",
+              f->vector, f->error, f->eip, f->cs, f->eflags, read_cr2());
         exit_machine(1);
     }
     caught = *f;

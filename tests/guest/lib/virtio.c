@@ -32,7 +32,8 @@ static void map_capabilities(struct virtio *d)
         unsigned type = pci_read8(&d->pci, cap + 3u), bar = pci_read8(&d->pci, cap + 4u);
         if (bar > 5 || !d->pci.bar[bar])
             continue;
-        volatile uint8_t *p = (volatile uint8_t *)pci_map_bar(&d->pci, bar) + pci_read32(&d->pci, cap + 8u);
+        volatile uint8_t *p =
+            (volatile uint8_t *)pci_map_bar(&d->pci, bar) + pci_read32(&d->pci, cap + 8u);
         if (type == CAP_COMMON)
             d->common = p;
         if (type == CAP_ISR)
@@ -51,7 +52,8 @@ bool virtio_find(unsigned id, unsigned nth, struct virtio *ret)
     static const uint16_t transitional[] = { 0, 0x1000, 0x1001, 0x1003, 0x1005 };
     struct virtio d = { .id = id };
     if (!pci_find(VIRTIO_VENDOR, (uint16_t)(0x1040 + id), nth, &d.pci) &&
-        (id >= ARRAY_COUNT(transitional) || !pci_find(VIRTIO_VENDOR, transitional[id], nth, &d.pci)))
+        (id >= ARRAY_COUNT(transitional) ||
+         !pci_find(VIRTIO_VENDOR, transitional[id], nth, &d.pci)))
         return false;
     pci_enable(&d.pci, true);
     map_capabilities(&d);
@@ -151,7 +153,8 @@ static int add_split(struct vq *q, const struct vdesc *chain, unsigned n)
     return head;
 }
 
-/* The first descriptor's flags are written last: they hand the chain over. The id is the ring slot. */
+/* The first descriptor's flags are written last: they hand the chain over. The id is the ring slot.
+ */
 static int add_packed(struct vq *q, const struct vdesc *chain, unsigned n)
 {
     uint16_t head = q->avail_idx, at = head, head_flags = 0;
@@ -200,7 +203,8 @@ int vq_add(struct vq *q, const struct vbuf *bufs, unsigned out, unsigned in)
     return add_chain(q, chain, out + in);
 }
 
-int vq_add_indirect(struct vq *q, struct vdesc *table, const struct vbuf *bufs, unsigned out, unsigned in)
+int vq_add_indirect(struct vq *q, struct vdesc *table, const struct vbuf *bufs, unsigned out,
+                    unsigned in)
 {
     fill(table, bufs, out, in);
     for (unsigned i = 0; i + 1 < out + in && !q->packed; i++) {

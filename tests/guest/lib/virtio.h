@@ -27,10 +27,23 @@
 
 /* Common configuration, by offset. */
 enum {
-    VC_DEVICE_FEATURE_SELECT = 0, VC_DEVICE_FEATURE = 4, VC_DRIVER_FEATURE_SELECT = 8, VC_DRIVER_FEATURE = 12,
-    VC_MSIX = 16, VC_NUM_QUEUES = 18, VC_STATUS = 20, VC_GENERATION = 21, VC_QUEUE_SELECT = 22,
-    VC_QUEUE_SIZE = 24, VC_QUEUE_MSIX = 26, VC_QUEUE_ENABLE = 28, VC_QUEUE_NOTIFY_OFF = 30,
-    VC_QUEUE_DESC = 32, VC_QUEUE_DRIVER = 40, VC_QUEUE_DEVICE = 48, VC_QUEUE_RESET = 58,
+    VC_DEVICE_FEATURE_SELECT = 0,
+    VC_DEVICE_FEATURE = 4,
+    VC_DRIVER_FEATURE_SELECT = 8,
+    VC_DRIVER_FEATURE = 12,
+    VC_MSIX = 16,
+    VC_NUM_QUEUES = 18,
+    VC_STATUS = 20,
+    VC_GENERATION = 21,
+    VC_QUEUE_SELECT = 22,
+    VC_QUEUE_SIZE = 24,
+    VC_QUEUE_MSIX = 26,
+    VC_QUEUE_ENABLE = 28,
+    VC_QUEUE_NOTIFY_OFF = 30,
+    VC_QUEUE_DESC = 32,
+    VC_QUEUE_DRIVER = 40,
+    VC_QUEUE_DEVICE = 48,
+    VC_QUEUE_RESET = 58,
 };
 
 struct vdesc {
@@ -86,7 +99,8 @@ void virtio_ready(struct virtio *d);
 bool vq_init(struct vq *q, struct virtio *d, uint16_t index, uint16_t size);
 /* Queues one chain of `out` readable buffers, then `in` writable ones. Its head, or -1: full. */
 int vq_add(struct vq *q, const struct vbuf *bufs, unsigned out, unsigned in);
-int vq_add_indirect(struct vq *q, struct vdesc *table, const struct vbuf *bufs, unsigned out, unsigned in);
+int vq_add_indirect(struct vq *q, struct vdesc *table, const struct vbuf *bufs, unsigned out,
+                    unsigned in);
 void vq_kick(struct vq *q);
 /* A finished chain: its head, *ret_len what the device wrote. -1: none. */
 int vq_get(struct vq *q, uint32_t *ret_len);
