@@ -297,6 +297,14 @@ static void put_x87(struct emit *e)
         PUT(e, 0x9f, 0x0f, 0x90, 0xc0);
 }
 
+static bool names_mmx(const struct insn_row *row, enum operand_field field)
+{
+    for (unsigned k = 0; k < ARRAY_COUNT(row->operand); k++)
+        if (operand_info[row->operand[k]].field == field && operand_info[row->operand[k]].class == OC_MM)
+            return true;
+    return false;
+}
+
 static uint64_t key_of(const struct insn *i)
 {
     const struct insn_row *row = &insn_rows[i->row];
@@ -307,8 +315,10 @@ static uint64_t key_of(const struct insn *i)
         key |= 1ull << 50;
     if (has_operand(row, OF_IMM))
         key |= (uint64_t)(uint8_t)i->imm << 8 | i->imm2;
-    if (row->attr & A_MMX)
-        key |= (uint64_t)(i->reg & 7) << 16 | (uint64_t)(i->mem ? 0 : i->rm & 7) << 19;
+    if (names_mmx(row, OF_REG))
+        key |= (uint64_t)(i->reg & 7) << 16;
+    if (names_mmx(row, OF_RM) && !i->mem)
+        key |= (uint64_t)(i->rm & 7) << 19;
     if (row->attr & A_X87)
         key |= (uint64_t)(i->mem ? 0 : i->rm & 7) << 19;
     return key;

@@ -3,7 +3,9 @@
  * devices as operands, state that moves between processors and threads.
  * The instructions themselves are compared with the host's in cpu/test. */
 #include "cpu/exec/testbed.h"
+#include "cpu/fpu/emit.h"
 #include "cpu/fpu/fpu.h"
+#include "cpu/fpu/stub.h"
 
 #include <xmmintrin.h>
 
@@ -277,6 +279,59 @@ static void test_real_mode_environment(void)
     bed_free(b);
 }
 
+/* --- the store of stubs --- */
+
+static bool row_has(const struct insn_row *row, uint8_t kind)
+{
+    for (unsigned k = 0; k < ARRAY_COUNT(row->operand); k++)
+        if (row->operand[k] == kind)
+            return true;
+    return false;
+}
+
+/* Every immediate, and every MMX or x87 register, of one form. */
+static void make_variants(struct insn *i, unsigned *count)
+{
+    const struct insn_row *row = &insn_rows[i->row];
+    bool numbered = row->attr & (A_MMX | A_X87), two = row->attr >> 24 == F_SSE4A;
+    unsigned imms = two ? 64 : row_has(row, Ib) ? 256 : 1;
+
+    for (unsigned regs = 0; regs < (numbered ? 64 : 1); regs++)
+        for (unsigned imm = 0; imm < imms; imm++)
+            for (unsigned imm2 = 0; imm2 < (two ? 64 : 1); imm2++) {
+                i->reg = regs & 7;
+                i->rm = regs >> 3;
+                i->imm = imm;
+                i->imm2 = (uint8_t)imm2;
+                g_assert_cmpuint(emit_stub(i), !=, 0);
+                ++*count;
+            }
+}
+
+/* A guest that uses every encoding there is still finds room. */
+static void test_store_holds_all(void)
+{
+    unsigned count = 0;
+
+    g_assert_cmpint(stub_init(), ==, 0);
+    for (unsigned row = 0; row < insn_row_count; row++) {
+        const struct insn_row *r = &insn_rows[row];
+        if (!(r->attr & (A_X87 | A_MMX | A_SSE | A_AVX)))
+            continue;
+        for (unsigned form = 0; form < 8; form++) {
+            bool mem = form & 1, l1 = form & 4;
+            unsigned l_rule = r->vex == LEGACY ? 0 : (r->vex - VEX_LIG_WIG) / 3 + 1u;
+            if ((mem && r->mod != MOD_ANY && r->mod != MOD_MEM) || (!mem && r->mod == MOD_MEM) ||
+                (l1 && (l_rule == 0 || l_rule == 2)) || (!l1 && l_rule == 3))
+                continue;
+            struct insn i = { .row = (uint16_t)row, .mem = mem, .rex_w = !!(form & 2), .mode64 = 1,
+                              .vl = r->vex == LEGACY ? 0 : l1 ? 32 : 16 };
+            make_variants(&i, &count);
+        }
+    }
+    g_test_message("%u encodings", count);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -288,5 +343,6 @@ int main(int argc, char **argv)
     g_test_add_func("/fpu/state-moves", test_state_moves);
     g_test_add_func("/fpu/device-operands", test_device_operands);
     g_test_add_func("/fpu/real-mode-environment", test_real_mode_environment);
+    g_test_add_func("/fpu/store-holds-all", test_store_holds_all);
     return g_test_run();
 }

@@ -110,7 +110,7 @@ static uint32_t add_locked(uint64_t key, const uint8_t *code, unsigned len)
 {
     uint32_t grains = (len + STUB_GRAIN - 1) / STUB_GRAIN;
 
-    if (store.used >= store.size / 2 && table_grow() < 0)
+    if (store.used >= store.size / 4 * 3 && table_grow() < 0)
         return 0;
     struct stub_entry *e = entry_of(key);
     if (e->slot)

@@ -2,8 +2,8 @@
 /* The store of generated stubs: short host code sequences, found by key, shared by all vCPUs.
  *
  * A stub depends on the instruction's encoding alone, never on guest addresses or registers, so it is made
- * once in the life of the process. The store is bounded (STUB_ARENA_BYTES); when it is full, stub_get()
- * says so and the caller has none.
+ * once in the life of the process. The store is bounded (STUB_ARENA_BYTES), and large enough for every encoding that
+ * there is (fpu_test.c makes them all), so no guest can fill it.
  *
  * Owner     The process.
  * Thread    Any; writing takes a lock, running none.

@@ -348,8 +348,11 @@ static unsigned log2_of(unsigned bytes)
 
 void vec_bind(struct cpu *c, struct insn *i)
 {
+    if (insn_rows[i->row].attr >> 24 == F_SSE4A) { /* bit field length and index: six bits count */
+        i->imm &= 0x3f;
+        i->imm2 &= 0x3f;
+    }
     uint32_t slot = emit_stub(i);
-
     if (!slot) {
         i->fn = x_vec;
         return;
