@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A machine for the unit tests of devices: address spaces, a loop and a clock that stands until the test moves it.
+/* A machine for the unit tests of devices: address spaces, a loop and a clock that stands until the
+ * test moves it.
  *
  * Owner     test_machine_new() ... test_machine_free(), which frees the devices.
- * Note      testing.c stands in for machine/machine.c and accel/accel.c: it keeps what devices ask of the machine and
- *           what APICs signal to vCPUs, for the test to look at.
+ * Note      testing.c stands in for machine/machine.c and accel/accel.c: it keeps what devices ask
+ *           of the machine and what APICs signal to vCPUs, for the test to look at.
  */
 #pragma once
 
@@ -34,7 +35,8 @@ struct test_machine {
 /* `vcpus` fake vCPUs; GSIs go to gsi_level[] until irqchips are made; 1 MiB of RAM at 0. */
 struct test_machine *test_machine_new(unsigned vcpus);
 void test_machine_free(struct test_machine *t);
-/* Makes a device with NULL-ended (prop, value) pairs; a failure ends the test. Resets it, as power-on does. */
+/* Makes a device with NULL-ended (prop, value) pairs; a failure ends the test. Resets it, as
+ * power-on does. */
 struct device *test_device(struct test_machine *t, const char *type, ...) G_GNUC_NULL_TERMINATED;
 /* Moves the clock, firing what is due on the way, in order of time. */
 void test_advance_ns(struct test_machine *t, int64_t ns);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* fw_cfg as a hostile guest uses it: a program of port accesses and descriptors in guest memory.
  *
- * Input     Steps of 16 bytes: operation, port offset, width, spare; 4 bytes value; 8 bytes address. RAM is 1 MiB at 0.
+ * Input     Steps of 16 bytes: operation, port offset, width, spare; 4 bytes value; 8 bytes
+ *           address. RAM is 1 MiB at 0.
  */
 #include "base/cursor.h"
 #include "devices/testing.h"

@@ -64,7 +64,8 @@ static bool translate(struct i8042 *s, uint8_t *byte)
     return true;
 }
 
-/* Moves the next byte to the empty buffer: the controller's own first, then the keyboard's, then the mouse's. */
+/* Moves the next byte to the empty buffer: the controller's own first, then the keyboard's, then
+ * the mouse's. */
 static void update(struct i8042 *s)
 {
     uint8_t byte;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A PS/2 keyboard and a PS/2 mouse, as seen from the wire: bytes in, bytes queued out.
  *
- * Spec      IBM PS/2 technical reference; Microsoft IntelliMouse and Explorer extensions (wheel, five buttons).
+ * Spec      IBM PS/2 technical reference; Microsoft IntelliMouse and Explorer extensions (wheel,
+ *           five buttons).
  * Owner     The keyboard controller embeds them; its lock guards them.
  * Trust     Commands are the guest's. Queues are bounded: input that nobody fetches is dropped.
  */

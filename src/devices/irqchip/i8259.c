@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `i8259`: the two cascaded interrupt controllers of the PC, with the edge/level registers of the LPC bridge.
+/* `i8259`: the two cascaded interrupt controllers of the PC, with the edge/level registers of the
+ * LPC bridge.
  *
  * Spec      Intel 8259A datasheet; ICH9 datasheet, section 13.4 (ELCR).
- * Thread    Any; the device's lock, which stands after all devices' locks. The output is LINT0 of the local APICs, which
- *           take no lock; they call ack() without holding one.
+ * Thread    Any; the device's lock, which stands after all devices' locks. The output is LINT0 of
+ *           the local APICs, which take no lock; they call ack() without holding one.
  * Trust     Ports are the guest's; every value is defined.
  */
 #include "devices/irqchip/irqchip.h"
@@ -83,7 +84,8 @@ static void chip_set_line(struct pic_chip *c, unsigned n, bool level)
     c->lines = level ? c->lines | bit : c->lines & ~bit;
 }
 
-/* The slave's output is the master's input 2: as a level, so that no request of it is lost or left over. */
+/* The slave's output is the master's input 2: as a level, so that no request of it is lost or left
+ * over. */
 static void update_locked(struct i8259 *s)
 {
     struct pic_chip *m = &s->chip[MASTER];

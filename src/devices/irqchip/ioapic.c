@@ -2,8 +2,10 @@
 /* `ioapic`: 24 interrupt pins, each turned into a message to the local APICs.
  *
  * Spec      Intel 82093AA, with the EOI register of version 0x20 (ICH9 datasheet, section 13.5).
- * Thread    Any; the device's lock. It stands after all devices' locks, and messages are sent under it.
- * Trust     Redirection entries are the guest's: every value is a legal message, or one that nobody takes.
+ * Thread    Any; the device's lock. It stands after all devices' locks, and messages are sent under
+ *           it.
+ * Trust     Redirection entries are the guest's: every value is a legal message, or one that nobody
+ *           takes.
  */
 #include "devices/irqchip/irqchip.h"
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `lapic`: the local APICs of all vCPUs, for accelerators without a kernel irqchip.
  *
- * Spec      Intel SDM volume 3, chapter 11; messages are in lapic_ipi.c, MSRs in lapic_msr.c, the timer in lapic_timer.c.
+ * Spec      Intel SDM volume 3, chapter 11; messages are in lapic_ipi.c, MSRs in lapic_msr.c, the
+ *           timer in lapic_timer.c.
  * Thread    See lapic.h. The page at 0xfee00000 is the APIC of the vCPU that touches it.
- * Trust     Registers are the guest's. Illegal xAPIC accesses set ESR, illegal x2APIC ones give #GP.
+ * Trust     Registers are the guest's. Illegal xAPIC accesses set ESR, illegal x2APIC ones give
+ *           #GP.
  */
 #include "devices/irqchip/lapic.h"
 
@@ -58,7 +60,8 @@ static int deliverable(struct lapic *s, unsigned i)
     return irr >= 0 && irr >> 4 > lapic_ppr(s, i) >> 4 ? irr : -1;
 }
 
-/* Does the PIC's output reach this vCPU? A disabled APIC connects it straight to the boot processor. */
+/* Does the PIC's output reach this vCPU? A disabled APIC connects it straight to the boot
+ * processor. */
 static bool takes_pic(struct lapic *s, unsigned i)
 {
     if (!(s->base[i] & LAPIC_BASE_ENABLE))
@@ -423,7 +426,8 @@ static void lapic_reset(struct device *d)
         lapic_init_regs(s, i);
     }
     lapic_place(s, 0);
-    /* The PIC reaches the boot processor before anybody has programmed the APIC: "virtual wire", as firmware sets it. */
+    /* The PIC reaches the boot processor before anybody has programmed the APIC: "virtual wire", as
+     * firmware sets it. */
     s->reg[0][LAPIC_LVT_LINT0] = LAPIC_EXTINT << 8;
 }
 

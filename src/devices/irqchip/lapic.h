@@ -3,10 +3,11 @@
  * lapic_timer.c.
  *
  * Spec      Intel SDM volume 3, chapter 11 (APIC, xAPIC, x2APIC).
- * Thread    Registers are atomics: the owning vCPU writes them, any thread reads them and ORs into IRR, TMR and the
- *           pending errors. An order of sequentially consistent operations makes posting safe without a lock:
- *           a poster sets IRR, then reads TPR and ISR; the vCPU lowers TPR or ISR, then reads IRR; so at least one of
- *           them sees that the interrupt has become deliverable and signals. Timers have a leaf lock.
+ * Thread    Registers are atomics: the owning vCPU writes them, any thread reads them and ORs into
+ *           IRR, TMR and the pending errors. An order of sequentially consistent operations makes
+ *           posting safe without a lock: a poster sets IRR, then reads TPR and ISR; the vCPU lowers
+ *           TPR or ISR, then reads IRR; so at least one of them sees that the interrupt has become
+ *           deliverable and signals. Timers have a leaf lock.
  */
 #pragma once
 

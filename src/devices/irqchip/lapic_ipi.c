@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Messages between APICs: who is meant, and what arrives. IPIs, MSIs and the IOAPIC's interrupts all pass here.
+/* Messages between APICs: who is meant, and what arrives. IPIs, MSIs and the IOAPIC's interrupts
+ * all pass here.
  *
- * Spec      Intel SDM volume 3, sections 11.6 (IPIs), 11.11 (MSI) and 11.12.10 (x2APIC destinations).
+ * Spec      Intel SDM volume 3, sections 11.6 (IPIs), 11.11 (MSI) and 11.12.10 (x2APIC
+ *           destinations).
  * Thread    Any, no lock.
  */
 #include "devices/irqchip/lapic.h"

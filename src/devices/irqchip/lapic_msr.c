@@ -80,7 +80,8 @@ static int x2_write(struct lapic *s, unsigned i, unsigned reg, uint64_t val)
     }
     if (reg == LAPIC_DFR || reg == LAPIC_LDR || reg == LAPIC_ICR2 || reg >= LAPIC_REGS)
         return -1;
-    /* EOI and ESR take only zero, the others only the bits they have; writing a read-only one is no fault. */
+    /* EOI and ESR take only zero, the others only the bits they have; writing a read-only one is no
+     * fault. */
     bool lvt = reg >= LAPIC_LVT_TIMER && reg <= LAPIC_LVT_ERROR;
     if (val & ~(uint64_t)(lapic_writable[reg] | (lvt ? LVT_READ_ONLY : 0)))
         return -1;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The local APIC's timer: one-shot, periodic and TSC deadline, on the machine's clock.
  *
- * Spec      Intel SDM volume 3, section 11.5.4. The bus clock is 1 GHz, as KVM's, so that one undivided tick is one
- *           nanosecond.
+ * Spec      Intel SDM volume 3, section 11.5.4. The bus clock is 1 GHz, as KVM's, so that one
+ *           undivided tick is one nanosecond.
  * Thread    Register writes: the vCPU. Expiry: the main loop. Both under the timer's leaf lock.
- * Trust     A periodic timer runs at MIN_PERIOD_NS at the fastest, and what was missed is not made up for.
+ * Trust     A periodic timer runs at MIN_PERIOD_NS at the fastest, and what was missed is not made
+ *           up for.
  */
 #include "devices/irqchip/lapic.h"
 
@@ -153,8 +154,9 @@ void lapic_timer_set_divide(struct lapic *s, unsigned i, uint32_t dcr)
     pthread_mutex_unlock(&s->timer[i].lock);
 }
 
-/* Going to or from the deadline mode disarms. A countdown that is due counts with the entry as it was: unmasked it still
- * interrupts, masked it is over, and neither unmasking nor periodic mode brings it back. */
+/* Going to or from the deadline mode disarms. A countdown that is due counts with the entry as it
+ * was: unmasked it still interrupts, masked it is over, and neither unmasking nor periodic mode
+ * brings it back. */
 void lapic_timer_set_lvt(struct lapic *s, unsigned i, uint32_t lvt)
 {
     expire(&s->timer[i]);

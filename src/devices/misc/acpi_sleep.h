@@ -2,8 +2,9 @@
 /* `acpi-sleep`: the registers of a hardware-reduced ACPI machine (microvm), at property iobase.
  *
  * Spec      ACPI 6.4, sections 4.8.3.7 (sleep control and status) and 5.6.9 (generic event device).
- * Wiring    The power button sets bit 0 of the event register and raises GSI `irq` (level) until it is read. The DSDT's
- *           generic event device has that interrupt, and its _EVT reads the register and notifies the button.
+ * Wiring    The power button sets bit 0 of the event register and raises GSI `irq` (level) until it
+ *           is read. The DSDT's generic event device has that interrupt, and its _EVT reads the
+ *           register and notifies the button.
  */
 #pragma once
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `fw_cfg`: the ports and the DMA interface through which firmware and kernels read the items of machine/fw_cfg.h.
+/* `fw_cfg`: the ports and the DMA interface through which firmware and kernels read the items of
+ * machine/fw_cfg.h.
  *
  * Spec      QEMU docs/specs/fw_cfg: selector 0x510, data 0x511, DMA address 0x514 (big-endian).
  * Thread    Any vCPU, with the device's lock. Items are set before the machine runs.
- * Trust     The DMA descriptor is the guest's: read once, its addresses only ever reach RAM, and its length costs no more than
- *           one pass over the item: past its end reads give zeros, at most MAX_PAST_END of them.
+ * Trust     The DMA descriptor is the guest's: read once, its addresses only ever reach RAM, and
+ *           its length costs no more than one pass over the item: past its end reads give zeros, at
+ *           most MAX_PAST_END of them.
  */
 #include "machine/fw_cfg.h"
 #include "machine/machine.h"

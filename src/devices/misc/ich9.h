@@ -2,10 +2,12 @@
 /* What the board and the ACPI tables know of `ich9-lpc` (00:1f.0).
  *
  * Spec      Intel ICH9 datasheet 316972, chapters 10 (chipset configuration) and 13 (LPC bridge).
- * Wiring    The root bus's lines are PIRQ A-H (0-7): the host bridge passes them on with ich9_pci_set_irq(). PIRQ n is always
- *           m->gsi[16 + n], and also the ISA IRQ of its routing register (60-63, 68-6b) when bit 7 there is clear,
- *           which firmware then makes level-triggered (ELCR). m->power_button is the button of the PM block.
- * Firmware  Without firmware the board calls ich9_setup() at each reset: PMBASE, GPIOBASE, ACPI enable, RCBA, SCI on 9.
+ * Wiring    The root bus's lines are PIRQ A-H (0-7): the host bridge passes them on with
+ *           ich9_pci_set_irq(). PIRQ n is always m->gsi[16 + n], and also the ISA IRQ of its
+ *           routing register (60-63, 68-6b) when bit 7 there is clear, which firmware then makes
+ *           level-triggered (ELCR). m->power_button is the button of the PM block.
+ * Firmware  Without firmware the board calls ich9_setup() at each reset: PMBASE, GPIOBASE, ACPI
+ *           enable, RCBA, SCI on 9.
  */
 #pragma once
 
@@ -29,7 +31,9 @@
 
 /* Level of PIRQ A-H (0-7). Any thread. */
 void ich9_pci_set_irq(struct device *lpc, unsigned pirq, int level);
-/* The ISA IRQ that PIRQ A-H (0-7) reaches by its routing register now, or 0: for PCI_INTERRUPT_LINE. */
+/* The ISA IRQ that PIRQ A-H (0-7) reaches by its routing register now, or 0: for
+ * PCI_INTERRUPT_LINE. */
 uint8_t ich9_pirq_irq(struct device *lpc, unsigned pirq);
-/* What firmware does: see above; also routes PIRQ A..H to 10, 10, 11, 11, 10, 10, 11, 11 and sets ELCR for these. */
+/* What firmware does: see above; also routes PIRQ A..H to 10, 10, 11, 11, 10, 10, 11, 11 and sets
+ * ELCR for these. */
 void ich9_setup(struct device *lpc);

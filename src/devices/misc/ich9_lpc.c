@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `ich9-lpc`: the LPC bridge at 00:1f.0. It places the PM block, routes the PCI interrupts, holds the chipset
- * configuration (RCBA), and has the APM ports and the reset register.
+/* `ich9-lpc`: the LPC bridge at 00:1f.0. It places the PM block, routes the PCI interrupts, holds
+ * the chipset configuration (RCBA), and has the APM ports and the reset register.
  *
  * Spec      Intel ICH9 datasheet 316972, chapters 10 and 13.
- * Thread    Config space: under the bus lock, then the device's. Ports and chipset configuration: any vCPU. PIRQs:
- *           any thread.
- * Locks     pirq_lock guards the levels and routes; it stands after device locks and before interrupt controllers.
+ * Thread    Config space: under the bus lock, then the device's. Ports and chipset configuration:
+ *           any vCPU. PIRQs: any thread.
+ * Locks     pirq_lock guards the levels and routes; it stands after device locks and before
+ *           interrupt controllers.
  */
 #include "devices/misc/ich9.h"
 #include "devices/misc/ich9_pm.h"
@@ -61,7 +62,8 @@ static unsigned rout_offset(unsigned pirq)
 /* An ISA interrupt is up while any PIRQ that is routed to it is. */
 static void update_isa_irq_locked(struct ich9_lpc *s, uint8_t irq)
 {
-    /* Reserved in the datasheet: the timer, the keyboard, the cascade, the RTC and the FPU have no PCI there. */
+    /* Reserved in the datasheet: the timer, the keyboard, the cascade, the RTC and the FPU have no
+     * PCI there. */
     const unsigned reserved = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 8 | 1 << 13;
     if (irq > 15 || (reserved >> irq & 1))
         return;

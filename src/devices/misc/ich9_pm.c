@@ -3,9 +3,10 @@
  *
  * Spec      See ich9_pm.h.
  * Thread    Registers: any vCPU. Timer: the main loop. All with the device's lock.
- * Trust     Registers are the guest's. The PM timer wakes the host at most every 2.3 seconds, and only if asked to.
- * SMM       There is none: no SMI is ever sent, and SMI_EN says that the APM port is taken care of, which keeps firmware
- *           from setting up its own handler.
+ * Trust     Registers are the guest's. The PM timer wakes the host at most every 2.3 seconds, and
+ *           only if asked to.
+ * SMM       There is none: no SMI is ever sent, and SMI_EN says that the APM port is taken care of,
+ *           which keeps firmware from setting up its own handler.
  */
 #include "devices/misc/ich9_pm.h"
 #include "devices/misc/ich9.h"

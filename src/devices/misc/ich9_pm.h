@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The power management block of the ICH9: PM1, PM timer, GPE0, SMI registers and TCO watchdog behind PMBASE.
+/* The power management block of the ICH9: PM1, PM timer, GPE0, SMI registers and TCO watchdog
+ * behind PMBASE.
  *
- * Spec      ICH9 datasheet 316972, sections 13.8 (power management) and 13.9 (TCO); ACPI 6.4, section 4.8.
+ * Spec      ICH9 datasheet 316972, sections 13.8 (power management) and 13.9 (TCO); ACPI 6.4,
+ *           section 4.8.
  * Owner     Embedded in ich9-lpc; the lock is that of the device.
  */
 #pragma once

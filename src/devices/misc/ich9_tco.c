@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The TCO watchdog of the ICH9: counts ticks of 0.6 seconds, complains at the first end and resets at the second.
+/* The TCO watchdog of the ICH9: counts ticks of 0.6 seconds, complains at the first end and resets
+ * at the second.
  *
  * Spec      ICH9 datasheet 316972, section 13.9.
  * Thread    With the device's lock; expiry on the main loop.

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `pc-testdev`: ports and memory that bare-metal tests (kvm-unit-tests) poke at.
  *
- * Spec      QEMU: interrupt lines at ports 0x2000 to 0x2017, a register at 0xe0 to 0xe3 and at 0xe8, a page flush at 0xe4, and
- *           64 KiB of memory at 0xff000000 whose accesses all leave the guest.
+ * Spec      QEMU: interrupt lines at ports 0x2000 to 0x2017, a register at 0xe0 to 0xe3 and at
+ *           0xe8, a page flush at 0xe4, and 64 KiB of memory at 0xff000000 whose accesses all leave
+ *           the guest.
  * Thread    Any vCPU, with the device's lock.
  */
 #include "machine/machine.h"

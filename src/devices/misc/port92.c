@@ -2,8 +2,8 @@
 /* `port92`: system control port A, which resets the processor and gates A20.
  *
  * Spec      IBM PS/2 Hardware Interface, "System Control Port A".
- * A20       The bit is kept for whoever reads it back; address line 20 always works, as with every machine whose
- *           firmware has left it on.
+ * A20       The bit is kept for whoever reads it back; address line 20 always works, as with every
+ *           machine whose firmware has left it on.
  */
 #include "machine/machine.h"
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `isa-debugcon`: a port whose written bytes go to a character backend; firmware and bare-metal programs log there.
+/* `isa-debugcon`: a port whose written bytes go to a character backend; firmware and bare-metal
+ * programs log there.
  *
- * Spec      Bochs' and QEMU's debug console: port 0xe9 reads back 0xe9, which tells that it is there.
+ * Spec      Bochs' and QEMU's debug console: port 0xe9 reads back 0xe9, which tells that it is
+ *           there.
  * Thread    Any vCPU; chardev_write() takes no lock of ours.
  */
 #include "chardev/chardev.h"

@@ -4,8 +4,9 @@
  * Spec      National Semiconductor PC16550D datasheet.
  * Thread    Registers: any vCPU. Input: the main loop. Both with the device's lock.
  * Trust     Registers are the guest's, received bytes the peer's.
- * Timing    Output leaves at once; the line's speed only matters to the character timeout. Output that the backend does not
- *           take waits in the transmit FIFO, and the guest sees it not empty.
+ * Timing    Output leaves at once; the line's speed only matters to the character timeout. Output
+ *           that the backend does not take waits in the transmit FIFO, and the guest sees it not
+ *           empty.
  */
 #include "chardev/chardev.h"
 #include "machine/backends.h"

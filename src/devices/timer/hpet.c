@@ -3,11 +3,11 @@
  *
  * Spec      IA-PC HPET specification 1.0a.
  * Thread    Registers: any vCPU. Expiry: the main loop. Both with the device's lock.
- * Trust     Registers are the guest's. A periodic timer fires at most every MIN_PERIOD_NS, and what was missed is not
- *           made up for.
- * Wiring    In legacy replacement timers 0 and 1 take over ISA IRQs 0 and 8: the device stands in these GSIs before the
- *           interrupt controllers and then lets nobody else through. Other routes are GSIs 20 to 23, which no PCI
- *           interrupt uses, or messages.
+ * Trust     Registers are the guest's. A periodic timer fires at most every MIN_PERIOD_NS, and what
+ *           was missed is not made up for.
+ * Wiring    In legacy replacement timers 0 and 1 take over ISA IRQs 0 and 8: the device stands in
+ *           these GSIs before the interrupt controllers and then lets nobody else through. Other
+ *           routes are GSIs 20 to 23, which no PCI interrupt uses, or messages.
  */
 #include "machine/machine.h"
 
@@ -231,8 +231,8 @@ static void timer_config_written(struct hpet *s, unsigned n, uint64_t val)
     arm(s, n);
 }
 
-/* In periodic mode the value is the period, unless SET_VALUE announced that the comparator itself is meant; then it is
- * both, until the period follows. `mask`: the half that is written, or all. */
+/* In periodic mode the value is the period, unless SET_VALUE announced that the comparator itself
+ * is meant; then it is both, until the period follows. `mask`: the half that is written, or all. */
 static void comparator_written(struct hpet *s, unsigned n, uint64_t val, uint64_t mask)
 {
     bool periodic = s->tn_config[n] & TN_PERIODIC;
@@ -314,7 +314,8 @@ static uint64_t hpet_read(void *opaque, uint64_t off, unsigned size)
     return size == 8 ? val : (uint32_t)val;
 }
 
-/* Half a register: the other half keeps what it reads as. Status is cleared by ones, so there it is zero. */
+/* Half a register: the other half keeps what it reads as. Status is cleared by ones, so there it is
+ * zero. */
 static void hpet_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
     struct hpet *s = opaque;

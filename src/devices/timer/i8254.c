@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `i8254`: the programmable interval timer, with port 0x61, which gates its channel 2 and shows its output.
+/* `i8254`: the programmable interval timer, with port 0x61, which gates its channel 2 and shows its
+ * output.
  *
- * Spec      Intel 8254 datasheet; ICH9 datasheet, sections 13.3 (timer) and 13.7.1 (NMI status and control).
+ * Spec      Intel 8254 datasheet; ICH9 datasheet, sections 13.3 (timer) and 13.7.1 (NMI status and
+ *           control).
  * Thread    Registers: any vCPU. Interrupts: the main loop. Both with the device's lock.
- * Trust     Registers are the guest's. Channel 0 interrupts at most every MIN_PERIOD_NS, and what was missed is not made up for.
+ * Trust     Registers are the guest's. Channel 0 interrupts at most every MIN_PERIOD_NS, and what
+ *           was missed is not made up for.
  *
- * Counters are never counted: what a counter holds and how its output stands follows from when it was loaded.
+ * Counters are never counted: what a counter holds and how its output stands follows from when it
+ * was loaded.
  */
 #include "machine/machine.h"
 
@@ -165,7 +169,8 @@ static void load(struct i8254 *s, struct pit_channel *c, uint16_t val)
     unsigned count = c->bcd ? from_bcd(val) : val;
     c->count = count ? count : c->bcd ? 10000 : 0x10000;
     c->null_count = 0;
-    /* Modes 1 and 5 start with the gate's rising edge; a running period of modes 2 and 3 is not waited for. */
+    /* Modes 1 and 5 start with the gate's rising edge; a running period of modes 2 and 3 is not
+     * waited for. */
     if (c->mode != ONE_SHOT && c->mode != HARD_STROBE)
         start(s, c);
 }

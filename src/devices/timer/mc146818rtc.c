@@ -3,11 +3,12 @@
  *
  * Spec      Motorola MC146818A; ICH9 datasheet, section 13.6. The RAM's use is that of PC firmware.
  * Thread    Registers: any vCPU. Interrupts: the main loop. Both with the device's lock.
- * Trust     Registers are the guest's: impossible dates are normalised, impossible alarms never come. Interrupts
- *           come at most every 122 us, the hardware's own shortest period; what was missed is not made up for.
+ * Trust     Registers are the guest's: impossible dates are normalised, impossible alarms never
+ *           come. Interrupts come at most every 122 us, the hardware's own shortest period; what
+ *           was missed is not made up for.
  *
- * Nothing ticks: the time is the host's plus an offset, and flags are found out when they are read. Timers run only for
- * interrupts that the guest has enabled.
+ * Nothing ticks: the time is the host's plus an offset, and flags are found out when they are read.
+ * Timers run only for interrupts that the guest has enabled.
  */
 #include "devices/timer/rtc_time.h"
 #include "machine/machine.h"
@@ -18,7 +19,8 @@
 #define BANK_BYTES 128
 #define UIP_NS (244 * NS_PER_US)
 #define RTC_HZ 32768
-/* Nanoseconds since 1970 fit for the years 1970 to 2242; a guest that sets another one gets the nearest. */
+/* Nanoseconds since 1970 fit for the years 1970 to 2242; a guest that sets another one gets the
+ * nearest. */
 #define MAX_TIME_S (1LL << 33)
 #define MAX_SLEEP_NS (60 * NS_PER_SEC) /* the host's clock may be set meanwhile */
 
