@@ -548,6 +548,32 @@ bool gen_block(struct rng *r, struct test_case *ret)
     return count == 0;
 }
 
+/* An instruction that sets flags, memory operands included, and a conditional jump behind it. */
+bool gen_branch(struct rng *r, struct test_case *ret)
+{
+    static const char *const setters[] = { "cmp", "test", "sub", "add", "and", "or", "xor", "inc", "dec", "neg" };
+    const char *want = setters[rng_below(r, ARRAY_COUNT(setters))];
+    unsigned row, tries = 0;
+
+    do {
+        row = rng_below(r, insn_row_count);
+        if (tries++ > 100000)
+            return false;
+    } while (strcmp(insn_rows[row].mnemonic, want));
+    if (!gen_case(r, row, ret))
+        return false;
+    unsigned cc = rng_below(r, 16), disp = rng_below(r, 0x40);
+    uint8_t *at = ret->code + ret->code_len;
+    if (rng_one_in(r, 2)) {
+        memcpy(at, (const uint8_t[]){ 0x70 | cc, disp }, 2);
+        ret->code_len += 2;
+    } else {
+        memcpy(at, (const uint8_t[]){ 0x0f, 0x80 | cc, disp, 0, 0, 0 }, 6);
+        ret->code_len += 6;
+    }
+    return true;
+}
+
 uint32_t case_undefined_flags(const struct test_case *t)
 {
     uint32_t undefined = 0;

@@ -80,6 +80,8 @@ void soft_done(void);
 bool gen_case(struct rng *r, unsigned row, struct test_case *ret);
 /* Several rows in sequence. */
 bool gen_block(struct rng *r, struct test_case *ret);
+/* A flag-setting instruction and a conditional jump. */
+bool gen_branch(struct rng *r, struct test_case *ret);
 /* Saves and restores by the XSAVE family; registers of `ret` are set already, gen_block() does. */
 void gen_xsave(struct rng *r, struct test_case *ret);
 /* Why a row is not run natively; NULL: it is. */

@@ -199,6 +199,7 @@ int main(int argc, char **argv)
     run_rows();
     if (!opt.row) {
         run_blocks("blocks", gen_block);
+        run_blocks("branches", gen_branch);
         run_blocks("XSAVE", gen_xsave_case);
     }
     soft_done();
