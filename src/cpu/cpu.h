@@ -163,7 +163,8 @@ int cpu_msr_write(struct cpu *c, uint32_t msr, uint64_t val);
 int cpu_debug_read(struct cpu *c, uint64_t linear, void *buf, size_t len);
 const struct cpu_stats *cpu_get_stats(const struct cpu *c);
 uint64_t cpu_tsc_khz(const struct cpu_shared *s);
-/* The guest's TSC is the host's plus this. Setting it is not the guest's WRMSR: TSC_ADJUST stays. vCPU not
- * running. */
+/* The guest's TSC now: the host's at the model's rate, plus the offset. Any thread. */
+uint64_t cpu_tsc(const struct cpu *c);
+/* Setting the offset is not the guest's WRMSR: TSC_ADJUST stays. vCPU not running. */
 int64_t cpu_tsc_offset(const struct cpu *c);
 void cpu_set_tsc_offset(struct cpu *c, int64_t offset);

@@ -203,6 +203,4 @@ int cpu_debug_after(struct cpu *c);
 
 int sys_init(struct cpu *c); /* 0 or -ENOMEM */
 void sys_done(struct cpu *c);
-/* The guest's TSC now. */
-uint64_t cpu_tsc(const struct cpu *c);
 void cpu_tsc_set(struct cpu *c, uint64_t tsc);

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <x86intrin.h>
 
 static struct cpu_phys cb_translate(void *opaque, uint64_t gpa)
 {
@@ -131,7 +130,6 @@ static void load(struct kvm_vcpu *v)
     }
     kvm_state_to_arch(&v->before, &v->arch);
     cpu_set_state(v->cpu, &v->arch);
-    cpu_set_tsc_offset(v->cpu, (int64_t)(v->arch.tsc - __rdtsc()));
 }
 
 static int store(struct kvm_vcpu *v)

@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <x86intrin.h>
 
 /* soft_vcpu.pending: an INIT and a start-up IPI that wait for the vCPU's thread. */
 #define PEND_VECTOR 0xffu
@@ -30,8 +29,8 @@ struct soft_accel {
     struct accel base;
     struct cpu_shared *shared;
     struct cpu_topology topology;
-    int64_t tsc_offset;   /* of vCPUs at power-on: guest TSC = host TSC + offset */
-    uint64_t stopped_tsc; /* host TSC when the clock stopped; 0: it runs */
+    int64_t tsc_offset;   /* of vCPUs at power-on */
+    uint64_t stopped_tsc; /* tsc_base() when the clock stopped; 0: it runs */
     struct soft_vcpu *vcpus[SOFT_MAX_VCPUS];
 };
 
@@ -170,7 +169,6 @@ static struct accel *soft_create(const struct accel_host *host, const struct cpu
     }
     a->base.host = host;
     a->topology = *topology;
-    a->tsc_offset = -(int64_t)__rdtsc();
     return &a->base;
 }
 
@@ -184,19 +182,24 @@ static void soft_written(struct accel *accel, uint64_t gpa, uint64_t len)
     cpu_shared_written(container_of(accel, struct soft_accel, base)->shared, gpa, len);
 }
 
+/* What all vCPUs count by, before each adds its offset. */
+static uint64_t tsc_base(const struct soft_vcpu *v)
+{
+    return cpu_tsc(v->cpu) - (uint64_t)cpu_tsc_offset(v->cpu);
+}
+
 /* The guest's TSC stands while the machine does: what the host's gained meanwhile is taken off, the
  * same for all vCPUs, so that they stay in step. */
 static void soft_clock_stopped(struct accel *accel, bool stopped)
 {
     struct soft_accel *a = container_of(accel, struct soft_accel, base);
+    if (stopped == (a->stopped_tsc != 0) || !a->vcpus[0])
+        return;
     if (stopped) {
-        if (!a->stopped_tsc)
-            a->stopped_tsc = __rdtsc();
+        a->stopped_tsc = tsc_base(a->vcpus[0]);
         return;
     }
-    if (!a->stopped_tsc)
-        return;
-    int64_t gained = (int64_t)(__rdtsc() - a->stopped_tsc);
+    int64_t gained = (int64_t)(tsc_base(a->vcpus[0]) - a->stopped_tsc);
     a->stopped_tsc = 0;
     a->tsc_offset -= gained;
     for (unsigned i = 0; i < SOFT_MAX_VCPUS; i++) {
@@ -222,7 +225,7 @@ static void soft_vcpu_reset(struct vcpu *vcpu)
     struct soft_vcpu *v = to_soft(vcpu);
     struct soft_accel *a = container_of(vcpu->accel, struct soft_accel, base);
     if (vcpu->index == 0)
-        a->tsc_offset = -(int64_t)(a->stopped_tsc ? a->stopped_tsc : __rdtsc());
+        a->tsc_offset = -(int64_t)(a->stopped_tsc ? a->stopped_tsc : tsc_base(v));
     cpu_reset(v->cpu, false);
     cpu_set_tsc_offset(v->cpu, a->tsc_offset);
     v->pending = 0;
@@ -356,7 +359,7 @@ static void soft_vcpu_signal(struct vcpu *vcpu, enum vcpu_signal_kind kind, uint
 static uint64_t soft_vcpu_tsc(struct vcpu *vcpu, uint64_t *ret_khz)
 {
     *ret_khz = cpu_tsc_khz(container_of(vcpu->accel, struct soft_accel, base)->shared);
-    return __rdtsc() + (uint64_t)cpu_tsc_offset(to_soft(vcpu)->cpu);
+    return cpu_tsc(to_soft(vcpu)->cpu);
 }
 
 static bool soft_vcpu_get_state(struct vcpu *vcpu, struct cpu_arch_state *ret)
@@ -372,7 +375,7 @@ static bool soft_vcpu_set_state(struct vcpu *vcpu, const struct cpu_arch_state *
     struct soft_vcpu *v = to_soft(vcpu);
     struct soft_accel *a = container_of(vcpu->accel, struct soft_accel, base);
     int64_t offset = cpu_tsc_offset(v->cpu);
-    uint64_t age = __rdtsc() + (uint64_t)offset - s->tsc;
+    uint64_t age = cpu_tsc(v->cpu) - s->tsc;
     cpu_set_state(v->cpu, s);
     if (age < cpu_tsc_khz(a->shared) * 1000)
         cpu_set_tsc_offset(v->cpu, offset);
