@@ -10,9 +10,15 @@
  * memory forms and branches fill the rest. */
 typedef exec_op_fn *hot_binder(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which);
 
+/* log2 of a size; 0 for that of bytes that did not decode. */
+static unsigned log2_of(unsigned size)
+{
+    return size ? (unsigned)__builtin_ctz(size) : 0;
+}
+
 static unsigned size_index(const struct insn *i)
 {
-    return (unsigned)__builtin_ctz(i->opsize);
+    return log2_of(i->opsize);
 }
 
 /* --- addresses --- */
@@ -319,7 +325,7 @@ bool hot_bind(struct cpu *c, const struct insn *i, unsigned off, unsigned page_o
 {
     *ret = (struct exec_op){
         .run = exec_generic, .imm = (int32_t)i->imm, .off = (uint16_t)off, .len = i->len, .row = i->row,
-        .sizes = (uint8_t)(size_index(i) | (unsigned)__builtin_ctz(i->adsize) << 4),
+        .sizes = (uint8_t)(size_index(i) | log2_of(i->adsize) << 4),
         .flags = i->rex ? OP_REX : 0, .seg = i->seg,
     };
     if (i->row == UINT16_MAX)
