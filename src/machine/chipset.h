@@ -67,6 +67,9 @@ static inline unsigned q35_pci_line(unsigned slot, unsigned pin)
     return slot < 25 ? 4 + (slot + pin) % 4 : pin % 4;
 }
 
+/* The ISA IRQs that PIRQ A-H are routed to when no firmware runs. */
+#define Q35_PIRQ_IRQS { 10, 10, 11, 11, 10, 10, 11, 11 }
+
 static inline unsigned microvm_pci_line(unsigned slot, unsigned pin)
 {
     return (slot + pin) % 4;

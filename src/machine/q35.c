@@ -10,7 +10,10 @@
 #include "machine/boot/boot.h"
 #include "machine/chipset.h"
 
+static const uint8_t line_irq[] = Q35_PIRQ_IRQS;
+
 static const struct acpi_board acpi = {
+    .line_irq = line_irq,
     .ecam_base = Q35_ECAM_BASE,
     .ecam_bytes = Q35_ECAM_BYTES,
     .mem_base = Q35_MEM_WINDOW_BASE,

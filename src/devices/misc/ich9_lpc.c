@@ -10,6 +10,7 @@
  */
 #include "devices/misc/ich9.h"
 #include "devices/misc/ich9_pm.h"
+#include "machine/chipset.h"
 #include "devices/pci/pci.h"
 
 #define CFG_PMBASE 0x40
@@ -186,7 +187,7 @@ void ich9_setup(struct device *lpc)
 {
     struct ich9_lpc *s = lpc_of(lpc);
     struct mem_space *io = lpc->machine->io;
-    static const uint8_t irq[N_PIRQS] = { 10, 10, 11, 11, 10, 10, 11, 11 };
+    static const uint8_t irq[N_PIRQS] = Q35_PIRQ_IRQS;
     set_config(&s->pci, CFG_PMBASE, 4, ICH9_PMBASE);
     set_config(&s->pci, CFG_ACPI_CNTL, 1, ACPI_CNTL_ENABLE);
     set_config(&s->pci, CFG_GPIOBASE, 4, ICH9_GPIOBASE);

@@ -19,6 +19,7 @@ struct acpi_board {
     uint32_t mem_base;        /* the host bridge's window below 4 GiB */
     uint64_t mem_end;
     unsigned (*pci_line)(unsigned slot, unsigned pin); /* GSI - PCI_GSI_BASE */
+    const uint8_t *line_irq;  /* the ISA IRQ of each line without an IOAPIC; NULL: none has one */
     uint8_t sleep_type_s5;
 };
 

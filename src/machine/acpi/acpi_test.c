@@ -28,7 +28,9 @@ FAKE(fake_fw_cfg, "fw_cfg");
 FAKE(fake_pvpanic, "pvpanic");
 FAKE(fake_serial, "isa-serial");
 
+static const uint8_t line_irq[] = Q35_PIRQ_IRQS;
 static const struct acpi_board q35 = {
+    .line_irq = line_irq,
     .ecam_base = Q35_ECAM_BASE, .ecam_bytes = Q35_ECAM_BYTES, .mem_base = Q35_MEM_WINDOW_BASE,
     .mem_end = Q35_MEM_WINDOW_END, .pci_line = q35_pci_line,
 };

@@ -11,21 +11,52 @@
 
 /* --- host bridge --- */
 
-/* One row for each slot and pin: which GSI the line behind it is. */
-static void pci_routing(struct aml *a, const struct acpi_board *board)
+/* One row for each slot and pin: where the line behind it ends, at the IOAPIC or (by_pic) at the i8259. */
+static void routing_table(struct aml *a, const struct acpi_board *board, const char *name, bool by_pic)
 {
-    aml_name(a, "_PRT");
+    aml_name(a, name);
     aml_package(a, 128);
     for (unsigned slot = 0; slot < 32; slot++) {
         for (unsigned pin = 0; pin < 4; pin++) {
+            unsigned line = board->pci_line(slot, pin);
             aml_package(a, 4);
             aml_int(a, slot << 16 | 0xffff);
             aml_int(a, pin);
             aml_int(a, 0);
-            aml_int(a, PCI_GSI_BASE + board->pci_line(slot, pin));
+            aml_int(a, by_pic ? board->line_irq[line] : PCI_GSI_BASE + line);
             aml_end(a);
         }
     }
+    aml_end(a);
+}
+
+/* The operating system tells by \_PIC which controllers it uses. */
+static void pci_routing(struct aml *a, const struct acpi_board *board)
+{
+    if (!board->line_irq) {
+        routing_table(a, board, "_PRT", false);
+        return;
+    }
+    routing_table(a, board, "PRTA", false);
+    routing_table(a, board, "PRTP", true);
+    aml_method(a, "_PRT", 0);
+    aml_if(a);
+    aml_path(a, "\\PICF");
+    aml_op(a, AML_RETURN);
+    aml_path(a, "PRTA");
+    aml_end(a);
+    aml_op(a, AML_RETURN);
+    aml_path(a, "PRTP");
+    aml_end(a);
+}
+
+static void interrupt_model(struct aml *a)
+{
+    aml_name_int(a, "\\PICF", 0);
+    aml_method(a, "\\_PIC", 1);
+    aml_op(a, AML_STORE);
+    aml_arg(a, 0);
+    aml_path(a, "\\PICF");
     aml_end(a);
 }
 
@@ -270,6 +301,7 @@ GByteArray *acpi_dsdt_body(struct machine *m, const struct acpi_board *board)
     struct aml a;
     aml_init(&a);
     sleep_states(&a, board); /* first, for those who look for its bytes rather than run AML */
+    interrupt_model(&a);
     aml_scope(&a, "\\_SB");
     if (m->pci)
         host_bridge(&a, m, board);
