@@ -47,9 +47,9 @@ _Static_assert(offsetof(struct exec_tail, run) == offsetof(struct exec_op, run),
     (sizeof(struct exec_block) + sizeof(struct exec_tail) +                                        \
      BLOCK_MAX_INSNS * (sizeof(struct exec_op) + sizeof(struct insn)))
 
-#define CACHE_BUCKETS 32768u
-#define PAGE_BUCKETS 4096u
-#define ARENA_BYTES (8 * MIB)
+#define CACHE_BUCKETS 16384u
+#define PAGE_BUCKETS 2048u
+#define ARENA_BYTES (3 * MIB)
 
 struct exec_cache {
     struct exec_link *want;       /* to point at the next block that is looked up; NULL: none */

@@ -13,7 +13,7 @@ typedef exec_op_fn *hot_binder(struct cpu *c, const struct insn *i, struct exec_
 /* log2 of a size; 0 for that of bytes that did not decode. */
 static unsigned log2_of(unsigned size)
 {
-    return size ? (unsigned)__builtin_ctz(size) : 0;
+    return (unsigned)__builtin_ctz(size);
 }
 
 static unsigned size_index(const struct insn *i)
@@ -323,11 +323,7 @@ static exec_op_fn *bind_rule(struct cpu *c, const struct insn *i, struct exec_op
 
 bool hot_bind(struct cpu *c, const struct insn *i, unsigned off, unsigned page_off, struct exec_op *ret)
 {
-    *ret = (struct exec_op){
-        .run = exec_generic, .imm = (int32_t)i->imm, .off = (uint16_t)off, .len = i->len, .row = i->row,
-        .sizes = (uint8_t)(size_index(i) | log2_of(i->adsize) << 4),
-        .flags = i->rex ? OP_REX : 0, .seg = i->seg,
-    };
+    *ret = (struct exec_op){ .run = exec_generic, .off = (uint16_t)off, .len = i->len };
     if (i->row == UINT16_MAX)
         return false;
     if (insn_rows[i->row].attr & (A_MODE | A_SHADOW)) {
@@ -336,6 +332,11 @@ bool hot_bind(struct cpu *c, const struct insn *i, unsigned off, unsigned page_o
     }
     if (!row_rule[i->row] || i->fn != row_fn[i->row])
         return false;
+    ret->imm = (int32_t)i->imm;
+    ret->row = i->row;
+    ret->sizes = (uint8_t)(size_index(i) | log2_of(i->adsize) << 4);
+    ret->flags = i->rex ? OP_REX : 0;
+    ret->seg = i->seg;
     bind_registers(i, ret);
     exec_op_fn *run = bind_rule(c, i, ret, page_off);
     if (run)
