@@ -10,7 +10,7 @@
  * memory forms and branches fill the rest. */
 typedef exec_op_fn *hot_binder(struct cpu *c, const struct insn *i, struct exec_op *op, unsigned which);
 
-/* log2 of a size; 0 for that of bytes that did not decode. */
+/* log2 of a size, which is a power of two. */
 static unsigned log2_of(unsigned size)
 {
     return (unsigned)__builtin_ctz(size);
