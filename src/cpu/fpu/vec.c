@@ -416,10 +416,8 @@ static unsigned mask_bits(struct cpu *c, unsigned n, unsigned element, unsigned 
 static int masked_linear(struct cpu *c, const struct insn *i, unsigned k, bool write, uint64_t *ret_lin)
 {
     unsigned element = mask_element(i);
-    struct insn at = *i;
+    uint64_t off = exec_offset(c, i) + k * element; /* wraps as the address size says */
 
-    /* disp moves the offset before it is truncated to the address size; it cannot overflow in 64 bits */
-    uint64_t off = exec_offset(c, &at) + k * element;
     if (i->adsize == 4)
         off = (uint32_t)off;
     else if (i->adsize == 2)

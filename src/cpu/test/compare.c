@@ -98,7 +98,8 @@ static void compare_memory(struct report *r, const struct test_case *t, const ui
 /* What the two sides may differ in: bits that the kernel's frames set, undefined flags. */
 #define FLAGS_COMPARED (OSZAPC | FLAG_DF | FLAG_AC)
 
-/* CMPXCHG of 32-bit registers that differ: whether the destination's upper half is cleared depends on the vendor. */
+/* CMPXCHG of 32-bit registers that differ: whether the destination's upper half is cleared depends on
+ * the vendor. */
 static void forgive_upper_halves(const struct outcome *native, struct outcome *soft)
 {
     for (unsigned k = 0; k < 16; k++)
