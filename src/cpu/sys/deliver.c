@@ -190,7 +190,10 @@ int event_deliver(struct cpu *c, const struct event *e)
     c->int_shadow = 0;
     c->halted = false;
     c->tf_latched = false;
-    c->dr6_pending = 0; /* the instruction that hit them has faulted and comes again */
+    /* An instruction that has faulted comes again, and hits its breakpoints again. What MOV SS held
+     * back comes after an INT n. */
+    if (e->kind == EVENT_EXCEPTION || e->kind == EVENT_ICEBP)
+        c->dr6_pending = 0;
     cpu_update_mode(c);
     return 0;
 }
