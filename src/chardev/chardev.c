@@ -20,7 +20,8 @@ static bool out_reserve(struct chardev *c, size_t len)
 {
     if (c->out_head + c->out_len + len <= c->out_room)
         return true;
-    memmove(c->out, c->out + c->out_head, c->out_len);
+    if (c->out_len)
+        memmove(c->out, c->out + c->out_head, c->out_len);
     c->out_head = 0;
     if (c->out_len + len <= c->out_room)
         return true;
