@@ -350,6 +350,32 @@ static void test_remapped_target(void)
     bed_free(b);
 }
 
+/* Branches off the end of the lower half of the address space fault where they stand. */
+static void test_branch_out_of_canonical(void)
+{
+    static const uint8_t codes[3][6] = { { 0xeb, 0x40 }, { 0x74, 0x40 }, { 0xe8, 0x40 } }; /* jmp, je, call */
+    struct bed *b = bed_new("max");
+    struct cpu *c = b->cpu;
+
+    bed_poke64(b, 0x1000 + 255 * 8, 0x10000 | 7);
+    bed_poke64(b, 0x10000 + 511 * 8, 0x11000 | 7);
+    bed_poke64(b, 0x11000 + 511 * 8, 0x12000 | 7);
+    bed_poke64(b, 0x12000 + 511 * 8, 0x13000 | 7);
+    for (unsigned k = 0; k < 6; k++) {
+        uint64_t at = 0x7fffffffffd0 + k % 3 * 8;
+        memcpy(b->ram + 0x13000 + (at & 0xfff), codes[k % 3], 6);
+        c->rip = at;
+        c->gpr[RSP] = BED_STACK;
+        c->flags_ax = FLAG_ZF << 8;
+        c->halted = false;
+        run_into(b, EXC_GP);
+        g_assert_cmphex(frame(b, 0), ==, 0);
+        g_assert_cmphex(frame(b, 1), ==, at);
+        g_assert_cmphex(frame(b, 4), ==, BED_STACK); /* a call pushed nothing */
+    }
+    bed_free(b);
+}
+
 /* --- events --- */
 
 static void *raise_later(void *opaque)
@@ -521,6 +547,7 @@ int main(int argc, char **argv)
     g_test_add_func("/exec/written-from-outside", test_code_written_from_outside);
     g_test_add_func("/exec/crossing-instruction", test_crossing_instruction);
     g_test_add_func("/exec/remapped-target", test_remapped_target);
+    g_test_add_func("/exec/branch-out-of-canonical", test_branch_out_of_canonical);
     g_test_add_func("/exec/events-end-a-loop", test_events_end_a_loop);
     g_test_add_func("/exec/sti-shadow", test_sti_shadow);
     g_test_add_func("/exec/step", test_step);

@@ -45,6 +45,12 @@ HOT(leave_64)
 
 /* --- control flow --- */
 
+/* A target on another page; one that is not canonical faults at the branch. */
+#define FAR_TARGET(name)                                                                           \
+    uint64_t name = c->rip + (uint64_t)(int64_t)i->disp;                                           \
+    if (unlikely(exec_canonical(name) != name))                                                    \
+        EXEC_TAIL_CALL exec_complete(c, i)
+
 #define JCC(n)                                                                                     \
     HOT(jcc_near_##n)                                                                              \
     {                                                                                              \
@@ -59,7 +65,8 @@ HOT(leave_64)
     {                                                                                              \
         struct exec_tail *t = exec_tail_of(i);                                                     \
         if (COND_##n) {                                                                            \
-            c->rip += (uint64_t)(int64_t)i->disp;                                                 \
+            FAR_TARGET(target);                                                                    \
+            c->rip = target;                                                                       \
             EXEC_CHAIN_FAR(c, &t->taken);                                                          \
         }                                                                                          \
         DONE;                                                                                      \
@@ -74,7 +81,8 @@ HOT(jmp_near)
 
 HOT(jmp_far)
 {
-    c->rip += (uint64_t)(int64_t)i->disp;
+    FAR_TARGET(target);
+    c->rip = target;
     EXEC_CHAIN_FAR(c, &exec_tail_of(i)->taken);
 }
 
@@ -89,10 +97,11 @@ HOT(call_near)
 
 HOT(call_far)
 {
+    FAR_TARGET(target);
     HOST_AT(c->gpr[RSP] - 8, 64, write);
     STORE(64, c->rip + i->off + i->len);
     c->gpr[RSP] = lin;
-    c->rip += (uint64_t)(int64_t)i->disp;
+    c->rip = target;
     EXEC_CHAIN_FAR(c, &exec_tail_of(i)->taken);
 }
 

@@ -75,11 +75,13 @@ static inline struct tlb_code *exec_code_entry(struct cpu *c, uint64_t lin)
     return &c->tlb_code[!!(c->mode & MODE_USER)][(lin >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
 }
 
-/* Whether c->rip is executable now, and is the block's address. Flat code segments only. */
+/* Whether c->rip is executable now, and is the block's address. Flat code segments only. A tag tells canonical
+ * addresses apart, no others. */
 static inline bool exec_maps_to(struct cpu *c, const struct exec_block *b)
 {
     struct tlb_code *e = exec_code_entry(c, c->rip);
-    return e->tag == tlb_tag_of(c, c->rip, 1) && e->gpa == (b->gpa & PAGE_MASK);
+    return e->tag == tlb_tag_of(c, c->rip, 1) && e->gpa == (b->gpa & PAGE_MASK) &&
+           exec_canonical(c->rip) == c->rip;
 }
 
 /* Runs blocks until something else is to be done. Never X_NEXT or X_JUMP. */
