@@ -23,7 +23,8 @@ static JsonNode *ask(struct vmm *v, const char *command, GString *out)
 
 static void simple(struct vmm *v, const char *command, GString *out)
 {
-    g_autoptr(JsonNode) node = ask(v, command, out);
+    JsonNode *node = ask(v, command, out);
+    g_clear_pointer(&node, json_node_unref);
 }
 
 static void do_quit(struct vmm *v, const char *args, GString *out)
