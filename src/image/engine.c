@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Runs the steps of requests: through io_uring, whose descriptor the home loop watches, or on pool.c's threads.
+/* Runs the steps of requests: through io_uring, whose descriptor the home loop watches, or on
+ * pool.c's threads.
  *
  * Spec      io_uring(7).
  * Thread    The image's home loop.
- * Errors    Step results go to image_step_done(); a submission for which the kernel lacks memory is tried again.
+ * Errors    Step results go to image_step_done(); a submission for which the kernel lacks memory is
+ *           tried again.
  */
 #include "image/internal.h"
 
@@ -72,13 +74,15 @@ static void issue_ring(struct image *i, struct image_request *r, const struct im
     switch (s->kind) {
     case STEP_READ:
         if (s->iov_count == 1)
-            io_uring_prep_read(e, i->fd, s->iov->iov_base, min_u64(s->iov->iov_len, 1u << 30), s->offset);
+            io_uring_prep_read(e, i->fd, s->iov->iov_base, min_u64(s->iov->iov_len, 1u << 30),
+                               s->offset);
         else
             io_uring_prep_readv(e, i->fd, s->iov, s->iov_count, s->offset);
         break;
     case STEP_WRITE:
         if (s->iov_count == 1)
-            io_uring_prep_write(e, i->fd, s->iov->iov_base, min_u64(s->iov->iov_len, 1u << 30), s->offset);
+            io_uring_prep_write(e, i->fd, s->iov->iov_base, min_u64(s->iov->iov_len, 1u << 30),
+                                s->offset);
         else
             io_uring_prep_writev(e, i->fd, s->iov, s->iov_count, s->offset);
         e->rw_flags = s->flags;
@@ -166,7 +170,8 @@ static void start_waiting(struct image *i)
 static void reap_ring(struct image *i)
 {
     struct io_uring_cqe *cqe;
-    for (unsigned n = 0; n < 2 * IMAGE_RING_ENTRIES && io_uring_peek_cqe(&i->ring, &cqe) == 0; n++) {
+    for (unsigned n = 0; n < 2 * IMAGE_RING_ENTRIES && io_uring_peek_cqe(&i->ring, &cqe) == 0;
+         n++) {
         struct image_request *r = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
         io_uring_cqe_seen(&i->ring, cqe);
@@ -244,8 +249,8 @@ void image_engine_wait(struct image *i)
 int image_engine_init(struct image *i)
 {
     i->finish_task = (struct loop_task){ .fn = finish_task, .opaque = i };
-    /* The file is not registered with the ring: the kernel lets go of a ring some time after its process has died, and
-     * until then the image would stay locked. */
+    /* The file is not registered with the ring: the kernel lets go of a ring some time after its
+     * process has died, and until then the image would stay locked. */
     i->has_ring = io_uring_queue_init(IMAGE_RING_ENTRIES, &i->ring, 0) == 0;
     return i->has_ring ? 0 : image_pool_start(i);
 }

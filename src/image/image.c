@@ -15,15 +15,17 @@ static bool check_options(const struct image_options *o, GError **error)
 {
     const char *name = o->filename ? o->filename : o->node_name;
     if (o->format && strcmp(o->format, "raw"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "image '%s': format '%s' is not known%s", name ? name : "",
-                           o->format, suggest_phrase(o->format, (const char *const[]){ "raw", NULL }));
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "image '%s': format '%s' is not known%s",
+                           name ? name : "", o->format,
+                           suggest_phrase(o->format, (const char *const[]){ "raw", NULL }));
     if (o->snapshot)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "image '%s': snapshot=on needs a format with overlays, and only raw is known",
-                           name ? name : "");
+        return ruche_error(
+            error, RUCHE_ERR_UNSUPPORTED,
+            "image '%s': snapshot=on needs a format with overlays, and only raw is known",
+            name ? name : "");
     if (o->force_share && !o->read_only)
-        return ruche_error(error, RUCHE_ERR_INVALID, "image '%s': force-share=on is only for read-only=on",
-                           name ? name : "");
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "image '%s': force-share=on is only for read-only=on", name ? name : "");
     if (o->fd < 0 && (!o->filename || !*o->filename))
         return ruche_error(error, RUCHE_ERR_INVALID, "an image needs a file name");
     return true;
@@ -52,7 +54,9 @@ struct image *image_open(const struct image_options *o, GError **error)
     i->stats.idle_since_ns = loop_now_ns();
     int err = image_engine_init(i);
     if (err < 0) {
-        ruche_error_errno(error, -err, "image '%s': neither io_uring nor a worker thread can be had", i->filename);
+        ruche_error_errno(error, -err,
+                          "image '%s': neither io_uring nor a worker thread can be had",
+                          i->filename);
         image_close(i);
         return NULL;
     }
@@ -86,7 +90,8 @@ const struct image_stats *image_get_stats(const struct image *i)
 bool image_attach(struct image *i, const char *user, GError **error)
 {
     if (i->attached_to)
-        return ruche_error(error, RUCHE_ERR_BUSY, "image '%s' is already used by %s", i->filename, i->attached_to);
+        return ruche_error(error, RUCHE_ERR_BUSY, "image '%s' is already used by %s", i->filename,
+                           i->attached_to);
     i->attached_to = g_strdup(user);
     return true;
 }
@@ -123,8 +128,13 @@ int image_read_sync(struct image *i, uint64_t offset, void *buf, uint64_t len)
 {
     int result = 0;
     struct iovec iov = { .iov_base = buf, .iov_len = len };
-    struct image_request r = { .op = IMAGE_READ, .offset = offset, .len = len, .iov = &iov, .iov_count = 1,
-                               .done = sync_done, .opaque = &result };
+    struct image_request r = { .op = IMAGE_READ,
+                               .offset = offset,
+                               .len = len,
+                               .iov = &iov,
+                               .iov_count = 1,
+                               .done = sync_done,
+                               .opaque = &result };
     image_submit(i, &r);
     image_drain(i);
     return result;

@@ -4,8 +4,8 @@
  * A device never knows the format or the protocol behind a struct image.
  *
  * Owner     image_open() ... image_close(); a device borrows it (image_attach()).
- * Thread    Open and close: main thread. Requests: submitted and completed on the loop that image_set_loop()
- *           named (one at this time; several queues share it).
+ * Thread    Open and close: main thread. Requests: submitted and completed on the loop that
+ *           image_set_loop() named (one at this time; several queues share it).
  * Units     Bytes everywhere; offsets and lengths are multiples of `block_bytes`.
  * Trust     Image contents are hostile; offsets and lengths are checked here against the size.
  * Errors    Requests end with 0 or negative errno: -ENOSPC, -EIO, -EROFS, -EINVAL (out of range).
@@ -21,7 +21,8 @@ struct image;
 
 enum image_op { IMAGE_READ, IMAGE_WRITE, IMAGE_FLUSH, IMAGE_DISCARD, IMAGE_WRITE_ZEROES };
 
-/* One request, embedded by the submitter, who keeps it and the vectors alive until `done` is called. */
+/* One request, embedded by the submitter, who keeps it and the vectors alive until `done` is
+ * called. */
 struct image_request {
     enum image_op op;
     uint64_t offset, len;
@@ -35,7 +36,8 @@ struct image_request {
     struct image_request *next;
     uint64_t progress;       /* bytes done */
     int64_t begin_ns;
-    struct iovec piece;      /* the rest of a vector that a short transfer cut, or the bounce buffer */
+    /* the rest of a vector that a short transfer cut, or the bounce buffer */
+    struct iovec piece;
     unsigned iov_index;      /* where `progress` stands in iov */
     size_t iov_done;
     int result;
@@ -53,9 +55,19 @@ struct image_info {
     const char *format, *filename, *node_name;
 };
 
-enum image_cache { IMAGE_CACHE_WRITEBACK, IMAGE_CACHE_NONE, IMAGE_CACHE_WRITETHROUGH, IMAGE_CACHE_UNSAFE,
-                   IMAGE_CACHE_DIRECTSYNC };
-enum image_on_error { IMAGE_ERROR_REPORT, IMAGE_ERROR_IGNORE, IMAGE_ERROR_STOP, IMAGE_ERROR_ENOSPC };
+enum image_cache {
+    IMAGE_CACHE_WRITEBACK,
+    IMAGE_CACHE_NONE,
+    IMAGE_CACHE_WRITETHROUGH,
+    IMAGE_CACHE_UNSAFE,
+    IMAGE_CACHE_DIRECTSYNC
+};
+enum image_on_error {
+    IMAGE_ERROR_REPORT,
+    IMAGE_ERROR_IGNORE,
+    IMAGE_ERROR_STOP,
+    IMAGE_ERROR_ENOSPC
+};
 
 /* What -drive and -blockdev say. Strings are borrowed during the call. */
 struct image_options {
@@ -94,7 +106,8 @@ int image_set_loop(struct image *i, struct loop *l);
 
 /* Home loop. `done` is always called, later, on the loop: never from inside submit. */
 void image_submit(struct image *i, struct image_request *r);
-/* fn is called on the loop after each round of `done` calls, however many: one interrupt for all. NULL: none. */
+/* fn is called on the loop after each round of `done` calls, however many: one interrupt for all.
+ * NULL: none. */
 void image_on_batch(struct image *i, void (*fn)(void *opaque), void *opaque);
 /* Submissions between plug and unplug reach the kernel together. */
 void image_plug(struct image *i);

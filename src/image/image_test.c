@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Images as a device sees them: every operation, on io_uring and on threads; locks between processes; full disks. */
+/* Images as a device sees them: every operation, on io_uring and on threads; locks between
+ * processes; full disks. */
 #include "image/internal.h"
 
 #include "base/fd.h"
@@ -41,7 +42,8 @@ static void teardown(struct fixture *f, gconstpointer data)
 
 static struct image_options options_of(const struct fixture *f)
 {
-    return (struct image_options){ .filename = f->path, .format = "raw", .locking = true, .fd = -1 };
+    return (
+        struct image_options){ .filename = f->path, .format = "raw", .locking = true, .fd = -1 };
 }
 
 /* data: "pool" runs the same tests without io_uring. */
@@ -89,9 +91,11 @@ static int finish(struct fixture *f, struct wait *w)
     return w->result;
 }
 
-static int run(struct fixture *f, enum image_op op, uint64_t off, uint64_t len, const struct iovec *iov, unsigned count)
+static int run(struct fixture *f, enum image_op op, uint64_t off, uint64_t len,
+               const struct iovec *iov, unsigned count)
 {
-    struct wait w = { .r = { .op = op, .offset = off, .len = len, .iov = iov, .iov_count = count } };
+    struct wait w = { .r = {
+                          .op = op, .offset = off, .len = len, .iov = iov, .iov_count = count } };
     submit(f, &w);
     return finish(f, &w);
 }
@@ -171,7 +175,9 @@ static void test_many_requests(struct fixture *f, gconstpointer data)
     image_plug(f->image);
     for (unsigned i = 0; i < N; i++) {
         iov[i] = (struct iovec){ buf + i * 1024, 1024 };
-        w[i].r = (struct image_request){ .op = IMAGE_WRITE, .offset = i * 1024, .len = 1024, .iov = &iov[i], .iov_count = 1 };
+        w[i].r = (struct image_request){
+            .op = IMAGE_WRITE, .offset = i * 1024, .len = 1024, .iov = &iov[i], .iov_count = 1
+        };
         submit(f, &w[i]);
     }
     image_unplug(f->image);
@@ -215,7 +221,9 @@ static void test_zeroes_and_discard(struct fixture *f, gconstpointer data)
     g_assert_cmpint(stat(f->path, &full), ==, 0);
     g_assert_cmpint(run(f, IMAGE_DISCARD, 1 << 20, 1 << 20, NULL, 0), ==, 0);
     g_assert_cmpint(run(f, IMAGE_WRITE_ZEROES, 512, 1024, NULL, 0), ==, 0);
-    struct wait w = { .r = { .op = IMAGE_WRITE_ZEROES, .offset = 3 << 20, .len = 1 << 20, .may_unmap = true } };
+    struct wait w = {
+        .r = { .op = IMAGE_WRITE_ZEROES, .offset = 3 << 20, .len = 1 << 20, .may_unmap = true }
+    };
     submit(f, &w);
     g_assert_cmpint(finish(f, &w), ==, 0);
     /* Whatever the file system can do, plain writing is the last resort. */
@@ -279,11 +287,16 @@ static void test_direct(struct fixture *f, gconstpointer data)
     g_autofree uint8_t *out = g_malloc(LEN + 8), *in = g_malloc0(LEN + 8);
     for (unsigned i = 0; i < LEN + 8; i++)
         out[i] = i * 11 + (i >> 9);
-    /* Memory off alignment, in two pieces at an odd place: through the bounce buffer, two requests at once. */
+    /* Memory off alignment, in two pieces at an odd place: through the bounce buffer, two requests
+     * at once. */
     struct iovec iov[] = { { out + 1, 777 }, { out + 778, LEN - 777 } };
     struct iovec iov2[] = { { in + 3, LEN - 33 }, { in + 3 + LEN - 33, 33 } };
-    struct wait w = { .r = { .op = IMAGE_WRITE, .offset = 4096, .len = LEN, .iov = iov, .iov_count = 2 } };
-    struct wait w2 = { .r = { .op = IMAGE_WRITE, .offset = 4096, .len = LEN, .iov = iov, .iov_count = 2 } };
+    struct wait w = {
+        .r = { .op = IMAGE_WRITE, .offset = 4096, .len = LEN, .iov = iov, .iov_count = 2 }
+    };
+    struct wait w2 = {
+        .r = { .op = IMAGE_WRITE, .offset = 4096, .len = LEN, .iov = iov, .iov_count = 2 }
+    };
     submit(f, &w);
     submit(f, &w2);
     g_assert_cmpint(finish(f, &w), ==, 0);
@@ -433,7 +446,8 @@ static void no_space_child(struct fixture *f, gconstpointer data)
     g_autofree uint8_t *buf = g_malloc0(2 << 20);
     int whole = run_buf(f, IMAGE_WRITE, 0, buf, 1 << 20);
     int over = run_buf(f, IMAGE_WRITE, 512 << 10, buf, 1 << 20);
-    _exit(whole == 0 && over == -ENOSPC && image_get_stats(f->image)->failed[IMAGE_WRITE] == 1 ? 0 : 8);
+    _exit(whole == 0 && over == -ENOSPC && image_get_stats(f->image)->failed[IMAGE_WRITE] == 1 ? 0
+                                                                                               : 8);
 }
 
 static void test_no_space(struct fixture *f, gconstpointer data)

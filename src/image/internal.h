@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inside the image layer: struct image, the steps a request is made of, and the two engines that run them.
+/* Inside the image layer: struct image, the steps a request is made of, and the two engines that
+ * run them.
  *
  * Owner     image_open() ... image_close().
- * Thread    The image's home loop, but for the worker threads of pool.c, which touch only the request that they
- *           were given.
+ * Thread    The image's home loop, but for the worker threads of pool.c, which touch only the
+ *           request that they were given.
  * Errors    A step ends with a byte count, 0 or a negative errno, like the system call behind it.
  */
 #pragma once
@@ -43,7 +44,14 @@ static inline struct image_request *request_list_pop(struct request_list *l)
 }
 
 /* One system call's worth of a request. */
-enum step_kind { STEP_READ, STEP_WRITE, STEP_FALLOCATE, STEP_SYNC, STEP_BLOCK_DISCARD, STEP_NOTHING };
+enum step_kind {
+    STEP_READ,
+    STEP_WRITE,
+    STEP_FALLOCATE,
+    STEP_SYNC,
+    STEP_BLOCK_DISCARD,
+    STEP_NOTHING
+};
 struct image_step {
     enum step_kind kind;
     uint64_t offset, len;
@@ -52,7 +60,8 @@ struct image_step {
     int flags; /* RWF_* for transfers, FALLOC_FL_* */
 };
 
-/* Threads that make blocking calls: for kernels and sandboxes without io_uring, and for what io_uring lacks. */
+/* Threads that make blocking calls: for kernels and sandboxes without io_uring, and for what
+ * io_uring lacks. */
 struct image_pool {
     pthread_t threads[IMAGE_POOL_THREADS];
     unsigned thread_count;
@@ -95,8 +104,10 @@ struct image {
 extern struct iovec image_zero_iov[IMAGE_ZERO_IOVS];
 
 /* open.c */
-int image_file_open(struct image *i, const struct image_options *o, GError **error); /* 0 or -1 with *error */
-/* lock.c: refuses when others use the file in a way that excludes us. Files that cannot be locked pass. */
+/* 0 or -1 with *error */
+int image_file_open(struct image *i, const struct image_options *o, GError **error);
+/* lock.c: refuses when others use the file in a way that excludes us. Files that cannot be locked
+ * pass. */
 bool image_lock(int fd, const char *filename, bool write, bool force_share, GError **error);
 
 /* request.c */
@@ -113,7 +124,8 @@ int image_engine_set_loop(struct image *i, struct loop *l);
 void image_engine_start(struct image *i, struct image_request *r);
 void image_engine_flush(struct image *i);             /* hands what is queued to the kernel */
 void image_engine_finish(struct image *i, struct image_request *r, int result);
-void image_engine_wait(struct image *i);              /* until something completes, and handles it */
+/* until something completes, and handles it */
+void image_engine_wait(struct image *i);
 
 /* pool.c */
 int image_pool_start(struct image *i);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Image locks: byte locks that QEMU and its tools understand, so that each refuses what the other uses.
+/* Image locks: byte locks that QEMU and its tools understand, so that each refuses what the other
+ * uses.
  *
- * Spec      QEMU's raw file driver: bytes from 100 stand for the permissions that an opener uses, bytes from 200 for
- *           those that it does not share with others. Read locks announce; a test for a write lock asks.
+ * Spec      QEMU's raw file driver: bytes from 100 stand for the permissions that an opener uses,
+ *           bytes from 200 for those that it does not share with others. Read locks announce; a
+ *           test for a write lock asks.
  * Thread    Main thread.
  * Trust     /proc is read only to name the holder in a message.
  * Errors    A sentence with RUCHE_ERR_BUSY; a file system without locks is no error.
@@ -27,7 +29,9 @@ static int announce(int fd, int base, unsigned bits)
     for (int n = 0; n < PERM_COUNT; n++) {
         if (!(bits & (1u << n)))
             continue;
-        struct flock l = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = base + n, .l_len = 1 };
+        struct flock l = {
+            .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = base + n, .l_len = 1
+        };
         if (fcntl(fd, F_OFD_SETLK, &l) < 0)
             return -errno;
     }
@@ -40,7 +44,9 @@ static bool announced_by_other(int fd, int base, unsigned bits)
     for (int n = 0; n < PERM_COUNT; n++) {
         if (!(bits & (1u << n)))
             continue;
-        struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = base + n, .l_len = 1 };
+        struct flock l = {
+            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = base + n, .l_len = 1
+        };
         if (fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK)
             return true;
     }
@@ -64,13 +70,15 @@ static bool process_locks(const char *pid, const struct stat *want)
     for (struct dirent *e; !found && (e = readdir(d));) {
         struct stat st;
         found = e->d_name[0] != '.' && fstatat(dirfd(d), e->d_name, &st, 0) == 0 &&
-                st.st_dev == want->st_dev && st.st_ino == want->st_ino && fdinfo_has_lock(pid, e->d_name);
+                st.st_dev == want->st_dev && st.st_ino == want->st_ino &&
+                fdinfo_has_lock(pid, e->d_name);
     }
     closedir(d);
     return found;
 }
 
-/* "process 123 (name)" of somebody else who holds locks on the file, or NULL. An open-file lock carries no pid. */
+/* "process 123 (name)" of somebody else who holds locks on the file, or NULL. An open-file lock
+ * carries no pid. */
 static char *find_holder(int fd)
 {
     struct stat st;
@@ -80,7 +88,8 @@ static char *find_holder(int fd)
     char *who = NULL;
     if (fstat(fd, &st) == 0) {
         for (struct dirent *e; !who && (e = readdir(d));) {
-            if (!g_ascii_isdigit(e->d_name[0]) || atoi(e->d_name) == getpid() || !process_locks(e->d_name, &st))
+            if (!g_ascii_isdigit(e->d_name[0]) || atoi(e->d_name) == getpid() ||
+                !process_locks(e->d_name, &st))
                 continue;
             g_autofree char *path = g_strdup_printf("/proc/%s/comm", e->d_name);
             g_autofree char *name = NULL;
@@ -104,10 +113,12 @@ bool image_lock(int fd, const char *filename, bool write, bool force_share, GErr
         err = announce(fd, UNSHARED_BASE, plan.unshared);
     if (err == -EINVAL || err == -ENOLCK || err == -ENOSYS || err == -EOPNOTSUPP)
         return true; /* no locks on this file system: nobody else can lock either */
-    if (!err && !announced_by_other(fd, UNSHARED_BASE, plan.used) && !announced_by_other(fd, USED_BASE, plan.unshared))
+    if (!err && !announced_by_other(fd, UNSHARED_BASE, plan.used) &&
+        !announced_by_other(fd, USED_BASE, plan.unshared))
         return true;
     g_autofree char *who = find_holder(fd);
-    return ruche_error(error, RUCHE_ERR_BUSY, "image '%s' is in use by %s; stop it, or open the image %s", filename,
+    return ruche_error(error, RUCHE_ERR_BUSY,
+                       "image '%s' is in use by %s; stop it, or open the image %s", filename,
                        who ? who : "another process",
                        write ? "read-only where the other does so too" : "with force-share=on");
 }

@@ -3,7 +3,8 @@
  *
  * Spec      open(2), statx(2), Linux block device ioctls.
  * Thread    Main thread.
- * Trust     The file's kind, size and first bytes are checked; a known format is never taken for a raw disk.
+ * Trust     The file's kind, size and first bytes are checked; a known format is never taken for a
+ *           raw disk.
  * Errors    A sentence that names the file.
  */
 #include "image/internal.h"
@@ -33,20 +34,23 @@ static const struct {
     { "luks", "LUKS\xba\xbe", 0, 6 },
 };
 
-static int open_descriptor(const struct image_options *o, const char *name, bool *read_only, GError **error)
+static int open_descriptor(const struct image_options *o, const char *name, bool *read_only,
+                           GError **error)
 {
     if (o->fd >= 0) {
         int flags = fcntl(o->fd, F_GETFL);
         int fd = flags < 0 ? -1 : fcntl(o->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0) {
-            ruche_error_errno(error, errno, "image '%s': descriptor %d cannot be used", name, o->fd);
+            ruche_error_errno(error, errno, "image '%s': descriptor %d cannot be used", name,
+                              o->fd);
             return -1;
         }
         if (!*read_only && (flags & O_ACCMODE) == O_RDONLY) {
             if (!o->auto_read_only) {
                 close(fd);
                 ruche_error(error, RUCHE_ERR_INVALID,
-                            "image '%s': descriptor %d was opened read-only; add read-only=on", name, o->fd);
+                            "image '%s': descriptor %d was opened read-only; add read-only=on",
+                            name, o->fd);
                 return -1;
             }
             *read_only = true;
@@ -60,7 +64,8 @@ static int open_descriptor(const struct image_options *o, const char *name, bool
     }
     int flags = O_CLOEXEC | O_NOCTTY | (o->direct ? O_DIRECT : 0);
     int fd = open(name, flags | (*read_only ? O_RDONLY : O_RDWR));
-    if (fd < 0 && !*read_only && o->auto_read_only && (errno == EACCES || errno == EROFS || errno == EPERM)) {
+    if (fd < 0 && !*read_only && o->auto_read_only &&
+        (errno == EACCES || errno == EROFS || errno == EPERM)) {
         *read_only = true;
         fd = open(name, flags | O_RDONLY);
     }
@@ -86,7 +91,8 @@ static uint32_t sysfs_queue_number(dev_t dev, const char *what)
     unsigned long v = 0;
     /* A partition's queue is its parent's. */
     for (int up = 0; up < 2 && !v; up++) {
-        snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/%s", major(dev), minor(dev), up ? "../" : "", what);
+        snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/%s", major(dev), minor(dev),
+                 up ? "../" : "", what);
         FILE *f = fopen(path, "re");
         if (f) {
             if (fscanf(f, "%lu", &v) != 1)
@@ -103,7 +109,8 @@ static bool block_device_geometry(struct image *i, const struct stat *st, GError
     int logical = 512;
     unsigned physical = 512;
     if (ioctl(i->fd, BLKGETSIZE64, &size) < 0)
-        return ruche_error_errno(error, errno, "image '%s': the device's size cannot be read", i->filename);
+        return ruche_error_errno(error, errno, "image '%s': the device's size cannot be read",
+                                 i->filename);
     if (ioctl(i->fd, BLKSSZGET, &logical) == 0 && logical >= 512 && logical <= 4096)
         i->info.block_bytes = logical;
     if (ioctl(i->fd, BLKPBSZGET, &physical) == 0 && physical >= 512 && physical <= 65536)
@@ -119,7 +126,8 @@ static void direct_alignment(struct image *i)
 {
     struct statx sx = { 0 };
     i->mem_align = i->offset_align = 512;
-    if (statx(i->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 && (sx.stx_mask & STATX_DIOALIGN)) {
+    if (statx(i->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+        (sx.stx_mask & STATX_DIOALIGN)) {
         /* Two 32-bit fields right behind stx_mnt_id, which older headers lack. */
         uint32_t align[2];
         memcpy(align, (const char *)&sx + 0x98, sizeof(align));
@@ -152,7 +160,8 @@ static bool geometry(struct image *i, GError **error)
         i->info.size_bytes = st.st_size;
         i->info.discard_granularity = st.st_blksize;
     } else {
-        return ruche_error(error, RUCHE_ERR_INVALID, "image '%s' is neither a file nor a block device", name);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "image '%s' is neither a file nor a block device", name);
     }
     if (!i->info.size_bytes)
         return ruche_error(error, RUCHE_ERR_INVALID, "image '%s' is empty", name);
@@ -163,7 +172,8 @@ static bool geometry(struct image *i, GError **error)
     }
     if (i->info.physical_block_bytes < i->info.block_bytes)
         i->info.physical_block_bytes = i->info.block_bytes;
-    if (!is_power_of_2(i->info.discard_granularity) || i->info.discard_granularity < i->info.block_bytes)
+    if (!is_power_of_2(i->info.discard_granularity) ||
+        i->info.discard_granularity < i->info.block_bytes)
         i->info.discard_granularity = i->info.block_bytes;
     if (i->info.size_bytes > (uint64_t)INT64_MAX - i->info.block_bytes)
         return ruche_error(error, RUCHE_ERR_INVALID, "image '%s' is larger than 8 EiB", name);
@@ -182,7 +192,8 @@ static bool refuse_known_formats(struct image *i, GError **error)
         if (known_formats[k].offset + known_formats[k].len <= (size_t)n &&
             !memcmp(head + known_formats[k].offset, known_formats[k].magic, known_formats[k].len))
             return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                               "image '%s' is in format %s, and only raw is known; convert it, or say format=raw to "
+                               "image '%s' is in format %s, and only raw is known; convert it, or "
+                               "say format=raw to "
                                "show its bytes to the guest as they are",
                                i->filename, known_formats[k].format);
     }

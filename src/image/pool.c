@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Worker threads that make an image's blocking calls: where io_uring is refused (containers often do), and for what it
- * lacks.
+/* Worker threads that make an image's blocking calls: where io_uring is refused (containers often
+ * do), and for what it lacks.
  *
  * Owner     The image; started when first needed, stopped with it.
- * Thread    Workers take a request from `todo`, run its step and put it into `done`; the home loop is told by an
- *           eventfd. Nobody else touches a request while a worker has it.
+ * Thread    Workers take a request from `todo`, run its step and put it into `done`; the home loop
+ *           is told by an eventfd. Nobody else touches a request while a worker has it.
  */
 #include "image/internal.h"
 

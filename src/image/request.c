@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a request does: checked on entry, cut into steps of one system call each, continued after short transfers,
- * with fallbacks for what a file system cannot do.
+/* What a request does: checked on entry, cut into steps of one system call each, continued after
+ * short transfers, with fallbacks for what a file system cannot do.
  *
  * Spec      preadv2(2), pwritev2(2), fallocate(2), fdatasync(2).
  * Thread    The image's home loop; image_step_run() any thread.
- * Trust     Offsets and lengths are the guest's: checked against the size. Vectors are our devices' own.
- * Errors    0 or negative errno to `done`; what a disk full of quota or of file size says is -ENOSPC too.
+ * Trust     Offsets and lengths are the guest's: checked against the size. Vectors are our devices'
+ *           own.
+ * Errors    0 or negative errno to `done`; what a disk full of quota or of file size says is
+ *           -ENOSPC too.
  */
 #include "image/internal.h"
 
@@ -23,7 +25,8 @@ enum stage {
     STAGE_SYNC,
 };
 
-static uint8_t zeroes[IMAGE_ZERO_BYTES] __attribute__((aligned(4096))); /* never written: all one zero page */
+/* never written: all one zero page */
+static uint8_t zeroes[IMAGE_ZERO_BYTES] __attribute__((aligned(4096)));
 #define Z { zeroes, IMAGE_ZERO_BYTES }
 struct iovec image_zero_iov[IMAGE_ZERO_IOVS] = { Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z };
 #undef Z
@@ -68,7 +71,8 @@ static void advance(struct image_request *r, size_t n)
 
 static struct image_step transfer_step(struct image *i, struct image_request *r)
 {
-    struct image_step s = { .kind = r->op == IMAGE_READ ? STEP_READ : STEP_WRITE, .offset = r->offset + r->progress };
+    struct image_step s = { .kind = r->op == IMAGE_READ ? STEP_READ : STEP_WRITE,
+                            .offset = r->offset + r->progress };
     if (r->op == IMAGE_WRITE && (r->fua || i->writethrough) && !i->no_flush)
         s.flags = RWF_DSYNC;
     if (r->bounced) {
@@ -170,7 +174,8 @@ static bool next_stage(struct image_request *r, enum stage stage)
 /* What a kernel or a file system says when it does not know an operation. */
 static bool not_supported(int err)
 {
-    return err == -EOPNOTSUPP || err == -ENOSYS || err == -EINVAL || err == -ENODEV || err == -ENOTTY;
+    return err == -EOPNOTSUPP || err == -ENOSYS || err == -EINVAL || err == -ENODEV ||
+           err == -ENOTTY;
 }
 
 static bool read_done(struct image *i, struct image_request *r, int n)
@@ -178,8 +183,8 @@ static bool read_done(struct image *i, struct image_request *r, int n)
     if (r->bounced)
         copy_vectors(r, i->bounce, n, true);
     advance(r, n);
-    /* Past the end of the file: nothing more comes, the rest is zeroes. A direct read that stopped off alignment
-     * also met the end. */
+    /* Past the end of the file: nothing more comes, the rest is zeroes. A direct read that stopped
+     * off alignment also met the end. */
     bool at_end = n == 0 || (i->direct && (uint32_t)n % i->offset_align);
     if (at_end && r->progress < r->len)
         zero_vectors(r);
@@ -189,7 +194,8 @@ static bool read_done(struct image *i, struct image_request *r, int n)
 static bool write_done(struct image *i, struct image_request *r, int n)
 {
     if (n == 0)
-        return end(r, -EIO); /* the kernel takes nothing and gives no reason: do not turn for ever */
+        /* the kernel takes nothing and gives no reason: do not turn for ever */
+        return end(r, -EIO);
     if (r->stage == STAGE_PLAIN_ZERO)
         r->progress += n;
     else
@@ -253,7 +259,8 @@ static int check(const struct image *i, const struct image_request *r)
         return 0;
     if ((unsigned)r->op > IMAGE_WRITE_ZEROES)
         return -EINVAL;
-    if (!range_fits(r->offset, r->len, i->info.size_bytes) || (r->offset | r->len) % i->info.block_bytes)
+    if (!range_fits(r->offset, r->len, i->info.size_bytes) ||
+        (r->offset | r->len) % i->info.block_bytes)
         return -EINVAL;
     if (r->op != IMAGE_READ && i->info.read_only)
         return -EROFS;
@@ -281,7 +288,8 @@ static bool needs_bounce(const struct image *i, const struct image_request *r)
     if (!i->direct || r->op > IMAGE_WRITE)
         return false;
     for (unsigned k = 0; k < r->iov_count; k++) {
-        if ((uintptr_t)r->iov[k].iov_base & (i->mem_align - 1) || r->iov[k].iov_len & (i->offset_align - 1))
+        if ((uintptr_t)r->iov[k].iov_base & (i->mem_align - 1) ||
+            r->iov[k].iov_len & (i->offset_align - 1))
             return true;
     }
     return false;

@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-/* One's complement sum of big-endian 16-bit words, not folded; `len` may be odd. The carries of a 64-bit sum wrap
- * around, so that the order of bytes does not matter until the end. */
+/* One's complement sum of big-endian 16-bit words, not folded; `len` may be odd. The carries of a
+ * 64-bit sum wrap around, so that the order of bytes does not matter until the end. */
 static uint64_t sum_bytes(const uint8_t *p, size_t len, uint64_t sum)
 {
     for (; len >= 8; p += 8, len -= 8) {
@@ -44,10 +44,17 @@ static uint16_t load_be16(const uint8_t *p)
     return p[0] << 8 | p[1];
 }
 
-enum { ETH_LEN = 14, ETH_IPV4 = 0x0800, ETH_IPV6 = 0x86dd, ETH_VLAN = 0x8100, PROTO_TCP = 6, TCP_CSUM = 16 };
+enum {
+    ETH_LEN = 14,
+    ETH_IPV4 = 0x0800,
+    ETH_IPV6 = 0x86dd,
+    ETH_VLAN = 0x8100,
+    PROTO_TCP = 6,
+    TCP_CSUM = 16
+};
 
-/* A segmentation frame's checksums from nothing: senders differ in what they leave in its fields. The lengths in the IP
- * header are set to the whole frame's, because it goes on as one packet. */
+/* A segmentation frame's checksums from nothing: senders differ in what they leave in its fields.
+ * The lengths in the IP header are set to the whole frame's, because it goes on as one packet. */
 static bool finish_segmented(uint8_t *frame, size_t len)
 {
     size_t l3 = ETH_LEN;

@@ -17,12 +17,13 @@ enum { VNET_HDR_NEEDS_CSUM = 1, VNET_HDR_DATA_VALID = 2 };
 enum { VNET_GSO_NONE = 0, VNET_GSO_TCP4 = 1, VNET_GSO_TCP6 = 4, VNET_GSO_ECN = 0x80 };
 
 /* The base part of every backend. */
-void netdev_init(struct netdev *n, const struct netdev_type *type, const struct netdev_ops *ops, const char *id);
+void netdev_init(struct netdev *n, const struct netdev_type *type, const struct netdev_ops *ops,
+                 const char *id);
 
 /* The last value of an option, or NULL. */
 const char *netdev_option(const struct netdev_config *c, const char *name);
-bool netdev_option_bool(const char *id, const struct netdev_config *c, const char *name, bool def, bool *ret,
-                        GError **error);
+bool netdev_option_bool(const char *id, const struct netdev_config *c, const char *name, bool def,
+                        bool *ret, GError **error);
 
 size_t iov_bytes(const struct iovec *iov, unsigned count);
 /* Copies out of the vectors from `skip` on; returns how much there was, at most `len`. */

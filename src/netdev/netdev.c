@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Network backends: the table of kinds, attachment, counters, and the path of frames between device and backend.
+/* Network backends: the table of kinds, attachment, counters, and the path of frames between device
+ * and backend.
  *
  * Thread    See netdev.h.
  * Trust     Frame lengths are checked here for both directions.
@@ -12,7 +13,8 @@
 
 static int compare_types(const void *a, const void *b)
 {
-    return strcmp((*(const struct netdev_type *const *)a)->name, (*(const struct netdev_type *const *)b)->name);
+    return strcmp((*(const struct netdev_type *const *)a)->name,
+                  (*(const struct netdev_type *const *)b)->name);
 }
 
 const struct netdev_type *const *netdev_type_list(void)
@@ -46,7 +48,8 @@ static const struct netdev_type *find_type(const char *name, GError **error)
     return NULL;
 }
 
-static bool check_names(const struct netdev_type *t, const char *id, const struct netdev_config *c, GError **error)
+static bool check_names(const struct netdev_type *t, const char *id, const struct netdev_config *c,
+                        GError **error)
 {
     for (size_t i = 0; i < c->count; i++) {
         const struct netdev_prop *p = t->props;
@@ -58,13 +61,16 @@ static bool check_names(const struct netdev_type *t, const char *id, const struc
         for (p = t->props; p->name; p++)
             g_ptr_array_add(names, (gpointer)(uintptr_t)p->name);
         g_ptr_array_add(names, NULL);
-        return ruche_error(error, RUCHE_ERR_UNKNOWN, "netdev '%s': backend '%s' has no option '%s'%s", id, t->name,
-                           c->options[i].name, suggest_phrase(c->options[i].name, (const char *const *)names->pdata));
+        return ruche_error(error, RUCHE_ERR_UNKNOWN,
+                           "netdev '%s': backend '%s' has no option '%s'%s", id, t->name,
+                           c->options[i].name,
+                           suggest_phrase(c->options[i].name, (const char *const *)names->pdata));
     }
     return true;
 }
 
-struct netdev *netdev_new(const char *type, const char *id, const struct netdev_config *c, GError **error)
+struct netdev *netdev_new(const char *type, const char *id, const struct netdev_config *c,
+                          GError **error)
 {
     const struct netdev_type *t = find_type(type, error);
     if (!t || !check_names(t, id, c, error))
@@ -72,7 +78,8 @@ struct netdev *netdev_new(const char *type, const char *id, const struct netdev_
     return t->create(id, c, error);
 }
 
-void netdev_init(struct netdev *n, const struct netdev_type *type, const struct netdev_ops *ops, const char *id)
+void netdev_init(struct netdev *n, const struct netdev_type *type, const struct netdev_ops *ops,
+                 const char *id)
 {
     n->id = g_strdup(id);
     n->type = type;
@@ -156,7 +163,8 @@ ssize_t netdev_send(struct netdev *n, unsigned queue, const struct iovec *iov, u
     return r;
 }
 
-ssize_t netdev_deliver(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count)
+ssize_t netdev_deliver(struct netdev *n, unsigned queue, const struct iovec *iov,
+                       unsigned iov_count)
 {
     ssize_t r = -ENETDOWN;
     if (n->link_up && n->peer.receive)
@@ -197,8 +205,8 @@ const char *netdev_option(const struct netdev_config *c, const char *name)
     return value;
 }
 
-bool netdev_option_bool(const char *id, const struct netdev_config *c, const char *name, bool def, bool *ret,
-                        GError **error)
+bool netdev_option_bool(const char *id, const struct netdev_config *c, const char *name, bool def,
+                        bool *ret, GError **error)
 {
     static const struct {
         const char *word;
@@ -216,5 +224,6 @@ bool netdev_option_bool(const char *id, const struct netdev_config *c, const cha
             return true;
         }
     }
-    return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': %s is 'on' or 'off', not '%s'", id, name, text);
+    return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': %s is 'on' or 'off', not '%s'", id,
+                       name, text);
 }

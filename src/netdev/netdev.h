@@ -2,9 +2,11 @@
 /* Network backends as network devices see them: `user` (libslirp), `tap`, ... behind one interface.
  *
  * Owner     netdev_new() ... netdev_free(); one device is attached to it as its peer.
- * Thread    The backend runs on one loop (netdev_set_loop()); send and receive happen there. netdev_send() and
- *           netdev_receive_ready() are called on that loop. The rest: main thread, before the loop runs frames.
- * Trust     Frames from the guest and from the wire are hostile; length is capped at NETDEV_MAX_FRAME.
+ * Thread    The backend runs on one loop (netdev_set_loop()); send and receive happen there.
+ *           netdev_send() and netdev_receive_ready() are called on that loop. The rest: main
+ *           thread, before the loop runs frames.
+ * Trust     Frames from the guest and from the wire are hostile; length is capped at
+ *           NETDEV_MAX_FRAME.
  */
 #pragma once
 
@@ -18,19 +20,27 @@
 
 struct netdev;
 
-/* virtio-net header that travels with frames when both ends speak offloads; 12 bytes, little-endian. */
+/* virtio-net header that travels with frames when both ends speak offloads; 12 bytes,
+ * little-endian. */
 #define NETDEV_VNET_HDR_LEN 12
 
-enum netdev_offload { NETDEV_CSUM = 1, NETDEV_TSO4 = 2, NETDEV_TSO6 = 4, NETDEV_ECN = 8, NETDEV_UFO = 16,
-                      NETDEV_USO = 32 };
+enum netdev_offload {
+    NETDEV_CSUM = 1,
+    NETDEV_TSO4 = 2,
+    NETDEV_TSO6 = 4,
+    NETDEV_ECN = 8,
+    NETDEV_UFO = 16,
+    NETDEV_USO = 32
+};
 
 /* The device's side. */
 struct netdev_peer {
-    /* A frame for the guest: `iov` begins with a vnet header when netdev_vnet_hdr() is true. Returns the frame's
-     * length, 0: no room now (the backend holds further frames until netdev_receive_ready()), or -errno:
-     * dropped. */
+    /* A frame for the guest: `iov` begins with a vnet header when netdev_vnet_hdr() is true.
+     * Returns the frame's length, 0: no room now (the backend holds further frames until
+     * netdev_receive_ready()), or -errno: dropped. */
     ssize_t (*receive)(void *opaque, unsigned queue, const struct iovec *iov, unsigned iov_count);
-    void (*send_ready)(void *opaque, unsigned queue); /* after a send that returned 0; may be NULL */
+    /* after a send that returned 0; may be NULL */
+    void (*send_ready)(void *opaque, unsigned queue);
     void (*link_changed)(void *opaque, bool up);
     void *opaque;
 };
@@ -67,11 +77,12 @@ struct netdev {
 };
 
 struct netdev_ops {
-    /* One frame from the guest, with a vnet header in front when enabled. Returns its length, 0: no room (the peer keeps
-     * it and is called by send_ready), or -errno: dropped. Never blocks. */
+    /* One frame from the guest, with a vnet header in front when enabled. Returns its length, 0: no
+     * room (the peer keeps it and is called by send_ready), or -errno: dropped. Never blocks. */
     ssize_t (*send)(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count);
     void (*receive_ready)(struct netdev *n, unsigned queue); /* the peer has room again */
-    unsigned (*offloads)(const struct netdev *n);            /* what it can take from the guest and give */
+    /* what it can take from the guest and give */
+    unsigned (*offloads)(const struct netdev *n);
     int (*set_offloads)(struct netdev *n, unsigned to_guest);
     bool (*set_vnet_hdr)(struct netdev *n, bool on);         /* false: not possible */
     int (*set_loop)(struct netdev *n, struct loop *l);       /* 0 or -errno */
@@ -82,7 +93,8 @@ struct netdev_ops {
 LINKSET_DECLARE(netdev_types);
 #define NETDEV_TYPE(t) LINKSET_ENTRY(netdev_types, t)
 
-struct netdev *netdev_new(const char *type, const char *id, const struct netdev_config *c, GError **error);
+struct netdev *netdev_new(const char *type, const char *id, const struct netdev_config *c,
+                          GError **error);
 void netdev_free(struct netdev *n);
 const struct netdev_type *const *netdev_type_list(void); /* sorted, NULL-ended */
 /* NULL: leaves its loop. 0 or -errno. */
@@ -92,7 +104,8 @@ void netdev_detach(struct netdev *n);
 /* Counts, drops when the link is down or nobody is there. Same results as ops->send. */
 ssize_t netdev_send(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count);
 /* For backends: hands a frame to the peer, counts. */
-ssize_t netdev_deliver(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count);
+ssize_t netdev_deliver(struct netdev *n, unsigned queue, const struct iovec *iov,
+                       unsigned iov_count);
 /* For devices: the peer has room again, after its receive returned 0. Home loop. */
 void netdev_receive_ready(struct netdev *n, unsigned queue);
 /* Tells the peer. Home loop. */

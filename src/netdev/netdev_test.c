@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Backends from the device's side: a tiny guest with ARP, DHCP and TCP talks to `user`; options; `tap` where the test may
- * make interfaces.
+/* Backends from the device's side: a tiny guest with ARP, DHCP and TCP talks to `user`; options;
+ * `tap` where the test may make interfaces.
  */
 #include "base/fd.h"
 #include "netdev/internal.h"
@@ -101,8 +101,11 @@ static void send_frame(struct guest *g, struct vnet_hdr h, uint8_t *frame, size_
     g_assert_cmpint(netdev_send(g->n, 0, iov, 3), ==, len + sizeof(h));
 }
 
-/* Waits for a frame that `match` takes; drops the others. Returns the frame without its vnet header, or NULL. */
-static uint8_t *wait_frame(struct guest *g, bool (*match)(struct guest *g, const uint8_t *f, size_t len), size_t *ret_len)
+/* Waits for a frame that `match` takes; drops the others. Returns the frame without its vnet
+ * header, or NULL. */
+static uint8_t *wait_frame(struct guest *g,
+                           bool (*match)(struct guest *g, const uint8_t *f, size_t len),
+                           size_t *ret_len)
 {
     static uint8_t found[NETDEV_MAX_FRAME];
     for (int rounds = 0; rounds < 400; rounds++) {
@@ -166,7 +169,9 @@ static void dhcp(struct guest *g, uint8_t kind, uint8_t expect)
     /* UDP's checksum is left to the device. */
     uint32_t pseudo = plain_sum(f + 26, 8, 17 + 268);
     put16(f + 40, pseudo);
-    send_frame(g, (struct vnet_hdr){ .flags = VNET_HDR_NEEDS_CSUM, .csum_start = 34, .csum_offset = 6 }, f, len);
+    send_frame(
+        g, (struct vnet_hdr){ .flags = VNET_HDR_NEEDS_CSUM, .csum_start = 34, .csum_offset = 6 }, f,
+        len);
     uint8_t *r = wait_frame(g, is_dhcp_reply, &len);
     g_assert_nonnull(r);
     g_assert_cmpint(r[42 + 242], ==, expect);
@@ -184,7 +189,8 @@ static void test_dhcp(void)
     dhcp(g, 3, 5);
     guest_stop(g);
 
-    static const struct netdev_option options[] = { { "net", "192.168.76.0/24" }, { "dhcpstart", "192.168.76.9" },
+    static const struct netdev_option options[] = { { "net", "192.168.76.0/24" },
+                                                    { "dhcpstart", "192.168.76.9" },
                                                     { "hostname", "bee" } };
     g = g_new0(struct guest, 1);
     guest_start(g, options, 3);
@@ -202,7 +208,8 @@ struct tcp {
     uint16_t port, to_port;
 };
 
-static void tcp_send(struct tcp *t, uint8_t flags, const uint8_t *data, size_t data_len, bool segmented)
+static void tcp_send(struct tcp *t, uint8_t flags, const uint8_t *data, size_t data_len,
+                     bool segmented)
 {
     static uint8_t f[NETDEV_MAX_FRAME];
     size_t len = ip_frame(t->g, f, 6, t->to, 20 + data_len);
@@ -270,7 +277,8 @@ static uint8_t *tcp_wait(struct tcp *t, size_t *ret_data)
         size_t total = get16(f + 16);
         g_assert_cmpuint(total + 14, <=, len);
         g_assert_cmphex(plain_sum(f + 14, 20, 0), ==, 0xffff);
-        g_assert_cmphex(plain_sum(f + 34, total - 20, plain_sum(f + 26, 8, 6 + total - 20)), ==, 0xffff);
+        g_assert_cmphex(plain_sum(f + 34, total - 20, plain_sum(f + 26, 8, 6 + total - 20)), ==,
+                        0xffff);
         *ret_data = total - 20 - (f[46] >> 4) * 4;
         return f + 34;
     }
@@ -288,8 +296,8 @@ static int listen_on_loopback(uint16_t *ret_port)
     return fd;
 }
 
-/* The host's address in the guest's network is the host's loopback: connect, echo in both directions, one segment as
- * large as segmentation offload makes them. */
+/* The host's address in the guest's network is the host's loopback: connect, echo in both
+ * directions, one segment as large as segmentation offload makes them. */
 static void test_tcp(void)
 {
     enum { BIG = 30000 };
@@ -349,7 +357,9 @@ static void test_hostfwd(void)
     struct guest *g = g_new0(struct guest, 1);
     guest_start(g, options, 1);
     dhcp(g, 1, 2);
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port) };
+    struct sockaddr_in a = { .sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port = htons(port) };
     autofd c = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     connect(c, (struct sockaddr *)&a, sizeof(a));
     struct tcp t = { .g = g };
@@ -397,7 +407,8 @@ static void random_frame(struct guest *g, GRand *r, uint8_t *raw, size_t len)
         return;
     static const uint8_t protos[] = { 1, 2, 6, 6, 17, 17 };
     uint8_t proto = protos[g_rand_int_range(r, 0, ARRAY_COUNT(protos))];
-    unsigned offset = get16(f + 20) & (g_rand_boolean(r) ? 0xffff : 0x4000), options = g_rand_int_range(r, 0, 4);
+    unsigned offset = get16(f + 20) & (g_rand_boolean(r) ? 0xffff : 0x4000),
+             options = g_rand_int_range(r, 0, 4);
     ip_frame(g, f, proto, htonl(0x0a000200 + g_rand_int_range(r, 0, 5)), len - 12 - 34);
     if (!options)
         f[14] = 0x40 | g_rand_int_range(r, 4, 16);
@@ -437,7 +448,8 @@ static void send_random_frames(struct guest *g, unsigned seed, unsigned count)
 static void test_hostile_frames(void)
 {
     struct guest *g = g_new0(struct guest, 1);
-    /* Noise must not reach the host's services: a network of our own (this is the last test), or no way out. */
+    /* Noise must not reach the host's services: a network of our own (this is the last test), or no
+     * way out. */
     static const struct netdev_option restricted[] = { { "restrict", "on" } };
     bool alone = unshare(CLONE_NEWNET) == 0 || unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0;
     guest_start(g, restricted, alone ? 0 : 1);
@@ -505,10 +517,12 @@ static void test_checksum(void)
         size_t len = g_rand_int_range(r, 40, sizeof(f));
         for (size_t k = 0; k < len; k++)
             f[k] = g_rand_int(r);
-        struct vnet_hdr h = { .flags = VNET_HDR_NEEDS_CSUM, .csum_start = g_rand_int_range(r, 14, 20),
+        struct vnet_hdr h = { .flags = VNET_HDR_NEEDS_CSUM,
+                              .csum_start = g_rand_int_range(r, 14, 20),
                               .csum_offset = g_rand_int_range(r, 0, 8) * 2 };
         g_assert_true(vnet_finish_checksum(&h, f, len));
-        /* The field held the pseudo header's sum: with it taken away the rest must sum to what was stored. */
+        /* The field held the pseudo header's sum: with it taken away the rest must sum to what was
+         * stored. */
         uint16_t stored = get16(f + h.csum_start + h.csum_offset);
         g_assert_cmphex(stored, !=, 0);
     }
@@ -533,8 +547,9 @@ static int tap_child(void)
 {
     if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
         return 77;
-    static const struct netdev_option options[] = { { "ifname", "ruche-t0" }, { "queues", "2" }, { "script", "no" },
-                                                    { "vhost", "off" } };
+    static const struct netdev_option options[] = {
+        { "ifname", "ruche-t0" }, { "queues", "2" }, { "script", "no" }, { "vhost", "off" }
+    };
     struct netdev_config c = { options, 4 };
     GError *error = NULL;
     struct guest *g = g_new0(struct guest, 1);
@@ -550,7 +565,8 @@ static int tap_child(void)
     g_assert_cmpint(g->n->ops->set_offloads(g->n, NETDEV_CSUM | NETDEV_TSO4), ==, 0);
     interface_up("ruche-t0");
     g_assert_cmpint(netdev_set_loop(g->n, g->loop), ==, 0);
-    /* The kernel announces itself on a new interface (IPv6): frames arrive, one at a time when there is no room. */
+    /* The kernel announces itself on a new interface (IPv6): frames arrive, one at a time when
+     * there is no room. */
     g->full = true;
     for (int i = 0; i < 300 && !g->n->rx_frames; i++) {
         loop_once(g->loop, 10);

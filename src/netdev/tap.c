@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `tap`: a network interface of the host, opened by name or passed as descriptors; several queues, offloads.
+/* `tap`: a network interface of the host, opened by name or passed as descriptors; several queues,
+ * offloads.
  *
  * Spec      Linux Documentation/networking/tuntap.rst, <linux/if_tun.h>.
  * Thread    The netdev's loop.
- * Trust     Frames from the host's network are hostile: they go to the device, which checks them against the guest's
- *           buffers; a vnet header from the kernel is passed on as it is.
+ * Trust     Frames from the host's network are hostile: they go to the device, which checks them
+ *           against the guest's buffers; a vnet header from the kernel is passed on as it is.
  * Errors    Sentences at creation; -errno and counters afterwards.
  */
 #include "base/fd.h"
@@ -97,7 +98,8 @@ static void tap_receive_ready(struct netdev *n, unsigned queue)
         update_watch(q);
 }
 
-static ssize_t tap_send(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count)
+static ssize_t tap_send(struct netdev *n, unsigned queue, const struct iovec *iov,
+                        unsigned iov_count)
 {
     static const struct vnet_hdr no_hdr;
     struct tap *t = container_of(n, struct tap, n);
@@ -202,11 +204,13 @@ static const struct netdev_ops tap_ops = {
 
 /* --- creation --- */
 
-static bool open_by_name(struct tap *t, const char *ifname, bool hdr, unsigned queues, GError **error)
+static bool open_by_name(struct tap *t, const char *ifname, bool hdr, unsigned queues,
+                         GError **error)
 {
     const char *id = t->n.id;
     if (ifname && strlen(ifname) >= IFNAMSIZ)
-        return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': ifname=%s is longer than %d characters", id, ifname,
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "netdev '%s': ifname=%s is longer than %d characters", id, ifname,
                            IFNAMSIZ - 1);
     struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | (hdr ? IFF_VNET_HDR : 0) |
                                       (queues > 1 ? IFF_MULTI_QUEUE : 0) };
@@ -214,11 +218,13 @@ static bool open_by_name(struct tap *t, const char *ifname, bool hdr, unsigned q
     for (unsigned i = 0; i < queues; i++) {
         int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
         if (fd < 0)
-            return ruche_error_errno(error, errno, "netdev '%s': /dev/net/tun cannot be opened", id);
+            return ruche_error_errno(error, errno, "netdev '%s': /dev/net/tun cannot be opened",
+                                     id);
         t->queue[i].fd = fd;
         if (ioctl(fd, TUNSETIFF, &ifr) < 0)
-            return ruche_error_errno(error, errno, "netdev '%s': interface '%s' cannot be opened with %u queue%s", id,
-                                     ifr.ifr_name, queues, queues > 1 ? "s" : "");
+            return ruche_error_errno(error, errno,
+                                     "netdev '%s': interface '%s' cannot be opened with %u queue%s",
+                                     id, ifr.ifr_name, queues, queues > 1 ? "s" : "");
     }
     t->n.queues = queues;
     return true;
@@ -230,19 +236,24 @@ static bool take_descriptor(struct tap *t, const char *text, GError **error)
     char *end;
     long fd = strtol(text, &end, 10);
     if (!*text || *end || fd < 0 || fd > INT32_MAX)
-        return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': '%s' is not a descriptor's number", id, text);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "netdev '%s': '%s' is not a descriptor's number", id, text);
     if (t->n.queues >= TAP_MAX_QUEUES)
-        return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': more than %d descriptors", id, TAP_MAX_QUEUES);
+        return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': more than %d descriptors", id,
+                           TAP_MAX_QUEUES);
     int flags = fcntl((int)fd, F_GETFL);
     struct ifreq ifr = { 0 };
     if (flags < 0 || ioctl((int)fd, TUNGETIFF, &ifr) < 0)
-        return ruche_error_errno(error, errno, "netdev '%s': descriptor %ld is not a tap interface", id, fd);
+        return ruche_error_errno(error, errno, "netdev '%s': descriptor %ld is not a tap interface",
+                                 id, fd);
     if (!(ifr.ifr_flags & IFF_TAP) || !(ifr.ifr_flags & IFF_NO_PI))
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "netdev '%s': descriptor %ld must be opened with IFF_TAP and IFF_NO_PI", id, fd);
+                           "netdev '%s': descriptor %ld must be opened with IFF_TAP and IFF_NO_PI",
+                           id, fd);
     bool hdr = ifr.ifr_flags & IFF_VNET_HDR;
     if (t->n.queues && hdr != t->kernel_hdr)
-        return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': only some descriptors have a vnet header", id);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "netdev '%s': only some descriptors have a vnet header", id);
     fcntl((int)fd, F_SETFL, flags | O_NONBLOCK);
     fcntl((int)fd, F_SETFD, FD_CLOEXEC);
     t->queue[t->n.queues++].fd = (int)fd; /* ours from here */
@@ -269,7 +280,8 @@ static bool set_up_headers(struct tap *t, GError **error)
     for (unsigned i = 0; i < t->n.queues && t->kernel_hdr; i++) {
         int fd = t->queue[i].fd;
         if (ioctl(fd, TUNSETVNETHDRSZ, &len) < 0)
-            return ruche_error_errno(error, errno, "netdev '%s': vnet headers of %d bytes are refused", t->n.id, len);
+            return ruche_error_errno(
+                error, errno, "netdev '%s': vnet headers of %d bytes are refused", t->n.id, len);
         if (ioctl(fd, TUNSETOFFLOAD, to_tun(all)) < 0)
             all = 0;
         ioctl(fd, TUNSETOFFLOAD, 0);
@@ -285,12 +297,14 @@ static bool refuse_scripts(const char *id, const struct netdev_config *c, GError
         const char *v = netdev_option(c, scripts[i]);
         if (v && *v && strcmp(v, "no"))
             return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                               "netdev '%s': %s=%s: scripts are not run; prepare the interface before and say %s=no", id,
-                               scripts[i], v, scripts[i]);
+                               "netdev '%s': %s=%s: scripts are not run; prepare the interface "
+                               "before and say %s=no",
+                               id, scripts[i], v, scripts[i]);
     }
     if (netdev_option(c, "helper") || netdev_option(c, "br"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "netdev '%s': helper= and br= are not supported; pass an opened interface as fd=", id);
+        return ruche_error(
+            error, RUCHE_ERR_UNSUPPORTED,
+            "netdev '%s': helper= and br= are not supported; pass an opened interface as fd=", id);
     return true;
 }
 
@@ -299,20 +313,24 @@ static bool parse_options(struct tap *t, const struct netdev_config *c, GError *
     const char *id = t->n.id, *ifname = netdev_option(c, "ifname"), *fd = netdev_option(c, "fd"),
                *fds = netdev_option(c, "fds"), *queues = netdev_option(c, "queues");
     bool vhost, hdr;
-    if (!refuse_scripts(id, c, error) || !netdev_option_bool(id, c, "vhost", false, &vhost, error) ||
+    if (!refuse_scripts(id, c, error) ||
+        !netdev_option_bool(id, c, "vhost", false, &vhost, error) ||
         !netdev_option_bool(id, c, "vnet_hdr", true, &hdr, error))
         return false;
     if (vhost || netdev_option(c, "vhostfd") || netdev_option(c, "vhostfds"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "netdev '%s': vhost is not supported; say vhost=off", id);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "netdev '%s': vhost is not supported; say vhost=off", id);
     if ((fd && fds) || ((fd || fds) && (ifname || queues || netdev_option(c, "vnet_hdr"))))
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "netdev '%s': %s excludes fd, fds, ifname, queues and vnet_hdr", id, fds ? "fds" : "fd");
+                           "netdev '%s': %s excludes fd, fds, ifname, queues and vnet_hdr", id,
+                           fds ? "fds" : "fd");
     unsigned long count = 1;
     if (queues) {
         char *end;
         count = strtoul(queues, &end, 10);
         if (*end || !*queues || count < 1 || count > TAP_MAX_QUEUES)
-            return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': queues=%s: 1 to %d are possible", id, queues,
+            return ruche_error(error, RUCHE_ERR_INVALID,
+                               "netdev '%s': queues=%s: 1 to %d are possible", id, queues,
                                TAP_MAX_QUEUES);
     }
     if (fd || fds)

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `user`: a private network with DHCP, DNS and a way out, made of ordinary sockets by libslirp.
  *
- * libslirp says before each sleep which descriptors it wants watched and until when. We ask it again only after something
- * happened (a frame, an event, a timer), and change the loop's watches where its answer changed.
+ * libslirp says before each sleep which descriptors it wants watched and until when. We ask it
+ * again only after something happened (a frame, an event, a timer), and change the loop's watches
+ * where its answer changed.
  *
  * Spec      libslirp 4.7, RFC 2131 and friends inside it.
  * Thread    The netdev's loop; libslirp is not thread-safe.
- * Trust     Frames from the guest go to libslirp, which is written to take anything; lengths are capped before.
- * Memory    Frames that the guest has no room for wait in a bounded queue, then are dropped. Sockets are bounded.
+ * Trust     Frames from the guest go to libslirp, which is written to take anything; lengths are
+ *           capped before.
+ * Memory    Frames that the guest has no room for wait in a bounded queue, then are dropped.
+ *           Sockets are bounded.
  */
 #include "netdev/internal.h"
 #include "netdev/user.h"
@@ -130,7 +133,8 @@ static void refresh(void *opaque)
         loop_timer_arm(&u->timeout, loop_now_ns() + timeout_ms * NS_PER_MS);
 }
 
-/* libslirp reads what it is told is readable, and what the loop saw may have been read since: look again. */
+/* libslirp reads what it is told is readable, and what the loop saw may have been read since: look
+ * again. */
 static void poll_slirp(void *opaque)
 {
     struct user *u = opaque;
@@ -169,7 +173,9 @@ static void *cb_timer_new(SlirpTimerId id, void *cb_opaque, void *opaque)
 {
     struct user *u = opaque;
     struct user_timer *t = g_new0(struct user_timer, 1);
-    *t = (struct user_timer){ .user = u, .id = id, .opaque = cb_opaque, .expire_ns = INT64_MAX, .next = u->timers };
+    *t = (struct user_timer){
+        .user = u, .id = id, .opaque = cb_opaque, .expire_ns = INT64_MAX, .next = u->timers
+    };
     u->timers = t;
     if (u->n.loop)
         loop_timer_init(u->n.loop, &t->host, timer_fired, t);
@@ -202,7 +208,8 @@ static void cb_register_fd(int fd, void *opaque)
 {
     struct user *u = opaque;
     u->sockets++;
-    /* Readable may still turn out to be a datagram with a bad checksum: nothing may wait for the next one. */
+    /* Readable may still turn out to be a datagram with a bad checksum: nothing may wait for the
+     * next one. */
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
@@ -254,7 +261,8 @@ static ssize_t deliver(struct user *u, struct iovec *iov, unsigned count)
 {
     struct vnet_hdr h = { .flags = u->to_guest & NETDEV_CSUM ? VNET_HDR_DATA_VALID : 0 };
     iov[0] = (struct iovec){ &h, sizeof(h) };
-    return u->vnet_hdr ? netdev_deliver(&u->n, 0, iov, count + 1) : netdev_deliver(&u->n, 0, iov + 1, count);
+    return u->vnet_hdr ? netdev_deliver(&u->n, 0, iov, count + 1)
+                       : netdev_deliver(&u->n, 0, iov + 1, count);
 }
 
 static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
@@ -283,7 +291,9 @@ static void user_receive_ready(struct netdev *n, unsigned queue)
         memcpy(&len, head, 4);
         size_t at = (u->backlog_head + 4) % BACKLOG_BYTES;
         size_t first = min_u64(len, BACKLOG_BYTES - at);
-        struct iovec iov[3] = { [1] = { u->backlog + at, first }, [2] = { u->backlog, len - first } };
+        struct iovec iov[3] = {
+            [1] = { u->backlog + at, first }, [2] = { u->backlog, len - first }
+        };
         if (deliver(u, iov, len > first ? 2 : 1) == 0)
             return;
         u->backlog_head = (u->backlog_head + 4 + len) % BACKLOG_BYTES;
@@ -293,11 +303,12 @@ static void user_receive_ready(struct netdev *n, unsigned queue)
 
 /* --- frames from the guest --- */
 
-/* IPv4 fragments. libslirp 4.7 keeps their list inside the packets and follows it wherever a hostile guest's headers
- * lead: they do not get that far. */
+/* IPv4 fragments. libslirp 4.7 keeps their list inside the packets and follows it wherever a
+ * hostile guest's headers lead: they do not get that far. */
 static bool is_fragment(const uint8_t *frame, size_t len)
 {
-    return len >= 14 + 8 && frame[12] == 0x08 && frame[13] == 0x00 && ((frame[20] & 0x3f) || frame[21]);
+    return len >= 14 + 8 && frame[12] == 0x08 && frame[13] == 0x00 &&
+           ((frame[20] & 0x3f) || frame[21]);
 }
 
 enum { IP_PROTO_AT = 14 + 9, IP6_PROTO_AT = 14 + 6, PROTO_TCP = 6, TCP_SYN = 2 };
@@ -322,7 +333,8 @@ static bool may_pass(const struct user *u, const uint8_t *frame, size_t len)
     return !is_fragment(frame, len) && (u->sockets < u->max_sockets || !opens_socket(frame, len));
 }
 
-static ssize_t user_send(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count)
+static ssize_t user_send(struct netdev *n, unsigned queue, const struct iovec *iov,
+                         unsigned iov_count)
 {
     struct user *u = container_of(n, struct user, n);
     struct vnet_hdr h = { 0 };

@@ -15,11 +15,13 @@ struct user_settings {
     struct in_addr net, mask, host, dhcp_start, dns;
     struct in6_addr net6, host6, dns6;
     unsigned prefix6;
-    const char *hostname, *tftp, *tftp_server_name, *bootfile, *domainname; /* borrowed from the options */
+    /* borrowed from the options */
+    const char *hostname, *tftp, *tftp_server_name, *bootfile, *domainname;
     GPtrArray *search;  /* borrowed strings, NULL-ended; NULL: none */
 };
 
-bool user_settings_parse(const char *id, const struct netdev_config *c, struct user_settings *ret, GError **error);
+bool user_settings_parse(const char *id, const struct netdev_config *c, struct user_settings *ret,
+                         GError **error);
 void user_settings_done(struct user_settings *s);
 /* All hostfwd= and guestfwd= options; hostfwd binds its port at once. */
 bool user_forwards_add(const char *id, const struct netdev_config *c, Slirp *slirp, GError **error);

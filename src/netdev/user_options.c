@@ -11,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool bad_value(const char *id, const char *name, const char *value, const char *want, GError **error)
+static bool bad_value(const char *id, const char *name, const char *value, const char *want,
+                      GError **error)
 {
     return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': %s=%s: %s", id, name, value, want);
 }
 
-static bool parse_families(const char *id, const struct netdev_config *c, struct user_settings *s, GError **error)
+static bool parse_families(const char *id, const struct netdev_config *c, struct user_settings *s,
+                           GError **error)
 {
     bool has4 = netdev_option(c, "ipv4"), has6 = netdev_option(c, "ipv6");
     if (!netdev_option_bool(id, c, "ipv4", true, &s->ipv4, error) ||
@@ -28,7 +30,8 @@ static bool parse_families(const char *id, const struct netdev_config *c, struct
     if (has4 && s->ipv4 && !has6)
         s->ipv6 = false;
     if (!s->ipv4 && !s->ipv6)
-        return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': ipv4 and ipv6 cannot both be off", id);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "netdev '%s': ipv4 and ipv6 cannot both be off", id);
     return true;
 }
 
@@ -62,8 +65,9 @@ static bool parse_net4(const char *id, const char *text, struct user_settings *s
     return true;
 }
 
-static bool parse_host4(const char *id, const struct netdev_config *c, const char *name, uint32_t def,
-                        const struct user_settings *s, bool inside, struct in_addr *ret, GError **error)
+static bool parse_host4(const char *id, const struct netdev_config *c, const char *name,
+                        uint32_t def, const struct user_settings *s, bool inside,
+                        struct in_addr *ret, GError **error)
 {
     const char *text = netdev_option(c, name);
     ret->s_addr = s->net.s_addr | htonl(def);
@@ -76,7 +80,8 @@ static bool parse_host4(const char *id, const struct netdev_config *c, const cha
     return true;
 }
 
-static bool parse_ipv4(const char *id, const struct netdev_config *c, struct user_settings *s, GError **error)
+static bool parse_ipv4(const char *id, const struct netdev_config *c, struct user_settings *s,
+                       GError **error)
 {
     const char *net = netdev_option(c, "net");
     if (!parse_net4(id, net ? net : "10.0.2.0/24", s, error))
@@ -87,14 +92,17 @@ static bool parse_ipv4(const char *id, const struct netdev_config *c, struct use
         !parse_host4(id, c, "dns", 3, s, true, &s->dns, error))
         return false;
     if (s->host.s_addr == s->dns.s_addr)
-        return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': host= and dns= are the same address", id);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "netdev '%s': host= and dns= are the same address", id);
     uint32_t start = ntohl(s->dhcp_start.s_addr);
     if (start == ntohl(s->host.s_addr) || start == ntohl(s->dns.s_addr))
-        return ruche_error(error, RUCHE_ERR_INVALID, "netdev '%s': dhcpstart= is the address of host= or dns=", id);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "netdev '%s': dhcpstart= is the address of host= or dns=", id);
     return true;
 }
 
-static bool parse_ipv6(const char *id, const struct netdev_config *c, struct user_settings *s, GError **error)
+static bool parse_ipv6(const char *id, const struct netdev_config *c, struct user_settings *s,
+                       GError **error)
 {
     const char *net = netdev_option(c, "ipv6-net");
     const char *text = net ? net : "fec0::/64";
@@ -120,15 +128,19 @@ static bool parse_ipv6(const char *id, const struct netdev_config *c, struct use
     return true;
 }
 
-bool user_settings_parse(const char *id, const struct netdev_config *c, struct user_settings *ret, GError **error)
+bool user_settings_parse(const char *id, const struct netdev_config *c, struct user_settings *ret,
+                         GError **error)
 {
     struct user_settings s = { 0 };
-    if (!parse_families(id, c, &s, error) || !parse_ipv4(id, c, &s, error) || !parse_ipv6(id, c, &s, error) ||
+    if (!parse_families(id, c, &s, error) || !parse_ipv4(id, c, &s, error) ||
+        !parse_ipv6(id, c, &s, error) ||
         !netdev_option_bool(id, c, "restrict", false, &s.restricted, error))
         return false;
     if (netdev_option(c, "smb") || netdev_option(c, "smbserver"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "netdev '%s': smb= is not supported; share a folder over tftp= or a forwarded port", id);
+        return ruche_error(
+            error, RUCHE_ERR_UNSUPPORTED,
+            "netdev '%s': smb= is not supported; share a folder over tftp= or a forwarded port",
+            id);
     s.hostname = netdev_option(c, "hostname");
     s.tftp = netdev_option(c, "tftp");
     s.tftp_server_name = netdev_option(c, "tftp-server-name");
@@ -175,7 +187,8 @@ static bool parse_port(const char *text, size_t len, int min, int *ret)
 }
 
 /* "[address]:port" up to `end`; an empty address leaves *ret_addr alone. */
-static bool parse_endpoint(const char *text, const char *end, int min_port, struct in_addr *ret_addr, int *ret_port)
+static bool parse_endpoint(const char *text, const char *end, int min_port,
+                           struct in_addr *ret_addr, int *ret_port)
 {
     const char *colon = memchr(text, ':', end - text);
     if (!colon || !parse_port(colon + 1, end - colon - 1, min_port, ret_port))
@@ -188,7 +201,8 @@ static bool parse_endpoint(const char *text, const char *end, int min_port, stru
 
 bool user_hostfwd_add(const char *id, Slirp *slirp, const char *rule, GError **error)
 {
-    const char *want = "a rule is [tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT, as tcp::2222-:22";
+    const char *want =
+        "a rule is [tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT, as tcp::2222-:22";
     const char *at = strchr(rule, ':');
     bool udp = at && at - rule == 3 && !strncmp(rule, "udp", 3);
     if (!at || !(udp || at == rule || (at - rule == 3 && !strncmp(rule, "tcp", 3))))
@@ -202,8 +216,9 @@ bool user_hostfwd_add(const char *id, Slirp *slirp, const char *rule, GError **e
     errno = 0;
     if (slirp_add_hostfwd(slirp, udp, host, host_port, guest, guest_port) < 0) {
         int err = errno ? errno : EINVAL;
-        return ruche_error_errno(error, err, "netdev '%s': hostfwd=%s: %s port %d of the host cannot be taken", id, rule,
-                                 udp ? "UDP" : "TCP", host_port);
+        return ruche_error_errno(error, err,
+                                 "netdev '%s': hostfwd=%s: %s port %d of the host cannot be taken",
+                                 id, rule, udp ? "UDP" : "TCP", host_port);
     }
     return true;
 }
@@ -219,10 +234,12 @@ static bool guestfwd_add(const char *id, Slirp *slirp, const char *rule, GError 
         return bad_value(id, "guestfwd", rule, want, error);
     if (!g_str_has_prefix(dash + 1, "cmd:"))
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "netdev '%s': guestfwd=%s: a character device as target is not supported; use cmd:COMMAND",
+                           "netdev '%s': guestfwd=%s: a character device as target is not "
+                           "supported; use cmd:COMMAND",
                            id, rule);
     if (slirp_add_exec(slirp, dash + 5, &addr, port) < 0)
-        return bad_value(id, "guestfwd", rule, "the address must lie inside net= and not be host= or dns=", error);
+        return bad_value(id, "guestfwd", rule,
+                         "the address must lie inside net= and not be host= or dns=", error);
     return true;
 }
 

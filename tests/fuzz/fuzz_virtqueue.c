@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Fuzz target: guest memory full of anything, read as virtqueues. Chains that come out must lie in RAM and within bounds.
+/* Fuzz target: guest memory full of anything, read as virtqueues. Chains that come out must lie in
+ * RAM and within bounds.
  *
- * Input: one byte of options, one of the queue's size, then rounds: a byte of how much to do, and bytes that are
- * written over the rings' pages.
+ * Input: one byte of options, one of the queue's size, then rounds: a byte of how much to do, and
+ * bytes that are written over the rings' pages.
  */
 #include "base/cursor.h"
 #include "devices/virtio/virtqueue.h"
@@ -42,7 +43,8 @@ static void make_memory(void)
     mem = mem_space_new("fuzz", 1ULL << 52);
     mem_region_init_ram(&ram_region, "ram", MEM_RAM, ram, RAM_BYTES, -1, 0);
     mem_region_init_io(&io_region, "io", &io_ops, NULL, 0x1000, NULL);
-    if (!mem || mem_region_add(mem, &ram_region, 0, 0) || mem_region_add(mem, &io_region, RAM_BYTES, 0))
+    if (!mem || mem_region_add(mem, &ram_region, 0, 0) ||
+        mem_region_add(mem, &io_region, RAM_BYTES, 0))
         abort();
 }
 
@@ -53,7 +55,8 @@ static void check(const struct vq_elem *e)
         abort();
     for (unsigned i = 0; i < e->out_count + e->in_count; i++) {
         const uint8_t *p = e->iov[i].iov_base;
-        if (p < ram || p + e->iov[i].iov_len > ram + RAM_BYTES || p - ram != (ptrdiff_t)e->gpa[i] || !e->iov[i].iov_len)
+        if (p < ram || p + e->iov[i].iov_len > ram + RAM_BYTES || p - ram != (ptrdiff_t)e->gpa[i] ||
+            !e->iov[i].iov_len)
             abort();
         if (i < e->out_count)
             out += e->iov[i].iov_len;

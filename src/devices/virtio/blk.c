@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `virtio-blk-pci`: a disk with several queues over an image.
  *
- * Data goes straight between the image and guest memory. Requests that one notification brought reach the kernel
- * together, and those that ended together make one interrupt.
+ * Data goes straight between the image and guest memory. Requests that one notification brought
+ * reach the kernel together, and those that ended together make one interrupt.
  *
  * Spec      VIRTIO 1.2, section 5.2.
- * Thread    Queues and completions: the home loop (the main loop, or the I/O thread of iothread=), with the device's
- *           lock; the image lives on the same loop.
- * Trust     Headers, sectors, lengths and framing are the guest's: a request that makes no sense ends with an error
- *           status; one without room for a status breaks the device.
+ * Thread    Queues and completions: the home loop (the main loop, or the I/O thread of iothread=),
+ *           with the device's lock; the image lives on the same loop.
+ * Trust     Headers, sectors, lengths and framing are the guest's: a request that makes no sense
+ *           ends with an error status; one without room for a status breaks the device.
  * Memory    Requests are made when first needed, at most one for each slot of the queues, and kept.
  */
 #include "devices/virtio/virtio.h"
@@ -59,7 +59,8 @@ struct vblk {
     struct image_info info;
     struct vblk_request *free_list;
     unsigned request_count, request_max;
-    uint64_t touched, hungry;  /* a bit for each queue: with unpublished chains; left for want of requests */
+    /* a bit for each queue: with unpublished chains; left for want of requests */
+    uint64_t touched, hungry;
     uint64_t reads, writes, flushes, discards, others, errors, starved;
 };
 
@@ -170,7 +171,8 @@ static void submit(struct vblk *s, struct vblk_request *r)
 /* Is it in the disk? The image says the rest. */
 static bool sectors_fit(const struct vblk *s, uint64_t sector, uint64_t bytes)
 {
-    return sector <= s->info.size_bytes / SECTOR && range_fits(sector * SECTOR, bytes, s->info.size_bytes) &&
+    return sector <= s->info.size_bytes / SECTOR &&
+           range_fits(sector * SECTOR, bytes, s->info.size_bytes) &&
            bytes % s->logical_block_size == 0 && sector * SECTOR % s->logical_block_size == 0;
 }
 
@@ -249,7 +251,8 @@ static bool next_range(struct vblk *s, struct vblk_request *r)
     return false;
 }
 
-static int start_ranges(struct vblk *s, struct vblk_request *r, enum image_op op, uint32_t flags, unsigned feature)
+static int start_ranges(struct vblk *s, struct vblk_request *r, enum image_op op, uint32_t flags,
+                        unsigned feature)
 {
     uint64_t bytes = r->e.out_bytes;
     if (!virtio_has(&s->v, feature))
@@ -262,7 +265,8 @@ static int start_ranges(struct vblk *s, struct vblk_request *r, enum image_op op
         const struct virtio_blk_discard_write_zeroes *g = &r->range[i];
         if (g->flags & ~flags)
             return VIRTIO_BLK_S_UNSUPP;
-        if (g->num_sectors > MAX_RANGE_SECTORS || !sectors_fit(s, g->sector, (uint64_t)g->num_sectors * SECTOR))
+        if (g->num_sectors > MAX_RANGE_SECTORS ||
+            !sectors_fit(s, g->sector, (uint64_t)g->num_sectors * SECTOR))
             return VIRTIO_BLK_S_IOERR;
     }
     s->discards++;
@@ -281,7 +285,8 @@ static int start_discard(struct vblk *s, struct vblk_request *r, uint64_t sector
 
 static int start_write_zeroes(struct vblk *s, struct vblk_request *r, uint64_t sector)
 {
-    return start_ranges(s, r, IMAGE_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, VIRTIO_BLK_F_WRITE_ZEROES);
+    return start_ranges(s, r, IMAGE_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+                        VIRTIO_BLK_F_WRITE_ZEROES);
 }
 
 static const struct {
@@ -392,7 +397,7 @@ static void vblk_config_written(struct virtio *v, unsigned off, unsigned len)
     v->config[CONFIG(wce)] &= 1;
 }
 
-/* A driver that did not take the flush feature cannot ask for durability: every write is durable. */
+/* A driver without the flush feature cannot ask for durability: every write is durable. */
 static void vblk_features_set(struct virtio *v)
 {
     if (!virtio_has(v, VIRTIO_BLK_F_FLUSH) && !virtio_has(v, VIRTIO_BLK_F_CONFIG_WCE))
@@ -405,7 +410,8 @@ static void fill_config(struct vblk *s)
     uint64_t sectors = s->info.size_bytes / SECTOR;
     uint64_t cylinders = sectors / (16 * 63);
     unsigned exponent = __builtin_ctz(s->physical_block_size / s->logical_block_size);
-    uint32_t granularity = s->discard_granularity != UINT32_MAX ? s->discard_granularity : s->info.discard_granularity;
+    uint32_t granularity =
+        s->discard_granularity != UINT32_MAX ? s->discard_granularity : s->info.discard_granularity;
     VIRTIO_SET(v, CONFIG(capacity), uint64_t, sectors);
     VIRTIO_SET(v, CONFIG(seg_max), uint32_t, min_u64(s->queue_size - 2, SEG_MAX));
     VIRTIO_SET(v, CONFIG(geometry.cylinders), uint16_t, min_u64(cylinders, 65535));
@@ -430,9 +436,10 @@ static void fill_config(struct vblk *s)
 static uint64_t features(const struct vblk *s)
 {
     bool write = !s->info.read_only;
-    return VIRTIO_F(VIRTIO_BLK_F_SEG_MAX) | VIRTIO_F(VIRTIO_BLK_F_GEOMETRY) | VIRTIO_F(VIRTIO_BLK_F_BLK_SIZE) |
-           VIRTIO_F(VIRTIO_BLK_F_TOPOLOGY) | VIRTIO_F(VIRTIO_BLK_F_FLUSH) |
-           (write ? 0 : VIRTIO_F(VIRTIO_BLK_F_RO)) | (s->num_queues > 1 ? VIRTIO_F(VIRTIO_BLK_F_MQ) : 0) |
+    return VIRTIO_F(VIRTIO_BLK_F_SEG_MAX) | VIRTIO_F(VIRTIO_BLK_F_GEOMETRY) |
+           VIRTIO_F(VIRTIO_BLK_F_BLK_SIZE) | VIRTIO_F(VIRTIO_BLK_F_TOPOLOGY) |
+           VIRTIO_F(VIRTIO_BLK_F_FLUSH) | (write ? 0 : VIRTIO_F(VIRTIO_BLK_F_RO)) |
+           (s->num_queues > 1 ? VIRTIO_F(VIRTIO_BLK_F_MQ) : 0) |
            (s->config_wce ? VIRTIO_F(VIRTIO_BLK_F_CONFIG_WCE) : 0) |
            (write && s->discard ? VIRTIO_F(VIRTIO_BLK_F_DISCARD) : 0) |
            (write && s->write_zeroes ? VIRTIO_F(VIRTIO_BLK_F_WRITE_ZEROES) : 0);
@@ -450,8 +457,8 @@ static bool block_size_ok(const char *prop, uint32_t size, GError **error)
 {
     if (is_power_of_2(size) && size >= SECTOR && size <= 32768)
         return true;
-    return ruche_error(error, RUCHE_ERR_INVALID, "virtio-blk-pci: %s=%u is not a power of two from 512 to 32768", prop,
-                       size);
+    return ruche_error(error, RUCHE_ERR_INVALID,
+                       "virtio-blk-pci: %s=%u is not a power of two from 512 to 32768", prop, size);
 }
 
 static bool check_blocks(struct vblk *s, GError **error)
@@ -464,15 +471,17 @@ static bool check_blocks(struct vblk *s, GError **error)
         !block_size_ok("physical_block_size", s->physical_block_size, error))
         return false;
     if (s->logical_block_size < s->info.block_bytes)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "virtio-blk-pci: logical_block_size=%u is below the %u bytes that image '%s' needs",
-                           s->logical_block_size, s->info.block_bytes, s->info.filename);
+        return ruche_error(
+            error, RUCHE_ERR_INVALID,
+            "virtio-blk-pci: logical_block_size=%u is below the %u bytes that image '%s' needs",
+            s->logical_block_size, s->info.block_bytes, s->info.filename);
     if (s->physical_block_size < s->logical_block_size)
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "virtio-blk-pci: physical_block_size=%u is below logical_block_size=%u",
                            s->physical_block_size, s->logical_block_size);
     if (!is_power_of_2(s->queue_size) || s->queue_size < 4)
-        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-blk-pci: queue-size=%u is not a power of two from 4 to %d",
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "virtio-blk-pci: queue-size=%u is not a power of two from 4 to %d",
                            s->queue_size, VQ_MAX_SIZE);
     return true;
 }
@@ -522,7 +531,8 @@ static bool vblk_realize(struct device *d, GError **error)
     s->request_max = s->num_queues * s->queue_size;
     loop_call(d->loop, home_attach, s);
     if (!s->attached)
-        return ruche_error(error, RUCHE_ERR_STATE, "image '%s' cannot be run on this I/O thread", s->info.filename);
+        return ruche_error(error, RUCHE_ERR_STATE, "image '%s' cannot be run on this I/O thread",
+                           s->info.filename);
     fill_config(s);
     const uint16_t sizes[MAX_QUEUES] = { s->queue_size };
     return virtio_init(&s->v, &vblk_ops, features(s), s->num_queues, sizes, CONFIG_BYTES, error);
@@ -544,26 +554,33 @@ static void vblk_unrealize(struct device *d)
 }
 
 static const struct prop vblk_props[] = {
-    PROP_STRING("drive", struct vblk, drive, .help = "Image, by the id of -drive or the node name of -blockdev"),
+    PROP_STRING("drive", struct vblk, drive,
+                .help = "Image, by the id of -drive or the node name of -blockdev"),
     PROP_STRING("serial", struct vblk, serial, .help = "Serial number, 20 characters"),
-    PROP_STRING("iothread", struct vblk, iothread, .help = "I/O thread that runs the queues; the main loop by default"),
+    PROP_STRING("iothread", struct vblk, iothread,
+                .help = "I/O thread that runs the queues; the main loop by default"),
     PROP_U16("num-queues", struct vblk, num_queues, .def = AUTO, .min = 1, .max = AUTO,
              .help = "Queues; 65535: one for each vCPU, at most 64"),
     PROP_U16("queue-size", struct vblk, queue_size, .def = 256, .min = 4, .max = VQ_MAX_SIZE,
              .help = "Descriptors in a queue, a power of two"),
-    PROP_U32("logical_block_size", struct vblk, logical_block_size, .help = "Bytes; 0: what the image needs"),
-    PROP_U32("physical_block_size", struct vblk, physical_block_size, .help = "Bytes; 0: as the image's"),
-    PROP_U32("min_io_size", struct vblk, min_io_size, .help = "Smallest request without loss of speed, in bytes"),
+    PROP_U32("logical_block_size", struct vblk, logical_block_size,
+             .help = "Bytes; 0: what the image needs"),
+    PROP_U32("physical_block_size", struct vblk, physical_block_size,
+             .help = "Bytes; 0: as the image's"),
+    PROP_U32("min_io_size", struct vblk, min_io_size,
+             .help = "Smallest request without loss of speed, in bytes"),
     PROP_U32("opt_io_size", struct vblk, opt_io_size, .help = "Best request size, in bytes"),
     PROP_U32("discard_granularity", struct vblk, discard_granularity, .def = UINT32_MAX,
              .help = "Bytes; 4294967295: the image's"),
     PROP_BOOL("discard", struct vblk, discard, .def = true, .help = "Offer discard"),
     PROP_BOOL("write-zeroes", struct vblk, write_zeroes, .def = true, .help = "Offer write zeroes"),
-    PROP_BOOL("config-wce", struct vblk, config_wce, .def = true, .help = "Let the driver switch the write cache"),
+    PROP_BOOL("config-wce", struct vblk, config_wce, .def = true,
+              .help = "Let the driver switch the write cache"),
     PROP_ONOFFAUTO("write-cache", struct vblk, write_cache, .def = (uint64_t)-1,
                    .help = "off: every write is durable when it ends"),
     PROP_BOOL("share-rw", struct vblk, share_rw, .help = "Accepted"),
-    PROP_I32("bootindex", struct vblk, bootindex, .def = (uint64_t)-1, .help = "Place in the boot order"),
+    PROP_I32("bootindex", struct vblk, bootindex, .def = (uint64_t)-1,
+             .help = "Place in the boot order"),
     VIRTIO_PROPS(struct vblk),
     { 0 },
 };
@@ -585,8 +602,17 @@ static const struct device_counter vblk_counters[] = {
 static const char *const vblk_aliases[] = { "virtio-blk", NULL };
 
 static const struct device_type vblk_type = {
-    .name = "virtio-blk-pci", .aliases = vblk_aliases, .summary = "Disk", .spec = "VIRTIO 1.2, section 5.2",
-    .bus = BUS_PCI, .size = sizeof(struct vblk), .props = vblk_props, .state = vblk_state,
-    .counters = vblk_counters, .realize = vblk_realize, .reset = virtio_reset, .unrealize = vblk_unrealize,
+    .name = "virtio-blk-pci",
+    .aliases = vblk_aliases,
+    .summary = "Disk",
+    .spec = "VIRTIO 1.2, section 5.2",
+    .bus = BUS_PCI,
+    .size = sizeof(struct vblk),
+    .props = vblk_props,
+    .state = vblk_state,
+    .counters = vblk_counters,
+    .realize = vblk_realize,
+    .reset = virtio_reset,
+    .unrealize = vblk_unrealize,
 };
 DEVICE_TYPE(vblk_type);

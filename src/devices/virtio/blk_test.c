@@ -28,13 +28,16 @@ static void setup_with(struct fixture *f, const char *prop, const char *value)
     int fd = g_mkstemp(f->path);
     g_assert_cmpint(ftruncate(fd, DISK), ==, 0);
     close(fd);
-    struct image_options o = { .filename = f->path, .format = "raw", .discard = true, .locking = true, .fd = -1 };
+    struct image_options o = {
+        .filename = f->path, .format = "raw", .discard = true, .locking = true, .fd = -1
+    };
     GError *error = NULL;
     f->image = image_open(&o, &error);
     g_assert_no_error(error);
     f->d = driver_new();
     g_assert_true(backend_add(&f->d->t->m, BACKEND_IMAGE, "disk0", f->image));
-    f->dev = test_device(f->d->t, "virtio-blk-pci", "drive", "disk0", "serial", "bee-1", prop, value, NULL);
+    f->dev = test_device(f->d->t, "virtio-blk-pci", "drive", "disk0", "serial", "bee-1", prop,
+                         value, NULL);
     driver_probe(f->d, f->dev);
 }
 
@@ -109,7 +112,8 @@ static void test_transport(struct fixture *f, gconstpointer data)
     g_assert_cmpuint(driver_get(d, 0x10, 2), ==, 2);
     driver_set(d, 0x10, 3, 2);
     g_assert_cmpuint(driver_get(d, 0x10, 2), ==, 0xffff);
-    /* Every offset and width of the BAR, read and written: nothing happens that a test could not survive. */
+    /* Every offset and width of the BAR, read and written: nothing happens that a test could not
+     * survive. */
     for (unsigned off = 0; off < 0x4000; off += 1) {
         for (unsigned size = 1; size <= 8; size *= 2) {
             mem_io_read(d->t->m.memory, DRIVER_BAR + off, size);
@@ -173,13 +177,20 @@ static void test_framing(struct fixture *f, gconstpointer data)
     struct virtio_blk_outhdr h = { .type = VIRTIO_BLK_T_OUT, .sector = 3 };
     memcpy(mem, &h, sizeof(h));
     memset(mem + 16, 0x77, 1024);
-    driver_offer(f->d, 0, (struct driver_buf[]){ { DATA, 5, false }, { DATA + 5, 16, false }, { DATA + 21, 1019, false },
-                                                 { STATUS, 1, true } }, 4);
+    driver_offer(f->d, 0,
+                 (struct driver_buf[]){ { DATA, 5, false },
+                                        { DATA + 5, 16, false },
+                                        { DATA + 21, 1019, false },
+                                        { STATUS, 1, true } },
+                 4);
     driver_kick(f->d, 0);
     g_assert_true(driver_wait(f->d, 0, NULL, NULL));
     g_assert_cmpint(*driver_mem(f->d, STATUS), ==, VIRTIO_BLK_S_OK);
     put_header(f, VIRTIO_BLK_T_IN, 3);
-    driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { DATA, 100, true }, { DATA + 100, 925, true } }, 3);
+    driver_offer(f->d, 0,
+                 (struct driver_buf[]){
+                     { HEADER, 16, false }, { DATA, 100, true }, { DATA + 100, 925, true } },
+                 3);
     driver_kick(f->d, 0);
     uint32_t len;
     g_assert_true(driver_wait(f->d, 0, NULL, &len));
@@ -195,9 +206,11 @@ static void test_zeroes(struct fixture *f, gconstpointer data)
     uint8_t *mem = driver_mem(f->d, DATA);
     memset(mem, 0xaa, 4096);
     g_assert_cmpint(request(f, VIRTIO_BLK_T_OUT, 0, 4096, false), ==, VIRTIO_BLK_S_OK);
-    struct virtio_blk_discard_write_zeroes r[2] = { { .sector = 1, .num_sectors = 2 }, { .sector = 5, .num_sectors = 1 } };
+    struct virtio_blk_discard_write_zeroes r[2] = { { .sector = 1, .num_sectors = 2 },
+                                                    { .sector = 5, .num_sectors = 1 } };
     memcpy(mem, r, sizeof(r));
-    g_assert_cmpint(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, sizeof(r), false), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpint(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, sizeof(r), false), ==,
+                    VIRTIO_BLK_S_OK);
     g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, 0, 4096, true), ==, VIRTIO_BLK_S_OK);
     for (unsigned i = 0; i < 4096; i++) {
         unsigned sector = i / 512;
@@ -210,10 +223,12 @@ static void test_zeroes(struct fixture *f, gconstpointer data)
     g_assert_cmpint(request(f, VIRTIO_BLK_T_DISCARD, 0, sizeof(r), false), ==, VIRTIO_BLK_S_UNSUPP);
     r[0].flags = 2;
     memcpy(mem, r, sizeof(r));
-    g_assert_cmpint(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, sizeof(r), false), ==, VIRTIO_BLK_S_UNSUPP);
+    g_assert_cmpint(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, sizeof(r), false), ==,
+                    VIRTIO_BLK_S_UNSUPP);
     r[0] = (struct virtio_blk_discard_write_zeroes){ .sector = UINT64_MAX, .num_sectors = 1 };
     memcpy(mem, r, sizeof(r));
-    g_assert_cmpint(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, sizeof(r), false), ==, VIRTIO_BLK_S_IOERR);
+    g_assert_cmpint(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, sizeof(r), false), ==,
+                    VIRTIO_BLK_S_IOERR);
     g_assert_cmpint(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 15, false), ==, VIRTIO_BLK_S_IOERR);
     g_assert_cmpint(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 0, false), ==, VIRTIO_BLK_S_IOERR);
 }
@@ -223,11 +238,14 @@ static void test_bad_requests(struct fixture *f, gconstpointer data)
     driver_start(f->d, 0, 1);
     g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, DISK / 512, 512, true), ==, VIRTIO_BLK_S_IOERR);
     g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, UINT64_MAX, 512, true), ==, VIRTIO_BLK_S_IOERR);
-    g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, UINT64_MAX / 512, 512, true), ==, VIRTIO_BLK_S_IOERR);
-    g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, DISK / 512 - 1, 1024, true), ==, VIRTIO_BLK_S_IOERR);
+    g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, UINT64_MAX / 512, 512, true), ==,
+                    VIRTIO_BLK_S_IOERR);
+    g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, DISK / 512 - 1, 1024, true), ==,
+                    VIRTIO_BLK_S_IOERR);
     g_assert_cmpint(request(f, VIRTIO_BLK_T_OUT, 0, 100, false), ==, VIRTIO_BLK_S_IOERR);
     g_assert_cmpint(request(f, 99, 0, 512, true), ==, VIRTIO_BLK_S_UNSUPP);
-    g_assert_cmpint(request(f, VIRTIO_BLK_T_DISCARD, 0, 16, false), ==, VIRTIO_BLK_S_UNSUPP); /* not negotiated */
+    /* not negotiated */
+    g_assert_cmpint(request(f, VIRTIO_BLK_T_DISCARD, 0, 16, false), ==, VIRTIO_BLK_S_UNSUPP);
     /* A header that is cut. */
     driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 8, false }, { STATUS, 1, true } }, 2);
     driver_kick(f->d, 0);
@@ -255,14 +273,21 @@ static void test_broken(struct fixture *f, gconstpointer data)
     put_header(f, VIRTIO_BLK_T_IN, 0);
     driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false } }, 1);
     expect_broken_and_cure(f); /* no room for a status */
-    driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { 0xfee00000, 512, true }, { STATUS, 1, true } }, 3);
+    driver_offer(f->d, 0,
+                 (struct driver_buf[]){
+                     { HEADER, 16, false }, { 0xfee00000, 512, true }, { STATUS, 1, true } },
+                 3);
     expect_broken_and_cure(f); /* DMA to nothing */
-    driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { DRIVER_BAR, 512, true }, { STATUS, 1, true } }, 3);
+    driver_offer(f->d, 0,
+                 (struct driver_buf[]){
+                     { HEADER, 16, false }, { DRIVER_BAR, 512, true }, { STATUS, 1, true } },
+                 3);
     expect_broken_and_cure(f); /* to registers */
     driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { DATA, 512, true } }, 2);
     struct vq_desc *table = (struct vq_desc *)(void *)driver_mem(f->d, f->d->q[0].base);
     table[(f->d->q[0].next_desc - 1) % DRIVER_QUEUE_SIZE].flags |= DESC_NEXT;
-    table[(f->d->q[0].next_desc - 1) % DRIVER_QUEUE_SIZE].next = (f->d->q[0].next_desc - 1) % DRIVER_QUEUE_SIZE;
+    table[(f->d->q[0].next_desc - 1) % DRIVER_QUEUE_SIZE].next =
+        (f->d->q[0].next_desc - 1) % DRIVER_QUEUE_SIZE;
     expect_broken_and_cure(f); /* a loop */
     /* The ring itself on registers. */
     driver_set(f->d, 0x14, 0, 1);
@@ -277,14 +302,18 @@ static void test_broken(struct fixture *f, gconstpointer data)
     expect_broken_and_cure(f);
 }
 
-/* Requests in flight while the driver resets: the status is 0 only when none of them can touch memory any more. */
+/* Requests in flight while the driver resets: the status is 0 only when none of them can touch
+ * memory any more. */
 static void test_reset_in_flight(struct fixture *f, gconstpointer data)
 {
     for (unsigned round = 0; round < 20; round++) {
         driver_start(f->d, 0, 1);
         put_header(f, VIRTIO_BLK_T_IN, 0);
         for (unsigned i = 0; i < 16; i++)
-            driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { DATA, 0x10000, true }, { STATUS, 1, true } }, 3);
+            driver_offer(f->d, 0,
+                         (struct driver_buf[]){
+                             { HEADER, 16, false }, { DATA, 0x10000, true }, { STATUS, 1, true } },
+                         3);
         driver_kick(f->d, 0);
         loop_once(f->d->t->m.main_loop, 0);
         driver_set(f->d, 0x14, 0, 1);
@@ -299,7 +328,10 @@ static void test_reset_in_flight(struct fixture *f, gconstpointer data)
     /* The machine's reset waits by itself. */
     driver_start(f->d, 0, 1);
     put_header(f, VIRTIO_BLK_T_IN, 0);
-    driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { DATA, 0x10000, true }, { STATUS, 1, true } }, 3);
+    driver_offer(f->d, 0,
+                 (struct driver_buf[]){
+                     { HEADER, 16, false }, { DATA, 0x10000, true }, { STATUS, 1, true } },
+                 3);
     driver_kick(f->d, 0);
     loop_once(f->d->t->m.main_loop, 0);
     device_reset(f->dev);
@@ -314,7 +346,10 @@ static void test_queue_reset(struct fixture *f, gconstpointer data)
     driver_start(f->d, VIRTIO_F(VIRTIO_F_RESET), 1);
     for (unsigned round = 0; round < 5; round++) {
         g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, 0, 512, true), ==, VIRTIO_BLK_S_OK);
-        driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { DATA, 512, true }, { STATUS, 1, true } }, 3);
+        driver_offer(f->d, 0,
+                     (struct driver_buf[]){
+                         { HEADER, 16, false }, { DATA, 512, true }, { STATUS, 1, true } },
+                     3);
         driver_kick(f->d, 0);
         loop_once(f->d->t->m.main_loop, 0);
         driver_set(f->d, 0x16, 0, 2);
@@ -346,7 +381,11 @@ static void test_batch(struct fixture *f, gconstpointer data)
     put_header(f, VIRTIO_BLK_T_IN, 0);
     unsigned done = 0, before = f->d->interrupts;
     for (unsigned i = 0; i < 20; i++)
-        driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { DATA + 512 * i, 512, true }, { STATUS, 1, true } }, 3);
+        driver_offer(f->d, 0,
+                     (struct driver_buf[]){ { HEADER, 16, false },
+                                            { DATA + 512 * i, 512, true },
+                                            { STATUS, 1, true } },
+                     3);
     driver_kick(f->d, 0);
     while (driver_wait(f->d, 0, NULL, NULL))
         if (++done == 20)
@@ -361,7 +400,10 @@ static void test_bus_master(struct fixture *f, gconstpointer data)
     uint8_t devfn = f->d->v->pci.devfn;
     pci_bus_config_write(f->d->bus, 0, devfn, 4, 2, 2);
     put_header(f, VIRTIO_BLK_T_IN, 0);
-    driver_offer(f->d, 0, (struct driver_buf[]){ { HEADER, 16, false }, { DATA, 512, true }, { STATUS, 1, true } }, 3);
+    driver_offer(
+        f->d, 0,
+        (struct driver_buf[]){ { HEADER, 16, false }, { DATA, 512, true }, { STATUS, 1, true } },
+        3);
     driver_kick(f->d, 0);
     driver_turn(f->d, 5);
     g_assert_false(driver_poll(f->d, 0, NULL, NULL)); /* no DMA */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `virtio-serial-pci`: the console device with its ports' queues and the control queue that announces them.
+/* `virtio-serial-pci`: the console device with its ports' queues and the control queue that
+ * announces them.
  *
  * Spec      VIRTIO 1.2, section 5.3.
  * Thread    The main loop, with the device's lock.
- * Trust     Control messages and chains are the guest's; bytes from a backend are cut to what the guest has room for.
+ * Trust     Control messages and chains are the guest's; bytes from a backend are cut to what the
+ *           guest has room for.
  * Memory    Control messages that the guest has no buffer for wait in a bounded queue.
  */
 #include "devices/virtio/console.h"
@@ -88,7 +90,8 @@ static void tell(struct console *c, uint32_t port, uint16_t event, uint16_t valu
         c->control_lost++;
         return;
     }
-    c->pending[(c->pending_head + c->pending_count++) % PENDING_MAX] = (struct control){ port, event, value };
+    c->pending[(c->pending_head + c->pending_count++) % PENDING_MAX] =
+        (struct control){ port, event, value };
     send_pending(c);
 }
 
@@ -145,7 +148,8 @@ static void handle_control(struct console *c)
 
 /* --- bytes from the guest --- */
 
-/* Writes what is left of the chain. False: the backend is full. A port that nobody listens to drops. */
+/* Writes what is left of the chain. False: the backend is full. A port that nobody listens to
+ * drops. */
 static bool write_chain(struct console_port *p, const struct vq_elem *e)
 {
     while (p->output_done < e->out_bytes) {
@@ -201,7 +205,8 @@ void console_port_sent(void *opaque)
 
 static bool can_take(const struct console *c, const struct console_port *p)
 {
-    return virtio_running(&c->v) && c->v.queue[in_queue(p->nr)].enabled && (!multiport(c) || p->guest_open);
+    return virtio_running(&c->v) && c->v.queue[in_queue(p->nr)].enabled &&
+           (!multiport(c) || p->guest_open);
 }
 
 size_t console_port_can_receive(void *opaque)
@@ -312,13 +317,14 @@ static bool console_realize(struct device *d, GError **error)
     uint16_t sizes[VIRTIO_MAX_QUEUES] = { QUEUE_SIZE };
     VIRTIO_SET(&c->v, offsetof(struct virtio_console_config, max_nr_ports), uint32_t, c->max_ports);
     if (c->v.vectors == VIRTIO_AUTO_VECTORS)
-        c->v.vectors = c->max_ports + 1; /* drivers share them: dozens for idle ports would be a waste */
-    return virtio_init(&c->v, &console_ops, VIRTIO_F(VIRTIO_CONSOLE_F_MULTIPORT), 2 * (c->max_ports + 1), sizes,
-                       sizeof(struct virtio_console_config), error);
+        /* drivers share them: dozens for idle ports would be a waste */
+        c->v.vectors = c->max_ports + 1;
+    return virtio_init(&c->v, &console_ops, VIRTIO_F(VIRTIO_CONSOLE_F_MULTIPORT),
+                       2 * (c->max_ports + 1), sizes, sizeof(struct virtio_console_config), error);
 }
 
-/* Ports are made after their console and freed before it; a machine that is torn down in another order leaves none
- * behind that points here. */
+/* Ports are made after their console and freed before it; a machine that is torn down in another
+ * order leaves none behind that points here. */
 static void console_unrealize(struct device *d)
 {
     struct console *c = container_of(d, struct console, pci.dev);
@@ -330,9 +336,10 @@ static void console_unrealize(struct device *d)
 }
 
 static const struct prop console_props[] = {
-    PROP_U32("max_ports", struct console, max_ports, .def = CONSOLE_MAX_PORTS, .min = 1, .max = CONSOLE_MAX_PORTS,
-             .help = "Ports"),
-    PROP_I32("emergency-write", struct console, emergency_write, .def = (uint64_t)-1, .help = "Accepted"),
+    PROP_U32("max_ports", struct console, max_ports, .def = CONSOLE_MAX_PORTS, .min = 1,
+             .max = CONSOLE_MAX_PORTS, .help = "Ports"),
+    PROP_I32("emergency-write", struct console, emergency_write, .def = (uint64_t)-1,
+             .help = "Accepted"),
     VIRTIO_PROPS(struct console),
     { 0 },
 };
@@ -350,9 +357,17 @@ static const struct device_counter console_counters[] = {
 static const char *const console_aliases[] = { "virtio-serial", NULL };
 
 static const struct device_type console_type = {
-    .name = "virtio-serial-pci", .aliases = console_aliases, .summary = "Console with ports",
-    .spec = "VIRTIO 1.2, section 5.3", .bus = BUS_PCI, .size = sizeof(struct console), .props = console_props,
-    .state = console_state, .counters = console_counters, .realize = console_realize, .reset = virtio_reset,
+    .name = "virtio-serial-pci",
+    .aliases = console_aliases,
+    .summary = "Console with ports",
+    .spec = "VIRTIO 1.2, section 5.3",
+    .bus = BUS_PCI,
+    .size = sizeof(struct console),
+    .props = console_props,
+    .state = console_state,
+    .counters = console_counters,
+    .realize = console_realize,
+    .reset = virtio_reset,
     .unrealize = console_unrealize,
 };
 DEVICE_TYPE(console_type);
@@ -372,7 +387,8 @@ struct console *console_find(struct machine *m, const char *bus, const char *who
         last = c;
     }
     if (bus)
-        ruche_error(error, RUCHE_ERR_NOT_FOUND, "%s: there is no virtio-serial-pci called '%s'", who, bus);
+        ruche_error(error, RUCHE_ERR_NOT_FOUND, "%s: there is no virtio-serial-pci called '%s'",
+                    who, bus);
     else if (!last)
         ruche_error(error, RUCHE_ERR_NOT_FOUND, "%s needs a virtio-serial-pci before it", who);
     return bus ? NULL : last;
@@ -387,15 +403,17 @@ bool console_add_port(struct console *c, struct console_port *p, GError **error)
             ;
     }
     if (p->nr >= c->max_ports)
-        return ruche_error(error, RUCHE_ERR_INVALID, "%s: port %u: the console has ports 0 to %u", who, p->nr,
-                           c->max_ports - 1);
+        return ruche_error(error, RUCHE_ERR_INVALID, "%s: port %u: the console has ports 0 to %u",
+                           who, p->nr, c->max_ports - 1);
     if (!p->nr && !p->is_console)
         return ruche_error(error, RUCHE_ERR_INVALID, "%s: port 0 is for virtconsole", who);
     if (c->port[p->nr])
-        return ruche_error(error, RUCHE_ERR_EXISTS, "%s: port %u of the console is taken", who, p->nr);
+        return ruche_error(error, RUCHE_ERR_EXISTS, "%s: port %u of the console is taken", who,
+                           p->nr);
     for (unsigned i = 0; p->name && i < c->max_ports; i++) {
         if (c->port[i] && c->port[i]->name && !strcmp(c->port[i]->name, p->name))
-            return ruche_error(error, RUCHE_ERR_EXISTS, "%s: a port named '%s' is there", who, p->name);
+            return ruche_error(error, RUCHE_ERR_EXISTS, "%s: a port named '%s' is there", who,
+                               p->name);
     }
     pthread_mutex_lock(&c->pci.dev.lock);
     p->console = c;

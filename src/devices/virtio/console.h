@@ -9,7 +9,8 @@
 
 struct console;
 
-/* A port: virtconsole or virtserialport. Lives between console_add_port() and console_remove_port(). */
+/* A port: virtconsole or virtserialport. Lives between console_add_port() and
+ * console_remove_port(). */
 struct console_port {
     struct device dev;
     char *chardev_id, *name;

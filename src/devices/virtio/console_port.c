@@ -24,8 +24,11 @@ static bool port_realize(struct device *d, bool is_console, GError **error)
     if (!console_add_port(c, p, error))
         return false;
     const struct chardev_frontend f = {
-        .can_receive = console_port_can_receive, .receive = console_port_receive, .opened = console_port_opened,
-        .sent = console_port_sent, .opaque = p,
+        .can_receive = console_port_can_receive,
+        .receive = console_port_receive,
+        .opened = console_port_opened,
+        .sent = console_port_sent,
+        .opaque = p,
     };
     if (p->backend && !chardev_attach(p->backend, &f, error))
         return false;
@@ -68,16 +71,29 @@ static const struct device_counter port_counters[] = {
 };
 
 static const struct device_type virtconsole_type = {
-    .name = "virtconsole", .summary = "Console port: hvc0 and on", .spec = "VIRTIO 1.2, section 5.3",
-    .bus = BUS_VIRTIO_SERIAL, .size = sizeof(struct console_port), .props = port_props, .state = port_state,
-    .counters = port_counters, .realize = virtconsole_realize, .unrealize = port_unrealize,
+    .name = "virtconsole",
+    .summary = "Console port: hvc0 and on",
+    .spec = "VIRTIO 1.2, section 5.3",
+    .bus = BUS_VIRTIO_SERIAL,
+    .size = sizeof(struct console_port),
+    .props = port_props,
+    .state = port_state,
+    .counters = port_counters,
+    .realize = virtconsole_realize,
+    .unrealize = port_unrealize,
 };
 DEVICE_TYPE(virtconsole_type);
 
 static const struct device_type virtserialport_type = {
-    .name = "virtserialport", .summary = "Serial port with a name: /dev/virtio-ports/NAME",
-    .spec = "VIRTIO 1.2, section 5.3", .bus = BUS_VIRTIO_SERIAL, .size = sizeof(struct console_port),
-    .props = port_props, .state = port_state, .counters = port_counters, .realize = virtserialport_realize,
+    .name = "virtserialport",
+    .summary = "Serial port with a name: /dev/virtio-ports/NAME",
+    .spec = "VIRTIO 1.2, section 5.3",
+    .bus = BUS_VIRTIO_SERIAL,
+    .size = sizeof(struct console_port),
+    .props = port_props,
+    .state = port_state,
+    .counters = port_counters,
+    .realize = virtserialport_realize,
     .unrealize = port_unrealize,
 };
 DEVICE_TYPE(virtserialport_type);

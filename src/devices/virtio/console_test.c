@@ -28,7 +28,9 @@ static void make_chardev(struct fixture *f)
 {
     f->path = g_strdup_printf("/tmp/ruche-console-%d.sock", getpid());
     g_unlink(f->path);
-    const struct chardev_option o[] = { { "path", f->path }, { "server", "on" }, { "wait", "off" } };
+    const struct chardev_option o[] = { { "path", f->path },
+                                        { "server", "on" },
+                                        { "wait", "off" } };
     const struct chardev_config c = { o, 3 };
     GError *error = NULL;
     f->chardev = chardev_new("socket", "char0", &c, f->d->t->m.main_loop, &error);
@@ -52,7 +54,8 @@ static void setup(struct fixture *f, gconstpointer data)
     f->d = driver_new();
     make_chardev(f);
     f->console = test_device(f->d->t, "virtio-serial-pci", "max_ports", "4", NULL);
-    f->port = test_device(f->d->t, data ? "virtserialport" : "virtconsole", "chardev", "char0", "name", "org.bee", NULL);
+    f->port = test_device(f->d->t, data ? "virtserialport" : "virtconsole", "chardev", "char0",
+                          "name", "org.bee", NULL);
     driver_probe(f->d, f->console);
 }
 
@@ -69,7 +72,8 @@ static void teardown(struct fixture *f, gconstpointer data)
 static void offer_in(struct fixture *f, unsigned queue, unsigned count, uint32_t len)
 {
     for (unsigned i = 0; i < count; i++)
-        driver_offer(f->d, queue, &(struct driver_buf){ IN + 0x1000 * queue + (uint64_t)i * len, len, true }, 1);
+        driver_offer(f->d, queue,
+                     &(struct driver_buf){ IN + 0x1000 * queue + (uint64_t)i * len, len, true }, 1);
     driver_kick(f->d, queue);
 }
 
@@ -140,7 +144,8 @@ static uint32_t expect_control(struct fixture *f, uint16_t event, uint16_t value
     uint32_t len;
     struct virtio_console_control m;
     g_assert_true(driver_wait(f->d, 2, &head, &len));
-    const struct vq_desc *table = (const struct vq_desc *)(const void *)driver_mem(f->d, f->d->q[2].base);
+    const struct vq_desc *table =
+        (const struct vq_desc *)(const void *)driver_mem(f->d, f->d->q[2].base);
     const uint8_t *p = driver_mem(f->d, table[head].addr);
     memcpy(&m, p, sizeof(m));
     g_assert_cmpuint(m.event, ==, event);
@@ -226,7 +231,8 @@ static void test_slow_peer(struct fixture *f, gconstpointer data)
     g_assert_cmpuint(got, ==, TOTAL);
 }
 
-static void expect_refused(struct fixture *f, const char *type, const char *prop, const char *value, const char *part)
+static void expect_refused(struct fixture *f, const char *type, const char *prop, const char *value,
+                           const char *part)
 {
     GError *error = NULL;
     struct device *d = device_new(&f->d->t->m, type, NULL);
@@ -284,7 +290,8 @@ static void test_rng(void)
     driver_free(d);
 }
 
-#define ADD(name, fn, data) g_test_add("/virtio/console/" name, struct fixture, data, setup, fn, teardown)
+#define ADD(name, fn, data)                                                                        \
+    g_test_add("/virtio/console/" name, struct fixture, data, setup, fn, teardown)
 
 int main(int argc, char **argv)
 {

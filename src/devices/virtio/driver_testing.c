@@ -170,24 +170,28 @@ uint16_t driver_offer(struct driver *d, unsigned n, const struct driver_buf *b, 
     uint16_t head = q->next_desc % q->size;
     for (unsigned i = 0; i < count; i++) {
         uint16_t at = q->next_desc++ % q->size;
-        table[at] = (struct vq_desc){ b[i].addr, b[i].len,
-                                      (b[i].write ? DESC_WRITE : 0) | (i + 1 < count ? DESC_NEXT : 0),
-                                      q->next_desc % q->size };
+        table[at] =
+            (struct vq_desc){ b[i].addr, b[i].len,
+                              (b[i].write ? DESC_WRITE : 0) | (i + 1 < count ? DESC_NEXT : 0),
+                              q->next_desc % q->size };
     }
     avail[2 + q->avail % q->size] = head;
     __atomic_store_n(&avail[1], ++q->avail, __ATOMIC_RELEASE);
     return head;
 }
 
-/* As section 2.7.10 has it: a device that forgets to ask for the next notification does not get one. */
+/* As section 2.7.10 has it: a device that forgets to ask for the next notification does not get
+ * one. */
 void driver_kick(struct driver *d, unsigned n)
 {
     struct driver_queue *q = &d->q[n];
-    uint16_t event = *(uint16_t *)(void *)(d->t->ram + q->base + 0x2004 + 8 * q->size), old = q->kicked;
+    uint16_t event = *(uint16_t *)(void *)(d->t->ram + q->base + 0x2004 + 8 * q->size),
+             old = q->kicked;
     q->kicked = q->avail;
     if (d->event_idx && !vq_passed(event, q->avail, old))
         return;
-    mem_io_write(d->t->m.memory, DRIVER_BAR + d->notify + d->q[n].notify_off * d->notify_step, n, 2);
+    mem_io_write(d->t->m.memory, DRIVER_BAR + d->notify + d->q[n].notify_off * d->notify_step, n,
+                 2);
 }
 
 bool driver_poll(struct driver *d, unsigned n, uint16_t *ret_head, uint32_t *ret_len)
@@ -196,7 +200,8 @@ bool driver_poll(struct driver *d, unsigned n, uint16_t *ret_head, uint32_t *ret
     uint16_t *used = (uint16_t *)(void *)(d->t->ram + q->base + 0x2000);
     if (__atomic_load_n(&used[1], __ATOMIC_ACQUIRE) == q->used)
         return false;
-    const uint32_t *entry = (const uint32_t *)(void *)(d->t->ram + q->base + 0x2004) + 2 * (q->used++ % q->size);
+    const uint32_t *entry =
+        (const uint32_t *)(void *)(d->t->ram + q->base + 0x2004) + 2 * (q->used++ % q->size);
     if (ret_head)
         *ret_head = (uint16_t)entry[0];
     if (ret_len)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A tiny driver for the unit tests of virtio devices: finds the registers as a real one does, sets up split rings, offers
- * buffers, waits.
+/* A tiny driver for the unit tests of virtio devices: finds the registers as a real one does, sets
+ * up split rings, offers buffers, waits.
  *
  * Owner     driver_start() ... driver_stop(), which frees the machine.
  */
@@ -24,7 +24,8 @@ struct driver {
     struct test_machine *t;
     struct pci_bus *bus;
     struct virtio *v;
-    unsigned common, isr, device, notify, notify_step, window; /* offsets: in the BAR; window: in config space */
+    /* offsets: in the BAR; window: in config space */
+    unsigned common, isr, device, notify, notify_step, window;
     int intx;
     unsigned interrupts;
     bool event_idx;        /* negotiated: notify only when asked */
@@ -43,7 +44,8 @@ void driver_free_devices(struct driver *d); /* before their backends, which need
 void driver_free(struct driver *d);
 /* Maps the BARs, finds the capabilities, resets; does not negotiate. */
 void driver_probe(struct driver *d, struct device *dev);
-/* Accepts `features` (VERSION_1 and EVENT_IDX are added), sets up the first `queues` queues, DRIVER_OK. */
+/* Accepts `features` (VERSION_1 and EVENT_IDX are added), sets up the first `queues` queues,
+ * DRIVER_OK. */
 void driver_start(struct driver *d, uint64_t features, unsigned queues);
 uint64_t driver_features(struct driver *d);
 uint8_t driver_status(struct driver *d);

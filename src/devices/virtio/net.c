@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `virtio-net-pci`: a network interface with several queue pairs over a network backend.
  *
- * The header before each frame is the backend's own format, so that frames pass with their offloads as they are. What
- * is offered to the guest is what the backend can do.
+ * The header before each frame is the backend's own format, so that frames pass with their offloads
+ * as they are. What is offered to the guest is what the backend can do.
  *
  * Spec      VIRTIO 1.2, section 5.1.
- * Thread    Queues and frames: the main loop, with the device's lock; the lock is let go around calls of the backend,
- *           which may hand us a frame from inside them.
+ * Thread    Queues and frames: the main loop, with the device's lock; the lock is let go around
+ *           calls of the backend, which may hand us a frame from inside them.
  * Trust     Chains and control commands are the guest's, frames the network's.
  */
 #include "devices/virtio/net.h"
@@ -47,7 +47,9 @@ static int gather(struct vnet *s, unsigned queue, size_t total)
             err = -EMSGSIZE;
             break;
         }
-        *e = (struct vq_elem){ .iov = s->iov + used, .gpa = s->gpa + used, .room = (uint16_t)(VNET_IOVS - used) };
+        *e = (struct vq_elem){ .iov = s->iov + used,
+                               .gpa = s->gpa + used,
+                               .room = (uint16_t)(VNET_IOVS - used) };
         if (!virtio_pop(&s->v, queue, e))
             goto undo;
         n++;
@@ -67,7 +69,8 @@ undo:
 }
 
 /* Copies `iov` over the chains, behind a header when the frame has none of its own. */
-static void scatter(struct vnet *s, unsigned queue, unsigned count, const struct iovec *iov, unsigned iov_count)
+static void scatter(struct vnet *s, unsigned queue, unsigned count, const struct iovec *iov,
+                    unsigned iov_count)
 {
     static const uint8_t no_header[HDR];
     struct vq *q = &s->v.queue[queue];
@@ -80,7 +83,8 @@ static void scatter(struct vnet *s, unsigned queue, unsigned count, const struct
         const struct iovec *v = from == UINT32_MAX ? &head : from < iov_count ? &iov[from] : NULL;
         if (!v)
             break;
-        size_t n = vq_copy_in(&s->elem[at], lens[at], (const uint8_t *)v->iov_base + skip, v->iov_len - skip);
+        size_t n = vq_copy_in(&s->elem[at], lens[at], (const uint8_t *)v->iov_base + skip,
+                              v->iov_len - skip);
         lens[at] += (uint32_t)n;
         skip += n;
         if (skip == v->iov_len) {
@@ -114,7 +118,8 @@ static bool wanted(const struct vnet *s, const struct iovec *iov, unsigned iov_c
     return len >= FRAME_MIN && vnet_filter_passes(s, head, len);
 }
 
-static ssize_t receive_locked(struct vnet *s, unsigned pair, const struct iovec *iov, unsigned iov_count)
+static ssize_t receive_locked(struct vnet *s, unsigned pair, const struct iovec *iov,
+                              unsigned iov_count)
 {
     if (pair >= s->pairs)
         pair = 0;
@@ -151,7 +156,8 @@ static ssize_t receive_locked(struct vnet *s, unsigned pair, const struct iovec 
     return (ssize_t)len;
 }
 
-static ssize_t vnet_receive(void *opaque, unsigned pair, const struct iovec *iov, unsigned iov_count)
+static ssize_t vnet_receive(void *opaque, unsigned pair, const struct iovec *iov,
+                            unsigned iov_count)
 {
     struct vnet *s = opaque;
     pthread_mutex_lock(&s->pci.dev.lock);
@@ -380,16 +386,20 @@ static void choose_mac(struct vnet *s)
 static bool check_props(struct vnet *s, GError **error)
 {
     if (!is_power_of_2(s->rx_queue_size) || !is_power_of_2(s->tx_queue_size))
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "virtio-net-pci: rx_queue_size=%u and tx_queue_size=%u must be powers of two",
-                           s->rx_queue_size, s->tx_queue_size);
+        return ruche_error(
+            error, RUCHE_ERR_INVALID,
+            "virtio-net-pci: rx_queue_size=%u and tx_queue_size=%u must be powers of two",
+            s->rx_queue_size, s->tx_queue_size);
     if (s->mac[0] & 1)
-        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-net-pci: mac=%02x:%02x:...: a multicast address",
-                           s->mac[0], s->mac[1]);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "virtio-net-pci: mac=%02x:%02x:...: a multicast address", s->mac[0],
+                           s->mac[1]);
     if (s->duplex && strcmp(s->duplex, "full") && strcmp(s->duplex, "half"))
-        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-net-pci: duplex is 'full' or 'half', not '%s'", s->duplex);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "virtio-net-pci: duplex is 'full' or 'half', not '%s'", s->duplex);
     if (s->host_mtu && s->host_mtu < 68)
-        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-net-pci: host_mtu=%u is below 68", s->host_mtu);
+        return ruche_error(error, RUCHE_ERR_INVALID, "virtio-net-pci: host_mtu=%u is below 68",
+                           s->host_mtu);
     return true;
 }
 
@@ -423,7 +433,8 @@ static bool connect_netdev(struct vnet *s, GError **error)
     s->netdev = n;
     loop_call(d->loop, home_attach, s);
     if (!s->on_loop)
-        return ruche_error(error, RUCHE_ERR_STATE, "%s: netdev '%s' cannot run on this loop", who, s->netdev_id);
+        return ruche_error(error, RUCHE_ERR_STATE, "%s: netdev '%s' cannot run on this loop", who,
+                           s->netdev_id);
     s->vnet_hdr = n->ops->set_vnet_hdr && n->ops->set_vnet_hdr(n, true);
     return true;
 }
@@ -435,7 +446,8 @@ static bool vnet_realize(struct device *d, GError **error)
     choose_mac(s);
     if (!check_props(s, error) || !connect_netdev(s, error))
         return false;
-    s->max_pairs = s->netdev && s->mq && s->ctrl_vq ? (unsigned)min_u64(s->netdev->queues, VNET_MAX_PAIRS) : 1;
+    s->max_pairs =
+        s->netdev && s->mq && s->ctrl_vq ? (unsigned)min_u64(s->netdev->queues, VNET_MAX_PAIRS) : 1;
     uint16_t sizes[VIRTIO_MAX_QUEUES];
     for (unsigned i = 0; i < 2 * s->max_pairs; i++)
         sizes[i] = i % 2 ? s->tx_queue_size : s->rx_queue_size;
@@ -445,8 +457,8 @@ static bool vnet_realize(struct device *d, GError **error)
     VIRTIO_SET(&s->v, CONFIG(speed), uint32_t, (uint32_t)s->speed);
     VIRTIO_SET(&s->v, CONFIG(duplex), uint8_t, !s->duplex ? 0xff : s->duplex[0] == 'f');
     memcpy(s->v.config, s->mac, 6);
-    return virtio_init(&s->v, &vnet_ops, features(s), 2 * s->max_pairs + (s->ctrl_vq ? 1 : 0), sizes,
-                       CONFIG(duplex) + 1, error);
+    return virtio_init(&s->v, &vnet_ops, features(s), 2 * s->max_pairs + (s->ctrl_vq ? 1 : 0),
+                       sizes, CONFIG(duplex) + 1, error);
 }
 
 static void vnet_unrealize(struct device *d)
@@ -457,21 +469,25 @@ static void vnet_unrealize(struct device *d)
     s->netdev = NULL;
 }
 
-#define OFFER(prop, field, what) PROP_BOOL(prop, struct vnet, field, .def = true, .help = "Offer " what)
+#define OFFER(prop, field, what)                                                                   \
+    PROP_BOOL(prop, struct vnet, field, .def = true, .help = "Offer " what)
 
 static const struct prop vnet_props[] = {
     PROP_STRING("netdev", struct vnet, netdev_id, .help = "Network backend by id"),
-    PROP_MAC("mac", struct vnet, mac, .help = "Address, as 52:54:00:12:34:56; made up when missing"),
+    PROP_MAC("mac", struct vnet, mac,
+             .help = "Address, as 52:54:00:12:34:56; made up when missing"),
     PROP_BOOL("mq", struct vnet, mq, .help = "As many queue pairs as the backend has"),
     PROP_U16("rx_queue_size", struct vnet, rx_queue_size, .def = 256, .min = 64, .max = VQ_MAX_SIZE,
              .help = "Descriptors in a receive queue, a power of two"),
     PROP_U16("tx_queue_size", struct vnet, tx_queue_size, .def = 256, .min = 64, .max = VQ_MAX_SIZE,
              .help = "Descriptors in a transmit queue, a power of two"),
     PROP_U16("host_mtu", struct vnet, host_mtu, .help = "MTU to advise; 0: none"),
-    PROP_I32("speed", struct vnet, speed, .def = (uint64_t)-1, .help = "Link speed in Mbit/s; -1: unknown"),
+    PROP_I32("speed", struct vnet, speed, .def = (uint64_t)-1,
+             .help = "Link speed in Mbit/s; -1: unknown"),
     PROP_STRING("duplex", struct vnet, duplex, .help = "'full' or 'half'"),
     PROP_STRING("tx", struct vnet, tx_mode, .help = "Accepted"),
-    PROP_I32("bootindex", struct vnet, bootindex, .def = (uint64_t)-1, .help = "Place in the boot order"),
+    PROP_I32("bootindex", struct vnet, bootindex, .def = (uint64_t)-1,
+             .help = "Place in the boot order"),
     OFFER("mrg_rxbuf", mrg_rxbuf, "mergeable receive buffers"),
     OFFER("csum", csum, "to finish checksums of sent frames"),
     OFFER("gso", gso, "to take large segments at all"),
@@ -496,12 +512,22 @@ static const struct prop vnet_props[] = {
 
 static const struct state_field vnet_state[] = {
     VIRTIO_STATE(struct vnet),
-    STATE(struct vnet, pairs), STATE(struct vnet, guest_offloads), STATE_ARRAY(struct vnet, filter.mac),
-    STATE(struct vnet, filter.promisc), STATE(struct vnet, filter.allmulti), STATE(struct vnet, filter.alluni),
-    STATE(struct vnet, filter.nomulti), STATE(struct vnet, filter.nouni), STATE(struct vnet, filter.nobcast),
-    STATE(struct vnet, filter.uni_all), STATE(struct vnet, filter.multi_all), STATE(struct vnet, filter.uni_count),
-    STATE(struct vnet, filter.multi_count), STATE_ARRAY(struct vnet, filter.uni),
-    STATE_ARRAY(struct vnet, filter.multi), STATE_ARRAY(struct vnet, filter.vlan),
+    STATE(struct vnet, pairs),
+    STATE(struct vnet, guest_offloads),
+    STATE_ARRAY(struct vnet, filter.mac),
+    STATE(struct vnet, filter.promisc),
+    STATE(struct vnet, filter.allmulti),
+    STATE(struct vnet, filter.alluni),
+    STATE(struct vnet, filter.nomulti),
+    STATE(struct vnet, filter.nouni),
+    STATE(struct vnet, filter.nobcast),
+    STATE(struct vnet, filter.uni_all),
+    STATE(struct vnet, filter.multi_all),
+    STATE(struct vnet, filter.uni_count),
+    STATE(struct vnet, filter.multi_count),
+    STATE_ARRAY(struct vnet, filter.uni),
+    STATE_ARRAY(struct vnet, filter.multi),
+    STATE_ARRAY(struct vnet, filter.vlan),
     { 0 },
 };
 
@@ -524,9 +550,17 @@ static const struct device_counter vnet_counters[] = {
 static const char *const vnet_aliases[] = { "virtio-net", NULL };
 
 static const struct device_type vnet_type = {
-    .name = "virtio-net-pci", .aliases = vnet_aliases, .summary = "Network interface",
-    .spec = "VIRTIO 1.2, section 5.1", .bus = BUS_PCI, .size = sizeof(struct vnet), .props = vnet_props,
-    .state = vnet_state, .counters = vnet_counters, .realize = vnet_realize, .reset = virtio_reset,
+    .name = "virtio-net-pci",
+    .aliases = vnet_aliases,
+    .summary = "Network interface",
+    .spec = "VIRTIO 1.2, section 5.1",
+    .bus = BUS_PCI,
+    .size = sizeof(struct vnet),
+    .props = vnet_props,
+    .state = vnet_state,
+    .counters = vnet_counters,
+    .realize = vnet_realize,
+    .reset = virtio_reset,
     .unrealize = vnet_unrealize,
 };
 DEVICE_TYPE(vnet_type);

@@ -29,8 +29,9 @@ struct vnet {
     uint8_t mac[6];                      /* of the property; zero: made up */
     uint16_t rx_queue_size, tx_queue_size, host_mtu;
     int32_t bootindex, speed;
-    bool mq, mrg_rxbuf, csum, guest_csum, gso, host_tso4, host_tso6, host_ecn, guest_tso4, guest_tso6, guest_ecn,
-        status, ctrl_vq, ctrl_rx, ctrl_rx_extra, ctrl_vlan, ctrl_mac_addr, ctrl_guest_offloads, guest_announce;
+    bool mq, mrg_rxbuf, csum, guest_csum, gso, host_tso4, host_tso6, host_ecn, guest_tso4,
+        guest_tso6, guest_ecn, status, ctrl_vq, ctrl_rx, ctrl_rx_extra, ctrl_vlan, ctrl_mac_addr,
+        ctrl_guest_offloads, guest_announce;
     struct netdev *netdev;               /* borrowed; NULL: nothing is connected */
     bool vnet_hdr;                       /* frames carry the header to the backend */
     bool on_loop;
@@ -45,7 +46,8 @@ struct vnet {
     struct vq_elem elem[VNET_BUFFERS];   /* chains in hand, sharing the pool */
     struct iovec iov[VNET_IOVS];
     uint64_t gpa[VNET_IOVS];
-    uint64_t rx_frames, rx_bytes, rx_filtered, rx_no_buffers, rx_too_long, tx_frames, tx_bytes, tx_dropped;
+    uint64_t rx_frames, rx_bytes, rx_filtered, rx_no_buffers, rx_too_long, tx_frames, tx_bytes,
+        tx_dropped;
     uint64_t tx_full, commands, bad_commands;
 };
 

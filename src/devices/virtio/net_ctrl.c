@@ -48,9 +48,10 @@ bool vnet_filter_passes(const struct vnet *s, const uint8_t *frame, size_t len)
     if (!memcmp(frame, broadcast, 6))
         return !f->nobcast;
     if (frame[0] & 1)
-        return !f->nomulti && (f->allmulti || f->multi_all || in_table(f->multi, f->multi_count, frame));
-    return !f->nouni &&
-           (f->alluni || f->uni_all || !memcmp(frame, f->mac, 6) || in_table(f->uni, f->uni_count, frame));
+        return !f->nomulti &&
+               (f->allmulti || f->multi_all || in_table(f->multi, f->multi_count, frame));
+    return !f->nouni && (f->alluni || f->uni_all || !memcmp(frame, f->mac, 6) ||
+                         in_table(f->uni, f->uni_count, frame));
 }
 
 /* --- commands: true when obeyed --- */
@@ -58,7 +59,8 @@ bool vnet_filter_passes(const struct vnet *s, const uint8_t *frame, size_t len)
 static bool set_rx_mode(struct vnet *s, uint8_t command, struct cur *c)
 {
     struct vnet_filter *f = &s->filter;
-    uint8_t *const mode[] = { &f->promisc, &f->allmulti, &f->alluni, &f->nomulti, &f->nouni, &f->nobcast };
+    uint8_t *const mode[] = { &f->promisc, &f->allmulti, &f->alluni,
+                              &f->nomulti, &f->nouni,    &f->nobcast };
     uint8_t on = cur_u8(c);
     unsigned feature = command < 2 ? VIRTIO_NET_F_CTRL_RX : VIRTIO_NET_F_CTRL_RX_EXTRA;
     if (c->bad || command >= ARRAY_COUNT(mode) || !virtio_has(&s->v, feature))
@@ -92,7 +94,8 @@ static bool set_mac(struct vnet *s, uint8_t command, struct cur *c)
         if (c->bad || c->left || !virtio_has(&s->v, VIRTIO_NET_F_CTRL_MAC_ADDR))
             return false;
         memcpy(s->v.config, f.mac, 6);
-    } else if (command != VIRTIO_NET_CTRL_MAC_TABLE_SET || !virtio_has(&s->v, VIRTIO_NET_F_CTRL_RX) ||
+    } else if (command != VIRTIO_NET_CTRL_MAC_TABLE_SET ||
+               !virtio_has(&s->v, VIRTIO_NET_F_CTRL_RX) ||
                !load_table(c, f.uni, &f.uni_count, &f.uni_all)) {
         return false;
     } else if (f.uni_all && c->left < 4) {
@@ -107,7 +110,8 @@ static bool set_mac(struct vnet *s, uint8_t command, struct cur *c)
 static bool set_vlan(struct vnet *s, uint8_t command, struct cur *c)
 {
     uint16_t vid = cur_le16(c);
-    if (c->bad || vid >= VNET_VLANS || command > VIRTIO_NET_CTRL_VLAN_DEL || !virtio_has(&s->v, VIRTIO_NET_F_CTRL_VLAN))
+    if (c->bad || vid >= VNET_VLANS || command > VIRTIO_NET_CTRL_VLAN_DEL ||
+        !virtio_has(&s->v, VIRTIO_NET_F_CTRL_VLAN))
         return false;
     uint64_t bit = 1ULL << (vid % 64), *word = &s->filter.vlan[vid / 64];
     *word = command == VIRTIO_NET_CTRL_VLAN_ADD ? *word | bit : *word & ~bit;

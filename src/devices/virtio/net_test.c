@@ -78,17 +78,27 @@ static void wire_destroy(struct netdev *n)
 }
 
 static const struct netdev_ops wire_ops = {
-    .send = wire_send, .receive_ready = wire_ready, .offloads = wire_offloads, .set_offloads = wire_set_offloads,
-    .set_vnet_hdr = wire_set_hdr, .set_loop = wire_set_loop, .destroy = wire_destroy,
+    .send = wire_send,
+    .receive_ready = wire_ready,
+    .offloads = wire_offloads,
+    .set_offloads = wire_set_offloads,
+    .set_vnet_hdr = wire_set_hdr,
+    .set_loop = wire_set_loop,
+    .destroy = wire_destroy,
 };
 
-static void setup_with(struct fixture *f, bool hdr, unsigned queues, const char *prop, const char *value)
+static void setup_with(struct fixture *f, bool hdr, unsigned queues, const char *prop,
+                       const char *value)
 {
-    f->w = (struct wire){ .n = { .id = g_strdup("net0"), .ops = &wire_ops, .link_up = true, .queues = queues },
-                          .hdr_possible = hdr, .can = NETDEV_CSUM | NETDEV_TSO4 | NETDEV_TSO6 | NETDEV_ECN };
+    f->w = (struct wire){
+        .n = { .id = g_strdup("net0"), .ops = &wire_ops, .link_up = true, .queues = queues },
+        .hdr_possible = hdr,
+        .can = NETDEV_CSUM | NETDEV_TSO4 | NETDEV_TSO6 | NETDEV_ECN
+    };
     f->d = driver_new();
     g_assert_true(backend_add(&f->d->t->m, BACKEND_NETDEV, "net0", &f->w.n));
-    f->dev = test_device(f->d->t, "virtio-net-pci", "netdev", "net0", "mac", "52:54:00:01:02:03", prop, value, NULL);
+    f->dev = test_device(f->d->t, "virtio-net-pci", "netdev", "net0", "mac", "52:54:00:01:02:03",
+                         prop, value, NULL);
     driver_probe(f->d, f->dev);
 }
 
@@ -107,7 +117,8 @@ static void teardown(struct fixture *f, gconstpointer data)
 static void post_rx(struct fixture *f, unsigned queue, unsigned count, uint32_t len)
 {
     for (unsigned i = 0; i < count; i++)
-        driver_offer(f->d, queue, &(struct driver_buf){ RX_DATA + (uint64_t)i * len, len, true }, 1);
+        driver_offer(f->d, queue, &(struct driver_buf){ RX_DATA + (uint64_t)i * len, len, true },
+                     1);
     driver_kick(f->d, queue);
     driver_turn(f->d, 1);
 }
@@ -122,20 +133,23 @@ static ssize_t arrive(struct fixture *f, unsigned queue, const uint8_t *dest, si
     for (size_t i = 6; i < len; i++)
         frame[skip + i] = (uint8_t)(i * 3);
     struct iovec iov[] = { { frame, skip }, { frame + skip, len } };
-    return skip ? netdev_deliver(&f->w.n, queue, iov, 2) : netdev_deliver(&f->w.n, queue, iov + 1, 1);
+    return skip ? netdev_deliver(&f->w.n, queue, iov, 2)
+                : netdev_deliver(&f->w.n, queue, iov + 1, 1);
 }
 
 static const uint8_t own[6] = { 0x52, 0x54, 0, 1, 2, 3 }, other[6] = { 0x52, 0x54, 0, 9, 9, 9 },
-                     bcast[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, mcast[6] = { 1, 0, 0x5e, 0, 0, 1 };
+                     bcast[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },
+                     mcast[6] = { 1, 0, 0x5e, 0, 0, 1 };
 
 static void test_features(struct fixture *f, gconstpointer data)
 {
     uint64_t features = driver_features(f->d);
     bool hdr = data != NULL;
-    static const unsigned offloads[] = { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_HOST_TSO4,
-                                         VIRTIO_NET_F_GUEST_TSO6 };
+    static const unsigned offloads[] = { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM,
+                                         VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_GUEST_TSO6 };
     for (unsigned i = 0; i < ARRAY_COUNT(offloads); i++)
-        g_assert_cmpint(!!(features & VIRTIO_F(offloads[i])), ==, hdr); /* only what the backend can do */
+        /* only what the backend can do */
+        g_assert_cmpint(!!(features & VIRTIO_F(offloads[i])), ==, hdr);
     g_assert_true(features & VIRTIO_F(VIRTIO_NET_F_MRG_RXBUF));
     g_assert_false(features & VIRTIO_F(VIRTIO_NET_F_MQ));
     uint8_t mac[6];
@@ -143,7 +157,9 @@ static void test_features(struct fixture *f, gconstpointer data)
         mac[i] = (uint8_t)driver_config(f->d, i, 1);
     g_assert_cmpmem(mac, 6, own, 6);
     g_assert_cmpuint(driver_config(f->d, 6, 2), ==, VIRTIO_NET_S_LINK_UP);
-    driver_start(f->d, features & (VIRTIO_F(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_F(VIRTIO_NET_F_GUEST_TSO4)), 2);
+    driver_start(f->d,
+                 features & (VIRTIO_F(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_F(VIRTIO_NET_F_GUEST_TSO4)),
+                 2);
     driver_turn(f->d, 2);
     g_assert_cmphex(f->w.to_guest, ==, hdr ? NETDEV_CSUM | NETDEV_TSO4 : 0);
     driver_set(f->d, 0x14, 0, 1);
@@ -162,8 +178,10 @@ static void test_transmit(struct fixture *f, gconstpointer data)
         mem[HDR + i] = (uint8_t)i;
     static const uint32_t cuts[] = { 1, 5, HDR, HDR + 1, 500 };
     for (unsigned i = 0; i < ARRAY_COUNT(cuts); i++) {
-        driver_offer(f->d, 1, (struct driver_buf[]){ { TX_DATA, cuts[i], false },
-                                                     { TX_DATA + cuts[i], HDR + 1000 - cuts[i], false } }, 2);
+        driver_offer(f->d, 1,
+                     (struct driver_buf[]){ { TX_DATA, cuts[i], false },
+                                            { TX_DATA + cuts[i], HDR + 1000 - cuts[i], false } },
+                     2);
         driver_kick(f->d, 1);
         g_assert_true(driver_wait(f->d, 1, NULL, NULL));
         g_assert_cmpuint(f->w.sent, ==, i + 1);
@@ -250,7 +268,8 @@ static void test_receive_small(struct fixture *f, gconstpointer data)
     g_assert_true(f->dev->broken);
     driver_start(f->d, VIRTIO_F(VIRTIO_NET_F_MRG_RXBUF), 2);
     g_assert_false(f->dev->broken);
-    driver_offer(f->d, 0, &(struct driver_buf){ RX_DATA, 1526, false }, 1); /* a readable receive buffer */
+    /* a readable receive buffer */
+    driver_offer(f->d, 0, &(struct driver_buf){ RX_DATA, 1526, false }, 1);
     g_assert_cmpint(arrive(f, 0, own, 100), <, 0);
     g_assert_true(f->dev->broken);
     driver_set(f->d, 0x14, 0, 1);
@@ -271,22 +290,28 @@ static void test_echo(struct fixture *f, gconstpointer data)
     }
 }
 
-static uint8_t command(struct fixture *f, unsigned queue, uint8_t class, uint8_t cmd, const void *data, uint32_t len)
+static uint8_t command(struct fixture *f, unsigned queue, uint8_t class, uint8_t cmd,
+                       const void *data, uint32_t len)
 {
     uint8_t *mem = driver_mem(f->d, CMD_DATA);
     mem[0] = class;
     mem[1] = cmd;
     memcpy(mem + 16, data, len);
     mem[8] = 0xee;
-    driver_offer(f->d, queue, (struct driver_buf[]){ { CMD_DATA, 2, false }, { CMD_DATA + 16, len, false },
-                                                     { CMD_DATA + 8, 1, true } }, 3);
+    driver_offer(f->d, queue,
+                 (struct driver_buf[]){ { CMD_DATA, 2, false },
+                                        { CMD_DATA + 16, len, false },
+                                        { CMD_DATA + 8, 1, true } },
+                 3);
     driver_kick(f->d, queue);
     g_assert_true(driver_wait(f->d, queue, NULL, NULL));
     return mem[8];
 }
 
-#define CTRL (VIRTIO_F(VIRTIO_NET_F_CTRL_VQ) | VIRTIO_F(VIRTIO_NET_F_CTRL_RX) | VIRTIO_F(VIRTIO_NET_F_MRG_RXBUF) | \
-              VIRTIO_F(VIRTIO_NET_F_CTRL_MAC_ADDR) | VIRTIO_F(VIRTIO_NET_F_CTRL_RX_EXTRA))
+#define CTRL                                                                                       \
+    (VIRTIO_F(VIRTIO_NET_F_CTRL_VQ) | VIRTIO_F(VIRTIO_NET_F_CTRL_RX) |                             \
+     VIRTIO_F(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_F(VIRTIO_NET_F_CTRL_MAC_ADDR) |                     \
+     VIRTIO_F(VIRTIO_NET_F_CTRL_RX_EXTRA))
 
 static bool gets(struct fixture *f, const uint8_t *dest)
 {
@@ -300,34 +325,47 @@ static void test_filter(struct fixture *f, gconstpointer data)
     post_rx(f, 0, 32, 1526);
     static const uint8_t off = 0, on = 1;
     g_assert_true(gets(f, other)); /* promiscuous at first */
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1), ==,
+                    VIRTIO_NET_OK);
     g_assert_true(gets(f, own) && gets(f, bcast) && !gets(f, other) && !gets(f, mcast));
     uint8_t table[4 + 6 + 4 + 6] = { [0] = 1, [10] = 1 };
     memcpy(table + 4, other, 6);
     memcpy(table + 14, mcast, 6);
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, table, sizeof(table)), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(
+        command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, table, sizeof(table)), ==,
+        VIRTIO_NET_OK);
     g_assert_true(gets(f, other) && gets(f, mcast));
     static const uint8_t empty[8];
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, empty, 8), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, empty, 8), ==,
+                    VIRTIO_NET_OK);
     g_assert_true(!gets(f, other) && !gets(f, mcast));
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, &on, 1), ==, VIRTIO_NET_OK);
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_NOBCAST, &on, 1), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, &on, 1), ==,
+                    VIRTIO_NET_OK);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_NOBCAST, &on, 1), ==,
+                    VIRTIO_NET_OK);
     g_assert_true(gets(f, mcast) && !gets(f, bcast));
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, other, 6), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, other, 6), ==,
+                    VIRTIO_NET_OK);
     g_assert_true(gets(f, other) && !gets(f, own));
     g_assert_cmphex(driver_config(f->d, 3, 1), ==, 9);
     /* Bad ones. */
     g_assert_cmpint(command(f, 2, 77, 0, &on, 1), ==, VIRTIO_NET_ERR);
     g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_RX, 6, &on, 1), ==, VIRTIO_NET_ERR);
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, other, 5), ==, VIRTIO_NET_ERR);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, other, 5), ==,
+                    VIRTIO_NET_ERR);
     table[0] = 5;
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, table, sizeof(table)), ==, VIRTIO_NET_ERR);
+    g_assert_cmpint(
+        command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, table, sizeof(table)), ==,
+        VIRTIO_NET_ERR);
     g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_VLAN, 0, &on, 1), ==, VIRTIO_NET_ERR);
     g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MQ, 0, "\1\0", 2), ==, VIRTIO_NET_ERR);
     memset(table, 0xff, 4); /* more than fit: all unicast passes */
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, table, sizeof(table)), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(
+        command(f, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, table, sizeof(table)), ==,
+        VIRTIO_NET_OK);
     g_assert_true(gets(f, own));
-    driver_offer(f->d, 2, &(struct driver_buf){ CMD_DATA, 3, false }, 1); /* no room for an answer */
+    /* no room for an answer */
+    driver_offer(f->d, 2, &(struct driver_buf){ CMD_DATA, 3, false }, 1);
     driver_kick(f->d, 2);
     driver_turn(f->d, 3);
     g_assert_true(f->dev->broken);
@@ -342,13 +380,16 @@ static void test_vlan(struct fixture *f, gconstpointer data)
     struct iovec iov[] = { { (void *)(uintptr_t)hdr, HDR }, { tagged, sizeof(tagged) } };
     netdev_deliver(&f->w.n, 0, f->w.hdr ? iov : iov + 1, f->w.hdr ? 2 : 1);
     g_assert_false(driver_poll(f->d, 0, NULL, NULL));
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, "\x2a\0", 2), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, "\x2a\0", 2), ==,
+                    VIRTIO_NET_OK);
     netdev_deliver(&f->w.n, 0, f->w.hdr ? iov : iov + 1, f->w.hdr ? 2 : 1);
     g_assert_true(driver_poll(f->d, 0, NULL, NULL));
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_DEL, "\x2a\0", 2), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_DEL, "\x2a\0", 2), ==,
+                    VIRTIO_NET_OK);
     netdev_deliver(&f->w.n, 0, f->w.hdr ? iov : iov + 1, f->w.hdr ? 2 : 1);
     g_assert_false(driver_poll(f->d, 0, NULL, NULL));
-    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, "\xff\xff", 2), ==, VIRTIO_NET_ERR);
+    g_assert_cmpint(command(f, 2, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, "\xff\xff", 2),
+                    ==, VIRTIO_NET_ERR);
 }
 
 static void test_link(struct fixture *f, gconstpointer data)
@@ -369,9 +410,12 @@ static void test_multiqueue(void)
     setup_with(&f, true, 3, "mq", "on");
     g_assert_cmpuint(driver_config(f.d, 8, 2), ==, 3);
     driver_start(f.d, CTRL | VIRTIO_F(VIRTIO_NET_F_MQ), 7);
-    g_assert_cmpint(command(&f, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, "\4\0", 2), ==, VIRTIO_NET_ERR);
-    g_assert_cmpint(command(&f, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, "\0\0", 2), ==, VIRTIO_NET_ERR);
-    g_assert_cmpint(command(&f, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, "\3\0", 2), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(command(&f, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, "\4\0", 2),
+                    ==, VIRTIO_NET_ERR);
+    g_assert_cmpint(command(&f, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, "\0\0", 2),
+                    ==, VIRTIO_NET_ERR);
+    g_assert_cmpint(command(&f, 6, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, "\3\0", 2),
+                    ==, VIRTIO_NET_OK);
     post_rx(&f, 4, 2, 1526);
     g_assert_cmpint(arrive(&f, 2, own, 100), >, 0);
     g_assert_true(driver_poll(f.d, 4, NULL, NULL));
@@ -382,7 +426,8 @@ static void test_multiqueue(void)
     /* Without the feature the control queue is the third. */
     driver_start(f.d, CTRL, 3);
     static const uint8_t on = 1;
-    g_assert_cmpint(command(&f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &on, 1), ==, VIRTIO_NET_OK);
+    g_assert_cmpint(command(&f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &on, 1), ==,
+                    VIRTIO_NET_OK);
     teardown(&f, NULL);
 }
 

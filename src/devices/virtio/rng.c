@@ -79,7 +79,8 @@ static void refill(void *opaque)
     if (virtio_running(&s->v) && s->v.queue[0].enabled)
         serve(s);
     pthread_mutex_unlock(&s->pci.dev.lock);
-    clock_timer_arm(&s->refill, clock_now_ns(&s->pci.dev.machine->clock) + s->period_ms * NS_PER_MS);
+    clock_timer_arm(&s->refill,
+                    clock_now_ns(&s->pci.dev.machine->clock) + s->period_ms * NS_PER_MS);
 }
 
 static void vrng_reset(struct virtio *v)
@@ -89,7 +90,11 @@ static void vrng_reset(struct virtio *v)
 }
 
 static const struct virtio_ops vrng_ops = {
-    .id = VIRTIO_ID_RNG, .class_code = 0x00, .subclass = 0xff, .handle = vrng_handle, .reset = vrng_reset,
+    .id = VIRTIO_ID_RNG,
+    .class_code = 0x00,
+    .subclass = 0xff,
+    .handle = vrng_handle,
+    .reset = vrng_reset,
 };
 
 static bool vrng_realize(struct device *d, GError **error)
@@ -119,7 +124,8 @@ static void vrng_unrealize(struct device *d)
 }
 
 static const struct prop vrng_props[] = {
-    PROP_STRING("rng", struct vrng, rng, .help = "Accepted: the host kernel's generator is always the source"),
+    PROP_STRING("rng", struct vrng, rng,
+                .help = "Accepted: the host kernel's generator is always the source"),
     PROP_U64("max-bytes", struct vrng, max_bytes, .def = INT64_MAX, .help = "Bytes in a period"),
     PROP_U32("period", struct vrng, period_ms, .def = 65536, .min = 1, .max = UINT32_MAX,
              .help = "Milliseconds of a period"),
@@ -127,7 +133,9 @@ static const struct prop vrng_props[] = {
     { 0 },
 };
 
-static const struct state_field vrng_state[] = { VIRTIO_STATE(struct vrng), STATE(struct vrng, left), { 0 } };
+static const struct state_field vrng_state[] = { VIRTIO_STATE(struct vrng),
+                                                 STATE(struct vrng, left),
+                                                 { 0 } };
 
 static const struct device_counter vrng_counters[] = {
     COUNTER(struct vrng, bytes, "Random bytes given"),
@@ -139,9 +147,17 @@ static const struct device_counter vrng_counters[] = {
 static const char *const vrng_aliases[] = { "virtio-rng", NULL };
 
 static const struct device_type vrng_type = {
-    .name = "virtio-rng-pci", .aliases = vrng_aliases, .summary = "Random numbers",
-    .spec = "VIRTIO 1.2, section 5.4", .bus = BUS_PCI, .size = sizeof(struct vrng), .props = vrng_props,
-    .state = vrng_state, .counters = vrng_counters, .realize = vrng_realize, .reset = virtio_reset,
+    .name = "virtio-rng-pci",
+    .aliases = vrng_aliases,
+    .summary = "Random numbers",
+    .spec = "VIRTIO 1.2, section 5.4",
+    .bus = BUS_PCI,
+    .size = sizeof(struct vrng),
+    .props = vrng_props,
+    .state = vrng_state,
+    .counters = vrng_counters,
+    .realize = vrng_realize,
+    .reset = virtio_reset,
     .unrealize = vrng_unrealize,
 };
 DEVICE_TYPE(vrng_type);

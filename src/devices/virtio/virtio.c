@@ -141,7 +141,8 @@ void virtio_reset_queue(struct virtio *v, unsigned queue)
     v->queue_reset_pending[queue] = v->queue[queue].held > 0;
 }
 
-/* The guest may use its memory again when the status reads 0: not while requests still write into it. */
+/* The guest may use its memory again when the status reads 0: not while requests still write into
+ * it. */
 static void reset_locked(struct virtio *v)
 {
     v->status_before = v->status ? v->status : v->status_before;
@@ -179,7 +180,8 @@ void virtio_set_status(struct virtio *v, uint8_t status)
         reset_locked(v);
         return;
     }
-    if (v->reset_pending) { /* a driver that does not wait: its first steps count when the reset is done */
+    /* a driver that does not wait: its first steps count when the reset is done */
+    if (v->reset_pending) {
         v->status_after = status & (VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER);
         return;
     }
@@ -237,7 +239,8 @@ static void home_watch(void *opaque)
 {
     struct virtio *v = opaque;
     for (unsigned n = 0; n < v->queue_count; n++)
-        loop_fd_add(v->pci.dev.loop, &v->watch[n].watch, v->watch[n].fd, EPOLLIN, notified, &v->watch[n]);
+        loop_fd_add(v->pci.dev.loop, &v->watch[n].watch, v->watch[n].fd, EPOLLIN, notified,
+                    &v->watch[n]);
 }
 
 static void home_unwatch(void *opaque)
@@ -251,24 +254,29 @@ static bool check_props(struct virtio *v, GError **error)
 {
     const char *name = v->pci.dev.type->name;
     if (v->disable_modern)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "%s: disable-modern=on: there is no legacy interface", name);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "%s: disable-modern=on: there is no legacy interface", name);
     if (v->prop_iommu)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "%s: iommu_platform=on: the machine has no IOMMU", name);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "%s: iommu_platform=on: the machine has no IOMMU", name);
     if (v->romfile && *v->romfile)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "%s: romfile=%s: option ROMs are not supported; say romfile=",
-                           name, v->romfile);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "%s: romfile=%s: option ROMs are not supported; say romfile=", name,
+                           v->romfile);
     return true;
 }
 
 static uint64_t common_features(const struct virtio *v)
 {
     return VIRTIO_F(VIRTIO_F_VERSION_1) | (v->prop_indirect ? VIRTIO_F(VIRTIO_F_INDIRECT) : 0) |
-           (v->prop_event_idx ? VIRTIO_F(VIRTIO_F_EVENT_IDX) : 0) | (v->prop_packed ? VIRTIO_F(VIRTIO_F_PACKED) : 0) |
+           (v->prop_event_idx ? VIRTIO_F(VIRTIO_F_EVENT_IDX) : 0) |
+           (v->prop_packed ? VIRTIO_F(VIRTIO_F_PACKED) : 0) |
            (v->prop_queue_reset ? VIRTIO_F(VIRTIO_F_RESET) : 0);
 }
 
-bool virtio_init(struct virtio *v, const struct virtio_ops *ops, uint64_t features, unsigned queue_count,
-                 const uint16_t *queue_sizes, unsigned config_bytes, GError **error)
+bool virtio_init(struct virtio *v, const struct virtio_ops *ops, uint64_t features,
+                 unsigned queue_count, const uint16_t *queue_sizes, unsigned config_bytes,
+                 GError **error)
 {
     v->ops = ops;
     v->queue_count = queue_count;
@@ -285,9 +293,11 @@ bool virtio_init(struct virtio *v, const struct virtio_ops *ops, uint64_t featur
     for (unsigned n = 0; n < queue_count; n++) {
         v->watch[n].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (v->watch[n].fd < 0)
-            return ruche_error_errno(error, errno, "%s: no descriptor for queue %u", v->pci.dev.type->name, n);
+            return ruche_error_errno(error, errno, "%s: no descriptor for queue %u",
+                                     v->pci.dev.type->name, n);
     }
-    if (!virtio_pci_init(v, v->vectors == VIRTIO_AUTO_VECTORS ? queue_count + 1 : v->vectors, error))
+    if (!virtio_pci_init(v, v->vectors == VIRTIO_AUTO_VECTORS ? queue_count + 1 : v->vectors,
+                         error))
         return false;
     loop_call(v->pci.dev.loop, home_watch, v);
     v->ready = true;

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A virtio device on PCI: features, status, queues, configuration, interrupts; the kind behind it is a table of calls.
+/* A virtio device on PCI: features, status, queues, configuration, interrupts; the kind behind it
+ * is a table of calls.
  *
  * Spec      VIRTIO 1.2, chapters 2, 3 and 4.1.
- * Owner     A device's struct begins with VIRTIO_BASE; virtio_init() in realize, virtio_done() last in unrealize.
- * Thread    Registers: any vCPU. Queues: the home loop, woken by one eventfd a queue. Both with the device's lock,
- *           which ops are called with unless noted.
- * Trust     Every register write is the guest's. A guest that breaks the rules breaks its device until reset.
+ * Owner     A device's struct begins with VIRTIO_BASE; virtio_init() in realize, virtio_done() last
+ *           in unrealize.
+ * Thread    Registers: any vCPU. Queues: the home loop, woken by one eventfd a queue. Both with the
+ *           device's lock, which ops are called with unless noted.
+ * Trust     Every register write is the guest's. A guest that breaks the rules breaks its device
+ *           until reset.
  */
 #pragma once
 
@@ -24,8 +27,13 @@ enum { VIRTIO_ACKNOWLEDGE = 1, VIRTIO_DRIVER = 2, VIRTIO_DRIVER_OK = 4, VIRTIO_F
 
 /* Features that all kinds share, chapter 6. */
 #define VIRTIO_F(n) (1ULL << (n))
-enum { VIRTIO_F_INDIRECT = 28, VIRTIO_F_EVENT_IDX = 29, VIRTIO_F_VERSION_1 = 32, VIRTIO_F_PACKED = 34,
-       VIRTIO_F_RESET = 40 };
+enum {
+    VIRTIO_F_INDIRECT = 28,
+    VIRTIO_F_EVENT_IDX = 29,
+    VIRTIO_F_VERSION_1 = 32,
+    VIRTIO_F_PACKED = 34,
+    VIRTIO_F_RESET = 40
+};
 
 struct virtio;
 
@@ -36,11 +44,13 @@ struct virtio_ops {
     void (*handle)(struct virtio *v, unsigned queue);
     void (*driver_ok)(struct virtio *v);                        /* may be NULL */
     void (*features_set)(struct virtio *v);                     /* may be NULL */
-    /* `len` bytes at `off` of config[] were written; others than VIRTIO_WRITABLE stay. May be NULL. */
+    /* `len` bytes at `off` of config[] were written, as far as config_writable lets. May be NULL. */
     void (*config_written)(struct virtio *v, unsigned off, unsigned len);
-    void (*queue_reset)(struct virtio *v, unsigned queue);      /* forget what belongs to it; may be NULL */
-    void (*reset)(struct virtio *v);                            /* guest-visible state; may be NULL */
-    /* Home loop, without the lock: returns when no chain is held any more. NULL: never holds one. */
+    /* forget what belongs to it; may be NULL */
+    void (*queue_reset)(struct virtio *v, unsigned queue);
+    /* guest-visible state; may be NULL */
+    void (*reset)(struct virtio *v);
+    /* Home loop, without the lock: returns when no chain is held. NULL: never holds one. */
     void (*drain)(struct virtio *v);
 };
 
@@ -60,7 +70,8 @@ struct virtio {
     struct pci_device pci;
     const struct virtio_ops *ops;
     /* Properties. */
-    bool prop_packed, prop_event_idx, prop_indirect, prop_queue_reset, prop_ioeventfd, prop_iommu, disable_modern;
+    bool prop_packed, prop_event_idx, prop_indirect, prop_queue_reset, prop_ioeventfd, prop_iommu,
+        disable_modern;
     int disable_legacy;
     uint32_t vectors;
     char *romfile;
@@ -119,18 +130,20 @@ struct virtio {
 
 #define VIRTIO_COUNTERS(type)                                                                      \
     COUNTER(type, v.notifications, "Notifications of queues handled"),                             \
-    COUNTER(type, v.interrupts, "Interrupts sent"), COUNTER(type, v.resets, "Resets by the driver"), \
-    COUNTER(type, v.broken_count, "Times that the guest broke the device")
+        COUNTER(type, v.interrupts, "Interrupts sent"),                                            \
+        COUNTER(type, v.resets, "Resets by the driver"),                                           \
+        COUNTER(type, v.broken_count, "Times that the guest broke the device")
 
 static inline struct virtio *virtio_of(struct device *d)
 {
     return container_of(d, struct virtio, pci.dev);
 }
 
-/* Puts the device on its PCI bus. `features`: the kind's own; queues of at most queue_sizes[n] (0: as the one before).
- * dev.loop is the home loop from here. */
-bool virtio_init(struct virtio *v, const struct virtio_ops *ops, uint64_t features, unsigned queue_count,
-                 const uint16_t *queue_sizes, unsigned config_bytes, GError **error);
+/* Puts the device on its PCI bus. `features`: the kind's own; queues of at most queue_sizes[n] (0:
+ * as the one before). dev.loop is the home loop from here. */
+bool virtio_init(struct virtio *v, const struct virtio_ops *ops, uint64_t features,
+                 unsigned queue_count, const uint16_t *queue_sizes, unsigned config_bytes,
+                 GError **error);
 void virtio_done(struct virtio *v);
 /* For device_type.reset. */
 void virtio_reset(struct device *d);
@@ -152,7 +165,8 @@ void virtio_broken(struct virtio *v, const char *why);
 int virtio_pop(struct virtio *v, unsigned queue, struct vq_elem *e);
 /* Calls ops->handle soon, on the home loop. Any thread. */
 void virtio_kick(struct virtio *v, unsigned queue);
-/* For queues that are emptied as they fill: asks for the next notification, or looks again at once. Lock held. */
+/* For queues that are emptied as they fill: asks for the next notification, or looks again at once.
+ * Lock held. */
 void virtio_rearm(struct virtio *v, unsigned queue);
 /* A chain is held by an asynchronous request, no longer is. Lock held. */
 void virtio_hold(struct virtio *v, unsigned queue);

@@ -2,8 +2,8 @@
 /* virtio over PCI: capabilities, the registers in BAR 4, MSI-X and INTx.
  *
  * Spec      VIRTIO 1.2, section 4.1.
- * Thread    Registers: any vCPU, with the device's lock (the region's lock). The configuration access capability: the
- *           bus lock, then the device's.
+ * Thread    Registers: any vCPU, with the device's lock (the region's lock). The configuration
+ *           access capability: the bus lock, then the device's.
  * Trust     Offsets inside the BAR and all values are the guest's.
  */
 #include "devices/virtio/virtio.h"
@@ -52,8 +52,8 @@ static void drop_route(struct virtio *v, unsigned n)
     w->route = -1;
 }
 
-/* A vector went live, changed its message, or is masked: only live ones have a route, so that a masked one's interrupt
- * goes to its pending bit. No route left is no error. */
+/* A vector went live, changed its message, or is masked: only live ones have a route, so that a
+ * masked one's interrupt goes to its pending bit. No route left is no error. */
 static void vector_changed(struct pci_device *p, unsigned n, bool live)
 {
     struct virtio *v = container_of(p, struct virtio, pci);
@@ -117,16 +117,25 @@ static uint64_t get_features(const struct virtio *v, uint64_t all, uint32_t sele
 }
 
 static uint64_t get_offered_select(struct virtio *v) { return v->offered_select; }
-static uint64_t get_offered(struct virtio *v) { return get_features(v, v->offered, v->offered_select); }
+static uint64_t get_offered(struct virtio *v)
+{
+    return get_features(v, v->offered, v->offered_select);
+}
 static uint64_t get_accepted_select(struct virtio *v) { return v->accepted_select; }
-static uint64_t get_accepted(struct virtio *v) { return get_features(v, v->accepted, v->accepted_select); }
+static uint64_t get_accepted(struct virtio *v)
+{
+    return get_features(v, v->accepted, v->accepted_select);
+}
 static uint64_t get_config_vector(struct virtio *v) { return v->config_vector; }
 static uint64_t get_queue_count(struct virtio *v) { return v->queue_count; }
 static uint64_t get_status(struct virtio *v) { return virtio_get_status(v); }
 static uint64_t get_generation(struct virtio *v) { return v->generation; }
 static uint64_t get_queue_select(struct virtio *v) { return v->queue_select; }
 static uint64_t get_queue_size(struct virtio *v) { return selected(v) ? selected(v)->size : 0; }
-static uint64_t get_queue_vector(struct virtio *v) { return selected(v) ? selected(v)->vector : VQ_NO_VECTOR; }
+static uint64_t get_queue_vector(struct virtio *v)
+{
+    return selected(v) ? selected(v)->vector : VQ_NO_VECTOR;
+}
 static uint64_t get_queue_enable(struct virtio *v) { return selected(v) && selected(v)->enabled; }
 static uint64_t get_notify_off(struct virtio *v) { return selected(v) ? v->queue_select : 0; }
 static uint64_t get_desc(struct virtio *v) { return selected(v) ? selected(v)->desc_gpa : 0; }
@@ -139,8 +148,14 @@ static uint64_t get_queue_reset(struct virtio *v)
     return selected(v) && v->queue_reset_pending[v->queue_select];
 }
 
-static void set_offered_select(struct virtio *v, uint64_t val) { v->offered_select = (uint32_t)val; }
-static void set_accepted_select(struct virtio *v, uint64_t val) { v->accepted_select = (uint32_t)val; }
+static void set_offered_select(struct virtio *v, uint64_t val)
+{
+    v->offered_select = (uint32_t)val;
+}
+static void set_accepted_select(struct virtio *v, uint64_t val)
+{
+    v->accepted_select = (uint32_t)val;
+}
 static void set_status(struct virtio *v, uint64_t val) { virtio_set_status(v, (uint8_t)val); }
 static void set_queue_select(struct virtio *v, uint64_t val) { v->queue_select = (uint16_t)val; }
 
@@ -157,7 +172,10 @@ static uint16_t possible_vector(const struct virtio *v, uint64_t val)
     return val < v->vectors ? (uint16_t)val : VQ_NO_VECTOR;
 }
 
-static void set_config_vector(struct virtio *v, uint64_t val) { v->config_vector = possible_vector(v, val); }
+static void set_config_vector(struct virtio *v, uint64_t val)
+{
+    v->config_vector = possible_vector(v, val);
+}
 
 static void set_queue_vector(struct virtio *v, uint64_t val)
 {
@@ -237,7 +255,8 @@ static const struct common_field {
 static const struct common_field *common_field(uint64_t off)
 {
     for (size_t i = 0; i < ARRAY_COUNT(common_fields); i++) {
-        if (off >= common_fields[i].off && off < (uint64_t)common_fields[i].off + common_fields[i].size)
+        if (off >= common_fields[i].off &&
+            off < (uint64_t)common_fields[i].off + common_fields[i].size)
             return &common_fields[i];
     }
     return NULL;
@@ -274,7 +293,8 @@ static uint64_t bar_read(void *opaque, uint64_t off, unsigned size)
     if (off < DEVICE_AT)
         return off == ISR_AT ? take_isr(v) : 0;
     if (off < NOTIFY_AT && off - DEVICE_AT < v->config_bytes)
-        memcpy(&val, v->config + (off - DEVICE_AT), min_u64(size, v->config_bytes - (off - DEVICE_AT)));
+        memcpy(&val, v->config + (off - DEVICE_AT),
+               min_u64(size, v->config_bytes - (off - DEVICE_AT)));
     return val;
 }
 
@@ -291,15 +311,15 @@ static void bar_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 
 static const struct mem_ops bar_ops = { .read = bar_read, .write = bar_write };
 
-/* --- configuration access capability, 4.1.4.9: a window to the BAR for those who cannot map it --- */
+/* --- configuration access, 4.1.4.9: a window to the BAR for those who cannot map it --- */
 
 /* The window's target, or false when it points to nowhere. */
 static bool window_target(const struct virtio *v, uint32_t *ret_off, uint32_t *ret_len)
 {
     unsigned cap = v->window_cap;
     uint32_t off = pci_get32(&v->pci, cap + CAP_OFFSET), len = pci_get32(&v->pci, cap + CAP_LENGTH);
-    if (v->pci.config[cap + CAP_BAR] != BAR_REGISTERS || (len != 1 && len != 2 && len != 4) || off % len ||
-        !range_fits(off, len, BAR_BYTES))
+    if (v->pci.config[cap + CAP_BAR] != BAR_REGISTERS || (len != 1 && len != 2 && len != 4) ||
+        off % len || !range_fits(off, len, BAR_BYTES))
         return false;
     *ret_off = off;
     *ret_len = len;
@@ -343,7 +363,8 @@ static void config_written(struct pci_device *p, unsigned off, unsigned len, uin
 
 /* --- life --- */
 
-static bool add_capability(struct virtio *v, enum cap_type type, uint32_t off, uint32_t len, uint32_t extra)
+static bool add_capability(struct virtio *v, enum cap_type type, uint32_t off, uint32_t len,
+                           uint32_t extra)
 {
     bool has_extra = type == CAP_NOTIFY || type == CAP_WINDOW;
     uint8_t cap_len = has_extra ? 20 : 16;
@@ -367,7 +388,8 @@ static bool add_capability(struct virtio *v, enum cap_type type, uint32_t off, u
 
 static bool add_capabilities(struct virtio *v)
 {
-    return add_capability(v, CAP_COMMON, COMMON_AT, COMMON_BYTES, 0) && add_capability(v, CAP_ISR, ISR_AT, 1, 0) &&
+    return add_capability(v, CAP_COMMON, COMMON_AT, COMMON_BYTES, 0) &&
+           add_capability(v, CAP_ISR, ISR_AT, 1, 0) &&
            add_capability(v, CAP_DEVICE, DEVICE_AT, 0x1000, 0) &&
            add_capability(v, CAP_NOTIFY, NOTIFY_AT, NOTIFY_STEP * v->queue_count, NOTIFY_STEP) &&
            add_capability(v, CAP_WINDOW, 0, 0, 0);
@@ -396,8 +418,8 @@ bool virtio_pci_init(struct virtio *v, unsigned vectors, GError **error)
         .class_code = v->ops->class_code,
     };
     if (vectors > PCI_MSIX_MAX)
-        return ruche_error(error, RUCHE_ERR_INVALID, "%s: vectors=%u: at most %d are possible", name, vectors,
-                           PCI_MSIX_MAX);
+        return ruche_error(error, RUCHE_ERR_INVALID, "%s: vectors=%u: at most %d are possible",
+                           name, vectors, PCI_MSIX_MAX);
     if (!pci_device_init(p, &ids, error))
         return false;
     int err = vectors ? pci_add_msix(p, BAR_MSIX, vectors) : 0;

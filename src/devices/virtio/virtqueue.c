@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* virtqueue: what both ring formats share: enabling, mapping buffers, copies. The formats are in vq_split.c and
- * vq_packed.c.
+/* virtqueue: what both ring formats share: enabling, mapping buffers, copies. The formats are in
+ * vq_split.c and vq_packed.c.
  *
  * Spec      VIRTIO 1.2, section 2.6.
  * Thread    Under the device's lock.
@@ -199,7 +199,8 @@ bool vq_notify_enable(struct vq *q)
     return vq_has_avail(q);
 }
 
-static size_t copy(const struct iovec *iov, unsigned count, size_t skip, void *buf, size_t len, bool to_chain)
+static size_t copy(const struct iovec *iov, unsigned count, size_t skip, void *buf, size_t len,
+                   bool to_chain)
 {
     size_t done = 0;
     for (unsigned i = 0; i < count && done < len; i++) {

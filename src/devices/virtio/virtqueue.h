@@ -2,10 +2,12 @@
 /* virtqueue: split and packed rings, the device's side.
  *
  * Spec      VIRTIO 1.2, sections 2.6 to 2.8.
- * Owner     The device embeds it; no memory of its own. Chains are popped into elements that the caller provides.
+ * Owner     The device embeds it; no memory of its own. Chains are popped into elements that the
+ *           caller provides.
  * Thread    One at a time, under the device's lock.
  * Units     Addresses are guest-physical, lengths bytes, indexes ring slots.
- * Trust     Ring contents are hostile and may change while they are read: each field is read once, into a local.
+ * Trust     Ring contents are hostile and may change while they are read: each field is read once,
+ *           into a local.
  * Errors    -EBADMSG: the guest broke the ring, `why` says how; it stays broken until vq_reset().
  */
 #pragma once
@@ -44,7 +46,8 @@ struct vq_elem {
     uint16_t out_count, in_count; /* entries of iov: what the device reads, what it writes */
     uint16_t room;        /* entries of iov and gpa */
     uint64_t out_bytes, in_bytes;
-    struct iovec *iov;    /* the caller's; host pointers to guest memory, good for the machine's life */
+    /* the caller's; host pointers to guest memory, good for the machine's life */
+    struct iovec *iov;
     uint64_t *gpa;        /* guest-physical address of each entry */
 };
 
@@ -57,7 +60,8 @@ int vq_enable(struct vq *q);
 int vq_pop(struct vq *q, struct vq_elem *e);
 /* Undoes the latest vq_pop(). */
 void vq_unpop(struct vq *q, const struct vq_elem *e);
-/* Gives the chain back with `len` bytes written. Seen by the driver at the latest after vq_publish(). */
+/* Gives the chain back with `len` bytes written. Seen by the driver at the latest after
+ * vq_publish(). */
 void vq_push(struct vq *q, const struct vq_elem *e, uint32_t len);
 /* Makes pushes visible; true: the driver wants an interrupt. */
 bool vq_publish(struct vq *q);
@@ -72,6 +76,7 @@ static inline struct iovec *vq_in(const struct vq_elem *e)
     return e->iov + e->out_count;
 }
 
-/* Copies between the chain's readable (out) or writable (in) part and a buffer; returns how much there was. */
+/* Copies between the chain's readable (out) or writable (in) part and a buffer; returns how much
+ * there was. */
 size_t vq_copy_out(const struct vq_elem *e, size_t skip, void *to, size_t len);
 size_t vq_copy_in(const struct vq_elem *e, size_t skip, const void *from, size_t len);

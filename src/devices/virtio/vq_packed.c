@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Packed virtqueues: one ring of descriptors that both sides write, with wrap counters in place of indexes.
+/* Packed virtqueues: one ring of descriptors that both sides write, with wrap counters in place of
+ * indexes.
  *
  * Spec      VIRTIO 1.2, section 2.8.
  * Thread    Under the device's lock.
@@ -44,7 +45,8 @@ static int add_indirect(struct vq *q, struct vq_elem *e, uint64_t gpa, uint32_t 
         uint16_t f = guest_load(&table[i].flags);
         if (f & DESC_INDIRECT)
             return vq_fail(q, "an indirect descriptor where none may be");
-        int err = vq_add_buffer(q, e, guest_load(&table[i].addr), guest_load(&table[i].len), f & DESC_WRITE);
+        int err = vq_add_buffer(q, e, guest_load(&table[i].addr), guest_load(&table[i].len),
+                                f & DESC_WRITE);
         if (err < 0)
             return err; /* at the latest when the element's room is used up */
     }

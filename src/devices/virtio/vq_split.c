@@ -9,8 +9,8 @@
 
 enum { AVAIL_NO_INTERRUPT = 1, USED_NO_NOTIFY = 1 };
 
-/* The driver area is flags, idx, ring[size], used_event; the device area flags, idx, ring[size] of (id, len),
- * avail_event. */
+/* The driver area is flags, idx, ring[size], used_event; the device area flags, idx, ring[size] of
+ * (id, len), avail_event. */
 static inline uint16_t *avail_word(const struct vq *q, unsigned n)
 {
     return (uint16_t *)q->driver + n;
@@ -42,8 +42,8 @@ static struct vq_desc load_desc(const struct vq_desc *d)
                              guest_load(&d->next) };
 }
 
-/* Follows the chain. Every descriptor adds a buffer and there is room for a bounded number of these, except for the one
- * step into an indirect table: a loop ends with "too many buffers". */
+/* Follows the chain. Every descriptor adds a buffer and there is room for a bounded number of
+ * these, except for the one step into an indirect table: a loop ends with "too many buffers". */
 static int walk(struct vq *q, struct vq_elem *e, uint16_t head)
 {
     const struct vq_desc *table = q->desc;
@@ -108,7 +108,8 @@ bool vq_split_publish(struct vq *q)
 {
     guest_store_release(used_word(q, 1), q->next_used);
     mem_written(q->mem, q->device_gpa, 6 + 8ULL * q->size);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the index is out before we ask what the driver wants */
+    /* the index is out before we ask what the driver wants */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!q->event_idx)
         return !(guest_load(avail_word(q, 0)) & AVAIL_NO_INTERRUPT);
     uint16_t event = guest_load(avail_word(q, 2 + q->size));
