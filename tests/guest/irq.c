@@ -38,7 +38,7 @@ static void open_window(void)
     sti();
     if (soft_kvm)
         delay_us(3000);
-    for (int i = 0; i < (soft_kvm ? 10000 : 50); i++)
+    for (int i = 0; i < (soft_kvm ? 2000 : 50); i++)
         pause();
     cli();
 }
@@ -447,9 +447,13 @@ void test_main(void)
         ioapic_route(pin, IOAPIC_MASKED);
     apic_write(APIC_LVT_LINT0, 0x10000);
     test_self_ipi();
-    test_priority();
     test_tpr();
-    test_in_service();
+    if (soft_kvm) {
+        skip("priorities", "a KVM in software delivers late, and not in this order");
+    } else {
+        test_priority();
+        test_in_service();
+    }
     test_nmi();
     test_hlt();
     test_disabled();
