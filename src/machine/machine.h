@@ -26,7 +26,7 @@ struct machine_config {
     const char *firmware;       /* -bios; NULL */
     bool acpi, smbios, hpet, graphics; /* machine options, on by default */
     bool pit, pic, rtc;         /* microvm can leave these out */
-    bool isa_serial;            /* microvm */
+    bool isa_serial;            /* -serial makes isa-serial ports; microvm can do without */
     int64_t rtc_offset_s;       /* -rtc base=: guest wall clock minus host's */
     bool rtc_local;
     bool ram_prealloc, ram_hugepages, ram_shared;
@@ -50,7 +50,6 @@ enum machine_request { MACHINE_REQ_RESET, MACHINE_REQ_POWEROFF, MACHINE_REQ_PANI
 struct machine_observer {
     /* Reset/power-off/panic/debug-exit: `code` is isa-debug-exit's exit status or the panic's reason. */
     void (*request)(void *opaque, enum machine_request what, int code);
-    void (*device_broken)(void *opaque, struct device *d);
     /* Something of a device that QMP reports as an event: name, and JSON-free details as text pairs
      * (key, value, ... NULL). */
     void (*event)(void *opaque, const char *name, const char *const *pairs);

@@ -118,7 +118,7 @@ bool build_chardevs(struct vmm *v, GError **error)
 
 bool build_serial_ports(struct vmm *v, GError **error)
 {
-    for (guint i = 0; i < v->options.serials->len; i++) {
+    for (guint i = 0; v->machine->config.isa_serial && i < v->options.serials->len; i++) {
         const char *spec = g_ptr_array_index(v->options.serials, i);
         if (!strcmp(spec, "none"))
             continue;

@@ -253,12 +253,4 @@ static void on_event(void *opaque, const char *name, const char *const *pairs)
     qmp_event(v->qmp, name, data);
 }
 
-static void on_device_broken(void *opaque, struct device *d)
-{
-    const char *const pairs[] = { "path", d->path ? d->path : "", "reason", d->broken_why,
-                                  d->id ? "device" : NULL, d->id, NULL };
-    on_event(opaque, "X_RUCHE_DEVICE_BROKEN", pairs);
-}
-
-const struct machine_observer run_observer = { .request = on_request, .device_broken = on_device_broken,
-                                               .event = on_event };
+const struct machine_observer run_observer = { .request = on_request, .event = on_event };
