@@ -36,6 +36,8 @@ enum {
 #define MXCSR_DEFAULT 0x1f80u
 #define MXCSR_MASKS 0x1f80u
 
+/* FSW.ES and B follow from the flags and FCW's masks. State is parked. */
+void x87_update_summary(struct cpu *c);
 void fpu_load_slow(struct cpu *c);
 void fpu_park_slow(struct cpu *c);
 /* Reserved bits are clear in this mask: what the host's FXSAVE shows. */

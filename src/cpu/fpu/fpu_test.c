@@ -218,6 +218,23 @@ static void test_state_moves(void)
     bed_free(to);
 }
 
+GUEST(float_and_x87, "divps xmm0, xmm1; fld1; fld1; fwait");
+
+/* cpu_set_state() takes values as they are: reserved MXCSR bits, ES without an error, a wild FCW. */
+static void test_wild_state(void)
+{
+    struct bed *b = bed_with(0, 0, 0);
+    struct cpu_arch_state s;
+
+    cpu_get_state(b->cpu, &s);
+    memset(s.xsave, 0xff, XS_LEGACY_END);
+    s.xsave[XS_FSW] = 0x80;
+    cpu_set_state(b->cpu, &s);
+    LOAD_GUEST(b, float_and_x87);
+    run(b);
+    bed_free(b);
+}
+
 /* --- operands that are no RAM --- */
 
 GUEST(device_operands, "movdqu xmm0, [rbx]; movups [rbx + 16], xmm0; fninit; fild qword ptr [rbx + 8];"
@@ -341,6 +358,7 @@ int main(int argc, char **argv)
     g_test_add_func("/fpu/host-modes", test_host_keeps_its_modes);
     g_test_add_func("/fpu/two-processors", test_two_processors);
     g_test_add_func("/fpu/state-moves", test_state_moves);
+    g_test_add_func("/fpu/wild-state", test_wild_state);
     g_test_add_func("/fpu/device-operands", test_device_operands);
     g_test_add_func("/fpu/real-mode-environment", test_real_mode_environment);
     g_test_add_func("/fpu/store-holds-all", test_store_holds_all);

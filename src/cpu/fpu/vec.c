@@ -168,7 +168,7 @@ static __attribute__((noinline)) int vec_float_slow(struct cpu *c, const struct 
                                                     uint64_t gpr, uint64_t *ret_out)
 {
     uint32_t guest = *fpu_mxcsr(c);
-    uint32_t run = (guest & ~FPU_EXCEPTIONS) | MXCSR_MASKS;
+    uint32_t run = (guest & fpu_mxcsr_mask() & ~FPU_EXCEPTIONS) | MXCSR_MASKS;
     struct undo undo;
 
     undo_save(c, i, &undo);

@@ -23,11 +23,21 @@ struct fxsave_area {
     uint8_t b[512] __attribute__((aligned(64)));
 };
 
+void x87_update_summary(struct cpu *c)
+{
+    uint16_t *sw = fpu_word(c, XS_FSW);
+
+    *sw &= (uint16_t) ~(FSW_ES | FSW_BUSY);
+    if (*sw & ~*fpu_word(c, XS_FCW) & FPU_EXCEPTIONS)
+        *sw |= FSW_ES | FSW_BUSY;
+}
+
 void fpu_load_slow(struct cpu *c)
 {
     struct fxsave_area area = { 0 };
     uint32_t host = MXCSR_DEFAULT;
 
+    x87_update_summary(c); /* state from outside may claim an error that the host would then report */
     memcpy(area.b, c->xsave, XS_FOP);
     memcpy(area.b + XS_ST, c->xsave + XS_ST, XS_XMM - XS_ST);
     memcpy(area.b + XS_MXCSR, &host, sizeof(host));

@@ -7,16 +7,6 @@
 #include "cpu/exec/handlers.h"
 #include "cpu/fpu/fpu.h"
 
-/* ES and B follow from the flags and the masks. State is parked. */
-static void update_summary(struct cpu *c)
-{
-    uint16_t *sw = fpu_word(c, XS_FSW);
-
-    *sw &= (uint16_t) ~(FSW_ES | FSW_BUSY);
-    if (*sw & ~*fpu_word(c, XS_FCW) & FPU_EXCEPTIONS)
-        *sw |= FSW_ES | FSW_BUSY;
-}
-
 static int wait_check(struct cpu *c)
 {
     return fpu_status(c) & FSW_ES ? cpu_raise(c, EXC_MF) : 0;
@@ -72,7 +62,7 @@ int x_fldcw(struct cpu *c, const struct insn *i)
         return X_NEXT;
     }
     *fpu_word(c, XS_FCW) = (cw & 0x1f7f) | 0x40;
-    update_summary(c);
+    x87_update_summary(c);
     return X_NEXT;
 }
 
@@ -231,7 +221,7 @@ static void env_apply(struct cpu *c, const struct insn *i, const uint8_t *env)
     for (unsigned n = 0; n < 8; n++)
         full |= (uint8_t)(((tags >> (2 * n) & 3) != 3) << n);
     c->xsave[XS_FTW] = full;
-    update_summary(c);
+    x87_update_summary(c);
     get_pointers(c, i, env);
 }
 
@@ -247,7 +237,7 @@ int x_fnstenv(struct cpu *c, const struct insn *i)
     if (mmu_write_slow(c, lin, env_bytes(i), env))
         return X_FAULT;
     *fpu_word(c, XS_FCW) |= FPU_EXCEPTIONS;
-    update_summary(c);
+    x87_update_summary(c);
     return X_NEXT;
 }
 

@@ -61,15 +61,11 @@ static void put_legacy(struct cpu *c, const struct insn *i, uint8_t *image)
 
 static void get_x87(struct cpu *c, const struct insn *i, const uint8_t *image)
 {
-    uint16_t *sw = fpu_word(c, XS_FSW);
-
     memcpy(c->xsave, image, XS_FIP);
     c->xsave[XS_FTW + 1] = 0;
     *fpu_word(c, XS_FCW) = (*fpu_word(c, XS_FCW) & 0x1f7f) | 0x40;
     *fpu_word(c, XS_FOP) &= 0x7ff;
-    *sw &= (uint16_t) ~(FSW_ES | FSW_BUSY);
-    if (*sw & ~*fpu_word(c, XS_FCW) & FPU_EXCEPTIONS)
-        *sw |= FSW_ES | FSW_BUSY;
+    x87_update_summary(c);
     get_pointers(c, i, image);
     memset(c->xsave + XS_ST, 0, XS_XMM - XS_ST);
     for (unsigned n = 0; n < 8; n++)

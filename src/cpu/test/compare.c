@@ -119,8 +119,8 @@ static const struct insn_row *last_row(const struct test_case *t, const struct o
     return &insn_rows[i.row];
 }
 
-/* An unmasked overflow or underflow: whether the result was inexact is known to the infinitely wide exponent only. Dot products
- * may stop after the multiplication. */
+/* An unmasked overflow or underflow: whether the result was inexact is known to the infinitely wide
+ * exponent only. Dot products may stop after the multiplication. */
 static void forgive_mxcsr(const struct test_case *t, const struct outcome *native, struct outcome *soft)
 {
     uint8_t free = 0;
