@@ -51,6 +51,8 @@ ALL = BLK + RNG + CONSOLE + NET
 CASES = [
     Case('hello', name='hello-exit', append='a=1 exit=21', status=43, expect=r'command line: .*a=1 exit=21'),
     Case('hello', cpus=(1, 2)),
+    Case('hello', name='hello-microvm', machine='microvm'),
+    Case('smp', name='smp-microvm', machine='microvm', cpus=(2,), kvm='full'),
     Case('exceptions'),
     Case('triple', status=0, expect='triple fault'),
     Case('paging', kvm='full'),
