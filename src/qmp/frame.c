@@ -35,10 +35,13 @@ static bool plain_char(char c)
     return g_ascii_isalnum(c) || (c && strchr(" \t\r\n,:+-.", c));
 }
 
-enum step { STEP_ON, STEP_END, STEP_BAD_CHAR, STEP_DEEP, STEP_NUL };
+enum step { STEP_ON, STEP_END, STEP_BAD_CHAR, STEP_BAD_ESCAPE, STEP_DEEP, STEP_NUL };
 
+/* The parser would take octal escapes too, and make bytes of them that are no UTF-8. */
 static enum step step_in_string(struct frame *f, char c)
 {
+    if (f->escaped && !strchr("\"\\/bfnrtu", c))
+        return STEP_BAD_ESCAPE;
     if (f->escaped)
         f->escaped = false;
     else if (c == '\\')
@@ -72,6 +75,8 @@ static enum step step(struct frame *f, char c)
 static const char *step_sentence(enum step s)
 {
     switch (s) {
+    case STEP_BAD_ESCAPE:
+        return "Not JSON: unknown escape in a string";
     case STEP_DEEP:
         return "JSON text is nested too deep";
     case STEP_NUL:

@@ -2,6 +2,8 @@
 /* A session: greeting, negotiation, commands in, answers and events out. */
 #include "qmp/internal.h"
 
+#include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,7 +88,8 @@ static void send_error(struct qmp_session *q, JsonNode *id, const char *class, c
 {
     JsonObject *error = json_object_new(), *reply = json_object_new();
     json_object_set_string_member(error, "class", class);
-    json_object_set_string_member(error, "desc", desc);
+    g_autofree char *valid = g_utf8_make_valid(desc, -1); /* a quoted word may have been cut within a character */
+    json_object_set_string_member(error, "desc", valid);
     if (id)
         json_object_set_member(reply, "id", json_node_copy(id));
     json_object_set_object_member(reply, "error", error);
@@ -204,17 +207,75 @@ static void handle_object(struct qmp_session *q, JsonObject *o)
         send_error(q, id, error_class(error), error->message);
 }
 
+/* The parser wraps integers that are too long around: they are found in the text, outside strings. */
+static bool integers_fit(const char *p)
+{
+    while (*p) {
+        if (*p == '"') {
+            for (p++; *p && *p != '"'; p++)
+                p += *p == '\\' && p[1];
+            p += *p == '"';
+        } else if (g_ascii_isdigit(*p)) {
+            size_t len = strspn(p, "0123456789.eE+-"), digits = strspn(p, "0123456789");
+            errno = 0;
+            bool negative = p[-1] == '-';
+            if (len == digits && (g_ascii_strtoll(p - negative, NULL, 10), errno == ERANGE))
+                return false;
+            p += len;
+        } else {
+            p++;
+        }
+    }
+    return true;
+}
+
+/* 1e999 is a number to the parser, and nothing that an answer could echo; json-glib up to 1.6 also writes 1e20 as
+ * "1e+20.0". */
+static bool number_printable(double d)
+{
+    char buf[G_ASCII_DTOSTR_BUF_SIZE];
+    return isfinite(d) && (strchr(g_ascii_dtostr(buf, sizeof(buf), d), '.') || !strchr(buf, 'e'));
+}
+
+/* Depth is bounded by the framing. */
+static bool numbers_printable(JsonNode *n)
+{
+    if (JSON_NODE_HOLDS_VALUE(n))
+        return json_node_get_value_type(n) != G_TYPE_DOUBLE ||
+               number_printable(json_node_get_double(n));
+    if (JSON_NODE_HOLDS_ARRAY(n)) {
+        JsonArray *a = json_node_get_array(n);
+        for (guint i = 0; i < json_array_get_length(a); i++)
+            if (!numbers_printable(json_array_get_element(a, i)))
+                return false;
+    } else if (JSON_NODE_HOLDS_OBJECT(n)) {
+        JsonObjectIter it;
+        JsonNode *child;
+        json_object_iter_init(&it, json_node_get_object(n));
+        while (json_object_iter_next(&it, NULL, &child))
+            if (!numbers_printable(child))
+                return false;
+    }
+    return true;
+}
+
 static void handle_text(struct qmp_session *q)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(JsonParser) parser = json_parser_new();
+    if (!integers_fit(q->frame.text->str)) {
+        send_error(q, NULL, "GenericError", "an integer does not fit 64 bits");
+        return;
+    }
     if (!json_parser_load_from_data(parser, q->frame.text->str, q->frame.text->len, &error)) {
         g_autofree char *desc = g_strdup_printf("JSON parse error: %s", error->message);
         send_error(q, NULL, "GenericError", desc);
         return;
     }
     JsonNode *root = json_parser_get_root(parser);
-    if (root && JSON_NODE_HOLDS_OBJECT(root))
+    if (root && !numbers_printable(root))
+        send_error(q, NULL, "GenericError", "a number is out of range");
+    else if (root && JSON_NODE_HOLDS_OBJECT(root))
         handle_object(q, json_node_get_object(root));
     else
         send_error(q, NULL, "GenericError", "a command must be a JSON object");
