@@ -31,6 +31,14 @@ struct machine_config {
     bool rtc_local;
     bool ram_prealloc, ram_hugepages, ram_shared;
     const struct global_prop *globals; /* -global, linked list */
+    const struct smbios_field *smbios_fields; /* -smbios, linked list */
+};
+
+/* A text for a structure of the SMBIOS tables; the field's name is -smbios's. */
+struct smbios_field {
+    uint8_t type;
+    const char *key, *value;
+    struct smbios_field *next;
 };
 
 struct global_prop {

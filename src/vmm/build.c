@@ -128,6 +128,25 @@ static bool add_globals(struct vmm *v, GError **error)
     return true;
 }
 
+static void add_smbios(struct vmm *v)
+{
+    struct smbios_field **tail = &v->smbios;
+    for (guint i = 0; i < v->options.smbios->len; i++) {
+        struct kv_list *l = g_ptr_array_index(v->options.smbios, i);
+        uint64_t type = 0;
+        kv_get_u64(l, "type", 0, 255, &type, NULL);
+        for (size_t k = 0; k < l->count; k++) {
+            if (!strcmp(l->pairs[k].key, "type") || !strcmp(l->pairs[k].key, "uuid"))
+                continue;
+            struct smbios_field *f = g_new0(struct smbios_field, 1);
+            *f = (struct smbios_field){ .type = type, .key = l->pairs[k].key, .value = l->pairs[k].value };
+            *tail = f;
+            tail = &f->next;
+        }
+    }
+    v->config.smbios_fields = v->smbios;
+}
+
 /* A -global for a device that is not in this machine does nothing: say so, as a typing error looks the same. */
 static void warn_globals(const struct vmm *v)
 {
@@ -149,6 +168,7 @@ bool build_config(struct vmm *v, GError **error)
     machine_config_init(c);
     if (!apply_machine(v, error) || !add_globals(v, error))
         return false;
+    add_smbios(v);
     c->name = o->name;
     memcpy(c->uuid, o->uuid, sizeof(c->uuid));
     c->has_uuid = o->has_uuid;
@@ -339,6 +359,11 @@ void vmm_done(struct vmm *v)
         g_free(g);
     }
     v->globals = NULL;
+    for (struct smbios_field *f = v->smbios, *next; f; f = next) {
+        next = f->next;
+        g_free(f);
+    }
+    v->smbios = NULL;
     g_clear_pointer(&v->accel_note, g_free);
     g_clear_pointer(&v->rng_file, g_free);
     vm_options_done(&v->options);

@@ -40,6 +40,7 @@ struct vmm {
     struct machine_config config;
     const struct board_type *board;
     struct global_prop *globals;
+    struct smbios_field *smbios;
     char *accel_note;            /* which accelerator, and why */
 
     struct loop *loop;           /* the main loop, attached to GLib's */

@@ -89,7 +89,7 @@ static bool add_serial(struct vmm *v, unsigned index, const char *spec, GError *
 static void add_default_serial(struct vmm *v)
 {
     const struct vm_options *o = &v->options;
-    if (o->serials->len || o->nodefaults)
+    if (o->serials->len || o->nodefaults || !v->config.isa_serial)
         return;
     bool terminal = o->nographic;
     for (guint i = 0; i < o->monitors->len; i++)

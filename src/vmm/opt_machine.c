@@ -293,6 +293,15 @@ static bool take_no_acpi(struct vm_options *o, const char *arg, GError **error)
     return true;
 }
 
+/* The fields that our tables have; uuid= of type 1 is -uuid's. */
+static const char *const smbios_keys[][9] = {
+    [0] = { "type", "vendor", "version", "date", NULL },
+    [1] = { "type", "manufacturer", "product", "version", "serial", "sku", "family", "uuid", NULL },
+    [2] = { "type", "manufacturer", "product", "version", "serial", "asset", "location", NULL },
+    [3] = { "type", "manufacturer", "version", "serial", "asset", "sku", NULL },
+    [11] = { "type", "value", NULL },
+};
+
 static bool take_smbios(struct vm_options *o, const char *arg, GError **error)
 {
     auto_kv *l = kv_parse(arg, NULL, error);
@@ -301,6 +310,14 @@ static bool take_smbios(struct vm_options *o, const char *arg, GError **error)
         return false;
     if (!kv_has(l, "type"))
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "only type=N,field=value is understood, not '%s'", arg);
+    if (type >= G_N_ELEMENTS(smbios_keys) || !smbios_keys[type][0])
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "structures of type %u cannot be given; 0, 1, 2, 3 and 11 can", (unsigned)type);
+    if (!kv_check_known(l, smbios_keys[type], error))
+        return false;
+    const char *uuid = kv_get(l, "uuid");
+    if (uuid && !take_uuid(o, uuid, error))
+        return false;
     g_ptr_array_add(o->smbios, g_steal_pointer(&l));
     return true;
 }

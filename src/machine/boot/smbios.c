@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#define MAX_STRINGS 8
+#define MAX_STRINGS 32
 #define DIMM_MAX (16 * GIB)
 #define HANDLE(type, n) ((uint16_t)((type) << 8 | (n)))
 #define MAX_SOCKETS 64
@@ -12,6 +12,8 @@
 
 struct builder {
     GByteArray *out;
+    const struct machine_config *config;
+    uint8_t type; /* of the current structure */
     size_t start; /* of the current structure */
     const char *strings[MAX_STRINGS];
     unsigned string_count;
@@ -50,8 +52,26 @@ static void put_string(struct builder *b, const char *text)
     put8(b, text ? (uint8_t)b->string_count : 0);
 }
 
+/* What -smbios says for a field of the current structure, or `def`. */
+static void put_field(struct builder *b, const char *key, const char *def)
+{
+    for (const struct smbios_field *f = b->config->smbios_fields; f; f = f->next)
+        if (f->type == b->type && !strcmp(f->key, key))
+            def = f->value;
+    put_string(b, def && *def ? def : NULL);
+}
+
+static bool is_asked_for(const struct builder *b, uint8_t type)
+{
+    const struct smbios_field *f = b->config->smbios_fields;
+    while (f && f->type != type)
+        f = f->next;
+    return f != NULL;
+}
+
 static void begin(struct builder *b, uint8_t type, uint16_t handle)
 {
+    b->type = type;
     b->start = b->out->len;
     b->string_count = 0;
     put8(b, type);
@@ -70,10 +90,10 @@ static void end(struct builder *b)
 static void firmware(struct builder *b)
 {
     begin(b, 0, HANDLE(0, 0));
-    put_string(b, "Ruche");
-    put_string(b, RUCHE_VERSION);
+    put_field(b, "vendor", "Ruche");
+    put_field(b, "version", RUCHE_VERSION);
     put16(b, 0xe000);
-    put_string(b, "01/01/2026");
+    put_field(b, "date", "01/01/2026");
     put8(b, 0);          /* ROM: 64 KiB */
     put64(b, 1u << 3);   /* characteristics: not supported */
     put8(b, 0x01);       /* ACPI */
@@ -89,29 +109,59 @@ static void firmware(struct builder *b)
 static void system_info(struct builder *b, const struct machine *m)
 {
     begin(b, 1, HANDLE(1, 0));
-    put_string(b, "Ruche");
-    put_string(b, m->board->summary);
-    put_string(b, m->board->name);
-    put_string(b, NULL); /* serial number */
+    put_field(b, "manufacturer", "Ruche");
+    put_field(b, "product", m->board->summary);
+    put_field(b, "version", m->board->name);
+    put_field(b, "serial", NULL);
     /* The first three fields of the UUID are little-endian here. */
     const uint8_t *u = m->config.uuid;
     const uint8_t uuid[16] = { u[3], u[2], u[1], u[0], u[5], u[4], u[7], u[6],
                                u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15] };
     put(b, uuid, sizeof(uuid));
     put8(b, 6); /* woken by the power switch */
-    put_string(b, m->config.name);
-    put_string(b, "Virtual Machine");
+    put_field(b, "sku", m->config.name);
+    put_field(b, "family", "Virtual Machine");
+    end(b);
+}
+
+/* Only when it was asked for. */
+static void base_board(struct builder *b)
+{
+    begin(b, 2, HANDLE(2, 0));
+    put_field(b, "manufacturer", "Ruche");
+    put_field(b, "product", NULL);
+    put_field(b, "version", NULL);
+    put_field(b, "serial", NULL);
+    put_field(b, "asset", NULL);
+    put8(b, 0x01); /* hosting board */
+    put_field(b, "location", NULL);
+    put16(b, HANDLE(3, 0));
+    put8(b, 0x0a); /* motherboard */
+    put8(b, 0);
+    end(b);
+}
+
+/* Texts of the user's own, which guests read as credentials and configuration. */
+static void oem_strings(struct builder *b)
+{
+    unsigned count = 0;
+    begin(b, 11, HANDLE(11, 0));
+    for (const struct smbios_field *f = b->config->smbios_fields; f && count < MAX_STRINGS; f = f->next)
+        if (f->type == 11 && *f->value)
+            b->strings[count++] = f->value;
+    b->string_count = count;
+    put8(b, (uint8_t)count);
     end(b);
 }
 
 static void chassis(struct builder *b)
 {
     begin(b, 3, HANDLE(3, 0));
-    put_string(b, "Ruche");
+    put_field(b, "manufacturer", "Ruche");
     put8(b, 1); /* other */
-    put_string(b, NULL);
-    put_string(b, NULL);
-    put_string(b, NULL);
+    put_field(b, "version", NULL);
+    put_field(b, "serial", NULL);
+    put_field(b, "asset", NULL);
     for (unsigned i = 0; i < 3; i++)
         put8(b, 3); /* states: safe */
     put8(b, UNKNOWN);
@@ -120,7 +170,7 @@ static void chassis(struct builder *b)
     put8(b, 1);
     put8(b, 0);
     put8(b, 0);
-    put_string(b, NULL);
+    put_field(b, "sku", NULL);
     end(b);
 }
 
@@ -251,13 +301,17 @@ static void entry_point(uint8_t *e, uint64_t base, uint32_t table_len)
 
 GByteArray *smbios_build(const struct machine *m, uint64_t base)
 {
-    struct builder b = { .out = g_byte_array_new() };
+    struct builder b = { .out = g_byte_array_new(), .config = &m->config };
     g_byte_array_set_size(b.out, 32);
     firmware(&b);
     system_info(&b, m);
+    if (is_asked_for(&b, 2))
+        base_board(&b);
     chassis(&b);
     for (unsigned i = 0; i < m->config.topology.sockets && i < MAX_SOCKETS; i++)
         processor(&b, m, i);
+    if (is_asked_for(&b, 11))
+        oem_strings(&b);
     memory(&b, m);
     begin(&b, 32, HANDLE(32, 0));
     put(&b, "\0\0\0\0\0\0", 6);
