@@ -22,7 +22,8 @@ int sock_set_nonblock(int fd, bool on)
     return fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-static bool unix_address(const char *path, struct sockaddr_un *ret, socklen_t *ret_len, GError **error)
+static bool unix_address(const char *path, struct sockaddr_un *ret, socklen_t *ret_len,
+                         GError **error)
 {
     size_t len = strlen(path);
     *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
@@ -42,7 +43,8 @@ static bool unix_address(const char *path, struct sockaddr_un *ret, socklen_t *r
 }
 
 /* A socket file whose owner is gone refuses connections: only then it is ours to remove. */
-static bool remove_stale(const char *path, const struct sockaddr_un *addr, socklen_t len, GError **error)
+static bool remove_stale(const char *path, const struct sockaddr_un *addr, socklen_t len,
+                         GError **error)
 {
     struct stat st;
     if (lstat(path, &st) < 0)
@@ -53,7 +55,8 @@ static bool remove_stale(const char *path, const struct sockaddr_un *addr, sockl
     if (probe < 0)
         return ruche_error_errno(error, errno, "socket path '%s'", path);
     if (connect(probe, (const struct sockaddr *)addr, len) == 0 || errno != ECONNREFUSED)
-        return ruche_error(error, RUCHE_ERR_BUSY, "socket path '%s' is in use: somebody listens there", path);
+        return ruche_error(error, RUCHE_ERR_BUSY,
+                           "socket path '%s' is in use: somebody listens there", path);
     if (unlink(path) < 0 && errno != ENOENT)
         return ruche_error_errno(error, errno, "cannot replace the dead socket '%s'", path);
     return true;
@@ -111,7 +114,8 @@ void sock_path_remove(struct sock_path *p)
 
 static struct addrinfo *resolve(const char *host, const char *port, bool passive, GError **error)
 {
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0 }, *list;
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0 },
+                    *list;
     const char *name = host && *host ? host : "localhost";
     int rc = getaddrinfo(name, port, &hints, &list);
     if (rc == 0)
@@ -139,7 +143,8 @@ static int try_addresses(const struct addrinfo *list, int extra_flags,
 {
     *ret_err = EADDRNOTAVAIL;
     for (const struct addrinfo *a = list; a; a = a->ai_next) {
-        autofd fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | extra_flags, a->ai_protocol);
+        autofd fd =
+            socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | extra_flags, a->ai_protocol);
         if (fd < 0) {
             *ret_err = errno;
             continue;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Character backends: the core, which buffers, watches and hands bytes to front ends; see chardev.h.
+/* Character backends: the core, which buffers, watches and hands bytes to front ends; see
+ * chardev.h.
  *
- * Output goes through one bounded buffer under c->lock: written at once when the descriptor takes it, else when
- * the loop says so. Input is read only as far as the front end has room.
+ * Output goes through one bounded buffer under c->lock: written at once when the descriptor takes
+ * it, else when the loop says so. Input is read only as far as the front end has room.
  */
 #include "chardev/chardev_priv.h"
 
@@ -36,7 +37,8 @@ static bool out_reserve(struct chardev *c, size_t len)
     return true;
 }
 
-/* Puts bytes into the buffer; telnet needs its 0xff twice. Returns how many source bytes went in. */
+/* Puts bytes into the buffer; telnet needs its 0xff twice. Returns how many source bytes went
+ * in. */
 static size_t out_put(struct chardev *c, const uint8_t *data, size_t len)
 {
     if (!c->double_iac) {
@@ -154,7 +156,8 @@ static size_t in_room(struct chardev *c)
 
 static void in_ready(void *opaque, uint32_t events);
 
-/* Watches the descriptor exactly while somebody has room: a hangup that nobody can take would spin the loop. */
+/* Watches the descriptor exactly while somebody has room: a hangup that nobody can take would spin
+ * the loop. */
 static void in_update(struct chardev *c)
 {
     bool want = c->in_fd >= 0 && !c->in_eof && in_room(c) > 0;
@@ -280,7 +283,8 @@ bool chardev_attach(struct chardev *c, const struct chardev_frontend *f, GError 
         i++;
     if (i == max) {
         if (c->mux)
-            return ruche_error(error, RUCHE_ERR_BUSY, "chardev '%s' has %d users already", c->id, max);
+            return ruche_error(error, RUCHE_ERR_BUSY, "chardev '%s' has %d users already", c->id,
+                               max);
         return ruche_error(error, RUCHE_ERR_BUSY,
                            "chardev '%s' is in use already; mux=on lets several share it", c->id);
     }
@@ -353,17 +357,18 @@ const char *chardev_opt(const struct chardev_config *cfg, const char *name)
     return value;
 }
 
-const char *chardev_opt_need(const struct chardev *c, const struct chardev_config *cfg, const char *name,
-                             GError **error)
+const char *chardev_opt_need(const struct chardev *c, const struct chardev_config *cfg,
+                             const char *name, GError **error)
 {
     const char *value = chardev_opt(cfg, name);
     if (!value || !*value)
-        ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': %s needs '%s='", c->id, c->type->name, name);
+        ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': %s needs '%s='", c->id, c->type->name,
+                    name);
     return value && *value ? value : NULL;
 }
 
-bool chardev_opt_bool(const struct chardev *c, const struct chardev_config *cfg, const char *name, bool def,
-                      bool *ret, GError **error)
+bool chardev_opt_bool(const struct chardev *c, const struct chardev_config *cfg, const char *name,
+                      bool def, bool *ret, GError **error)
 {
     const char *value = chardev_opt(cfg, name);
     *ret = def;
@@ -371,14 +376,14 @@ bool chardev_opt_bool(const struct chardev *c, const struct chardev_config *cfg,
         return true;
     bool on = !strcmp(value, "on") || !strcmp(value, "yes") || !strcmp(value, "true");
     if (!on && strcmp(value, "off") && strcmp(value, "no") && strcmp(value, "false"))
-        return ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': '%s' must be on or off, not '%s'", c->id,
-                           name, value);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "chardev '%s': '%s' must be on or off, not '%s'", c->id, name, value);
     *ret = on;
     return true;
 }
 
-bool chardev_opt_u64(const struct chardev *c, const struct chardev_config *cfg, const char *name, uint64_t def,
-                     uint64_t max, uint64_t *ret, GError **error)
+bool chardev_opt_u64(const struct chardev *c, const struct chardev_config *cfg, const char *name,
+                     uint64_t def, uint64_t max, uint64_t *ret, GError **error)
 {
     const char *value = chardev_opt(cfg, name);
     *ret = def;
@@ -386,8 +391,9 @@ bool chardev_opt_u64(const struct chardev *c, const struct chardev_config *cfg, 
         return true;
     if (!units_parse_size(value, 1, ret) || *ret > max)
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "chardev '%s': '%s' must be a number up to %" G_GUINT64_FORMAT ", not '%s'", c->id,
-                           name, max, value);
+                           "chardev '%s': '%s' must be a number up to %" G_GUINT64_FORMAT
+                           ", not '%s'",
+                           c->id, name, max, value);
     return true;
 }
 
@@ -420,8 +426,8 @@ static bool check_options(const struct chardev *c, const struct chardev_config *
     names[n] = NULL;
     for (size_t i = 0; i < cfg->count; i++)
         if (!known_option(c->type, cfg->options[i].name))
-            return ruche_error(error, RUCHE_ERR_UNKNOWN, "chardev '%s': %s has no property '%s'%s", c->id,
-                               c->type->name, cfg->options[i].name,
+            return ruche_error(error, RUCHE_ERR_UNKNOWN, "chardev '%s': %s has no property '%s'%s",
+                               c->id, c->type->name, cfg->options[i].name,
                                suggest_phrase(cfg->options[i].name, names));
     return true;
 }
@@ -477,7 +483,8 @@ const char *chardev_backend_summary(const char *backend)
     return t ? t->summary : NULL;
 }
 
-bool chardev_backend_option(const char *backend, size_t n, const char **ret_name, const char **ret_help)
+bool chardev_backend_option(const char *backend, size_t n, const char **ret_name,
+                            const char **ret_help)
 {
     const struct chardev_type *t = type_find(backend);
     size_t own = 0;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Inside chardev/: what a backend is, and what the core does for it.
  *
- * A backend gives the core two descriptors (or one twice) by chardev_connected(); the core buffers, watches, reads
- * and writes them, and tells the backend of a hangup. A backend with `put` has no descriptors.
+ * A backend gives the core two descriptors (or one twice) by chardev_connected(); the core
+ * buffers, watches, reads and writes them, and tells the backend of a hangup. A backend with `put`
+ * has no descriptors.
  *
  * Thread    open, close, hangup: the main loop. put: any thread, c->lock held.
  */
@@ -24,11 +25,13 @@ struct chardev_option_help {
 struct chardev_type {
     const char *name, *summary;
     const char *const *aliases;                 /* NULL-ended; may be NULL */
-    const struct chardev_option_help *options;  /* ends with a row without a name; NULL: none of its own */
+    /* ends with a row without a name; NULL: none of its own */
+    const struct chardev_option_help *options;
     size_t priv_size;
     bool (*open)(struct chardev *c, const struct chardev_config *cfg, GError **error);
     void (*close)(struct chardev *c);           /* takes half-opened ones */
-    void (*hangup)(struct chardev *c);          /* the peer is gone; NULL: stop reading, go on writing */
+    /* the peer is gone; NULL: stop reading, go on writing */
+    void (*hangup)(struct chardev *c);
     void (*put)(struct chardev *c, const uint8_t *data, size_t len);
     /* Takes protocol bytes out of input, in place; returns what is left. Loop thread. */
     size_t (*filter)(struct chardev *c, uint8_t *data, size_t len);
@@ -74,13 +77,13 @@ struct chardev {
 
 /* Value of an option, the last one given; NULL: not there. */
 const char *chardev_opt(const struct chardev_config *cfg, const char *name);
-bool chardev_opt_bool(const struct chardev *c, const struct chardev_config *cfg, const char *name, bool def,
-                      bool *ret, GError **error);
-bool chardev_opt_u64(const struct chardev *c, const struct chardev_config *cfg, const char *name, uint64_t def,
-                     uint64_t max, uint64_t *ret, GError **error);
+bool chardev_opt_bool(const struct chardev *c, const struct chardev_config *cfg, const char *name,
+                      bool def, bool *ret, GError **error);
+bool chardev_opt_u64(const struct chardev *c, const struct chardev_config *cfg, const char *name,
+                     uint64_t def, uint64_t max, uint64_t *ret, GError **error);
 /* A required one: false with a sentence. */
-const char *chardev_opt_need(const struct chardev *c, const struct chardev_config *cfg, const char *name,
-                             GError **error);
+const char *chardev_opt_need(const struct chardev *c, const struct chardev_config *cfg,
+                             const char *name, GError **error);
 
 /* Takes the descriptors over (in may be -1; in == out is one descriptor). Loop thread. */
 void chardev_connected(struct chardev *c, int in_fd, int out_fd);

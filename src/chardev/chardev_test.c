@@ -110,11 +110,13 @@ static void test_refusals(void)
     refuse("unix:", "a path is missing");
     refuse("unix:/tmp/x,srever=on", "socket has no property 'srever'; did you mean 'server'?");
     refuse("unix:/tmp/x,server=maybe", "'server' must be on or off, not 'maybe'");
-    refuse("unix:/nonexistent/x,server=on,wait=off", "cannot listen on '/nonexistent/x': No such file");
+    refuse("unix:/nonexistent/x,server=on,wait=off",
+           "cannot listen on '/nonexistent/x': No such file");
     refuse("unix:/nonexistent/x", "cannot connect to '/nonexistent/x'");
     refuse("file:/nonexistent/x", "'/nonexistent/x': No such file");
     refuse("unix:/tmp/x,wait=off", "'wait' is for servers");
-    g_autofree char *long_path = g_strnfill(200, 'p'), *spec = g_strdup_printf("unix:/%s,server=on", long_path);
+    g_autofree char *long_path = g_strnfill(200, 'p'),
+                    *spec = g_strdup_printf("unix:/%s,server=on", long_path);
     refuse(spec, "the system takes 107 at most");
     g_autoptr(GError) error = NULL;
     bool monitor;
@@ -138,7 +140,8 @@ static void test_ringbuf(void)
 {
     const struct chardev_option options[] = { { "size", "8" } };
     g_autoptr(GError) error = NULL;
-    struct chardev *c = chardev_new("ringbuf", "r", &(struct chardev_config){ options, 1 }, loop, &error);
+    struct chardev *c =
+        chardev_new("ringbuf", "r", &(struct chardev_config){ options, 1 }, loop, &error);
     char buf[16];
     size_t len;
     g_assert_no_error(error);
@@ -156,7 +159,8 @@ static void test_ringbuf(void)
 
 static void test_unix_server(void)
 {
-    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "sock"), *path = in_dir("%s", "sock");
+    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "sock"),
+                    *path = in_dir("%s", "sock");
     g_autoptr(GError) error = NULL;
     struct chardev *c = make(spec);
     struct front f;
@@ -187,7 +191,8 @@ static void test_unix_server(void)
 
 static void test_stale_socket(void)
 {
-    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "stale"), *path = in_dir("%s", "stale");
+    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "stale"),
+                    *path = in_dir("%s", "stale");
     int fd = sock_listen_unix(path, NULL, NULL);
     close(fd); /* the file stays, nobody listens */
     g_assert_true(g_file_test(path, G_FILE_TEST_EXISTS));
@@ -198,10 +203,12 @@ static void test_stale_socket(void)
     unlink(path);
 }
 
-/* The front end's room holds input back; a slow peer holds output back, bounded, and sent() tells when it is over. */
+/* The front end's room holds input back; a slow peer holds output back, bounded, and sent() tells
+ * when it is over. */
 static void test_backpressure(void)
 {
-    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "slow"), *path = in_dir("%s", "slow");
+    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "slow"),
+                    *path = in_dir("%s", "slow");
     g_autofree char *block = g_strnfill(1 << 20, 'x'), *sink = g_malloc(1 << 20);
     struct chardev *c = make(spec);
     struct front f;
@@ -254,7 +261,9 @@ static void test_telnet(void)
     g_assert_cmpint(read(peer, buf, sizeof(buf)), ==, 12);
     g_assert_cmpint(buf[0], ==, 255);
     /* DO ECHO, "a", escaped 0xff, a sub-negotiation, a break, "b": two bytes at a time. */
-    const uint8_t in[] = { 255, 253, 1, 'a', 255, 255, 255, 250, 31, 0, 80, 255, 240, 255, 243, 'b' };
+    const uint8_t in[] = {
+        255, 253, 1, 'a', 255, 255, 255, 250, 31, 0, 80, 255, 240, 255, 243, 'b'
+    };
     for (size_t i = 0; i < sizeof(in); i += 2) {
         g_assert_cmpint(write(peer, in + i, 2), ==, 2);
         turn(3);
@@ -299,7 +308,8 @@ static void quit(void *opaque)
 
 static void test_mux(void)
 {
-    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off,mux=on", "mux"), *path = in_dir("%s", "mux");
+    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off,mux=on", "mux"),
+                    *path = in_dir("%s", "mux");
     struct chardev *c = make(spec);
     struct front a, b;
     struct chardev_frontend fa = front_init(&a), fb = front_init(&b);

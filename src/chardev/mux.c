@@ -2,8 +2,8 @@
 /* One terminal for several front ends: Ctrl-a and a letter switch, leave, send a break.
  *
  * Thread    The main loop.
- * Memory    What the focused front end has no room for waits in its queue, bounded; beyond that it is dropped, so that
- *           Ctrl-a x works however stuck the guest is.
+ * Memory    What the focused front end has no room for waits in its queue, bounded; beyond that it
+ *           is dropped, so that Ctrl-a x works however stuck the guest is.
  */
 #include "chardev/chardev_priv.h"
 

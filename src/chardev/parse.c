@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The short forms of -serial and -monitor: "stdio", "mon:stdio", "file:PATH", "tcp:HOST:PORT,server=on", ...
+/* The short forms of -serial and -monitor: "stdio", "mon:stdio", "file:PATH",
+ * "tcp:HOST:PORT,server=on", ...
  *
  * Spec      QEMU's manual, option -serial.
  * Trust     The user's command line.
@@ -64,8 +65,8 @@ static void parse_tail(struct words *w, const char *p)
 }
 
 /* "host:port" or "[v6]:port" into the two options. */
-static bool parse_host_port(struct words *w, const char *text, const char *host_name, const char *port_name,
-                            GError **error)
+static bool parse_host_port(struct words *w, const char *text, const char *host_name,
+                            const char *port_name, GError **error)
 {
     const char *colon = strrchr(text, ':');
     if (!colon || !colon[1])
@@ -147,8 +148,9 @@ static const struct short_form {
     { "udp:", "udp", fill_udp },
 };
 
-static const char *const form_names[] = { "none", "null", "stdio", "mon:stdio", "pty", "file:", "pipe:", "unix:",
-                                          "tcp:", "telnet:", "udp:", "vc", "chardev:", "ringbuf", NULL };
+static const char *const form_names[] = { "none",  "null",  "stdio",    "mon:stdio", "pty",
+                                          "file:", "pipe:", "unix:",    "tcp:",      "telnet:",
+                                          "udp:",  "vc",    "chardev:", "ringbuf",   NULL };
 
 static const struct short_form *form_find(const char *text, const char **ret_rest)
 {
@@ -164,8 +166,8 @@ static const struct short_form *form_find(const char *text, const char **ret_res
     return NULL;
 }
 
-struct chardev *chardev_parse(const char *text, const char *id, struct loop *loop, bool *ret_monitor,
-                              GError **error)
+struct chardev *chardev_parse(const char *text, const char *id, struct loop *loop,
+                              bool *ret_monitor, GError **error)
 {
     const char *rest, *body = text;
     bool monitor = g_str_has_prefix(text, "mon:");
@@ -187,7 +189,8 @@ struct chardev *chardev_parse(const char *text, const char *id, struct loop *loo
         /* With a monitor on the same terminal, Ctrl-C belongs to the guest. */
         if (monitor && !strcmp(form->backend, "stdio"))
             add_option(&w, "signal", g_strdup("off"));
-        c = chardev_new(form->backend, id, &(struct chardev_config){ w.option, w.count }, loop, error);
+        c = chardev_new(form->backend, id, &(struct chardev_config){ w.option, w.count }, loop,
+                        error);
     }
     free_words(&w);
     if (c && ret_monitor)

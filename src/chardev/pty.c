@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A pseudo terminal. While nobody has its other side open, output is dropped and a slow timer looks for somebody:
- * the kernel tells of a hangup, not of an arrival.
+/* A pseudo terminal. While nobody has its other side open, output is dropped and a slow timer
+ * looks for somebody: the kernel tells of a hangup, not of an arrival.
  */
 #include "chardev/chardev_priv.h"
 
@@ -58,7 +58,8 @@ static bool pty_open(struct chardev *c, const struct chardev_config *cfg, GError
     p->master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
     if (p->master < 0 || grantpt(p->master) < 0 || unlockpt(p->master) < 0 ||
         ptsname_r(p->master, name, sizeof(name)))
-        return ruche_error_errno(error, errno, "chardev '%s': cannot make a pseudo terminal", c->id);
+        return ruche_error_errno(error, errno, "chardev '%s': cannot make a pseudo terminal",
+                                 c->id);
     prepare_slave(name);
     c->where = g_strdup_printf("pty:%s", name);
     log_info("char device redirected to %s (label %s)", name, c->id);
@@ -76,7 +77,11 @@ static void pty_close(struct chardev *c)
 }
 
 static const struct chardev_type pty_type = {
-    .name = "pty", .summary = "A pseudo terminal, whose name is printed", .priv_size = sizeof(struct pty),
-    .open = pty_open, .close = pty_close, .hangup = pty_hangup,
+    .name = "pty",
+    .summary = "A pseudo terminal, whose name is printed",
+    .priv_size = sizeof(struct pty),
+    .open = pty_open,
+    .close = pty_close,
+    .hangup = pty_hangup,
 };
 CHARDEV_TYPE(pty_type);

@@ -30,14 +30,16 @@ CHARDEV_TYPE(null_type);
 
 static bool file_open(struct chardev *c, const struct chardev_config *cfg, GError **error)
 {
-    const char *path = chardev_opt_need(c, cfg, "path", error), *in_path = chardev_opt(cfg, "input-path");
+    const char *path = chardev_opt_need(c, cfg, "path", error),
+               *in_path = chardev_opt(cfg, "input-path");
     bool append;
     if (!path || !chardev_opt_bool(c, cfg, "append", false, &append, error))
         return false;
     autofd in = -1;
     if (in_path && (in = open(in_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0)
         return ruche_error_errno(error, errno, "chardev '%s': '%s'", c->id, in_path);
-    int out = open(path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0666);
+    int out = open(
+        path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0666);
     if (out < 0)
         return ruche_error_errno(error, errno, "chardev '%s': '%s'", c->id, path);
     c->where = g_strdup_printf("file:%s", path);
@@ -63,7 +65,8 @@ static bool pipe_open(struct chardev *c, const struct chardev_config *cfg, GErro
     const char *path = chardev_opt_need(c, cfg, "path", error);
     if (!path)
         return false;
-    g_autofree char *in_path = g_strconcat(path, ".in", NULL), *out_path = g_strconcat(path, ".out", NULL);
+    g_autofree char *in_path = g_strconcat(path, ".in", NULL),
+                    *out_path = g_strconcat(path, ".out", NULL);
     /* Opened for both ways, so that neither opening nor reading waits for the other side. */
     int flags = O_RDWR | O_NONBLOCK | O_CLOEXEC;
     autofd in = open(in_path, flags), out = open(out_path, flags);
@@ -74,8 +77,9 @@ static bool pipe_open(struct chardev *c, const struct chardev_config *cfg, GErro
         out = fcntl(in, F_DUPFD_CLOEXEC, 3);
     }
     if (in < 0 || out < 0)
-        return ruche_error(error, RUCHE_ERR_NOT_FOUND, "chardev '%s': pipe '%s' needs both '%s' and '%s'",
-                           c->id, path, in_path, out_path);
+        return ruche_error(error, RUCHE_ERR_NOT_FOUND,
+                           "chardev '%s': pipe '%s' needs both '%s' and '%s'", c->id, path, in_path,
+                           out_path);
     c->where = g_strdup_printf("pipe:%s", path);
     chardev_connected(c, fd_steal(&in), fd_steal(&out));
     return true;
@@ -105,7 +109,8 @@ static bool ringbuf_open(struct chardev *c, const struct chardev_config *cfg, GE
         return false;
     if (!size || (size & (size - 1)))
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "chardev '%s': 'size' must be a power of two, not %" G_GUINT64_FORMAT, c->id, size);
+                           "chardev '%s': 'size' must be a power of two, not %" G_GUINT64_FORMAT,
+                           c->id, size);
     r->data = g_try_malloc(size);
     if (!r->data)
         return ruche_error(error, RUCHE_ERR_NO_SPACE, "chardev '%s': no memory for 'size'", c->id);

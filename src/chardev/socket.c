@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Unix and TCP stream sockets, server or client, with telnet's minimum; and UDP.
  *
- * A server takes one client at a time; the next one waits in the kernel's queue until the first leaves.
- * A client with reconnect=SECONDS tries again for ever.
+ * A server takes one client at a time; the next one waits in the kernel's queue until the first
+ * leaves. A client with reconnect=SECONDS tries again for ever.
  *
  * Spec      RFC 854 (telnet), RFC 856 (binary), RFC 857 (echo), RFC 858 (suppress go ahead).
  * Trust     The peer's bytes, telnet commands among them.
@@ -62,7 +62,9 @@ static size_t telnet_filter(struct chardev *c, uint8_t *data, size_t len)
                 data[kept++] = b;
             else if (b == TELNET_BREAK && c->port[0].used && c->port[0].fe.send_break)
                 c->port[0].fe.send_break(c->port[0].fe.opaque);
-            s->state = b == TELNET_SB ? T_SUB : b >= TELNET_WILL && b <= TELNET_DONT ? T_OPTION : T_DATA;
+            s->state = b == TELNET_SB                         ? T_SUB
+                       : b >= TELNET_WILL && b <= TELNET_DONT ? T_OPTION
+                                                              : T_DATA;
             break;
         case T_OPTION:
             s->state = T_DATA;
@@ -177,16 +179,17 @@ static bool open_server(struct chardev *c, bool wait, GError **error)
     while (wait && !c->open && !stop_waiting)
         loop_once(c->loop, -1);
     if (wait && !c->open)
-        return ruche_error(error, RUCHE_ERR_STATE, "chardev '%s': interrupted while waiting for a client",
-                           c->id);
+        return ruche_error(error, RUCHE_ERR_STATE,
+                           "chardev '%s': interrupted while waiting for a client", c->id);
     return true;
 }
 
 static bool open_client(struct chardev *c, GError **error)
 {
     struct sock *s = c->priv;
-    c->where = s->path ? g_strdup_printf("unix:%s", s->path)
-                       : g_strdup_printf("%s:%s:%s", s->telnet ? "telnet" : "tcp", s->host, s->port);
+    c->where = s->path
+                   ? g_strdup_printf("unix:%s", s->path)
+                   : g_strdup_printf("%s:%s:%s", s->telnet ? "telnet" : "tcp", s->host, s->port);
     if (s->reconnect_s) {
         try_connect(c);
         return true;
@@ -209,8 +212,8 @@ static bool take_address(struct chardev *c, const struct chardev_config *cfg, GE
     if (!chardev_opt_bool(c, cfg, "abstract", false, &abstract, error))
         return false;
     if (!path == !port)
-        return ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': socket needs either 'path=' or 'port='",
-                           c->id);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "chardev '%s': socket needs either 'path=' or 'port='", c->id);
     const char *host = chardev_opt(cfg, "host");
     s->path = path ? g_strconcat(abstract ? "@" : "", path, NULL) : NULL;
     s->host = g_strdup(host && *host ? host : "localhost");
@@ -231,9 +234,11 @@ static bool socket_open(struct chardev *c, const struct chardev_config *cfg, GEr
         !take_address(c, cfg, error))
         return false;
     if (!server && chardev_opt(cfg, "wait"))
-        return ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': 'wait' is for servers (server=on)", c->id);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "chardev '%s': 'wait' is for servers (server=on)", c->id);
     if (server && s->reconnect_s)
-        return ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': 'reconnect' is for clients", c->id);
+        return ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': 'reconnect' is for clients",
+                           c->id);
     return server ? open_server(c, wait, error) : open_client(c, error);
 }
 
@@ -268,18 +273,24 @@ static const struct chardev_option_help socket_options[] = {
     { 0 },
 };
 static const struct chardev_type socket_type = {
-    .name = "socket", .summary = "A Unix or TCP socket, server or client", .options = socket_options,
-    .priv_size = sizeof(struct sock), .open = socket_open, .close = socket_close,
-    .hangup = socket_hangup, .filter = telnet_filter,
+    .name = "socket",
+    .summary = "A Unix or TCP socket, server or client",
+    .options = socket_options,
+    .priv_size = sizeof(struct sock),
+    .open = socket_open,
+    .close = socket_close,
+    .hangup = socket_hangup,
+    .filter = telnet_filter,
 };
 CHARDEV_TYPE(socket_type);
 
 /* ---- udp ---- */
 
-static struct addrinfo *udp_resolve(struct chardev *c, const char *host, const char *port, int flags,
-                                    GError **error)
+static struct addrinfo *udp_resolve(struct chardev *c, const char *host, const char *port,
+                                    int flags, GError **error)
 {
-    struct addrinfo hints = { .ai_socktype = SOCK_DGRAM, .ai_flags = flags, .ai_family = AF_INET }, *a;
+    struct addrinfo hints = { .ai_socktype = SOCK_DGRAM, .ai_flags = flags, .ai_family = AF_INET },
+                    *a;
     int rc = getaddrinfo(host && *host ? host : NULL, port, &hints, &a);
     if (rc == 0)
         return a;
@@ -297,13 +308,14 @@ static bool udp_open(struct chardev *c, const struct chardev_config *cfg, GError
     struct addrinfo *to = udp_resolve(c, host, port, 0, error);
     if (!to)
         return false;
-    struct addrinfo *from = udp_resolve(c, chardev_opt(cfg, "localaddr"), local_port ? local_port : "0",
-                                        AI_PASSIVE, error);
+    struct addrinfo *from = udp_resolve(c, chardev_opt(cfg, "localaddr"),
+                                        local_port ? local_port : "0", AI_PASSIVE, error);
     autofd fd = from ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
     bool ok = fd >= 0 && bind(fd, from->ai_addr, from->ai_addrlen) == 0 &&
               connect(fd, to->ai_addr, to->ai_addrlen) == 0;
     if (!ok && from)
-        ruche_error_errno(error, errno, "chardev '%s': UDP port %s", c->id, local_port ? local_port : port);
+        ruche_error_errno(error, errno, "chardev '%s': UDP port %s", c->id,
+                          local_port ? local_port : port);
     freeaddrinfo(to);
     if (from)
         freeaddrinfo(from);

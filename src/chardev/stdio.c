@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The terminal that the program was started from.
  *
- * The terminal is raw while the program runs and gets its own settings back on every way out: chardev_free(), exit(), and
- * the fatal signals, whose handler calls chardev_terminal_restore(). The description of standard output is shared with
- * other programs, so O_NONBLOCK is not set on it: a second one is opened where the kernel allows that.
+ * The terminal is raw while the program runs and gets its own settings back on every way out:
+ * chardev_free(), exit(), and the fatal signals, whose handler calls chardev_terminal_restore().
+ * The description of standard output is shared with other programs, so O_NONBLOCK is not set on
+ * it: a second one is opened where the kernel allows that.
  */
 #include "chardev/chardev_priv.h"
 
@@ -91,12 +92,13 @@ static bool stdio_open(struct chardev *c, const struct chardev_config *cfg, GErr
     if (!chardev_opt_bool(c, cfg, "signal", true, &allow_signals, error))
         return false;
     if (stdio_taken)
-        return ruche_error(error, RUCHE_ERR_BUSY,
-                           "chardev '%s': the terminal is in use already; mux=on lets several share it",
-                           c->id);
+        return ruche_error(
+            error, RUCHE_ERR_BUSY,
+            "chardev '%s': the terminal is in use already; mux=on lets several share it", c->id);
     int in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3), out = open_output();
     if (in < 0 && out < 0)
-        return ruche_error(error, RUCHE_ERR_IO, "chardev '%s': standard input and output are closed", c->id);
+        return ruche_error(error, RUCHE_ERR_IO,
+                           "chardev '%s': standard input and output are closed", c->id);
     stdio_taken = true;
     c->priv = &stdio_taken; /* it is this one that must give the terminal back */
     make_raw(allow_signals);

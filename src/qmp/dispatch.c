@@ -62,8 +62,9 @@ static void unknown_command(const char *name, GError **error)
 }
 
 static const char *const kind_names[] = {
-    [QMP_STRING] = "a string", [QMP_INT] = "an integer", [QMP_BOOL] = "true or false",
-    [QMP_NUMBER] = "a number", [QMP_OBJECT] = "an object", [QMP_ARRAY] = "a list", [QMP_ANY] = "anything",
+    [QMP_STRING] = "a string", [QMP_INT] = "an integer",   [QMP_BOOL] = "true or false",
+    [QMP_NUMBER] = "a number", [QMP_OBJECT] = "an object", [QMP_ARRAY] = "a list",
+    [QMP_ANY] = "anything",
 };
 
 static bool kind_fits(enum qmp_arg_kind kind, JsonNode *n)
@@ -109,19 +110,21 @@ bool qmp_check_args(const struct qmp_command *c, JsonObject *args, GError **erro
         if (!a) {
             const char *names[32];
             size_t n = 0;
-            for (const struct qmp_arg *k = c->args; k && k->name && n < G_N_ELEMENTS(names) - 1; k++)
+            for (const struct qmp_arg *k = c->args; k && k->name && n < G_N_ELEMENTS(names) - 1;
+                 k++)
                 names[n++] = k->name;
             names[n] = NULL;
-            return ruche_error(error, RUCHE_ERR_INVALID, "%s has no argument '%.64s'%s", c->name, name,
-                               suggest_phrase(name, names));
+            return ruche_error(error, RUCHE_ERR_INVALID, "%s has no argument '%.64s'%s", c->name,
+                               name, suggest_phrase(name, names));
         }
         if (!kind_fits(a->kind, value))
-            return ruche_error(error, RUCHE_ERR_INVALID, "argument '%s' of %s must be %s", name, c->name,
-                               kind_names[a->kind]);
+            return ruche_error(error, RUCHE_ERR_INVALID, "argument '%s' of %s must be %s", name,
+                               c->name, kind_names[a->kind]);
     }
     for (const struct qmp_arg *a = c->args; a && a->name; a++)
         if (!a->optional && strcmp(a->name, "*") && !json_object_has_member(args, a->name))
-            return ruche_error(error, RUCHE_ERR_INVALID, "%s lacks the argument '%s'", c->name, a->name);
+            return ruche_error(error, RUCHE_ERR_INVALID, "%s lacks the argument '%s'", c->name,
+                               a->name);
     return true;
 }
 

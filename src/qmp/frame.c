@@ -6,7 +6,9 @@
 
 void frame_init(struct frame *f, size_t max_bytes, unsigned max_depth)
 {
-    *f = (struct frame){ .text = g_string_new(NULL), .max_bytes = max_bytes, .max_depth = max_depth };
+    *f = (struct frame){ .text = g_string_new(NULL),
+                         .max_bytes = max_bytes,
+                         .max_depth = max_depth };
 }
 
 void frame_done(struct frame *f)
@@ -29,7 +31,8 @@ static void start_over(struct frame *f)
     f->in_string = f->escaped = false;
 }
 
-/* What may stand outside strings besides brackets and quotes: numbers, true, false, null, separators. */
+/* What may stand outside strings besides brackets and quotes: numbers, true, false, null,
+ * separators. */
 static bool plain_char(char c)
 {
     return g_ascii_isalnum(c) || (c && strchr(" \t\r\n,:+-.", c));
@@ -111,7 +114,8 @@ enum frame_result frame_feed(struct frame *f, const char **data, size_t *len, co
             continue;
         }
         if (!begun && c != '{' && c != '[')
-            return bad(f, c ? "Not JSON: expected an object" : "JSON text contains a NUL byte", ret_why);
+            return bad(f, c ? "Not JSON: expected an object" : "JSON text contains a NUL byte",
+                       ret_why);
         if (f->text->len >= f->max_bytes)
             return bad(f, "JSON text is too long", ret_why);
         enum step s = step(f, c);

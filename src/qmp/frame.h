@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Cuts a byte stream into JSON texts, however the bytes are split, and keeps what is not JSON away from the parser.
+/* Cuts a byte stream into JSON texts, however the bytes are split, and keeps what is not JSON away
+ * from the parser.
  *
  * Spec      RFC 8259 for what may stand outside strings; no separators between texts are needed.
  * Owner     The session embeds it: frame_init(), then frame_done().
- * Trust     Bytes are the peer's: a text is bounded in size and depth; outside strings only JSON's own characters
- *           pass, so that no comment or quote hides depth from the parser, which recurses.
+ * Trust     Bytes are the peer's: a text is bounded in size and depth; outside strings only JSON's
+ *           own characters pass, so that no comment or quote hides depth from the parser, which
+ *           recurses.
  * Errors    FRAME_BAD reports one sentence, then bytes are skipped up to the next line feed.
  */
 #pragma once

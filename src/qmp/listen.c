@@ -157,7 +157,9 @@ static bool word_on(const char *value)
 static bool spec_parse(const char *text, struct spec *ret, GError **error)
 {
     g_auto(GStrv) words = g_strsplit(text, ",", 0);
-    static const char *const known[] = { "server", "wait", "nowait", "nodelay", "ipv4", "ipv6", NULL };
+    static const char *const known[] = {
+        "server", "wait", "nowait", "nodelay", "ipv4", "ipv6", NULL
+    };
     *ret = (struct spec){ .unix_path = g_str_has_prefix(text, "unix:"), .wait = true };
     for (char **w = words + 1; words[0] && *w; w++) {
         char *value = strchr(*w, '=');
@@ -182,7 +184,8 @@ bool qmp_server_can_listen(const char *spec)
     if (!g_str_has_prefix(spec, "unix:") && !g_str_has_prefix(spec, "tcp:"))
         return false;
     struct spec parsed;
-    /* Unknown words are told by the attempt to listen. A doubled comma is the chardev parser's business. */
+    /* Unknown words are told by the attempt to listen. A doubled comma is the chardev parser's
+     * business. */
     if (strstr(spec, ",,") || !spec_parse(spec, &parsed, NULL))
         return !strstr(spec, ",,");
     g_free(parsed.where);
@@ -225,6 +228,7 @@ bool qmp_server_listen(struct qmp_server *s, const char *text, GError **error)
     while (p.wait && s->session_count == before && !s->stop_waiting)
         g_main_context_iteration(NULL, TRUE);
     if (p.wait && s->stop_waiting)
-        return ruche_error(error, RUCHE_ERR_STATE, "interrupted while waiting for a client on %s", text);
+        return ruche_error(error, RUCHE_ERR_STATE, "interrupted while waiting for a client on %s",
+                           text);
     return true;
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QMP: the JSON protocol between a machine and its manager. This folder has the wire (framing, greeting,
- * capabilities, ids, events, command dispatch) for the server (vmm) and, later, the client (manager).
+/* QMP: the JSON protocol between a machine and its manager. This folder has the wire (framing,
+ * greeting, capabilities, ids, events, command dispatch) for the server (vmm) and, later, the
+ * client (manager).
  *
  * Spec      QEMU docs/interop/qmp-spec.
  * Thread    The main loop.
- * Trust     Peers are hostile: a command's text is bounded by QMP_MAX_INPUT, nesting by QMP_MAX_DEPTH, clients by
- *           QMP_MAX_SESSIONS, the output queue by QMP_MAX_OUTPUT (a client that does not read is dropped).
+ * Trust     Peers are hostile: a command's text is bounded by QMP_MAX_INPUT, nesting by
+ *           QMP_MAX_DEPTH, clients by QMP_MAX_SESSIONS, the output queue by QMP_MAX_OUTPUT (a
+ *           client that does not read is dropped).
  */
 #pragma once
 
@@ -37,8 +39,8 @@ struct qmp_command {
     const char *summary;
     const struct qmp_arg *args; /* ends with a row without a name; NULL: none */
     bool allow_preconfig, oob;
-    /* Arguments are checked against `args` before. Returns the value of "return" (a new node; NULL with no error
-     * set means {}), or NULL with *error. `opaque` is the server's. */
+    /* Arguments are checked against `args` before. Returns the value of "return" (a new node; NULL
+     * with no error set means {}), or NULL with *error. `opaque` is the server's. */
     JsonNode *(*call)(void *opaque, JsonObject *args, GError **error);
 };
 LINKSET_DECLARE(qmp_commands);
@@ -56,14 +58,16 @@ struct qmp_server *qmp_server_new(void *opaque); /* opaque: handed to every comm
 void qmp_server_free(struct qmp_server *s);
 /* A session over a connected stream socket, which the server owns from here. */
 void qmp_server_accept(struct qmp_server *s, int fd);
-/* unix:PATH,server=on,wait=off | tcp:HOST:PORT,server=on,wait=off: any number of clients at a time. With wait=on (the
- * default) returns when the first one is there. */
+/* unix:PATH,server=on,wait=off | tcp:HOST:PORT,server=on,wait=off: any number of clients at a
+ * time. With wait=on (the default) returns when the first one is there. */
 bool qmp_server_listen(struct qmp_server *s, const char *spec, GError **error);
-bool qmp_server_can_listen(const char *spec); /* is it such a text, rather than some other chardev? */
+/* is it such a text, rather than some other chardev? */
+bool qmp_server_can_listen(const char *spec);
 void qmp_server_stop_waiting(struct qmp_server *s); /* makes a waiting qmp_server_listen() fail */
 /* Sends an event to every session that has negotiated; `data` is consumed, may be NULL. */
 void qmp_event(struct qmp_server *s, const char *name, JsonObject *data);
-/* Runs one command as a session would (HMP, tests): result or error. `args` is borrowed, may be NULL. */
+/* Runs one command as a session would (HMP, tests): result or error. `args` is borrowed, may be
+ * NULL. */
 JsonNode *qmp_execute(struct qmp_server *s, const char *command, JsonObject *args, GError **error);
 const struct qmp_command *const *qmp_command_list(void); /* sorted, NULL-ended */
 const struct qmp_event_type *const *qmp_event_list(void); /* sorted, NULL-ended */
@@ -72,8 +76,10 @@ JsonNode *qmp_schema(void);
 
 /* A session over any other stream: bytes come by qmp_session_receive() and leave by `write`. */
 struct qmp_transport {
-    size_t (*write)(void *opaque, const void *data, size_t len); /* how many were taken; never blocks */
-    void (*drop)(void *opaque); /* the peer broke a limit: end the stream, later, not from here; may be NULL */
+    /* how many were taken; never blocks */
+    size_t (*write)(void *opaque, const void *data, size_t len);
+    /* the peer broke a limit: end the stream, later, not from here; may be NULL */
+    void (*drop)(void *opaque);
     void *opaque;
 };
 /* Greets. NULL: too many sessions. */

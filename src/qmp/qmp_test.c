@@ -22,8 +22,9 @@ static const struct qmp_arg echo_args[] = {
     { "flag", QMP_BOOL, true, "Switch" },
     { 0 },
 };
-static const struct qmp_command echo_cmd = { .name = "test-echo", .summary = "Echo", .args = echo_args,
-                                             .call = echo };
+static const struct qmp_command echo_cmd = {
+    .name = "test-echo", .summary = "Echo", .args = echo_args, .call = echo
+};
 QMP_COMMAND(echo_cmd);
 
 static JsonNode *fail(void *opaque, JsonObject *args, GError **error)
@@ -38,7 +39,9 @@ static JsonNode *nothing(void *opaque, JsonObject *args, GError **error)
 {
     return NULL;
 }
-static const struct qmp_command nothing_cmd = { .name = "test-nothing", .summary = "Nothing", .call = nothing };
+static const struct qmp_command nothing_cmd = { .name = "test-nothing",
+                                                .summary = "Nothing",
+                                                .call = nothing };
 QMP_COMMAND(nothing_cmd);
 
 static const struct qmp_event_type test_event = { .name = "TEST", .summary = "A test" };
@@ -134,14 +137,17 @@ static void test_negotiation(void)
     g_autofree char *hello = take_line(&p);
     g_assert_true(g_str_has_prefix(hello, GREETING));
     expect(&p, "{\"execute\":\"test-nothing\"}",
-           "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"The command test-nothing has to wait: send "
+           "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"The command test-nothing has to "
+           "wait: send "
            "qmp_capabilities first\"}}");
     expect(&p, "{\"execute\":\"qmp_capabilities\",\"arguments\":{\"enable\":[\"oob\"]}}",
-           "{\"error\":{\"class\":\"GenericError\",\"desc\":\"a capability is not among those of the greeting\"}}");
+           "{\"error\":{\"class\":\"GenericError\",\"desc\":\"a capability is not among those of "
+           "the greeting\"}}");
     qmp_event(p.server, "TEST", NULL); /* not for those who have not negotiated */
     expect(&p, "{\"execute\":\"qmp_capabilities\",\"id\":7}", "{\"return\":{},\"id\":7}");
     expect(&p, "{\"execute\":\"qmp_capabilities\"}",
-           "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"The command qmp_capabilities is for the beginning; "
+           "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"The command qmp_capabilities is "
+           "for the beginning; "
            "capabilities are settled\"}}");
     peer_done(&p);
 }
@@ -152,45 +158,55 @@ static const struct {
     { "{\"execute\":\"test-nothing\"}", OK },
     { "{ \"execute\" : \"test-nothing\" , \"id\" : {\"a\":[1,null,\"\\u00e9\"]} }",
       "{\"return\":{},\"id\":{\"a\":[1,null,\"é\"]}}" },
-    { "{\"execute\":\"test-echo\",\"arguments\":{\"text\":\"}{\\\"[\"}}", "{\"return\":{\"text\":\"}{\\\"[\"}}" },
+    { "{\"execute\":\"test-echo\",\"arguments\":{\"text\":\"}{\\\"[\"}}",
+      "{\"return\":{\"text\":\"}{\\\"[\"}}" },
     { "{\"execute\":\"test-echo\",\"arguments\":{\"text\":\"a\",\"count\":-3,\"flag\":true}}",
       "{\"return\":{\"text\":\"a\",\"count\":-3,\"flag\":true}}" },
     { "{\"execute\":\"test-echo\"}",
       "{\"error\":{\"class\":\"GenericError\",\"desc\":\"test-echo lacks the argument 'text'\"}}" },
     { "{\"execute\":\"test-echo\",\"arguments\":{\"text\":1}}",
-      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"argument 'text' of test-echo must be a string\"}}" },
+      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"argument 'text' of test-echo must be a "
+      "string\"}}" },
     { "{\"execute\":\"test-echo\",\"arguments\":{\"text\":\"a\",\"coumt\":1}}",
-      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"test-echo has no argument 'coumt'; did you mean "
+      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"test-echo has no argument 'coumt'; did "
+      "you mean "
       "'count'?\"}}" },
     { "{\"execute\":\"test-echo\",\"arguments\":[]}",
-      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"member 'arguments' must be an object\"}}" },
+      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"member 'arguments' must be an "
+      "object\"}}" },
     { "{\"execute\":\"test-fail\",\"id\":\"i\"}",
       "{\"id\":\"i\",\"error\":{\"class\":\"DeviceNotFound\",\"desc\":\"there is no disk 'x'\"}}" },
-    { "{\"execute\":\"test-ehco\"}",
-      "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"The command test-ehco has not been found; did you mean "
-      "'test-echo'?\"}}" },
+    { "{\"execute\":\"test-ehco\"}", "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"The "
+                                     "command test-ehco has not been found; did you mean "
+                                     "'test-echo'?\"}}" },
     { "{\"exec-oob\":\"test-nothing\",\"id\":1}",
-      "{\"id\":1,\"error\":{\"class\":\"GenericError\",\"desc\":\"out-of-band execution was not negotiated\"}}" },
+      "{\"id\":1,\"error\":{\"class\":\"GenericError\",\"desc\":\"out-of-band execution was not "
+      "negotiated\"}}" },
     { "{\"execute\":\"test-nothing\",\"foo\":1}",
       "{\"error\":{\"class\":\"GenericError\",\"desc\":\"a command has no member 'foo'\"}}" },
-    { "{}", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"member 'execute' must be there and be a string\"}}" },
+    { "{}", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"member 'execute' must be there and "
+            "be a string\"}}" },
     { "{\"execute\":\"test-nothing\",\"id\":[1e999]}",
       "{\"error\":{\"class\":\"GenericError\",\"desc\":\"a number is out of range\"}}" },
     { "{\"execute\":\"test-nothing\",\"id\":1e20}",
       "{\"error\":{\"class\":\"GenericError\",\"desc\":\"a number is out of range\"}}" },
-    { "{\"execute\":\"test-nothing\",\"id\":[\"9999999999999999999999\",-9223372036854775808,1.25]}",
+    { "{\"execute\":\"test-nothing\",\"id\":[\"9999999999999999999999\",-9223372036854775808,1.25]"
+      "}",
       "{\"return\":{},\"id\":[\"9999999999999999999999\",-9223372036854775808,1.25]}" },
     { "{\"execute\":\"test-nothing\",\"id\":9223372036854775808}",
       "{\"error\":{\"class\":\"GenericError\",\"desc\":\"an integer does not fit 64 bits\"}}" },
-    { "[{}]", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"a command must be a JSON object\"}}" },
-    { "hello\n", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"Not JSON: expected an object\"}}" },
-    { "{'execute':1}\n",
-      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"Not JSON: unexpected character outside a string\"}}" },
-    { "{\"a\\222\":1}\n",
-      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"Not JSON: unknown escape in a string\"}}" },
-    { "{/*\"*/}\n",
-      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"Not JSON: unexpected character outside a string\"}}" },
-    { "{\"a\xff\":1}", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON text is not UTF-8\"}}" },
+    { "[{}]",
+      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"a command must be a JSON object\"}}" },
+    { "hello\n",
+      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"Not JSON: expected an object\"}}" },
+    { "{'execute':1}\n", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"Not JSON: unexpected "
+                         "character outside a string\"}}" },
+    { "{\"a\\222\":1}\n", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"Not JSON: unknown "
+                          "escape in a string\"}}" },
+    { "{/*\"*/}\n", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"Not JSON: unexpected "
+                    "character outside a string\"}}" },
+    { "{\"a\xff\":1}",
+      "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON text is not UTF-8\"}}" },
     { "\r\n \t{\"execute\":\"test-nothing\"}\r\n", OK },
 };
 
@@ -208,7 +224,8 @@ static void test_commands(void)
 static void test_any_split(void)
 {
     struct peer p;
-    const char *text = "{\"execute\":\"test-echo\",\"arguments\":{\"text\":\"\\\\\\\"é\"},\"id\":[2]}";
+    const char *text =
+        "{\"execute\":\"test-echo\",\"arguments\":{\"text\":\"\\\\\\\"é\"},\"id\":[2]}";
     peer_init(&p);
     negotiate(&p);
     for (size_t cut = 1; cut < strlen(text); cut++) {
@@ -232,14 +249,17 @@ static void test_bombs(void)
     negotiate(&p);
     g_autofree char *deep = g_strnfill(100000, '[');
     send_bytes(&p, deep, strlen(deep));
-    expect(&p, "\n", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON text is nested too deep\"}}");
+    expect(&p, "\n",
+           "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON text is nested too deep\"}}");
     expect(&p, "{\"execute\":\"test-nothing\"}", OK);
     send_bytes(&p, "{\"a\0\":1}\n", 9);
-    expect(&p, "", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON text contains a NUL byte\"}}");
+    expect(&p, "",
+           "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON text contains a NUL byte\"}}");
     g_autofree char *huge = g_strnfill(QMP_MAX_INPUT + 1000, 'x');
     memcpy(huge, "{\"a\":\"", 6);
     send_bytes(&p, huge, strlen(huge));
-    expect(&p, "\"}\n", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON text is too long\"}}");
+    expect(&p, "\"}\n",
+           "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON text is too long\"}}");
     expect(&p, "{\"execute\":\"test-nothing\"}", OK);
     peer_done(&p);
 }
@@ -253,9 +273,10 @@ static void test_events(void)
     json_object_set_boolean_member(data, "guest", TRUE);
     qmp_event(p.server, "TEST", data);
     g_autofree char *line = take_line(&p);
-    g_assert_true(g_regex_match_simple("^{\"timestamp\":{\"seconds\":\\d+,\"microseconds\":\\d+},\"event\":\"TEST\","
-                                       "\"data\":{\"guest\":true}}$",
-                                       line, 0, 0));
+    g_assert_true(g_regex_match_simple(
+        "^{\"timestamp\":{\"seconds\":\\d+,\"microseconds\":\\d+},\"event\":\"TEST\","
+        "\"data\":{\"guest\":true}}$",
+        line, 0, 0));
     peer_done(&p);
 }
 
@@ -321,19 +342,23 @@ static void test_schema(void)
     JsonArray *list = json_node_get_array(schema);
     g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
     for (guint i = 0; i < json_array_get_length(list); i++)
-        g_hash_table_add(names, (gpointer)json_object_get_string_member(json_array_get_object_element(list, i),
-                                                                         "name"));
+        g_hash_table_add(names, (gpointer)json_object_get_string_member(
+                                    json_array_get_object_element(list, i), "name"));
     /* Everything that is referred to is there. */
     for (guint i = 0; i < json_array_get_length(list); i++) {
         JsonObject *o = json_array_get_object_element(list, i);
         const char *arg = json_object_get_string_member_with_default(o, "arg-type", NULL);
         g_assert_true(!arg || g_hash_table_contains(names, arg));
-        JsonArray *members = json_object_has_member(o, "members") ? json_object_get_array_member(o, "members") : NULL;
+        JsonArray *members = json_object_has_member(o, "members")
+                                 ? json_object_get_array_member(o, "members")
+                                 : NULL;
         for (guint k = 0; members && k < json_array_get_length(members); k++)
             g_assert_true(g_hash_table_contains(
-                names, json_object_get_string_member(json_array_get_object_element(members, k), "type")));
+                names,
+                json_object_get_string_member(json_array_get_object_element(members, k), "type")));
     }
-    g_assert_true(g_hash_table_contains(names, "test-echo") && g_hash_table_contains(names, "TEST"));
+    g_assert_true(g_hash_table_contains(names, "test-echo") &&
+                  g_hash_table_contains(names, "TEST"));
 }
 
 int main(int argc, char **argv)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* query-qmp-schema, made from the tables of commands and events.
  *
- * Spec      QEMU's qapi/introspect.json: a flat list of types, commands and events that name each other.
+ * Spec      QEMU's qapi/introspect.json: a flat list of types, commands and events that name each
+ *           other.
  */
 #include "qmp/internal.h"
 
@@ -10,8 +11,9 @@
 static const struct {
     const char *name, *json_type;
 } builtins[] = {
-    [QMP_STRING] = { "str", "string" }, [QMP_INT] = { "int", "int" },   [QMP_BOOL] = { "bool", "boolean" },
-    [QMP_NUMBER] = { "number", "number" }, [QMP_OBJECT] = { "any", NULL }, [QMP_ARRAY] = { "[any]", NULL },
+    [QMP_STRING] = { "str", "string" }, [QMP_INT] = { "int", "int" },
+    [QMP_BOOL] = { "bool", "boolean" }, [QMP_NUMBER] = { "number", "number" },
+    [QMP_OBJECT] = { "any", NULL },     [QMP_ARRAY] = { "[any]", NULL },
     [QMP_ANY] = { "any", "value" },
 };
 
@@ -41,7 +43,8 @@ static void add_members(JsonObject *type, const struct qmp_arg *args)
 }
 
 /* The name of the object type that holds a row's members; made when there are any. */
-static char *args_type(JsonArray *list, const char *owner, const char *suffix, const struct qmp_arg *args)
+static char *args_type(JsonArray *list, const char *owner, const char *suffix,
+                       const struct qmp_arg *args)
 {
     if (!args || !args->name)
         return g_strdup("q_empty");

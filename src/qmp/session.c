@@ -68,10 +68,11 @@ static void greet(struct qmp_session *q)
     major = strtoul(RUCHE_VERSION, &end, 10);
     minor = *end ? strtoul(end + 1, &end, 10) : 0;
     micro = *end ? strtoul(end + 1, &end, 10) : 0;
-    g_autofree char *text = g_strdup_printf(
-        "{\"QMP\":{\"version\":{\"qemu\":{\"micro\":%u,\"minor\":%u,\"major\":%u},\"package\":\"ruche-vmm %s\"},"
-        "\"capabilities\":[]}}",
-        micro, minor, major, RUCHE_VERSION);
+    g_autofree char *text =
+        g_strdup_printf("{\"QMP\":{\"version\":{\"qemu\":{\"micro\":%u,\"minor\":%u,\"major\":%u},"
+                        "\"package\":\"ruche-vmm %s\"},"
+                        "\"capabilities\":[]}}",
+                        micro, minor, major, RUCHE_VERSION);
     send_text(q, text);
 }
 
@@ -88,7 +89,8 @@ static void send_error(struct qmp_session *q, JsonNode *id, const char *class, c
 {
     JsonObject *error = json_object_new(), *reply = json_object_new();
     json_object_set_string_member(error, "class", class);
-    g_autofree char *valid = g_utf8_make_valid(desc, -1); /* a quoted word may have been cut within a character */
+    /* a quoted word may have been cut within a character */
+    g_autofree char *valid = g_utf8_make_valid(desc, -1);
     json_object_set_string_member(error, "desc", valid);
     if (id)
         json_object_set_member(reply, "id", json_node_copy(id));
@@ -135,16 +137,20 @@ static bool negotiate(struct qmp_session *q, JsonObject *args, GError **error)
         return false;
     }
     if (enable && !JSON_NODE_HOLDS_ARRAY(enable))
-        return ruche_error(error, RUCHE_ERR_INVALID, "argument 'enable' of qmp_capabilities must be a list");
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "argument 'enable' of qmp_capabilities must be a list");
     if (enable && json_array_get_length(json_node_get_array(enable)))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "a capability is not among those of the greeting");
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "a capability is not among those of the greeting");
     if (args && json_object_get_size(args) > (enable ? 1u : 0u))
-        return ruche_error(error, RUCHE_ERR_INVALID, "qmp_capabilities has only the argument 'enable'");
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "qmp_capabilities has only the argument 'enable'");
     q->negotiated = true;
     return true;
 }
 
-static JsonNode *run_command(struct qmp_session *q, const char *name, JsonObject *args, GError **error)
+static JsonNode *run_command(struct qmp_session *q, const char *name, JsonObject *args,
+                             GError **error)
 {
     if (!strcmp(name, "qmp_capabilities")) {
         if (!negotiate(q, args, error))
@@ -179,8 +185,10 @@ static const char *check_shape(JsonObject *o, GError **error)
             return NULL;
         }
     }
-    JsonNode *command = json_object_get_member(o, "execute"), *args = json_object_get_member(o, "arguments");
-    if (!command || !JSON_NODE_HOLDS_VALUE(command) || json_node_get_value_type(command) != G_TYPE_STRING) {
+    JsonNode *command = json_object_get_member(o, "execute"),
+             *args = json_object_get_member(o, "arguments");
+    if (!command || !JSON_NODE_HOLDS_VALUE(command) ||
+        json_node_get_value_type(command) != G_TYPE_STRING) {
         ruche_error(error, RUCHE_ERR_INVALID, "member 'execute' must be there and be a string");
         return NULL;
     }
@@ -197,8 +205,9 @@ static void handle_object(struct qmp_session *q, JsonObject *o)
     JsonNode *id = json_object_get_member(o, "id"), *result = NULL;
     const char *name = check_shape(o, &error);
     if (name) {
-        JsonObject *args = json_object_has_member(o, "arguments") ? json_object_get_object_member(o, "arguments")
-                                                                 : NULL;
+        JsonObject *args = json_object_has_member(o, "arguments")
+                               ? json_object_get_object_member(o, "arguments")
+                               : NULL;
         result = run_command(q, name, args, &error);
     }
     if (result)
@@ -207,7 +216,8 @@ static void handle_object(struct qmp_session *q, JsonObject *o)
         send_error(q, id, error_class(error), error->message);
 }
 
-/* The parser wraps integers that are too long around: they are found in the text, outside strings. */
+/* The parser wraps integers that are too long around: they are found in the text, outside
+ * strings. */
 static bool integers_fit(const char *p)
 {
     while (*p) {
@@ -229,8 +239,8 @@ static bool integers_fit(const char *p)
     return true;
 }
 
-/* 1e999 is a number to the parser, and nothing that an answer could echo; json-glib up to 1.6 also writes 1e20 as
- * "1e+20.0". */
+/* 1e999 is a number to the parser, and nothing that an answer could echo; json-glib up to 1.6 also
+ * writes 1e20 as "1e+20.0". */
 static bool number_printable(double d)
 {
     char buf[G_ASCII_DTOSTR_BUF_SIZE];

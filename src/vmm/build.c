@@ -19,13 +19,16 @@ bool board_unknown(const char *name, GError **error)
 {
     const char *names[16];
     size_t n = 0;
-    for (const struct board_type *const *b = board_type_list(); *b && n < G_N_ELEMENTS(names) - 1; b++)
+    for (const struct board_type *const *b = board_type_list(); *b && n < G_N_ELEMENTS(names) - 1;
+         b++)
         names[n++] = (*b)->name;
     names[n] = NULL;
-    return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown board '%s'%s", name, suggest_phrase(name, names));
+    return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown board '%s'%s", name,
+                       suggest_phrase(name, names));
 }
 
-/* Properties that QEMU's machines have and command lines carry; what we can say yes to (NULL: anything). */
+/* Properties that QEMU's machines have and command lines carry; what we can say yes to (NULL:
+ * anything). */
 static const struct {
     const char *name;
     const char *values;
@@ -58,8 +61,8 @@ static bool unknown_machine_prop(const struct board_type *b, const char *key, GE
     names[n++] = "accel";
     names[n++] = "memory-backend";
     names[n] = NULL;
-    return ruche_error(error, RUCHE_ERR_UNKNOWN, "-machine: board '%s' has no property '%s'%s", b->name, key,
-                       suggest_phrase(key, names));
+    return ruche_error(error, RUCHE_ERR_UNKNOWN, "-machine: board '%s' has no property '%s'%s",
+                       b->name, key, suggest_phrase(key, names));
 }
 
 static bool set_machine_prop(struct vmm *v, const struct kv *pair, GError **error)
@@ -70,11 +73,13 @@ static bool set_machine_prop(struct vmm *v, const struct kv *pair, GError **erro
     for (size_t i = 0; i < G_N_ELEMENTS(tolerated); i++) {
         if (strcmp(pair->key, tolerated[i].name))
             continue;
-        g_auto(GStrv) allowed = tolerated[i].values ? g_strsplit(tolerated[i].values, "|", 0) : NULL;
+        g_auto(GStrv) allowed =
+            tolerated[i].values ? g_strsplit(tolerated[i].values, "|", 0) : NULL;
         if (!allowed || g_strv_contains((const char *const *)allowed, pair->value))
             return true;
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "-machine: '%s=%s' is not possible here; only '%s' is",
-                           pair->key, pair->value, tolerated[i].values);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "-machine: '%s=%s' is not possible here; only '%s' is", pair->key,
+                           pair->value, tolerated[i].values);
     }
     return unknown_machine_prop(v->board, pair->key, error);
 }
@@ -139,7 +144,9 @@ static void add_smbios(struct vmm *v)
             if (!strcmp(l->pairs[k].key, "type") || !strcmp(l->pairs[k].key, "uuid"))
                 continue;
             struct smbios_field *f = g_new0(struct smbios_field, 1);
-            *f = (struct smbios_field){ .type = type, .key = l->pairs[k].key, .value = l->pairs[k].value };
+            *f = (struct smbios_field){ .type = type,
+                                        .key = l->pairs[k].key,
+                                        .value = l->pairs[k].value };
             *tail = f;
             tail = &f->next;
         }
@@ -147,17 +154,19 @@ static void add_smbios(struct vmm *v)
     v->config.smbios_fields = v->smbios;
 }
 
-/* A -global for a device that is not in this machine does nothing: say so, as a typing error looks the same. */
+/* A -global for a device that is not in this machine does nothing: say so, as a typing error looks
+ * the same. */
 static void warn_globals(const struct vmm *v)
 {
     for (const struct global_prop *g = v->globals; g; g = g->next) {
         if (g->used)
             continue;
         if (device_type_find(g->driver))
-            log_warn("-global %s.%s=%s: no such device in this machine", g->driver, g->prop, g->value);
+            log_warn("-global %s.%s=%s: no such device in this machine", g->driver, g->prop,
+                     g->value);
         else
-            log_warn("-global %s.%s=%s: unknown device '%s'%s", g->driver, g->prop, g->value, g->driver,
-                     device_type_suggest(g->driver));
+            log_warn("-global %s.%s=%s: unknown device '%s'%s", g->driver, g->prop, g->value,
+                     g->driver, device_type_suggest(g->driver));
     }
 }
 
@@ -219,8 +228,8 @@ bool build_device(struct vmm *v, struct kv_list *l, GError **error)
     const char *driver = kv_get(l, "driver"), *id = kv_get(l, "id");
     const struct device_type *t = device_type_find(driver);
     if (t && t->internal)
-        return ruche_error(error, RUCHE_ERR_INVALID, "device '%s' belongs to the board; it cannot be added",
-                           driver);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "device '%s' belongs to the board; it cannot be added", driver);
     if (id && machine_find_device(v->machine, id))
         return ruche_error(error, RUCHE_ERR_EXISTS, "device id '%s' is taken", id);
     struct device *d = device_new(v->machine, driver, error);
@@ -248,7 +257,8 @@ static bool add_fw_cfg(struct vmm *v, GError **error)
 {
     GPtrArray *list = v->options.fw_cfg;
     if (list->len && !v->machine->fw_cfg)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "-fw_cfg: board '%s' has no fw_cfg", v->board->name);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "-fw_cfg: board '%s' has no fw_cfg",
+                           v->board->name);
     for (guint i = 0; i < list->len; i++) {
         const struct fw_cfg_text *f = g_ptr_array_index(list, i);
         g_autofree char *content = NULL;
@@ -257,7 +267,8 @@ static bool add_fw_cfg(struct vmm *v, GError **error)
         if (f->file && !g_file_get_contents(f->file, &content, &len, &local))
             return ruche_error(error, RUCHE_ERR_IO, "-fw_cfg: %s", local->message);
         if (len > 64 * MIB)
-            return ruche_error(error, RUCHE_ERR_INVALID, "-fw_cfg: '%s' is larger than 64 MiB", f->file);
+            return ruche_error(error, RUCHE_ERR_INVALID, "-fw_cfg: '%s' is larger than 64 MiB",
+                               f->file);
         int err = f->text ? fw_cfg_set_file(v->machine->fw_cfg, f->name, f->text, strlen(f->text))
                           : fw_cfg_set_file(v->machine->fw_cfg, f->name, content, len);
         if (err < 0)
@@ -314,7 +325,8 @@ static void register_iothread(gpointer item, gpointer opaque)
 
 static bool make_machine(struct vmm *v, GError **error)
 {
-    v->machine = machine_new(v->board, &v->config, v->options.accel, v->loop, &v->accel_note, error);
+    v->machine =
+        machine_new(v->board, &v->config, v->options.accel, v->loop, &v->accel_note, error);
     if (!v->machine)
         return false;
     v->machine->observer = run_observer;
@@ -334,9 +346,9 @@ static bool power_on(struct vmm *v, GError **error)
 bool vmm_build(struct vmm *v, GError **error)
 {
     static bool (*const steps[])(struct vmm *v, GError **error) = {
-        build_config,       build_objects,       build_drives,      build_netdevs,     build_chardevs,
-        make_machine,       add_fw_cfg,          build_serial_ports, build_nic_devices, build_drive_devices,
-        build_devices,      build_monitors,      power_on,
+        build_config,  build_objects,  build_drives,       build_netdevs,     build_chardevs,
+        make_machine,  add_fw_cfg,     build_serial_ports, build_nic_devices, build_drive_devices,
+        build_devices, build_monitors, power_on,
     };
     for (size_t i = 0; i < G_N_ELEMENTS(steps); i++)
         if (!steps[i](v, error))

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* struct vmm: the program's one machine with its backends, made from the options step by step.
  *
- * Owner     main() has it; vmm_build() ... vmm_done(). vmm_done() takes what is half built, and leaves no socket, file or
- *           terminal setting behind.
- * Order     chardevs, I/O threads, disks, networks, machine, devices, monitors. Taken apart: the machine first.
+ * Owner     main() has it; vmm_build() ... vmm_done(). vmm_done() takes what is half built, and
+ *           leaves no socket, file or terminal setting behind.
+ * Order     chardevs, I/O threads, disks, networks, machine, devices, monitors. Taken apart: the
+ *           machine first.
  * Thread    The main thread.
  */
 #pragma once
@@ -75,7 +76,8 @@ bool build_config(struct vmm *v, GError **error);
 /* Makes one device from -device's list; `owner` begins sentences. */
 bool build_device(struct vmm *v, struct kv_list *l, GError **error);
 /* What the device asked for by drive= takes from its -drive. */
-bool build_drive_defaults(struct vmm *v, struct device *d, const struct kv_list *given, GError **error);
+bool build_drive_defaults(struct vmm *v, struct device *d, const struct kv_list *given,
+                          GError **error);
 void vm_drive_free(gpointer drive);
 struct chardev *vmm_find_chardev(struct vmm *v, const char *id);
 struct vm_drive *vmm_find_drive(struct vmm *v, const char *id);

@@ -40,15 +40,15 @@ static bool make_chardev(struct vmm *v, struct kv_list *l, GError **error)
         if (strcmp(key, "backend") && strcmp(key, "id"))
             options[n++] = (struct chardev_option){ .name = key, .value = l->pairs[i].value };
     }
-    struct chardev *c = chardev_new(kv_get(l, "backend"), id, &(struct chardev_config){ options, n }, v->loop,
-                                    error);
+    struct chardev *c = chardev_new(kv_get(l, "backend"), id,
+                                    &(struct chardev_config){ options, n }, v->loop, error);
     if (c)
         add_chardev(v, c);
     return c != NULL;
 }
 
-struct chardev *build_short_chardev(struct vmm *v, const char *spec, const char *id, bool *ret_monitor,
-                                    GError **error)
+struct chardev *build_short_chardev(struct vmm *v, const char *spec, const char *id,
+                                    bool *ret_monitor, GError **error)
 {
     if (g_str_has_prefix(spec, "chardev:")) {
         struct chardev *c = vmm_find_chardev(v, spec + 8);
@@ -79,7 +79,8 @@ static bool add_serial(struct vmm *v, unsigned index, const char *spec, GError *
     v->options.serials->pdata[index] = g_strdup_printf("chardev:%s", chardev_id(c));
     if (monitor) {
         struct monitor_text *m = g_new(struct monitor_text, 1);
-        *m = (struct monitor_text){ .spec = g_strdup_printf("chardev:%s", chardev_id(c)), .qmp = false };
+        *m = (struct monitor_text){ .spec = g_strdup_printf("chardev:%s", chardev_id(c)),
+                                    .qmp = false };
         g_ptr_array_add(v->options.monitors, m);
     }
     return true;
@@ -93,7 +94,8 @@ static void add_default_serial(struct vmm *v)
         return;
     bool terminal = o->nographic;
     for (guint i = 0; i < o->monitors->len; i++)
-        if (g_str_has_prefix(((struct monitor_text *)g_ptr_array_index(o->monitors, i))->spec, "stdio"))
+        if (g_str_has_prefix(((struct monitor_text *)g_ptr_array_index(o->monitors, i))->spec,
+                             "stdio"))
             terminal = false;
     for (guint i = 0; i < v->chardevs->len; i++) /* -chardev stdio has the terminal */
         if (g_str_has_prefix(chardev_id(g_ptr_array_index(v->chardevs, i)), "stdio"))
@@ -123,8 +125,8 @@ bool build_serial_ports(struct vmm *v, GError **error)
         if (!strcmp(spec, "none"))
             continue;
         g_autofree char *index = g_strdup_printf("%u", i);
-        if (!device_make(v->machine, "isa-serial", error, "chardev", spec + strlen("chardev:"), "index", index,
-                         NULL)) {
+        if (!device_make(v->machine, "isa-serial", error, "chardev", spec + strlen("chardev:"),
+                         "index", index, NULL)) {
             g_prefix_error(error, "-serial: ");
             return false;
         }

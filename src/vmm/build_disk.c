@@ -72,12 +72,14 @@ static bool parse_discard(struct kv_list *l, struct image_options *o, GError **e
     return true;
 }
 
-/* file.locking is on, off or auto; auto takes the lock where the file system has locks, as on does here. */
+/* file.locking is on, off or auto; auto takes the lock where the file system has locks, as on does
+ * here. */
 static bool parse_locking(struct kv_list *l, struct image_options *o, GError **error)
 {
     static const char *const words[] = { "off", "on", "auto", NULL };
     int word = 2;
-    if (!kv_get_word(l, "file.locking", words, &word, error) || !kv_get_word(l, "locking", words, &word, error))
+    if (!kv_get_word(l, "file.locking", words, &word, error) ||
+        !kv_get_word(l, "locking", words, &word, error))
         return false;
     o->locking = word > 0;
     return true;
@@ -100,7 +102,8 @@ static bool check_words(struct kv_list *l, GError **error)
     static const char *const zeroes[] = { "off", "on", "unmap", NULL };
     static const char *const media[] = { "disk", "cdrom", NULL };
     int word;
-    return kv_get_word(l, "aio", aios, &word, error) && kv_get_word(l, "media", media, &word, error) &&
+    return kv_get_word(l, "aio", aios, &word, error) &&
+           kv_get_word(l, "media", media, &word, error) &&
            kv_get_word(l, "file.aio", aios, &word, error) &&
            kv_get_word(l, "detect-zeroes", zeroes, &word, error);
 }
@@ -117,7 +120,8 @@ static bool parse_image(struct kv_list *l, struct image_options *o, GError **err
            kv_get_bool(l, "snapshot", &o->snapshot, error);
 }
 
-static bool add_drive(struct vmm *v, struct vm_drive *d, const struct image_options *o, GError **error)
+static bool add_drive(struct vmm *v, struct vm_drive *d, const struct image_options *o,
+                      GError **error)
 {
     if (vmm_find_drive(v, d->id)) {
         ruche_error(error, RUCHE_ERR_EXISTS, "the name '%s' is taken", d->id);
@@ -158,14 +162,42 @@ static bool open_drive(struct vmm *v, struct kv_list *l, unsigned index, GError 
 /* ---- -blockdev ---- */
 
 static const char *const format_keys[] = {
-    "driver", "node-name", "file", "read-only", "auto-read-only", "cache.direct", "cache.no-flush", "discard",
-    "detect-zeroes", "force-share", "file.driver", "file.filename", "file.locking", "file.aio",
-    "file.cache.direct", "file.cache.no-flush", "file.discard", "file.read-only", "file.auto-read-only",
-    "file.node-name", NULL,
+    "driver",
+    "node-name",
+    "file",
+    "read-only",
+    "auto-read-only",
+    "cache.direct",
+    "cache.no-flush",
+    "discard",
+    "detect-zeroes",
+    "force-share",
+    "file.driver",
+    "file.filename",
+    "file.locking",
+    "file.aio",
+    "file.cache.direct",
+    "file.cache.no-flush",
+    "file.discard",
+    "file.read-only",
+    "file.auto-read-only",
+    "file.node-name",
+    NULL,
 };
 static const char *const file_keys[] = {
-    "driver", "node-name", "filename", "read-only", "auto-read-only", "cache.direct", "cache.no-flush", "discard",
-    "detect-zeroes", "force-share", "locking", "aio", NULL,
+    "driver",
+    "node-name",
+    "filename",
+    "read-only",
+    "auto-read-only",
+    "cache.direct",
+    "cache.no-flush",
+    "discard",
+    "detect-zeroes",
+    "force-share",
+    "locking",
+    "aio",
+    NULL,
 };
 
 static struct kv_list *find_node(struct vmm *v, const char *name)
@@ -193,13 +225,14 @@ static bool is_child(struct vmm *v, const char *name)
 /* What a `file` or `host_device` node says, over what its parent said. */
 static bool merge_file(struct kv_list *l, struct image_options *o, GError **error)
 {
-    if (!kv_check_known(l, file_keys, error) || !parse_locking(l, o, error) || !check_words(l, error) ||
-        !kv_get_bool(l, "cache.direct", &o->direct, error) ||
+    if (!kv_check_known(l, file_keys, error) || !parse_locking(l, o, error) ||
+        !check_words(l, error) || !kv_get_bool(l, "cache.direct", &o->direct, error) ||
         !kv_get_bool(l, "cache.no-flush", &o->no_flush, error))
         return false;
     o->filename = kv_get(l, "filename");
     if (!o->filename)
-        return ruche_error(error, RUCHE_ERR_INVALID, "node '%s' lacks 'filename'", kv_get(l, "node-name"));
+        return ruche_error(error, RUCHE_ERR_INVALID, "node '%s' lacks 'filename'",
+                           kv_get(l, "node-name"));
     return true;
 }
 
@@ -207,7 +240,8 @@ static bool merge_file(struct kv_list *l, struct image_options *o, GError **erro
 static bool merge_raw(struct vmm *v, struct kv_list *l, struct image_options *o, GError **error)
 {
     const char *node = kv_get(l, "node-name"), *file = kv_get(l, "file");
-    if (!kv_check_known(l, format_keys, error) || !kv_get_bool(l, "file.cache.direct", &o->direct, error) ||
+    if (!kv_check_known(l, format_keys, error) ||
+        !kv_get_bool(l, "file.cache.direct", &o->direct, error) ||
         !kv_get_bool(l, "file.cache.no-flush", &o->no_flush, error))
         return false;
     if (!file) {
@@ -216,9 +250,11 @@ static bool merge_raw(struct vmm *v, struct kv_list *l, struct image_options *o,
     }
     struct kv_list *child = find_node(v, file);
     if (!child)
-        return ruche_error(error, RUCHE_ERR_NOT_FOUND, "node '%s': there is no node '%s'", node, file);
+        return ruche_error(error, RUCHE_ERR_NOT_FOUND, "node '%s': there is no node '%s'", node,
+                           file);
     if (!strcmp(kv_get(child, "driver"), "raw"))
-        return ruche_error(error, RUCHE_ERR_INVALID, "node '%s': '%s' is not a file node", node, file);
+        return ruche_error(error, RUCHE_ERR_INVALID, "node '%s': '%s' is not a file node", node,
+                           file);
     return merge_file(child, o, error);
 }
 
@@ -230,7 +266,8 @@ static bool open_blockdev(struct vmm *v, struct kv_list *l, GError **error)
         return false;
     o.node_name = name;
     o.format = "raw";
-    if (!(strcmp(kv_get(l, "driver"), "raw") ? merge_file(l, &o, error) : merge_raw(v, l, &o, error)))
+    if (!(strcmp(kv_get(l, "driver"), "raw") ? merge_file(l, &o, error)
+                                             : merge_raw(v, l, &o, error)))
         return false;
     struct vm_drive *d = g_new0(struct vm_drive, 1);
     d->id = g_strdup(name);
@@ -283,7 +320,8 @@ static bool has_prop(const struct device *d, const char *name)
     return false;
 }
 
-bool build_drive_defaults(struct vmm *v, struct device *d, const struct kv_list *given, GError **error)
+bool build_drive_defaults(struct vmm *v, struct device *d, const struct kv_list *given,
+                          GError **error)
 {
     g_autofree char *id = device_get(d, "drive");
     struct vm_drive *drive = id ? vmm_find_drive(v, id) : NULL;

@@ -12,7 +12,8 @@ bool netdev_unknown(const char *name, GError **error)
 {
     const char *names[32];
     size_t n = 0;
-    for (const struct netdev_type *const *t = netdev_type_list(); *t && n < G_N_ELEMENTS(names) - 1; t++)
+    for (const struct netdev_type *const *t = netdev_type_list(); *t && n < G_N_ELEMENTS(names) - 1;
+         t++)
         names[n++] = (*t)->name;
     names[n] = NULL;
     return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown network backend '%s'%s", name,
@@ -35,8 +36,8 @@ static char *plain_name(const char *key)
 }
 
 /* All pairs but those named in `not_these` go to the backend. */
-static bool make_netdev(struct vmm *v, struct kv_list *l, const char *id, const char *const *not_these,
-                        GError **error)
+static bool make_netdev(struct vmm *v, struct kv_list *l, const char *id,
+                        const char *const *not_these, GError **error)
 {
     const char *type = kv_get(l, "type");
     if (!type_known(type))
@@ -62,7 +63,8 @@ static bool make_netdev(struct vmm *v, struct kv_list *l, const char *id, const 
 
 /* ---- backends ---- */
 
-static const char *const nic_keys[] = { "type", "id", "model", "mac", "macaddr", "addr", "vectors", "name", NULL };
+static const char *const nic_keys[] = { "type", "id",      "model", "mac", "macaddr",
+                                        "addr", "vectors", "name",  NULL };
 
 static bool make_nic_backend(struct vmm *v, struct kv_list *l, unsigned index, GError **error)
 {
@@ -84,7 +86,8 @@ static bool join_nets(struct vmm *v, GError **error)
             return true;
         struct kv_list **half = !strcmp(type, "nic") ? &nic : &backend;
         if (*half)
-            return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "-net: only one 'nic' and one backend; use -nic");
+            return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                               "-net: only one 'nic' and one backend; use -nic");
         *half = l;
     }
     if (!nic || !backend)
@@ -140,8 +143,8 @@ static bool make_nic_device(struct vmm *v, struct kv_list *from, unsigned index,
     g_autofree char *name = id ? g_strdup(id) : g_strdup_printf("nic%u", index);
     auto_kv *l = kv_parse("", NULL, error);
     bool plain = !model || !strcmp(model, "virtio");
-    if (!kv_add(l, "driver", plain ? DEFAULT_NIC : model, error) || !kv_add(l, "netdev", name, error) ||
-        (mac && !kv_add(l, "mac", mac, error)) ||
+    if (!kv_add(l, "driver", plain ? DEFAULT_NIC : model, error) ||
+        !kv_add(l, "netdev", name, error) || (mac && !kv_add(l, "mac", mac, error)) ||
         (kv_get(from, "addr") && !kv_add(l, "addr", kv_get(from, "addr"), error)))
         return false;
     return build_device(v, l, error);

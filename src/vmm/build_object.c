@@ -43,12 +43,15 @@ static bool create_memory(struct vmm *v, struct kv_list *l, GError **error)
     if (!size)
         return ruche_error(error, RUCHE_ERR_INVALID, "'size' is missing");
     if (!used || strcmp(used, id)) {
-        log_warn("-object: memory backend '%s' is not used: -machine memory-backend=%s uses it", id, id);
+        log_warn("-object: memory backend '%s' is not used: -machine memory-backend=%s uses it", id,
+                 id);
         return true;
     }
     if (size != v->config.ram_bytes)
-        return ruche_error(error, RUCHE_ERR_INVALID, "its size, %" G_GUINT64_FORMAT
-                           " bytes, is not that of -m, %" G_GUINT64_FORMAT " bytes", size, v->config.ram_bytes);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "its size, %" G_GUINT64_FORMAT
+                           " bytes, is not that of -m, %" G_GUINT64_FORMAT " bytes",
+                           size, v->config.ram_bytes);
     if (path && strncmp(path, "/dev/hugepages", 14) && strncmp(path, "/dev/shm", 8))
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "'mem-path' can be /dev/hugepages or /dev/shm here, not '%s'", path);
@@ -75,19 +78,31 @@ static bool create_rng_builtin(struct vmm *v, struct kv_list *l, GError **error)
     return true;
 }
 
-static const char *const iothread_props[] = { "qom-type", "id", "poll-max-ns", "poll-grow", "poll-shrink",
-                                              "aio-max-batch", "thread-pool-min", "thread-pool-max", NULL };
-static const char *const memory_props[] = { "qom-type", "id", "size", "share", "prealloc", "prealloc-threads",
-                                            "hugetlb", "hugetlbsize", "seal", "merge", "dump", "mem-path",
-                                            "discard-data", "reserve", NULL };
+static const char *const iothread_props[] = { "qom-type",
+                                              "id",
+                                              "poll-max-ns",
+                                              "poll-grow",
+                                              "poll-shrink",
+                                              "aio-max-batch",
+                                              "thread-pool-min",
+                                              "thread-pool-max",
+                                              NULL };
+static const char *const memory_props[] = { "qom-type",     "id",          "size",
+                                            "share",        "prealloc",    "prealloc-threads",
+                                            "hugetlb",      "hugetlbsize", "seal",
+                                            "merge",        "dump",        "mem-path",
+                                            "discard-data", "reserve",     NULL };
 static const char *const rng_props[] = { "qom-type", "id", "filename", NULL };
 static const char *const id_props[] = { "qom-type", "id", NULL };
 
 const struct object_type object_types[] = {
-    { "iothread", "A thread for devices' I/O, named by a device's iothread=", iothread_props, create_iothread },
-    { "memory-backend-memfd", "How RAM is made: size, share, prealloc, hugetlb", memory_props, create_memory },
+    { "iothread", "A thread for devices' I/O, named by a device's iothread=", iothread_props,
+      create_iothread },
+    { "memory-backend-memfd", "How RAM is made: size, share, prealloc, hugetlb", memory_props,
+      create_memory },
     { "memory-backend-ram", "The same", memory_props, create_memory },
-    { "memory-backend-file", "The same; mem-path=/dev/hugepages asks for huge pages", memory_props, create_memory },
+    { "memory-backend-file", "The same; mem-path=/dev/hugepages asks for huge pages", memory_props,
+      create_memory },
     { "rng-random", "Randomness from a file: filename=/dev/urandom", rng_props, create_rng_random },
     { "rng-builtin", "Randomness from the system", id_props, create_rng_builtin },
     { 0 },
@@ -103,7 +118,8 @@ bool build_object(struct vmm *v, struct kv_list *l, GError **error)
             return kv_check_known(l, t->props, error) && t->create(v, l, error);
     }
     names[n] = NULL;
-    return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown type '%s'%s", type, suggest_phrase(type, names));
+    return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown type '%s'%s", type,
+                       suggest_phrase(type, names));
 }
 
 static bool check_unique(GPtrArray *list, guint at, GError **error)
@@ -122,7 +138,8 @@ static bool check_memory_backend(struct vmm *v, GError **error)
     for (guint i = 0; id && i < v->options.objects->len; i++)
         if (!strcmp(kv_get(g_ptr_array_index(v->options.objects, i), "id"), id))
             return true;
-    return !id || ruche_error(error, RUCHE_ERR_NOT_FOUND, "-machine: there is no memory backend '%s'", id);
+    return !id ||
+           ruche_error(error, RUCHE_ERR_NOT_FOUND, "-machine: there is no memory backend '%s'", id);
 }
 
 bool build_objects(struct vmm *v, GError **error)

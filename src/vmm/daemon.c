@@ -21,7 +21,8 @@ static int pid_fd = -1;
 static bool still_there(int fd, const char *path)
 {
     struct stat a, b;
-    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
 bool pidfile_create(const char *path, GError **error)
@@ -34,7 +35,8 @@ bool pidfile_create(const char *path, GError **error)
             return ruche_error_errno(error, errno, "-pidfile: '%s'", path);
         struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
         if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
-            return ruche_error(error, RUCHE_ERR_BUSY, "-pidfile: '%s' is held by another running process", path);
+            return ruche_error(error, RUCHE_ERR_BUSY,
+                               "-pidfile: '%s' is held by another running process", path);
         if (still_there(fd, path))
             break;
     }
@@ -141,7 +143,8 @@ static void on_fatal(int signal)
     raise(signal); /* SA_RESETHAND: the default action now */
 }
 
-bool signals_init(struct loop *l, void (*fn)(void *opaque, int signal, int pid), void *opaque, GError **error)
+bool signals_init(struct loop *l, void (*fn)(void *opaque, int signal, int pid), void *opaque,
+                  GError **error)
 {
     sigset_t set;
     sigemptyset(&set);
@@ -152,13 +155,16 @@ bool signals_init(struct loop *l, void (*fn)(void *opaque, int signal, int pid),
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < G_N_ELEMENTS(fatal_signals); i++) {
-        struct sigaction old, new = { .sa_handler = on_fatal, .sa_flags = SA_RESETHAND | SA_NODEFER };
+        struct sigaction old,
+            new = { .sa_handler = on_fatal, .sa_flags = SA_RESETHAND | SA_NODEFER };
         if (sigaction(fatal_signals[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
             sigaction(fatal_signals[i], &new, NULL);
     }
     signal_fn = fn;
     signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    int err = signal_fd < 0 ? -errno : loop_fd_add(l, &signal_watch, signal_fd, EPOLLIN, signals_ready, opaque);
+    int err = signal_fd < 0
+                  ? -errno
+                  : loop_fd_add(l, &signal_watch, signal_fd, EPOLLIN, signals_ready, opaque);
     return err == 0 || ruche_error_errno(error, -err, "cannot watch signals");
 }
 

@@ -12,13 +12,14 @@
 bool pidfile_create(const char *path, GError **error);
 void pidfile_remove(void); /* nothing when there is none */
 
-/* Forks: returns in the child; the parent waits for daemon_ready() and exits with 0, or with 1 when the child ends
- * before. False: in the parent of a failed fork. */
+/* Forks: returns in the child; the parent waits for daemon_ready() and exits with 0, or with 1
+ * when the child ends before. False: in the parent of a failed fork. */
 bool daemon_start(GError **error);
 /* The child lets go of the terminal and tells the parent. */
 bool daemon_ready(GError **error);
 
-/* SIGINT, SIGTERM and SIGHUP call fn on the loop, in every thread blocked; SIGPIPE is ignored; SIGCONT makes the terminal
- * raw again; fatal signals give it back first. */
-bool signals_init(struct loop *l, void (*fn)(void *opaque, int signal, int pid), void *opaque, GError **error);
+/* SIGINT, SIGTERM and SIGHUP call fn on the loop, in every thread blocked; SIGPIPE is ignored;
+ * SIGCONT makes the terminal raw again; fatal signals give it back first. */
+bool signals_init(struct loop *l, void (*fn)(void *opaque, int signal, int pid), void *opaque,
+                  GError **error);
 void signals_done(void);

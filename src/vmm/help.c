@@ -28,21 +28,26 @@ static void print_row(const char *left, const char *text)
 
 void help_version(void)
 {
-    g_print("ruche-vmm version %s\nRuche comes without warranty, under the GNU GPL, version 2 or later.\n",
+    g_print("ruche-vmm version %s\nRuche comes without warranty, under the GNU GPL, version 2 or "
+            "later.\n",
             RUCHE_VERSION);
 }
 
 void help_options(void)
 {
     static const char *const groups[N_OPTION_GROUPS] = {
-        [GROUP_MACHINE] = "Machine", [GROUP_BOOT] = "Boot", [GROUP_STORAGE] = "Storage",
-        [GROUP_NETWORK] = "Network", [GROUP_DEVICE] = "Devices", [GROUP_CONSOLE] = "Consoles and monitors",
-        [GROUP_RUN] = "Running", [GROUP_DEBUG] = "Debugging", [GROUP_OTHER] = "Other",
+        [GROUP_MACHINE] = "Machine", [GROUP_BOOT] = "Boot",
+        [GROUP_STORAGE] = "Storage", [GROUP_NETWORK] = "Network",
+        [GROUP_DEVICE] = "Devices",  [GROUP_CONSOLE] = "Consoles and monitors",
+        [GROUP_RUN] = "Running",     [GROUP_DEBUG] = "Debugging",
+        [GROUP_OTHER] = "Other",
     };
     int group = -1;
-    g_print("ruche-vmm %s: runs one virtual machine. Options are QEMU's; a comma in a value is written ',,'.\n\n"
-            "  ruche-vmm -m 1G -kernel vmlinuz -initrd initrd.img -append console=ttyS0 -nographic\n",
-            RUCHE_VERSION);
+    g_print(
+        "ruche-vmm %s: runs one virtual machine. Options are QEMU's; a comma in a value is written "
+        "',,'.\n\n"
+        "  ruche-vmm -m 1G -kernel vmlinuz -initrd initrd.img -append console=ttyS0 -nographic\n",
+        RUCHE_VERSION);
     for (const struct option_row *const *r = option_rows(); *r; r++) {
         if (!(*r)->help)
             continue;
@@ -52,7 +57,8 @@ void help_options(void)
                                                 (*r)->arg ? (*r)->arg : "");
         print_row(left, (*r)->help);
     }
-    g_print("\nOn the console of -nographic, Ctrl-a x leaves and Ctrl-a c switches to the monitor.\n");
+    g_print(
+        "\nOn the console of -nographic, Ctrl-a x leaves and Ctrl-a c switches to the monitor.\n");
 }
 
 void help_machines(void)
@@ -92,7 +98,11 @@ static char *describe_prop(const struct prop *p)
         g_string_append_printf(s, "%s%s", sep, p->words[p->def]), sep = "; ";
         break;
     case PROP_KIND_ONOFFAUTO:
-        g_string_append_printf(s, "%s%s", sep, (int)p->def < 0 ? "auto" : p->def ? "on" : "off"), sep = "; ";
+        g_string_append_printf(s, "%s%s", sep,
+                               (int)p->def < 0 ? "auto"
+                               : p->def        ? "on"
+                                               : "off"),
+            sep = "; ";
         break;
     case PROP_KIND_MAC:
         break;
@@ -103,7 +113,8 @@ static char *describe_prop(const struct prop *p)
         g_string_append_printf(s, "%s%" G_GUINT64_FORMAT, sep, p->def), sep = "; ";
     }
     if (p->min || p->max) {
-        g_string_append_printf(s, "%s%" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT, sep, p->min, p->max);
+        g_string_append_printf(s, "%s%" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT, sep, p->min,
+                               p->max);
         sep = "; ";
     }
     if (p->power_of_2)
@@ -116,8 +127,10 @@ static char *describe_prop(const struct prop *p)
 static void print_props(const struct prop *props)
 {
     for (const struct prop *p = props; p && p->name; p++) {
-        g_autofree char *words = p->kind == PROP_KIND_ENUM ? g_strjoinv("|", (char **)p->words) : NULL;
-        g_autofree char *left = g_strdup_printf("%s=<%s>", p->name, words ? words : kind_names[p->kind]);
+        g_autofree char *words =
+            p->kind == PROP_KIND_ENUM ? g_strjoinv("|", (char **)p->words) : NULL;
+        g_autofree char *left =
+            g_strdup_printf("%s=<%s>", p->name, words ? words : kind_names[p->kind]);
         g_autofree char *text = describe_prop(p);
         print_row(left, text);
     }
@@ -141,8 +154,9 @@ void help_accelerators(void)
     for (const struct accel_ops *const *a = accel_list(); *a; a++) {
         g_autofree char *why = NULL;
         bool works = (*a)->probe(true, &why);
-        g_autofree char *text = g_strdup_printf("%s\n%s: %s", (*a)->summary,
-                                                works ? "works here" : "does not work here", why ? why : "");
+        g_autofree char *text =
+            g_strdup_printf("%s\n%s: %s", (*a)->summary,
+                            works ? "works here" : "does not work here", why ? why : "");
         print_row((*a)->name, text);
     }
 }
@@ -183,9 +197,10 @@ bool help_device(const char *type, GError **error)
 {
     const struct device_type *t = device_type_find(type);
     if (!t)
-        return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown device '%s'%s", type, device_type_suggest(type));
-    g_print("%s: %s%s%s%s\n", t->name, t->summary ? t->summary : "", t->spec ? " (" : "", t->spec ? t->spec : "",
-            t->spec ? ")" : "");
+        return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown device '%s'%s", type,
+                           device_type_suggest(type));
+    g_print("%s: %s%s%s%s\n", t->name, t->summary ? t->summary : "", t->spec ? " (" : "",
+            t->spec ? t->spec : "", t->spec ? ")" : "");
     print_row("id=<text>", "name by which QMP knows the device");
     if (t->bus == BUS_PCI || t->bus == BUS_VIRTIO_SERIAL)
         print_row("bus=<text>", "the bus that it plugs into");

@@ -108,7 +108,8 @@ static void info_cpus(struct vmm *v, const char *args, GString *out)
 {
     for (unsigned i = 0; i < v->machine->vcpu_count; i++) {
         const struct vcpu *c = v->machine->vcpus[i];
-        g_string_append_printf(out, "  CPU #%u: thread_id=%d%s\n", i, c->thread_id, c->halted ? " (halted)" : "");
+        g_string_append_printf(out, "  CPU #%u: thread_id=%d%s\n", i, c->thread_id,
+                               c->halted ? " (halted)" : "");
     }
 }
 
@@ -118,13 +119,14 @@ static void info_block(struct vmm *v, const char *args, GString *out)
     JsonArray *list = node ? json_node_get_array(node) : NULL;
     for (guint i = 0; list && i < json_array_get_length(list); i++) {
         JsonObject *b = json_array_get_object_element(list, i);
-        JsonObject *in = json_object_has_member(b, "inserted") ? json_object_get_object_member(b, "inserted") : NULL;
-        g_string_append_printf(out, "%s (%s): %s (%s%s)\n    Attached to:      %s\n", str(b, "device"),
-                               in ? str(in, "node-name") : "", in ? str(in, "file") : "",
-                               in ? str(in, "drv") : "",
-                               in && json_object_get_boolean_member_with_default(in, "ro", FALSE) ? ", read-only"
-                                                                                                 : "",
-                               str(b, "qdev"));
+        JsonObject *in = json_object_has_member(b, "inserted")
+                             ? json_object_get_object_member(b, "inserted")
+                             : NULL;
+        g_string_append_printf(
+            out, "%s (%s): %s (%s%s)\n    Attached to:      %s\n", str(b, "device"),
+            in ? str(in, "node-name") : "", in ? str(in, "file") : "", in ? str(in, "drv") : "",
+            in && json_object_get_boolean_member_with_default(in, "ro", FALSE) ? ", read-only" : "",
+            str(b, "qdev"));
     }
 }
 
@@ -204,7 +206,8 @@ static const struct hmp_command infos[] = {
 
 /* ---- lines ---- */
 
-static void unknown(const char *what, const char *word, const struct hmp_command *list, GString *out)
+static void unknown(const char *what, const char *word, const struct hmp_command *list,
+                    GString *out)
 {
     const char *names[32];
     size_t n = 0;
@@ -214,8 +217,8 @@ static void unknown(const char *what, const char *word, const struct hmp_command
     g_string_append_printf(out, "%s: '%s'%s\n", what, word, suggest_phrase(word, names));
 }
 
-static void run_from(struct vmm *v, const struct hmp_command *list, const char *what, const char *text,
-                     GString *out)
+static void run_from(struct vmm *v, const struct hmp_command *list, const char *what,
+                     const char *text, GString *out)
 {
     g_autofree char *word = g_strndup(text, strcspn(text, " "));
     const char *args = text + strlen(word);

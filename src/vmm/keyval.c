@@ -27,10 +27,11 @@ static bool add_taken(struct kv_list *l, char *key, char *value, bool alone, GEr
 {
     if (l->count == KV_MAX_PAIRS || strlen(key) > KV_MAX_KEY) {
         if (l->count == KV_MAX_PAIRS)
-            ruche_error(error, RUCHE_ERR_INVALID, "more than %d properties in one option", KV_MAX_PAIRS);
+            ruche_error(error, RUCHE_ERR_INVALID, "more than %d properties in one option",
+                        KV_MAX_PAIRS);
         else
-            ruche_error(error, RUCHE_ERR_INVALID, "property name '%.20s...' is longer than %d characters",
-                        key, KV_MAX_KEY);
+            ruche_error(error, RUCHE_ERR_INVALID,
+                        "property name '%.20s...' is longer than %d characters", key, KV_MAX_KEY);
         g_free(key);
         g_free(value);
         return false;
@@ -48,7 +49,8 @@ bool kv_add(struct kv_list *l, const char *key, const char *value, GError **erro
     return add_taken(l, g_strdup(key), g_strdup(value), false, error);
 }
 
-/* The value at *p up to a single comma; ",," stands for a comma. Leaves *p behind the comma or at the end. */
+/* The value at *p up to a single comma; ",," stands for a comma. Leaves *p behind the comma or at
+ * the end. */
 static char *take_value(const char **p)
 {
     GString *s = g_string_new(NULL);
@@ -123,14 +125,16 @@ static bool add_json_scalar(struct kv_list *l, const char *key, JsonNode *node, 
     case G_TYPE_BOOLEAN:
         return kv_add(l, key, json_node_get_boolean(node) ? "on" : "off", error);
     case G_TYPE_INT64:
-        return add_taken(l, g_strdup(key), g_strdup_printf("%" G_GINT64_FORMAT, json_node_get_int(node)),
-                         false, error);
+        return add_taken(l, g_strdup(key),
+                         g_strdup_printf("%" G_GINT64_FORMAT, json_node_get_int(node)), false,
+                         error);
     case G_TYPE_DOUBLE: {
         char buf[G_ASCII_DTOSTR_BUF_SIZE];
         return kv_add(l, key, g_ascii_dtostr(buf, sizeof(buf), json_node_get_double(node)), error);
     }
     default:
-        return ruche_error(error, RUCHE_ERR_INVALID, "the value of '%s' is of no kind that options have", key);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "the value of '%s' is of no kind that options have", key);
     }
 }
 
@@ -180,7 +184,8 @@ static bool parse_json(struct kv_list *l, const char *text, GError **error)
 struct kv_list *kv_parse(const char *text, const char *implied, GError **error)
 {
     if (strlen(text) > KV_MAX_TEXT) {
-        ruche_error(error, RUCHE_ERR_INVALID, "an option's text is longer than %u bytes", KV_MAX_TEXT);
+        ruche_error(error, RUCHE_ERR_INVALID, "an option's text is longer than %u bytes",
+                    KV_MAX_TEXT);
         return NULL;
     }
     struct kv_list *l = g_new0(struct kv_list, 1);
@@ -267,11 +272,12 @@ bool kv_get_size(struct kv_list *l, const char *key, uint64_t unit, uint64_t *re
     const char *text = kv_get(l, key);
     if (!text || units_parse_size(text, unit, ret))
         return true;
-    return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is no size for '%s'; use a number with K, M, G or T",
-                       text, key);
+    return ruche_error(error, RUCHE_ERR_INVALID,
+                       "'%s' is no size for '%s'; use a number with K, M, G or T", text, key);
 }
 
-bool kv_get_word(struct kv_list *l, const char *key, const char *const *words, int *ret, GError **error)
+bool kv_get_word(struct kv_list *l, const char *key, const char *const *words, int *ret,
+                 GError **error)
 {
     const char *text = kv_get(l, key);
     if (!text)
@@ -282,7 +288,8 @@ bool kv_get_word(struct kv_list *l, const char *key, const char *const *words, i
             return true;
         }
     g_autofree char *list = g_strjoinv(", ", (char **)words);
-    return ruche_error(error, RUCHE_ERR_INVALID, "'%s' must be one of %s, not '%s'", key, list, text);
+    return ruche_error(error, RUCHE_ERR_INVALID, "'%s' must be one of %s, not '%s'", key, list,
+                       text);
 }
 
 bool kv_check_known(const struct kv_list *l, const char *const *known, GError **error)
@@ -304,5 +311,6 @@ bool kv_check_id(const char *id, GError **error)
     if (ok)
         return true;
     return ruche_error(error, RUCHE_ERR_INVALID,
-                       "'%s' is not an id; use a letter, then letters, digits, '-', '.' and '_'", id);
+                       "'%s' is not an id; use a letter, then letters, digits, '-', '.' and '_'",
+                       id);
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* key=value lists as QEMU's options write them: text in, list out, no meaning attached.
  *
- * Spec      QEMU's -help and qemu-options manual: "key=value,key2=value2"; a comma in a value is written ",,"; the
- *           first word may stand alone and is then the value of the option's implied key; later words that
- *           stand alone are switches ("server" is server=on, "nowait" is wait=off). A text that begins with '{'
- *           is JSON: nested members become dotted keys, list members numbered ones.
+ * Spec      QEMU's -help and qemu-options manual: "key=value,key2=value2"; a comma in a value is
+ *           written ",,"; the first word may stand alone and is then the value of the option's
+ *           implied key; later words that stand alone are switches ("server" is server=on,
+ *           "nowait" is wait=off). A text that begins with '{' is JSON: nested members become
+ *           dotted keys, list members numbered ones.
  * Owner     kv_list_free() frees everything; keys and values are the list's.
  * Trust     The text is hostile: bounded in pairs, depth and length, and any byte may come.
  */
@@ -53,11 +54,13 @@ bool kv_get_u64(struct kv_list *l, const char *key, uint64_t min, uint64_t max, 
                 GError **error);
 bool kv_get_size(struct kv_list *l, const char *key, uint64_t unit, uint64_t *ret, GError **error);
 /* One of `words` (NULL-ended): *ret is its index. */
-bool kv_get_word(struct kv_list *l, const char *key, const char *const *words, int *ret, GError **error);
+bool kv_get_word(struct kv_list *l, const char *key, const char *const *words, int *ret,
+                 GError **error);
 /* "on", "yes", "true", "y" and their opposites. */
 bool parse_on_off(const char *text, bool *ret);
 
-/* False with "unknown property 'x'; did you mean ...?" when a pair is not among `known` (NULL-ended). */
+/* False with "unknown property 'x'; did you mean ...?" when a pair is not among `known`
+ * (NULL-ended). */
 bool kv_check_known(const struct kv_list *l, const char *const *known, GError **error);
 /* An id= as QEMU allows it: a letter, then letters, digits, '-', '.', '_'. */
 bool kv_check_id(const char *id, GError **error);

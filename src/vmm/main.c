@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* ruche-vmm: one process, one virtual machine.
  *
- * Exit status: 0 when the guest powered off or somebody ended the machine, (code << 1) | 1 for isa-debug-exit, 1 for an
- * error, which is one sentence on standard error; then nothing is left behind: no socket, pid file or terminal setting.
+ * Exit status: 0 when the guest powered off or somebody ended the machine, (code << 1) | 1 for
+ * isa-debug-exit, 1 for an error, which is one sentence on standard error; then nothing is left
+ * behind: no socket, pid file or terminal setting.
  */
 #include "base/log.h"
 #include "chardev/chardev.h"
@@ -32,21 +33,24 @@ static bool check_terminal(const struct vm_options *o, GError **error)
     if (!o->daemonize)
         return true;
     if (o->nographic && !o->serials->len && !o->nodefaults)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "-daemonize: -nographic needs the terminal; use -display none and -serial file:PATH");
+        return ruche_error(
+            error, RUCHE_ERR_INVALID,
+            "-daemonize: -nographic needs the terminal; use -display none and -serial file:PATH");
     for (guint i = 0; i < o->serials->len; i++)
         if (strstr(g_ptr_array_index(o->serials, i), "stdio"))
-            return ruche_error(error, RUCHE_ERR_INVALID, "-daemonize: -serial %s needs the terminal",
+            return ruche_error(error, RUCHE_ERR_INVALID,
+                               "-daemonize: -serial %s needs the terminal",
                                (char *)g_ptr_array_index(o->serials, i));
     for (guint i = 0; i < o->monitors->len; i++) {
         const struct monitor_text *m = g_ptr_array_index(o->monitors, i);
         if (strstr(m->spec, "stdio"))
-            return ruche_error(error, RUCHE_ERR_INVALID, "-daemonize: a monitor on '%s' needs the terminal",
-                               m->spec);
+            return ruche_error(error, RUCHE_ERR_INVALID,
+                               "-daemonize: a monitor on '%s' needs the terminal", m->spec);
     }
     for (guint i = 0; i < o->chardevs->len; i++)
         if (!g_strcmp0(kv_get(g_ptr_array_index(o->chardevs, i), "backend"), "stdio"))
-            return ruche_error(error, RUCHE_ERR_INVALID, "-daemonize: -chardev stdio needs the terminal");
+            return ruche_error(error, RUCHE_ERR_INVALID,
+                               "-daemonize: -chardev stdio needs the terminal");
     return true;
 }
 
@@ -68,7 +72,8 @@ static bool start(struct vmm *v, GError **error)
         return false;
     if (o->process_name)
         prctl(PR_SET_NAME, o->process_name);
-    if (!init_loop(v, error) || (o->pidfile && !pidfile_create(o->pidfile, error)) || !vmm_build(v, error))
+    if (!init_loop(v, error) || (o->pidfile && !pidfile_create(o->pidfile, error)) ||
+        !vmm_build(v, error))
         return false;
     if (!o->display_named && !o->serials->len && !o->nodefaults)
         log_info("there is no display yet: -nographic shows the console on this terminal");

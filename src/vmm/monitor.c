@@ -168,8 +168,11 @@ static bool attach_monitor(struct vmm *v, struct chardev *c, bool qmp, GError **
     struct monitor *m = g_new0(struct monitor, 1);
     *m = (struct monitor){ .vmm = v, .chardev = c, .qmp = qmp, .line = g_string_new(NULL) };
     m->drop_task = (struct loop_task){ .fn = drop_session, .opaque = m };
-    const struct chardev_frontend human = { .can_receive = can_receive, .receive = human_receive,
-                                            .opened = human_opened, .focus = human_focus, .opaque = m };
+    const struct chardev_frontend human = { .can_receive = can_receive,
+                                            .receive = human_receive,
+                                            .opened = human_opened,
+                                            .focus = human_focus,
+                                            .opaque = m };
     const struct chardev_frontend program = { .can_receive = can_receive, .receive = qmp_receive,
                                               .opened = qmp_opened, .sent = qmp_sent, .opaque = m };
     if (!chardev_attach(c, qmp ? &program : &human, error)) {
@@ -181,7 +184,8 @@ static bool attach_monitor(struct vmm *v, struct chardev *c, bool qmp, GError **
     return true;
 }
 
-static bool build_monitor(struct vmm *v, const struct monitor_text *text, unsigned index, GError **error)
+static bool build_monitor(struct vmm *v, const struct monitor_text *text, unsigned index,
+                          GError **error)
 {
     if (text->qmp && qmp_server_can_listen(text->spec))
         return qmp_server_listen(v->qmp, text->spec, error);

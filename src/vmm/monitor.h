@@ -17,5 +17,5 @@ void monitor_free(gpointer monitor);
 char *hmp_run(struct vmm *v, const char *line);
 
 /* build_chardev.c: a short form or "chardev:ID"; NULL without an error: "none". The vmm owns it. */
-struct chardev *build_short_chardev(struct vmm *v, const char *spec, const char *id, bool *ret_monitor,
-                                    GError **error);
+struct chardev *build_short_chardev(struct vmm *v, const char *spec, const char *id,
+                                    bool *ret_monitor, GError **error);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Options that make disks, networks, devices, consoles and objects. Here they are only collected and checked as far as
- * that needs no other option; vmm/build_*.c makes them.
+/* Options that make disks, networks, devices, consoles and objects. Here they are only collected
+ * and checked as far as that needs no other option; vmm/build_*.c makes them.
  */
 #include "vmm/options.h"
 
@@ -9,20 +9,49 @@
 /* ---- disks ---- */
 
 static const char *const drive_keys[] = {
-    "file", "if", "format", "index", "bus", "unit", "media", "cache", "cache.direct", "cache.no-flush",
-    "cache.writeback", "aio", "discard", "readonly", "read-only", "snapshot", "id", "werror", "rerror",
-    "serial", "detect-zeroes", "copy-on-read", "file.locking", "locking", "driver", "node-name",
-    "file.driver", "file.filename", "auto-read-only", "addr", NULL,
+    "file",
+    "if",
+    "format",
+    "index",
+    "bus",
+    "unit",
+    "media",
+    "cache",
+    "cache.direct",
+    "cache.no-flush",
+    "cache.writeback",
+    "aio",
+    "discard",
+    "readonly",
+    "read-only",
+    "snapshot",
+    "id",
+    "werror",
+    "rerror",
+    "serial",
+    "detect-zeroes",
+    "copy-on-read",
+    "file.locking",
+    "locking",
+    "driver",
+    "node-name",
+    "file.driver",
+    "file.filename",
+    "auto-read-only",
+    "addr",
+    NULL,
 };
 
 static bool check_drive(struct kv_list *l, GError **error)
 {
     static const char *const buses[] = { "virtio", "none", NULL };
-    static const char *const refused[] = { "ide", "scsi", "floppy", "pflash", "sd", "mtd", "xen", NULL };
+    static const char *const refused[] = { "ide", "scsi", "floppy", "pflash",
+                                           "sd",  "mtd",  "xen",    NULL };
     const char *bus = kv_get(l, "if");
     if (bus && g_strv_contains(refused, bus))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "there is no '%s' disk interface here; use if=virtio, or if=none and a -device", bus);
+        return ruche_error(
+            error, RUCHE_ERR_UNSUPPORTED,
+            "there is no '%s' disk interface here; use if=virtio, or if=none and a -device", bus);
     if (bus && !g_strv_contains(buses, bus))
         return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown interface '%s'%s", bus,
                            suggest_phrase(bus, buses));
@@ -40,7 +69,8 @@ static bool take_drive(struct vm_options *o, const char *arg, GError **error)
     if (!l || !kv_check_known(l, drive_keys, error) || !check_drive(l, error))
         return false;
     if (!kv_has(l, "file") && !kv_has(l, "file.filename"))
-        return ruche_error(error, RUCHE_ERR_INVALID, "'file=' is missing: drives without a medium are not here");
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "'file=' is missing: drives without a medium are not here");
     g_ptr_array_add(o->drives, g_steal_pointer(&l));
     return true;
 }
@@ -117,7 +147,8 @@ static bool take_global(struct vm_options *o, const char *arg, GError **error)
     if (!l || !kv_check_known(l, known, error))
         return false;
     if (dotted) {
-        g_autofree char *driver = g_strndup(arg, dot - arg), *prop = g_strndup(dot + 1, eq - dot - 1);
+        g_autofree char *driver = g_strndup(arg, dot - arg),
+                        *prop = g_strndup(dot + 1, eq - dot - 1);
         if (!kv_add(l, "driver", driver, error) || !kv_add(l, "property", prop, error) ||
             !kv_add(l, "value", eq + 1, error))
             return false;
@@ -208,7 +239,8 @@ static bool take_chardev(struct vm_options *o, const char *arg, GError **error)
         return true;
     }
     if (!backend || !kv_get(l, "id"))
-        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is missing", backend ? "id=" : "backend");
+        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is missing",
+                           backend ? "id=" : "backend");
     if (!kv_check_id(kv_get(l, "id"), error))
         return false;
     g_ptr_array_add(o->chardevs, g_steal_pointer(&l));
@@ -227,7 +259,8 @@ static bool take_parallel(struct vm_options *o, const char *arg, GError **error)
 {
     if (!strcmp(arg, "none") || !strcmp(arg, "null"))
         return true;
-    return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "there are no parallel ports here; only 'none' is possible");
+    return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                       "there are no parallel ports here; only 'none' is possible");
 }
 
 static bool add_monitor(struct vm_options *o, const char *spec, bool qmp)
@@ -276,15 +309,16 @@ static bool take_display(struct vm_options *o, const char *arg, GError **error)
     o->display_named = true;
     if (!strcmp(arg, "none"))
         return true;
-    return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "there is no display '%s' yet; only 'none' is possible", arg);
+    return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                       "there is no display '%s' yet; only 'none' is possible", arg);
 }
 
 static bool take_vga(struct vm_options *o, const char *arg, GError **error)
 {
     if (!strcmp(arg, "none"))
         return true;
-    return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "there is no graphics card '%s' yet; only 'none' is possible",
-                       arg);
+    return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                       "there is no graphics card '%s' yet; only 'none' is possible", arg);
 }
 
 static bool take_nographic(struct vm_options *o, const char *arg, GError **error)
@@ -301,35 +335,40 @@ static bool take_keyboard(struct vm_options *o, const char *arg, GError **error)
 const struct option_row backend_option_rows[] = {
     { "drive", "file=FILE[,if=virtio|none][,format=raw][,id=ID][,cache=MODE][,readonly=on]...",
       "a disk; with if=virtio (the default) its device is made too", GROUP_STORAGE, take_drive },
-    { "blockdev", "[driver=]raw|file|host_device,node-name=ID,...", "a disk's backend, as key=value or JSON",
-      GROUP_STORAGE, take_blockdev },
-    { "snapshot", NULL, "writes go to temporary files, not to the disks", GROUP_STORAGE, take_snapshot },
+    { "blockdev", "[driver=]raw|file|host_device,node-name=ID,...",
+      "a disk's backend, as key=value or JSON", GROUP_STORAGE, take_blockdev },
+    { "snapshot", NULL, "writes go to temporary files, not to the disks", GROUP_STORAGE,
+      take_snapshot },
     { "hda", "FILE", NULL, GROUP_STORAGE, refuse_ide },
     { "hdb", "FILE", NULL, GROUP_STORAGE, refuse_ide },
     { "hdc", "FILE", NULL, GROUP_STORAGE, refuse_ide },
     { "hdd", "FILE", NULL, GROUP_STORAGE, refuse_ide },
     { "cdrom", "FILE", NULL, GROUP_STORAGE, refuse_ide },
     { "fda", "FILE", NULL, GROUP_STORAGE, refuse_ide },
-    { "netdev", "TYPE,id=ID[,prop=value...]", "a network backend; '-netdev help' lists them", GROUP_NETWORK,
-      take_netdev },
-    { "nic", "TYPE|none[,model=DEVICE][,mac=ADDR][,prop=value...]", "a network backend and its device in one",
-      GROUP_NETWORK, take_nic },
+    { "netdev", "TYPE,id=ID[,prop=value...]", "a network backend; '-netdev help' lists them",
+      GROUP_NETWORK, take_netdev },
+    { "nic", "TYPE|none[,model=DEVICE][,mac=ADDR][,prop=value...]",
+      "a network backend and its device in one", GROUP_NETWORK, take_nic },
     { "net", "none|nic|TYPE[,prop=value...]", "the old form of -nic", GROUP_NETWORK, take_net },
-    { "device", "DRIVER[,prop=value...]", "adds a device; '-device help' lists them,\n'-device DRIVER,help' its properties",
+    { "device", "DRIVER[,prop=value...]",
+      "adds a device; '-device help' lists them,\n'-device DRIVER,help' its properties",
       GROUP_DEVICE, take_device },
-    { "global", "DRIVER.PROPERTY=VALUE", "a default for all devices of a kind", GROUP_DEVICE, take_global },
-    { "object", "TYPE,id=ID[,prop=value...]", "an I/O thread, memory or randomness; '-object help' lists them",
-      GROUP_DEVICE, take_object },
-    { "chardev", "BACKEND,id=ID[,prop=value...]", "a character backend; '-chardev help' lists them", GROUP_CONSOLE,
-      take_chardev },
-    { "serial", "CHARDEV", "a serial port: none, null, stdio, mon:stdio, pty, file:PATH,\nunix:PATH,server=on, tcp:HOST:PORT, chardev:ID",
+    { "global", "DRIVER.PROPERTY=VALUE", "a default for all devices of a kind", GROUP_DEVICE,
+      take_global },
+    { "object", "TYPE,id=ID[,prop=value...]",
+      "an I/O thread, memory or randomness; '-object help' lists them", GROUP_DEVICE, take_object },
+    { "chardev", "BACKEND,id=ID[,prop=value...]", "a character backend; '-chardev help' lists them",
+      GROUP_CONSOLE, take_chardev },
+    { "serial", "CHARDEV",
+      "a serial port: none, null, stdio, mon:stdio, pty, file:PATH,\nunix:PATH,server=on, "
+      "tcp:HOST:PORT, chardev:ID",
       GROUP_CONSOLE, take_serial },
     { "parallel", "none", NULL, GROUP_CONSOLE, take_parallel },
     { "monitor", "CHARDEV|none", "a monitor for people: commands, 'help' lists them", GROUP_CONSOLE,
       take_monitor },
     { "qmp", "CHARDEV", "a monitor for programs (JSON)", GROUP_CONSOLE, take_qmp },
-    { "mon", "[chardev=]ID[,mode=readline|control]", "a monitor on a -chardev; control is QMP", GROUP_CONSOLE,
-      take_mon },
+    { "mon", "[chardev=]ID[,mode=readline|control]", "a monitor on a -chardev; control is QMP",
+      GROUP_CONSOLE, take_mon },
     { "nographic", NULL, "console and monitor on the terminal; Ctrl-a h is the help", GROUP_CONSOLE,
       take_nographic },
     { "display", "none", "where graphics are shown", GROUP_CONSOLE, take_display },

@@ -46,13 +46,15 @@ static bool check_accel_prop(const char *key, const char *value, GError **error)
         names[i] = accel_props[i].name;
         if (strcmp(key, accel_props[i].name))
             continue;
-        g_auto(GStrv) allowed = accel_props[i].values ? g_strsplit(accel_props[i].values, "|", 0) : NULL;
+        g_auto(GStrv) allowed =
+            accel_props[i].values ? g_strsplit(accel_props[i].values, "|", 0) : NULL;
         if (!allowed || g_strv_contains((const char *const *)allowed, value))
             return true;
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "'%s' can be %s here, not '%s'", key,
                            accel_props[i].values, value);
     }
-    return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown property '%s'%s", key, suggest_phrase(key, names));
+    return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown property '%s'%s", key,
+                       suggest_phrase(key, names));
 }
 
 /* "tcg" is how QEMU's command lines ask for a software CPU. */
@@ -131,14 +133,16 @@ static bool complete_topology(struct vm_options *o, uint64_t cpus, uint64_t maxc
         product *= t[i] = t[i] ? t[i] : 1;
     if (product != total)
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "%u sockets * %u dies * %u cores * %u threads are not %u CPUs", (unsigned)t[0],
-                           (unsigned)t[1], (unsigned)t[2], (unsigned)t[3], (unsigned)total);
+                           "%u sockets * %u dies * %u cores * %u threads are not %u CPUs",
+                           (unsigned)t[0], (unsigned)t[1], (unsigned)t[2], (unsigned)t[3],
+                           (unsigned)total);
     if (!cpus)
         cpus = total;
     if (cpus > total)
-        return ruche_error(error, RUCHE_ERR_INVALID, "'cpus' is %u, more than 'maxcpus', %u", (unsigned)cpus,
-                           (unsigned)total);
-    o->topology = (struct cpu_topology){ .sockets = t[0], .dies = t[1], .cores = t[2], .threads = t[3] };
+        return ruche_error(error, RUCHE_ERR_INVALID, "'cpus' is %u, more than 'maxcpus', %u",
+                           (unsigned)cpus, (unsigned)total);
+    o->topology =
+        (struct cpu_topology){ .sockets = t[0], .dies = t[1], .cores = t[2], .threads = t[3] };
     o->cpu_count = cpus;
     o->max_cpus = total;
     return true;
@@ -146,8 +150,8 @@ static bool complete_topology(struct vm_options *o, uint64_t cpus, uint64_t maxc
 
 static bool take_smp(struct vm_options *o, const char *arg, GError **error)
 {
-    static const char *const known[] = { "cpus", "maxcpus", "sockets", "dies", "clusters", "cores", "threads",
-                                         NULL };
+    static const char *const known[] = { "cpus",     "maxcpus", "sockets", "dies",
+                                         "clusters", "cores",   "threads", NULL };
     static const char *const parts[] = { "sockets", "dies", "cores", "threads" };
     auto_kv *l = kv_parse(arg, "cpus", error);
     uint64_t cpus = 0, maxcpus = 0, clusters = 1, t[4] = { 0 };
@@ -168,7 +172,8 @@ static bool take_memory(struct vm_options *o, const char *arg, GError **error)
     auto_kv *l = kv_parse(arg, "size", error);
     uint64_t size = 128 * MIB, slots = 0, max = 0;
     if (!l || !kv_check_known(l, known, error) || !kv_get_size(l, "size", MIB, &size, error) ||
-        !kv_get_u64(l, "slots", 0, 256, &slots, error) || !kv_get_size(l, "maxmem", MIB, &max, error))
+        !kv_get_u64(l, "slots", 0, 256, &slots, error) ||
+        !kv_get_size(l, "maxmem", MIB, &max, error))
         return false;
     if (size < MIN_RAM)
         return ruche_error(error, RUCHE_ERR_INVALID, "%s of RAM is too little; 1M is the least",
@@ -176,8 +181,9 @@ static bool take_memory(struct vm_options *o, const char *arg, GError **error)
     if (max && max < size)
         return ruche_error(error, RUCHE_ERR_INVALID, "'maxmem' is less than 'size'");
     if (slots || max > size)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "memory cannot be added while the machine runs; leave out 'slots' and 'maxmem'");
+        return ruche_error(
+            error, RUCHE_ERR_UNSUPPORTED,
+            "memory cannot be added while the machine runs; leave out 'slots' and 'maxmem'");
     o->ram_bytes = align_up(size, 8 * KIB); /* as QEMU rounds it */
     return true;
 }
@@ -261,8 +267,9 @@ static bool set_rtc_base(struct vm_options *o, const char *base, GError **error)
     struct tm tm = { 0 };
     const char *end = strptime(base, strchr(base, 'T') ? "%Y-%m-%dT%H:%M:%S" : "%Y-%m-%d", &tm);
     if (!end || *end)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "'base' must be utc, localtime or a date like 2006-06-17T16:01:21, not '%s'", base);
+        return ruche_error(
+            error, RUCHE_ERR_INVALID,
+            "'base' must be utc, localtime or a date like 2006-06-17T16:01:21, not '%s'", base);
     o->rtc_offset_s = timegm(&tm) - time(NULL);
     return true;
 }
@@ -309,10 +316,12 @@ static bool take_smbios(struct vm_options *o, const char *arg, GError **error)
     if (!l || !kv_get_u64(l, "type", 0, 255, &type, error))
         return false;
     if (!kv_has(l, "type"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "only type=N,field=value is understood, not '%s'", arg);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "only type=N,field=value is understood, not '%s'", arg);
     if (type >= G_N_ELEMENTS(smbios_keys) || !smbios_keys[type][0])
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "structures of type %u cannot be given; 0, 1, 2, 3 and 11 can", (unsigned)type);
+                           "structures of type %u cannot be given; 0, 1, 2, 3 and 11 can",
+                           (unsigned)type);
     if (!kv_check_known(l, smbios_keys[type], error))
         return false;
     const char *uuid = kv_get(l, "uuid");
@@ -332,41 +341,51 @@ static bool take_fw_cfg(struct vm_options *o, const char *arg, GError **error)
     if (!name || !*name || strlen(name) > 55)
         return ruche_error(error, RUCHE_ERR_INVALID, "'name' must have 1 to 55 characters");
     if (!text == !file)
-        return ruche_error(error, RUCHE_ERR_INVALID, "item '%s' needs either 'string=' or 'file='", name);
+        return ruche_error(error, RUCHE_ERR_INVALID, "item '%s' needs either 'string=' or 'file='",
+                           name);
     struct fw_cfg_text *f = g_new(struct fw_cfg_text, 1);
-    *f = (struct fw_cfg_text){ .name = g_strdup(name), .text = g_strdup(text), .file = g_strdup(file) };
+    *f = (struct fw_cfg_text){ .name = g_strdup(name),
+                               .text = g_strdup(text),
+                               .file = g_strdup(file) };
     g_ptr_array_add(o->fw_cfg, f);
     return true;
 }
 
 const struct option_row machine_option_rows[] = {
     { "machine", "[type=]TYPE[,prop=value...]",
-      "the board (q35) and its properties; accel=NAMES as -accel\n'-machine help' lists boards, '-machine TYPE,help' properties",
+      "the board (q35) and its properties; accel=NAMES as -accel\n'-machine help' lists boards, "
+      "'-machine TYPE,help' properties",
       GROUP_MACHINE, take_machine },
     { "M", "[type=]TYPE[,prop=value...]", "as -machine", GROUP_MACHINE, take_machine },
     { "accel", "NAME[:NAME...][,prop=value...]",
-      "who executes the guest: kvm, soft, or the first of a list that can\n'-accel help' says what works here",
+      "who executes the guest: kvm, soft, or the first of a list that can\n'-accel help' says what "
+      "works here",
       GROUP_MACHINE, take_accel },
     { "enable-kvm", NULL, "as -accel kvm", GROUP_MACHINE, take_enable_kvm },
-    { "cpu", "MODEL[,+feature,-feature...]", "the processor; '-cpu help' lists models", GROUP_MACHINE, take_cpu },
+    { "cpu", "MODEL[,+feature,-feature...]", "the processor; '-cpu help' lists models",
+      GROUP_MACHINE, take_cpu },
     { "smp", "[cpus=]N[,maxcpus=N][,sockets=N][,dies=N][,cores=N][,threads=N]",
       "number of CPUs and how they are arranged", GROUP_MACHINE, take_smp },
-    { "m", "[size=]SIZE", "RAM, in mebibytes or with K, M, G, T (128M)", GROUP_MACHINE, take_memory },
-    { "name", "NAME[,process=NAME][,debug-threads=on|off]", "what the machine and its process are called",
-      GROUP_MACHINE, take_name },
+    { "m", "[size=]SIZE", "RAM, in mebibytes or with K, M, G, T (128M)", GROUP_MACHINE,
+      take_memory },
+    { "name", "NAME[,process=NAME][,debug-threads=on|off]",
+      "what the machine and its process are called", GROUP_MACHINE, take_name },
     { "uuid", "UUID", "the machine's UUID, which SMBIOS shows", GROUP_MACHINE, take_uuid },
-    { "rtc", "[base=utc|localtime|DATE]", "what the real-time clock shows", GROUP_MACHINE, take_rtc },
+    { "rtc", "[base=utc|localtime|DATE]", "what the real-time clock shows", GROUP_MACHINE,
+      take_rtc },
     { "smbios", "type=N,field=value...", "texts in the SMBIOS tables", GROUP_MACHINE, take_smbios },
-    { "fw_cfg", "[name=]NAME,string=TEXT|file=FILE", "an item that the guest reads from fw_cfg", GROUP_MACHINE,
-      take_fw_cfg },
+    { "fw_cfg", "[name=]NAME,string=TEXT|file=FILE", "an item that the guest reads from fw_cfg",
+      GROUP_MACHINE, take_fw_cfg },
     { "no-hpet", NULL, "as -machine hpet=off", GROUP_MACHINE, take_no_hpet },
     { "no-acpi", NULL, "as -machine acpi=off", GROUP_MACHINE, take_no_acpi },
-    { "kernel", "FILE", "bzImage, ELF with PVH note or multiboot image to boot", GROUP_BOOT, take_kernel },
-    { "initrd", "FILE", "initial RAM disk; for multiboot \"FILE args,FILE2 args\"", GROUP_BOOT, take_initrd },
+    { "kernel", "FILE", "bzImage, ELF with PVH note or multiboot image to boot", GROUP_BOOT,
+      take_kernel },
+    { "initrd", "FILE", "initial RAM disk; for multiboot \"FILE args,FILE2 args\"", GROUP_BOOT,
+      take_initrd },
     { "append", "TEXT", "the kernel's command line", GROUP_BOOT, take_append },
     { "bios", "FILE", "firmware, where the board takes one", GROUP_BOOT, take_bios },
     { "dtb", "FILE", NULL, GROUP_BOOT, take_dtb },
-    { "boot", "[order=]DRIVES[,menu=on|off][,strict=on|off]", "accepted: there is no boot menu", GROUP_BOOT,
-      take_boot },
+    { "boot", "[order=]DRIVES[,menu=on|off][,strict=on|off]", "accepted: there is no boot menu",
+      GROUP_BOOT, take_boot },
     { 0 },
 };

@@ -48,11 +48,12 @@ static bool take_action(struct vm_options *o, const char *arg, GError **error)
     static const char *const reboots[] = { "reset", "shutdown", NULL };
     static const char *const shutdowns[] = { "poweroff", "pause", NULL };
     static const char *const panics[] = { "shutdown", "pause", "exit-failure", "none", NULL };
-    static const char *const watchdogs[] = { "reset", "shutdown", "poweroff", "pause", "debug", "none",
-                                             "inject-nmi", NULL };
+    static const char *const watchdogs[] = { "reset", "shutdown", "poweroff",   "pause",
+                                             "debug", "none",     "inject-nmi", NULL };
     auto_kv *l = kv_parse(arg, NULL, error);
     int reboot = o->on_reboot, shutdown = o->on_shutdown, panic = o->on_panic, watchdog = 0;
-    if (!l || !kv_check_known(l, known, error) || !kv_get_word(l, "reboot", reboots, &reboot, error) ||
+    if (!l || !kv_check_known(l, known, error) ||
+        !kv_get_word(l, "reboot", reboots, &reboot, error) ||
         !kv_get_word(l, "shutdown", shutdowns, &shutdown, error) ||
         !kv_get_word(l, "panic", panics, &panic, error) ||
         !kv_get_word(l, "watchdog", watchdogs, &watchdog, error))
@@ -85,7 +86,8 @@ static bool take_msg(struct vm_options *o, const char *arg, GError **error)
     static const char *const known[] = { "timestamp", "guest-name", NULL };
     bool timestamps = false, names = false;
     auto_kv *l = kv_parse(arg, NULL, error);
-    if (!l || !kv_check_known(l, known, error) || !kv_get_bool(l, "timestamp", &timestamps, error) ||
+    if (!l || !kv_check_known(l, known, error) ||
+        !kv_get_bool(l, "timestamp", &timestamps, error) ||
         !kv_get_bool(l, "guest-name", &names, error))
         return false;
     log_set_timestamps(timestamps);
@@ -110,7 +112,8 @@ static bool take_log_items(struct vm_options *o, const char *arg, GError **error
     if (unknown) {
         const char *names[64];
         size_t n = 0;
-        for (const struct log_item_name *i = log_item_names; i->name && n < G_N_ELEMENTS(names) - 1; i++)
+        for (const struct log_item_name *i = log_item_names; i->name && n < G_N_ELEMENTS(names) - 1;
+             i++)
             names[n++] = i->name;
         names[n] = NULL;
         return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown item '%s'%s", unknown,
@@ -127,7 +130,8 @@ static bool take_trace(struct vm_options *o, const char *arg, GError **error)
     if (!l || !kv_check_known(l, known, error))
         return false;
     if (kv_get(l, "events"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "'events' files are not read; use enable=PATTERN");
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "'events' files are not read; use enable=PATTERN");
     const char *file = kv_get(l, "file"), *pattern = kv_get(l, "enable");
     if (file && !take_log_file(o, file, error))
         return false;
@@ -139,8 +143,8 @@ static bool take_trace(struct vm_options *o, const char *arg, GError **error)
 
 static bool take_sandbox(struct vm_options *o, const char *arg, GError **error)
 {
-    static const char *const known[] = { "enable", "obsolete", "elevateprivileges", "spawn", "resourcecontrol",
-                                         NULL };
+    static const char *const known[] = { "enable", "obsolete",        "elevateprivileges",
+                                         "spawn",  "resourcecontrol", NULL };
     bool on = false;
     auto_kv *l = kv_parse(arg, "enable", error);
     if (!l || !kv_check_known(l, known, error) || !kv_get_bool(l, "enable", &on, error))
@@ -152,13 +156,14 @@ static bool take_sandbox(struct vm_options *o, const char *arg, GError **error)
 
 static bool refuse_user(struct vm_options *o, const char *arg, GError **error)
 {
-    return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "changing the user is not here; start the program as '%s'",
-                       arg);
+    return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                       "changing the user is not here; start the program as '%s'", arg);
 }
 
 static bool refuse_config(struct vm_options *o, const char *arg, GError **error)
 {
-    return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "configuration files are not read; use options");
+    return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                       "configuration files are not read; use options");
 }
 
 static bool take_overcommit(struct vm_options *o, const char *arg, GError **error)
@@ -179,15 +184,19 @@ static bool take_overcommit(struct vm_options *o, const char *arg, GError **erro
 const struct option_row run_option_rows[] = {
     { "S", NULL, "do not start the CPUs: 'cont' does", GROUP_RUN, take_stopped },
     { "no-reboot", NULL, "a guest's reboot ends the program", GROUP_RUN, take_no_reboot },
-    { "no-shutdown", NULL, "a guest's power-off only stops the machine", GROUP_RUN, take_no_shutdown },
+    { "no-shutdown", NULL, "a guest's power-off only stops the machine", GROUP_RUN,
+      take_no_shutdown },
     { "action", "reboot=reset|shutdown,shutdown=poweroff|pause,panic=...",
       "what the guest's reboot, power-off or panic does", GROUP_RUN, take_action },
     { "daemonize", NULL, "go to the background once the machine is up", GROUP_RUN, take_daemonize },
-    { "pidfile", "FILE", "holds the process number while the program runs", GROUP_RUN, take_pidfile },
-    { "nodefaults", NULL, "no serial port, network or monitor but those asked for", GROUP_RUN, take_nodefaults },
+    { "pidfile", "FILE", "holds the process number while the program runs", GROUP_RUN,
+      take_pidfile },
+    { "nodefaults", NULL, "no serial port, network or monitor but those asked for", GROUP_RUN,
+      take_nodefaults },
     { "no-user-config", NULL, NULL, GROUP_RUN, take_nothing },
     { "nodefconfig", NULL, NULL, GROUP_RUN, take_nothing },
-    { "sandbox", "on|off", "accepted; a system call filter is not here yet", GROUP_RUN, take_sandbox },
+    { "sandbox", "on|off", "accepted; a system call filter is not here yet", GROUP_RUN,
+      take_sandbox },
     { "overcommit", "mem-lock=on|off", NULL, GROUP_RUN, take_overcommit },
     { "realtime", "mlock=on|off", NULL, GROUP_RUN, take_overcommit },
     { "runas", "USER", NULL, GROUP_RUN, refuse_user },
@@ -196,7 +205,8 @@ const struct option_row run_option_rows[] = {
     { "readconfig", "FILE", NULL, GROUP_RUN, refuse_config },
     { "d", "ITEM[,ITEM...]", "log these; '-d help' lists them", GROUP_DEBUG, take_log_items },
     { "D", "FILE", "the log goes to this file", GROUP_DEBUG, take_log_file },
-    { "trace", "[enable=]PATTERN[,file=FILE]", "log events whose names match", GROUP_DEBUG, take_trace },
+    { "trace", "[enable=]PATTERN[,file=FILE]", "log events whose names match", GROUP_DEBUG,
+      take_trace },
     { "msg", "timestamp=on|off", "messages carry the time", GROUP_DEBUG, take_msg },
     { "help", NULL, "this text", GROUP_OTHER, take_help },
     { "h", NULL, NULL, GROUP_OTHER, take_help },

@@ -31,8 +31,9 @@ static void free_fw_cfg(gpointer p)
 static GPtrArray **const *kv_lists(struct vm_options *o)
 {
     static __thread GPtrArray **lists[12];
-    GPtrArray **all[] = { &o->drives, &o->blockdevs, &o->devices, &o->globals, &o->netdevs, &o->nics,
-                          &o->nets, &o->chardevs, &o->objects, &o->mons, &o->smbios, NULL };
+    GPtrArray **all[] = { &o->drives,  &o->blockdevs, &o->devices, &o->globals,
+                          &o->netdevs, &o->nics,      &o->nets,    &o->chardevs,
+                          &o->objects, &o->mons,      &o->smbios,  NULL };
     G_STATIC_ASSERT(sizeof(all) == sizeof(lists));
     memcpy(lists, all, sizeof(all));
     return lists;
@@ -98,7 +99,8 @@ static bool unknown_option(const char *word, GError **error)
                        near ? "; did you mean '-" : "", near ? near : "", near ? "'?" : "");
 }
 
-static bool take_option(struct vm_options *o, const struct option_row *row, const char *arg, GError **error)
+static bool take_option(struct vm_options *o, const struct option_row *row, const char *arg,
+                        GError **error)
 {
     GError *local = NULL;
     if (row->take(o, arg, &local))
@@ -112,9 +114,10 @@ bool vm_options_parse(struct vm_options *o, int argc, char **argv, GError **erro
     for (int i = 1; i < argc && !o->exit_now; i++) {
         const char *word = argv[i];
         if (word[0] != '-' || !word[1])
-            return ruche_error(error, RUCHE_ERR_INVALID,
-                               "'%s' stands alone; to use it as a disk, say -drive file=%s,format=raw", word,
-                               word);
+            return ruche_error(
+                error, RUCHE_ERR_INVALID,
+                "'%s' stands alone; to use it as a disk, say -drive file=%s,format=raw", word,
+                word);
         const char *name = word + (word[1] == '-' ? 2 : 1);
         const struct option_row *row = row_find(name);
         if (!row)
@@ -122,7 +125,8 @@ bool vm_options_parse(struct vm_options *o, int argc, char **argv, GError **erro
         const char *arg = NULL;
         if (row->arg) {
             if (i + 1 == argc)
-                return ruche_error(error, RUCHE_ERR_INVALID, "%s: an argument is missing: %s", word, row->arg);
+                return ruche_error(error, RUCHE_ERR_INVALID, "%s: an argument is missing: %s", word,
+                                   row->arg);
             arg = argv[++i];
         }
         if (!take_option(o, row, arg, error))

@@ -10,8 +10,18 @@
 #include "accel/accel.h"
 #include "vmm/keyval.h"
 
-enum option_group { GROUP_MACHINE, GROUP_BOOT, GROUP_STORAGE, GROUP_NETWORK, GROUP_DEVICE, GROUP_CONSOLE,
-                    GROUP_RUN, GROUP_DEBUG, GROUP_OTHER, N_OPTION_GROUPS };
+enum option_group {
+    GROUP_MACHINE,
+    GROUP_BOOT,
+    GROUP_STORAGE,
+    GROUP_NETWORK,
+    GROUP_DEVICE,
+    GROUP_CONSOLE,
+    GROUP_RUN,
+    GROUP_DEBUG,
+    GROUP_OTHER,
+    N_OPTION_GROUPS
+};
 
 struct vm_options;
 
@@ -58,8 +68,8 @@ struct vm_options {
     bool no_hpet, no_acpi;
 
     /* struct kv_list each, in the order of the command line */
-    GPtrArray *drives, *blockdevs, *devices, *globals, *netdevs, *nics, *nets, *chardevs, *objects, *mons,
-        *smbios;
+    GPtrArray *drives, *blockdevs, *devices, *globals, *netdevs, *nics, *nets, *chardevs, *objects,
+        *mons, *smbios;
     GPtrArray *serials;         /* char * */
     GPtrArray *monitors;        /* struct monitor_text */
     GPtrArray *fw_cfg;          /* struct fw_cfg_text */

@@ -30,16 +30,18 @@ static const struct {
     { "file=a,,", "file", "file=a," },
     { "file=a,", "file", "file=a" },
     { "id=x,server,nowait", NULL, "id=x|server=on|wait=off" },
-    { "socket,path=/x,server=on,nodelay", "backend", "backend=socket|path=/x|server=on|nodelay=on" },
+    { "socket,path=/x,server=on,nodelay", "backend",
+      "backend=socket|path=/x|server=on|nodelay=on" },
     { "a=b=c", NULL, "a=b=c" },
     { "k=", NULL, "k=" },
     { "=v", NULL, "!'=v' lacks a name before '='" },
     { "user,hostfwd=tcp::2222-:22,hostfwd=tcp::80-:80", "type",
       "type=user|hostfwd=tcp::2222-:22|hostfwd=tcp::80-:80" },
-    { "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"a,b\"},\"read-only\":true}", NULL,
-      "driver=raw|file.driver=file|file.filename=a,b|read-only=on" },
+    { "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"a,b\"},\"read-only\":true}",
+      NULL, "driver=raw|file.driver=file|file.filename=a,b|read-only=on" },
     { "{\"n\":12,\"l\":[\"x\",{\"y\":false}]}", NULL, "n=12|l.0=x|l.1.y=off" },
-    { "{\"a\":[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}", NULL, "!bad JSON: JSON text is nested too deep" },
+    { "{\"a\":[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}", NULL,
+      "!bad JSON: JSON text is nested too deep" },
     { "{\"a\":1", NULL, "!bad JSON: JSON text ends too early" },
     { "{\"a\":1} x", NULL, "!bad JSON: something stands behind the JSON text" },
 };
@@ -54,13 +56,15 @@ static void test_key_values(void)
 
 static void test_key_value_bounds(void)
 {
-    g_autofree char *many = g_malloc0(KV_MAX_PAIRS * 3 + 16), *long_key = g_strnfill(KV_MAX_KEY + 1, 'k');
+    g_autofree char *many = g_malloc0(KV_MAX_PAIRS * 3 + 16),
+                    *long_key = g_strnfill(KV_MAX_KEY + 1, 'k');
     for (int i = 0; i < KV_MAX_PAIRS + 1; i++)
         strcat(many + (i ? i * 2 - 1 : 0), i ? ",a" : "a");
     g_autofree char *got = parsed(many, NULL);
     g_assert_true(g_str_has_prefix(got, "!more than 1024 properties"));
     g_autofree char *got2 = parsed(long_key, NULL);
-    g_assert_true(g_str_has_prefix(got2, "!property name 'kkkkkkkkkkkkkkkkkkkk...' is longer than 127"));
+    g_assert_true(
+        g_str_has_prefix(got2, "!property name 'kkkkkkkkkkkkkkkkkkkk...' is longer than 127"));
 }
 
 /* ---- command lines ---- */
@@ -82,7 +86,8 @@ static const struct {
     { "-nographc", "-nographc: unknown option; did you mean '-nographic'?" },
     { "--kernl x", "--kernl: unknown option; did you mean '-kernel'?" },
     { "-m", "-m: an argument is missing: [size=]SIZE" },
-    { "disk.img", "'disk.img' stands alone; to use it as a disk, say -drive file=disk.img,format=raw" },
+    { "disk.img",
+      "'disk.img' stands alone; to use it as a disk, say -drive file=disk.img,format=raw" },
     { "-m 12Q", "-m: '12Q' is no size for 'size'; use a number with K, M, G or T" },
     { "-m 0", "-m: 0 B of RAM is too little; 1M is the least" },
     { "-m size=1G,slot=3", "-m: unknown property 'slot'; did you mean 'slots'?" },
@@ -110,11 +115,13 @@ static const struct {
     { "-d in_asn", "-d: unknown item 'in_asn'; did you mean 'in_asm'?" },
     { "-global foo", "-global: 'foo' is not DEVICE.PROPERTY=VALUE" },
     { "-fw_cfg name=opt/x", "-fw_cfg: item 'opt/x' needs either 'string=' or 'file='" },
-    { "-rtc base=tomorrow", "-rtc: 'base' must be utc, localtime or a date like 2006-06-17T16:01:21, not 'tomorrow'" },
+    { "-rtc base=tomorrow",
+      "-rtc: 'base' must be utc, localtime or a date like 2006-06-17T16:01:21, not 'tomorrow'" },
     { "-machine nosuch,help", "-machine: unknown board 'nosuch'" },
     { "-device nosuch,help", "-device: unknown device 'nosuch'" },
     { "-object iothread", "-object: 'id=' is missing" },
-    { "-parallel /dev/lp0", "-parallel: there are no parallel ports here; only 'none' is possible" },
+    { "-parallel /dev/lp0",
+      "-parallel: there are no parallel ports here; only 'none' is possible" },
     { "-dtb x", "-dtb: x86 machines have no device tree" },
 };
 
@@ -140,8 +147,10 @@ static void good(struct vm_options *o, const char *line)
 static void test_machine_options(void)
 {
     struct vm_options o;
-    good(&o, "-machine q35,acpi=off --machine accel=soft -m 1G -smp 4,sockets=2 -name guest=a,,b,process=p "
-             "-uuid 550e8400-e29b-41d4-a716-446655440000 -cpu max,-avx -kernel k -append 'a b' -rtc base=utc");
+    good(&o, "-machine q35,acpi=off --machine accel=soft -m 1G -smp 4,sockets=2 -name "
+             "guest=a,,b,process=p "
+             "-uuid 550e8400-e29b-41d4-a716-446655440000 -cpu max,-avx -kernel k -append 'a b' "
+             "-rtc base=utc");
     g_assert_cmpstr(kv_get(o.machine, "type"), ==, "q35");
     g_assert_cmpstr(kv_get(o.machine, "acpi"), ==, "off");
     g_assert_cmpstr(kv_get(o.machine, "accel"), ==, "soft");
@@ -193,22 +202,31 @@ static void test_smp(void)
 static void test_long_lines(void)
 {
     struct vm_options o;
-    good(&o, "-name guest=d,debug-threads=on -S -machine pc-q35-7.2,usb=off,vmport=off,dump-guest-core=off,"
-             "memory-backend=pc.ram -accel kvm -cpu host,migratable=on -m size=1048576k -object "
-             "'{\"qom-type\":\"memory-backend-ram\",\"id\":\"pc.ram\",\"size\":1073741824}' -overcommit mem-lock=off "
-             "-smp 2,sockets=2,cores=1,threads=1 -uuid 550e8400-e29b-41d4-a716-446655440000 -display none "
-             "-no-user-config -nodefaults -chardev socket,id=charmonitor,path=/x,server=on,wait=off "
-             "-mon chardev=charmonitor,id=monitor,mode=control -rtc base=utc -no-shutdown -boot strict=on "
-             "-device '{\"driver\":\"virtio-net-pci\",\"netdev\":\"hostnet0\",\"id\":\"net0\",\"addr\":\"0x3\"}' "
-             "-msg timestamp=on -sandbox off");
+    good(&o,
+         "-name guest=d,debug-threads=on -S -machine "
+         "pc-q35-7.2,usb=off,vmport=off,dump-guest-core=off,"
+         "memory-backend=pc.ram -accel kvm -cpu host,migratable=on -m size=1048576k -object "
+         "'{\"qom-type\":\"memory-backend-ram\",\"id\":\"pc.ram\",\"size\":1073741824}' "
+         "-overcommit mem-lock=off "
+         "-smp 2,sockets=2,cores=1,threads=1 -uuid 550e8400-e29b-41d4-a716-446655440000 -display "
+         "none "
+         "-no-user-config -nodefaults -chardev socket,id=charmonitor,path=/x,server=on,wait=off "
+         "-mon chardev=charmonitor,id=monitor,mode=control -rtc base=utc -no-shutdown -boot "
+         "strict=on "
+         "-device "
+         "'{\"driver\":\"virtio-net-pci\",\"netdev\":\"hostnet0\",\"id\":\"net0\",\"addr\":\"0x3\"}"
+         "' "
+         "-msg timestamp=on -sandbox off");
     g_assert_true(o.start_paused && o.nodefaults && o.debug_threads);
     g_assert_cmpint(o.on_shutdown, ==, SHUTDOWN_PAUSE);
     g_assert_cmpuint(o.monitors->len, ==, 1);
     g_assert_cmpstr(kv_get(g_ptr_array_index(o.devices, 0), "netdev"), ==, "hostnet0");
     g_assert_cmpstr(kv_get(g_ptr_array_index(o.objects, 0), "size"), ==, "1073741824");
     vm_options_done(&o);
-    good(&o, "-enable-kvm -m 2G -smp 2 -drive file=d.img,format=raw,if=virtio,cache=none,aio=native -nic "
-             "user,hostfwd=tcp::2222-:22,model=virtio -nographic -no-reboot -global virtio-blk-pci.queue-size=64");
+    good(&o, "-enable-kvm -m 2G -smp 2 -drive "
+             "file=d.img,format=raw,if=virtio,cache=none,aio=native -nic "
+             "user,hostfwd=tcp::2222-:22,model=virtio -nographic -no-reboot -global "
+             "virtio-blk-pci.queue-size=64");
     g_assert_cmpstr(o.accel, ==, "kvm");
     g_assert_true(o.nographic);
     g_assert_cmpint(o.on_reboot, ==, REBOOT_SHUTDOWN);

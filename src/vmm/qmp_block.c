@@ -55,7 +55,8 @@ static JsonNode *query_block(void *opaque, JsonObject *args, GError **error)
         json_object_set_string_member(o, "type", "unknown");
         json_object_set_boolean_member(o, "locked", FALSE);
         json_object_set_boolean_member(o, "removable", FALSE);
-        json_object_set_string_member(o, "io-status", v->machine->state == RUN_IO_ERROR ? "failed" : "ok");
+        json_object_set_string_member(o, "io-status",
+                                      v->machine->state == RUN_IO_ERROR ? "failed" : "ok");
         json_object_set_object_member(o, "inserted", describe_inserted(d));
         json_array_add_object_element(list, o);
     }
@@ -76,10 +77,11 @@ static const struct {
       "invalid_wr_operations" },
     { IMAGE_FLUSH, NULL, "flush_operations", "flush_total_time_ns", "failed_flush_operations",
       "invalid_flush_operations" },
-    { IMAGE_DISCARD, "unmap_bytes", "unmap_operations", "unmap_total_time_ns", "failed_unmap_operations",
-      "invalid_unmap_operations" },
-    { IMAGE_WRITE_ZEROES, "x_ruche_zero_bytes", "x_ruche_zero_operations", "x_ruche_zero_total_time_ns",
-      "x_ruche_failed_zero_operations", "x_ruche_invalid_zero_operations" },
+    { IMAGE_DISCARD, "unmap_bytes", "unmap_operations", "unmap_total_time_ns",
+      "failed_unmap_operations", "invalid_unmap_operations" },
+    { IMAGE_WRITE_ZEROES, "x_ruche_zero_bytes", "x_ruche_zero_operations",
+      "x_ruche_zero_total_time_ns", "x_ruche_failed_zero_operations",
+      "x_ruche_invalid_zero_operations" },
 };
 
 static JsonObject *describe_stats(const struct image_stats *s)

@@ -89,7 +89,8 @@ static JsonNode *query_cpu_stats(void *opaque, JsonObject *args, GError **error)
     JsonArray *list = json_array_new();
     for (unsigned i = 0; i < m->vcpu_count; i++) {
         JsonObject *o = json_object_new();
-        const struct cpu_stats *s = m->accel->ops->vcpu_stats ? m->accel->ops->vcpu_stats(m->vcpus[i]) : NULL;
+        const struct cpu_stats *s =
+            m->accel->ops->vcpu_stats ? m->accel->ops->vcpu_stats(m->vcpus[i]) : NULL;
         json_object_set_int_member(o, "cpu-index", i);
         json_object_set_boolean_member(o, "halted", m->vcpus[i]->halted);
         json_object_set_int_member(o, "emulated", m->vcpus[i]->emulated);
@@ -134,6 +135,7 @@ static JsonNode *query_target(void *opaque, JsonObject *args, GError **error)
     json_object_set_string_member(o, "arch", "x86_64");
     return qmp_object(o);
 }
-static const struct qmp_command query_target_cmd = { .name = "query-target", .summary = "The guest's architecture",
+static const struct qmp_command query_target_cmd = { .name = "query-target",
+                                                     .summary = "The guest's architecture",
                                                      .call = query_target };
 QMP_COMMAND(query_target_cmd);

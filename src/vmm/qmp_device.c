@@ -8,7 +8,8 @@
 
 static JsonNode *qom_list_types(void *opaque, JsonObject *args, GError **error)
 {
-    const char *implements = json_object_get_string_member_with_default(args, "implements", "device");
+    const char *implements =
+        json_object_get_string_member_with_default(args, "implements", "device");
     JsonArray *list = json_array_new();
     bool devices = !strcmp(implements, "device");
     for (const struct device_type *const *t = device_type_list(); devices && *t; t++) {
@@ -25,7 +26,10 @@ static const struct qmp_arg qom_list_types_args[] = {
     { 0 },
 };
 static const struct qmp_command qom_list_types_cmd = {
-    .name = "qom-list-types", .summary = "Kinds of devices", .args = qom_list_types_args, .call = qom_list_types,
+    .name = "qom-list-types",
+    .summary = "Kinds of devices",
+    .args = qom_list_types_args,
+    .call = qom_list_types,
 };
 QMP_COMMAND(qom_list_types_cmd);
 
@@ -41,7 +45,8 @@ static JsonNode *device_list_properties(void *opaque, JsonObject *args, GError *
     const char *name = json_object_get_string_member(args, "typename");
     const struct device_type *t = device_type_find(name);
     if (!t) {
-        ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no device '%s'%s", name, device_type_suggest(name));
+        ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no device '%s'%s", name,
+                    device_type_suggest(name));
         return NULL;
     }
     JsonArray *list = json_array_new();
@@ -117,7 +122,9 @@ static JsonNode *query_netdevs(void *opaque, JsonObject *args, GError **error)
     return qmp_array(list);
 }
 static const struct qmp_command query_netdevs_cmd = {
-    .name = "x-ruche-query-netdevs", .summary = "Network backends and their counters", .call = query_netdevs,
+    .name = "x-ruche-query-netdevs",
+    .summary = "Network backends and their counters",
+    .call = query_netdevs,
 };
 QMP_COMMAND(query_netdevs_cmd);
 
@@ -171,7 +178,8 @@ static JsonNode *query_pci(void *opaque, JsonObject *args, GError **error)
     json_array_add_object_element(buses, bus);
     return qmp_array(buses);
 }
-static const struct qmp_command query_pci_cmd = { .name = "query-pci", .summary = "PCI devices of the root bus",
+static const struct qmp_command query_pci_cmd = { .name = "query-pci",
+                                                  .summary = "PCI devices of the root bus",
                                                   .call = query_pci };
 QMP_COMMAND(query_pci_cmd);
 
@@ -191,7 +199,10 @@ static const struct qmp_arg device_add_args[] = {
     { 0 },
 };
 static const struct qmp_command device_add_cmd = {
-    .name = "device_add", .summary = "Add a device (refused)", .args = device_add_args, .call = device_add,
+    .name = "device_add",
+    .summary = "Add a device (refused)",
+    .args = device_add_args,
+    .call = device_add,
 };
 QMP_COMMAND(device_add_cmd);
 
@@ -202,8 +213,8 @@ static JsonNode *device_del(void *opaque, JsonObject *args, GError **error)
     if (!machine_find_device(m, id))
         ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no device '%s'", id);
     else
-        ruche_error(error, RUCHE_ERR_UNSUPPORTED, "device '%s' cannot be taken out: buses here have no hot plug yet",
-                    id);
+        ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                    "device '%s' cannot be taken out: buses here have no hot plug yet", id);
     return NULL;
 }
 static const struct qmp_arg device_del_args[] = {
@@ -211,6 +222,9 @@ static const struct qmp_arg device_del_args[] = {
     { 0 },
 };
 static const struct qmp_command device_del_cmd = {
-    .name = "device_del", .summary = "Take a device out (refused)", .args = device_del_args, .call = device_del,
+    .name = "device_del",
+    .summary = "Take a device out (refused)",
+    .args = device_del_args,
+    .call = device_del,
 };
 QMP_COMMAND(device_del_cmd);

@@ -44,7 +44,9 @@ static const struct qmp_arg broken_data[] = {
 };
 
 #define EVENT(symbol, name_, summary_, data_)                                                      \
-    static const struct qmp_event_type symbol = { .name = name_, .summary = summary_, .data = data_ }; \
+    static const struct qmp_event_type symbol = { .name = name_,                                   \
+                                                  .summary = summary_,                             \
+                                                  .data = data_ };                                 \
     QMP_EVENT(symbol)
 
 EVENT(shutdown_event, "SHUTDOWN", "The machine ends", cause_data);
@@ -58,4 +60,5 @@ EVENT(io_error_event, "BLOCK_IO_ERROR", "A disk request failed", io_error_data);
 EVENT(filter_event, "NIC_RX_FILTER_CHANGED", "The guest changed a receive filter", filter_data);
 EVENT(port_event, "VSERPORT_CHANGE", "The guest opened or closed a console port", port_data);
 EVENT(rtc_event, "RTC_CHANGE", "The guest set its clock", rtc_data);
-EVENT(broken_event, "X_RUCHE_DEVICE_BROKEN", "The guest broke a device's rules; it stands until reset", broken_data);
+EVENT(broken_event, "X_RUCHE_DEVICE_BROKEN",
+      "The guest broke a device's rules; it stands until reset", broken_data);

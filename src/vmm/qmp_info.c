@@ -19,7 +19,8 @@ static JsonNode *query_commands(void *opaque, JsonObject *args, GError **error)
     }
     return qmp_array(list);
 }
-static const struct qmp_command query_commands_cmd = { .name = "query-commands", .summary = "These commands",
+static const struct qmp_command query_commands_cmd = { .name = "query-commands",
+                                                       .summary = "These commands",
                                                        .call = query_commands };
 QMP_COMMAND(query_commands_cmd);
 
@@ -28,7 +29,9 @@ static JsonNode *query_schema(void *opaque, JsonObject *args, GError **error)
     return qmp_schema();
 }
 static const struct qmp_command query_schema_cmd = {
-    .name = "query-qmp-schema", .summary = "Commands, events and their arguments", .call = query_schema,
+    .name = "query-qmp-schema",
+    .summary = "Commands, events and their arguments",
+    .call = query_schema,
 };
 QMP_COMMAND(query_schema_cmd);
 
@@ -53,7 +56,9 @@ static const struct qmp_arg query_options_args[] = {
     { 0 },
 };
 static const struct qmp_command query_options_cmd = {
-    .name = "query-command-line-options", .summary = "Options of the program", .args = query_options_args,
+    .name = "query-command-line-options",
+    .summary = "Options of the program",
+    .args = query_options_args,
     .call = query_options,
 };
 QMP_COMMAND(query_options_cmd);
@@ -76,7 +81,8 @@ static JsonNode *query_machines(void *opaque, JsonObject *args, GError **error)
     }
     return qmp_array(list);
 }
-static const struct qmp_command query_machines_cmd = { .name = "query-machines", .summary = "Boards",
+static const struct qmp_command query_machines_cmd = { .name = "query-machines",
+                                                       .summary = "Boards",
                                                        .call = query_machines };
 QMP_COMMAND(query_machines_cmd);
 
@@ -97,7 +103,8 @@ static JsonNode *query_chardev(void *opaque, JsonObject *args, GError **error)
     }
     return qmp_array(list);
 }
-static const struct qmp_command query_chardev_cmd = { .name = "query-chardev", .summary = "Character backends",
+static const struct qmp_command query_chardev_cmd = { .name = "query-chardev",
+                                                      .summary = "Character backends",
                                                       .call = query_chardev };
 QMP_COMMAND(query_chardev_cmd);
 
@@ -115,7 +122,8 @@ static bool wants_base64(JsonObject *args, bool *ret, GError **error)
     *ret = !strcmp(format, "base64");
     if (*ret || !strcmp(format, "utf8"))
         return true;
-    return ruche_error(error, RUCHE_ERR_INVALID, "'format' must be utf8 or base64, not '%s'", format);
+    return ruche_error(error, RUCHE_ERR_INVALID, "'format' must be utf8 or base64, not '%s'",
+                       format);
 }
 
 static JsonNode *ringbuf_read(void *opaque, JsonObject *args, GError **error)
@@ -135,7 +143,8 @@ static JsonNode *ringbuf_read(void *opaque, JsonObject *args, GError **error)
         ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s' is not a ringbuf", chardev_id(c));
         return NULL;
     }
-    g_autofree char *text = base64 ? g_base64_encode((guchar *)buf, len) : g_utf8_make_valid(buf, len);
+    g_autofree char *text =
+        base64 ? g_base64_encode((guchar *)buf, len) : g_utf8_make_valid(buf, len);
     JsonNode *node = json_node_new(JSON_NODE_VALUE);
     json_node_set_string(node, text);
     return node;
@@ -147,7 +156,10 @@ static const struct qmp_arg ringbuf_read_args[] = {
     { 0 },
 };
 static const struct qmp_command ringbuf_read_cmd = {
-    .name = "ringbuf-read", .summary = "What a ringbuf has kept", .args = ringbuf_read_args, .call = ringbuf_read,
+    .name = "ringbuf-read",
+    .summary = "What a ringbuf has kept",
+    .args = ringbuf_read_args,
+    .call = ringbuf_read,
 };
 QMP_COMMAND(ringbuf_read_cmd);
 
@@ -198,7 +210,8 @@ static JsonNode *query_iothreads(void *opaque, JsonObject *args, GError **error)
     }
     return qmp_array(list);
 }
-static const struct qmp_command query_iothreads_cmd = { .name = "query-iothreads", .summary = "I/O threads",
+static const struct qmp_command query_iothreads_cmd = { .name = "query-iothreads",
+                                                        .summary = "I/O threads",
                                                         .call = query_iothreads };
 QMP_COMMAND(query_iothreads_cmd);
 
@@ -216,8 +229,8 @@ static JsonNode *object_add(void *opaque, JsonObject *args, GError **error)
     const char *type = json_object_get_string_member(args, "qom-type");
     const char *id = json_object_get_string_member(args, "id");
     if (strcmp(type, "iothread")) {
-        ruche_error(error, RUCHE_ERR_UNSUPPORTED, "only an iothread can be added while the machine runs, no '%s'",
-                    type);
+        ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                    "only an iothread can be added while the machine runs, no '%s'", type);
         return NULL;
     }
     if (id_taken(v, id)) {
@@ -244,6 +257,9 @@ static const struct qmp_arg object_add_args[] = {
     { 0 },
 };
 static const struct qmp_command object_add_cmd = {
-    .name = "object-add", .summary = "Add an I/O thread", .args = object_add_args, .call = object_add,
+    .name = "object-add",
+    .summary = "Add an I/O thread",
+    .args = object_add_args,
+    .call = object_add,
 };
 QMP_COMMAND(object_add_cmd);

@@ -20,15 +20,17 @@
 #define PTE_ADDR 0x000ffffffffff000ULL
 
 /* One level: `bits` of the address above `shift` choose an entry of `entry_bytes`. */
-static bool walk_step(struct mem_space *s, uint64_t table, uint64_t linear, unsigned shift, unsigned bits,
-                      unsigned entry_bytes, uint64_t *ret_entry)
+static bool walk_step(struct mem_space *s, uint64_t table, uint64_t linear, unsigned shift,
+                      unsigned bits, unsigned entry_bytes, uint64_t *ret_entry)
 {
     uint64_t index = linear >> shift & ((1ULL << bits) - 1);
     *ret_entry = 0;
-    return mem_read(s, table + index * entry_bytes, ret_entry, entry_bytes) == 0 && (*ret_entry & PTE_PRESENT);
+    return mem_read(s, table + index * entry_bytes, ret_entry, entry_bytes) == 0 &&
+           (*ret_entry & PTE_PRESENT);
 }
 
-static bool walk_long(struct mem_space *s, const struct cpu_arch_state *c, uint64_t linear, uint64_t *ret_gpa)
+static bool walk_long(struct mem_space *s, const struct cpu_arch_state *c, uint64_t linear,
+                      uint64_t *ret_gpa)
 {
     bool lma = c->efer & EFER_LMA;
     uint64_t entry = lma ? c->cr3 : c->cr3 & 0xffffffe0;
@@ -46,7 +48,8 @@ static bool walk_long(struct mem_space *s, const struct cpu_arch_state *c, uint6
     return false;
 }
 
-static bool walk_32(struct mem_space *s, const struct cpu_arch_state *c, uint64_t linear, uint64_t *ret_gpa)
+static bool walk_32(struct mem_space *s, const struct cpu_arch_state *c, uint64_t linear,
+                    uint64_t *ret_gpa)
 {
     uint64_t entry;
     if (!walk_step(s, c->cr3 & 0xfffff000, linear, 22, 10, 4, &entry))
@@ -61,23 +64,26 @@ static bool walk_32(struct mem_space *s, const struct cpu_arch_state *c, uint64_
     return true;
 }
 
-static bool translate(struct mem_space *s, const struct cpu_arch_state *c, uint64_t linear, uint64_t *ret_gpa)
+static bool translate(struct mem_space *s, const struct cpu_arch_state *c, uint64_t linear,
+                      uint64_t *ret_gpa)
 {
     if (!(c->cr0 & CR0_PG)) {
         *ret_gpa = linear & 0xffffffff;
         return true;
     }
-    return c->cr4 & CR4_PAE ? walk_long(s, c, linear, ret_gpa) : walk_32(s, c, linear & 0xffffffff, ret_gpa);
+    return c->cr4 & CR4_PAE ? walk_long(s, c, linear, ret_gpa)
+                            : walk_32(s, c, linear & 0xffffffff, ret_gpa);
 }
 
 /* Copies a piece that may not cross a page for linear addresses. `c` NULL: physical. */
-static bool read_piece(struct mem_space *s, const struct cpu_arch_state *c, uint64_t addr, void *buf, uint64_t len,
-                       GError **error)
+static bool read_piece(struct mem_space *s, const struct cpu_arch_state *c, uint64_t addr,
+                       void *buf, uint64_t len, GError **error)
 {
     uint64_t gpa = addr;
     if ((!c || translate(s, c, addr, &gpa)) && mem_read(s, gpa, buf, len) == 0)
         return true;
-    return ruche_error(error, RUCHE_ERR_INVALID, "there is no memory at 0x%" G_GINT64_MODIFIER "x", addr);
+    return ruche_error(error, RUCHE_ERR_INVALID, "there is no memory at 0x%" G_GINT64_MODIFIER "x",
+                       addr);
 }
 
 static bool write_all(int fd, const uint8_t *buf, size_t len)
@@ -94,12 +100,15 @@ static bool write_all(int fd, const uint8_t *buf, size_t len)
     return true;
 }
 
-static bool save(struct machine *m, const struct cpu_arch_state *c, JsonObject *args, GError **error)
+static bool save(struct machine *m, const struct cpu_arch_state *c, JsonObject *args,
+                 GError **error)
 {
-    gint64 addr = json_object_get_int_member(args, "val"), size = json_object_get_int_member(args, "size");
+    gint64 addr = json_object_get_int_member(args, "val"),
+           size = json_object_get_int_member(args, "size");
     const char *path = json_object_get_string_member(args, "filename");
     if (size < 0 || (uint64_t)size > m->config.ram_bytes)
-        return ruche_error(error, RUCHE_ERR_INVALID, "'size' must be from 0 to the RAM's %" G_GUINT64_FORMAT,
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "'size' must be from 0 to the RAM's %" G_GUINT64_FORMAT,
                            m->config.ram_bytes);
     autofd fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
@@ -122,7 +131,8 @@ static JsonNode *memsave(void *opaque, JsonObject *args, GError **error)
     struct machine *m = ((struct vmm *)opaque)->machine;
     gint64 index = json_object_get_int_member_with_default(args, "cpu-index", 0);
     if (index < 0 || index >= m->vcpu_count) {
-        ruche_error(error, RUCHE_ERR_INVALID, "there is no CPU %" G_GINT64_FORMAT "; this machine has %u", index,
+        ruche_error(error, RUCHE_ERR_INVALID,
+                    "there is no CPU %" G_GINT64_FORMAT "; this machine has %u", index,
                     m->vcpu_count);
         return NULL;
     }
@@ -146,7 +156,10 @@ static const struct qmp_arg memsave_args[] = {
     { 0 },
 };
 static const struct qmp_command memsave_cmd = {
-    .name = "memsave", .summary = "Virtual memory into a file", .args = memsave_args, .call = memsave,
+    .name = "memsave",
+    .summary = "Virtual memory into a file",
+    .args = memsave_args,
+    .call = memsave,
 };
 QMP_COMMAND(memsave_cmd);
 
@@ -162,7 +175,10 @@ static const struct qmp_arg pmemsave_args[] = {
     { 0 },
 };
 static const struct qmp_command pmemsave_cmd = {
-    .name = "pmemsave", .summary = "Physical memory into a file", .args = pmemsave_args, .call = pmemsave,
+    .name = "pmemsave",
+    .summary = "Physical memory into a file",
+    .args = pmemsave_args,
+    .call = pmemsave,
 };
 QMP_COMMAND(pmemsave_cmd);
 

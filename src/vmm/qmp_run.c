@@ -24,7 +24,9 @@ static JsonNode *cont(void *opaque, JsonObject *args, GError **error)
     run_cont(opaque, error);
     return NULL;
 }
-static const struct qmp_command cont_cmd = { .name = "cont", .summary = "Let the machine run", .call = cont };
+static const struct qmp_command cont_cmd = { .name = "cont",
+                                             .summary = "Let the machine run",
+                                             .call = cont };
 QMP_COMMAND(cont_cmd);
 
 static JsonNode *stop(void *opaque, JsonObject *args, GError **error)
@@ -32,7 +34,9 @@ static JsonNode *stop(void *opaque, JsonObject *args, GError **error)
     run_stop(opaque, error);
     return NULL;
 }
-static const struct qmp_command stop_cmd = { .name = "stop", .summary = "Stop the machine", .call = stop };
+static const struct qmp_command stop_cmd = { .name = "stop",
+                                             .summary = "Stop the machine",
+                                             .call = stop };
 QMP_COMMAND(stop_cmd);
 
 static JsonNode *system_reset(void *opaque, JsonObject *args, GError **error)
@@ -77,7 +81,8 @@ static JsonNode *quit(void *opaque, JsonObject *args, GError **error)
     g_idle_add(quit_later, opaque);
     return NULL;
 }
-static const struct qmp_command quit_cmd = { .name = "quit", .summary = "End the machine and the program",
+static const struct qmp_command quit_cmd = { .name = "quit",
+                                             .summary = "End the machine and the program",
                                              .call = quit };
 QMP_COMMAND(quit_cmd);
 
@@ -117,7 +122,8 @@ static JsonNode *query_name(void *opaque, JsonObject *args, GError **error)
         json_object_set_string_member(o, "name", v->options.name);
     return qmp_object(o);
 }
-static const struct qmp_command query_name_cmd = { .name = "query-name", .summary = "The machine's name",
+static const struct qmp_command query_name_cmd = { .name = "query-name",
+                                                   .summary = "The machine's name",
                                                    .call = query_name };
 QMP_COMMAND(query_name_cmd);
 
@@ -126,12 +132,13 @@ static JsonNode *query_uuid(void *opaque, JsonObject *args, GError **error)
     const uint8_t *u = ((struct vmm *)opaque)->config.uuid;
     JsonObject *o = json_object_new();
     g_autofree char *text = g_strdup_printf(
-        "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4],
-        u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+        "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
+        u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
     json_object_set_string_member(o, "UUID", text);
     return qmp_object(o);
 }
-static const struct qmp_command query_uuid_cmd = { .name = "query-uuid", .summary = "The machine's UUID",
+static const struct qmp_command query_uuid_cmd = { .name = "query-uuid",
+                                                   .summary = "The machine's UUID",
                                                    .call = query_uuid };
 QMP_COMMAND(query_uuid_cmd);
 
@@ -155,7 +162,8 @@ QMP_COMMAND(human_monitor_command_cmd);
 
 static JsonNode *add_client(void *opaque, JsonObject *args, GError **error)
 {
-    ruche_error(error, RUCHE_ERR_UNSUPPORTED, "there is no display server that could take a client");
+    ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                "there is no display server that could take a client");
     return NULL;
 }
 static const struct qmp_arg add_client_args[] = {
@@ -166,7 +174,9 @@ static const struct qmp_arg add_client_args[] = {
     { 0 },
 };
 static const struct qmp_command add_client_cmd = {
-    .name = "add_client", .summary = "Hand a client to a display server (refused)", .args = add_client_args,
+    .name = "add_client",
+    .summary = "Hand a client to a display server (refused)",
+    .args = add_client_args,
     .call = add_client,
 };
 QMP_COMMAND(add_client_cmd);

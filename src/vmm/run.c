@@ -28,8 +28,12 @@ static const uint8_t run_next[N_RUN_STATES][N_RUN_EVENTS] = {
 };
 
 static const char *const state_names[N_RUN_STATES] = {
-    [RUN_PRELAUNCH] = "prelaunch", [RUN_RUNNING] = "running", [RUN_PAUSED] = "paused",
-    [RUN_SHUTDOWN] = "shutdown", [RUN_GUEST_PANICKED] = "guest-panicked", [RUN_IO_ERROR] = "io-error",
+    [RUN_PRELAUNCH] = "prelaunch",
+    [RUN_RUNNING] = "running",
+    [RUN_PAUSED] = "paused",
+    [RUN_SHUTDOWN] = "shutdown",
+    [RUN_GUEST_PANICKED] = "guest-panicked",
+    [RUN_IO_ERROR] = "io-error",
     [RUN_INTERNAL_ERROR] = "internal-error",
 };
 
@@ -42,9 +46,12 @@ static const struct {
     const char *reason;
     bool guest;
 } causes[N_SHUTDOWN_CAUSES] = {
-    [CAUSE_GUEST_SHUTDOWN] = { "guest-shutdown", true }, [CAUSE_GUEST_RESET] = { "guest-reset", true },
-    [CAUSE_GUEST_PANIC] = { "guest-panic", true },       [CAUSE_QMP_QUIT] = { "host-qmp-quit", false },
-    [CAUSE_SIGNAL] = { "host-signal", false },           [CAUSE_CONSOLE] = { "host-ui", false },
+    [CAUSE_GUEST_SHUTDOWN] = { "guest-shutdown", true },
+    [CAUSE_GUEST_RESET] = { "guest-reset", true },
+    [CAUSE_GUEST_PANIC] = { "guest-panic", true },
+    [CAUSE_QMP_QUIT] = { "host-qmp-quit", false },
+    [CAUSE_SIGNAL] = { "host-signal", false },
+    [CAUSE_CONSOLE] = { "host-ui", false },
     [CAUSE_HOST_ERROR] = { "host-error", false },
 };
 
@@ -70,8 +77,9 @@ static bool step(struct vmm *v, enum run_event e, GError **error)
     enum run_state from = m->state;
     int to = run_state_next(from, e);
     if (to < 0)
-        return ruche_error(error, RUCHE_ERR_STATE, "'%s' is not possible in state '%s'%s", event_names[e],
-                           state_names[from], e == EV_CONT ? "; reset the machine first" : "");
+        return ruche_error(error, RUCHE_ERR_STATE, "'%s' is not possible in state '%s'%s",
+                           event_names[e], state_names[from],
+                           e == EV_CONT ? "; reset the machine first" : "");
     bool was_running = machine_is_running(m);
     if (was_running && to != RUN_RUNNING) {
         machine_stop(m);
@@ -120,7 +128,8 @@ bool run_powerdown(struct vmm *v, GError **error)
 {
     struct machine *m = v->machine;
     if (!m->power_button.set)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "board '%s' has no power button", m->board->name);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "board '%s' has no power button",
+                           m->board->name);
     irq_pulse(&m->power_button);
     qmp_event(v->qmp, "POWERDOWN", NULL);
     return true;

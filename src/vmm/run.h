@@ -14,8 +14,16 @@ enum run_event { EV_CONT, EV_STOP, EV_RESET, EV_GUEST_OFF, EV_PANIC, EV_IO_ERROR
 #define N_RUN_STATES (RUN_INTERNAL_ERROR + 1)
 
 /* Why the machine ended; the SHUTDOWN event's reason. */
-enum shutdown_cause { CAUSE_GUEST_SHUTDOWN, CAUSE_GUEST_RESET, CAUSE_GUEST_PANIC, CAUSE_QMP_QUIT, CAUSE_SIGNAL,
-                      CAUSE_CONSOLE, CAUSE_HOST_ERROR, N_SHUTDOWN_CAUSES };
+enum shutdown_cause {
+    CAUSE_GUEST_SHUTDOWN,
+    CAUSE_GUEST_RESET,
+    CAUSE_GUEST_PANIC,
+    CAUSE_QMP_QUIT,
+    CAUSE_SIGNAL,
+    CAUSE_CONSOLE,
+    CAUSE_HOST_ERROR,
+    N_SHUTDOWN_CAUSES
+};
 
 struct run {
     bool ending;        /* the main loop has been told to leave */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The option parser: the first byte chooses an option (or the bare key=value parser), the rest is its argument. */
+/* The option parser: the first byte chooses an option (or the bare key=value parser), the rest is
+ * its argument. */
 #include "vmm/options.h"
 
 #include <string.h>
@@ -8,8 +9,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Options whose handlers only look at their argument: no file, no log, no probing of the host. */
 static const char *const options[] = {
-    "-machine", "-smp", "-m", "-rtc", "-uuid", "-name", "-smbios", "-fw_cfg", "-boot", "-drive", "-blockdev",
-    "-device", "-global", "-object", "-netdev", "-nic", "-net", "-chardev", "-serial", "-mon", "-action",
+    "-machine", "-smp",  "-m",     "-rtc",      "-uuid",   "-name",   "-smbios",
+    "-fw_cfg",  "-boot", "-drive", "-blockdev", "-device", "-global", "-object",
+    "-netdev",  "-nic",  "-net",   "-chardev",  "-serial", "-mon",    "-action",
 };
 
 static void print_nothing(const char *text)

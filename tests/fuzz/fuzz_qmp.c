@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A QMP session: the first byte is how many bytes come at a time, the rest is what the peer sends. Whatever comes back
- * must be whole lines of JSON.
+/* A QMP session: the first byte is how many bytes come at a time, the rest is what the peer sends.
+ * Whatever comes back must be whole lines of JSON.
  */
 #include "qmp/qmp.h"
 
