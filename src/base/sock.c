@@ -99,7 +99,7 @@ int sock_listen_unix(const char *path, struct sock_path *ret_path, GError **erro
         return -1;
     }
     if (ret_path)
-        *ret_path = (struct sock_path){ .path = ours ? g_strdup(path) : NULL,
+        *ret_path = (struct sock_path){ .path = ours ? g_canonicalize_filename(path, NULL) : NULL,
                                         .dev = st.st_dev, .ino = st.st_ino };
     return fd_steal(&fd);
 }

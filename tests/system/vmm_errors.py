@@ -281,9 +281,10 @@ def test_every_query():
 
 def test_daemonize():
     """The parent ends with 0 when the machine is up; the child holds pid file and socket until it is told to end."""
-    line = [BINARY] + QUIET + fill(["-daemonize", "-pidfile", "{dir}/daemon", "-qmp",
-                                    "unix:{dir}/dq,server=on,wait=off"])
-    r = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False)
+    # Relative names: the daemon's working folder is not this one.
+    line = [BINARY] + QUIET + ["-daemonize", "-pidfile", "daemon", "-qmp", "unix:dq,server=on,wait=off"]
+    r = subprocess.run(line, cwd=FOLDER.name, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                       timeout=SECONDS, check=False)
     assert r.returncode == 0 and r.stderr == "", r.stderr
     with open(path("daemon"), encoding="ascii") as f:
         pid = int(f.read())
@@ -292,7 +293,7 @@ def test_daemonize():
     assert os.readlink(f"/proc/{pid}/fd/2") == "/dev/null"
     q.execute("quit")
     end = time.monotonic() + SECONDS
-    while os.path.exists(path("daemon")) and time.monotonic() < end:
+    while (os.path.exists(path("daemon")) or os.path.exists(path("dq"))) and time.monotonic() < end:
         time.sleep(0.02)
     assert not os.path.exists(path("daemon")) and not os.path.exists(path("dq"))
 
