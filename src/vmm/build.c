@@ -377,6 +377,5 @@ void vmm_done(struct vmm *v)
     }
     v->smbios = NULL;
     g_clear_pointer(&v->accel_note, g_free);
-    g_clear_pointer(&v->rng_file, g_free);
     vm_options_done(&v->options);
 }

@@ -56,7 +56,6 @@ struct vmm {
     GPtrArray *netdevs;          /* struct netdev */
     GPtrArray *iothreads;        /* struct vm_iothread */
     GPtrArray *monitors;         /* struct monitor: vmm/monitor.h */
-    char *rng_file;              /* of -object rng-random */
 };
 
 void vmm_init(struct vmm *v);

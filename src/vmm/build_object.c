@@ -61,6 +61,8 @@ static bool create_memory(struct vmm *v, struct kv_list *l, GError **error)
     return true;
 }
 
+/* The host kernel's generator is the source whatever file is named; a file that is not there is an
+ * error all the same. */
 static bool create_rng_random(struct vmm *v, struct kv_list *l, GError **error)
 {
     const char *file = kv_get(l, "filename");
@@ -68,8 +70,6 @@ static bool create_rng_random(struct vmm *v, struct kv_list *l, GError **error)
         file = "/dev/urandom";
     if (access(file, R_OK) < 0)
         return ruche_error_errno(error, errno, "'%s'", file);
-    g_free(v->rng_file);
-    v->rng_file = g_strdup(file);
     return true;
 }
 

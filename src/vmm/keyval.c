@@ -177,7 +177,6 @@ static bool parse_json(struct kv_list *l, const char *text, GError **error)
     JsonNode *root = json_parser_get_root(parser);
     if (!root || !JSON_NODE_HOLDS_OBJECT(root))
         return ruche_error(error, RUCHE_ERR_INVALID, "the JSON text is not an object");
-    l->json = true;
     return add_json(l, "", root, error);
 }
 
@@ -195,14 +194,12 @@ struct kv_list *kv_parse(const char *text, const char *implied, GError **error)
     return NULL;
 }
 
-const char *kv_get(struct kv_list *l, const char *key)
+const char *kv_get(const struct kv_list *l, const char *key)
 {
     const char *value = NULL;
     for (size_t i = 0; i < l->count; i++) {
-        if (strcmp(l->pairs[i].key, key))
-            continue;
-        l->pairs[i].used = true;
-        value = l->pairs[i].value;
+        if (!strcmp(l->pairs[i].key, key))
+            value = l->pairs[i].value;
     }
     return value;
 }
@@ -243,7 +240,7 @@ bool parse_on_off(const char *text, bool *ret)
     return false;
 }
 
-bool kv_get_bool(struct kv_list *l, const char *key, bool *ret, GError **error)
+bool kv_get_bool(const struct kv_list *l, const char *key, bool *ret, GError **error)
 {
     const char *text = kv_get(l, key);
     if (!text || parse_on_off(text, ret))
@@ -251,7 +248,7 @@ bool kv_get_bool(struct kv_list *l, const char *key, bool *ret, GError **error)
     return ruche_error(error, RUCHE_ERR_INVALID, "'%s' must be on or off, not '%s'", key, text);
 }
 
-bool kv_get_u64(struct kv_list *l, const char *key, uint64_t min, uint64_t max, uint64_t *ret,
+bool kv_get_u64(const struct kv_list *l, const char *key, uint64_t min, uint64_t max, uint64_t *ret,
                 GError **error)
 {
     const char *text = kv_get(l, key);
@@ -267,7 +264,7 @@ bool kv_get_u64(struct kv_list *l, const char *key, uint64_t min, uint64_t max, 
     return true;
 }
 
-bool kv_get_size(struct kv_list *l, const char *key, uint64_t unit, uint64_t *ret, GError **error)
+bool kv_get_size(const struct kv_list *l, const char *key, uint64_t unit, uint64_t *ret, GError **error)
 {
     const char *text = kv_get(l, key);
     if (!text || units_parse_size(text, unit, ret))
@@ -276,7 +273,7 @@ bool kv_get_size(struct kv_list *l, const char *key, uint64_t unit, uint64_t *re
                        "'%s' is no size for '%s'; use a number with K, M, G or T", text, key);
 }
 
-bool kv_get_word(struct kv_list *l, const char *key, const char *const *words, int *ret,
+bool kv_get_word(const struct kv_list *l, const char *key, const char *const *words, int *ret,
                  GError **error)
 {
     const char *text = kv_get(l, key);

@@ -21,14 +21,12 @@
 
 struct kv {
     char *key, *value;
-    bool used;  /* a handler has read it */
     bool alone; /* stood without '=' */
 };
 
 struct kv_list {
     struct kv *pairs;
     size_t count, room;
-    bool json;
 };
 
 /* implied: key of a leading word that stands alone; NULL: it is a switch like the others. */
@@ -40,8 +38,8 @@ static inline void kv_list_auto(struct kv_list **l)
 }
 #define auto_kv __attribute__((cleanup(kv_list_auto))) struct kv_list
 
-/* The last value of a key, marked as used; NULL: not there. */
-const char *kv_get(struct kv_list *l, const char *key);
+/* The last value of a key; NULL: not there. */
+const char *kv_get(const struct kv_list *l, const char *key);
 bool kv_has(const struct kv_list *l, const char *key);
 bool kv_add(struct kv_list *l, const char *key, const char *value, GError **error);
 /* "help" or "?" stands somewhere in the list. */
@@ -49,12 +47,12 @@ bool kv_wants_help(const struct kv_list *l);
 
 /* Typed readers: true and untouched *ret when the key is absent. Sentences do not name
  * the option: the caller puts that before. */
-bool kv_get_bool(struct kv_list *l, const char *key, bool *ret, GError **error);
-bool kv_get_u64(struct kv_list *l, const char *key, uint64_t min, uint64_t max, uint64_t *ret,
+bool kv_get_bool(const struct kv_list *l, const char *key, bool *ret, GError **error);
+bool kv_get_u64(const struct kv_list *l, const char *key, uint64_t min, uint64_t max, uint64_t *ret,
                 GError **error);
-bool kv_get_size(struct kv_list *l, const char *key, uint64_t unit, uint64_t *ret, GError **error);
+bool kv_get_size(const struct kv_list *l, const char *key, uint64_t unit, uint64_t *ret, GError **error);
 /* One of `words` (NULL-ended): *ret is its index. */
-bool kv_get_word(struct kv_list *l, const char *key, const char *const *words, int *ret,
+bool kv_get_word(const struct kv_list *l, const char *key, const char *const *words, int *ret,
                  GError **error);
 /* "on", "yes", "true", "y" and their opposites. */
 bool parse_on_off(const char *text, bool *ret);

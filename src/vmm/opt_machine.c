@@ -244,9 +244,10 @@ static bool take_uuid(struct vm_options *o, const char *arg, GError **error)
 static bool take_name(struct vm_options *o, const char *arg, GError **error)
 {
     static const char *const known[] = { "guest", "process", "debug-threads", NULL };
+    bool names = false; /* threads have theirs anyway */
     auto_kv *l = kv_parse(arg, "guest", error);
     if (!l || !kv_check_known(l, known, error) ||
-        !kv_get_bool(l, "debug-threads", &o->debug_threads, error))
+        !kv_get_bool(l, "debug-threads", &names, error))
         return false;
     if (kv_get(l, "guest"))
         option_set_string(&o->name, kv_get(l, "guest"));

@@ -60,7 +60,6 @@ struct vm_options {
     uint64_t ram_bytes;
     char *kernel, *initrd, *append, *bios;
     char *name, *process_name;
-    bool debug_threads;
     uint8_t uuid[16];
     bool has_uuid;
     int64_t rtc_offset_s;

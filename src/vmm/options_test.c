@@ -217,7 +217,7 @@ static void test_long_lines(void)
          "'{\"driver\":\"virtio-net-pci\",\"netdev\":\"hostnet0\",\"id\":\"net0\",\"addr\":\"0x3\"}"
          "' "
          "-msg timestamp=on -sandbox off");
-    g_assert_true(o.start_paused && o.nodefaults && o.debug_threads);
+    g_assert_true(o.start_paused && o.nodefaults);
     g_assert_cmpint(o.on_shutdown, ==, SHUTDOWN_PAUSE);
     g_assert_cmpuint(o.monitors->len, ==, 1);
     g_assert_cmpstr(kv_get(g_ptr_array_index(o.devices, 0), "netdev"), ==, "hostnet0");

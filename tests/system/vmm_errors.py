@@ -56,7 +56,35 @@ def truncated_elf():
     return bytes(elf)
 
 
+def payload(code):
+    """A 32-bit multiboot program of these bytes, at 1 MiB."""
+    elf = bytearray(4096 + 64)
+    elf[0:7] = b"\x7fELF\x01\x01\x01"
+    elf[16:20] = bytes([2, 0, 3, 0])
+    fields = {20: 1, 24: 0x100010, 28: 52}
+    elf[40:46] = bytes([52, 0, 32, 0, 1, 0])
+    fields |= dict(zip(range(52, 84, 4), [1, 4096, 0x100000, 0x100000, 64, 64, 5, 4096]))
+    magic = 0x1BADB002
+    fields |= {4096: magic, 4104: -magic & 0xFFFFFFFF}
+    for at, value in fields.items():
+        elf[at:at + 4] = value.to_bytes(4, "little")
+    elf[4112:4112 + len(code)] = code
+    return bytes(elf)
+
+
+HALT = b"\xf4\xeb\xfd"
+CODE = {
+    "exit": b"\x66\xba\xf4\x00\xb0\x15\xee" + HALT,                    # out 0xf4, 21
+    "triple": b"\x0f\x01\x1d\x20\x00\x10\x00\xcc" + HALT + bytes(40),    # lidt of zeroes; int3
+    "off": b"\x66\xba\x04\x06\x66\xb8\x00\x20\x66\xef" + HALT,         # PM1a control: sleep, S5
+    "panic": b"\x66\xba\x05\x05\xb0\x01\xee" + HALT,                   # pvpanic: panicked
+    "crash": b"\x66\xba\x05\x05\xb0\x02\xee" + HALT,                   # pvpanic: crash kernel loaded
+}
+
+
 def fixtures():
+    for name, code in CODE.items():
+        write(name + ".elf", payload(code))
     write("empty", b"")
     write("text", b"this is no kernel\n" * 100)
     write("elf", truncated_elf())
@@ -275,6 +303,92 @@ def test_every_query():
     assert os.path.getsize(path("memory")) == 4096
     os.unlink(path("memory"))
     assert "running" in m.qmp.execute("human-monitor-command", **{"command-line": "info status"})
+    m.qmp.execute("quit")
+    m.end()
+
+
+def guest(name, *arguments):
+    """A machine that runs a payload: started stopped, so that no event is missed."""
+    m = Machine("-S", "-kernel", f"{{dir}}/{name}.elf", "-device", "pvpanic", "-device",
+                "isa-debug-exit,iobase=0xf4,iosize=4", *arguments)
+    m.qmp.execute("cont")
+    return m
+
+
+def cause(m):
+    return m.qmp.wait_event("SHUTDOWN")["data"]
+
+
+def test_guest_exits():
+    guest("exit").end(21 << 1 | 1)
+    m = guest("off")
+    assert cause(m) == {"guest": True, "reason": "guest-shutdown"}
+    m.end()
+    m = guest("triple", "-no-reboot")
+    assert cause(m) == {"guest": True, "reason": "guest-reset"}
+    m.end()
+
+
+def test_guest_resets():
+    m = guest("triple")
+    for _ in range(3):
+        assert m.qmp.wait_event("RESET")["data"] == {"guest": True, "reason": "guest-reset"}
+    m.qmp.execute("quit")
+    m.end()
+
+
+def test_no_shutdown():
+    """Power-off only stops the machine; it runs again after a reset, not before."""
+    m = guest("off", "-no-shutdown")
+    for _ in range(2):
+        assert cause(m)["reason"] == "guest-shutdown"
+        m.qmp.wait_event("STOP")
+        assert m.qmp.execute("query-status")["status"] == "shutdown"
+        assert "reset the machine first" in m.qmp.call("cont")["error"]["desc"]
+        m.qmp.execute("system_reset")
+        assert m.qmp.execute("query-status")["status"] == "prelaunch"
+        m.qmp.execute("cont")
+    m.process.terminate()
+    m.end()
+
+
+def test_panic():
+    m = guest("panic")
+    assert m.qmp.wait_event("GUEST_PANICKED")["data"]["action"] == "poweroff"
+    assert cause(m) == {"guest": True, "reason": "guest-panic"}
+    m.end()
+    m = guest("panic", "-action", "panic=exit-failure")
+    m.end(1)
+    m = guest("panic", "-action", "panic=none")
+    assert m.qmp.wait_event("GUEST_PANICKED")["data"]["action"] == "run"
+    assert m.qmp.execute("query-status")["running"]
+    m.qmp.execute("quit")
+    m.end()
+    m = guest("panic", "-action", "panic=pause")
+    assert m.qmp.wait_event("GUEST_PANICKED")["data"]["action"] == "pause"
+    m.qmp.wait_event("STOP")
+    assert m.qmp.execute("query-status")["status"] == "guest-panicked"
+    m.qmp.execute("cont")
+    assert m.qmp.execute("query-status")["running"]
+    m.qmp.execute("quit")
+    m.end()
+    m = guest("crash")
+    assert m.qmp.wait_event("GUEST_CRASHLOADED")["data"]["action"] == "run"
+    m.qmp.execute("quit")
+    m.end()
+
+
+def test_memory_saving():
+    """memsave sees what the CPU sees: here without paging, the program itself."""
+    m = Machine("-S", "-kernel", "{dir}/exit.elf")
+    m.qmp.execute("memsave", val=0x100010, size=len(CODE["exit"]), filename=path("code"))
+    with open(path("code"), "rb") as f:
+        assert f.read() == CODE["exit"]
+    os.unlink(path("code"))
+    assert "there is no memory at" in m.qmp.call("pmemsave", val=1 << 40, size=16, filename=path("code"))["error"]["desc"]
+    assert "'size' must be" in m.qmp.call("pmemsave", val=0, size=1 << 50, filename=path("code"))["error"]["desc"]
+    os.unlink(path("code"))
+    assert "there is no CPU 7" in m.qmp.call("memsave", val=0, size=1, filename=path("code"), cpu_index=7)["error"]["desc"]
     m.qmp.execute("quit")
     m.end()
 
