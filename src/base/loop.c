@@ -25,7 +25,8 @@ struct loop {
     struct loop_task *tasks, **tasks_tail;
     bool stop;
     _Atomic bool has_home;
-    pthread_t home;
+    pthread_t home;           /* written before has_home becomes true */
+    pthread_cond_t at_home;   /* has_home became true */
     pthread_t thread;         /* of loop_thread_start() */
     bool has_thread;
     uint64_t next_seq;
@@ -53,6 +54,7 @@ struct loop *loop_new(const char *name)
         return NULL;
     strncpy(l->name, name, sizeof(l->name) - 1);
     pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->at_home, NULL);
     l->armed_ns = INT64_MAX;
     l->tasks_tail = &l->tasks;
     l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -77,6 +79,7 @@ void loop_free(struct loop *l)
     fd_close_keep_errno(l->epoll_fd);
     fd_close_keep_errno(l->timer_fd);
     fd_close_keep_errno(l->wake_fd);
+    pthread_cond_destroy(&l->at_home);
     pthread_mutex_destroy(&l->lock);
     free(l->heap);
     free(l);
@@ -352,6 +355,17 @@ void loop_call(struct loop *l, void (*fn)(void *opaque), void *opaque)
 
 /* --- running --- */
 
+static void set_home(struct loop *l)
+{
+    pthread_mutex_lock(&l->lock);
+    if (!l->has_home || !pthread_equal(l->home, pthread_self())) {
+        l->home = pthread_self();
+        l->has_home = true;
+        pthread_cond_broadcast(&l->at_home);
+    }
+    pthread_mutex_unlock(&l->lock);
+}
+
 static bool dispatch_round(struct loop *l, int timeout_ms)
 {
     struct epoll_event e[32];
@@ -374,15 +388,13 @@ static bool dispatch_round(struct loop *l, int timeout_ms)
 
 void loop_once(struct loop *l, int timeout_ms)
 {
-    l->home = pthread_self();
-    l->has_home = true;
+    set_home(l);
     dispatch_round(l, timeout_ms);
 }
 
-void loop_run(struct loop *l)
+static void run_until_stop(struct loop *l)
 {
-    l->home = pthread_self();
-    l->has_home = true;
+    set_home(l);
     for (;;) {
         pthread_mutex_lock(&l->lock);
         bool stop = l->stop;
@@ -392,6 +404,11 @@ void loop_run(struct loop *l)
             break;
         dispatch_round(l, -1);
     }
+}
+
+void loop_run(struct loop *l)
+{
+    run_until_stop(l);
     l->has_home = false;
 }
 
@@ -403,20 +420,24 @@ void loop_stop(struct loop *l)
     eventfd_signal(l->wake_fd);
 }
 
+/* The home stays until the join: the starter waits for it even when a stop came first. */
 static void *thread_main(void *opaque)
 {
-    loop_run(opaque);
+    run_until_stop(opaque);
     return NULL;
 }
 
 int loop_thread_start(struct loop *l)
 {
+    l->has_home = false;
     int err = pthread_create(&l->thread, NULL, thread_main, l);
     if (err)
         return -err;
     l->has_thread = true;
-    l->home = l->thread; /* before the thread gets to say so itself: loop_call() works at once */
-    l->has_home = true;
+    pthread_mutex_lock(&l->lock); /* loop_call() is to find a home at once */
+    while (!l->has_home)
+        pthread_cond_wait(&l->at_home, &l->lock);
+    pthread_mutex_unlock(&l->lock);
     pthread_setname_np(l->thread, l->name);
     return 0;
 }
@@ -428,6 +449,7 @@ void loop_thread_join(struct loop *l)
     loop_stop(l);
     pthread_join(l->thread, NULL);
     l->has_thread = false;
+    l->has_home = false;
 }
 
 /* --- inside a GMainContext --- */
@@ -458,8 +480,7 @@ void loop_attach(struct loop *l)
     ((struct loop_source *)l->source)->loop = l;
     l->source_tag = g_source_add_unix_fd(l->source, l->epoll_fd, G_IO_IN);
     g_source_attach(l->source, NULL);
-    l->home = pthread_self();
-    l->has_home = true;
+    set_home(l);
 }
 
 void loop_detach(struct loop *l)

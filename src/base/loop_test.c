@@ -73,7 +73,7 @@ static void test_remove_while_ready(void)
 static void task_again(void *opaque)
 {
     struct probe *p = opaque;
-    if (++p->runs < 1000)
+    if (__atomic_add_fetch(&p->runs, 1, __ATOMIC_RELEASE) < 1000)
         loop_post(p->loop, &p->task);
 }
 
