@@ -82,6 +82,7 @@ static void out_flush_locked(struct chardev *c)
 size_t chardev_write(struct chardev *c, const void *data, size_t len)
 {
     size_t taken = len;
+    bool watch = false;
     pthread_mutex_lock(&c->lock);
     if (c->log_fd >= 0 && write(c->log_fd, data, len) < 0)
         fd_close_keep_errno(c->log_fd), c->log_fd = -1;
@@ -94,10 +95,11 @@ size_t chardev_write(struct chardev *c, const void *data, size_t len)
             out_flush_locked(c);
         if (taken < len)
             c->starved = true;
-        if (c->broken || (was_empty && c->out_len))
-            loop_post(c->loop, &c->out_task);
+        watch = c->broken || (was_empty && c->out_len);
     }
     pthread_mutex_unlock(&c->lock);
+    if (watch)
+        loop_post(c->loop, &c->out_task);
     return taken;
 }
 

@@ -348,7 +348,7 @@ bool vmm_build(struct vmm *v, GError **error)
     static bool (*const steps[])(struct vmm *v, GError **error) = {
         build_config,  build_objects,  build_drives,       build_netdevs,     build_chardevs,
         make_machine,  add_fw_cfg,     build_serial_ports, build_nic_devices, build_drive_devices,
-        build_devices, build_monitors, power_on,
+        build_devices, power_on,       build_monitors,
     };
     for (size_t i = 0; i < G_N_ELEMENTS(steps); i++)
         if (!steps[i](v, error))

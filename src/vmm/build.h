@@ -3,8 +3,8 @@
  *
  * Owner     main() has it; vmm_build() ... vmm_done(). vmm_done() takes what is half built, and
  *           leaves no socket, file or terminal setting behind.
- * Order     chardevs, I/O threads, disks, networks, machine, devices, monitors. Taken apart: the
- *           machine first.
+ * Order     chardevs, I/O threads, disks, networks, machine, devices, power, monitors (whose
+ *           clients may ask for anything at once). Taken apart: the machine first.
  * Thread    The main thread.
  */
 #pragma once

@@ -175,7 +175,8 @@ BAD = {
 }
 
 # What stands in every bad line, so that there is something to leave behind.
-LITTER = ["-pidfile", "{dir}/pid", "-qmp", "unix:{dir}/litter,server=on,wait=off"]
+LITTER = ["-pidfile", "{dir}/pid", "-qmp", "unix:{dir}/litter,server=on,wait=off", "-chardev",
+          "socket,id=litter,path={dir}/litter2,server=on,wait=off", "-object", "iothread,id=litter"]
 
 
 def busy_port():
