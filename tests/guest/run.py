@@ -36,6 +36,7 @@ class Case:
     suite: str = 'quick'
     full_cpus: tuple = ()                    # more vCPU counts, suite full only
     hostile: bool = False
+    breaks: bool = False                     # QMP must tell of a device that stopped
     reboot: bool = False                     # the machine may come back after a reset
     files: tuple = ()                        # (name in {tmp}, what it must hold) at the end
     name: str = ''
@@ -73,8 +74,8 @@ CASES = [
     Case('power', name='power-acpi-reset', append='how=3 again=1', reboot=True, expect='booted again'),
     Case('virtio', args=ALL, limit=60,
          files=(('console', 'through the virtio console'),)),
-    Case('hostile', name='hostile-rings', append='what=0', hostile=True, args=ALL, limit=60),
-    Case('hostile', name='hostile-dma', append='what=1', hostile=True, args=ALL, limit=60),
+    Case('hostile', name='hostile-rings', append='what=0', hostile=True, breaks=True, args=ALL, limit=60),
+    Case('hostile', name='hostile-dma', append='what=1', hostile=True, breaks=True, args=ALL, limit=60),
     Case('hostile', name='hostile-garbage', append='what=2 seed=1 ms=1500', hostile=True, args=ALL, limit=60),
     Case('hostile', name='hostile-garbage-2', append='what=2 seed=2 ms=20000', hostile=True, args=ALL,
          limit=90, suite='full', kvm='full'),
@@ -110,6 +111,7 @@ class Qmp:
                 time.sleep(0.05)
         self.sock.settimeout(10)
         self.file = self.sock.makefile('rw')
+        self.events = []
         self.file.readline()
         self.command('qmp_capabilities')
 
@@ -123,6 +125,7 @@ class Qmp:
             answer = json.loads(line)
             if 'return' in answer or 'error' in answer:
                 return answer
+            self.events.append(answer)
 
 
 class Run:
@@ -148,6 +151,8 @@ class Run:
                      '-kernel', kernel, '-append', f'cpus={cpus} softkvm={soft_kvm} {case.append}'.strip()]
         if not case.reboot:
             self.argv += ['-no-reboot']
+        if case.hostile:
+            self.argv += ['-S']
         self.argv += [a.replace('{tmp}', t) for a in case.args]
         if accel != 'kvm' or options.qemu:
             self.argv += ['-cpu', 'max']
@@ -171,6 +176,11 @@ class Run:
         """Waits until the payload has said what it did; then the process must be well. A sentence, or None."""
         deadline = self.begin + self.limit
         first = None
+        try: # it was started stopped (-S), so that no event is missed
+            qmp = Qmp(self.qmp_path, deadline)
+            qmp.command('cont')
+        except OSError as e:
+            return f'QMP does not answer: {e}'
         while 'hostile done' not in self.output():
             if self.process.poll() is not None:
                 return f'the process ended with status {self.process.returncode}'
@@ -180,10 +190,12 @@ class Run:
                 first = rss_kib(self.process.pid)
             time.sleep(0.02)
         try:
-            qmp = Qmp(self.qmp_path, deadline)
             status = qmp.command('query-status')
             if status.get('return', {}).get('status') != 'running':
                 return f'query-status answers {status}'
+            broken = [e['data'] for e in qmp.events if e.get('event') == 'X_RUCHE_DEVICE_BROKEN']
+            if self.case.breaks and not any(d.get('reason') and d.get('path') for d in broken):
+                return f'QMP told of no broken device: {qmp.events}'
             grown = rss_kib(self.process.pid) - (first if first is not None else 0)
             if first is not None and grown > self.may_grow_kib:
                 return f'the process has grown by {grown} KiB'
