@@ -59,10 +59,7 @@ static bool host_realize(struct device *d, GError **error)
 static void host_reset(struct device *d)
 {
     struct ecam_host *h = (struct ecam_host *)d;
-    pci_bus_reset(h->bus);
-    pthread_mutex_lock(&h->host.lock);
-    h->host.address = 0;
-    pthread_mutex_unlock(&h->host.lock);
+    pci_host_reset(&h->host);
 }
 
 static void host_unrealize(struct device *d)

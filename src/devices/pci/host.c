@@ -101,6 +101,14 @@ int pci_host_add_ports(struct pci_host *h, struct mem_space *io)
     return err ? err : mem_region_add(io, &h->data_port, 0xcfc, 0);
 }
 
+void pci_host_reset(struct pci_host *h)
+{
+    pci_bus_reset(h->bus);
+    pthread_mutex_lock(&h->lock);
+    h->address = 0;
+    pthread_mutex_unlock(&h->lock);
+}
+
 void pci_host_done(struct pci_host *h)
 {
     if (!h->ready)

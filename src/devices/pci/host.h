@@ -20,4 +20,6 @@ void pci_host_init(struct pci_host *h, struct pci_bus *bus);
 /* 1 MiB for each bus; hidden until mem_region_move(). 0 or -errno. */
 int pci_host_add_ecam(struct pci_host *h, struct mem_space *memory, uint64_t size);
 int pci_host_add_ports(struct pci_host *h, struct mem_space *io);
+/* Everything on the bus, and the ports' address register. Bus and ports exist. */
+void pci_host_reset(struct pci_host *h);
 void pci_host_done(struct pci_host *h);

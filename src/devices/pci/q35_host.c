@@ -103,12 +103,9 @@ static bool host_realize(struct device *d, GError **error)
 static void host_reset(struct device *d)
 {
     struct q35_host *h = (struct q35_host *)d;
-    pci_bus_reset(h->bus);
+    pci_host_reset(&h->host);
     h->pci.config[SMRAM] = 0x02;
     ecam_update(h);
-    pthread_mutex_lock(&h->host.lock);
-    h->host.address = 0;
-    pthread_mutex_unlock(&h->host.lock);
 }
 
 static void host_unrealize(struct device *d)
