@@ -125,9 +125,16 @@ void cpu_model_cpuid(const struct cpu_model *m, const struct cpu_topology *t, un
 /* Names for -cpu help; NULL ends. */
 const char *const *cpu_model_names(void);
 
+/* How guest code is run: interpreted only; translated where possible; or translated, with the interpreter checking
+ * every block (slow). */
+enum cpu_translate { CPU_TRANSLATE_OFF, CPU_TRANSLATE_ON, CPU_TRANSLATE_LOCKSTEP };
+
 struct cpu_shared *cpu_shared_new(const struct cpu_model *model, const struct cpu_topology *t,
                                   uint64_t ram_size); /* NULL: out of memory */
 void cpu_shared_free(struct cpu_shared *s);
+/* Before the first cpu_new(); off until then. `code_bytes`: host code kept at most, 0: a default. 0 or negative errno:
+ * executable memory cannot be had. */
+int cpu_shared_set_translate(struct cpu_shared *s, enum cpu_translate how, uint64_t code_bytes);
 /* Somebody else than a vCPU (DMA, the loader) wrote guest memory: drop code decoded from there. Cheap when
  * there is none. Any thread. */
 void cpu_shared_written(struct cpu_shared *s, uint64_t gpa, uint64_t len);

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* From decoded guest instructions to host code: the contract between the block builder and the emitters.
+ *
+ * Registers. GS.base is struct cpu. RSP is the host's. RAX and RCX are scratch. Guest registers live in host
+ * registers one to one, but for R10, R11 and R15, which live in cpu->gpr (`host_of`). While host code of a
+ * block runs, cpu->gpr of the others, cpu->rip and (mostly) cpu->flags_ax are stale.
+ *
+ * Flags. Guest arithmetic flags are host flags from their producer on. The check of a memory access, among
+ * others, destroys host flags; before it does, the flags must be *recoverable*, since a fault must show them:
+ * they are in cpu->flags_ax, or their producer can be replayed from registers that still hold its operands
+ * (`cmp`, `test`, an `add` whose result less its operand is what it was). The emitter of that instruction, not
+ * liveness, decides; the replay stands in cold code or in front of a reader. struct flags is that knowledge,
+ * at one point of one block, at translation time only.
+ *
+ * Memory. emit_mem() emits the TLB's check for one access. When it fails at run time, the whole instruction is run by
+ * the interpreter's handler (cold code: flags to memory, c->rip set, thunk `interp`, back behind the
+ * instruction with flags as the hot path leaves them), which faults precisely, walks the page tables, does
+ * MMIO, notices writes to code. So an emitter writes no slow path, provided that nothing guest-visible
+ * (mapped register, memory, flags) has changed before its last emit_mem().
+ *
+ * Instructions without an emitter, or whose emitter answers false, become a call of thunk `interp`.
+ */
+#pragma once
+
+#include "cpu/translate/asm.h"
+#include "cpu/translate/tb.h"
+
+#include "base/linkset.h"
+
+#define R_S0 R_AX /* scratch; the answer of emit_mem() */
+#define R_S1 R_CX
+
+/* Host register of a guest register, or R_NONE: it is in memory, at gpr_mem(). */
+extern const uint8_t host_of[16];
+#define gpr_mem(n) AS_GS(offsetof(struct cpu, gpr) + 8 * (n))
+
+/* Where the guest's arithmetic flags are. At least one of the three holds at any point. */
+struct flags {
+    bool host;           /* in the host's flags */
+    bool mem;            /* in cpu->flags_ax */
+    uint8_t replay;      /* enum flags_replay: REPLAY_NONE, or how to make them again */
+    uint8_t size;        /* of the replayed operation */
+    uint8_t a, b;        /* guest registers; b R_NONE: imm */
+    bool high_a, high_b; /* AH..BH */
+    int32_t imm;
+};
+enum flags_replay {
+    REPLAY_NONE,
+    REPLAY_CMP,  /* cmp a, b|imm */
+    REPLAY_TEST, /* test a, b|imm; and, or, xor with result a: test a, a */
+    REPLAY_ADD,  /* a is the result of a + b|imm (b another register) */
+    REPLAY_SUB,
+    REPLAY_NEG,
+};
+
+struct tr;
+
+/* Code that is emitted behind the block: what `emit` needs stands in its fields. */
+struct cold {
+    void (*emit)(struct tr *t, struct cold *k);
+    struct as_fix from[6];   /* jumps of the hot code that lead here */
+    uint8_t n_from;
+    uint8_t insn;            /* index of the guest instruction */
+    const uint8_t *back;     /* executable address behind the instruction's hot code; NULL: it ends the block */
+    struct flags before, after;
+    uint8_t vec;             /* t->vec when it was made */
+    struct tb_exit *exit;
+};
+#define TB_MAX_COLD 160
+
+struct tr {
+    struct as as;            /* hot code; later the cold code behind it */
+    struct cpu *c;           /* its mode and model */
+    struct tb *tb;
+    const struct thunks *thunk;
+    uint32_t mode;           /* tb->mode: constant conditions of the code */
+    bool mode64;             /* else flat 32-bit */
+    const struct insn *i;    /* the instruction in hand */
+    unsigned n;              /* its index */
+    uint16_t at, next;       /* its page offset, and that of the one behind it in memory (may be 4096) */
+    bool ended;              /* the emitter ended the block: no fall-through */
+    struct flags f;
+    bool vec;                /* vector registers are known to be live */
+    bool x87;                /* fpu_live is known to hold, with all exceptions masked */
+    struct cold *slow;       /* of this instruction's emit_mem(); NULL: none yet */
+    struct cold cold[TB_MAX_COLD];
+    unsigned n_cold;
+    bool give_up;            /* no room: the builder cuts the block before this instruction */
+    struct flags entry;      /* the body's assumption: only `host`, or only `mem` */
+};
+
+/* True: emitted. False: nothing was emitted, let the interpreter's handler do it. */
+typedef bool emit_fn(struct tr *t, const struct insn *i);
+struct emit_row {
+    exec_fn *exec;           /* x_<exec> of the table's rows */
+    emit_fn *emit;
+};
+/* EMIT_ROWS(name, rows): announces an array of struct emit_row. */
+struct emit_rows {
+    const struct emit_row *row;
+    unsigned count;
+};
+#define EMIT_ROWS(name, array)                                                                     \
+    static const struct emit_rows name = { (array), ARRAY_SIZE(array) };                           \
+    LINKSET_ENTRY(emit_rows, name)
+
+/* --- build.c --- */
+
+/* Translates the code at physical address `gpa` (host: its page) for c->mode into `tb` and code at `rw`. 0; -EAGAIN: nothing
+ * here can be translated (interpret it); -ENOSPC: not enough room. Calls mmu_mark_code() before it reads. */
+int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, struct as room);
+
+/* --- flags.c --- */
+
+/* Host flags are about to be destroyed: makes the flags recoverable. */
+void flags_clobber(struct tr *t);
+/* Guest flags in the host's flags (t->f.host), for a reader. May destroy S0. */
+void flags_need(struct tr *t);
+/* Guest flags in cpu->flags_ax. May destroy S0 (and host flags stay right if they were). */
+void flags_to_mem(struct tr *t);
+/* The instruction in hand has written all arithmetic flags with the host's; `replay` filled, or REPLAY_NONE. */
+void flags_produced(struct tr *t, struct flags how);
+/* Guest register `n` is about to change: flags that would have been replayed from it are saved first. Called
+ * before each write of a guest register (by emit_reg_write()). */
+void flags_reg_changes(struct tr *t, unsigned n);
+/* To be called in cold code: from `before` (host flags lost) to cpu->flags_ax; from cpu->flags_ax to `after`. */
+void flags_cold_save(struct tr *t, const struct flags *before);
+void flags_cold_restore(struct tr *t, const struct flags *after);
+
+/* --- operand.c --- */
+
+/* The host register that holds guest register `n`: its own, or `scratch` loaded from memory (full 64 bits). */
+unsigned emit_reg(struct tr *t, unsigned n, unsigned scratch);
+/* The same for a destination that is written in full or whose old value does not matter. */
+unsigned emit_reg_dst(struct tr *t, unsigned n, unsigned scratch);
+/* After writing the register that emit_reg*() answered: stores it if the guest register lives in memory. Calls nothing
+ * that changes host flags. flags_reg_changes() must have been called before the value changed. */
+void emit_reg_done(struct tr *t, unsigned n, unsigned host);
+/* dst = the linear address of the ModRM operand plus `plus` (segment base included, 32 bits outside 64-bit mode). No flags. Uses
+ * dst and S1 only. emit_offset(): without segment base, in address size: lea. */
+void emit_linear(struct tr *t, const struct insn *i, unsigned dst, int32_t plus);
+void emit_offset(struct tr *t, const struct insn *i, unsigned dst);
+
+/* Check for `size` bytes at the ModRM operand / at guest register `n` + disp (stack) / at the linear address in S0.
+ * Then S0 is the host address, S1 free, host flags destroyed (t->f says so). `align`: a power of two, 1 for none. */
+void emit_mem(struct tr *t, const struct insn *i, unsigned size, bool write, unsigned align);
+void emit_mem_at(struct tr *t, unsigned n, int32_t disp, unsigned size, bool write);
+void emit_mem_s0(struct tr *t, unsigned size, bool write, unsigned align);
+/* A jump, under condition cc, to this instruction's slow path: the interpreter does it. For operands that the emitted
+ * code does not handle (a divisor of zero). Host flags: destroyed already. */
+void emit_slow_if(struct tr *t, unsigned cc);
+/* Runs the handler now (hot code). Afterwards flags are in memory only. Ends the block if the row may change the mode,
+ * the mapping or control flow. */
+void emit_interp(struct tr *t, const struct insn *i);
+
+/* --- flow.c: ends of blocks --- */
+
+/* A near exit to `target` (page offset): a linkable jump; `cc` CC_NONE: unconditional. Tests for events if it goes
+ * backwards. Flags pass as they are: in host or in memory. */
+#define CC_NONE 0xff
+void emit_exit(struct tr *t, unsigned cc, uint32_t target);
+/* To rip_page + target, outside the page (or to page offset 4096 and beyond, or below 0). */
+void emit_exit_far(struct tr *t, unsigned cc, int64_t target);
+/* To the linear address in S0. */
+void emit_jump(struct tr *t);
+/* dst = rip_page + off: the linear address (64-bit) or EIP (32-bit) of a place in or near the block's page. */
+void emit_rip(struct tr *t, unsigned dst, int64_t off);
+
+/* --- vector.c, x87.c --- */
+
+/* Makes t->vec / t->x87 true: emits the test and the cold path once a block. Keeps host flags. */
+void emit_vec_live(struct tr *t);
+void emit_x87_live(struct tr *t);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The translator: x86-64 guest code made into x86-64 host code. docs/software-cpu.md has the design.
+ *
+ * It stands beside the interpreter on the same decoder, state and TLB. It never fails: what it cannot or may not
+ * translate is interpreted, instruction by instruction or block by block.
+ *
+ * Owner     cpu_shared owns the code cache and all blocks; a vCPU owns only its jump cache.
+ * Thread    translate_run(): the vCPU's own. translate_written(), translate_drop_all(): any. Look-ups take no
+ *           lock; making, linking and dropping blocks take translate.lock, a leaf below cpu_shared.lock.
+ * Trust     Guest code is hostile. Emitted code touches struct cpu and guest RAM through the TLB, nothing else, and
+ *           raises no host signal: alignment, division and exceptions are checked before they can.
+ */
+#pragma once
+
+#include "cpu/state.h"
+
+struct translate; /* cpu_shared.translate: the code cache; NULL when translation is off */
+
+/* `code_bytes`: host code kept at most. 0 or negative errno. */
+int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t code_bytes);
+void translate_shared_done(struct cpu_shared *s);
+int translate_init(struct cpu *c);
+void translate_done(struct cpu *c);
+
+/* Whether the current mode is one that is translated: 64-bit, or flat 32-bit protected; no TF, no alignment checks. */
+bool translate_wanted(const struct cpu *c);
+/* Runs from c->rip on as exec_blocks() does: until an event, a fault, an exit or a mode that is not translated.
+ * X_AGAIN: look at events and at translate_wanted() again; X_FAULT: deliver c->fault; X_EXIT. */
+int translate_run(struct cpu *c);
+
+/* Guest memory [gpa, gpa + len), within one page, was written: blocks made from it are dead when this returns. No
+ * vCPU enters them any more; one that is inside leaves at its next back edge, indirect branch or call into C. `self`
+ * (may be NULL): sets self->code_changed if a block died. */
+void translate_written(struct cpu_shared *s, struct cpu *self, uint64_t gpa, uint64_t len);
+void translate_drop_all(struct cpu_shared *s);
