@@ -17,6 +17,8 @@ struct cpu *cpu_new(struct cpu_shared *s, unsigned index, const struct cpu_callb
         return NULL;
     }
     memset(c, 0, sizeof(*c));
+    c->self = c;
+    c->run_ok = 1;
     c->shared = s;
     c->index = index;
     c->cb = cb;

@@ -29,6 +29,8 @@ struct cpu_shared {
 
     _Atomic uint64_t *code;        /* per page: bit per granule that holds decoded code */
     uint64_t code_pages;           /* entries of code[]; pages beyond are never cached */
+
+    struct translate *translate;   /* the code cache; NULL: interpreted only */
 };
 
 static inline bool cpu_has(const struct cpu *c, enum insn_feature f)

@@ -67,6 +67,19 @@ struct tlb_code {
  * with SMAP off by AC. TLB_NONE stays empty: the current set while alignment checks are on. */
 enum { TLB_SUPER, TLB_SUPER_AC, TLB_USER, TLB_NONE, N_TLB_SETS };
 
+/* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 15:4 of the address. One
+ * table for supervisor mode, one for supervisor mode with SMAP off, one a space for user mode; each belongs to
+ * one mode word and is emptied when another comes. Empty: zero, and JC_EMPTY as the address at position 0. */
+struct tb;
+struct jc_entry {
+    uint64_t rip; /* linear */
+    struct tb *tb;
+};
+#define JC_BITS 12
+#define JC_SIZE (1u << JC_BITS)
+#define JC_MASK 0xfff0u /* of an address: byte offset of its entry */
+#define JC_EMPTY 0x10ull
+
 /* What a handler wants delivered. */
 struct cpu_fault {
     uint8_t vector;
@@ -99,6 +112,12 @@ struct cpu {
     bool fpu_unmasked;   /* while live: FCW lets some exception through */
     bool code_changed;   /* exec_invalidate() killed a block of this vCPU: leave the current one */
     uint64_t seg_base[N_SEGS]; /* copies of seg[].base; 0 for ES CS SS DS in 64-bit mode */
+    uint64_t jc_off;           /* byte offset from jc[0] of the current mode's and space's jump cache */
+    struct cpu *self;
+    uint64_t rip_page;         /* translated code: linear address of the running block's page */
+    uint64_t vec_live;         /* not 0: vector registers and MXCSR of the guest are in the host's */
+    _Atomic uint32_t run_ok;   /* 0: translated code leaves at its next back-edge: an event is due */
+    uint32_t tx_status;        /* X_* of the handler that made translated code leave (TX_STATUS) */
     struct tlb_entry *tlb_cur; /* tlb[set] for data accesses of the current mode: cpu_update_mode() */
     uint64_t tlb_tag;          /* generation of the current address space << 48 */
     struct tlb_entry tlb[N_TLB_SETS][TLB_SIZE];
@@ -131,6 +150,7 @@ struct cpu {
     unsigned index;
     struct cpu_stats stats;
     struct exec_cache *blocks; /* decoded blocks: exec/ */
+    struct translate_cpu *tx;  /* the vCPU's part of the translator: translate/ */
     uint32_t pauses;           /* PAUSE executed */
     struct sys_state *sys;     /* MTRRs and rare MSRs: sys/ */
     struct mmu_state *mmu;     /* PCID sets, victim cache, pending flushes: mmu/ */
@@ -140,6 +160,7 @@ struct cpu {
      * truth between instructions, unless fpu/ documents otherwise. */
     uint8_t xsave[1024] __attribute__((aligned(64)));
     uint8_t scratch[128] __attribute__((aligned(64))); /* memory operands that cannot be used in place */
+    struct jc_entry jc[1][JC_SIZE];
 };
 
 /* --- flags --- */
