@@ -53,6 +53,13 @@ struct as_op {
 void as_op_rr(struct as *a, struct as_op op, unsigned reg, unsigned rm);
 /* `imm_bytes` that follow the instruction matter for nothing here but room. */
 void as_op_rm(struct as *a, struct as_op op, unsigned reg, struct as_mem m);
+/* VEX-encoded: map 1 to 3, pfx 0, 66, F3 or F2; vvvv 0 where there is none. */
+struct as_vex {
+    uint8_t map, opcode, pfx;
+    bool w, l;
+};
+void as_vex_rr(struct as *a, struct as_vex op, unsigned reg, unsigned vvvv, unsigned rm);
+void as_vex_rm(struct as *a, struct as_vex op, unsigned reg, unsigned vvvv, struct as_mem m);
 
 /* The common ones. */
 void as_mov(struct as *a, unsigned dst, unsigned src);          /* 64 */
@@ -62,21 +69,28 @@ void as_load(struct as *a, unsigned size, unsigned dst, struct as_mem m); /* 1, 
 void as_store(struct as *a, unsigned size, struct as_mem m, unsigned src);
 void as_store_imm32(struct as *a, unsigned size, struct as_mem m, int32_t imm);
 void as_lea(struct as *a, unsigned size, unsigned dst, struct as_mem m); /* m.gs is ignored */
+/* Registers: movzx, movsx; from 4: movsxd. `from` 1, 2, 4 bytes, to `size` bytes. */
+void as_extend(struct as *a, bool sign, unsigned from, unsigned size, unsigned dst, unsigned src);
 enum { AS_ADD, AS_OR, AS_ADC, AS_SBB, AS_AND, AS_SUB, AS_XOR, AS_CMP };
 void as_alu_rr(struct as *a, unsigned alu, unsigned size, unsigned dst, unsigned src);
 void as_alu_ri(struct as *a, unsigned alu, unsigned size, unsigned dst, int32_t imm);
 void as_alu_rm(struct as *a, unsigned alu, unsigned size, unsigned dst, struct as_mem m);
+void as_alu_mr(struct as *a, unsigned alu, unsigned size, struct as_mem m, unsigned src);
 void as_alu_mi(struct as *a, unsigned alu, unsigned size, struct as_mem m, int32_t imm);
 void as_test_rr(struct as *a, unsigned size, unsigned r1, unsigned r2);
+void as_test_ri(struct as *a, unsigned size, unsigned reg, int32_t imm);
 void as_shift_ri(struct as *a, unsigned ext, unsigned size, unsigned dst, unsigned count); /* ext: 4 shl 5 shr 7 sar */
 void as_lahf_seto(struct as *a);      /* AH, AL = the guest's form of flags */
 void as_sahf_from_ax(struct as *a);   /* add al, 7f; sahf: the opposite. AX is lost */
+void as_setcc(struct as *a, unsigned cc, unsigned dst);
+void as_cmov(struct as *a, unsigned cc, unsigned size, unsigned dst, unsigned src);
 struct as_fix as_jcc(struct as *a, unsigned cc, bool near);
 struct as_fix as_jmp(struct as *a, bool near);
 struct as_fix as_jrcxz(struct as *a); /* rel8 always */
 void as_fix_here(struct as *a, struct as_fix f);             /* a rel8 that does not reach sets full */
-void as_jcc_to(struct as *a, unsigned cc, const uint8_t *rx); /* to an executable address */
+void as_jcc_to(struct as *a, unsigned cc, const uint8_t *rx); /* to an executable address; rel8 where it reaches */
 void as_jmp_to(struct as *a, const uint8_t *rx);
 void as_call_to(struct as *a, const uint8_t *rx);
 void as_jmp_mem(struct as *a, struct as_mem m);
+void as_call_mem(struct as *a, struct as_mem m);
 void as_nop(struct as *a, unsigned bytes);

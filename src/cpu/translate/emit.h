@@ -101,7 +101,7 @@ struct emit_rows {
     unsigned count;
 };
 #define EMIT_ROWS(name, array)                                                                     \
-    static const struct emit_rows name = { (array), ARRAY_SIZE(array) };                           \
+    static const struct emit_rows name = { (array), ARRAY_COUNT(array) };                           \
     LINKSET_ENTRY(emit_rows, name)
 
 /* --- build.c --- */
