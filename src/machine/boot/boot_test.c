@@ -322,6 +322,51 @@ static void test_elf_hostile(void)
     test_machine_free(m);
 }
 
+/* A note segment of `size` bytes at 0x400, in rows of 4 bytes; the entry of a good one is 0x200020. */
+struct note_case {
+    uint32_t size, align, words[10];
+    const char *word; /* in the message; NULL: it boots */
+};
+
+#define XEN 0x006e6558 /* "Xen" */
+
+static void test_elf_notes(void)
+{
+    static const struct note_case rows[] = {
+        { 20, 4, { 4, 4, 18, XEN, 0x200020 }, NULL },
+        { 40, 4, { 1, 1, 18, 0, 0, 4, 4, 18, XEN, 0x200020 }, NULL }, /* the second of two */
+        { 39, 4, { 1, 1, 18, 0, 0, 4, 4, 18, XEN, 0x200020 }, "longer" },
+        { 24, 8, { 4, 8, 18, XEN, 0x200020 }, NULL }, /* offsets are padded, not lengths */
+        { 40, 8, { 4, 4, 17, XEN, 0, 0, 4, 4, 18, XEN }, "longer" },
+        { 19, 4, { 4, 4, 18, XEN, 0x200020 }, "longer" },
+        { 17, 4, { 4, 4, 18, XEN, 0x200020 }, "longer" },
+        { 16, 4, { 4, 4, 18, XEN }, "longer" },
+        { 19, 4, { 4, 3, 18, XEN, 0x200020 }, "neither" }, /* an entry of 3 bytes */
+        { 20, 4, { 0, UINT32_MAX, 18, 0, 0 }, "longer" },
+        { 20, 4, { UINT32_MAX, 0, 18, 0, 0 }, "longer" },
+        { 12, 4, { 0, 0, 18 }, "neither" },
+        { 11, 4, { 4, 4, 18 }, "neither" },
+        { 0, 4, { 4, 4, 18, XEN, 0x200020 }, "neither" },
+    };
+    struct machine *m = test_machine(64 * MIB, 1);
+    for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+        uint8_t f[ELF_SIZE];
+        struct boot_image b;
+        g_autofree char *message = NULL;
+        make_elf(f, true);
+        memcpy(f + 0x400, rows[i].words, sizeof(rows[i].words));
+        put64(f + 64 + 56 + 32, rows[i].size);
+        put64(f + 64 + 56 + 48, rows[i].align);
+        bool ok = boot_with(m, test_file(0, f, sizeof(f)), NULL, "", &b, &message);
+        g_assert_cmpint(ok, ==, !rows[i].word);
+        if (rows[i].word)
+            g_assert_nonnull(strstr(message, rows[i].word));
+        else
+            g_assert_cmphex(b.entry, ==, 0x200020);
+    }
+    test_machine_free(m);
+}
+
 static void put_multiboot(uint8_t *f, unsigned at, uint32_t flags)
 {
     put32(f + at, 0x1badb002);
@@ -442,6 +487,7 @@ int main(int argc, char **argv)
     g_test_add_func("/boot/bad-files", test_bad_files);
     g_test_add_func("/boot/pvh", test_pvh);
     g_test_add_func("/boot/elf-hostile", test_elf_hostile);
+    g_test_add_func("/boot/elf-notes", test_elf_notes);
     g_test_add_func("/boot/multiboot-elf", test_multiboot_elf);
     g_test_add_func("/boot/multiboot-addresses", test_multiboot_addresses);
     g_test_add_func("/boot/multiboot-refused", test_multiboot_refused);

@@ -16,6 +16,7 @@
 #define PT_LOAD 1
 #define PT_NOTE 4
 #define NOTES_MAX (1 * MIB)
+#define NOTE_HEADER 12
 #define XEN_PHYS32_ENTRY 18
 
 static const uint8_t magic[4] = { 0x7f, 'E', 'L', 'F' };
@@ -125,16 +126,29 @@ uint64_t elf_entry_physical(const struct elf_image *e)
     return e->entry;
 }
 
-/* Notes are a name and a descriptor, each padded to `align`. */
-static bool find_note(struct cur c, uint64_t align, uint32_t *ret_entry)
+/* What the notes of a segment are read from. */
+struct notes {
+    struct cur c;
+    size_t size, align;
+};
+
+/* A note's name or descriptor, then the padding behind it, which the last of a segment may lack. NULL: it does not
+ * fit, and the cursor is bad. */
+static const uint8_t *take_padded(struct notes *n, uint32_t size)
 {
-    while (!c.bad && c.left >= 12) {
-        uint32_t name_size = cur_le32(&c), desc_size = cur_le32(&c), type = cur_le32(&c);
-        if (name_size > c.left || desc_size > c.left)
-            return false;
-        const uint8_t *name = cur_take(&c, min_u64(align_up(name_size, align), c.left));
-        const uint8_t *desc = cur_take(&c, min_u64(align_up(desc_size, align), c.left));
-        if (c.bad || type != XEN_PHYS32_ENTRY || name_size != 4 || memcmp(name, "Xen", 4) || desc_size < 4)
+    const uint8_t *p = cur_take(&n->c, size);
+    size_t off = n->size - n->c.left;
+    cur_take(&n->c, min_u64(align_up(off, n->align) - off, n->c.left));
+    return p;
+}
+
+static bool find_note(struct notes *n, uint32_t *ret_entry)
+{
+    while (!n->c.bad && n->c.left >= NOTE_HEADER) {
+        uint32_t name_size = cur_le32(&n->c), desc_size = cur_le32(&n->c), type = cur_le32(&n->c);
+        const uint8_t *name = take_padded(n, name_size);
+        const uint8_t *desc = take_padded(n, desc_size);
+        if (!desc || type != XEN_PHYS32_ENTRY || name_size != 4 || memcmp(name, "Xen", 4) || desc_size < 4)
             continue;
         memcpy(ret_entry, desc, 4);
         return true;
@@ -144,6 +158,7 @@ static bool find_note(struct cur c, uint64_t align, uint32_t *ret_entry)
 
 bool elf_pvh_entry(const struct boot_file *f, const struct elf_image *e, uint32_t *ret_entry, GError **error)
 {
+    bool damaged = false;
     for (unsigned i = 0; i < e->count; i++) {
         const struct elf_segment *s = &e->segment[i];
         if (s->type != PT_NOTE || s->file_size > NOTES_MAX)
@@ -153,8 +168,11 @@ bool elf_pvh_entry(const struct boot_file *f, const struct elf_image *e, uint32_
             return ruche_error(error, RUCHE_ERR_NO_SPACE, "no memory for the notes of '%s'", f->name);
         if (!boot_file_read(f, s->off, notes, s->file_size, error))
             return false;
-        if (find_note(cur_of(notes, s->file_size), s->align == 8 ? 8 : 4, ret_entry))
+        struct notes n = { cur_of(notes, s->file_size), s->file_size, s->align == 8 ? 8 : 4 };
+        if (find_note(&n, ret_entry))
             return true;
+        damaged |= n.c.bad;
     }
-    return bad(f, error, "neither a multiboot header nor a Xen note with the PVH entry");
+    return bad(f, error, damaged ? "no Xen note with the PVH entry, and a note is longer than its segment"
+                                 : "neither a multiboot header nor a Xen note with the PVH entry");
 }

@@ -36,7 +36,7 @@ bool boot_file_read(const struct boot_file *f, uint64_t off, void *buf, uint64_t
     if (!range_fits(off, len, f->size))
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "'%s' is truncated: it has %" PRIu64 " bytes and its headers speak of byte %" PRIu64,
-                           f->name, f->size, off + len);
+                           f->name, f->size, off > UINT64_MAX - len ? UINT64_MAX : off + len);
     while (len) {
         ssize_t n = pread(f->fd, to, len, (off_t)off);
         if (n < 0 && errno == EINTR)
