@@ -6,17 +6,19 @@
 #include "cpu/exec/exec.h"
 #include "cpu/shared.h"
 
-#include <stdlib.h>
+#include <sys/mman.h>
+
+_Static_assert(offsetof(struct cpu, tlb) <= 2 * PAGE_SIZE, "the big arrays come last");
+_Static_assert(offsetof(struct cpu, run_ok) < PAGE_SIZE / 8, "hot fields come first");
 
 struct cpu *cpu_new(struct cpu_shared *s, unsigned index, const struct cpu_callbacks *cb, void *opaque)
 {
-    struct cpu *c = aligned_alloc(64, align_up(sizeof(*c), 64));
-
-    if (!c || index >= CPU_MAX) {
-        free(c);
+    if (index >= CPU_MAX)
         return NULL;
-    }
-    memset(c, 0, sizeof(*c));
+    void *map = mmap(NULL, sizeof(struct cpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED)
+        return NULL;
+    struct cpu *c = map;
     c->self = c;
     c->run_ok = 1;
     c->shared = s;
@@ -39,7 +41,7 @@ void cpu_free(struct cpu *c)
     exec_done(c);
     fpu_done(c);
     sys_done(c);
-    free(c);
+    munmap(c, sizeof(*c));
 }
 
 const char *cpu_run_error(const struct cpu *c)
@@ -59,7 +61,7 @@ void cpu_raise_event(struct cpu *c, uint32_t events)
     while (events & CPU_EV_NMI && nmis < 2)
         if (atomic_compare_exchange_weak(&c->nmis, &nmis, nmis + 1))
             break;
-    atomic_fetch_or(&c->events, events);
+    cpu_post_events(c, events);
 }
 
 uint32_t cpu_pending_events(const struct cpu *c)

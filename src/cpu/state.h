@@ -34,42 +34,62 @@
 #define MODE_AVX_OFF (1u << 13)
 #define MODE_SMAP_ON (1u << 14) /* supervisor data access to user pages faults (SMAP and not AC) */
 
-/* TLB: direct-mapped, separate tags for read and write and one addend. A tag is the page's linear address
- * XOR cpu->tlb_tag (the address space's generation in bits 63:48, never 0: all-zero entries match nothing;
- * bits 47:12 alone identify a canonical page), plus TLB_* bits, any of which makes the fast compare fail.
- * A new generation thus empties all but global entries, which the slow path stamps anew. One set per
- * kind of access (cpu->tlb_cur points at the current one), so that changes of CPL and AC flush nothing. */
+/* TLB: direct-mapped by bits 21:12 of the linear address, in banks (below). A tag is the page's whole linear
+ * address, so nothing that is not canonical can match. TLB_* flags force the slow path: they are XORed into the
+ * tag's index bits, which the position implies, so that a flagged tag is the address of no page that is looked
+ * up there. An access hits if
+ *     linear - tag <= 4096 - size        (unsigned, 64 bits)
+ * and is then at host + (linear - tag); one that crosses pages never hits.
+ * A zero tag is empty at every position but 0: emptying is storing zeroes and TLB_EMPTY at position 0, and
+ * banks that are not used cost no memory. */
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
-#define TLB_GEN_SHIFT 48
-#define TLB_INVALID 1u /* not allowed, or not known yet (first write: the dirty bit) */
-#define TLB_MMIO 2u    /* no host memory; for writes: ROM too */
-#define TLB_CODE 4u    /* write: the page holds decoded code */
-#define TLB_WATCH 8u   /* a data breakpoint is on the page */
+#define TLB_INVALID (1u << 12) /* not allowed, or not known yet (first write: the dirty bit) */
+#define TLB_MMIO (1u << 13)    /* no host memory; for writes: ROM too */
+#define TLB_CODE (1u << 14)    /* write: the page holds decoded code */
+#define TLB_WATCH (1u << 15)   /* a data breakpoint is on the page */
+#define TLB_FLAGS (TLB_INVALID | TLB_MMIO | TLB_CODE | TLB_WATCH)
+#define TLB_EMPTY 0x1000ull    /* tag of an empty entry at position 0 */
 
 struct tlb_entry {
     uint64_t read, write; /* tags */
-    intptr_t addend;      /* host = linear + addend; meaningless for MMIO */
-    uint64_t gpa;         /* page's guest-physical address, with TLBE_* bits */
+    uint8_t *host;        /* the page; meaningless for MMIO */
+    uint64_t gpa;         /* page's guest-physical address, with TLBE_* bits; 0: empty */
 };
-#define TLBE_GLOBAL 1u
+#define TLBE_VALID 1u
+#define TLBE_GLOBAL 2u
 
+/* The same for code: tag and size as above, no flags. */
 struct tlb_code {
     uint64_t tag;
     const uint8_t *host; /* the page; NULL: fetch by mmu_fetch_bytes() and cache nothing */
-    uint64_t gpa;
+    uint64_t gpa;        /* without TLBE_* bits */
     uint64_t flags;      /* TLBE_* */
 };
-#define TLB_CODE_BITS 9
+#define TLB_CODE_BITS 10
 #define TLB_CODE_SIZE (1u << TLB_CODE_BITS)
 
-/* TLB_SUPER: supervisor, SMAP (if CR4 has it) enforced; also implicit accesses. TLB_SUPER_AC: supervisor
- * with SMAP off by AC. TLB_NONE stays empty: the current set while alignment checks are on. */
+/* Kinds of access. TLB_SUPER: supervisor, SMAP (if CR4 has it) enforced; also implicit accesses. TLB_SUPER_AC:
+ * supervisor with SMAP off by AC. TLB_NONE stays empty: the current one while alignment checks are on. */
 enum { TLB_SUPER, TLB_SUPER_AC, TLB_USER, TLB_NONE, N_TLB_SETS };
+
+/* Banks: one for TLB_SUPER, whose entries of pages that are not global go at a change of address space, and one
+ * for each recently used address space (PCID) for TLB_USER and TLB_SUPER_AC. A space keeps its bank until it is
+ * flushed or another needs the bank. Code has one for supervisor mode and one a space for user mode. */
+#define N_TLB_SPACES 8u
+enum {
+    TLB_BANK_SUPER,
+    TLB_BANK_USER,
+    TLB_BANK_AC = TLB_BANK_USER + N_TLB_SPACES,
+    TLB_BANK_NONE = TLB_BANK_AC + N_TLB_SPACES,
+    N_TLB_BANKS
+};
+enum { TLB_CODE_SUPER, TLB_CODE_USER, N_TLB_CODE_BANKS = TLB_CODE_USER + N_TLB_SPACES };
 
 /* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 15:4 of the address. One
  * table for supervisor mode, one for supervisor mode with SMAP off, one a space for user mode; each belongs to
- * one mode word and is emptied when another comes. Empty: zero, and JC_EMPTY as the address at position 0. */
+ * one mode word and is emptied when another comes. An entry exists only while the code TLB has its page, in the
+ * bank of the same mode and space. Empty: zero, and JC_EMPTY as the address at position 0. */
 struct tb;
 struct jc_entry {
     uint64_t rip; /* linear */
@@ -79,6 +99,7 @@ struct jc_entry {
 #define JC_SIZE (1u << JC_BITS)
 #define JC_MASK 0xfff0u /* of an address: byte offset of its entry */
 #define JC_EMPTY 0x10ull
+enum { JC_SUPER, JC_SUPER_AC, JC_USER, N_JC_TABLES = JC_USER + N_TLB_SPACES };
 
 /* What a handler wants delivered. */
 struct cpu_fault {
@@ -92,8 +113,9 @@ struct cpu_fault {
     uint64_t dr6;       /* #DB: bits to set */
 };
 
+/* Made by cpu_new() alone: zero pages that nobody touches cost nothing. Translated code reaches all of it by GS. */
 struct cpu {
-    /* Hot. While a block's threaded handlers run, `rip` is the address of the block's first instruction; a
+    /* Hot, within the first 4 KiB. While a block's threaded handlers run, `rip` is the address of the block's first instruction; a
      * handler called as exec_fn always sees its own instruction's. */
     union {
         struct {
@@ -112,16 +134,16 @@ struct cpu {
     bool fpu_unmasked;   /* while live: FCW lets some exception through */
     bool code_changed;   /* exec_invalidate() killed a block of this vCPU: leave the current one */
     uint64_t seg_base[N_SEGS]; /* copies of seg[].base; 0 for ES CS SS DS in 64-bit mode */
-    uint64_t jc_off;           /* byte offset from jc[0] of the current mode's and space's jump cache */
+    struct tlb_entry *tlb_cur;     /* bank for data accesses of the current mode: mmu_mode_changed() */
+    struct tlb_code *tlb_code_cur; /* bank for code of the current mode */
+    uint64_t tlb_user_off;         /* byte offsets from tlb[0] of the current space's banks for user mode */
+    uint64_t tlb_ac_off;           /* and for TLB_SUPER_AC */
+    uint64_t jc_off;               /* byte offset from jc[0] of the current mode's and space's table */
     struct cpu *self;
-    uint64_t rip_page;         /* translated code: linear address of the running block's page */
-    uint64_t vec_live;         /* not 0: vector registers and MXCSR of the guest are in the host's */
-    _Atomic uint32_t run_ok;   /* 0: translated code leaves at its next back-edge: an event is due */
-    uint32_t tx_status;        /* X_* of the handler that made translated code leave (TX_STATUS) */
-    struct tlb_entry *tlb_cur; /* tlb[set] for data accesses of the current mode: cpu_update_mode() */
-    uint64_t tlb_tag;          /* generation of the current address space << 48 */
-    struct tlb_entry tlb[N_TLB_SETS][TLB_SIZE];
-    struct tlb_code tlb_code[2][TLB_CODE_SIZE]; /* supervisor, user */
+    uint64_t rip_page;             /* translated code: linear address of the running block's page */
+    uint64_t vec_live;             /* not 0: vector registers and MXCSR of the guest are in the host's */
+    _Atomic uint32_t run_ok;       /* 0: translated code leaves at its next back-edge: cpu_post_events() */
+    uint32_t tx_status;            /* X_* of the handler that made translated code leave (TX_STATUS) */
 
     /* Warm. */
     struct cpu_fault fault;
@@ -153,15 +175,34 @@ struct cpu {
     struct translate_cpu *tx;  /* the vCPU's part of the translator: translate/ */
     uint32_t pauses;           /* PAUSE executed */
     struct sys_state *sys;     /* MTRRs and rare MSRs: sys/ */
-    struct mmu_state *mmu;     /* PCID sets, victim cache, pending flushes: mmu/ */
+    struct mmu_state *mmu;     /* address spaces, pending flushes: mmu/ */
     char error[160];
 
     /* Vector and x87 state, XSAVE standard format: 512 legacy, 64 header, YMM_Hi128 at 576. The place of
      * truth between instructions, unless fpu/ documents otherwise. */
     uint8_t xsave[1024] __attribute__((aligned(64)));
     uint8_t scratch[128] __attribute__((aligned(64))); /* memory operands that cannot be used in place */
-    struct jc_entry jc[1][JC_SIZE];
+
+    /* Big. */
+    struct tlb_entry tlb[N_TLB_BANKS][TLB_SIZE] __attribute__((aligned(PAGE_SIZE)));
+    struct tlb_code tlb_code[N_TLB_CODE_BANKS][TLB_CODE_SIZE];
+    struct jc_entry jc[N_JC_TABLES][JC_SIZE];
 };
+
+/* --- events --- */
+
+/* Any thread. Whoever takes events stores 1 to run_ok first, so that none of them can be missed. */
+static inline void cpu_post_events(struct cpu *c, uint32_t events)
+{
+    atomic_fetch_or(&c->events, events);
+    atomic_store(&c->run_ok, 0);
+}
+
+static inline uint32_t cpu_take_events(struct cpu *c)
+{
+    atomic_store(&c->run_ok, 1);
+    return atomic_exchange(&c->events, 0);
+}
 
 /* --- flags --- */
 

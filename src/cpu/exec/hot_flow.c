@@ -108,9 +108,9 @@ HOT(call_far)
 /* The block at a computed target, if it is at hand. Dead otherwise. */
 static inline struct exec_block *indirect_target(struct cpu *c, uint64_t target)
 {
-    struct tlb_code *e = exec_code_entry(c, target);
+    struct tlb_code *e = tlb_code_at(c, target);
 
-    if (e->tag != tlb_tag_of(c, target, 1) || exec_canonical(target) != target)
+    if (e->tag != (target & PAGE_MASK))
         return &exec_no_block;
     uint64_t gpa = e->gpa | (target & (PAGE_SIZE - 1));
     struct exec_block *b = *block_bucket(c->blocks, gpa, c->mode);

@@ -43,9 +43,10 @@ static inline uint64_t hot_linear(const struct cpu *c, const struct exec_op *i)
 #define HOST_AT(linear, bits, right)                                                               \
     uint64_t lin = (linear);                                                                       \
     struct tlb_entry *e = tlb_at(c, lin);                                                          \
-    if (unlikely(e->right != tlb_tag_of(c, lin, bits / 8) || exec_canonical(lin) != lin))          \
+    uint64_t in_page = lin - e->right;                                                             \
+    if (unlikely(in_page > PAGE_SIZE - bits / 8))                                                  \
         EXEC_TAIL_CALL exec_complete(c, i);                                                         \
-    void *host = (void *)(lin + (uint64_t)e->addend)
+    void *host = e->host + in_page
 
 #define LOAD(bits)     mmu_ram_get_u##bits(host)
 #define STORE(bits, v) mmu_ram_put_u##bits(host, v)

@@ -88,7 +88,7 @@ int exec_generic_mode(struct cpu *c, const struct exec_op *i)
         c->int_shadow = 0;
     }
     if (irq_deliverable(c))
-        atomic_fetch_or(&c->events, EXEC_EV_RECHECK);
+        cpu_post_events(c, EXEC_EV_RECHECK);
     c->rip -= i->off;
     EXEC_GO_ON(c, i);
 }
@@ -202,7 +202,7 @@ int exec_single(struct cpu *c)
 /* Takes what other threads asked for. False: cpu_run() must return. */
 static bool take_events(struct cpu *c)
 {
-    uint32_t ev = atomic_exchange(&c->events, 0);
+    uint32_t ev = cpu_take_events(c);
 
     if (ev & CPU_EV_FLUSH)
         mmu_handle_flush(c);
@@ -253,7 +253,8 @@ static int deliver_fault(struct cpu *c)
 static enum cpu_exit run_loop(struct cpu *c)
 {
     for (;;) {
-        if (unlikely(exec_events(c)) && !take_events(c))
+        bool asked = exec_events(c) || !atomic_load_explicit(&c->run_ok, memory_order_relaxed);
+        if (unlikely(asked) && !take_events(c))
             return CPU_EXIT_STOP;
         int st = deliver_pending(c);
         if (st == X_NEXT && c->halted)

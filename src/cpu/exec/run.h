@@ -70,18 +70,11 @@ static inline uint32_t exec_events(struct cpu *c)
     return atomic_load_explicit(&c->events, memory_order_relaxed);
 }
 
-static inline struct tlb_code *exec_code_entry(struct cpu *c, uint64_t lin)
-{
-    return &c->tlb_code[!!(c->mode & MODE_USER)][(lin >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
-}
-
-/* Whether c->rip is executable now, and is the block's address. Flat code segments only. A tag tells canonical
- * addresses apart, no others. */
+/* Whether c->rip is executable now, and is the block's address. Flat code segments only. */
 static inline bool exec_maps_to(struct cpu *c, const struct exec_block *b)
 {
-    struct tlb_code *e = exec_code_entry(c, c->rip);
-    return e->tag == tlb_tag_of(c, c->rip, 1) && e->gpa == (b->gpa & PAGE_MASK) &&
-           exec_canonical(c->rip) == c->rip;
+    struct tlb_code *e = tlb_code_at(c, c->rip);
+    return e->tag == (c->rip & PAGE_MASK) && e->gpa == (b->gpa & PAGE_MASK);
 }
 
 /* Runs blocks until something else is to be done. Never X_NEXT or X_JUMP. */

@@ -11,8 +11,6 @@
 
 #include <errno.h>
 
-#define ANY_FLAG (TLB_MMIO | TLB_CODE | TLB_WATCH)
-
 /* Single loads and stores for the sizes that are atomic on x86 when aligned. */
 MMU_RAM_ACCESS static void ram_read(const uint8_t *from, void *buf, unsigned size)
 {
@@ -87,41 +85,48 @@ static void watch_hit(struct cpu *c, uint64_t lin, unsigned size, bool write)
     }
 }
 
+static uint8_t *host_at(const struct tlb_entry *e, uint64_t lin)
+{
+    return e->host + (lin & ~PAGE_MASK);
+}
+
 /* One page's part of an access whose entry is right. */
 static void page_read(struct cpu *c, const struct tlb_entry *e, uint64_t lin, void *buf, unsigned size)
 {
-    if (unlikely(e->read & TLB_WATCH))
+    unsigned flags = tlb_flags(e->read, lin);
+    if (unlikely(flags & TLB_WATCH))
         watch_hit(c, lin, size, false);
-    if (unlikely(e->read & TLB_MMIO))
+    if (unlikely(flags & TLB_MMIO))
         mmio_read(c, (e->gpa & PAGE_MASK) | (lin & ~PAGE_MASK), buf, size);
     else
-        ram_read((const uint8_t *)(lin + e->addend), buf, size);
+        ram_read(host_at(e, lin), buf, size);
 }
 
-/* The page had no decoded code when last looked at: let it be fast again, now and then. */
+/* The page had no decoded code when last looked at: let it be fast again, now and then. Its entry has
+ * TLB_CODE. */
 static void maybe_thaw(struct cpu *c, struct tlb_entry *e)
 {
     if (++c->mmu->cold_writes % 64)
         return;
-    e->write &= ~(uint64_t)TLB_CODE;
-    unsigned bit = mmu_bloom_bit(e->gpa);
-    c->mmu->write_bloom[bit / 64] |= 1ull << (bit % 64);
+    e->write ^= TLB_CODE;
+    mmu_bloom_add(c->mmu, e->gpa);
     /* A mark set meanwhile found no fast entry here: look once more. */
     if (atomic_load(&c->shared->code[e->gpa >> PAGE_SHIFT]))
-        e->write |= TLB_CODE;
+        e->write ^= TLB_CODE;
 }
 
 static void page_write(struct cpu *c, struct tlb_entry *e, uint64_t lin, const void *buf, unsigned size)
 {
     uint64_t gpa = (e->gpa & PAGE_MASK) | (lin & ~PAGE_MASK);
-    if (unlikely(e->write & TLB_WATCH))
+    unsigned flags = tlb_flags(e->write, lin);
+    if (unlikely(flags & TLB_WATCH))
         watch_hit(c, lin, size, true);
-    if (unlikely(e->write & TLB_MMIO)) {
+    if (unlikely(flags & TLB_MMIO)) {
         mmio_write(c, gpa, buf, size);
         return;
     }
-    ram_write((uint8_t *)(lin + e->addend), buf, size);
-    if (e->write & TLB_CODE && !mmu_code_written(c->shared, c, gpa, size))
+    ram_write(host_at(e, lin), buf, size);
+    if (flags & TLB_CODE && !mmu_code_written(c->shared, c, gpa, size))
         maybe_thaw(c, e);
 }
 
@@ -289,14 +294,14 @@ int mmu_host_slow(struct cpu *c, uint64_t lin, unsigned size, enum mmu_access ac
         return X_FAULT;
     if ((r = check_align(c, lin, size)))
         return r;
-    uint64_t tag = write ? e->write : e->read;
-    if (tag & TLB_MMIO)
+    unsigned flags = tlb_flags(write ? e->write : e->read, lin);
+    if (flags & TLB_MMIO)
         return 0;
-    if (tag & TLB_WATCH)
+    if (flags & TLB_WATCH)
         watch_hit(c, lin, size, write);
-    if (tag & TLB_CODE)
+    if (flags & TLB_CODE)
         mmu_code_about_to_be_written(c, (e->gpa & PAGE_MASK) | (lin & ~PAGE_MASK), size);
-    *ret_host = (uint8_t *)(lin + e->addend);
+    *ret_host = host_at(e, lin);
     return 0;
 }
 

@@ -9,7 +9,6 @@
 #define POST_MAX 64
 #define BLOOM_BITS 32768
 #define LARGE_BITS 8192
-#define LIN48_MASK 0x0000fffffffff000ull
 
 /* Paging-structure bits. */
 #define PTE_P (1ull << 0)
@@ -36,6 +35,19 @@ struct mmu_post {
     bool rewritten;  /* the vCPU's own: the range has now been written; neither: drop blocks of the range */
 };
 
+/* Which positions of a bank may hold something. */
+struct mmu_used {
+    uint64_t bits[TLB_SIZE / 64];
+};
+_Static_assert(TLB_CODE_SIZE <= TLB_SIZE, "one kind of bitmap for both");
+
+/* An address space that has banks. */
+struct mmu_space {
+    bool live;
+    uint16_t pcid;
+    uint64_t last; /* mmu_state.switches when it was last entered */
+};
+
 struct mmu_state {
     /* Under shared->lock. */
     struct mmu_post post[POST_MAX];
@@ -45,11 +57,16 @@ struct mmu_state {
 
     /* The vCPU's own. */
     uint64_t pdpte[4];
-    uint16_t generation;         /* last one given out */
-    uint16_t pcid_gen[4096];     /* 0: nothing cached */
+    struct mmu_space space[N_TLB_SPACES];
+    unsigned cur;                /* the current one: its number in space[] and among banks */
+    uint64_t switches;
+    struct mmu_used used[N_TLB_BANKS], code_used[N_TLB_CODE_BANKS];
+    struct mmu_used local, code_local; /* in the supervisor's banks: pages that are not global */
+    uint32_t jc_mode[N_JC_TABLES];     /* mode word that a jump table belongs to */
+    uint16_t jc_used[N_JC_TABLES];     /* bit per 4 KiB (a page's addresses) that may hold something */
     unsigned cold_writes;        /* slow writes to pages that hold no code any more */
     uint32_t large_shifts;                /* bit per page size (shift) met */
-    uint64_t large[LARGE_BITS / 64];      /* hashed regions with entries of large pages */
+    uint64_t large[LARGE_BITS / 64];       /* hashed regions with entries of large pages */
     uint64_t write_bloom[BLOOM_BITS / 64]; /* hashed pages that may have a fast write entry */
     struct {
         uint64_t key; /* gpa | 1 */
@@ -77,17 +94,66 @@ void mmu_phys_flush(struct cpu *c);
 /* Naturally aligned 4 or 8 bytes of a paging structure. */
 uint64_t mmu_phys_read(struct cpu *c, uint64_t gpa, unsigned size);
 
-/* Entry of a data page in a set, filled, with the right checked. NULL: c->fault is filled. */
+/* Entry of a data page for a kind of access, filled, with the right checked. NULL: c->fault is filled. */
 struct tlb_entry *mmu_entry(struct cpu *c, unsigned set, uint64_t lin, bool write);
 /* Drops fast write entries of the page; true when there was one. */
 bool mmu_drop_write(struct cpu *c, uint64_t gpa);
 /* For every fast write entry whose page holds code by now: that page counts as written. */
 void mmu_rescan_writes(struct cpu *c);
-void mmu_clear_tlb(struct cpu *c);
+
+/* flush.c */
+void mmu_tlb_init(struct cpu *c);
+/* Notes that a position holds something; a code entry that was there goes with its jumps. */
+void mmu_note_data(struct cpu *c, unsigned bank, unsigned at, bool global);
+void mmu_note_code(struct cpu *c, unsigned bank, unsigned at, bool global);
+void mmu_note_large(struct mmu_state *m, uint64_t page, uint8_t shift);
+
+static inline unsigned mmu_bank(const struct cpu *c, unsigned set)
+{
+    static const uint8_t first[] = { [TLB_SUPER] = TLB_BANK_SUPER, [TLB_SUPER_AC] = TLB_BANK_AC,
+                                     [TLB_USER] = TLB_BANK_USER };
+    return first[set] + (set == TLB_SUPER ? 0 : c->mmu->cur);
+}
+
+/* Whether a bank belongs to somebody: what is in others does not count. */
+static inline bool mmu_bank_live(const struct mmu_state *m, unsigned bank)
+{
+    return bank == TLB_BANK_SUPER || m->space[(bank - TLB_BANK_USER) % N_TLB_SPACES].live;
+}
+
+/* Position of an address in a bank of data or code. */
+static inline unsigned mmu_data_at(uint64_t lin)
+{
+    return (unsigned)(lin >> PAGE_SHIFT) & (TLB_SIZE - 1);
+}
+
+static inline unsigned mmu_code_at(uint64_t lin)
+{
+    return (unsigned)(lin >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1);
+}
+
+/* The linear address of the page in an entry that is not empty. */
+static inline uint64_t mmu_page_of(const struct tlb_entry *e, unsigned at)
+{
+    uint64_t index_bits = (uint64_t)(TLB_SIZE - 1) << PAGE_SHIFT;
+    return (e->read & ~index_bits) | (uint64_t)at << PAGE_SHIFT;
+}
 
 static inline unsigned mmu_bloom_bit(uint64_t gpa)
 {
     return (unsigned)((gpa >> PAGE_SHIFT) & (BLOOM_BITS - 1));
+}
+
+static inline void mmu_bloom_add(struct mmu_state *m, uint64_t gpa)
+{
+    unsigned bit = mmu_bloom_bit(gpa);
+    m->write_bloom[bit / 64] |= 1ull << (bit % 64);
+}
+
+static inline bool mmu_bloom_has(const struct mmu_state *m, uint64_t gpa)
+{
+    unsigned bit = mmu_bloom_bit(gpa);
+    return m->write_bloom[bit / 64] >> (bit % 64) & 1;
 }
 
 /* Bits of a page's code mask for [off, off + len) of the page; len at least 1. */

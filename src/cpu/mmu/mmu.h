@@ -70,12 +70,13 @@ void mmu_handle_flush(struct cpu *c);
 void mmu_flush_all(struct cpu *c);       /* including global entries */
 void mmu_flush_nonglobal(struct cpu *c); /* every address space, but not global entries */
 void mmu_flush_pcid(struct cpu *c, unsigned pcid);
-void mmu_flush_page(struct cpu *c, uint64_t lin);
+void mmu_flush_page(struct cpu *c, uint64_t lin); /* INVLPG: here, and everywhere if global */
+void mmu_flush_pcid_page(struct cpu *c, unsigned pcid, uint64_t lin);
 void mmu_set_cr3(struct cpu *c, uint64_t cr3, bool keep); /* PCID aware; keep: CR3 bit 63 */
 /* Reads the four PDPTEs of PAE paging. check: false with nothing changed when one has reserved bits
  * set. */
 bool mmu_load_pdptes(struct cpu *c, uint64_t cr3, bool check);
-struct tlb_entry *mmu_current_set(struct cpu *c); /* what tlb_cur must be for c->mode */
+void mmu_mode_changed(struct cpu *c); /* makes tlb_cur, tlb_code_cur and jc_off those of c->mode */
 int mmu_init(struct cpu *c); /* 0 or -ENOMEM; attaches to c->shared */
 void mmu_done(struct cpu *c);
 
@@ -98,12 +99,38 @@ static inline struct tlb_entry *tlb_at(struct cpu *c, uint64_t lin)
     return &c->tlb_cur[(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 }
 
-/* The tag of an access: that of its last byte's page, so that one that crosses pages never matches
- * the entry of its first. */
-static inline uint64_t tlb_tag_of(const struct cpu *c, uint64_t lin, unsigned size)
+/* Whether an access of 1 to 4096 bytes hits (state.h); then *ret_off is its offset in the page. */
+static inline bool tlb_hit(uint64_t tag, uint64_t lin, unsigned size, uint64_t *ret_off)
 {
-    return ((lin + size - 1) & PAGE_MASK) ^ c->tlb_tag;
+    *ret_off = lin - tag;
+    return likely(*ret_off <= PAGE_SIZE - size);
 }
+
+/* TLB_* flags of a valid entry's tag, `lin` an address in its page. */
+static inline unsigned tlb_flags(uint64_t tag, uint64_t lin)
+{
+    return (unsigned)(tag ^ lin) & TLB_FLAGS;
+}
+
+static inline struct tlb_code *tlb_code_at(struct cpu *c, uint64_t lin)
+{
+    return &c->tlb_code_cur[(lin >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
+}
+
+/* --- jump cache (state.h) --- */
+
+/* Where the current table has an address, or would. */
+static inline struct jc_entry *mmu_jc_at(struct cpu *c, uint64_t lin)
+{
+    return (struct jc_entry *)((uint8_t *)c->jc + c->jc_off + (lin & JC_MASK));
+}
+
+/* Enters a block that starts at `lin` into the current table, unless the code TLB has not the page. Only this
+ * function fills entries: it notes which parts of a table need clearing. */
+void mmu_jc_put(struct cpu *c, uint64_t lin, struct tb *tb);
+/* Drops the 256 entries that addresses of lin's page may use, in all tables. */
+void mmu_jc_clear_page(struct cpu *c, uint64_t lin);
+void mmu_jc_clear_all(struct cpu *c);
 
 /* Host pointer to `size` bytes inside one page for the access, after all checks; A/D bits are set,
  * code pages and watchpoints are told. 0 with *ret_host = NULL when the memory is not plain RAM
@@ -113,8 +140,9 @@ static inline int mmu_host(struct cpu *c, uint64_t lin, unsigned size, enum mmu_
                            uint8_t **ret_host)
 {
     struct tlb_entry *e = tlb_at(c, lin);
-    if (likely((access == ACCESS_WRITE ? e->write : e->read) == tlb_tag_of(c, lin, size))) {
-        *ret_host = (uint8_t *)(lin + e->addend);
+    uint64_t off;
+    if (tlb_hit(access == ACCESS_WRITE ? e->write : e->read, lin, size, &off)) {
+        *ret_host = e->host + off;
         return 0;
     }
     return mmu_host_slow(c, lin, size, access, ret_host);
@@ -126,10 +154,8 @@ static inline int mmu_host(struct cpu *c, uint64_t lin, unsigned size, enum mmu_
 static inline int mmu_fetch_page(struct cpu *c, uint64_t lin, uint64_t *ret_gpa,
                                  const uint8_t **ret_host)
 {
-    struct tlb_code *e = &c->tlb_code[!!(c->mode & MODE_USER)]
-                                     [(lin >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
-    bool canonical = (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
-    if (likely(e->tag == tlb_tag_of(c, lin, 1) && canonical)) {
+    struct tlb_code *e = tlb_code_at(c, lin);
+    if (likely(e->tag == (lin & PAGE_MASK))) {
         *ret_gpa = e->gpa;
         *ret_host = e->host;
         return 0;
@@ -159,8 +185,9 @@ static inline int mmu_fetch_page(struct cpu *c, uint64_t lin, uint64_t *ret_gpa,
     static inline int mmu_read_u##bits(struct cpu *c, uint64_t lin, uint##bits##_t *ret)           \
     {                                                                                              \
         struct tlb_entry *e = tlb_at(c, lin);                                                      \
-        if (likely(e->read == tlb_tag_of(c, lin, bits / 8))) {                                     \
-            *ret = mmu_ram_get_u##bits((const void *)(lin + e->addend));                           \
+        uint64_t off;                                                                              \
+        if (tlb_hit(e->read, lin, bits / 8, &off)) {                                               \
+            *ret = mmu_ram_get_u##bits(e->host + off);                                             \
             return 0;                                                                              \
         }                                                                                          \
         return mmu_read_slow(c, lin, bits / 8, ret);                                               \
@@ -168,8 +195,9 @@ static inline int mmu_fetch_page(struct cpu *c, uint64_t lin, uint64_t *ret_gpa,
     static inline int mmu_write_u##bits(struct cpu *c, uint64_t lin, uint##bits##_t val)           \
     {                                                                                              \
         struct tlb_entry *e = tlb_at(c, lin);                                                      \
-        if (likely(e->write == tlb_tag_of(c, lin, bits / 8))) {                                    \
-            mmu_ram_put_u##bits((void *)(lin + e->addend), val);                                   \
+        uint64_t off;                                                                              \
+        if (tlb_hit(e->write, lin, bits / 8, &off)) {                                              \
+            mmu_ram_put_u##bits(e->host + off, val);                                               \
             return 0;                                                                              \
         }                                                                                          \
         return mmu_write_slow(c, lin, bits / 8, &val);                                             \

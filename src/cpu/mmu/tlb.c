@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The TLB: filling, flushing, address spaces; code fetch.
+/* The TLB: filling; fast writes to pages that come to hold code; code fetch.
  *
- * Spec      Intel SDM volume 3, 4.10 (caching translation information, PCIDs, invalidation).
+ * Spec      Intel SDM volume 3, 4.10 (caching translation information).
  * Thread    The vCPU's own.
- *
- * Entries carry their address space's generation in the tag (state.h). Flushing a space gives it a
- * new generation; 65,535 of them later the whole TLB is cleared. An entry of a global page whose
- * tag differs only in the generation is stamped with the current one when it is met: it lives until
- * a flush of everything.
  */
 #include "cpu/mmu/internal.h"
 #include "cpu/sys/regs.h"
@@ -21,8 +16,7 @@ int mmu_init(struct cpu *c)
     if (!c->mmu)
         return -ENOMEM;
     c->phys_mask = c->shared->phys_mask;
-    mmu_clear_tlb(c);
-    c->tlb_cur = c->tlb[TLB_SUPER];
+    mmu_tlb_init(c);
     pthread_mutex_lock(&c->shared->lock);
     c->shared->cpus[c->index] = c;
     pthread_mutex_unlock(&c->shared->lock);
@@ -40,147 +34,11 @@ void mmu_done(struct cpu *c)
     c->mmu = NULL;
 }
 
-/* --- generations --- */
+/* --- filling --- */
 
-static unsigned current_pcid(const struct cpu *c)
-{
-    return c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0;
-}
-
-/* Makes the current address space's tag true, with a generation if it has none. */
-static void enter_space(struct cpu *c)
-{
-    struct mmu_state *m = c->mmu;
-    unsigned pcid = current_pcid(c);
-    if (!m->pcid_gen[pcid]) {
-        if (m->generation == UINT16_MAX) {
-            memset(c->tlb, 0, sizeof(c->tlb[0]) * TLB_NONE);
-            memset(c->tlb_code, 0, sizeof(c->tlb_code));
-            memset(m->pcid_gen, 0, sizeof(m->pcid_gen));
-            m->generation = 0;
-        }
-        m->pcid_gen[pcid] = ++m->generation;
-    }
-    c->tlb_tag = (uint64_t)m->pcid_gen[pcid] << TLB_GEN_SHIFT;
-    c->map_epoch++;
-}
-
-/* Empties everything. TLB_NONE is never filled, so it needs no clearing. */
-void mmu_clear_tlb(struct cpu *c)
-{
-    struct mmu_state *m = c->mmu;
-    memset(c->tlb, 0, sizeof(c->tlb[0]) * TLB_NONE);
-    memset(c->tlb_code, 0, sizeof(c->tlb_code));
-    memset(m->pcid_gen, 0, sizeof(m->pcid_gen));
-    memset(m->large, 0, sizeof(m->large));
-    memset(m->write_bloom, 0, sizeof(m->write_bloom));
-    m->large_shifts = 0;
-    m->generation = 0;
-    enter_space(c);
-}
-
-void mmu_flush_all(struct cpu *c)
-{
-    c->stats.tlb_flushes++;
-    mmu_clear_tlb(c);
-}
-
-void mmu_flush_nonglobal(struct cpu *c)
-{
-    c->stats.tlb_flushes++;
-    memset(c->mmu->pcid_gen, 0, sizeof(c->mmu->pcid_gen));
-    enter_space(c);
-}
-
-void mmu_flush_pcid(struct cpu *c, unsigned pcid)
-{
-    c->stats.tlb_flushes++;
-    c->mmu->pcid_gen[pcid & 0xfff] = 0;
-    enter_space(c);
-}
-
-void mmu_set_cr3(struct cpu *c, uint64_t cr3, bool keep)
-{
-    c->cr3 = cr3;
-    if (!keep) {
-        c->stats.tlb_flushes++;
-        c->mmu->pcid_gen[current_pcid(c)] = 0;
-    }
-    enter_space(c);
-}
-
-/* Tags identify canonical addresses only. */
 static bool is_canonical(uint64_t lin)
 {
     return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
-}
-
-static bool same_page(uint64_t tag, uint64_t page)
-{
-    return ((tag ^ page) & LIN48_MASK) == 0;
-}
-
-static void drop_page(struct cpu *c, uint64_t page)
-{
-    for (unsigned s = 0; s < TLB_NONE; s++) {
-        struct tlb_entry *e = &c->tlb[s][(page >> PAGE_SHIFT) & (TLB_SIZE - 1)];
-        if (same_page(e->read, page) || same_page(e->write, page))
-            *e = (struct tlb_entry){ 0 };
-    }
-    for (unsigned s = 0; s < 2; s++) {
-        struct tlb_code *e = &c->tlb_code[s][(page >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
-        if (same_page(e->tag, page))
-            *e = (struct tlb_code){ 0 };
-    }
-}
-
-/* Large pages are cached by 4 KiB pieces, so that INVLPG must find all pieces. A filter of hashed
- * regions says where there may be any. */
-static unsigned large_bit(uint64_t region, uint8_t shift)
-{
-    return (unsigned)((region >> shift << 6 | shift) * 0x9e3779b97f4a7c15ull >> 51) & (LARGE_BITS - 1);
-}
-
-static void note_large(struct mmu_state *m, uint64_t page, uint8_t shift)
-{
-    if (shift == PAGE_SHIFT)
-        return;
-    unsigned bit = large_bit(page, shift);
-    m->large[bit / 64] |= 1ull << (bit % 64);
-    m->large_shifts |= 1u << shift;
-}
-
-static bool maybe_large(const struct mmu_state *m, uint64_t page, uint8_t shift)
-{
-    unsigned bit = large_bit(page, shift);
-    return m->large_shifts >> shift & 1 && m->large[bit / 64] >> (bit % 64) & 1;
-}
-
-void mmu_flush_page(struct cpu *c, uint64_t lin)
-{
-    struct mmu_state *m = c->mmu;
-    uint64_t page = lin & PAGE_MASK;
-    c->map_epoch++;
-    if (maybe_large(m, page, 30) || maybe_large(m, page, 22)) {
-        mmu_flush_all(c);
-    } else if (maybe_large(m, page, 21)) {
-        for (unsigned i = 0; i < 512; i++)
-            drop_page(c, (page & ~0x1fffffull) + i * PAGE_SIZE);
-    } else {
-        drop_page(c, page);
-    }
-}
-
-/* --- filling --- */
-
-struct tlb_entry *mmu_current_set(struct cpu *c)
-{
-    if (c->mode & MODE_AC)
-        return c->tlb[TLB_NONE];
-    if (c->mode & MODE_USER)
-        return c->tlb[TLB_USER];
-    bool open = c->cr4 & CR4_SMAP && !(c->mode & MODE_SMAP_ON);
-    return c->tlb[open ? TLB_SUPER_AC : TLB_SUPER];
 }
 
 /* TLB_WATCH when an enabled data breakpoint lies on the page. */
@@ -205,8 +63,7 @@ static uint64_t write_flags(struct cpu *c, uint64_t page, uint64_t gpa, struct c
     uint64_t pfn = gpa >> PAGE_SHIFT;
     if (pfn < c->shared->code_pages && atomic_load(&c->shared->code[pfn]))
         return flags | TLB_CODE;
-    unsigned bit = mmu_bloom_bit(gpa);
-    c->mmu->write_bloom[bit / 64] |= 1ull << (bit % 64);
+    mmu_bloom_add(c->mmu, gpa);
     return flags;
 }
 
@@ -220,32 +77,25 @@ static struct tlb_entry *fill(struct cpu *c, unsigned set, uint64_t page, bool w
         return NULL;
     }
     struct cpu_phys p = mmu_phys(c, w.gpa);
-    struct tlb_entry *e = &c->tlb[set][(page >> PAGE_SHIFT) & (TLB_SIZE - 1)];
-    uint64_t tag = page ^ c->tlb_tag;
+    unsigned bank = mmu_bank(c, set), at = mmu_data_at(page);
+    struct tlb_entry *e = &c->tlb[bank][at];
     bool may_write = w.dirty && (w.write || (set != TLB_USER && !(c->cr0 & CR0_WP)));
-    e->gpa = w.gpa | (w.global ? TLBE_GLOBAL : 0);
-    e->addend = p.hva ? (intptr_t)p.hva - (intptr_t)page : 0;
-    e->read = tag | (p.hva ? 0 : TLB_MMIO) | watch_flags(c, page, false);
-    e->write = tag | (may_write ? write_flags(c, page, w.gpa, p) : TLB_INVALID);
-    note_large(c->mmu, page, w.shift);
+    mmu_note_data(c, bank, at, w.global);
+    e->gpa = w.gpa | TLBE_VALID | (w.global ? TLBE_GLOBAL : 0);
+    e->host = p.hva;
+    e->read = page ^ ((p.hva ? 0 : TLB_MMIO) | watch_flags(c, page, false));
+    e->write = page ^ (may_write ? write_flags(c, page, w.gpa, p) : TLB_INVALID);
+    mmu_note_large(c->mmu, page, w.shift);
     return e;
 }
 
 struct tlb_entry *mmu_entry(struct cpu *c, unsigned set, uint64_t lin, bool write)
 {
     uint64_t page = lin & PAGE_MASK;
-    struct tlb_entry *e = &c->tlb[set][(page >> PAGE_SHIFT) & (TLB_SIZE - 1)];
-    uint64_t tag = write ? e->write : e->read;
-    uint64_t want = page ^ c->tlb_tag;
-    if ((tag & (PAGE_MASK | TLB_INVALID)) == want && likely(is_canonical(lin)))
+    struct tlb_entry *e = &c->tlb[mmu_bank(c, set)][mmu_data_at(page)];
+    uint64_t other = (write ? e->write : e->read) ^ page;
+    if (e->gpa & TLBE_VALID && !(other & ~(uint64_t)(TLB_FLAGS & ~TLB_INVALID)))
         return e;
-    if (e->gpa & TLBE_GLOBAL && same_page(tag, page) && !(tag & TLB_INVALID) &&
-        is_canonical(lin)) {
-        uint64_t low = (1ull << TLB_GEN_SHIFT) - 1;
-        e->read = (e->read & low) | (want & ~low);
-        e->write = (e->write & low) | (want & ~low);
-        return e;
-    }
     if (unlikely(!is_canonical(lin))) {
         cpu_raise_error(c, EXC_GP, 0);
         return NULL;
@@ -256,57 +106,77 @@ struct tlb_entry *mmu_entry(struct cpu *c, unsigned set, uint64_t lin, bool writ
     return e;
 }
 
-bool mmu_drop_write(struct cpu *c, uint64_t gpa)
+/* --- fast write entries --- */
+
+/* Calls `look` with each fast write entry. */
+static void for_fast_writes(struct cpu *c, void (*look)(struct cpu *c, struct tlb_entry *e, void *arg),
+                            void *arg)
 {
     struct mmu_state *m = c->mmu;
-    unsigned bit = mmu_bloom_bit(gpa);
-    if (!(m->write_bloom[bit / 64] >> (bit % 64) & 1))
-        return false;
-    bool found = false;
-    memset(m->write_bloom, 0, sizeof(m->write_bloom));
-    for (struct tlb_entry *e = c->tlb[0]; e < c->tlb[TLB_NONE]; e++) {
-        if (e->write == 0 || e->write & (TLB_INVALID | TLB_MMIO | TLB_CODE))
-            continue;
-        if ((e->gpa & PAGE_MASK) == gpa) {
-            e->write |= TLB_CODE;
-            found = true;
-        } else {
-            bit = mmu_bloom_bit(e->gpa);
-            m->write_bloom[bit / 64] |= 1ull << (bit % 64);
+    for (unsigned bank = 0; bank < TLB_BANK_NONE; bank++) {
+        for (unsigned w = 0; w < TLB_SIZE / 64 && mmu_bank_live(m, bank); w++) {
+            for (uint64_t left = m->used[bank].bits[w]; left; left &= left - 1) {
+                unsigned at = w * 64 + (unsigned)__builtin_ctzll(left);
+                struct tlb_entry *e = &c->tlb[bank][at];
+                if (e->gpa & TLBE_VALID && mmu_data_at(e->write) == at)
+                    look(c, e, arg);
+            }
         }
     }
-    return found;
+}
+
+struct drop {
+    uint64_t gpa;
+    bool found;
+};
+
+static void look_to_drop(struct cpu *c, struct tlb_entry *e, void *arg)
+{
+    struct drop *d = arg;
+    if ((e->gpa & PAGE_MASK) == d->gpa) {
+        e->write ^= TLB_CODE;
+        d->found = true;
+    } else {
+        mmu_bloom_add(c->mmu, e->gpa);
+    }
+}
+
+bool mmu_drop_write(struct cpu *c, uint64_t gpa)
+{
+    struct drop d = { .gpa = gpa };
+    if (!mmu_bloom_has(c->mmu, gpa))
+        return false;
+    memset(c->mmu->write_bloom, 0, sizeof(c->mmu->write_bloom));
+    for_fast_writes(c, look_to_drop, &d);
+    return d.found;
+}
+
+static void look_for_code(struct cpu *c, struct tlb_entry *e, void *arg)
+{
+    uint64_t pfn = e->gpa >> PAGE_SHIFT;
+    if (pfn < c->shared->code_pages && atomic_load(&c->shared->code[pfn])) {
+        e->write ^= TLB_CODE;
+        mmu_code_written(c->shared, c, pfn << PAGE_SHIFT, PAGE_SIZE);
+    }
 }
 
 void mmu_rescan_writes(struct cpu *c)
 {
-    for (struct tlb_entry *e = c->tlb[0]; e < c->tlb[TLB_NONE]; e++) {
-        if (e->write == 0 || e->write & (TLB_INVALID | TLB_MMIO | TLB_CODE))
-            continue;
-        uint64_t pfn = e->gpa >> PAGE_SHIFT;
-        if (pfn < c->shared->code_pages && atomic_load(&c->shared->code[pfn])) {
-            e->write |= TLB_CODE;
-            mmu_code_written(c->shared, c, pfn << PAGE_SHIFT, PAGE_SIZE);
-        }
-    }
+    for_fast_writes(c, look_for_code, NULL);
 }
 
 /* --- instruction fetch --- */
 
 static int fetch_page(struct cpu *c, uint64_t lin, struct tlb_code **ret)
 {
-    unsigned user = !!(c->mode & MODE_USER);
-    uint64_t page = lin & PAGE_MASK, want = page ^ c->tlb_tag;
-    struct tlb_code *e = &c->tlb_code[user][(page >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];
+    bool user = c->mode & MODE_USER;
+    uint64_t page = lin & PAGE_MASK;
+    struct tlb_code *e = tlb_code_at(c, lin);
     *ret = e;
+    if (e->tag == page)
+        return 0;
     if (unlikely(!is_canonical(lin)))
         return cpu_raise_error(c, EXC_GP, 0);
-    if (e->tag == want)
-        return 0;
-    if (e->flags & TLBE_GLOBAL && same_page(e->tag, page)) {
-        e->tag = want;
-        return 0;
-    }
     struct mmu_walk w;
     uint32_t error;
     c->stats.tlb_misses++;
@@ -316,11 +186,12 @@ static int fetch_page(struct cpu *c, uint64_t lin, struct tlb_code **ret)
         return X_FAULT;
     }
     struct cpu_phys p = mmu_phys(c, w.gpa);
+    mmu_note_code(c, user ? TLB_CODE_USER + c->mmu->cur : TLB_CODE_SUPER, mmu_code_at(page), w.global);
     e->host = w.gpa >> PAGE_SHIFT < c->shared->code_pages ? p.hva : NULL;
     e->gpa = w.gpa;
-    e->flags = w.global ? TLBE_GLOBAL : 0;
-    e->tag = want;
-    note_large(c->mmu, page, w.shift);
+    e->flags = TLBE_VALID | (w.global ? TLBE_GLOBAL : 0);
+    e->tag = page;
+    mmu_note_large(c->mmu, page, w.shift);
     return 0;
 }
 

@@ -233,7 +233,7 @@ int x_invpcid(struct cpu *c, const struct insn *i)
     if (type > 3 || desc[0] >> 12 || bad_pcid || (type == 0 && exec_canonical(desc[1]) != desc[1]))
         return gp0(c);
     switch (type) {
-    case 0: mmu_flush_page(c, desc[1]); break; /* in every PCID: more than asked is allowed */
+    case 0: mmu_flush_pcid_page(c, (unsigned)desc[0], desc[1]); break;
     case 1: mmu_flush_pcid(c, (unsigned)desc[0]); break;
     case 2: mmu_flush_all(c); break;
     default: mmu_flush_nonglobal(c); break;

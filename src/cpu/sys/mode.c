@@ -63,7 +63,7 @@ void cpu_update_mode(struct cpu *c)
     c->mode = m;
     for (unsigned i = 0; i < N_SEGS; i++)
         c->seg_base[i] = m & MODE_CODE64 && i < SEG_FS ? 0 : c->seg[i].base;
-    c->tlb_cur = mmu_current_set(c);
+    mmu_mode_changed(c);
 }
 
 /* May a data access of `size` bytes at `off` go through the segment? Protected mode's type rules. */
