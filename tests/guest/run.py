@@ -61,6 +61,8 @@ CASES = [
     Case('smp', name='smp-x2apic', cpus=(2,), append='x2apic=1', limit=60, kvm='full'),
     Case('smc', cpus=(1, 2), kvm='full'),
     Case('string', kvm_limit=300),
+    Case('faults', kvm='hardware'),
+    Case('faults', name='faults-long', append='turns=60', kvm='hardware', suite='full', limit=120),
     Case('irq', limit=40),
     Case('irq', name='irq-x2apic', append='x2apic=1', limit=40),
     Case('debug', kvm='hardware'),

@@ -227,6 +227,7 @@ int catch_user_at(uint64_t rip, uint64_t rsp, uint16_t cs, uint64_t flags, uint6
 /* A handler for a vector; NULL: the default (catch, or say and die). */
 typedef void trap_fn(struct frame *f);
 void trap_set(unsigned vector, trap_fn *fn);
+void trap_dispatch(struct frame *f); /* what the entry stubs call */
 struct gate {
     uint16_t off0, sel;
     uint8_t ist, type;

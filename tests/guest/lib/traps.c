@@ -19,7 +19,6 @@ extern uint8_t trap_stubs[256][16];
 extern uint8_t catch_resume[], user_return[];
 int catch_call(void (*fn)(void *), void *arg, uint64_t *ret_rsp);
 void user_enter(const void *start);
-void trap_dispatch(struct frame *f);
 
 struct user_start {
     uint64_t rip, cs, flags, rsp, ss, rdi;
