@@ -143,6 +143,8 @@ struct cpu {
     uint64_t rip_page;             /* translated code: linear address of the running block's page */
     uint64_t vec_live;             /* not 0: vector registers and MXCSR of the guest are in the host's */
     _Atomic uint32_t run_ok;       /* 0: translated code leaves at its next back-edge: cpu_post_events() */
+    uint64_t tx_tmp;               /* translated code, within one instruction: an operand put aside */
+    uint64_t tx_tb;                /* and a block: emit_branch_keep() */
     uint32_t tx_status;            /* X_* of the handler that made translated code leave (TX_STATUS) */
 
     /* Warm. */

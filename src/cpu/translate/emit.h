@@ -65,6 +65,8 @@ struct cold {
     struct flags before, after;
     uint8_t vec;             /* t->vec when it was made */
     struct tb_exit *exit;
+    uint8_t cc;              /* flow.c: condition of the branch */
+    int64_t target;          /* flow.c: where it goes, from the page's start */
 };
 #define TB_MAX_COLD 160
 
@@ -159,12 +161,29 @@ void emit_interp(struct tr *t, const struct insn *i);
  * backwards. Flags pass as they are: in host or in memory. */
 #define CC_NONE 0xff
 void emit_exit(struct tr *t, unsigned cc, uint32_t target);
-/* To rip_page + target, outside the page (or to page offset 4096 and beyond, or below 0). */
-void emit_exit_far(struct tr *t, unsigned cc, int64_t target);
-/* To the linear address in S0. */
+/* To rip_page + target, outside the page (page offset 4096 and beyond, or below 0). Fetching there faults, not what came
+ * before: for falling out of the page. */
+void emit_exit_far(struct tr *t, int64_t target);
+/* To the linear address in S0, likewise. Flags are in memory. */
 void emit_jump(struct tr *t);
+
+/* The same for branch instructions, which fault themselves if their target must: what the jump cache does not hold is
+ * the slow path's. So find() comes before anything visible changes. Flags are in memory. */
+void emit_branch_far(struct tr *t, unsigned cc, int64_t target);
+void emit_branch_find(struct tr *t);    /* S0 = linear target: S1 becomes its entry's offset */
+void emit_branch_go(struct tr *t);      /* S0, S1 as find() left them */
+void emit_branch_keep(struct tr *t);    /* puts them aside; S0 and S1 are free */
+void emit_branch_go_kept(struct tr *t);
+
 /* dst = rip_page + off: the linear address (64-bit) or EIP (32-bit) of a place in or near the block's page. */
 void emit_rip(struct tr *t, unsigned dst, int64_t off);
+
+/* --- emit_stack.c --- */
+
+/* Whether the stack pointer is all of RSP or ESP. */
+bool emit_stack_plain(const struct tr *t);
+/* RSP or ESP += by. No flags. */
+void emit_stack_move(struct tr *t, int32_t by);
 
 /* --- vector.c, x87.c --- */
 
