@@ -21,6 +21,7 @@ struct cpu *cpu_new(struct cpu_shared *s, unsigned index, const struct cpu_callb
     struct cpu *c = map;
     c->self = c;
     c->run_ok = 1;
+    c->vec_parked = c->ymm_parked = 1;
     c->shared = s;
     c->index = index;
     c->cb = cb;

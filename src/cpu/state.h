@@ -33,6 +33,9 @@
 #define MODE_SSE_OFF (1u << 12)
 #define MODE_AVX_OFF (1u << 13)
 #define MODE_SMAP_ON (1u << 14) /* supervisor data access to user pages faults (SMAP and not AC) */
+/* Kept by fpu_mode_changed() too: matter to the translator alone. */
+#define MODE_SSE_TRAPS (1u << 15) /* MXCSR lets some exception through */
+#define MODE_X87_TRAPS (1u << 16) /* the x87 control word does, or an error is pending */
 
 /* TLB: direct-mapped by bits 21:12 of the linear address, in banks (below). A tag is the page's whole linear
  * address, so nothing that is not canonical can match. TLB_* flags force the slow path: they are XORed into the
@@ -141,7 +144,8 @@ struct cpu {
     uint64_t jc_off;               /* byte offset from jc[0] of the current mode's and space's table */
     struct cpu *self;
     uint64_t rip_page;             /* translated code: linear address of the running block's page */
-    uint64_t vec_live;             /* not 0: vector registers and MXCSR of the guest are in the host's */
+    uint64_t vec_parked;           /* 0: the guest's XMM registers and MXCSR are in the host's */
+    uint64_t ymm_parked;           /* 0: so are the upper halves; translate/vector.h */
     _Atomic uint32_t run_ok;       /* 0: translated code leaves at its next back-edge: cpu_post_events() */
     uint64_t tx_tmp;               /* translated code, within one instruction: an operand put aside */
     uint64_t tx_tb;                /* and a block: emit_branch_keep() */

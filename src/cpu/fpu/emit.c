@@ -131,6 +131,11 @@ static bool is_lig(const struct insn_row *row)
     return row->vex >= VEX_LIG_WIG && row->vex <= VEX_LIG_W1;
 }
 
+bool emit_is_wide(const struct insn *i)
+{
+    return i->vl == 32 && !is_lig(&insn_rows[i->row]);
+}
+
 /* The first operand of a VEX instruction is only written, but for FMA's and masked stores' memory. */
 static bool reads_first(const struct emit *e)
 {
@@ -311,7 +316,7 @@ static uint64_t key_of(const struct insn *i)
     bool w = emit_wants_w(i) || (i->rex_w && i->mode64 && is_string_compare(row));
     uint64_t key = (uint64_t)i->row << 32 | 1ull << 63 | (uint64_t)i->mem << 48 | (uint64_t)w << 49;
 
-    if (i->vl == 32 && !is_lig(row))
+    if (emit_is_wide(i))
         key |= 1ull << 50;
     if (has_operand(row, OF_IMM))
         key |= (uint64_t)(uint8_t)i->imm << 8 | i->imm2;
@@ -333,7 +338,7 @@ uint32_t emit_stub(const struct insn *i)
     if (slot)
         return slot;
     e.vex = e.row->vex != LEGACY;
-    e.wide = i->vl == 32 && !is_lig(e.row);
+    e.wide = emit_is_wide(i);
     if (e.row->attr & A_X87)
         put_x87(&e);
     else if (is_string_compare(e.row))

@@ -23,6 +23,8 @@ const struct operand_info *operand_rm(const struct insn_row *row);
 unsigned operand_mem_bytes(const struct insn *i);
 /* True when the instruction's REX.W or VEX.W matters. */
 bool emit_wants_w(const struct insn *i);
+/* VEX.L of 256 bits, where it matters. */
+bool emit_is_wide(const struct insn *i);
 
 /* The slot of the instruction's stub, made if need be; 0: no room. */
 uint32_t emit_stub(const struct insn *i);

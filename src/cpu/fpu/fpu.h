@@ -67,6 +67,11 @@ static inline uint16_t *fpu_word(struct cpu *c, unsigned at)
     return (uint16_t *)(c->xsave + at);
 }
 
+/* The MODE_*_TRAPS bits of the state as it is. */
+uint32_t fpu_mode_bits(struct cpu *c);
+/* MXCSR, FCW or a parked FSW was written: c->mode follows. cpu_update_mode() does so too. */
+void fpu_mode_changed(struct cpu *c);
+
 /* The status word, wherever it is. */
 static inline uint16_t fpu_status(struct cpu *c)
 {

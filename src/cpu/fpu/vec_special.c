@@ -74,6 +74,7 @@ int x_ldmxcsr(struct cpu *c, const struct insn *i)
     if (v & ~fpu_mxcsr_mask())
         return cpu_raise_error(c, EXC_GP, 0);
     *fpu_mxcsr(c) = v;
+    fpu_mode_changed(c);
     return X_NEXT;
 }
 

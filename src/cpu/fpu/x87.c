@@ -70,6 +70,20 @@ uint32_t fpu_mxcsr_mask(void)
     return mask;
 }
 
+uint32_t fpu_mode_bits(struct cpu *c)
+{
+    uint32_t bits = ~*fpu_mxcsr(c) & MXCSR_MASKS ? MODE_SSE_TRAPS : 0;
+    bool x87 = c->fpu_live ? c->fpu_unmasked
+                           : (~*fpu_word(c, XS_FCW) & FPU_EXCEPTIONS) || (*fpu_word(c, XS_FSW) & FSW_ES);
+
+    return bits | (x87 ? MODE_X87_TRAPS : 0);
+}
+
+void fpu_mode_changed(struct cpu *c)
+{
+    c->mode = (c->mode & ~(MODE_SSE_TRAPS | MODE_X87_TRAPS)) | fpu_mode_bits(c);
+}
+
 void fpu_reset(struct cpu *c, bool all)
 {
     fpu_park(c);

@@ -37,6 +37,7 @@ int x_fninit(struct cpu *c, const struct insn *i)
     for (unsigned n = 0; n < 8; n++)
         memcpy(c->xsave + XS_ST + 16 * n, regs + 16 * ((n - top) & 7), 16);
     fpu_reset(c, false);
+    fpu_mode_changed(c);
     return X_NEXT;
 }
 
@@ -59,10 +60,12 @@ int x_fldcw(struct cpu *c, const struct insn *i)
     if (c->fpu_live) {
         __asm__ volatile("fldcw %0; fnstcw %0" : "+m"(cw));
         c->fpu_unmasked = (~cw & FPU_EXCEPTIONS) != 0;
+        fpu_mode_changed(c);
         return X_NEXT;
     }
     *fpu_word(c, XS_FCW) = (cw & 0x1f7f) | 0x40;
     x87_update_summary(c);
+    fpu_mode_changed(c);
     return X_NEXT;
 }
 
@@ -238,6 +241,7 @@ int x_fnstenv(struct cpu *c, const struct insn *i)
         return X_FAULT;
     *fpu_word(c, XS_FCW) |= FPU_EXCEPTIONS;
     x87_update_summary(c);
+    fpu_mode_changed(c);
     return X_NEXT;
 }
 
@@ -258,6 +262,7 @@ int x_fldenv(struct cpu *c, const struct insn *i)
     top = (*fpu_word(c, XS_FSW) & FSW_TOP) >> 11;
     for (unsigned n = 0; n < 8; n++)
         memcpy(c->xsave + XS_ST + 16 * ((n - top) & 7), phys + 16 * n, 16);
+    fpu_mode_changed(c);
     return X_NEXT;
 }
 
@@ -292,5 +297,6 @@ int x_frstor(struct cpu *c, const struct insn *i)
     memset(c->xsave + XS_ST, 0, XS_XMM - XS_ST);
     for (unsigned n = 0; n < 8; n++)
         memcpy(c->xsave + XS_ST + 16 * n, image + env + 10 * n, 10);
+    fpu_mode_changed(c);
     return X_NEXT;
 }

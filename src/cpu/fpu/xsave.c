@@ -118,6 +118,7 @@ int x_fxrstor(struct cpu *c, const struct insn *i)
     get_x87(c, i, image.b);
     *fpu_mxcsr(c) = mxcsr;
     memcpy(c->xsave + XS_XMM, image.b + XS_XMM, xmm_bytes(c));
+    fpu_mode_changed(c);
     return X_NEXT;
 }
 
@@ -307,6 +308,7 @@ static int restore(struct cpu *c, const struct insn *i, bool only_compacted)
     }
     *fpu_mxcsr(c) = mxcsr;
     apply_vectors(c, &plan, image.b);
+    fpu_mode_changed(c);
     return X_NEXT;
 }
 

@@ -60,7 +60,7 @@ void cpu_update_mode(struct cpu *c)
         m |= MODE_SSE_OFF;
     if (!(c->cr4 & CR4_OSXSAVE) || (c->xcr0 & 6) != 6)
         m |= MODE_AVX_OFF;
-    c->mode = m;
+    c->mode = m | fpu_mode_bits(c);
     for (unsigned i = 0; i < N_SEGS; i++)
         c->seg_base[i] = m & MODE_CODE64 && i < SEG_FS ? 0 : c->seg[i].base;
     mmu_mode_changed(c);

@@ -63,7 +63,8 @@ struct cold {
     uint8_t insn;            /* index of the guest instruction */
     const uint8_t *back;     /* executable address behind the instruction's hot code; NULL: it ends the block */
     struct flags before, after;
-    uint8_t vec;             /* t->vec when it was made */
+    uint8_t vec;             /* t->vec and t->x87 when it was made: emit_live_again() */
+    bool x87;
     struct tb_exit *exit;
     uint8_t cc;              /* flow.c: condition of the branch */
     int64_t target;          /* flow.c: where it goes, from the page's start */
@@ -82,8 +83,8 @@ struct tr {
     uint16_t at, next;       /* its page offset, and that of the one behind it in memory (may be 4096) */
     bool ended;              /* the emitter ended the block: no fall-through */
     struct flags f;
-    bool vec;                /* vector registers are known to be live */
-    bool x87;                /* fpu_live is known to hold, with all exceptions masked */
+    uint8_t vec;             /* enum vec_live: vector registers that are known to be live */
+    bool x87;                /* fpu_live is known to hold */
     struct cold *slow;       /* of this instruction's emit_mem(); NULL: none yet */
     struct cold cold[TB_MAX_COLD];
     unsigned n_cold;
@@ -151,8 +152,8 @@ void emit_mem_s0(struct tr *t, unsigned size, bool write, unsigned align);
 /* A jump, under condition cc, to this instruction's slow path: the interpreter does it. For operands that the emitted
  * code does not handle (a divisor of zero). Host flags: destroyed already. */
 void emit_slow_if(struct tr *t, unsigned cc);
-/* Runs the handler now (hot code). Afterwards flags are in memory only. Ends the block if the row may change the mode,
- * the mapping or control flow. */
+/* Runs the handler now (hot code). Afterwards flags are in memory only, t->vec and t->x87 say nothing. Ends the block
+ * if the row may change the mode, the mapping or control flow. */
 void emit_interp(struct tr *t, const struct insn *i);
 
 /* --- flow.c: ends of blocks --- */
@@ -185,8 +186,8 @@ bool emit_stack_plain(const struct tr *t);
 /* RSP or ESP += by. No flags. */
 void emit_stack_move(struct tr *t, int32_t by);
 
-/* --- vector.c, x87.c --- */
+/* --- vector.c: vector.h --- */
 
-/* Makes t->vec / t->x87 true: emits the test and the cold path once a block. Keeps host flags. */
-void emit_vec_live(struct tr *t);
-void emit_x87_live(struct tr *t);
+/* In cold code that returns behind the instruction, after thunk interp returned and before flags are restored: what
+ * was known to be live at the time is so again. S0, S1 and host flags destroyed. */
+void emit_live_again(struct tr *t, const struct cold *k);

@@ -16,7 +16,7 @@ static struct cold *cold_new(struct tr *t, void (*emit)(struct tr *t, struct col
         t->n_cold--;
     }
     struct cold *k = &t->cold[t->n_cold++];
-    *k = (struct cold){ .emit = emit, .insn = (uint8_t)t->n, .before = t->f, .vec = t->vec };
+    *k = (struct cold){ .emit = emit, .insn = (uint8_t)t->n, .before = t->f, .vec = t->vec, .x87 = t->x87 };
     return k;
 }
 

@@ -79,11 +79,12 @@ struct thunks {
     /* jmp: RAX = linear target, flags in flags_ax. Jump-cache look-up; leaves when it misses or an event is due. */
     const uint8_t *jump;
     /* call: runs handler insn->fn for the struct insn at RAX, c->rip being its address. Guest registers are
-     * written to c->gpr and read back, vector state likewise if it was live; flags go and come in flags_ax. Returns
-     * when the handler answered X_NEXT and the block may go on; otherwise leaves to the dispatcher. */
+     * written to c->gpr and read back; flags go and come in flags_ax. Vector registers are parked (vector.h) and stay
+     * so, x87 registers may be. Returns when the handler answered X_NEXT and the block may go on; otherwise
+     * leaves to the dispatcher. */
     const uint8_t *interp;
-    /* call: makes the guest's vector registers live (cpu->vec_live). Keeps everything else, host flags included. */
-    const uint8_t *vec_load;
+    /* call: see vector.h. */
+    const uint8_t *vec_park, *vec_load, *ymm_load, *x87_load;
     /* jmp: where a dead block's entry_mem leads: leaves, c->rip = rip_page + what RAX says is not known: the jump
      * cache or link that led here has set c->rip. */
     const uint8_t *dead;
