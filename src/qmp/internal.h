@@ -22,6 +22,7 @@ struct qmp_server {
     unsigned session_count;
     GPtrArray *listeners; /* struct listener, listen.c */
     GPtrArray *clients;   /* struct client, listen.c */
+    GHashTable *limits;   /* key to struct limit, events.c */
     volatile bool stop_waiting;
 };
 
@@ -31,6 +32,12 @@ struct qmp_server {
 /* dispatch.c */
 const struct qmp_command *qmp_command_find(const char *name);
 bool qmp_check_args(const struct qmp_command *c, JsonObject *args, GError **error);
+
+/* session.c: a line of output, without its end. A session that lets too much wait is dropped. */
+void qmp_session_send(struct qmp_session *q, const char *text);
+
+/* events.c */
+void qmp_limits_free(struct qmp_server *s);
 
 /* listen.c */
 void qmp_listeners_free(struct qmp_server *s);

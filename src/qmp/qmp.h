@@ -20,6 +20,7 @@
 #define QMP_MAX_DEPTH 64
 #define QMP_MAX_OUTPUT (16u << 20)
 #define QMP_MAX_SESSIONS 64
+#define QMP_EVENT_PERIOD_MS 1000
 
 struct qmp_server;
 struct qmp_session;
@@ -50,6 +51,9 @@ LINKSET_DECLARE(qmp_commands);
 struct qmp_event_type {
     const char *name, *summary;
     const struct qmp_arg *data; /* ends with a row without a name; NULL: none */
+    /* A guest can provoke it at will: of those whose `data` has the same string here ("": all that
+     * have none), one is sent each QMP_EVENT_PERIOD_MS, the last. NULL: every one is sent. */
+    const char *limit_by;
 };
 LINKSET_DECLARE(qmp_event_types);
 #define QMP_EVENT(e) LINKSET_ENTRY(qmp_event_types, e)
@@ -64,7 +68,8 @@ bool qmp_server_listen(struct qmp_server *s, const char *spec, GError **error);
 /* is it such a text, rather than some other chardev? */
 bool qmp_server_can_listen(const char *spec);
 void qmp_server_stop_waiting(struct qmp_server *s); /* makes a waiting qmp_server_listen() fail */
-/* Sends an event to every session that has negotiated; `data` is consumed, may be NULL. */
+/* Sends an event to every session that has negotiated, perhaps later (limit_by); `data` is
+ * consumed, may be NULL. */
 void qmp_event(struct qmp_server *s, const char *name, JsonObject *data);
 /* Runs one command as a session would (HMP, tests): result or error. `args` is borrowed, may be
  * NULL. */

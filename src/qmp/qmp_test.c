@@ -47,6 +47,11 @@ QMP_COMMAND(nothing_cmd);
 static const struct qmp_event_type test_event = { .name = "TEST", .summary = "A test" };
 QMP_EVENT(test_event);
 
+static const struct qmp_event_type limited_event = { .name = "LIMITED",
+                                                     .summary = "Of a guest",
+                                                     .limit_by = "path" };
+QMP_EVENT(limited_event);
+
 /* ---- a client ---- */
 
 struct peer {
@@ -280,6 +285,50 @@ static void test_events(void)
     peer_done(&p);
 }
 
+static void send_limited(struct peer *p, const char *path, int number)
+{
+    JsonObject *data = json_object_new();
+    json_object_set_string_member(data, "path", path);
+    json_object_set_int_member(data, "number", number);
+    qmp_event(p->server, "LIMITED", data);
+}
+
+static void expect_limited(struct peer *p, const char *path, int number)
+{
+    g_autofree char *want = g_strdup_printf(
+        "\"event\":\"LIMITED\",\"data\":{\"path\":\"%s\",\"number\":%d}}", path, number);
+    char *line = take_line(p);
+    while (!*line) {
+        g_main_context_iteration(NULL, TRUE);
+        g_free(line);
+        line = take_line(p);
+    }
+    g_assert_nonnull(strstr(line, want));
+    g_free(line);
+}
+
+/* Of a flood the first is sent at once, the last when the period ends, nothing between; another
+ * device's are not held back by it. */
+static void test_event_flood(void)
+{
+    struct peer p;
+    peer_init(&p);
+    negotiate(&p);
+    gint64 begin = g_get_monotonic_time();
+    for (int i = 0; i < 1000; i++)
+        send_limited(&p, "a", i);
+    send_limited(&p, "b", 7);
+    expect_limited(&p, "a", 0);
+    expect_limited(&p, "b", 7);
+    expect_limited(&p, "a", 999);
+    g_assert_cmpint(g_get_monotonic_time() - begin, >=, QMP_EVENT_PERIOD_MS * 1000);
+    send_limited(&p, "a", 1); /* into the period that began with the last */
+    expect_limited(&p, "a", 1);
+    g_assert_cmpint(g_get_monotonic_time() - begin, >=, 2 * QMP_EVENT_PERIOD_MS * 1000);
+    send_limited(&p, "a", 2); /* waits for ever: the server ends first */
+    peer_done(&p);
+}
+
 /* A client that never reads is dropped once too much waits for it; others go on. */
 static void test_deaf_client(void)
 {
@@ -369,6 +418,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qmp/any-split", test_any_split);
     g_test_add_func("/qmp/bombs", test_bombs);
     g_test_add_func("/qmp/events", test_events);
+    g_test_add_func("/qmp/event-flood", test_event_flood);
     g_test_add_func("/qmp/deaf-client", test_deaf_client);
     g_test_add_func("/qmp/listen", test_listen);
     g_test_add_func("/qmp/schema", test_schema);

@@ -29,7 +29,7 @@ static void drop(struct qmp_session *q)
         q->transport.drop(q->transport.opaque);
 }
 
-static void send_text(struct qmp_session *q, const char *text)
+void qmp_session_send(struct qmp_session *q, const char *text)
 {
     if (q->dropped)
         return;
@@ -46,7 +46,7 @@ static void send_object(struct qmp_session *q, JsonObject *o)
     g_autoptr(JsonNode) node = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(node, o);
     g_autofree char *text = json_to_string(node, FALSE);
-    send_text(q, text);
+    qmp_session_send(q, text);
 }
 
 void qmp_session_writable(struct qmp_session *q)
@@ -73,7 +73,7 @@ static void greet(struct qmp_session *q)
                         "\"package\":\"ruche-vmm %s\"},"
                         "\"capabilities\":[]}}",
                         micro, minor, major, RUCHE_VERSION);
-    send_text(q, text);
+    qmp_session_send(q, text);
 }
 
 /* The class that QEMU's clients look at. */
@@ -105,24 +105,6 @@ static void send_result(struct qmp_session *q, JsonNode *id, JsonNode *result)
     if (id)
         json_object_set_member(reply, "id", json_node_copy(id));
     send_object(q, reply);
-}
-
-void qmp_event(struct qmp_server *s, const char *name, JsonObject *data)
-{
-    gint64 now = g_get_real_time();
-    JsonObject *event = json_object_new(), *stamp = json_object_new();
-    json_object_set_int_member(stamp, "seconds", now / G_USEC_PER_SEC);
-    json_object_set_int_member(stamp, "microseconds", now % G_USEC_PER_SEC);
-    json_object_set_object_member(event, "timestamp", stamp);
-    json_object_set_string_member(event, "event", name);
-    if (data)
-        json_object_set_object_member(event, "data", data);
-    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(node, event);
-    g_autofree char *text = json_to_string(node, FALSE);
-    for (struct qmp_session *q = s ? s->sessions : NULL; q; q = q->next)
-        if (q->negotiated)
-            send_text(q, text);
 }
 
 /* ---- commands ---- */
@@ -355,6 +337,7 @@ void qmp_server_free(struct qmp_server *s)
 {
     if (!s)
         return;
+    qmp_limits_free(s);
     qmp_listeners_free(s);
     while (s->sessions) {
         s->sessions->busy = false;

@@ -43,10 +43,12 @@ static const struct qmp_arg broken_data[] = {
     { 0 },
 };
 
-#define EVENT(symbol, name_, summary_, data_)                                                      \
+/* `...`: .limit_by, where a guest can send as many as it likes. */
+#define EVENT(symbol, name_, summary_, data_, ...)                                                 \
     static const struct qmp_event_type symbol = { .name = name_,                                   \
                                                   .summary = summary_,                             \
-                                                  .data = data_ };                                 \
+                                                  .data = data_,                                   \
+                                                  __VA_ARGS__ };                                   \
     QMP_EVENT(symbol)
 
 EVENT(shutdown_event, "SHUTDOWN", "The machine ends", cause_data);
@@ -54,11 +56,13 @@ EVENT(reset_event, "RESET", "The machine was reset", cause_data);
 EVENT(powerdown_event, "POWERDOWN", "The power button was pressed", NULL);
 EVENT(stop_event, "STOP", "The machine stands", NULL);
 EVENT(resume_event, "RESUME", "The machine runs", NULL);
-EVENT(panicked_event, "GUEST_PANICKED", "The guest's kernel panicked", action_data);
-EVENT(crashloaded_event, "GUEST_CRASHLOADED", "The guest's crash kernel was loaded", action_data);
+EVENT(panicked_event, "GUEST_PANICKED", "The guest's kernel panicked", action_data,
+      .limit_by = "action");
+EVENT(crashloaded_event, "GUEST_CRASHLOADED", "The guest's crash kernel was loaded", action_data,
+      .limit_by = "action");
 EVENT(io_error_event, "BLOCK_IO_ERROR", "A disk request failed", io_error_data);
 EVENT(filter_event, "NIC_RX_FILTER_CHANGED", "The guest changed a receive filter", filter_data);
 EVENT(port_event, "VSERPORT_CHANGE", "The guest opened or closed a console port", port_data);
 EVENT(rtc_event, "RTC_CHANGE", "The guest set its clock", rtc_data);
 EVENT(broken_event, "X_RUCHE_DEVICE_BROKEN",
-      "The guest broke a device's rules; it stands until reset", broken_data);
+      "The guest broke a device's rules; it stands until reset", broken_data, .limit_by = "path");

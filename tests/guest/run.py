@@ -198,6 +198,10 @@ class Run:
             broken = [e['data'] for e in qmp.events if e.get('event') == 'X_RUCHE_DEVICE_BROKEN']
             if self.case.breaks and not any(d.get('reason') and d.get('path') for d in broken):
                 return f'QMP told of no broken device: {qmp.events}'
+            for path in {d.get('path') for d in broken}:
+                count = sum(d.get('path') == path for d in broken)
+                if count > time.monotonic() - self.begin + 2: # at most one a second
+                    return f'QMP told {count} times that {path} is broken'
             grown = rss_kib(self.process.pid) - (first if first is not None else 0)
             if first is not None and grown > self.may_grow_kib:
                 return f'the process has grown by {grown} KiB'
