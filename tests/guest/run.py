@@ -60,6 +60,8 @@ CASES = [
     Case('smp', cpus=(1, 2), full_cpus=(8, 64), limit=60, kvm_limit=300, kvm='full'),
     Case('smp', name='smp-x2apic', cpus=(2,), append='x2apic=1', limit=60, kvm='full'),
     Case('smc', cpus=(1, 2), kvm='full'),
+    Case('smc_map', args=BLK, kvm='hardware'),
+    Case('smc_shapes', kvm='hardware'),
     Case('string', kvm_limit=300),
     Case('faults', kvm='hardware'),
     Case('faults', name='faults-long', append='turns=60', kvm='hardware', suite='full', limit=120),

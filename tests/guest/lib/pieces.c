@@ -5,11 +5,9 @@
  */
 #include "probe.h"
 
-#define BEGIN(name) ".pushsection .data\n.balign 8\n.global " #name "\n" #name ":\n"
-#define END(name) ".global " #name "_end\n" #name "_end: .popsection\n"
-#define P(text)                                                                                    \
-    ".pushsection .data.code\n11: " text "\n12:\n.popsection\n.quad 11b, 12b - 11b, 13f\n"         \
-    ".pushsection .data.names\n13: .asciz \"" text "\"\n.popsection\n"
+#define BEGIN PIECES_BEGIN
+#define END PIECES_END
+#define P PIECE
 
 /* Flags are dead or alive behind each of these; a fault must show them exact in either case. */
 __asm__(BEGIN(pieces_flags)

@@ -72,6 +72,14 @@ enum piece_kind {
 };
 struct piece_list pieces(enum piece_kind kind);
 
+/* Lists of pieces in files' own assembly: __asm__(PIECES_BEGIN(x) PIECE("nop") PIECES_END(x)) makes
+ * an array x of struct piece that ends at x_end. */
+#define PIECES_BEGIN(name) ".pushsection .data\n.balign 8\n.global " #name "\n" #name ":\n"
+#define PIECES_END(name) ".global " #name "_end\n" #name "_end: .popsection\n"
+#define PIECE(text)                                                                                \
+    ".pushsection .data.code\n11: " text "\n12:\n.popsection\n.quad 11b, 12b - 11b, 13f\n"         \
+    ".pushsection .data.names\n13: .asciz \"" text "\"\n.popsection\n"
+
 /* A program in the making. */
 struct program {
     uint8_t *at, *next; /* identity addresses */
