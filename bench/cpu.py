@@ -138,6 +138,9 @@ def parse():
     parser.add_argument("--vmm", metavar="PATH", default=os.path.join(cpu_engines.ROOT, "build", "ruche-vmm"))
     parser.add_argument("--cpu", default="host", metavar="MODEL", help="ours' processor model (host)")
     parser.add_argument("--json", metavar="FILE", help="all samples")
+    parser.add_argument("--compare", metavar="FILE", help="a former run's --json: prints which of ours' rates changed")
+    parser.add_argument("--stats", action="store_true", help="prints ours' counters for each row")
+    parser.add_argument("--perf", metavar="FOLDER", help="profiles each row on ours with perf into FOLDER/ROW.data")
     parser.add_argument("--list", action="store_true", help="the rows, then end")
     parser.add_argument("--no-progress", action="store_true")
     parser.add_argument("vmm_options", nargs="*", metavar="RUCHE-OPTION")
@@ -169,6 +172,12 @@ def main():
         sys.exit(f"bench: neither a row nor a group: {', '.join(sorted(unknown))} (--list tells them)")
     engines = cpu_engines.engines(options.engines, options.vmm, ["-cpu", options.cpu, *options.vmm_options],
                                   options.folder, cpu_guest.kernel())
+    ours = engines.get("ours")
+    if ours and options.stats:
+        ours.stats = {}
+    if ours and options.perf:
+        os.makedirs(options.perf, exist_ok=True)
+        ours.perf_folder = options.perf
     bench = Bench(options, engines)
     start = time.monotonic()
     try:
@@ -181,6 +190,10 @@ def main():
         with open(options.json, "w", encoding="utf-8") as out:
             json.dump(cpu_report.as_json(bench.rows), out, indent=1)
     good = cpu_report.print_all(bench.rows)
+    if ours and options.stats:
+        cpu_report.print_stats(ours.stats)
+    if options.compare:
+        cpu_report.print_changes(bench.rows, options.compare)
     print(f"{options.rounds} rounds, {time.monotonic() - start:.0f} s")
     return 0 if good else 1
 

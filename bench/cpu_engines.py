@@ -6,6 +6,7 @@ import os
 import re
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,12 @@ class Engine:
         self.send(line)
         return self.wait(wanted, seconds)
 
+    def watch(self, row):
+        """The row's measured part begins."""
+
+    def watched(self, row, cpu_s):
+        """It ended."""
+
     def wait(self, wanted, seconds):
         word, rest = self.read(seconds)
         if word in ("skip", "fail"):
@@ -86,10 +93,12 @@ class Engine:
 
     def run(self, row, units, seconds):
         self.ask(f"run {row} {units}", "begin", seconds)
+        self.watch(row)
         cpu, wall = self.cpu_s(), time.perf_counter()
         fields = self.ask("go", "end", seconds).split()
         wall = time.perf_counter() - wall
         cpu = int(fields[3]) / 1e9 if cpu is None else self.cpu_s() - cpu
+        self.watched(row, cpu)
         return Sample(int(fields[1]), max(cpu, 1e-6), wall, fields[4])
 
 
@@ -144,6 +153,10 @@ class Machine(Engine):
         self.name, self.binary, self.options = name, binary, options
         self.kernel, self.folder = kernel, folder
         self.vmm = None
+        self.perf_folder = None  # where each row's profile goes
+        self.perf = None
+        self.stats = None        # {row: {counter: a CPU second}} of ruche-vmm's counters, if wanted
+        self.counters = {}
 
     def launch(self, archive, cpus, memory, append):
         self.vmm = Vmm(self.binary, [
@@ -178,6 +191,35 @@ class Machine(Engine):
 
     def cpu_s(self):
         return process_cpu_s(self.vmm.process.pid)
+
+    def count_all(self):
+        """The software CPUs' counters, added up; those in objects (fallbacks by opcode) as object.name."""
+        sums = collections.Counter()
+        for cpu in self.vmm.qmp.execute("x-ruche-query-cpu-stats"):
+            for name, value in cpu.items():
+                for key, number in ((f"{name}.{k}", v) for k, v in value.items()) if isinstance(value, dict) else (
+                        [(name, value)]):
+                    if isinstance(number, int) and not isinstance(number, bool):
+                        sums[key] += number
+        return sums
+
+    def watch(self, row):
+        if self.stats is not None:
+            self.counters = self.count_all()
+        if self.perf_folder:
+            self.perf = subprocess.Popen(  # pylint: disable=consider-using-with
+                ["perf", "record", "-q", "-o", os.path.join(self.perf_folder, f"{row}.data"),
+                 "-p", str(self.vmm.process.pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(0.5)  # it says nothing when it is ready
+
+    def watched(self, row, cpu_s):
+        if self.perf:
+            self.perf.send_signal(signal.SIGINT)
+            self.perf.wait()
+            self.perf = None
+        if self.stats is not None:
+            now = self.count_all()
+            self.stats[row] = {k: (v - self.counters[k]) / cpu_s for k, v in now.items() if v != self.counters[k]}
 
 
 def engines(names, vmm, vmm_options, folder, kernel):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tables of bench/cpu: a row's figure is units of work per CPU second, compared as ratios of medians; the spread is the
 lowest and highest ratio of the rounds, whose engines ran one after the other."""
+import json
 import math
 import statistics
 
@@ -164,6 +165,37 @@ def print_all(rows):
             print_group(group, members)
     print_scaling(rows)
     return print_summary(rows)
+
+
+def print_stats(stats):
+    """Ours' counters, the largest first."""
+    print("\nours, counted in a CPU second")
+    for row, counters in stats.items():
+        largest = sorted(counters.items(), key=lambda item: -item[1])
+        print(f"{row:22}" + "  ".join(f"{name} {rate_text(value)}" for name, value in largest))
+
+
+def print_changes(rows, path):
+    """Ours against a former run's --json, corrected by what the machine did natively in both runs."""
+    with open(path, encoding="utf-8") as file:
+        former = {entry["row"]: entry["samples"] for entry in json.load(file)}
+
+    def rate(samples):
+        rates = [s["units"] / s["cpu_s"] for s in samples or [] if s]
+        return statistics.median(rates) if rates else None
+
+    print(f"\nours against {path}")
+    ratios = []
+    for row in rows:
+        before = rate(former.get(row.name, {}).get("ours"))
+        if before and row.rate("ours"):
+            native = rate(former[row.name].get("native"))
+            machine = row.rate("native") / native if native and row.rate("native") else 1
+            ratios.append((row.rate("ours") / before / machine, row.name))
+    for ratio, name in sorted(ratios):
+        if not 0.95 < ratio < 1.05:
+            print(f"{name:22}{number(ratio)}")
+    print(f"{'geometric mean':22}{number(geometric_mean([r for r, _ in ratios]))}")
 
 
 def as_json(rows):
