@@ -176,7 +176,7 @@ static void compare(struct report *r, const struct test_case *t, const struct ou
 {
     static const char *const names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                            "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15" };
-    uint64_t flags = FLAGS_COMPARED;
+    uint64_t flags = FLAGS_COMPARED & ~(uint64_t)t->undefined;
 
     if (native->vector != soft->vector || native->error != soft->error)
         say(r, "  vector native %d (%x) soft %d (%x)\n", native->vector, native->error, soft->vector, soft->error);
@@ -206,7 +206,7 @@ static void describe(struct report *r, const struct test_case *t)
     }
 }
 
-bool case_agrees(const struct test_case *t, bool step, char *text, size_t size)
+bool case_agrees(const struct test_case *t, enum soft_how how, char *text, size_t size)
 {
     static uint8_t native_mem[MEM_BYTES], soft_mem[MEM_BYTES];
     struct outcome native = { 0 }, soft = { 0 };
@@ -215,7 +215,7 @@ bool case_agrees(const struct test_case *t, bool step, char *text, size_t size)
     native_run(t, &native, native_mem);
     if (native.vector == VECTOR_ENDLESS)
         return true;
-    soft_run(t, step, &soft, soft_mem);
+    soft_run(t, how, &soft, soft_mem);
     describe(&r, t);
     if (forgive(t, &native, &soft))
         return true;
@@ -227,43 +227,43 @@ bool case_agrees(const struct test_case *t, bool step, char *text, size_t size)
 
 /* --- making failures small --- */
 
-static bool still_fails(const struct test_case *t, bool step)
+static bool still_fails(const struct test_case *t, enum soft_how how)
 {
     char text[64];
 
-    return !case_agrees(t, step, text, sizeof(text));
+    return !case_agrees(t, how, text, sizeof(text));
 }
 
-static void try_zero(struct test_case *t, bool step, void *field, size_t bytes)
+static void try_zero(struct test_case *t, enum soft_how how, void *field, size_t bytes)
 {
     uint8_t old[64];
 
     memcpy(old, field, bytes);
     memset(field, 0, bytes);
-    if (!still_fails(t, step))
+    if (!still_fails(t, how))
         memcpy(field, old, bytes);
 }
 
-void case_minimise(struct test_case *t, bool step)
+void case_minimise(struct test_case *t, enum soft_how how)
 {
     static const uint8_t plain[32] = { [0] = 0x7f, [1] = 3, [24] = 0x80, [25] = 0x1f };
     uint8_t old[32];
 
     for (unsigned k = 0; k < 16; k++)
-        try_zero(t, step, &t->in.gpr[k], 8);
+        try_zero(t, how, &t->in.gpr[k], 8);
     for (unsigned at = 32; at < 416; at += 16)
-        try_zero(t, step, t->in.xsave + at, 16);
+        try_zero(t, how, t->in.xsave + at, 16);
     for (unsigned at = 576; at < T_XSAVE; at += 16)
-        try_zero(t, step, t->in.xsave + at, 16);
+        try_zero(t, how, t->in.xsave + at, 16);
     memcpy(old, t->in.xsave, 32);
     memcpy(t->in.xsave, plain, 32);
-    if (!still_fails(t, step))
+    if (!still_fails(t, how))
         memcpy(t->in.xsave, old, 32);
     for (uint64_t bit = 1; bit <= FLAG_AC; bit <<= 1) {
         if (!(t->in.rflags & bit & FLAGS_COMPARED))
             continue;
         t->in.rflags ^= bit;
-        if (!still_fails(t, step))
+        if (!still_fails(t, how))
             t->in.rflags ^= bit;
     }
 }

@@ -34,6 +34,7 @@ struct test_case {
     uint64_t mem_seed;
     struct regs in;
     unsigned row; /* of the first instruction, for reports */
+    uint32_t undefined; /* flags that some instruction leaves undefined, where the run may end anywhere */
 };
 
 #define VECTOR_NONE (-1)    /* ours: it did not end as it should */
@@ -71,15 +72,18 @@ void memory_fill(uint64_t seed, uint8_t mem[MEM_BYTES]);
 bool native_init(void);
 void native_run(const struct test_case *t, struct outcome *ret, uint8_t mem[MEM_BYTES]);
 
-/* On our processor. `step`: by cpu_step() rather than cpu_run(). */
+/* On our processor: block by block or by cpu_step(). */
+enum soft_how { SOFT_BLOCKS, SOFT_STEP, N_SOFT_HOW };
 bool soft_init(char **ret_error);
-void soft_run(const struct test_case *t, bool step, struct outcome *ret, uint8_t mem[MEM_BYTES]);
+void soft_run(const struct test_case *t, enum soft_how how, struct outcome *ret, uint8_t mem[MEM_BYTES]);
 void soft_done(void);
 
 /* Makes a random case of a row. False: this draw gave none (another row owns the encoding). */
 bool gen_case(struct rng *r, unsigned row, struct test_case *ret);
 /* Several rows in sequence. */
 bool gen_block(struct rng *r, struct test_case *ret);
+/* Integer instructions that feed each other, with jumps and a loop. */
+bool gen_program(struct rng *r, struct test_case *ret);
 /* A flag-setting instruction and a conditional jump. */
 bool gen_branch(struct rng *r, struct test_case *ret);
 /* Saves and restores by the XSAVE family; registers of `ret` are set already, gen_block() does. */
@@ -89,10 +93,10 @@ const char *gen_skip_reason(unsigned row);
 
 /* Flags that the case's instructions leave undefined at its end. */
 uint32_t case_undefined_flags(const struct test_case *t);
-/* Runs both sides; true when they agree, otherwise a report is in `text`. */
-bool case_agrees(const struct test_case *t, bool step, char *text, size_t size);
+/* Runs natively and `how`; true when they agree, otherwise a report is in `text`. */
+bool case_agrees(const struct test_case *t, enum soft_how how, char *text, size_t size);
 /* Makes a disagreeing case smaller. */
-void case_minimise(struct test_case *t, bool step);
+void case_minimise(struct test_case *t, enum soft_how how);
 /* Cases as text files. */
 bool case_write(const struct test_case *t, const char *path);
 bool case_read(struct test_case *ret, const char *path);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Every instruction form that user mode can run, against the host's CPU.
  *
- *   oracle_test [--seed N] [--count N] [--row MNEMONIC] [--skipped] [--keep DIR] [--more] [CORPUS DIR]
+ *   oracle_test [--seed N] [--count N] [--row MNEMONIC] [--engine blocks|step] [--skipped] [--keep DIR] [--more]
+ *               [CORPUS DIR]
  *
  * Runs the corpus, then N cases of each row and as many short blocks. Failures are made small, shown, and
  * with --keep written to DIR, one file each. --more shows more than one failure a row. Speaks TAP.
@@ -18,8 +19,9 @@ static struct {
     uint64_t seed;
     unsigned count;
     const char *row, *keep, *corpus;
+    int engine; /* enum soft_how; -1: all in turn */
     bool skipped, more;
-} opt = { .seed = 0x5eed, .count = 20 };
+} opt = { .seed = 0x5eed, .count = 20, .engine = -1 };
 
 static unsigned tap_number, failures;
 
@@ -38,14 +40,14 @@ static void comment(const char *text)
     }
 }
 
-static void show_failure(struct test_case *t, bool step)
+static void show_failure(struct test_case *t, enum soft_how how)
 {
     static unsigned kept;
     char text[8192];
     char path[512];
 
-    case_minimise(t, step);
-    if (case_agrees(t, step, text, sizeof(text)))
+    case_minimise(t, how);
+    if (case_agrees(t, how, text, sizeof(text)))
         snprintf(text, sizeof(text), "agrees when run again: not deterministic\n");
     comment(text);
     if (!opt.keep)
@@ -63,14 +65,17 @@ static void run_row(unsigned row)
     unsigned ran = 0, bad = 0;
 
     for (unsigned tries = 0; ran < opt.count && tries < 20 * opt.count; tries++) {
-        bool step = rng_one_in(&r, 4);
+        static const enum soft_how turns[] = { SOFT_BLOCKS, SOFT_BLOCKS, SOFT_BLOCKS, SOFT_STEP };
+        enum soft_how how = turns[rng_below(&r, ARRAY_COUNT(turns))];
+        if (opt.engine >= 0)
+            how = (enum soft_how)opt.engine;
         if (!gen_case(&r, row, &t))
             continue;
         ran++;
-        if (case_agrees(&t, step, text, sizeof(text)))
+        if (case_agrees(&t, how, text, sizeof(text)))
             continue;
         if (bad++ == 0 || opt.more)
-            show_failure(&t, step);
+            show_failure(&t, how);
     }
     snprintf(name, sizeof(name), "row %u %s: %u of %u cases differ", row, insn_rows[row].mnemonic, bad, ran);
     tap(bad == 0 && ran > 0, name, NULL);
@@ -86,9 +91,9 @@ static bool gen_xsave_case(struct rng *r, struct test_case *t)
 
 /* The host's XINUSE, which XSAVEC and XSAVEOPT show, changes when the host switches tasks inside the native run: what
  * differs once and agrees when run again was not ours. */
-static bool agrees_in_two(struct test_case *t, char *text, size_t size)
+static bool agrees_in_two(struct test_case *t, enum soft_how how, char *text, size_t size)
 {
-    return case_agrees(t, false, text, size) || case_agrees(t, false, text, size);
+    return case_agrees(t, how, text, size) || case_agrees(t, how, text, size);
 }
 
 static void run_blocks(const char *what, bool (*gen)(struct rng *r, struct test_case *t))
@@ -99,10 +104,11 @@ static void run_blocks(const char *what, bool (*gen)(struct rng *r, struct test_
     unsigned bad = 0, count = opt.count * 50;
 
     for (unsigned k = 0; k < count; k++) {
-        if (!gen(&r, &t) || agrees_in_two(&t, text, sizeof(text)))
+        enum soft_how how = k & 7 ? SOFT_BLOCKS : SOFT_STEP;
+        if (!gen(&r, &t) || agrees_in_two(&t, how, text, sizeof(text)))
             continue;
         if (bad++ == 0 || opt.more)
-            show_failure(&t, false);
+            show_failure(&t, how);
     }
     snprintf(name, sizeof(name), "%s: %u of %u differ", what, bad, count);
     tap(bad == 0, name, NULL);
@@ -121,8 +127,8 @@ static void run_corpus(void)
             continue;
         snprintf(path, sizeof(path), "%s/%s", opt.corpus, e->d_name);
         bool ok = case_read(&t, path);
-        for (unsigned step = 0; ok && step < 2; step++)
-            if (!case_agrees(&t, step, text, sizeof(text))) {
+        for (enum soft_how how = 0; ok && how < N_SOFT_HOW; how++)
+            if (!case_agrees(&t, how, text, sizeof(text))) {
                 comment(text);
                 ok = false;
             }
@@ -150,6 +156,16 @@ static void run_rows(void)
     printf("# %u rows skipped: --skipped tells why\n", skipped);
 }
 
+static int engine_named(const char *name)
+{
+    static const char *const names[] = { "blocks", "step" };
+
+    for (unsigned k = 0; k < ARRAY_COUNT(names); k++)
+        if (!strcmp(name, names[k]))
+            return (int)k;
+    return -1;
+}
+
 static bool parse(int argc, char **argv)
 {
     for (int k = 1; k < argc; k++) {
@@ -168,6 +184,8 @@ static bool parse(int argc, char **argv)
             opt.count = (unsigned)strtoul(argv[++k], NULL, 0);
         else if (!strcmp(argv[k], "--row"))
             opt.row = argv[++k];
+        else if (!strcmp(argv[k], "--engine"))
+            opt.engine = engine_named(argv[++k]);
         else if (!strcmp(argv[k], "--keep"))
             opt.keep = argv[++k];
         else
@@ -175,6 +193,14 @@ static bool parse(int argc, char **argv)
     }
     return true;
 }
+
+/* --row takes these names too. */
+static const struct {
+    const char *name;
+    bool (*gen)(struct rng *r, struct test_case *t);
+} kinds[] = {
+    { "programs", gen_program }, { "blocks", gen_block }, { "branches", gen_branch }, { "XSAVE", gen_xsave_case },
+};
 
 int main(int argc, char **argv)
 {
@@ -197,11 +223,9 @@ int main(int argc, char **argv)
     if (opt.corpus)
         run_corpus();
     run_rows();
-    if (!opt.row) {
-        run_blocks("blocks", gen_block);
-        run_blocks("branches", gen_branch);
-        run_blocks("XSAVE", gen_xsave_case);
-    }
+    for (unsigned k = 0; k < ARRAY_COUNT(kinds); k++)
+        if (!opt.row || !strcmp(opt.row, kinds[k].name))
+            run_blocks(kinds[k].name, kinds[k].gen);
     soft_done();
     printf("1..%u\n", tap_number);
     return failures != 0;

@@ -264,13 +264,13 @@ static bool in_handler(void)
     return s.rip >= K_HANDLERS && s.rip < K_HANDLERS + 512;
 }
 
-void soft_run(const struct test_case *t, bool step, struct outcome *ret, uint8_t mem[MEM_BYTES])
+void soft_run(const struct test_case *t, enum soft_how how, struct outcome *ret, uint8_t mem[MEM_BYTES])
 {
     memory_fill(t->mem_seed, soft.ram + soft.mem_pa);
     put_code(t);
     load(t);
     ret->vector = VECTOR_NONE;
-    if (step) {
+    if (how == SOFT_STEP) {
         for (unsigned n = 0; n < 2000 && !in_handler(); n++)
             if (cpu_step(soft.cpu) != CPU_EXIT_DEBUG)
                 break;
