@@ -6,7 +6,7 @@
 #include "cpu/exec/exec.h"
 #include "cpu/shared.h"
 
-#include <sys/mman.h>
+#include <stdlib.h>
 
 _Static_assert(offsetof(struct cpu, tlb) <= 2 * PAGE_SIZE, "the big arrays come last");
 _Static_assert(offsetof(struct cpu, run_ok) < PAGE_SIZE / 8, "hot fields come first");
@@ -15,10 +15,12 @@ struct cpu *cpu_new(struct cpu_shared *s, unsigned index, const struct cpu_callb
 {
     if (index >= CPU_MAX)
         return NULL;
-    void *map = mmap(NULL, sizeof(struct cpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED)
+    /* calloc() does not touch what it has fresh from the host; it knows no such alignment. */
+    void *allocation = calloc(1, sizeof(struct cpu) + PAGE_SIZE);
+    if (!allocation)
         return NULL;
-    struct cpu *c = map;
+    struct cpu *c = (struct cpu *)align_up((uintptr_t)allocation, PAGE_SIZE);
+    c->allocation = allocation;
     c->self = c;
     c->run_ok = 1;
     c->vec_parked = c->ymm_parked = 1;
@@ -42,7 +44,7 @@ void cpu_free(struct cpu *c)
     exec_done(c);
     fpu_done(c);
     sys_done(c);
-    munmap(c, sizeof(*c));
+    free(c->allocation);
 }
 
 const char *cpu_run_error(const struct cpu *c)

@@ -183,6 +183,7 @@ struct cpu {
     struct sys_state *sys;     /* MTRRs and rare MSRs: sys/ */
     struct mmu_state *mmu;     /* address spaces, pending flushes: mmu/ */
     char error[160];
+    void *allocation;          /* what to free: the struct is in it, aligned */
 
     /* Vector and x87 state, XSAVE standard format: 512 legacy, 64 header, YMM_Hi128 at 576. The place of
      * truth between instructions, unless fpu/ documents otherwise. */
