@@ -21,7 +21,7 @@ import cpu_guest  # noqa: E402
 import cpu_report  # noqa: E402
 from cpu_engines import GuestError, RowError  # noqa: E402
 
-SLOWEST_S = 150  # what a row may take
+SLOWEST_S = 60  # what a step of a row may take
 
 
 class Bench:
@@ -53,7 +53,7 @@ class Bench:
         except RowError as error:
             row.why[engine.name] = str(error)
         except (GuestError, OSError) as error:
-            row.why[engine.name] = str(error).split(";", maxsplit=1)[0]
+            row.why[engine.name] = engine.last_words(row.name) or str(error).split(";", maxsplit=1)[0]
             engine.stop()
             if not self.start(engine, *arguments):
                 raise GuestError(f"{engine.name} ended in row {row.name} and does not start again") from None
@@ -107,8 +107,8 @@ class Bench:
                     try:
                         row.add(engine.name, turn, engine.boot())
                     except (GuestError, RowError) as error:
+                        row.why[engine.name] = engine.last_words("boot") or str(error).split(";", maxsplit=1)[0]
                         engine.stop()
-                        row.why[engine.name] = str(error).split(";", maxsplit=1)[0]
 
     def run(self):
         self.run_rows(False)

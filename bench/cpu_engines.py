@@ -63,6 +63,10 @@ class Engine:
         self.send(line)
         return self.wait(wanted, seconds)
 
+    def last_words(self, row):
+        """What is known of an engine that does not answer any more, in a sentence; None: nothing."""
+        return None
+
     def watch(self, row):
         """The row's measured part begins."""
 
@@ -191,6 +195,16 @@ class Machine(Engine):
 
     def cpu_s(self):
         return process_cpu_s(self.vmm.process.pid)
+
+    def last_words(self, row):
+        if not self.vmm:
+            return None
+        path = os.path.join(tempfile.gettempdir(), f"bench-{self.name}-{row}.log")
+        with open(path, "w", encoding="utf-8") as log:
+            log.write(f"{self.vmm.errors()}\n---- console\n{self.vmm.console.text[-20000:]}")
+        status = self.vmm.process.poll()
+        how = "does not answer" if status is None else f"ended with {status}"
+        return f"{how}, see {path}"
 
     def count_all(self):
         """The software CPUs' counters, added up; those in objects (fallbacks by opcode) as object.name."""

@@ -95,8 +95,8 @@ def print_group(group, rows):
             figures = (f"{rate_text(row.rate('native')):>9} {number(row.slowdown('ours'))} "
                        f"{number(row.slowdown(tcg))}")
             if not row.rate("native"):  # no slowdown to tell: plain rates
-                figures = (f"{'-':>9}{rate_text(row.rate('ours')):>8}/s"
-                           f"{rate_text(row.rate(tcg) if tcg else None):>7}/s")
+                plain = [rate_text(r) + "/s" if r else "-" for r in (row.rate("ours"), row.rate(tcg) if tcg else None)]
+                figures = f"{'-':>9}{plain[0]:>9}{plain[1]:>9}"
         print(f"{row.name:22}{figures} {tcg or '':7}{number(lead and lead[0], 9)}  {spread:15}"
               f"{number(wall and wall[0])}  {'; '.join(notes)}".rstrip())
     means = [geometric_mean([v for v in values if v]) for values in (
