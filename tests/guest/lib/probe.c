@@ -140,7 +140,7 @@ static void run(const struct frame *start, uint64_t more_flags, struct outcome *
     loaded = *start;
     loaded.flags |= more_flags;
     steps = 0;
-    stepped_rip = 0;
+    stepped_rip = start->rip >= CODE_AT && start->rip < CODE_END ? start->rip : 0;
     uint32_t mxcsr;
     memcpy(&mxcsr, fpu_start.bytes + 24, 4);
     __asm__ volatile("fxrstor64 %0" ::"m"(fpu_start));
