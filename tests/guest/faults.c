@@ -59,7 +59,7 @@ static void test_program(const struct program *p, const struct frame *start, uns
     for (enum hole hole = MAPPED; hole < N_HOLES; hole++)
         run_with(hole, start, true, &want[hole]);
     for (enum hole hole = MAPPED; hole < N_HOLES; hole++) {
-        for (unsigned i = 0; i < (hole == MAPPED ? warm : 2); i++) {
+        for (unsigned i = 0; i < (hole == MAPPED ? warm : warm / 2); i++) {
             uint64_t a, b;
             run_with(hole, start, false, &got);
             const char *what = probe_differ(&got, &want[hole], &a, &b);
@@ -187,5 +187,5 @@ void test_main(void)
 {
     probe_init();
     test_known();
-    test_pieces((unsigned)cmdline_number("turns", 2), (unsigned)cmdline_number("warm", 2));
+    test_pieces((unsigned)cmdline_number("turns", 2), (unsigned)cmdline_number("warm", 8));
 }

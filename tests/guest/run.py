@@ -60,6 +60,8 @@ CASES = [
     Case('smp', cpus=(1, 2), full_cpus=(8, 64), limit=60, kvm_limit=300, kvm='full'),
     Case('smp', name='smp-x2apic', cpus=(2,), append='x2apic=1', limit=60, kvm='full'),
     Case('smc', cpus=(1, 2), kvm='full'),
+    Case('random', kvm='hardware'),
+    Case('random', name='random-long', append='programs=2000 seed=77', kvm='hardware', suite='full', limit=120),
     Case('returns', kvm='hardware'),
     Case('smc_map', args=BLK, kvm='hardware'),
     Case('smc_shapes', kvm='hardware'),

@@ -5,8 +5,6 @@
  */
 #include "lib/probe.h"
 
-#define SHIFT_AT 0x4080000000ul /* the code pages again, elsewhere */
-
 /* Each returns its argument, EDI, by patching the immediate of a later (or earlier) instruction
  * with it. RSI points to 64 bytes of scratch. */
 __asm__(PIECES_BEGIN(shapes)
@@ -66,10 +64,10 @@ typedef uint32_t shape_fn(uint32_t value, void *scratch);
 
 static uint8_t scratch[64] __attribute__((aligned(16)));
 
-/* The pages are mapped at CODE_AT and SHIFT_AT: the store and the fetch may use different ones. */
+/* The pages are mapped at CODE_AT and CODE2_AT: the store and the fetch may use different ones. */
 static void test_shape(const struct piece *shape, uint64_t off, unsigned turns)
 {
-    static const uint64_t at[] = { CODE_AT, SHIFT_AT };
+    static const uint64_t at[] = { CODE_AT, CODE2_AT };
     if (cmdline_number("say", 0))
         print("at %lu: %s\n", off, shape->text);
     memset(probe_code, 0xcc, 2 * PAGE);
@@ -155,8 +153,6 @@ static void test_hot_loops(void)
 void test_main(void)
 {
     probe_init();
-    for (unsigned i = 0; i < 2; i++)
-        map_page(0, SHIFT_AT + i * PAGE, (uint64_t)probe_code + i * PAGE, PTE_P | PTE_W, 1);
     test_shapes((unsigned)cmdline_number("turns", 6));
     test_data_near();
     test_loop_beside();

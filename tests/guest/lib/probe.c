@@ -5,13 +5,14 @@
 #define DATA_PAGES 3
 
 uint8_t *probe_data, *probe_code;
+void (*probe_prepare)(void);
 static uint8_t *data_template;
 static struct {
     uint8_t bytes[512] __attribute__((aligned(16)));
 } fpu_start, fpu_end;
 static void (*step_hook)(const struct frame *f);
 static uint64_t steps, stepped_rip;
-static bool hole_mapped;
+static bool hole_mapped, added_tf;
 
 uint64_t next_random(uint64_t *state)
 {
@@ -38,21 +39,29 @@ uint64_t probe_hash(const struct frame *f)
     return hash_bytes(f, offsetof(struct frame, vector)) ^ hash_bytes(tail, sizeof(tail));
 }
 
+static bool is_code(uint64_t rip)
+{
+    return (rip >= CODE_AT && rip < CODE_END) || (rip >= CODE2_AT && rip < CODE2_AT + 2 * PAGE);
+}
+
 /* PUSHF shows TF to the program and POPF takes it away: neither may be seen. */
 static void hide_step(struct frame *f)
 {
     static const uint8_t pushf = 0x9c, popf = 0x9d;
     uint64_t *top = (uint64_t *)f->rsp, end = hole_mapped ? HOLE + PAGE : HOLE;
-    bool in_code = f->rip >= CODE_AT && f->rip < CODE_END;
+    bool in_code = is_code(f->rip);
     uint8_t before = stepped_rip ? *(uint8_t *)stepped_rip : 0;
     uint8_t next = in_code ? *(uint8_t *)f->rip : 0;
     stepped_rip = in_code ? f->rip : 0;
     if (before == pushf && f->rsp >= DATA_AT && f->rsp <= end - 8)
         *top &= ~FLAG_TF;
-    if (before == popf && f->rsp >= DATA_AT + 8 && f->rsp <= end)
+    if (before == popf && f->rsp >= DATA_AT + 8 && f->rsp <= end && added_tf)
         top[-1] &= ~FLAG_TF;
-    if (next == popf && f->rsp >= DATA_AT && f->rsp <= end - 8)
+    added_tf = false;
+    if (next == popf && f->rsp >= DATA_AT && f->rsp <= end - 8) {
+        added_tf = !(*top & FLAG_TF);
         *top |= FLAG_TF;
+    }
 }
 
 static void on_step(struct frame *f)
@@ -92,7 +101,9 @@ void probe_init(void)
     memset(data_template + 2 * PAGE, 0xcc, 64); /* what a jump to the hole executes: INT3 */
     for (unsigned i = 0; i < 2; i++) {
         map_page(0, DATA_AT + i * PAGE, (uint64_t)probe_data + i * PAGE, PTE_P | PTE_W | PTE_U, 1);
-        map_page(0, CODE_AT + i * PAGE, (uint64_t)probe_code + i * PAGE, PTE_P | PTE_W | PTE_U, 1);
+        uint64_t code = (uint64_t)probe_code + i * PAGE;
+        map_page(0, CODE_AT + i * PAGE, code, PTE_P | PTE_W | PTE_U, 1);
+        map_page(0, CODE2_AT + i * PAGE, code, PTE_P | PTE_W | PTE_U, 1);
     }
     map_page(0, HOLE + PAGE, (uint64_t)probe_data + DATA_PAGES * PAGE, PTE_P | PTE_U, 1);
     boot_pd[HOLE32 >> 21] = 0;
@@ -137,10 +148,12 @@ static void run(const struct frame *start, uint64_t more_flags, struct outcome *
     static struct frame loaded;
     uint64_t cr0 = read_cr0();
     memcpy(probe_data, data_template, DATA_PAGES * PAGE);
+    if (probe_prepare)
+        probe_prepare();
     loaded = *start;
     loaded.flags |= more_flags;
     steps = 0;
-    stepped_rip = start->rip >= CODE_AT && start->rip < CODE_END ? start->rip : 0;
+    stepped_rip = is_code(start->rip) ? start->rip : 0;
     uint32_t mxcsr;
     memcpy(&mxcsr, fpu_start.bytes + 24, 4);
     __asm__ volatile("fxrstor64 %0" ::"m"(fpu_start));

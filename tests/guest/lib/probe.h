@@ -8,6 +8,7 @@
  *     HOLE               nothing, or (probe_map_hole()) a third page of data
  *     HOLE + PAGE        a page that may only be read
  *     CODE_AT            two pages of code, nothing before and behind
+ *     CODE2_AT           the same pages again
  *     HOLE32             nothing, below 4 GiB
  *
  * Exceptions come in on a stack of their own, so that RSP may point anywhere.
@@ -20,6 +21,7 @@
 #define HOLE (DATA_AT + 2 * PAGE)
 #define CODE_AT 0x4040000000ul
 #define CODE_END (CODE_AT + 2 * PAGE)
+#define CODE2_AT 0x6123456000ul
 #define HOLE32 0xd0000000ul
 #define FLAGS_ARITH 0x8d5ul
 
@@ -45,6 +47,8 @@ void probe_run(const struct frame *start, struct outcome *ret);
 /* The same under TF; on_step, if any, sees each trap's frame. */
 void probe_step(const struct frame *start, void (*on_step)(const struct frame *f),
                 struct outcome *ret);
+/* Called before each run, once memory is as it begins. */
+extern void (*probe_prepare)(void);
 /* NULL, or what differs first: then *ret_a and *ret_b are its values. */
 const char *probe_differ(const struct outcome *a, const struct outcome *b, uint64_t *ret_a,
                          uint64_t *ret_b);
