@@ -285,7 +285,7 @@ static void random_x87(struct rng *r, uint8_t *x)
     }
 }
 
-static void random_state(struct rng *r, struct test_case *t)
+void gen_random_state(struct rng *r, struct test_case *t)
 {
     struct regs *in = &t->in;
     uint32_t mxcsr = 0x1f80;
@@ -415,7 +415,7 @@ bool gen_case(struct rng *r, unsigned row, struct test_case *ret)
     if (!gen_one(&g, row, &i))
         return false;
     ret->code_len = g.len;
-    random_state(r, ret);
+    gen_random_state(r, ret);
     ret->in.rip = choose_rip(r, g.len);
     implicit_pointers(&g, &i);
     if (g.rip_disp_at >= 0) {
@@ -446,7 +446,7 @@ bool gen_block(struct rng *r, struct test_case *ret)
 
     memset(ret, 0, sizeof(*ret));
     ret->mem_seed = rng_next(r);
-    random_state(r, ret);
+    gen_random_state(r, ret);
     ret->in.rflags &= ~(uint64_t)FLAG_AC;
     ret->in.rip = T_CODE + 0x400;
     for (unsigned tries = 0; count && tries < 400; tries++) {

@@ -84,6 +84,10 @@ bool gen_case(struct rng *r, unsigned row, struct test_case *ret);
 bool gen_block(struct rng *r, struct test_case *ret);
 /* Integer instructions that feed each other, with jumps and a loop. */
 bool gen_program(struct rng *r, struct test_case *ret);
+/* SSE, AVX, MMX and x87 instructions near each other in memory. */
+bool gen_vector(struct rng *r, struct test_case *ret);
+/* Registers of all kinds. */
+void gen_random_state(struct rng *r, struct test_case *t);
 /* A flag-setting instruction and a conditional jump. */
 bool gen_branch(struct rng *r, struct test_case *ret);
 /* Saves and restores by the XSAVE family; registers of `ret` are set already, gen_block() does. */

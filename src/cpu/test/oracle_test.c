@@ -199,7 +199,7 @@ static const struct {
     const char *name;
     bool (*gen)(struct rng *r, struct test_case *t);
 } kinds[] = {
-    { "programs", gen_program }, { "blocks", gen_block }, { "branches", gen_branch }, { "XSAVE", gen_xsave_case },
+    { "programs", gen_program }, { "vector programs", gen_vector }, { "blocks", gen_block }, { "branches", gen_branch }, { "XSAVE", gen_xsave_case },
 };
 
 int main(int argc, char **argv)
