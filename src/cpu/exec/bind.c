@@ -53,3 +53,13 @@ void exec_bind(struct cpu *c, struct insn *i, const uint8_t *bytes)
     else
         fpu_bind(c, i, bytes);
 }
+
+exec_fn *exec_row_handler(unsigned row)
+{
+    return row_handlers[row];
+}
+
+bool exec_bind_refused(const struct insn *i)
+{
+    return i->fn == bind_ud || i->fn == bind_fpu_off || i->fn == bind_priv;
+}

@@ -19,6 +19,10 @@ void exec_done(struct cpu *c);
  * block boundary. */
 void exec_invalidate(struct cpu *c, uint64_t gpa, uint64_t len);
 void exec_invalidate_all(struct cpu *c);
+/* What a row names: x_<exec>. */
+exec_fn *exec_row_handler(unsigned row);
+/* Binding made the instruction raise, or check its privilege, before its own handler. */
+bool exec_bind_refused(const struct insn *i);
 
 /* Effective address (offset) of the ModRM operand, truncated to the address size. rip-relative included. */
 uint64_t exec_offset(const struct cpu *c, const struct insn *i);

@@ -121,8 +121,11 @@ void as_op_rr(struct as *a, struct as_op op, unsigned reg, unsigned rm)
 {
     put_prefixes(a, op, high_bit(reg, REX_R) | high_bit(rm, REX_B),
                  byte_needs_rex(op.byte_reg, reg) || byte_needs_rex(op.byte_rm, rm));
+    if (op.no_modrm)
+        op.opcode |= rm & 7;
     put_opcode(a, op);
-    put_modrm(a, 3, reg, rm);
+    if (!op.no_modrm)
+        put_modrm(a, 3, reg, rm);
 }
 
 void as_op_rm(struct as *a, struct as_op op, unsigned reg, struct as_mem m)

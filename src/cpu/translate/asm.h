@@ -49,6 +49,7 @@ void as_u64(struct as *a, uint64_t v);
 struct as_op {
     uint8_t map, opcode, pfx, size;
     bool byte_reg, byte_rm, lock;
+    bool no_modrm; /* the register `rm` is in the opcode */
 };
 void as_op_rr(struct as *a, struct as_op op, unsigned reg, unsigned rm);
 /* `imm_bytes` that follow the instruction matter for nothing here but room. */

@@ -7,6 +7,12 @@
 
 static uint8_t room[256];
 
+/* An address that may lie outside of the room. */
+static const uint8_t *at(intptr_t off)
+{
+    return (const uint8_t *)((intptr_t)room + off);
+}
+
 static void start(struct as *a)
 {
     memset(room, 0xcc, sizeof(room));
@@ -141,10 +147,10 @@ static void test_jumps(void)
     expect(a, "jmp", "\xeb\0", 2);
     as_jmp_to(a, room);
     expect(a, "jmp self", "\xeb\xfe", 2);
-    as_jcc_to(a, CC_E, room + 6 + 0x1000);
+    as_jcc_to(a, CC_E, at(6 + 0x1000));
     expect(a, "je far", "\x0f\x84\x00\x10\0\0", 6);
     a->to_rx = 0x100;
-    as_call_to(a, room + 0x105);
+    as_call_to(a, at(0x105));
     expect(a, "call", "\xe8\0\0\0\0", 5);
 }
 
@@ -170,7 +176,7 @@ static void test_full(void)
     g_assert_true(a->full);
 
     start(a);
-    as_call_to(a, room + (3ll << 30));
+    as_call_to(a, at(3ll << 30));
     g_assert_true(a->full);
 }
 

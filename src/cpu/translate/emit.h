@@ -34,16 +34,19 @@
 extern const uint8_t host_of[16];
 #define gpr_mem(n) AS_GS(offsetof(struct cpu, gpr) + 8 * (n))
 
-/* Where the guest's arithmetic flags are. At least one of the three holds at any point. */
+/* Where the guest's arithmetic flags are. At least one of the three holds at any point, or `unknown`: at the block's
+ * entry, until somebody asks; what is asked first decides which entry the body assumes. */
 struct flags {
     bool host;           /* in the host's flags */
     bool mem;            /* in cpu->flags_ax */
+    bool unknown;
     uint8_t replay;      /* enum flags_replay: REPLAY_NONE, or how to make them again */
     uint8_t size;        /* of the replayed operation */
-    uint8_t a, b;        /* guest registers; b R_NONE: imm */
-    bool high_a, high_b; /* AH..BH */
+    uint8_t a, b;        /* guest registers (a low byte when size is 1), or FLAGS_SLOT(k); b R_NONE: imm */
     int32_t imm;
 };
+/* Operands whose registers have changed since: cpu->tx_slot[0 and 1]. */
+#define FLAGS_SLOT(k) (16 + (k))
 enum flags_replay {
     REPLAY_NONE,
     REPLAY_CMP,  /* cmp a, b|imm */
@@ -51,6 +54,9 @@ enum flags_replay {
     REPLAY_ADD,  /* a is the result of a + b|imm (b another register) */
     REPLAY_SUB,
     REPLAY_NEG,
+    REPLAY_SHL,  /* a, before the shift, by imm */
+    REPLAY_SHR,
+    REPLAY_SAR,
 };
 
 struct tr;
@@ -79,7 +85,7 @@ struct tr {
     uint32_t mode;           /* tb->mode: constant conditions of the code */
     bool mode64;             /* else flat 32-bit */
     const struct insn *i;    /* the instruction in hand */
-    unsigned n;              /* its index */
+    unsigned n, count;       /* its index; instructions decoded (t->i[1] is the next if n + 1 < count) */
     uint16_t at, next;       /* its page offset, and that of the one behind it in memory (may be 4096) */
     bool ended;              /* the emitter ended the block: no fall-through */
     struct flags f;
@@ -89,7 +95,8 @@ struct tr {
     struct cold cold[TB_MAX_COLD];
     unsigned n_cold;
     bool give_up;            /* no room: the builder cuts the block before this instruction */
-    struct flags entry;      /* the body's assumption: only `host`, or only `mem` */
+    struct flags entry;      /* the body's assumption: only `host`, or only `mem`; unknown: none */
+    bool clobber_ahead[TB_MAX_INSNS + 1]; /* an access comes, from that instruction on, before all flags are written */
 };
 
 /* True: emitted. False: nothing was emitted, let the interpreter's handler do it. */
@@ -109,24 +116,38 @@ struct emit_rows {
 
 /* --- build.c --- */
 
-/* Translates the code at physical address `gpa` (host: its page) for c->mode into `tb` and code at `rw`. 0; -EAGAIN: nothing
- * here can be translated (interpret it); -ENOSPC: not enough room. Calls mmu_mark_code() before it reads. */
-int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, struct as room);
+/* Translates the code at physical address `gpa` (host: its page) for c->mode into `tb` and the writable memory of `room`
+ * (its `p` aligned to 16): first the arrays tb->exit, tb->insn and tb->insn_at, then the code. What is used ends at
+ * tb->code + tb->code_bytes. Fills all of `tb` but what is the cache's (hash_next, page_next, incoming). 0;
+ * -EAGAIN: nothing here can be translated (interpret it); -ENOSPC: not enough room. BUILD_ROOM is always enough.
+ * Calls mmu_mark_code() before it reads. */
+int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, const struct thunks *thunk,
+                struct as room);
+#define BUILD_ROOM (32 * KIB)
+/* An emitter exists for the instruction, its binding has not refused it, and its operands are of the common kind (it
+ * may still answer false). Such an instruction, without memory, stack or control flow, is no call of its handler. */
+bool build_native(const struct tr *t, const struct insn *i);
 
 /* --- flags.c --- */
 
-/* Host flags are about to be destroyed: makes the flags recoverable. */
+/* Host flags are about to be destroyed: makes the flags recoverable. May destroy S0. */
 void flags_clobber(struct tr *t);
 /* Guest flags in the host's flags (t->f.host), for a reader. May destroy S0. */
 void flags_need(struct tr *t);
+/* The same when S0 must survive: it holds the answer of emit_mem(). */
+void flags_need_keep(struct tr *t);
 /* Guest flags in cpu->flags_ax. May destroy S0 (and host flags stay right if they were). */
 void flags_to_mem(struct tr *t);
-/* The instruction in hand has written all arithmetic flags with the host's; `replay` filled, or REPLAY_NONE. */
+/* The instruction in hand has written all arithmetic flags with the host's; `how` filled, or REPLAY_NONE. */
 void flags_produced(struct tr *t, struct flags how);
-/* Guest register `n` is about to change: flags that would have been replayed from it are saved first. Called
- * before each write of a guest register (by emit_reg_write()). */
+/* Guest register `n` is about to change: what flags would have been replayed from is put aside. Called before the
+ * first emit_mem() of an instruction that writes a register and keeps flags; those that write all flags need not call
+ * it. May destroy S1, and no host flags. */
 void flags_reg_changes(struct tr *t, unsigned n);
-/* To be called in cold code: from `before` (host flags lost) to cpu->flags_ax; from cpu->flags_ax to `after`. */
+/* The flags that the instruction in hand leaves alone are written by a later one before anything can see them. */
+bool flags_dead_behind(const struct tr *t);
+/* To be called in cold code: from `before` (host flags lost) to cpu->flags_ax, destroying S0; from cpu->flags_ax to
+ * `after`, likewise. */
 void flags_cold_save(struct tr *t, const struct flags *before);
 void flags_cold_restore(struct tr *t, const struct flags *after);
 
@@ -136,13 +157,14 @@ void flags_cold_restore(struct tr *t, const struct flags *after);
 unsigned emit_reg(struct tr *t, unsigned n, unsigned scratch);
 /* The same for a destination that is written in full or whose old value does not matter. */
 unsigned emit_reg_dst(struct tr *t, unsigned n, unsigned scratch);
-/* After writing the register that emit_reg*() answered: stores it if the guest register lives in memory. Calls nothing
- * that changes host flags. flags_reg_changes() must have been called before the value changed. */
+/* After writing the register that emit_reg*() answered: stores it if the guest register lives in memory. No flags. */
 void emit_reg_done(struct tr *t, unsigned n, unsigned host);
 /* dst = the linear address of the ModRM operand plus `plus` (segment base included, 32 bits outside 64-bit mode). No flags. Uses
- * dst and S1 only. emit_offset(): without segment base, in address size: lea. */
+ * dst and S1 only. emit_offset(): without segment base, in address size: lea; uses S0 too. _sized: its low `size` bytes,
+ * 4 or 8, zero-extended. */
 void emit_linear(struct tr *t, const struct insn *i, unsigned dst, int32_t plus);
 void emit_offset(struct tr *t, const struct insn *i, unsigned dst);
+void emit_offset_sized(struct tr *t, const struct insn *i, unsigned dst, unsigned size);
 
 /* Check for `size` bytes at the ModRM operand / at guest register `n` + disp (stack) / at the linear address in S0.
  * Then S0 is the host address, S1 free, host flags destroyed (t->f says so). `align`: a power of two, 1 for none. */
@@ -155,6 +177,15 @@ void emit_slow_if(struct tr *t, unsigned cc);
 /* Runs the handler now (hot code). Afterwards flags are in memory only, t->vec and t->x87 say nothing. Ends the block
  * if the row may change the mode, the mapping or control flow. */
 void emit_interp(struct tr *t, const struct insn *i);
+/* c->rip = rip_page + off. Destroys S0, no flags. */
+void emit_set_rip(struct tr *t, int64_t off);
+/* A cold piece of the instruction in hand, `emit` to be filled by the caller; NULL and t->give_up when there is no room. */
+struct cold *emit_cold(struct tr *t);
+/* Where hot or cold code goes on now, as an executable address. */
+static inline const uint8_t *emit_here(const struct tr *t)
+{
+    return t->as.p + t->as.to_rx;
+}
 
 /* --- flow.c: ends of blocks --- */
 
