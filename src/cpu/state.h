@@ -37,7 +37,7 @@
 #define MODE_SSE_TRAPS (1u << 15) /* MXCSR lets some exception through */
 #define MODE_X87_TRAPS (1u << 16) /* the x87 control word does, or an error is pending */
 
-/* TLB: direct-mapped by bits 21:12 of the linear address, in banks (below). A tag is the page's whole linear
+/* TLB: direct-mapped by bits 23:12 of the linear address, in banks (below). A tag is the page's whole linear
  * address, so nothing that is not canonical can match. TLB_* flags force the slow path: they are XORed into the
  * tag's index bits, which the position implies, so that a flagged tag is the address of no page that is looked
  * up there. An access hits if
@@ -45,7 +45,7 @@
  * and is then at host + (linear - tag); one that crosses pages never hits.
  * A zero tag is empty at every position but 0: emptying is storing zeroes and TLB_EMPTY at position 0, and
  * banks that are not used cost no memory. */
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLB_INVALID (1u << 12) /* not allowed, or not known yet (first write: the dirty bit) */
 #define TLB_MMIO (1u << 13)    /* no host memory; for writes: ROM too */
@@ -69,22 +69,22 @@ struct tlb_code {
     uint64_t gpa;        /* without TLBE_* bits */
     uint64_t flags;      /* TLBE_* */
 };
-#define TLB_CODE_BITS 10
+#define TLB_CODE_BITS 11
 #define TLB_CODE_SIZE (1u << TLB_CODE_BITS)
 
 /* Kinds of access. TLB_SUPER: supervisor, SMAP (if CR4 has it) enforced; also implicit accesses. TLB_SUPER_AC:
  * supervisor with SMAP off by AC. TLB_NONE stays empty: the current one while alignment checks are on. */
 enum { TLB_SUPER, TLB_SUPER_AC, TLB_USER, TLB_NONE, N_TLB_SETS };
 
-/* Banks: one for TLB_SUPER, whose entries of pages that are not global go at a change of address space, and one
- * for each recently used address space (PCID) for TLB_USER and TLB_SUPER_AC. A space keeps its bank until it is
- * flushed or another needs the bank. Code has one for supervisor mode and one a space for user mode. */
+/* Banks: one each for TLB_SUPER and TLB_SUPER_AC, whose entries of pages that are not global go at a change of
+ * address space, and one for each recently used address space (PCID) for TLB_USER. A space keeps its bank until it
+ * is flushed or another needs the bank. Code has one for supervisor mode and one a space for user mode. */
 #define N_TLB_SPACES 8u
 enum {
     TLB_BANK_SUPER,
+    TLB_BANK_AC,
     TLB_BANK_USER,
-    TLB_BANK_AC = TLB_BANK_USER + N_TLB_SPACES,
-    TLB_BANK_NONE = TLB_BANK_AC + N_TLB_SPACES,
+    TLB_BANK_NONE = TLB_BANK_USER + N_TLB_SPACES,
     N_TLB_BANKS
 };
 enum { TLB_CODE_SUPER, TLB_CODE_USER, N_TLB_CODE_BANKS = TLB_CODE_USER + N_TLB_SPACES };
@@ -139,8 +139,8 @@ struct cpu {
     uint64_t seg_base[N_SEGS]; /* copies of seg[].base; 0 for ES CS SS DS in 64-bit mode */
     struct tlb_entry *tlb_cur;     /* bank for data accesses of the current mode: mmu_mode_changed() */
     struct tlb_code *tlb_code_cur; /* bank for code of the current mode */
-    uint64_t tlb_user_off;         /* byte offsets from tlb[0] of the current space's banks for user mode */
-    uint64_t tlb_ac_off;           /* and for TLB_SUPER_AC */
+    uint64_t tlb_user_off;         /* byte offset from tlb[0] of the current space's bank for user mode */
+    uint64_t tlb_ac_off;           /* and of the one for TLB_SUPER_AC */
     uint64_t jc_off;               /* byte offset from jc[0] of the current mode's and space's table */
     struct cpu *self;
     uint64_t rip_page;             /* translated code: linear address of the running block's page */

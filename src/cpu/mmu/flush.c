@@ -5,7 +5,7 @@
  * Thread    The vCPU's own.
  *
  * Bitmaps say which positions of a bank may hold something, so that emptying one costs what was put into it.
- * A space that is flushed gives up its banks; they are emptied when a space next takes them. What is not live is
+ * A space that is flushed gives up its banks; they are emptied when another takes them. What is not live is
  * looked at by nobody.
  */
 #include "cpu/mmu/internal.h"
@@ -97,12 +97,12 @@ static void code_clear(struct cpu *c, unsigned bank, unsigned at)
 void mmu_note_data(struct cpu *c, unsigned bank, unsigned at, bool global)
 {
     bit_set(&c->mmu->used[bank], at);
-    if (bank != TLB_BANK_SUPER)
+    if (bank >= TLB_BANK_USER)
         return;
     if (global)
-        bit_clear(&c->mmu->local, at);
+        bit_clear(&c->mmu->local[bank], at);
     else
-        bit_set(&c->mmu->local, at);
+        bit_set(&c->mmu->local[bank], at);
 }
 
 void mmu_note_code(struct cpu *c, unsigned bank, unsigned at, bool global)
@@ -169,7 +169,6 @@ static struct mmu_space *take_space(struct cpu *c, unsigned pcid)
     }
     unsigned n = (unsigned)(s - m->space);
     data_clear_all(c, TLB_BANK_USER + n, &m->used[TLB_BANK_USER + n]);
-    data_clear_all(c, TLB_BANK_AC + n, &m->used[TLB_BANK_AC + n]);
     code_clear_all(c, TLB_CODE_USER + n, &m->code_used[TLB_CODE_USER + n]);
     s->live = true;
     s->pcid = (uint16_t)pcid;
@@ -185,14 +184,14 @@ static void enter_space(struct cpu *c)
     c->map_epoch++;
     if (s == &m->space[m->cur])
         return;
-    data_clear_all(c, TLB_BANK_SUPER, &m->local);
+    data_clear_all(c, TLB_BANK_SUPER, &m->local[TLB_BANK_SUPER]);
+    data_clear_all(c, TLB_BANK_AC, &m->local[TLB_BANK_AC]);
     code_clear_all(c, TLB_CODE_SUPER, &m->code_local);
     if (!s)
         s = take_space(c, pcid);
     s->last = ++m->switches;
     m->cur = (unsigned)(s - m->space);
     c->tlb_user_off = (TLB_BANK_USER + m->cur) * sizeof(c->tlb[0]);
-    c->tlb_ac_off = (TLB_BANK_AC + m->cur) * sizeof(c->tlb[0]);
     mmu_mode_changed(c);
 }
 
@@ -235,6 +234,7 @@ void mmu_tlb_init(struct cpu *c)
         c->tlb_code[i][0].tag = TLB_EMPTY;
     for (unsigned i = 0; i < N_JC_TABLES; i++)
         c->jc[i][0].rip = JC_EMPTY;
+    c->tlb_ac_off = TLB_BANK_AC * sizeof(c->tlb[0]);
     enter_space(c);
 }
 
@@ -246,8 +246,9 @@ void mmu_flush_all(struct cpu *c)
     c->stats.tlb_flushes++;
     forget_spaces(m);
     data_clear_all(c, TLB_BANK_SUPER, &m->used[TLB_BANK_SUPER]);
+    data_clear_all(c, TLB_BANK_AC, &m->used[TLB_BANK_AC]);
     code_clear_all(c, TLB_CODE_SUPER, &m->code_used[TLB_CODE_SUPER]);
-    memset(&m->local, 0, sizeof(m->local));
+    memset(m->local, 0, sizeof(m->local));
     memset(&m->code_local, 0, sizeof(m->code_local));
     memset(m->large, 0, sizeof(m->large));
     memset(m->write_bloom, 0, sizeof(m->write_bloom));
@@ -373,7 +374,6 @@ static void code_drop(struct cpu *c, unsigned bank, const struct stretch *s)
 static void space_drop(struct cpu *c, unsigned space, const struct stretch *s)
 {
     data_drop(c, TLB_BANK_USER + space, s);
-    data_drop(c, TLB_BANK_AC + space, s);
     code_drop(c, TLB_CODE_USER + space, s);
 }
 
@@ -381,6 +381,7 @@ static void drop_here(struct cpu *c, const struct stretch *s)
 {
     c->map_epoch++;
     data_drop(c, TLB_BANK_SUPER, s);
+    data_drop(c, TLB_BANK_AC, s);
     code_drop(c, TLB_CODE_SUPER, s);
     space_drop(c, c->mmu->cur, s);
 }

@@ -61,7 +61,7 @@ struct mmu_state {
     unsigned cur;                /* the current one: its number in space[] and among banks */
     uint64_t switches;
     struct mmu_used used[N_TLB_BANKS], code_used[N_TLB_CODE_BANKS];
-    struct mmu_used local, code_local; /* in the supervisor's banks: pages that are not global */
+    struct mmu_used local[TLB_BANK_USER], code_local; /* in the supervisor's banks: pages that are not global */
     uint32_t jc_mode[N_JC_TABLES];     /* mode word that a jump table belongs to */
     uint16_t jc_used[N_JC_TABLES];     /* bit per 4 KiB (a page's addresses) that may hold something */
     unsigned cold_writes;        /* slow writes to pages that hold no code any more */
@@ -110,15 +110,13 @@ void mmu_note_large(struct mmu_state *m, uint64_t page, uint8_t shift);
 
 static inline unsigned mmu_bank(const struct cpu *c, unsigned set)
 {
-    static const uint8_t first[] = { [TLB_SUPER] = TLB_BANK_SUPER, [TLB_SUPER_AC] = TLB_BANK_AC,
-                                     [TLB_USER] = TLB_BANK_USER };
-    return first[set] + (set == TLB_SUPER ? 0 : c->mmu->cur);
+    return set == TLB_USER ? TLB_BANK_USER + c->mmu->cur : set == TLB_SUPER_AC ? TLB_BANK_AC : TLB_BANK_SUPER;
 }
 
 /* Whether a bank belongs to somebody: what is in others does not count. */
 static inline bool mmu_bank_live(const struct mmu_state *m, unsigned bank)
 {
-    return bank == TLB_BANK_SUPER || m->space[(bank - TLB_BANK_USER) % N_TLB_SPACES].live;
+    return bank < TLB_BANK_USER || m->space[bank - TLB_BANK_USER].live;
 }
 
 /* Position of an address in a bank of data or code. */

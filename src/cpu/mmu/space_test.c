@@ -444,7 +444,7 @@ static void test_jumps(void)
     g_assert_cmphex(mmu_jc_at(cpu, 0)->rip, !=, 0);
     /* Another page at the same position of the code TLB. */
     put(PAGE + 8);
-    bed_poke64(bed, PDE(0) + 16, PTE(0) | 7);
+    bed_poke64(bed, PDE(0) + TLB_CODE_SIZE / 512 * 8, PTE(0) | 7);
     uint64_t gpa;
     const uint8_t *host;
     g_assert_cmpint(mmu_fetch_page(cpu, PAGE + ((uint64_t)TLB_CODE_SIZE << PAGE_SHIFT), &gpa, &host), ==, 0);
