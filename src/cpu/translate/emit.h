@@ -67,6 +67,7 @@ struct cold {
     struct as_fix from[6];   /* jumps of the hot code that lead here */
     uint8_t n_from;
     uint8_t insn;            /* index of the guest instruction */
+    uint8_t more;            /* instructions behind it that its slow path does as well */
     const uint8_t *back;     /* executable address behind the instruction's hot code; NULL: it ends the block */
     struct flags before, after;
     uint8_t vec;             /* t->vec and t->x87 when it was made: emit_live_again() */
@@ -179,6 +180,8 @@ void emit_slow_if(struct tr *t, unsigned cc);
 void emit_interp(struct tr *t, const struct insn *i);
 /* c->rip = rip_page + off. Destroys S0, no flags. */
 void emit_set_rip(struct tr *t, int64_t off);
+/* Cold code: has the handler of instruction number `n` execute it. Flags are in memory. */
+void emit_call_slow(struct tr *t, unsigned n);
 /* A cold piece of the instruction in hand, `emit` to be filled by the caller; NULL and t->give_up when there is no room. */
 struct cold *emit_cold(struct tr *t);
 /* Where hot or cold code goes on now, as an executable address. */

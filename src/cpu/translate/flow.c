@@ -9,20 +9,26 @@
 
 #define CPU_GS(field) AS_GS(offsetof(struct cpu, field))
 
+/* NULL: no room, t->give_up is set. */
 static struct cold *cold_new(struct tr *t, void (*emit)(struct tr *t, struct cold *k))
 {
-    if (t->n_cold == TB_MAX_COLD) {
-        t->give_up = true;
-        t->n_cold--;
-    }
-    struct cold *k = &t->cold[t->n_cold++];
-    *k = (struct cold){ .emit = emit, .insn = (uint8_t)t->n, .before = t->f, .vec = t->vec, .x87 = t->x87 };
+    struct cold *k = emit_cold(t);
+
+    if (k)
+        k->emit = emit;
     return k;
 }
 
-static const uint8_t *here_rx(const struct tr *t)
+static void cold_from(struct cold *k, struct as_fix f)
 {
-    return t->as.p + t->as.to_rx;
+    if (k)
+        k->from[k->n_from++] = f;
+}
+
+static void arrive(struct tr *t, struct cold *k)
+{
+    for (unsigned n = 0; n < k->n_from; n++)
+        as_fix_here(&t->as, k->from[n]);
 }
 
 static uint32_t code_offset(const struct tr *t, const uint8_t *rw)
@@ -55,8 +61,7 @@ static void save_flags(struct tr *t, const struct flags *f)
 /* c->rip = rip_page + off, and out with `answer`. */
 static void leave_at(struct tr *t, int64_t off, uint64_t answer)
 {
-    emit_rip(t, R_S0, off);
-    as_store(&t->as, 8, CPU_GS(rip), R_S0);
+    emit_set_rip(t, off);
     as_mov_imm(&t->as, R_AX, answer);
     as_jmp_to(&t->as, t->thunk->leave);
 }
@@ -67,6 +72,7 @@ static void leave_at(struct tr *t, int64_t off, uint64_t answer)
 static void cold_exit(struct tr *t, struct cold *k)
 {
     k->exit->stub = code_offset(t, t->as.p);
+    arrive(t, k);
     save_flags(t, &k->before);
     leave_at(t, k->exit->target, (uintptr_t)k->exit);
 }
@@ -74,11 +80,6 @@ static void cold_exit(struct tr *t, struct cold *k)
 static struct tb_exit *exit_new(struct tr *t, uint32_t target)
 {
     struct tb *tb = t->tb;
-
-    if (tb->exits == TB_MAX_EXITS) {
-        t->give_up = true;
-        tb->exits--;
-    }
     struct tb_exit *e = &tb->exit[tb->exits++];
     *e = (struct tb_exit){ .from = tb, .target = (uint16_t)target, .flags_mem = t->f.mem };
     /* With flags in both places a loop to the block's own start takes what that start wants. */
@@ -94,16 +95,19 @@ static void link_jump(struct tr *t, unsigned cc, struct tb_exit *e)
     unsigned at = ((uintptr_t)t->as.p + opcode_bytes) & 7;
     struct cold *k = cold_new(t, cold_exit);
 
+    if (!k)
+        return;
     if (at > 4)
         as_nop(&t->as, 8 - at);
     k->exit = e;
-    k->from[k->n_from++] = cc == CC_NONE ? as_jmp(&t->as, true) : as_jcc(&t->as, cc, true);
+    cold_from(k, cc == CC_NONE ? as_jmp(&t->as, true) : as_jcc(&t->as, cc, true));
     e->rel32 = code_offset(t, k->from[0].at);
 }
 
 /* An event is due at a back edge. A conditional one that is not taken goes on. */
 static void cold_event(struct tr *t, struct cold *k)
 {
+    arrive(t, k);
     if (k->cc != CC_NONE)
         as_jcc_to(&t->as, k->cc ^ 1, k->back);
     save_flags(t, &k->before);
@@ -115,10 +119,12 @@ static void back_edge_mem(struct tr *t, struct tb_exit *e)
 {
     struct cold *k = cold_new(t, cold_event);
 
+    if (!k)
+        return;
     k->cc = CC_NONE;
     k->target = e->target;
     as_alu_mi(&t->as, AS_CMP, 4, CPU_GS(run_ok), 0);
-    k->from[k->n_from++] = as_jcc(&t->as, CC_E, true);
+    cold_from(k, as_jcc(&t->as, CC_E, true));
     link_jump(t, CC_NONE, e);
 }
 
@@ -128,6 +134,8 @@ static void back_edge_host(struct tr *t, unsigned cc, struct tb_exit *e)
     struct cold *k = cold_new(t, cold_event);
     struct as_fix event, skip = { 0 };
 
+    if (!k)
+        return;
     k->cc = (uint8_t)cc;
     k->target = e->target;
     as_load(&t->as, 4, R_S1, CPU_GS(run_ok));
@@ -136,10 +144,10 @@ static void back_edge_host(struct tr *t, unsigned cc, struct tb_exit *e)
     if (cc != CC_NONE)
         skip = as_jmp(&t->as, false);
     as_fix_here(&t->as, event);
-    k->from[k->n_from++] = as_jmp(&t->as, true);
+    cold_from(k, as_jmp(&t->as, true));
     if (cc != CC_NONE)
         as_fix_here(&t->as, skip);
-    k->back = here_rx(t);
+    k->back = emit_here(t);
 }
 
 void emit_exit(struct tr *t, unsigned cc, uint32_t target)
@@ -212,6 +220,7 @@ void emit_branch_go_kept(struct tr *t)
 /* Not found, or an event is due: S0 is the next instruction's address. */
 static void cold_look_up(struct tr *t, struct cold *k)
 {
+    arrive(t, k);
     as_store(&t->as, 8, CPU_GS(rip), R_S0);
     as_mov_imm(&t->as, R_AX, TX_LOOKUP);
     as_jmp_to(&t->as, t->thunk->leave);
@@ -222,9 +231,9 @@ void emit_jump(struct tr *t)
     struct cold *k = cold_new(t, cold_look_up);
 
     look_up(t);
-    k->from[k->n_from++] = as_jcc(&t->as, CC_NE, true);
+    cold_from(k, as_jcc(&t->as, CC_NE, true));
     test_event(t);
-    k->from[k->n_from++] = as_jcc(&t->as, CC_E, true);
+    cold_from(k, as_jcc(&t->as, CC_E, true));
     emit_branch_go(t);
 }
 
@@ -240,6 +249,7 @@ static void cold_branch_far(struct tr *t, struct cold *k)
 {
     struct as_fix absent, event;
 
+    arrive(t, k);
     save_flags(t, &k->before);
     emit_rip(t, R_S0, k->target);
     look_up(t);
@@ -249,18 +259,16 @@ static void cold_branch_far(struct tr *t, struct cold *k)
     emit_branch_go(t);
     as_fix_here(&t->as, absent);
     as_fix_here(&t->as, event);
-    emit_rip(t, R_S0, t->tb->insn_at[k->insn]);
-    as_store(&t->as, 8, CPU_GS(rip), R_S0);
-    as_mov_imm(&t->as, R_AX, (uintptr_t)&t->tb->insn[k->insn]);
-    as_call_to(&t->as, t->thunk->interp); /* does not come back: the condition holds */
+    emit_call_slow(t, k->insn); /* does not come back: the condition holds */
 }
 
 void emit_branch_far(struct tr *t, unsigned cc, int64_t target)
 {
     if (cc != CC_NONE) {
         struct cold *k = cold_new(t, cold_branch_far);
-        k->target = target;
-        k->from[k->n_from++] = as_jcc(&t->as, cc, true);
+        if (k)
+            k->target = target;
+        cold_from(k, as_jcc(&t->as, cc, true));
         return;
     }
     flags_to_mem(t);

@@ -224,6 +224,11 @@ static void call_interp(struct tr *t, unsigned n)
     as_call_to(&t->as, t->thunk->interp);
 }
 
+void emit_call_slow(struct tr *t, unsigned n)
+{
+    call_interp(t, n);
+}
+
 /* c->rip = the instruction behind number `n`; the dispatcher looks for it. */
 static void leave_behind(struct tr *t, unsigned n)
 {
@@ -237,9 +242,10 @@ static void cold_interp(struct tr *t, struct cold *k)
     for (unsigned f = 0; f < k->n_from; f++)
         as_fix_here(&t->as, k->from[f]);
     flags_cold_save(t, &k->before);
-    call_interp(t, k->insn);
+    for (unsigned n = k->insn; n <= (unsigned)k->insn + k->more; n++)
+        emit_call_slow(t, n);
     if (!k->back) {
-        leave_behind(t, k->insn);
+        leave_behind(t, k->insn + k->more);
         return;
     }
     emit_live_again(t, k);
