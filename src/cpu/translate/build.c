@@ -144,31 +144,6 @@ static void decode(struct cpu *c, struct decoded *d, uint64_t page_gpa, const ui
 
 /* --- laying out --- */
 
-static void *take(struct as *room, size_t bytes)
-{
-    uint8_t *p = room->p;
-
-    if ((size_t)(room->end - room->p) < align_up(bytes, 16)) {
-        room->full = true;
-        return NULL;
-    }
-    room->p += align_up(bytes, 16);
-    return p;
-}
-
-/* The arrays in front of the code. */
-static bool put_arrays(struct tb *tb, const struct decoded *d, unsigned count, struct as *room)
-{
-    tb->exit = take(room, (d->branches + 2) * sizeof(*tb->exit));
-    tb->insn = take(room, count * sizeof(*tb->insn));
-    tb->insn_at = take(room, count * sizeof(*tb->insn_at));
-    if (room->full)
-        return false;
-    memcpy(tb->insn, d->insn, count * sizeof(*tb->insn));
-    memcpy(tb->insn_at, d->at, count * sizeof(*tb->insn_at));
-    return true;
-}
-
 /* Whether host flags are lost at this instruction. A guess will do. */
 static bool clobbers(const struct tr *t, const struct insn *i)
 {
@@ -265,8 +240,7 @@ static bool emit_all(struct tr *t)
     uint8_t *start = t->as.p;
 
     t->tb->code = start + t->as.to_rx;
-    if (!take(&t->as, ENTRY_BYTES))
-        return false;
+    as_nop(&t->as, ENTRY_BYTES);
     uint8_t *body = t->as.p;
     look_ahead(t);
     emit_hot(t);
@@ -278,44 +252,42 @@ static bool emit_all(struct tr *t)
     return true;
 }
 
-static void describe(struct tb *tb, const struct decoded *d, uint64_t gpa, uint32_t mode)
+static void describe(struct tb *tb, const struct decoded *d, unsigned count)
 {
-    tb->gpa = gpa;
-    tb->mode = mode;
     tb->first = (uint16_t)d->first;
     tb->end = (uint16_t)d->end;
     tb->granules = d->granules;
     tb->exits = 0;
     tb->insns = 0;
-    tb->dead = false;
+    memcpy(tb->insn, d->insn, count * sizeof(*tb->insn));
+    memcpy(tb->insn_at, d->at, count * sizeof(*tb->insn_at));
 }
 
-/* `count` instructions of those decoded. False: no room. */
-static bool try_build(struct cpu *c, struct tb *tb, const struct decoded *d, unsigned count, const struct thunks *thunk,
-                      struct as room)
+/* `count` instructions of those decoded. 0; -ENOSPC: not enough room; -E2BIG: too much of something else. */
+static int try_build(struct cpu *c, struct tb *tb, const struct decoded *d, unsigned count, const struct thunks *thunk,
+                     struct as room)
 {
-    struct flags entry = { .unknown = true };
     struct tr *t = malloc(sizeof(*t));
-    bool ok = false;
+    int err = 0;
 
     if (!t)
-        return false;
-    if (put_arrays(tb, d, count, &room)) {
-        memset(t, 0, offsetof(struct tr, cold));
-        t->n_cold = 0;
-        t->give_up = t->ended = false;
-        t->as = room;
-        t->c = c;
-        t->tb = tb;
-        t->thunk = thunk;
-        t->mode = tb->mode;
-        t->mode64 = tb->mode & MODE_CODE64;
-        t->count = count;
-        t->f = t->entry = entry;
-        ok = emit_all(t);
-    }
+        return -ENOSPC;
+    describe(tb, d, count);
+    memset(t, 0, offsetof(struct tr, cold));
+    t->n_cold = 0;
+    t->give_up = false;
+    t->as = room;
+    t->c = c;
+    t->tb = tb;
+    t->thunk = thunk;
+    t->mode = tb->mode;
+    t->mode64 = tb->mode & MODE_CODE64;
+    t->count = count;
+    t->f = t->entry = (struct flags){ .unknown = true };
+    if (!emit_all(t))
+        err = t->give_up ? -E2BIG : -ENOSPC;
     free(t);
-    return ok;
+    return err;
 }
 
 int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, const struct thunks *thunk,
@@ -323,22 +295,17 @@ int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page,
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct decoded *d = calloc(1, sizeof(*d));
-    int err = -ENOSPC;
+    bool roomy = room.end - room.p >= (ptrdiff_t)BUILD_ROOM;
+    int err;
 
     pthread_once(&once, index_emitters);
     if (!d)
         return -ENOSPC;
     decode(c, d, gpa & PAGE_MASK, page, gpa & (PAGE_SIZE - 1), TB_MAX_INSNS);
-    if (d->count == 0)
-        err = -EAGAIN;
-    /* What does not fit is cut: `granules` may then name too much, which is harmless. */
-    for (unsigned count = d->count; count > 0; count /= 2) {
-        describe(tb, d, gpa, c->mode);
-        if (try_build(c, tb, d, count, thunk, room)) {
-            err = 0;
-            break;
-        }
-    }
+    err = d->count ? -E2BIG : -EAGAIN;
+    /* What is too much is cut: `granules` may then name more than was used, which is harmless. */
+    for (unsigned count = d->count; count > 0 && err && (err == -E2BIG || roomy); count /= 2)
+        err = try_build(c, tb, d, count, thunk, room);
     free(d);
-    return err;
+    return err == -E2BIG ? -ENOSPC : err;
 }

@@ -118,10 +118,10 @@ struct emit_rows {
 /* --- build.c --- */
 
 /* Translates the code at physical address `gpa` (host: its page) for c->mode into `tb` and the writable memory of `room`
- * (its `p` aligned to 16): first the arrays tb->exit, tb->insn and tb->insn_at, then the code. What is used ends at
- * tb->code + tb->code_bytes. Fills all of `tb` but what is the cache's (hash_next, page_next, incoming). 0;
- * -EAGAIN: nothing here can be translated (interpret it); -ENOSPC: not enough room. BUILD_ROOM is always enough.
- * Calls mmu_mark_code() before it reads. */
+ * (its `p` aligned to 16). tb->mode is set, and tb->exit, insn and insn_at point at room for the most of each, which
+ * 32-bit displacements of the executable code reach. Fills entry_mem, entry_host, first, end, insns, exits, code,
+ * code_bytes, granules and the arrays. 0; -EAGAIN: nothing here can be translated (interpret it); -ENOSPC: not enough
+ * room, of which BUILD_ROOM is always enough. Calls mmu_mark_code() before it reads. */
 int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, const struct thunks *thunk,
                 struct as room);
 #define BUILD_ROOM (32 * KIB)

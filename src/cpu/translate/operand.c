@@ -202,13 +202,11 @@ struct cold *emit_cold(struct tr *t)
     return k;
 }
 
-/* RAX = address of guest instruction `n`'s struct insn, which stands in front of the code. */
+/* RAX = address of guest instruction `n`'s struct insn. */
 static void put_insn_address(struct tr *t, unsigned n)
 {
-    const uint8_t *insn = (const uint8_t *)&t->tb->insn[n];
-
-    as_bytes(&t->as, "\x48\x8d\x05", 3);
-    as_u32(&t->as, (uint32_t)(insn - (t->as.p + 4)));
+    as_bytes(&t->as, "\x48\x8d\x05", 3); /* lea rax, [rip + ...] */
+    as_u32(&t->as, (uint32_t)((uintptr_t)&t->tb->insn[n] - (uintptr_t)(emit_here(t) + 4)));
 }
 
 void emit_set_rip(struct tr *t, int64_t off)
@@ -217,16 +215,16 @@ void emit_set_rip(struct tr *t, int64_t off)
     as_store(&t->as, 8, AS_GS(offsetof(struct cpu, rip)), R_S0);
 }
 
-static void call_interp(struct tr *t, unsigned n)
+static void call_interp(struct tr *t, unsigned n, const uint8_t *thunk)
 {
     emit_set_rip(t, t->tb->insn_at[n]);
     put_insn_address(t, n);
-    as_call_to(&t->as, t->thunk->interp);
+    as_call_to(&t->as, thunk);
 }
 
 void emit_call_slow(struct tr *t, unsigned n)
 {
-    call_interp(t, n);
+    call_interp(t, n, t->thunk->slow);
 }
 
 /* c->rip = the instruction behind number `n`; the dispatcher looks for it. */
@@ -275,7 +273,7 @@ static bool may_go_on(const struct insn *i)
 void emit_interp(struct tr *t, const struct insn *i)
 {
     flags_to_mem(t);
-    call_interp(t, t->n);
+    call_interp(t, t->n, t->thunk->interp);
     t->f = (struct flags){ .mem = true };
     t->vec = 0;
     t->x87 = false;

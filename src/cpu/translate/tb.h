@@ -83,6 +83,8 @@ struct thunks {
      * so, x87 registers may be. Returns when the handler answered X_NEXT and the block may go on; otherwise
      * leaves to the dispatcher. */
     const uint8_t *interp;
+    /* call: the same, for instructions that have an emitter whose code did not do this time: counted apart. */
+    const uint8_t *slow;
     /* call: see vector.h. */
     const uint8_t *vec_park, *vec_load, *ymm_load, *x87_load;
     /* jmp: where a dead block's entry_mem leads: leaves, c->rip = rip_page + what RAX says is not known: the jump
