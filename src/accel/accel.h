@@ -15,9 +15,16 @@ struct accel;
 struct vcpu;
 struct mem_range; /* machine/memory.h: seen here only through the slots below */
 
+/* How the accelerator is to work: -accel's properties. Zero is a default. */
+struct accel_config {
+    enum cpu_translate translate; /* soft */
+    uint64_t tb_bytes;            /* soft: host code kept at most */
+};
+
 /* What the machine gives the accelerator. Called on vCPU threads. */
 struct accel_host {
     void *opaque;
+    struct accel_config config;
     uint64_t (*mmio_read)(void *opaque, struct vcpu *v, uint64_t gpa, unsigned size);
     void (*mmio_write)(void *opaque, struct vcpu *v, uint64_t gpa, uint64_t val, unsigned size);
     uint64_t (*io_read)(void *opaque, struct vcpu *v, uint16_t port, unsigned size);

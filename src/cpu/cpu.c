@@ -5,11 +5,17 @@
  */
 #include "cpu/exec/exec.h"
 #include "cpu/shared.h"
+#include "cpu/translate/translate.h"
 
 #include <stdlib.h>
 
 _Static_assert(offsetof(struct cpu, tlb) <= 2 * PAGE_SIZE, "the big arrays come last");
 _Static_assert(offsetof(struct cpu, run_ok) < PAGE_SIZE / 8, "hot fields come first");
+
+int cpu_shared_set_translate(struct cpu_shared *s, enum cpu_translate how, uint64_t code_bytes)
+{
+    return translate_shared_init(s, how, code_bytes);
+}
 
 struct cpu *cpu_new(struct cpu_shared *s, unsigned index, const struct cpu_callbacks *cb, void *opaque)
 {
@@ -28,7 +34,7 @@ struct cpu *cpu_new(struct cpu_shared *s, unsigned index, const struct cpu_callb
     c->index = index;
     c->cb = cb;
     c->opaque = opaque;
-    if (sys_init(c) || fpu_init(c) || exec_init(c) || mmu_init(c)) {
+    if (sys_init(c) || fpu_init(c) || exec_init(c) || mmu_init(c) || translate_init(c)) {
         cpu_free(c);
         return NULL;
     }
@@ -40,6 +46,7 @@ void cpu_free(struct cpu *c)
 {
     if (!c)
         return;
+    translate_done(c);
     mmu_done(c);
     exec_done(c);
     fpu_done(c);

@@ -212,7 +212,7 @@ static bool make_accel(struct machine *m, const char *names, char **ret_note, GE
     if (!ops)
         return false;
     m->accel_host = (struct accel_host){
-        .opaque = m, .mmio_read = host_mmio_read, .mmio_write = host_mmio_write,
+        .opaque = m, .config = m->config.accel, .mmio_read = host_mmio_read, .mmio_write = host_mmio_write,
         .io_read = host_io_read, .io_write = host_io_write, .translate = host_translate,
     };
     m->accel = ops->create(&m->accel_host, m->cpu_model, &m->config.topology, m->config.ram_bytes, m->config.pit,

@@ -21,6 +21,7 @@ struct machine_config {
     uint64_t ram_bytes;
     struct cpu_topology topology;
     unsigned cpu_count, max_cpus;
+    struct accel_config accel;
     const char *cpu_model;      /* -cpu text; NULL: the board's default ("max") */
     const char *kernel, *initrd, *append;
     const char *firmware;       /* -bios; NULL */

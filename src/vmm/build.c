@@ -195,6 +195,7 @@ bool build_config(struct vmm *v, GError **error)
     c->firmware = o->bios;
     c->rtc_offset_s = o->rtc_offset_s;
     c->rtc_local = o->rtc_local;
+    c->accel = o->accel_config;
     c->hpet = c->hpet && !o->no_hpet;
     c->acpi = c->acpi && !o->no_acpi;
     c->graphics = c->graphics && !o->nographic;

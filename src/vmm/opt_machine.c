@@ -10,6 +10,7 @@
 
 #define MAX_CPUS_SANE 4096
 #define MIN_RAM (1 * MIB)
+#define MAX_TB_BYTES (320 * MIB)
 
 static bool take_machine(struct vm_options *o, const char *arg, GError **error)
 {
@@ -33,15 +34,52 @@ static const struct {
     const char *values; /* separated by '|' */
 } accel_props[] = {
     { "thread", "multi|single" },          { "kernel-irqchip", "on|off|split" },
-    { "tb-size", NULL },                   { "split-wx", "off" },
-    { "one-insn-per-tb", "off" },          { "dirty-ring-size", NULL },
-    { "kvm-shadow-mem", NULL },            { "notify-vmexit", NULL },
-    { "notify-window", NULL },             { "eager-split-size", NULL },
+    { "split-wx", "off|on" },              { "one-insn-per-tb", "off" },
+    { "dirty-ring-size", NULL },           { "kvm-shadow-mem", NULL },
+    { "notify-vmexit", NULL },             { "notify-window", NULL },
+    { "eager-split-size", NULL },
 };
 
-static bool check_accel_prop(const char *key, const char *value, GError **error)
+static bool set_translate(struct accel_config *c, const char *value, GError **error)
 {
-    const char *names[G_N_ELEMENTS(accel_props) + 1] = { NULL };
+    static const char *const names[] = { [CPU_TRANSLATE_OFF] = "off", [CPU_TRANSLATE_ON] = "on",
+                                         [CPU_TRANSLATE_LOCKSTEP] = "lockstep" };
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        if (strcmp(value, names[i]))
+            continue;
+        c->translate = i;
+        return true;
+    }
+    return ruche_error(error, RUCHE_ERR_INVALID, "'translate' can be on, off or lockstep, not '%s'", value);
+}
+
+static bool set_tb_size(struct accel_config *c, const char *value, GError **error)
+{
+    uint64_t bytes;
+    if (!units_parse_size(value, MIB, &bytes) || bytes > MAX_TB_BYTES)
+        return ruche_error(error, RUCHE_ERR_INVALID, "'tb-size' is a size of at most %s, not '%s'",
+                           units_format_size(MAX_TB_BYTES), value);
+    c->tb_bytes = bytes;
+    return true;
+}
+
+/* Properties that do change something. */
+static const struct {
+    const char *name;
+    bool (*set)(struct accel_config *c, const char *value, GError **error);
+} accel_settings[] = {
+    { "translate", set_translate },
+    { "tb-size", set_tb_size },
+};
+
+static bool take_accel_prop(struct vm_options *o, const char *key, const char *value, GError **error)
+{
+    const char *names[G_N_ELEMENTS(accel_props) + G_N_ELEMENTS(accel_settings) + 1] = { NULL };
+    for (size_t i = 0; i < G_N_ELEMENTS(accel_settings); i++) {
+        names[G_N_ELEMENTS(accel_props) + i] = accel_settings[i].name;
+        if (!strcmp(key, accel_settings[i].name))
+            return accel_settings[i].set(&o->accel_config, value, error);
+    }
     for (size_t i = 0; i < G_N_ELEMENTS(accel_props); i++) {
         names[i] = accel_props[i].name;
         if (strcmp(key, accel_props[i].name))
@@ -94,7 +132,7 @@ static bool take_accel(struct vm_options *o, const char *arg, GError **error)
         return ruche_error(error, RUCHE_ERR_INVALID, "an accelerator's name is missing");
     for (size_t i = 0; i < l->count; i++)
         if (strcmp(l->pairs[i].key, "accel") &&
-            !check_accel_prop(l->pairs[i].key, l->pairs[i].value, error))
+            !take_accel_prop(o, l->pairs[i].key, l->pairs[i].value, error))
             return false;
     add_accel(o, names);
     return true;
@@ -360,7 +398,7 @@ const struct option_row machine_option_rows[] = {
     { "M", "[type=]TYPE[,prop=value...]", "as -machine", GROUP_MACHINE, take_machine },
     { "accel", "NAME[:NAME...][,prop=value...]",
       "who executes the guest: kvm, soft, or the first of a list that can\n'-accel help' says what "
-      "works here",
+      "works here\nsoft: translate=on|off|lockstep (off), tb-size=MIB of translated code (64)",
       GROUP_MACHINE, take_accel },
     { "enable-kvm", NULL, "as -accel kvm", GROUP_MACHINE, take_enable_kvm },
     { "cpu", "MODEL[,+feature,-feature...]", "the processor; '-cpu help' lists models",

@@ -54,6 +54,7 @@ struct vm_options {
 
     struct kv_list *machine;    /* all -machine, merged; "type" is the board */
     char *accel;                /* "kvm:soft"; NULL: default */
+    struct accel_config accel_config;
     char *cpu;
     struct cpu_topology topology;
     unsigned cpu_count, max_cpus;

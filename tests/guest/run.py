@@ -266,7 +266,7 @@ def kvm_is_software():
 
 def accelerators(options):
     if options.accel:
-        return options.accel.split(',')
+        return options.accel.split('+')
     names = ['soft']
     if os.access('/dev/kvm', os.R_OK | os.W_OK):
         names.append('kvm')
@@ -297,7 +297,7 @@ def main():
     parser.add_argument('--vmm', required=True, help='ruche-vmm, or a QEMU with --qemu')
     parser.add_argument('--payloads', required=True, help='folder of the built payloads')
     parser.add_argument('--suite', choices=('quick', 'full'), help='the default is both')
-    parser.add_argument('--accel', help='names, comma separated; the default is all that work here')
+    parser.add_argument('--accel', help='names with their properties, separated by +; the default is all that work here')
     parser.add_argument('--qemu', action='store_true', help='the program is QEMU: leave out what is only ours')
     parser.add_argument('--verbose', action='store_true', help='show all output')
     parser.add_argument('only', nargs='*', help='run the cases whose name contains one of these')

@@ -10,11 +10,13 @@
  * consistent, so one of the two sees the other.
  */
 #include "accel/accel.h"
+#include "base/log.h"
 #include "base/util.h"
 
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -167,6 +169,9 @@ static struct accel *soft_create(const struct accel_host *host, const struct cpu
         ruche_error(error, RUCHE_ERR_NO_SPACE, "soft: no memory for the software CPU");
         return NULL;
     }
+    int err = cpu_shared_set_translate(a->shared, host->config.translate, host->config.tb_bytes);
+    if (err)
+        log_warn("soft: no executable memory (%s): the guest is interpreted, not translated", strerror(-err));
     a->base.host = host;
     a->topology = *topology;
     return &a->base;

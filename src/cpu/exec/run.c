@@ -6,6 +6,7 @@
 #include "cpu/exec/run.h"
 #include "cpu/exec/trace.h"
 #include "cpu/fpu/fpu.h"
+#include "cpu/translate/translate.h"
 
 #include <errno.h>
 
@@ -99,6 +100,13 @@ static void mend_link(struct exec_link *want, struct exec_block *b)
         want->to = b;
 }
 
+static int run_block(struct cpu *c, struct exec_block *b)
+{
+    c->code_changed = false;
+    c->stats.instructions += b->count;
+    return b->ops[0].run(c, b->ops);
+}
+
 int exec_blocks(struct cpu *c)
 {
     struct exec_cache *x = c->blocks;
@@ -125,11 +133,24 @@ int exec_blocks(struct cpu *c)
         }
         if (want && x->used >= used) /* else the arena was emptied: the link is gone */
             mend_link(want, b);
-        c->code_changed = false;
-        c->stats.instructions += b->count;
-        st = b->ops[0].run(c, b->ops);
+        st = run_block(c, b);
     } while (st == X_JUMP);
     return st;
+}
+
+/* Links are mended by exec_blocks() only, so that here no block goes on into another. */
+int exec_one_block(struct cpu *c)
+{
+    struct exec_cache *x = c->blocks;
+    struct exec_block *b;
+
+    x->want = NULL;
+    if (unlikely(x->flush))
+        block_flush(x);
+    int st = block_find(c, &b);
+    if (unlikely(st == X_FAULT))
+        return st;
+    return likely(b) ? run_block(c, b) : exec_single(c);
 }
 
 /* --- one instruction --- */
@@ -243,6 +264,13 @@ static bool one_at_a_time(const struct cpu *c)
     return (c->mode & MODE_TF) || c->int_shadow || log_on(LOG_CPU | LOG_EXEC);
 }
 
+static int run_some(struct cpu *c)
+{
+    if (one_at_a_time(c))
+        return exec_single(c);
+    return c->tx && translate_wanted(c) ? translate_run(c) : exec_blocks(c);
+}
+
 static int deliver_fault(struct cpu *c)
 {
     if (log_on(LOG_INT))
@@ -260,7 +288,7 @@ static enum cpu_exit run_loop(struct cpu *c)
         if (st == X_NEXT && c->halted)
             return CPU_EXIT_HALT;
         if (st == X_NEXT)
-            st = one_at_a_time(c) ? exec_single(c) : exec_blocks(c);
+            st = run_some(c);
         if (st == X_FAULT)
             st = deliver_fault(c);
         if (st == X_EXIT)

@@ -79,5 +79,8 @@ static inline bool exec_maps_to(struct cpu *c, const struct exec_block *b)
 
 /* Runs blocks until something else is to be done. Never X_NEXT or X_JUMP. */
 int exec_blocks(struct cpu *c);
+/* Runs the one block at c->rip; events are the caller's. Never X_NEXT. Not in a mode that exec_blocks() runs in too: its
+ * links would be followed. */
+int exec_one_block(struct cpu *c);
 /* Fetches, decodes and executes one instruction, with debug traps if MODE_TF. Never X_NEXT. */
 int exec_single(struct cpu *c);

@@ -12,6 +12,7 @@
 
 #include "cpu/exec/exec.h"
 #include "cpu/sys/model.h"
+#include "cpu/translate/translate.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -43,6 +44,7 @@ void cpu_shared_free(struct cpu_shared *s)
 {
     if (!s)
         return;
+    translate_shared_done(s);
     munmap((void *)s->code, s->code_pages * sizeof(uint64_t));
     pthread_mutex_destroy(&s->lock);
     pthread_mutex_destroy(&s->split);
@@ -103,6 +105,7 @@ void mmu_handle_flush(struct cpu *c)
         else
             exec_invalidate(c, post[i].gpa, post[i].len);
     }
+    c->code_changed = true; /* the block that is running may be among those that died */
     if (overflow) {
         mmu_rescan_writes(c);
         exec_invalidate_all(c);
@@ -124,6 +127,7 @@ void cpu_shared_flush_all(struct cpu_shared *s)
         }
     }
     pthread_mutex_unlock(&s->lock);
+    translate_drop_all(s);
 }
 
 /* --- code pages --- */
@@ -138,7 +142,7 @@ uint64_t mmu_code_written(struct cpu_shared *s, struct cpu *self, uint64_t gpa, 
     uint64_t old = atomic_load(&s->code[pfn]);
     if (likely(!(old & bits)))
         return old;
-    old = atomic_fetch_and(&s->code[pfn], ~bits);
+    old = s->translate ? translate_written(s, self, gpa & PAGE_MASK, bits) : atomic_fetch_and(&s->code[pfn], ~bits);
     if (!(old & bits))
         return old;
     uint64_t granule = 1u << CODE_GRANULE_SHIFT;
@@ -157,6 +161,7 @@ void mmu_code_about_to_be_written(struct cpu *c, uint64_t gpa, uint64_t len)
     if (!(old & mmu_granules(gpa & ~PAGE_MASK, len)))
         return;
     exec_invalidate(c, gpa, len);
+    c->code_changed = true; /* translated blocks die after the write, at the next boundary */
     pthread_mutex_lock(&c->shared->lock);
     post_to(c, (struct mmu_post){ .gpa = gpa, .len = len, .rewritten = true });
     pthread_mutex_unlock(&c->shared->lock);

@@ -38,6 +38,7 @@ struct tb {
     const uint8_t *entry_host;
     struct tb *hash_next;       /* bucket; read without the lock */
     struct tb *page_next;       /* the page's blocks; under the lock */
+    struct tb *region_next;     /* blocks of the same piece of memory; under the lock */
     struct tb_exit *incoming;   /* exits that are linked to us; under the lock */
     uint64_t gpa;               /* of the first byte */
     uint32_t mode;
@@ -58,8 +59,11 @@ struct tb {
 struct code_arena {
     uint8_t *rw, *rx;
     size_t size;
+    uint8_t *data;     /* what belongs to the code, within reach of its 32-bit displacements; zero, never executable */
+    size_t data_size;
 };
-int code_arena_init(struct code_arena *a, size_t bytes); /* 0 or negative errno */
+/* `bytes` and `data_bytes` are page-aligned, together less than 2 GiB. 0 or negative errno. */
+int code_arena_init(struct code_arena *a, size_t bytes, size_t data_bytes);
 void code_arena_done(struct code_arena *a);
 static inline const uint8_t *code_rx(const struct code_arena *a, const uint8_t *rw)
 {

@@ -28,8 +28,10 @@ bool translate_wanted(const struct cpu *c);
  * X_AGAIN: look at events and at translate_wanted() again; X_FAULT: deliver c->fault; X_EXIT. */
 int translate_run(struct cpu *c);
 
-/* Guest memory [gpa, gpa + len), within one page, was written: blocks made from it are dead when this returns. No
- * vCPU enters them any more; one that is inside leaves at its next back edge, indirect branch or call into C. `self`
- * (may be NULL): sets self->code_changed if a block died. */
-void translate_written(struct cpu_shared *s, struct cpu *self, uint64_t gpa, uint64_t len);
+/* Guest memory of these granules (mmu.h) of the page was written: blocks made from it are dead, and the granules' bits
+ * clear, when this returns. The answer: the page's bits before. No vCPU enters those blocks any more; one that is inside
+ * leaves at its next back edge, indirect branch or call into C, so an event must be posted to the others. `self`
+ * (may be NULL): sets self->code_changed if a block died. s->translate is not NULL. */
+uint64_t translate_written(struct cpu_shared *s, struct cpu *self, uint64_t page, uint64_t granules);
+/* The address map changed, and CPU_EV_FLUSH has been posted to all. */
 void translate_drop_all(struct cpu_shared *s);

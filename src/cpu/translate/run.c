@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The dispatcher: finds the block at c->rip, has it made once it is worth it, runs it; interprets everything else.
+ *
+ * Thread    The vCPU's own.
+ * Trust     Guest code decides how often what is translated: memory is bounded by the cache, time by the guest's own.
+ */
+#include "cpu/exec/run.h"
+#include "cpu/exec/trace.h"
+#include "cpu/translate/cache.h"
+#include "cpu/translate/emit.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Interpreted runs of a block before it is translated. */
+#define RUNS_BEFORE 3
+
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE (1 << 1)
+#endif
+
+/* --- GS --- */
+
+/* The vCPU whose address this thread's GS.base holds. No other code here uses GS. */
+static __thread struct cpu *gs_cpu;
+
+static void set_gs(struct cpu *c)
+{
+    if (likely(gs_cpu == c))
+        return;
+    if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+        __asm__ volatile("wrgsbase %0" : : "r"(c));
+    else
+        syscall(SYS_arch_prctl, ARCH_SET_GS, (unsigned long)c);
+    gs_cpu = c;
+}
+
+/* --- modes --- */
+
+bool translate_wanted(const struct cpu *c)
+{
+    uint32_t flat32 = MODE_CODE32 | MODE_SS32 | MODE_FLAT;
+
+    if (c->mode & (MODE_TF | MODE_AC | MODE_REAL))
+        return false;
+    return c->mode & MODE_CODE64 || (c->mode & flat32) == flat32;
+}
+
+/* An event that was put aside and can be delivered now. */
+static bool irq_deliverable(const struct cpu *c)
+{
+    return (c->intr_pending && (c->flags_sys & FLAG_IF)) || (c->nmi_pending && !c->nmi_blocked);
+}
+
+static bool event_due(struct cpu *c)
+{
+    return exec_events(c) || !atomic_load_explicit(&c->run_ok, memory_order_relaxed) || irq_deliverable(c);
+}
+
+/* --- calls out of translated code --- */
+
+static void count_call(struct cpu *c, const struct insn *i, uint64_t slow)
+{
+    struct tx_row_stats *row = &c->tx->row[i->row == UINT16_MAX ? insn_row_count : i->row];
+
+    if (slow)
+        row->slow++;
+    else
+        row->no_emitter++;
+}
+
+static void advance_rip(struct cpu *c, unsigned len)
+{
+    c->rip += len;
+    if (!(c->mode & MODE_CODE64))
+        c->rip = (uint32_t)c->rip;
+}
+
+/* Behind thunks interp and slow: c->rip and all registers are in memory. */
+static uint64_t call_handler(struct cpu *c, const struct insn *i, uint64_t slow)
+{
+    uint32_t mode = c->mode;
+    uint64_t epoch = c->map_epoch;
+
+    count_call(c, i, slow);
+    int st = i->fn(c, i);
+    if (st == X_NEXT) {
+        bool quiet = !c->int_shadow && !irq_deliverable(c);
+        if (likely(quiet && !c->code_changed && c->mode == mode && c->map_epoch == epoch))
+            return TX_GO_ON;
+        advance_rip(c, i->len);
+        return quiet ? TX_LOOKUP : TX_EVENT;
+    }
+    if (st == X_JUMP) {
+        bool quiet = !c->int_shadow && !irq_deliverable(c);
+        return quiet && translate_wanted(c) ? TX_GO_JUMP : TX_EVENT;
+    }
+    c->tx_status = (uint32_t)st;
+    return TX_STATUS;
+}
+
+/* --- making blocks --- */
+
+static void lay_out(struct cpu *c, struct tb *tb, uint64_t gpa)
+{
+    struct tx_chunk *k = &c->tx->chunk;
+
+    *tb = (struct tb){ .gpa = gpa, .mode = c->mode, .entry_mem = c->shared->translate->thunk.dead };
+    tb->entry_host = tb->entry_mem;
+    tb->exit = (struct tb_exit *)(tb + 1);
+    tb->insn_at = (uint16_t *)(tb->exit + TB_MAX_EXITS);
+    tb->insn = k->insn;
+}
+
+/* Has the block at gpa built in the vCPU's chunk. 0 or build_block()'s error. */
+static int build(struct cpu *c, uint64_t gpa, const uint8_t *page, struct tb **ret)
+{
+    struct translate *t = c->shared->translate;
+    int err = -ENOSPC;
+
+    for (unsigned attempt = 0; attempt < 2 && err == -ENOSPC; attempt++) {
+        if (!cache_room(c, attempt > 0))
+            return -ENOMEM;
+        struct tx_chunk *k = &c->tx->chunk;
+        struct as room = { .p = k->code, .end = k->code_end, .to_rx = t->code.rx - t->code.rw };
+        *ret = (struct tb *)k->meta;
+        lay_out(c, *ret, gpa);
+        err = build_block(c, *ret, gpa, page, &t->thunk, room);
+    }
+    return err;
+}
+
+/* A block that says: interpret what is here. It has no code, and dies like others when the guest's changes. */
+static void make_hollow(struct cpu *c, struct tb *tb, uint64_t gpa)
+{
+    uint64_t off = gpa & (PAGE_SIZE - 1), len = min_u64(PAGE_SIZE - off, INSN_MAX_LEN);
+
+    lay_out(c, tb, gpa);
+    tb->granules = ~0ull << (off >> CODE_GRANULE_SHIFT) & ~0ull >> (63 - ((off + len - 1) >> CODE_GRANULE_SHIFT));
+    tb->first = (uint16_t)off;
+    tb->end = (uint16_t)(off + len);
+    mmu_mark_code(c, gpa, (unsigned)len);
+}
+
+static void trace_translated(const struct cpu *c, const struct tb *tb)
+{
+    log_debug("%u: translated %u instructions at %" PRIx64 ", physical %" PRIx64 ", mode %x: %u bytes", c->index,
+              tb->insns, c->rip, tb->gpa, tb->mode, tb->code_bytes);
+}
+
+/* Makes the block at gpa if it has been interpreted often enough. NULL: interpret. */
+static struct tb *make(struct cpu *c, uint64_t gpa, const uint8_t *page)
+{
+    struct translate *t = c->shared->translate;
+    struct translate_cpu *x = c->tx;
+    uint8_t *runs = &x->runs[tx_hash(gpa, c->mode) % ARRAY_COUNT(x->runs)];
+    struct tx_snapshot at = { .map_seq = x->map_seq, .page_seq = atomic_load(tx_page_seq(t, gpa)) };
+    struct tb *tb, *ret;
+
+    if (++*runs < RUNS_BEFORE)
+        return NULL;
+    *runs = 0;
+    int err = build(c, gpa, page, &tb);
+    if (err == -ENOMEM)
+        return NULL;
+    if (err)
+        make_hollow(c, tb, gpa);
+    if (!cache_insert(c, tb, at, &ret))
+        return NULL;
+    if (log_on(LOG_IN_ASM) && !err)
+        trace_translated(c, ret);
+    return ret;
+}
+
+/* --- running --- */
+
+/* The block at c->rip. 0; X_FAULT (fetch); *ret NULL: interpret. */
+static int find(struct cpu *c, struct tb **ret)
+{
+    const uint8_t *page;
+    uint64_t gpa;
+
+    *ret = NULL;
+    if (unlikely(exec_canonical(c->rip) != c->rip))
+        return cpu_raise_error(c, EXC_GP, 0);
+    if (mmu_fetch_page(c, c->rip, &gpa, &page))
+        return X_FAULT;
+    if (unlikely(!page))
+        return 0;
+    gpa |= c->rip & (PAGE_SIZE - 1);
+    *ret = cache_find(c->shared->translate, gpa, c->mode);
+    if (!*ret)
+        *ret = make(c, gpa, page);
+    if (*ret && !(*ret)->code)
+        *ret = NULL;
+    return 0;
+}
+
+static uint64_t enter(struct cpu *c, const struct tb *tb)
+{
+    c->rip_page = c->rip & PAGE_MASK;
+    c->code_changed = false;
+    return c->shared->translate->thunk.enter(c, __atomic_load_n(&tb->entry_mem, __ATOMIC_ACQUIRE));
+}
+
+static int dispatch(struct cpu *c)
+{
+    struct translate *t = c->shared->translate;
+    struct tb_exit *want = NULL; /* to be linked to the block that is looked up next */
+    struct tb *tb;
+
+    for (;;) {
+        if (unlikely(atomic_load_explicit(&t->epoch, memory_order_relaxed) !=
+                     atomic_load_explicit(&c->tx->epoch, memory_order_relaxed))) {
+            cache_safe_point(c);
+            want = NULL;
+        }
+        c->tx->map_seq = atomic_load(&t->map_seq);
+        if (unlikely(event_due(c) || c->int_shadow || !translate_wanted(c)))
+            return X_AGAIN;
+        int st = find(c, &tb);
+        if (unlikely(st))
+            return st;
+        if (!tb) {
+            st = exec_one_block(c);
+            want = NULL;
+            if (st != X_JUMP)
+                return st;
+            continue;
+        }
+        if (want)
+            cache_link(t, want, tb);
+        else
+            mmu_jc_put(c, c->rip, tb);
+        if (unlikely(event_due(c))) /* cache.c, 3 */
+            return X_AGAIN;
+        uint64_t answer = enter(c, tb);
+        want = TX_IS_LINK(answer) ? (struct tb_exit *)(uintptr_t)answer : NULL;
+        if (answer == TX_STATUS)
+            return (int)c->tx_status;
+    }
+}
+
+int translate_run(struct cpu *c)
+{
+    set_gs(c);
+    int st = dispatch(c);
+    cache_quiet(c);
+    return st;
+}
+
+/* --- life --- */
+
+int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t code_bytes)
+{
+    int err = 0;
+
+    if (how == CPU_TRANSLATE_OFF)
+        return 0;
+    s->translate = cache_new(code_bytes, call_handler, &err);
+    if (s->translate)
+        s->translate->how = how;
+    return err;
+}
+
+void translate_shared_done(struct cpu_shared *s)
+{
+    cache_free(s->translate);
+    s->translate = NULL;
+}
+
+int translate_init(struct cpu *c)
+{
+    struct translate *t = c->shared->translate;
+    struct translate_cpu *x;
+
+    if (!t)
+        return 0;
+    x = calloc(1, sizeof(*x));
+    if (!x || !(x->row = calloc(insn_row_count + 1, sizeof(*x->row)))) {
+        free(x);
+        return -ENOMEM;
+    }
+    atomic_store(&x->epoch, TX_QUIET);
+    c->tx = x;
+    pthread_mutex_lock(&t->lock);
+    t->cpus[c->index] = c;
+    pthread_mutex_unlock(&t->lock);
+    return 0;
+}
+
+void translate_done(struct cpu *c)
+{
+    struct translate *t = c->shared->translate;
+
+    if (!c->tx)
+        return;
+    pthread_mutex_lock(&t->lock);
+    t->cpus[c->index] = NULL;
+    pthread_mutex_unlock(&t->lock);
+    free(c->tx->row);
+    free(c->tx);
+    c->tx = NULL;
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Code that is generated once: into and out of translated code, calls of handlers, the jump cache's look-up.
+ *
+ * Stack: enter() leaves RSP aligned to 16 bytes, so blocks run with an aligned stack, and a thunk that they call
+ * begins like any C function. Blocks push nothing else.
+ *
+ * Spec      System V ABI, x86-64, 3.2 (registers, stack).
+ */
+#include "cpu/translate/cache.h"
+#include "cpu/translate/vector.h"
+
+#include <errno.h>
+
+#define CPU_GS(field) AS_GS(offsetof(struct cpu, field))
+
+static const uint8_t callee_saved[] = { R_BX, R_BP, R_12, R_13, R_14, R_15 };
+
+static void put_push(struct as *a, unsigned reg)
+{
+    if (reg >= 8)
+        as_u8(a, 0x41);
+    as_u8(a, (uint8_t)(0x50 | (reg & 7)));
+}
+
+static void put_pop(struct as *a, unsigned reg)
+{
+    if (reg >= 8)
+        as_u8(a, 0x41);
+    as_u8(a, (uint8_t)(0x58 | (reg & 7)));
+}
+
+static void put_ret(struct as *a)
+{
+    as_u8(a, 0xc3);
+}
+
+static const uint8_t *here(struct as *a)
+{
+    as_nop(a, (unsigned)(-(uintptr_t)a->p & 15));
+    return a->p + a->to_rx;
+}
+
+static void put_registers(struct as *a, bool store)
+{
+    for (unsigned n = 0; n < 16; n++) {
+        if (host_of[n] == R_NONE)
+            continue;
+        if (store)
+            as_store(a, 8, gpr_mem(n), host_of[n]);
+        else
+            as_load(a, 8, host_of[n], gpr_mem(n));
+    }
+}
+
+static void make_enter(struct as *a, struct thunks *th)
+{
+    const uint8_t *at = here(a);
+
+    memcpy(&th->enter, &at, sizeof(at));
+    for (unsigned k = 0; k < ARRAY_COUNT(callee_saved); k++)
+        put_push(a, callee_saved[k]);
+    as_lea(a, 8, R_SP, AS_AT(R_SP, -8));
+    as_mov(a, R_AX, R_SI);
+    put_registers(a, false);
+    as_bytes(a, (const uint8_t[]){ 0xff, 0xe0 }, 2); /* jmp rax */
+}
+
+/* Answers where registers are in memory already, and C has run last. */
+static const uint8_t *make_leave(struct as *a, struct thunks *th)
+{
+    th->leave = here(a);
+    put_registers(a, true);
+    emit_park(a, th);
+    const uint8_t *stored = a->p + a->to_rx;
+    as_lea(a, 8, R_SP, AS_AT(R_SP, 8));
+    for (unsigned k = ARRAY_COUNT(callee_saved); k-- > 0;)
+        put_pop(a, callee_saved[k]);
+    put_ret(a);
+    return stored;
+}
+
+static void put_leave_with(struct as *a, struct thunks *th, uint64_t answer)
+{
+    as_mov_imm(a, R_AX, answer);
+    as_jmp_to(a, th->leave);
+}
+
+/* RAX = linear target. */
+static void make_jump(struct as *a, struct thunks *th)
+{
+    th->jump = here(a);
+    as_store(a, 8, CPU_GS(rip), R_AX);
+    as_mov32(a, R_CX, R_AX);
+    as_alu_ri(a, AS_AND, 4, R_CX, JC_MASK);
+    as_alu_rm(a, AS_ADD, 8, R_CX, CPU_GS(jc_off));
+    as_alu_rm(a, AS_CMP, 8, R_AX, AS_GS_AT(R_CX, offsetof(struct cpu, jc[0][0].rip)));
+    struct as_fix absent = as_jcc(a, CC_NE, false);
+    as_alu_mi(a, AS_CMP, 4, CPU_GS(run_ok), 0);
+    struct as_fix event = as_jcc(a, CC_E, false);
+    as_load(a, 8, R_CX, AS_GS_AT(R_CX, offsetof(struct cpu, jc[0][0].tb)));
+    as_alu_ri(a, AS_AND, 8, R_AX, -(int32_t)PAGE_SIZE);
+    as_store(a, 8, CPU_GS(rip_page), R_AX);
+    as_jmp_mem(a, AS_AT(R_CX, offsetof(struct tb, entry_mem)));
+    as_fix_here(a, absent);
+    put_leave_with(a, th, TX_LOOKUP);
+    as_fix_here(a, event);
+    put_leave_with(a, th, TX_EVENT);
+    th->dead = here(a);
+    put_leave_with(a, th, TX_LOOKUP);
+}
+
+/* RAX = struct insn. Pushes `slow`, which aligns the stack. */
+static void make_interp(struct as *a, struct thunks *th, tx_interp_fn *fn, const uint8_t *stored)
+{
+    th->slow = here(a);
+    as_bytes(a, (const uint8_t[]){ 0x6a, 1 }, 2); /* push 1 */
+    struct as_fix common = as_jmp(a, false);
+    th->interp = here(a);
+    as_bytes(a, (const uint8_t[]){ 0x6a, 0 }, 2);
+    as_fix_here(a, common);
+    put_registers(a, true);
+    emit_park(a, th);
+    as_load(a, 8, R_DI, CPU_GS(self));
+    as_mov(a, R_SI, R_AX);
+    put_pop(a, R_DX);
+    put_push(a, R_DX);
+    as_mov_imm(a, R_AX, (uint64_t)(uintptr_t)fn);
+    as_bytes(a, (const uint8_t[]){ 0xff, 0xd0 }, 2); /* call rax */
+    as_test_rr(a, 8, R_AX, R_AX);
+    struct as_fix leaves = as_jcc(a, CC_NE, true);
+    put_registers(a, false);
+    as_lea(a, 8, R_SP, AS_AT(R_SP, 8));
+    put_ret(a);
+
+    as_fix_here(a, leaves);
+    as_lea(a, 8, R_SP, AS_AT(R_SP, 16)); /* with the return address */
+    as_alu_ri(a, AS_CMP, 4, R_AX, TX_GO_JUMP);
+    as_jcc_to(a, CC_NE, stored);
+    put_registers(a, false);
+    as_load(a, 8, R_AX, CPU_GS(rip));
+    as_jmp_to(a, th->jump);
+}
+
+int thunks_make(struct as *a, struct thunks *th, tx_interp_fn *interp)
+{
+    vector_make_thunks(a, th);
+    make_enter(a, th);
+    const uint8_t *stored = make_leave(a, th);
+    make_jump(a, th);
+    make_interp(a, th, interp, stored);
+    return a->full ? -ENOSPC : 0;
+}
