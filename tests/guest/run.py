@@ -69,6 +69,8 @@ CASES = [
     Case('xmc', name='xmc-many', append='turns=10', cpus=(8,), kvm='hardware', suite='full', limit=120),
     Case('xmc', name='xmc-long', append='turns=2000', cpus=(2,), kvm='hardware', suite='full', limit=120),
     Case('step', kvm='hardware'),
+    Case('code32', kvm='hardware'),
+    Case('prot32', kvm='hardware'),
     Case('string', kvm_limit=300),
     Case('boundary', cpus=(2,), kvm='hardware'),
     Case('boundary', name='boundary-long', append='programs=400', cpus=(2,), kvm='hardware', suite='full', limit=120),
