@@ -478,6 +478,29 @@ static void test_state(void)
     sb_free();
 }
 
+/* The privilege comes from SS in protected mode; in the other modes SS follows it, whatever was set. */
+static void test_state_privilege(void)
+{
+    static const struct {
+        uint64_t cr0, rflags;
+        uint8_t dpl, want;
+    } rows[] = { { 0x10, 2, 3, 0 }, { 0x11, 2, 3, 3 }, { 0x11, 2, 0, 0 }, { 0x11, 0x20002, 0, 3 } };
+    struct cpu_arch_state a;
+    sb_start64("max");
+    for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+        cpu_get_state(cpu, &a);
+        a.cr0 = rows[i].cr0;
+        a.rflags = rows[i].rflags;
+        a.efer = 0;
+        a.seg[SEG_SS].dpl = rows[i].dpl;
+        cpu_set_state(cpu, &a);
+        cpu_get_state(cpu, &a);
+        g_assert_cmpuint(a.seg[SEG_SS].dpl, ==, rows[i].want);
+        g_assert_cmpuint(cpu->cpl, ==, rows[i].want);
+    }
+    sb_free();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -499,5 +522,6 @@ int main(int argc, char **argv)
     g_test_add_func("/control/kvm-clock", test_kvm_clock);
     g_test_add_func("/control/xcr0", test_xcr0);
     g_test_add_func("/control/state", test_state);
+    g_test_add_func("/control/state-privilege", test_state_privilege);
     return g_test_run();
 }

@@ -108,6 +108,7 @@ void cpu_set_state(struct cpu *c, const struct cpu_arch_state *s)
     set_vector(c, s);
     cpu_tsc_set(c, s->tsc);
     c->cpl = !(c->cr0 & CR0_PE) ? 0 : c->flags_sys & FLAG_VM ? 3 : c->seg[SEG_SS].dpl;
+    c->seg[SEG_SS].dpl = c->cpl; /* what the privilege comes from when the mode changes, or the state goes out again */
     c->nmi_blocked = s->nmi_blocked;
     c->int_shadow = (uint8_t)((s->sti_shadow ? 1 : 0) | (s->movss_shadow ? 2 : 0));
     c->halted = s->halted;
