@@ -1,19 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs meson test suites (and the fuzzers) of several build folders; closes with 'N passed, N failed'.
+"""Runs meson test suites of several build folders; closes with 'N passed, N failed'.
 
-Arguments: FOLDER:SUITE[,SUITE...] or fuzz:FOLDER. Every TAP point counts as one test; so does a program without
-TAP, and each fuzz target.
+Arguments: FOLDER:SUITE[,SUITE...]. Every TAP point counts as one test; so does a program without TAP.
 """
-import glob
 import json
 import os
 import re
 import subprocess
 import sys
-import time
 
-FUZZ_SECONDS = int(os.environ.get("RUCHE_FUZZ_SECONDS", "15"))
 TAP_POINT = re.compile(r"^(not )?ok\b.*?(#\s*(SKIP|TODO)\b.*)?$", re.IGNORECASE)
 
 
@@ -85,42 +81,11 @@ def count_one(tally, folder, test):
         show_tail(test.get("stderr", ""))
 
 
-def run_fuzzers(tally, folder):
-    targets = sorted(p for p in glob.glob(os.path.join(folder, "tests", "fuzz", "fuzz_*"))
-                     if os.access(p, os.X_OK) and os.path.isfile(p))
-    if not targets:
-        tally.fail(f"{folder}: there is no fuzz target")
-    for target in targets:
-        name = os.path.basename(target)
-        corpus = os.path.join("tests", "corpus", name)
-        work = os.path.join(folder, "corpus", name)
-        os.makedirs(work, exist_ok=True)
-        command = [target, f"-max_total_time={FUZZ_SECONDS}", "-rss_limit_mb=2048", "-timeout=20", "-verbosity=0",
-                   "-print_final_stats=1", f"-artifact_prefix={work}/crash-", work]
-        if os.path.isdir(corpus):
-            command.append(corpus)
-        start = time.monotonic()
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, errors="replace", check=False)
-        runs = re.search(r"number_of_executed_units:\s*(\d+)", done.stdout)
-        good = done.returncode == 0 and runs and int(runs.group(1)) > 0
-        print(f"{'ok  ' if good else 'FAIL'} {time.monotonic() - start:7.1f} s  fuzz: {name}"
-              f" ({runs.group(1) if runs else '0'} inputs)", flush=True)
-        if good:
-            tally.passed += 1
-        else:
-            tally.fail(f"fuzz: {name}")
-            show_tail(done.stdout)
-
-
 def main():
     tally = Tally()
     for argument in sys.argv[1:]:
         folder, _, rest = argument.partition(":")
-        if folder == "fuzz":
-            run_fuzzers(tally, rest)
-        else:
-            run_meson(tally, folder, rest.split(","))
+        run_meson(tally, folder, rest.split(","))
     for line in tally.skips:
         print("skipped " + line)
     for line in tally.failures:
