@@ -152,7 +152,7 @@ static bool clobbers(const struct tr *t, const struct insn *i)
     if (!emitter_of(t, i))
         return true;
     x = exec_row_handler(i->row);
-    if (x == x_push_E || x == x_push_I || x == x_pop_E || x == x_leave)
+    if (insn_rows[i->row].attr & A_D64) /* the stack */
         return true;
     return i->mem && x != x_lea && x != x_nop;
 }

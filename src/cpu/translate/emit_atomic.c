@@ -82,6 +82,8 @@ static bool emit_cmpxchg(struct tr *t, const struct insn *i)
     as_mov(&t->as, R_AX, host_of[RAX]);
     place_op(t, op, emit_reg(t, i->reg, host_of[RAX]), rm);
     as_mov(&t->as, host_of[RAX], R_AX);
+    if (!i->mem && size == 4) /* some processors do not when it was different */
+        as_mov32(&t->as, rm.reg, rm.reg);
     flags_produced(t, (struct flags){ 0 });
     return true;
 }

@@ -26,7 +26,10 @@ static void load_to(struct tr *t, const struct insn *i, unsigned n, unsigned siz
         return;
     }
     as_load(&t->as, size, R_S1, AS_AT(R_S0, 0));
-    emit_put(t, i, n, size, R_S1, size == 4 ? R_S1 : R_S0);
+    if (size >= 4)
+        emit_reg_done(t, n, R_S1);
+    else
+        emit_put(t, i, n, size, R_S1, R_S0);
 }
 
 /* `size` bytes of guest register `n` to the host address in S0. */
@@ -47,7 +50,7 @@ static void move_registers(struct tr *t, const struct insn *i, unsigned dst, uns
         as_mov32(&t->as, R_S1, v);
         v = R_S1;
     }
-    emit_put(t, i, dst, size, v, size == 4 && v == R_S1 ? R_S1 : R_S0);
+    emit_put(t, i, dst, size, v, R_S0);
 }
 
 static bool emit_mov_EG(struct tr *t, const struct insn *i)
@@ -93,7 +96,10 @@ static bool emit_mov_EI(struct tr *t, const struct insn *i)
         return true;
     }
     as_mov_imm(&t->as, R_S1, size == 8 ? i->imm : (uint32_t)i->imm);
-    emit_put(t, i, i->rm, size, R_S1, size == 4 ? R_S1 : R_S0);
+    if (size >= 4)
+        emit_reg_done(t, i->rm, R_S1);
+    else
+        emit_put(t, i, i->rm, size, R_S1, R_S0);
     return true;
 }
 

@@ -11,6 +11,11 @@
 enum { RCX = 1 };
 enum { ROL, ROR, RCL, RCR, SHL, SHR, SAR = 7 };
 
+static bool rotates_carry(unsigned ext)
+{
+    return ext == RCL || ext == RCR;
+}
+
 static unsigned masked(const struct insn *i, uint64_t count)
 {
     return (unsigned)count & (i->opsize == 8 ? 63 : 31);
@@ -26,7 +31,7 @@ static bool wants_replay(const struct tr *t, const struct insn *i, unsigned ext,
 static bool shift_imm(struct tr *t, const struct insn *i, unsigned ext, unsigned count)
 {
     static const uint8_t kind[] = { [SHL] = REPLAY_SHL, [SHR] = REPLAY_SHR, [SAR] = REPLAY_SAR };
-    bool keeps = (ext < SHL || count == 0) && !flags_dead_behind(t);
+    bool keeps = rotates_carry(ext) || ((ext < SHL || count == 0) && !flags_dead_behind(t));
     struct as_op op = op_sized(count == 1 ? 0xd0 : 0xc0, i->opsize);
     struct flags how = { 0 };
 
@@ -59,7 +64,7 @@ static bool shift_imm(struct tr *t, const struct insn *i, unsigned ext, unsigned
 static bool shift_cl(struct tr *t, const struct insn *i, unsigned ext)
 {
     struct as_op op = op_sized(0xd2, i->opsize);
-    bool keeps = !flags_dead_behind(t);
+    bool keeps = rotates_carry(ext) || !flags_dead_behind(t);
 
     if (i->mem) {
         emit_mem(t, i, i->opsize, true, 1);

@@ -228,7 +228,7 @@ bool flags_dead_behind(const struct tr *t)
         if (writes_all(i))
             return true;
         const struct insn_row *r = &insn_rows[i->row];
-        if (i->mem || r->flags_r || r->flags_w || (r->attr & (A_END | A_MODE | A_STRING)))
+        if (i->mem || r->flags_r || r->flags_w || (r->attr & (A_END | A_MODE | A_STRING | A_D64)))
             return false;
     }
     return false;

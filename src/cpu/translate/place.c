@@ -52,8 +52,7 @@ void emit_put(struct tr *t, const struct insn *i, unsigned n, unsigned size, uns
     } else if (host_of[n] != R_NONE) {
         as_op_rr(&t->as, mov, src, host_of[n]);
     } else if (size == 4) {
-        if (src != scratch)
-            as_mov32(&t->as, scratch, src);
+        as_mov32(&t->as, scratch, src);
         as_store(&t->as, 8, gpr_mem(n), scratch);
     } else {
         as_store(&t->as, size, gpr_mem(n), src);

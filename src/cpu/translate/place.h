@@ -100,5 +100,5 @@ static inline struct as_op op_dest(struct as_op op, struct dest d)
     return op;
 }
 /* Guest register `n` of `size` bytes = host register `src` (its low byte, not a register of the guest's when the
- * destination is AH to BH, and not `scratch`). No flags. */
+ * destination is AH to BH, and `scratch` only when `size` is 4). No flags. */
 void emit_put(struct tr *t, const struct insn *i, unsigned n, unsigned size, unsigned src, unsigned scratch);
