@@ -33,6 +33,8 @@ struct soft_accel {
     struct cpu_topology topology;
     int64_t tsc_offset;   /* of vCPUs at power-on */
     uint64_t stopped_tsc; /* tsc_base() when the clock stopped; 0: it runs */
+    struct accel_slot *slots; /* the last that were set; under the address map's lock */
+    size_t n_slots;
     struct soft_vcpu *vcpus[SOFT_MAX_VCPUS];
 };
 
@@ -154,6 +156,7 @@ static void soft_destroy(struct accel *accel)
         return;
     struct soft_accel *a = container_of(accel, struct soft_accel, base);
     cpu_shared_free(a->shared);
+    g_free(a->slots);
     free(a);
 }
 
@@ -177,9 +180,28 @@ static struct accel *soft_create(const struct accel_host *host, const struct cpu
     return &a->base;
 }
 
+static bool same_slots(const struct soft_accel *a, const struct accel_slot *slots, size_t n)
+{
+    if (n != a->n_slots)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        const struct accel_slot *x = &slots[i], *y = &a->slots[i];
+        if (x->gpa != y->gpa || x->size != y->size || x->hva != y->hva || x->readonly != y->readonly)
+            return false;
+    }
+    return true;
+}
+
+/* The processor caches where memory is, not what answers where there is none: registers that move cost nothing. */
 static void soft_set_slots(struct accel *accel, const struct accel_slot *slots, size_t n)
 {
-    cpu_shared_flush_all(container_of(accel, struct soft_accel, base)->shared);
+    struct soft_accel *a = container_of(accel, struct soft_accel, base);
+    if (same_slots(a, slots, n))
+        return;
+    g_free(a->slots);
+    a->slots = g_memdup2(slots, n * sizeof(slots[0]));
+    a->n_slots = n;
+    cpu_shared_flush_all(a->shared);
 }
 
 static void soft_written(struct accel *accel, uint64_t gpa, uint64_t len)
