@@ -72,8 +72,8 @@ void memory_fill(uint64_t seed, uint8_t mem[MEM_BYTES]);
 bool native_init(void);
 void native_run(const struct test_case *t, struct outcome *ret, uint8_t mem[MEM_BYTES]);
 
-/* On our processor: block by block or by cpu_step(). */
-enum soft_how { SOFT_BLOCKS, SOFT_STEP, N_SOFT_HOW };
+/* On our processor: interpreted block by block, by cpu_step(), or translated. */
+enum soft_how { SOFT_BLOCKS, SOFT_STEP, SOFT_TRANSLATE, N_SOFT_HOW };
 bool soft_init(char **ret_error);
 void soft_run(const struct test_case *t, enum soft_how how, struct outcome *ret, uint8_t mem[MEM_BYTES]);
 void soft_done(void);

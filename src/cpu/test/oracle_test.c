@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Every instruction form that user mode can run, against the host's CPU.
  *
- *   oracle_test [--seed N] [--count N] [--row MNEMONIC] [--engine blocks|step] [--skipped] [--keep DIR] [--more]
+ *   oracle_test [--seed N] [--count N] [--row MNEMONIC] [--engine blocks|step|translate] [--skipped] [--keep DIR] [--more]
  *               [CORPUS DIR]
  *
  * Runs the corpus, then N cases of each row and as many short blocks. Failures are made small, shown, and
@@ -65,7 +65,7 @@ static void run_row(unsigned row)
     unsigned ran = 0, bad = 0;
 
     for (unsigned tries = 0; ran < opt.count && tries < 20 * opt.count; tries++) {
-        static const enum soft_how turns[] = { SOFT_BLOCKS, SOFT_BLOCKS, SOFT_BLOCKS, SOFT_STEP };
+        static const enum soft_how turns[] = { SOFT_BLOCKS, SOFT_TRANSLATE, SOFT_STEP, SOFT_TRANSLATE };
         enum soft_how how = turns[rng_below(&r, ARRAY_COUNT(turns))];
         if (opt.engine >= 0)
             how = (enum soft_how)opt.engine;
@@ -104,7 +104,9 @@ static void run_blocks(const char *what, bool (*gen)(struct rng *r, struct test_
     unsigned bad = 0, count = opt.count * 50;
 
     for (unsigned k = 0; k < count; k++) {
-        enum soft_how how = k & 7 ? SOFT_BLOCKS : SOFT_STEP;
+        enum soft_how how = k & 1 ? SOFT_TRANSLATE : SOFT_BLOCKS;
+        if (opt.engine >= 0)
+            how = (enum soft_how)opt.engine;
         if (!gen(&r, &t) || agrees_in_two(&t, how, text, sizeof(text)))
             continue;
         if (bad++ == 0 || opt.more)
@@ -158,7 +160,7 @@ static void run_rows(void)
 
 static int engine_named(const char *name)
 {
-    static const char *const names[] = { "blocks", "step" };
+    static const char *const names[] = { "blocks", "step", "translate" };
 
     for (unsigned k = 0; k < ARRAY_COUNT(names); k++)
         if (!strcmp(name, names[k]))

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Our side: a machine of one processor and 256 KiB of memory that is in long mode at CPL 3 from the start.
+/* Our side: two machines of one processor and 256 KiB of memory, in long mode at CPL 3 from the start. One interprets,
+ * the other translates every block at once.
  *
  * Every exception goes to a handler of its own, a HLT, on a stack of its own (IST 1): where the processor
  * halts says what happened, and the frame on that stack says the rest.
  */
 #include "cpu/cpu.h"
 #include "cpu/test/oracle.h"
+#include "cpu/translate/translate.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +27,7 @@
 #define PTE_U 4ull
 #define PTE_NX (1ull << 63)
 
-static struct {
+static struct machine {
     uint8_t *ram;
     uint64_t next_page; /* first unused physical page */
     uint64_t code_pa, mem_pa, k_pa;
@@ -33,13 +35,15 @@ static struct {
     struct cpu_shared *shared;
     struct cpu *cpu;
     struct cpu_arch_state start;
-} soft;
+} machines[2], *soft = machines; /* one interprets, one translates */
 
 static struct cpu_phys soft_translate(void *opaque, uint64_t gpa)
 {
+    struct machine *m = opaque;
+
     if (gpa >= RAM_BYTES)
         return (struct cpu_phys){ 0 };
-    return (struct cpu_phys){ .hva = soft.ram + gpa, .writable = true };
+    return (struct cpu_phys){ .hva = m->ram + gpa, .writable = true };
 }
 
 static uint64_t all_ones(void *opaque, uint64_t gpa, unsigned size)
@@ -92,9 +96,9 @@ static const struct cpu_callbacks callbacks = {
 
 static uint64_t page_alloc(unsigned count)
 {
-    uint64_t pa = soft.next_page;
+    uint64_t pa = soft->next_page;
 
-    soft.next_page += (uint64_t)count * T_PAGE;
+    soft->next_page += (uint64_t)count * T_PAGE;
     return pa;
 }
 
@@ -103,12 +107,12 @@ static void map_page(uint64_t lin, uint64_t pa, uint64_t flags)
     uint64_t table = 0x1000;
 
     for (unsigned shift = 39; shift > 12; shift -= 9) {
-        uint64_t *e = (uint64_t *)(soft.ram + table) + (lin >> shift & 511);
+        uint64_t *e = (uint64_t *)(soft->ram + table) + (lin >> shift & 511);
         if (!*e)
             *e = page_alloc(1) | PTE_P | PTE_W | PTE_U;
         table = *e & 0xffffffffff000ull;
     }
-    ((uint64_t *)(soft.ram + table))[lin >> 12 & 511] = pa | flags | PTE_P;
+    ((uint64_t *)(soft->ram + table))[lin >> 12 & 511] = pa | flags | PTE_P;
 }
 
 static void map_range(uint64_t lin, uint64_t pa, unsigned pages, uint64_t flags)
@@ -119,14 +123,14 @@ static void map_range(uint64_t lin, uint64_t pa, unsigned pages, uint64_t flags)
 
 static void put64(uint64_t k_linear, uint64_t v)
 {
-    memcpy(soft.ram + soft.k_pa + (k_linear - K_BASE), &v, 8);
+    memcpy(soft->ram + soft->k_pa + (k_linear - K_BASE), &v, 8);
 }
 
 static uint64_t get64(uint64_t k_linear)
 {
     uint64_t v;
 
-    memcpy(&v, soft.ram + soft.k_pa + (k_linear - K_BASE), 8);
+    memcpy(&v, soft->ram + soft->k_pa + (k_linear - K_BASE), 8);
     return v;
 }
 
@@ -153,7 +157,7 @@ static void build_tables(void)
 
 static void build_state(struct cpu_arch_state *s)
 {
-    cpu_get_state(soft.cpu, s);
+    cpu_get_state(soft->cpu, s);
     s->cr0 = 0x80050033;
     s->cr3 = 0x1000;
     s->cr4 = 0x50620 | 0x80;
@@ -172,54 +176,72 @@ static void build_state(struct cpu_arch_state *s)
     s->seg[1].type = 11;
 }
 
-bool soft_init(char **ret_error)
+static bool machine_init(bool translate, char **ret_error)
 {
     const struct cpu_topology one = { 1, 1, 1, 1 };
 
-    soft.ram = aligned_alloc(T_PAGE, RAM_BYTES);
-    if (!soft.ram)
+    soft->ram = aligned_alloc(T_PAGE, RAM_BYTES);
+    if (!soft->ram)
         return false;
-    memset(soft.ram, 0, RAM_BYTES);
-    soft.next_page = 0x2000; /* the root is at 0x1000 */
-    soft.code_pa = page_alloc(2);
-    soft.mem_pa = page_alloc(MEM_BYTES / T_PAGE);
-    soft.k_pa = page_alloc(K_PAGES);
-    memset(soft.ram + soft.code_pa, 0xcc, 2 * T_PAGE);
-    map_range(T_CODE, soft.code_pa, 2, PTE_W | PTE_U);
-    map_range(T_DATA, soft.mem_pa + MEM_DATA, 2, PTE_W | PTE_U | PTE_NX);
-    map_range(T_LOW, soft.mem_pa + MEM_LOW, 2, PTE_W | PTE_U | PTE_NX);
-    map_range(T_RO, soft.mem_pa + MEM_RO, 1, PTE_U | PTE_NX);
-    map_range(K_BASE, soft.k_pa, K_PAGES, PTE_W);
+    memset(soft->ram, 0, RAM_BYTES);
+    soft->next_page = 0x2000; /* the root is at 0x1000 */
+    soft->code_pa = page_alloc(2);
+    soft->mem_pa = page_alloc(MEM_BYTES / T_PAGE);
+    soft->k_pa = page_alloc(K_PAGES);
+    memset(soft->ram + soft->code_pa, 0xcc, 2 * T_PAGE);
+    map_range(T_CODE, soft->code_pa, 2, PTE_W | PTE_U);
+    map_range(T_DATA, soft->mem_pa + MEM_DATA, 2, PTE_W | PTE_U | PTE_NX);
+    map_range(T_LOW, soft->mem_pa + MEM_LOW, 2, PTE_W | PTE_U | PTE_NX);
+    map_range(T_RO, soft->mem_pa + MEM_RO, 1, PTE_U | PTE_NX);
+    map_range(K_BASE, soft->k_pa, K_PAGES, PTE_W);
     build_tables();
-    soft.model = cpu_model_parse("max", ret_error);
-    if (!soft.model)
+    soft->model = cpu_model_parse("max", ret_error);
+    if (!soft->model)
         return false;
-    soft.shared = cpu_shared_new(soft.model, &one, RAM_BYTES);
-    soft.cpu = soft.shared ? cpu_new(soft.shared, 0, &callbacks, NULL) : NULL;
-    if (!soft.cpu)
+    soft->shared = cpu_shared_new(soft->model, &one, RAM_BYTES);
+    if (!soft->shared)
         return false;
-    build_state(&soft.start);
+    if (translate && cpu_shared_set_translate(soft->shared, CPU_TRANSLATE_ON, 0))
+        return false;
+    if (translate)
+        translate_set_eager(soft->shared);
+    soft->cpu = cpu_new(soft->shared, 0, &callbacks, soft);
+    if (!soft->cpu)
+        return false;
+    build_state(&soft->start);
+    return true;
+}
+
+bool soft_init(char **ret_error)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        soft = &machines[k];
+        if (!machine_init(k == 1, ret_error))
+            return false;
+    }
     return true;
 }
 
 void soft_done(void)
 {
-    cpu_free(soft.cpu);
-    cpu_shared_free(soft.shared);
-    cpu_model_free(soft.model);
-    free(soft.ram);
+    for (soft = machines; soft < machines + 2; soft++) {
+        cpu_free(soft->cpu);
+        cpu_shared_free(soft->shared);
+        cpu_model_free(soft->model);
+        free(soft->ram);
+    }
 }
 
 static void put_code(const struct test_case *t)
 {
-    memset(soft.ram + soft.code_pa, 0xcc, 2 * T_PAGE);
-    memcpy(soft.ram + soft.code_pa + (t->in.rip - T_CODE), t->code, t->code_len);
-    cpu_shared_written(soft.shared, soft.code_pa, 2 * T_PAGE);
+    memset(soft->ram + soft->code_pa, 0xcc, 2 * T_PAGE);
+    memcpy(soft->ram + soft->code_pa + (t->in.rip - T_CODE), t->code, t->code_len);
+    cpu_shared_written(soft->shared, soft->code_pa, 2 * T_PAGE);
 }
 
 static void load(const struct test_case *t)
 {
-    struct cpu_arch_state *s = &soft.start;
+    struct cpu_arch_state *s = &soft->start;
 
     memcpy(s->gpr, t->in.gpr, sizeof(s->gpr));
     s->rip = t->in.rip;
@@ -228,7 +250,7 @@ static void load(const struct test_case *t)
     s->seg[1].l = !t->mode32;
     s->seg[1].db = t->mode32;
     memcpy(s->xsave, t->in.xsave, T_XSAVE);
-    cpu_set_state(soft.cpu, s);
+    cpu_set_state(soft->cpu, s);
 }
 
 /* The frame on the handler's stack: [error] rip cs rflags rsp ss. */
@@ -236,7 +258,7 @@ static void fetch(struct outcome *ret)
 {
     struct cpu_arch_state s;
 
-    cpu_get_state(soft.cpu, &s);
+    cpu_get_state(soft->cpu, &s);
     uint64_t frame = s.gpr[4];
     if (s.rip < K_HANDLERS || s.rip >= K_HANDLERS + 512 || frame < K_STACK || frame > K_STACK_TOP - 40) {
         ret->vector = VECTOR_NONE;
@@ -260,24 +282,25 @@ static bool in_handler(void)
 {
     struct cpu_arch_state s;
 
-    cpu_get_state(soft.cpu, &s);
+    cpu_get_state(soft->cpu, &s);
     return s.rip >= K_HANDLERS && s.rip < K_HANDLERS + 512;
 }
 
 void soft_run(const struct test_case *t, enum soft_how how, struct outcome *ret, uint8_t mem[MEM_BYTES])
 {
-    memory_fill(t->mem_seed, soft.ram + soft.mem_pa);
+    soft = &machines[how == SOFT_TRANSLATE];
+    memory_fill(t->mem_seed, soft->ram + soft->mem_pa);
     put_code(t);
     load(t);
     ret->vector = VECTOR_NONE;
     if (how == SOFT_STEP) {
         for (unsigned n = 0; n < 2000 && !in_handler(); n++)
-            if (cpu_step(soft.cpu) != CPU_EXIT_DEBUG)
+            if (cpu_step(soft->cpu) != CPU_EXIT_DEBUG)
                 break;
         if (in_handler())
             fetch(ret);
-    } else if (cpu_run(soft.cpu) == CPU_EXIT_HALT) {
+    } else if (cpu_run(soft->cpu) == CPU_EXIT_HALT) {
         fetch(ret);
     }
-    memcpy(mem, soft.ram + soft.mem_pa, MEM_BYTES);
+    memcpy(mem, soft->ram + soft->mem_pa, MEM_BYTES);
 }

@@ -43,6 +43,7 @@ struct tx_chunk {
 
 struct translate {
     enum cpu_translate how;
+    unsigned runs_before;   /* times that a block is interpreted first; constant while vCPUs run */
     struct code_arena code; /* its data: chunks of blocks, then chunks of insns */
     size_t chunks;          /* in all */
     unsigned region_chunks;

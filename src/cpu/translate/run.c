@@ -162,7 +162,7 @@ static struct tb *make(struct cpu *c, uint64_t gpa, const uint8_t *page)
     struct tx_snapshot at = { .map_seq = x->map_seq, .page_seq = atomic_load(tx_page_seq(t, gpa)) };
     struct tb *tb, *ret;
 
-    if (++*runs < RUNS_BEFORE)
+    if (++*runs < t->runs_before)
         return NULL;
     *runs = 0;
     int err = build(c, gpa, page, &tb);
@@ -263,9 +263,16 @@ int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t
     if (how == CPU_TRANSLATE_OFF)
         return 0;
     s->translate = cache_new(code_bytes, call_handler, &err);
-    if (s->translate)
+    if (s->translate) {
         s->translate->how = how;
+        s->translate->runs_before = RUNS_BEFORE;
+    }
     return err;
+}
+
+void translate_set_eager(struct cpu_shared *s)
+{
+    s->translate->runs_before = 0;
 }
 
 void translate_shared_done(struct cpu_shared *s)

@@ -19,6 +19,8 @@ struct translate; /* cpu_shared.translate: the code cache; NULL when translation
 /* `code_bytes`: host code kept at most. 0 or negative errno. */
 int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t code_bytes);
 void translate_shared_done(struct cpu_shared *s);
+/* For tests: every block is translated when it is first met. Before vCPUs run. */
+void translate_set_eager(struct cpu_shared *s);
 int translate_init(struct cpu *c);
 void translate_done(struct cpu *c);
 
