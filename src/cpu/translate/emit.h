@@ -72,6 +72,7 @@ struct cold {
     struct flags before, after;
     uint8_t vec;             /* t->vec and t->x87 when it was made: emit_live_again() */
     bool x87;
+    uint8_t x87_last, x87_memory; /* emit_x87.c: pointers to store before the handler runs */
     struct tb_exit *exit;
     uint8_t cc;              /* flow.c: condition of the branch */
     int64_t target;          /* flow.c: where it goes, from the page's start */
@@ -92,6 +93,12 @@ struct tr {
     struct flags f;
     uint8_t vec;             /* enum vec_live: vector registers that are known to be live */
     bool x87;                /* fpu_live is known to hold */
+    uint8_t x87_last, x87_memory; /* emit_x87.c: instructions (plus 1) whose pointers are not stored yet */
+    struct {
+        struct cold *cold;   /* emit_group.c: the group that the instruction in hand belongs to */
+        int64_t first;       /* displacement that S0 is at */
+        bool off;            /* in a group's cold code */
+    } group;
     struct cold *slow;       /* of this instruction's emit_mem(); NULL: none yet */
     struct cold cold[TB_MAX_COLD];
     unsigned n_cold;
@@ -225,3 +232,5 @@ void emit_stack_move(struct tr *t, int32_t by);
 /* In cold code that returns behind the instruction, after thunk interp returned and before flags are restored: what
  * was known to be live at the time is so again. S0, S1 and host flags destroyed. */
 void emit_live_again(struct tr *t, const struct cold *k);
+/* Before the handler: x87 pointers that the run of instructions in hand has not stored yet. Destroys S0, S1; no flags. */
+void emit_x87_cold(struct tr *t, const struct cold *k);

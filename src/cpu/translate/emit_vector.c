@@ -14,7 +14,7 @@
 #define MXCSR AS_GS(offsetof(struct cpu, xsave) + XS_MXCSR)
 
 /* Whether the binder let the row's own handler through, and the host may run it as the guest's MXCSR is. */
-static bool runs_here(const struct tr *t, uint32_t attr)
+bool vector_runs_here(const struct tr *t, uint32_t attr)
 {
     bool off = (attr & A_AVX && t->mode & MODE_AVX_OFF) || (attr & A_SSE && t->mode & MODE_SSE_OFF) ||
                t->mode & MODE_FPU_NM || !cpu_has(t->c, attr >> 24);
@@ -85,7 +85,7 @@ static unsigned gpr_written(const struct insn *i)
     return o->field == OF_REG ? i->reg : i->rm;
 }
 
-static bool writes_memory(const struct insn *i)
+bool vector_writes_memory(const struct insn *i)
 {
     const struct insn_row *row = &insn_rows[i->row];
 
@@ -107,7 +107,7 @@ static struct form form_of(struct tr *t, const struct insn *i)
     return f;
 }
 
-static void put_form(struct as *a, const struct form *f, unsigned base)
+static void put_form(struct as *a, const struct form *f, struct as_mem m)
 {
     static const uint8_t prefix[] = { [PFX_66] = 0x66, [PFX_F3] = 0xf3, [PFX_F2] = 0xf2 };
     uint8_t pfx = f->row->pfx < ARRAY_COUNT(prefix) ? prefix[f->row->pfx] : 0;
@@ -115,14 +115,14 @@ static void put_form(struct as *a, const struct form *f, unsigned base)
     if (f->vex) {
         struct as_vex op = { .map = f->row->map, .opcode = f->row->opcode, .pfx = pfx, .w = f->w, .l = f->l };
         if (f->mem)
-            as_vex_rm(a, op, f->reg, f->vvvv, AS_AT(base, 0));
+            as_vex_rm(a, op, f->reg, f->vvvv, m);
         else
             as_vex_rr(a, op, f->reg, f->vvvv, f->rm);
         return;
     }
     struct as_op op = { .map = f->row->map, .opcode = f->row->opcode, .pfx = pfx, .size = f->w ? 8 : 4 };
     if (f->mem)
-        as_op_rm(a, op, f->reg, AS_AT(base, 0));
+        as_op_rm(a, op, f->reg, m);
     else
         as_op_rr(a, op, f->reg, f->rm);
 }
@@ -144,23 +144,25 @@ static void emit_operand(struct tr *t, const struct insn *i)
 {
     unsigned bytes = operand_mem_bytes(i);
 
-    emit_mem(t, i, bytes, writes_memory(i), insn_rows[i->row].attr & A_ALIGN ? bytes : 1);
+    emit_mem(t, i, bytes, vector_writes_memory(i), insn_rows[i->row].attr & A_ALIGN ? bytes : 1);
 }
 
-static bool emit_vec(struct tr *t, const struct insn *i)
+bool vector_emit(struct tr *t, const struct insn *i)
 {
     const struct insn_row *row = &insn_rows[i->row];
 
-    if (!runs_here(t, row->attr))
+    if (!vector_runs_here(t, row->attr))
         return false;
+    struct as_mem m = AS_AT(R_S0, 0);
     emit_live_for(t, row->attr);
     if (gpr_written(i) != R_NONE)
         flags_reg_changes(t, gpr_written(i));
     if (i->mem)
-        emit_operand(t, i);
+        m = emit_group_mem(t, i);
     struct form f = form_of(t, i);
-    put_form(&t->as, &f, R_S0);
+    put_form(&t->as, &f, m);
     put_immediates(&t->as, i);
+    emit_group_next(t);
     if (f.gpr_out != R_NONE)
         emit_reg_done(t, f.gpr_out, f.gpr_host);
     if (row->flags_w)
@@ -174,11 +176,9 @@ static bool emit_pcmpstr(struct tr *t, const struct insn *i)
     const struct insn_row *row = &insn_rows[i->row];
     bool explicit = row->opcode <= 0x61, index = row->opcode & 1;
 
-    if (!runs_here(t, row->attr))
+    if (!vector_runs_here(t, row->attr))
         return false;
     emit_live_for(t, row->attr);
-    if (index)
-        flags_reg_changes(t, 1);
     if (i->mem)
         emit_operand(t, i);
     struct form f = form_of(t, i);
@@ -187,7 +187,7 @@ static bool emit_pcmpstr(struct tr *t, const struct insn *i)
         as_mov(&t->as, R_S1, R_S0);
     if (explicit)
         as_mov(&t->as, R_AX, host_of[0]);
-    put_form(&t->as, &f, R_S1);
+    put_form(&t->as, &f, AS_AT(R_S1, 0));
     as_u8(&t->as, (uint8_t)i->imm);
     if (index)
         as_mov(&t->as, host_of[1], R_CX);
@@ -200,19 +200,19 @@ static bool emit_vmaskmov(struct tr *t, const struct insn *i)
 {
     const struct insn_row *row = &insn_rows[i->row];
 
-    if (!runs_here(t, row->attr))
+    if (!vector_runs_here(t, row->attr))
         return false;
     emit_live_for(t, row->attr);
     emit_operand(t, i);
     struct form f = form_of(t, i);
-    put_form(&t->as, &f, R_S0);
+    put_form(&t->as, &f, AS_AT(R_S0, 0));
     return true;
 }
 
 /* Outside 64-bit mode the upper eight registers stay. */
 static bool emit_vzero(struct tr *t, const struct insn *i)
 {
-    if (!t->mode64 || !runs_here(t, insn_rows[i->row].attr))
+    if (!t->mode64 || !vector_runs_here(t, insn_rows[i->row].attr))
         return false;
     emit_vec_live(t, VEC_YMM);
     as_bytes(&t->as, (const uint8_t[]){ 0xc5, i->vl == 32 ? 0xfc : 0xf8, 0x77 }, 3);
@@ -221,7 +221,7 @@ static bool emit_vzero(struct tr *t, const struct insn *i)
 
 static bool emit_stmxcsr(struct tr *t, const struct insn *i)
 {
-    if (!runs_here(t, insn_rows[i->row].attr))
+    if (!vector_runs_here(t, insn_rows[i->row].attr))
         return false;
     emit_vec_live(t, VEC_XMM);
     emit_mem(t, i, 4, true, 1);
@@ -229,10 +229,11 @@ static bool emit_stmxcsr(struct tr *t, const struct insn *i)
     return true;
 }
 
-/* With all exceptions masked still: the block's mode holds on. Reserved bits and others are the interpreter's. */
+/* With all exceptions masked still: the mode holds on. Reserved bits and others are the interpreter's, behind which another
+ * mode may hold: so the block ends here. */
 static bool emit_ldmxcsr(struct tr *t, const struct insn *i)
 {
-    if (!runs_here(t, insn_rows[i->row].attr) || t->mode & MODE_SSE_TRAPS)
+    if (!vector_runs_here(t, insn_rows[i->row].attr) || t->mode & MODE_SSE_TRAPS)
         return false;
     emit_vec_live(t, VEC_XMM);
     emit_mem(t, i, 4, false, 1);
@@ -243,12 +244,13 @@ static bool emit_ldmxcsr(struct tr *t, const struct insn *i)
     emit_slow_if(t, CC_NE);
     as_store(&t->as, 4, MXCSR, R_S1);
     as_op_rm(&t->as, (struct as_op){ .map = 1, .opcode = 0xae, .size = 4 }, 2, MXCSR);
+    emit_block_end(t);
     return true;
 }
 
 static bool emit_emms(struct tr *t, const struct insn *i)
 {
-    if (!runs_here(t, insn_rows[i->row].attr))
+    if (!vector_runs_here(t, insn_rows[i->row].attr))
         return false;
     emit_x87_live(t);
     as_bytes(&t->as, (const uint8_t[]){ 0x0f, 0x77 }, 2);
@@ -256,7 +258,7 @@ static bool emit_emms(struct tr *t, const struct insn *i)
 }
 
 static const struct emit_row rows[] = {
-    { x_vec, emit_vec },
+    { x_vec, vector_emit },
     { x_pcmpstr, emit_pcmpstr },
     { x_vmaskload, emit_vmaskmov },
     { x_vmaskstore, emit_vmaskmov },

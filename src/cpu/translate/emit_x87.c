@@ -16,16 +16,49 @@ static bool runs_here(const struct tr *t, uint32_t attr)
     return !(t->mode & (MODE_FPU_NM | MODE_X87_TRAPS)) && cpu_has(t->c, attr >> 24);
 }
 
-/* i->imm is the opcode for FOP: x87_bind(). Keeps flags. */
-static void put_pointers(struct tr *t, const struct insn *i)
+/* --- pointers ---
+ *
+ * Of a run of x87 instructions with none between, only the last one's are stored, behind it; but before a slow path within
+ * the run, which may fault, those of the instruction before. No x87 instruction changes the registers of an address. */
+
+/* FOP (insn.imm: x87_bind()) and FIP of instruction `last`, FDP of `memory`, both plus 1 and 0 for none. Destroys S0, S1,
+ * no flags. */
+static void put_pointers(struct tr *t, unsigned last, unsigned memory)
 {
-    as_store_imm32(&t->as, 2, XSAVE_AT(XS_FOP), (int16_t)i->imm);
-    emit_rip(t, R_S0, t->at);
-    as_store(&t->as, 8, XSAVE_AT(XS_FIP), R_S0);
-    if (!i->mem)
+    uint16_t next = t->next;
+
+    if (last) {
+        as_store_imm32(&t->as, 2, XSAVE_AT(XS_FOP), (int16_t)t->tb->insn[last - 1].imm);
+        emit_rip(t, R_S0, t->tb->insn_at[last - 1]);
+        as_store(&t->as, 8, XSAVE_AT(XS_FIP), R_S0);
+    }
+    if (memory) {
+        t->next = (uint16_t)(t->tb->insn_at[memory - 1] + t->tb->insn[memory - 1].len);
+        emit_offset(t, &t->tb->insn[memory - 1], R_S0);
+        as_store(&t->as, 8, XSAVE_AT(XS_FDP), R_S0);
+        t->next = next;
+    }
+}
+
+void emit_x87_cold(struct tr *t, const struct cold *k)
+{
+    put_pointers(t, k->x87_last, k->x87_memory);
+}
+
+static bool run_goes_on(const struct tr *t)
+{
+    return t->n + 1 < t->count && build_native(t, t->i + 1) && exec_row_handler(t->i[1].row) == x_x87;
+}
+
+static void note_pointers(struct tr *t, const struct insn *i)
+{
+    t->x87_last = (uint8_t)(t->n + 1);
+    if (i->mem)
+        t->x87_memory = (uint8_t)(t->n + 1);
+    if (run_goes_on(t))
         return;
-    emit_offset(t, i, R_S0);
-    as_store(&t->as, 8, XSAVE_AT(XS_FDP), R_S0);
+    put_pointers(t, t->x87_last, t->x87_memory);
+    t->x87_last = t->x87_memory = 0;
 }
 
 static void put_opcode(struct tr *t, const struct insn *i)
@@ -50,12 +83,16 @@ static bool emit_x87(struct tr *t, const struct insn *i)
     emit_x87_live(t);
     if (i->mem)
         emit_mem(t, i, operand_mem_bytes(i), row->operand[0] != ST0, 1);
+    if (t->slow) {
+        t->slow->x87_last = t->x87_last;
+        t->slow->x87_memory = t->x87_memory;
+    }
     if (row->flags_r)
         flags_need(t);
     put_opcode(t, i);
     if (row->flags_w)
         flags_produced(t, (struct flags){ .host = true, .b = R_NONE });
-    put_pointers(t, i);
+    note_pointers(t, i);
     return true;
 }
 
@@ -95,7 +132,7 @@ static bool emit_fnclex(struct tr *t, const struct insn *i)
     return true;
 }
 
-/* A control word that masks all exceptions, like the one before; read once. */
+/* A control word that masks all exceptions, like the one before; read once. As LDMXCSR. */
 static bool emit_fldcw(struct tr *t, const struct insn *i)
 {
     struct as_mem word = AS_GS(offsetof(struct cpu, scratch));
@@ -111,6 +148,7 @@ static bool emit_fldcw(struct tr *t, const struct insn *i)
     emit_slow_if(t, CC_NE);
     as_store(&t->as, 2, word, R_S1);
     as_op_rm(&t->as, (struct as_op){ .opcode = 0xd9, .size = 4 }, 5, word);
+    emit_block_end(t);
     return true;
 }
 

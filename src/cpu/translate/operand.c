@@ -240,6 +240,7 @@ static void cold_interp(struct tr *t, struct cold *k)
     for (unsigned f = 0; f < k->n_from; f++)
         as_fix_here(&t->as, k->from[f]);
     flags_cold_save(t, &k->before);
+    emit_x87_cold(t, k);
     for (unsigned n = k->insn; n <= (unsigned)k->insn + k->more; n++)
         emit_call_slow(t, n);
     if (!k->back) {

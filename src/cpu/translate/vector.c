@@ -103,3 +103,12 @@ void emit_live_again(struct tr *t, const struct cold *k)
     if (k->vec)
         as_call_to(&t->as, load_thunk(t, k->vec));
 }
+
+void emit_block_end(struct tr *t)
+{
+    if (t->next < PAGE_SIZE)
+        emit_exit(t, CC_NONE, t->next);
+    else
+        emit_exit_far(t, t->next);
+    t->ended = true;
+}
