@@ -358,7 +358,7 @@ void vec_bind(struct cpu *c, struct insn *i)
         return;
     }
     i->aux = shape_of(i) | slot << AUX_SLOT_SHIFT;
-    if (!i->mode64) /* a register number in bits 7:4 has three bits there */
+    if (!i->mode64 && insn_rows[i->row].operand[3] == Lx) /* a register number of three bits there */
         i->imm &= 0x7f;
     if (i->mem)
         i->aux |= log2_of(operand_mem_bytes(i));
