@@ -143,7 +143,7 @@ bool native_init(void)
         !map_at(T_RO, T_PAGE, rw) || !map_at(T_LOW, 2 * T_PAGE, rw))
         return false;
     memset((void *)(uintptr_t)T_CODE, 0xcc, 2 * T_PAGE);
-    if (sigaltstack(&ss, NULL) < 0 || syscall(SYS_arch_prctl, ARCH_SET_GS, (unsigned long)T_GS_BASE) < 0)
+    if (sigaltstack(&ss, NULL) < 0)
         return false;
     struct sigaction alarm = { .sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART };
     const struct itimerval tick = { { 0, 20000 }, { 0, 20000 } };
@@ -168,8 +168,11 @@ static void native_memory(const uint8_t *mem)
 
 void native_run(const struct test_case *t, struct outcome *ret, uint8_t mem[MEM_BYTES])
 {
+    unsigned long translators_gs = 0;
 
     memory_fill(t->mem_seed, mem);
+    syscall(SYS_arch_prctl, ARCH_GET_GS, &translators_gs);
+    syscall(SYS_arch_prctl, ARCH_SET_GS, (unsigned long)T_GS_BASE);
     memcpy((void *)(uintptr_t)T_DATA, mem + MEM_DATA, 2 * T_PAGE);
     memcpy((void *)(uintptr_t)T_LOW, mem + MEM_LOW, 2 * T_PAGE);
     if (memcmp((void *)(uintptr_t)T_RO, mem + MEM_RO, T_PAGE))
@@ -184,6 +187,7 @@ void native_run(const struct test_case *t, struct outcome *ret, uint8_t mem[MEM_
                      :
                      : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
                        "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    syscall(SYS_arch_prctl, ARCH_SET_GS, translators_gs);
     if (!run.done)
         ret->vector = VECTOR_NONE;
     memcpy(mem + MEM_DATA, (void *)(uintptr_t)T_DATA, 2 * T_PAGE);
