@@ -204,7 +204,7 @@ PROGRAM(p_stack, "mov $100, %r14; mov %rsp, %rbp\n"
                  "lea 64(%rsp), %rsp; push %rbp; mov %rsp, %rbp; push %rax; push %rcx; leave\n"
                  "cmp %rax, %rcx; pushf; add %rcx, %rax; pushf; xorl $0x8d5, (%rsp); popf; adc %rdx, %rdx; popf\n"
                  "sbb %rdx, %rcx; enter $32, $0; push %rdx; leave; enter $16, $2; leave\n"
-                 "imul $0x10dcd, %rax; lea 1(%rax), %rax; pushfw; popw %dx; pushf; orl $0x200, (%rsp); popf; pushf; pop %r9; cli\n"
+                 "imul $0x10dcd, %rax; add $1, %rax; pushfw; popw %dx; pushf; orl $0x200, (%rsp); popf; pushf; pop %r9; cli\n"
                  "dec %r14; jnz 1b; hlt");
 
 /* A stack that goes through page ends with every alignment. */
