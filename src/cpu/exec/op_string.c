@@ -115,16 +115,28 @@ static void copy_elements(uint8_t *dst, const uint8_t *src, uint64_t n, unsigned
     }
 }
 
+/* Upward, `gap` bytes of whole elements ahead of the source: they repeat, so that what is there can be doubled. */
+static void repeat_pattern(uint8_t *dst, const uint8_t *src, uint64_t len, uint64_t gap)
+{
+    for (uint64_t done = 0; done < len;) {
+        uint64_t chunk = min_u64(len - done, gap + done);
+        memcpy(dst + done, src, chunk);
+        done += chunk;
+    }
+}
+
 /* Like the processor: an overlap in the way of the copy repeats the source. */
 static void copy_run(uint8_t *dst, const uint8_t *src, uint64_t n, unsigned size, bool down)
 {
-    uint64_t len = n * size;
+    uint64_t len = n * size, gap = (uint64_t)(dst - src);
     bool overlap = down ? dst < src && src < dst + len : src < dst && dst < src + len;
 
-    if (overlap)
-        copy_elements(dst, src, n, size, down);
-    else
+    if (!overlap)
         memmove(dst, src, len);
+    else if (!down && gap % size == 0)
+        repeat_pattern(dst, src, len, gap);
+    else
+        copy_elements(dst, src, n, size, down);
 }
 
 static int movs_some(struct cpu *c, const struct insn *i, uint64_t n, uint64_t *ret_done, bool *ret_stop)
@@ -168,16 +180,13 @@ static void fill_run(uint8_t *dst, uint64_t v, uint64_t n, unsigned size)
         memset(dst, (uint8_t)v, n);
         break;
     case 2:
-        for (; n; n--, dst += 2)
-            memcpy(dst, &v, 2);
+        __asm__ volatile("rep stosw" : "+D"(dst), "+c"(n) : "a"(v) : "memory");
         break;
     case 4:
-        for (; n; n--, dst += 4)
-            memcpy(dst, &v, 4);
+        __asm__ volatile("rep stosl" : "+D"(dst), "+c"(n) : "a"(v) : "memory");
         break;
     default:
-        for (; n; n--, dst += 8)
-            memcpy(dst, &v, 8);
+        __asm__ volatile("rep stosq" : "+D"(dst), "+c"(n) : "a"(v) : "memory");
     }
 }
 
