@@ -214,8 +214,9 @@ void emit_jump(struct tr *t);
 void emit_branch_far(struct tr *t, unsigned cc, int64_t target);
 void emit_branch_find(struct tr *t);    /* S0 = linear target: S1 becomes its entry's offset */
 void emit_branch_go(struct tr *t);      /* S0, S1 as find() left them */
-void emit_branch_keep(struct tr *t);    /* puts them aside; S0 and S1 are free */
-void emit_branch_go_kept(struct tr *t);
+void emit_branch_keep(struct tr *t);    /* puts the block aside: S0 and S1 are free */
+void emit_branch_go_kept(struct tr *t, int64_t off); /* the target is rip_page + off */
+void emit_branch_go_kept_ind(struct tr *t);          /* the target is in tx_tmp */
 
 /* dst = rip_page + off: the linear address (64-bit) or EIP (32-bit) of a place in or near the block's page. */
 void emit_rip(struct tr *t, unsigned dst, int64_t off);

@@ -86,15 +86,6 @@ static void push_return(struct tr *t, const struct insn *i)
     emit_stack_move(t, -(int32_t)i->opsize);
 }
 
-/* To the linear address in S0. */
-static void call_found(struct tr *t, const struct insn *i)
-{
-    emit_branch_find(t);
-    emit_branch_keep(t);
-    push_return(t, i);
-    emit_branch_go_kept(t);
-}
-
 static bool emit_call_rel(struct tr *t, const struct insn *i)
 {
     int64_t target = target_of(t, i);
@@ -108,7 +99,10 @@ static bool emit_call_rel(struct tr *t, const struct insn *i)
         emit_exit(t, CC_NONE, (uint32_t)target);
     } else {
         emit_rip(t, R_S0, target);
-        call_found(t, i);
+        emit_branch_find(t);
+        emit_branch_keep(t);
+        push_return(t, i);
+        emit_branch_go_kept(t, target);
     }
     t->ended = true;
     return true;
@@ -120,7 +114,11 @@ static bool emit_call_ind(struct tr *t, const struct insn *i)
         return false;
     flags_to_mem(t);
     load_target(t, i);
-    call_found(t, i);
+    emit_branch_find(t);
+    as_store(&t->as, 8, AS_GS(offsetof(struct cpu, tx_tmp)), R_S0);
+    emit_branch_keep(t);
+    push_return(t, i);
+    emit_branch_go_kept_ind(t);
     t->ended = true;
     return true;
 }

@@ -179,12 +179,35 @@ static void test_event(struct tr *t)
     as_alu_mi(&t->as, AS_CMP, 4, CPU_GS(run_ok), 0);
 }
 
-/* S0 = linear target, taken from now on. */
-static void set_rip(struct tr *t)
+/* To the block in S1, whose page rip_page is. */
+static void enter_found(struct tr *t)
 {
-    as_store(&t->as, 8, CPU_GS(rip), R_S0);
+    as_jmp_mem(&t->as, AS_AT(R_S1, offsetof(struct tb, entry_mem)));
+}
+
+static void load_found(struct tr *t)
+{
+    as_load(&t->as, 8, R_S1, AS_GS_AT(R_S1, offsetof(struct cpu, jc[0][0].tb)));
+}
+
+/* S0 = linear target. */
+static void set_page(struct tr *t)
+{
     as_alu_ri(&t->as, AS_AND, 8, R_S0, -(int32_t)PAGE_SIZE);
     as_store(&t->as, 8, CPU_GS(rip_page), R_S0);
+}
+
+/* The target is `off` from the page's start. */
+static void move_page(struct tr *t, int64_t off)
+{
+    int64_t pages = off & ~(int64_t)(PAGE_SIZE - 1);
+
+    if (pages == (int32_t)pages)
+        as_alu_mi(&t->as, AS_ADD, t->mode64 ? 8 : 4, CPU_GS(rip_page), (int32_t)pages);
+    else {
+        emit_rip(t, R_S0, pages);
+        as_store(&t->as, 8, CPU_GS(rip_page), R_S0);
+    }
 }
 
 void emit_branch_find(struct tr *t)
@@ -197,24 +220,30 @@ void emit_branch_find(struct tr *t)
 
 void emit_branch_go(struct tr *t)
 {
-    set_rip(t);
-    as_load(&t->as, 8, R_S1, AS_GS_AT(R_S1, offsetof(struct cpu, jc[0][0].tb)));
-    as_jmp_mem(&t->as, AS_AT(R_S1, offsetof(struct tb, entry_mem)));
+    load_found(t);
+    set_page(t);
+    enter_found(t);
 }
 
 void emit_branch_keep(struct tr *t)
 {
-    as_load(&t->as, 8, R_S1, AS_GS_AT(R_S1, offsetof(struct cpu, jc[0][0].tb)));
+    load_found(t);
     as_store(&t->as, 8, CPU_GS(tx_tb), R_S1);
-    as_store(&t->as, 8, CPU_GS(tx_tmp), R_S0);
 }
 
-void emit_branch_go_kept(struct tr *t)
+void emit_branch_go_kept(struct tr *t, int64_t off)
+{
+    as_load(&t->as, 8, R_S1, CPU_GS(tx_tb));
+    move_page(t, off);
+    enter_found(t);
+}
+
+void emit_branch_go_kept_ind(struct tr *t)
 {
     as_load(&t->as, 8, R_S0, CPU_GS(tx_tmp));
     as_load(&t->as, 8, R_S1, CPU_GS(tx_tb));
-    set_rip(t);
-    as_jmp_mem(&t->as, AS_AT(R_S1, offsetof(struct tb, entry_mem)));
+    set_page(t);
+    enter_found(t);
 }
 
 /* Not found, or an event is due: S0 is the next instruction's address. */
@@ -256,7 +285,9 @@ static void cold_branch_far(struct tr *t, struct cold *k)
     absent = as_jcc(&t->as, CC_NE, true);
     test_event(t);
     event = as_jcc(&t->as, CC_E, true);
-    emit_branch_go(t);
+    load_found(t);
+    move_page(t, k->target);
+    enter_found(t);
     as_fix_here(&t->as, absent);
     as_fix_here(&t->as, event);
     emit_call_slow(t, k->insn); /* does not come back: the condition holds */
@@ -274,5 +305,7 @@ void emit_branch_far(struct tr *t, unsigned cc, int64_t target)
     flags_to_mem(t);
     emit_rip(t, R_S0, target);
     emit_branch_find(t);
-    emit_branch_go(t);
+    load_found(t);
+    move_page(t, target);
+    enter_found(t);
 }

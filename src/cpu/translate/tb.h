@@ -34,7 +34,7 @@ struct tb_exit {
 };
 
 struct tb {
-    const uint8_t *entry_mem;   /* first member: jumped through by jump-cache hits */
+    const uint8_t *entry_mem;   /* first member: jumped through by jump-cache hits, RCX = the block */
     const uint8_t *entry_host;
     struct tb *hash_next;       /* bucket; read without the lock */
     struct tb *page_next;       /* the page's blocks; under the lock */
@@ -91,8 +91,8 @@ struct thunks {
     const uint8_t *slow;
     /* call: see vector.h. */
     const uint8_t *vec_park, *vec_load, *ymm_load, *x87_load;
-    /* jmp: where a dead block's entry_mem leads: leaves, c->rip = rip_page + what RAX says is not known: the jump
-     * cache or link that led here has set c->rip. */
+    /* jmp: where a dead block's entry_mem leads: leaves with the block's address in c->rip. RCX is the block for
+     * whoever jumps through entry_mem, rip_page its page; 0 from enter(), which leaves c->rip as it is. */
     const uint8_t *dead;
 };
 

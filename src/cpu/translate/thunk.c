@@ -61,6 +61,7 @@ static void make_enter(struct as *a, struct thunks *th)
         put_push(a, callee_saved[k]);
     as_lea(a, 8, R_SP, AS_AT(R_SP, -8));
     as_mov(a, R_AX, R_SI);
+    as_mov_imm(a, R_CX, 0);
     put_registers(a, false);
     as_bytes(a, (const uint8_t[]){ 0xff, 0xe0 }, 2); /* jmp rax */
 }
@@ -105,7 +106,18 @@ static void make_jump(struct as *a, struct thunks *th)
     put_leave_with(a, th, TX_LOOKUP);
     as_fix_here(a, event);
     put_leave_with(a, th, TX_EVENT);
+}
+
+/* RCX = the block, or 0 when it was enter() that came here. */
+static void make_dead(struct as *a, struct thunks *th)
+{
     th->dead = here(a);
+    struct as_fix rip_known = as_jrcxz(a);
+    as_load(a, 4, R_AX, AS_AT(R_CX, offsetof(struct tb, gpa)));
+    as_alu_ri(a, AS_AND, 4, R_AX, PAGE_SIZE - 1);
+    as_alu_rm(a, AS_ADD, 8, R_AX, CPU_GS(rip_page));
+    as_store(a, 8, CPU_GS(rip), R_AX);
+    as_fix_here(a, rip_known);
     put_leave_with(a, th, TX_LOOKUP);
 }
 
@@ -147,6 +159,7 @@ int thunks_make(struct as *a, struct thunks *th, tx_interp_fn *interp)
     make_enter(a, th);
     const uint8_t *stored = make_leave(a, th);
     make_jump(a, th);
+    make_dead(a, th);
     make_interp(a, th, interp, stored);
     return a->full ? -ENOSPC : 0;
 }
