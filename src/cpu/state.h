@@ -89,7 +89,8 @@ enum {
 };
 enum { TLB_CODE_SUPER, TLB_CODE_USER, N_TLB_CODE_BANKS = TLB_CODE_USER + N_TLB_SPACES };
 
-/* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 15:4 of the address. One
+/* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 13:2 of the address (two
+ * calls may return to the same 8 bytes). One
  * table for supervisor mode, one for supervisor mode with SMAP off, one a space for user mode; each belongs to
  * one mode word and is emptied when another comes. An entry exists only while the code TLB has its page, in the
  * bank of the same mode and space. Empty: zero, and JC_EMPTY as the address at position 0. */
@@ -100,7 +101,8 @@ struct jc_entry {
 };
 #define JC_BITS 12
 #define JC_SIZE (1u << JC_BITS)
-#define JC_MASK 0xfff0u /* of an address: byte offset of its entry */
+#define JC_SHIFT 2      /* of an address, to the left, */
+#define JC_MASK 0xfff0u /* then this: byte offset of its entry */
 #define JC_EMPTY 0x10ull
 enum { JC_SUPER, JC_SUPER_AC, JC_USER, N_JC_TABLES = JC_USER + N_TLB_SPACES };
 

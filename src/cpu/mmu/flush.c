@@ -31,9 +31,15 @@ static bool bit_has(const struct mmu_used *m, unsigned at)
 
 /* --- jump cache --- */
 
+/* A table is emptied by chunks of 4 KiB, 1 KiB of addresses each: the chunk of an address, all of its page's. */
 static unsigned jc_chunk(uint64_t lin)
 {
-    return (unsigned)(lin >> PAGE_SHIFT) & 15;
+    return 1u << (lin >> (PAGE_SHIFT - JC_SHIFT) & 15);
+}
+
+static unsigned jc_page_chunks(uint64_t lin)
+{
+    return 15u << (4 * (lin >> PAGE_SHIFT & 3));
 }
 
 static void jc_clear_chunks(struct cpu *c, unsigned table, unsigned chunks)
@@ -53,13 +59,13 @@ void mmu_jc_put(struct cpu *c, uint64_t lin, struct tb *tb)
     if (tlb_code_at(c, lin)->tag != (lin & PAGE_MASK))
         return;
     *mmu_jc_at(c, lin) = (struct jc_entry){ lin, tb };
-    c->mmu->jc_used[c->jc_off / sizeof(c->jc[0])] |= (uint16_t)(1u << jc_chunk(lin));
+    c->mmu->jc_used[c->jc_off / sizeof(c->jc[0])] |= (uint16_t)jc_chunk(lin);
 }
 
 void mmu_jc_clear_page(struct cpu *c, uint64_t lin)
 {
     for (unsigned t = 0; t < N_JC_TABLES; t++)
-        jc_clear_chunks(c, t, 1u << jc_chunk(lin));
+        jc_clear_chunks(c, t, jc_page_chunks(lin));
 }
 
 void mmu_jc_clear_all(struct cpu *c)
@@ -90,7 +96,7 @@ static void data_clear(struct cpu *c, unsigned bank, unsigned at)
 static void code_clear(struct cpu *c, unsigned bank, unsigned at)
 {
     struct tlb_code *e = &c->tlb_code[bank][at];
-    jc_clear_of_bank(c, bank, 1u << jc_chunk(e->tag));
+    jc_clear_of_bank(c, bank, jc_page_chunks(e->tag));
     *e = (struct tlb_code){ .tag = at ? 0 : TLB_EMPTY };
 }
 

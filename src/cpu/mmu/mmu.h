@@ -122,7 +122,7 @@ static inline struct tlb_code *tlb_code_at(struct cpu *c, uint64_t lin)
 /* Where the current table has an address, or would. */
 static inline struct jc_entry *mmu_jc_at(struct cpu *c, uint64_t lin)
 {
-    return (struct jc_entry *)((uint8_t *)c->jc + c->jc_off + (lin & JC_MASK));
+    return (struct jc_entry *)((uint8_t *)c->jc + c->jc_off + (lin << JC_SHIFT & JC_MASK));
 }
 
 /* Enters a block that starts at `lin` into the current table, unless the code TLB has not the page. Only this
