@@ -80,7 +80,8 @@ static struct rig *rig_new(const char *name, unsigned vcpus)
     struct rig *r = g_new0(struct rig, 1);
     r->ops = accel_choose(name, &note, &error);
     g_assert_no_error(error);
-    r->host = (struct accel_host){ .opaque = r, .mmio_read = rig_mmio_read, .mmio_write = rig_mmio_write,
+    r->host = (struct accel_host){ .opaque = r, .config.translate = CPU_TRANSLATE_ON,
+                                   .mmio_read = rig_mmio_read, .mmio_write = rig_mmio_write,
                                    .io_read = rig_io_read, .io_write = rig_io_write, .translate = rig_translate };
     r->model = cpu_model_parse("max", &model_error);
     g_assert_nonnull(r->model);

@@ -41,7 +41,7 @@ static GPtrArray **const *kv_lists(struct vm_options *o)
 
 void vm_options_init(struct vm_options *o)
 {
-    *o = (struct vm_options){ .cpu_count = 0 };
+    *o = (struct vm_options){ .accel_config.translate = CPU_TRANSLATE_ON };
     for (GPtrArray **const *l = kv_lists(o); *l; l++)
         **l = g_ptr_array_new_with_free_func(free_kv);
     o->serials = g_ptr_array_new_with_free_func(g_free);

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 
+INTERPRETED = 'soft,translate=off'
 OK = 1  # (0 << 1) | 1
 
 
@@ -269,13 +270,15 @@ def kvm_is_software():
 def accelerators(options):
     if options.accel:
         return options.accel.split('+')
-    names = ['soft']
+    names = ['soft', INTERPRETED]
     if os.access('/dev/kvm', os.R_OK | os.W_OK):
         names.append('kvm')
     return names
 
 
 def suite_of(case, accel, cpus):
+    if accel == INTERPRETED and case.hostile:
+        return 'full'
     slow = case.suite == 'full' or cpus in case.full_cpus or (accel == 'kvm' and case.kvm == 'full')
     return 'full' if slow else 'quick'
 

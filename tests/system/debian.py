@@ -25,6 +25,7 @@ BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "400"))
 SCENARIOS = {
     "soft-1": {"arguments": ["-accel", "soft", "-smp", "1"], "cpus": 1},
     "soft-2": {"arguments": ["-accel", "soft", "-smp", "2"], "cpus": 2},
+    "interpreted": {"arguments": ["-accel", "soft,translate=off", "-smp", "1"], "cpus": 1},
     "base": {"arguments": ["-accel", "soft", "-smp", "1", "-cpu", "base"], "cpus": 1},
     "microvm": {"arguments": ["-accel", "soft", "-smp", "1", "-machine", "microvm"], "cpus": 1},
 }
