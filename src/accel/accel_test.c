@@ -68,8 +68,8 @@ static void rig_io_write(void *opaque, struct vcpu *v, uint16_t port, uint64_t v
 static struct cpu_phys rig_translate(void *opaque, uint64_t gpa)
 {
     struct rig *r = opaque;
-    return gpa < RAM_BYTES ? (struct cpu_phys){ r->ram + gpa, true }
-                           : (struct cpu_phys){ NULL, false };
+    return gpa < RAM_BYTES ? (struct cpu_phys){ .hva = r->ram + gpa, .writable = true }
+                           : (struct cpu_phys){ .hva = NULL };
 }
 
 static struct rig *rig_new(const char *name, unsigned vcpus)

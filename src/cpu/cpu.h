@@ -20,6 +20,7 @@ struct cpu_model;
 struct cpu_phys {
     uint8_t *hva;    /* host address of the page, or NULL: MMIO or nothing there */
     bool writable;   /* false: ROM; writes go to mmio_write() */
+    uint64_t before, after; /* bytes around the page that hva goes on for, with the same rights; 0: not known */
 };
 
 /* What the processor needs from its surroundings. All are called on the vCPU's thread, no lock held. */

@@ -83,9 +83,10 @@ static struct cpu_phys host_translate(void *opaque, uint64_t gpa)
 {
     struct machine *m = opaque;
     if (gpa >= MIB && gpa < m->ram_below_4g)
-        return (struct cpu_phys){ m->ram + gpa, true };
-    if (gpa >= 4 * GIB && gpa - 4 * GIB < m->ram_above_4g)
-        return (struct cpu_phys){ m->ram + m->ram_below_4g + (gpa - 4 * GIB), true };
+        return (struct cpu_phys){ m->ram + gpa, true, gpa - MIB, m->ram_below_4g - gpa - 4096 };
+    uint64_t above = gpa - 4 * GIB;
+    if (gpa >= 4 * GIB && above < m->ram_above_4g)
+        return (struct cpu_phys){ m->ram + m->ram_below_4g + above, true, above, m->ram_above_4g - above - 4096 };
     struct cpu_phys page = { 0 };
     struct mem_range r;
     if (!mem_find(m->memory, gpa, &r))

@@ -53,8 +53,11 @@ static struct cpu_phys m_translate(void *opaque, uint64_t gpa)
 {
     /* The last 64 KiB are ROM, shown below 4 GiB too. */
     if (gpa >= 0xffff0000 && gpa <= 0xffffffff)
-        return (struct cpu_phys){ ram + RAM_SIZE - 0x10000 + (gpa & 0xffff), false };
-    return (struct cpu_phys){ gpa < RAM_SIZE ? ram + gpa : NULL, gpa < RAM_SIZE - 0x10000 };
+        return (struct cpu_phys){ .hva = ram + RAM_SIZE - 0x10000 + (gpa & 0xffff) };
+    uint64_t writable = RAM_SIZE - 0x10000;
+    if (gpa < writable)
+        return (struct cpu_phys){ ram + gpa, true, gpa, writable - gpa - 0x1000 };
+    return (struct cpu_phys){ .hva = gpa < RAM_SIZE ? ram + gpa : NULL };
 }
 
 static uint64_t random_value(void)

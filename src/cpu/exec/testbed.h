@@ -23,7 +23,7 @@ struct bed {
     bool owner;
     unsigned mmio_writes;
     int irq;               /* vector to deliver, or -1 */
-    uint64_t event_page;   /* translating this page raises CPU_EV_INTR; 0: none */
+    uint64_t event_page;   /* translating this page raises CPU_EV_INTR; 0: none. Set before it is known */
 };
 
 static inline struct cpu_phys bed_translate(void *opaque, uint64_t gpa)
@@ -32,7 +32,11 @@ static inline struct cpu_phys bed_translate(void *opaque, uint64_t gpa)
 
     if (b->event_page && gpa == b->event_page)
         cpu_raise_event(b->cpu, CPU_EV_INTR);
-    return (struct cpu_phys){ gpa < BED_RAM ? b->ram + gpa : NULL, true };
+    if (gpa >= BED_RAM)
+        return (struct cpu_phys){ .hva = NULL };
+    if (b->event_page)
+        return (struct cpu_phys){ .hva = b->ram + gpa, .writable = true };
+    return (struct cpu_phys){ b->ram + gpa, true, gpa, BED_RAM - gpa - PAGE_SIZE };
 }
 
 static inline uint64_t bed_mmio_read(void *opaque, uint64_t gpa, unsigned size)

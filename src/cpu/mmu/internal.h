@@ -5,7 +5,8 @@
 #include "cpu/mmu/mmu.h"
 #include "cpu/shared.h"
 
-#define PHYS_SLOTS 256
+#define PHYS_SLOTS 64
+#define PDE_SLOTS 64
 #define POST_MAX 64
 #define BLOOM_BITS 32768
 #define LARGE_BITS 8192
@@ -41,6 +42,14 @@ struct mmu_used {
 };
 _Static_assert(TLB_CODE_SIZE <= TLB_SIZE, "one kind of bitmap for both");
 
+/* Where the last level of a walk begins: the paging-structure cache of SDM 4.10.3. */
+struct mmu_pde {
+    uint64_t region; /* linear address >> 21 */
+    uint64_t epoch;  /* cpu->map_epoch when it was made: good for no other */
+    uint64_t table;
+    bool user, write, nx;
+};
+
 /* An address space that has banks. */
 struct mmu_space {
     bool live;
@@ -69,9 +78,14 @@ struct mmu_state {
     uint64_t large[LARGE_BITS / 64];       /* hashed regions with entries of large pages */
     uint64_t write_bloom[BLOOM_BITS / 64]; /* hashed pages that may have a fast write entry */
     struct {
+        uint64_t gpa, size;
+        uint8_t *hva;
+    } ram[2];                             /* stretches of RAM that translate() told of */
+    struct {
         uint64_t key; /* gpa | 1 */
         struct cpu_phys phys;
-    } phys[PHYS_SLOTS];
+    } phys[PHYS_SLOTS];                   /* pages elsewhere */
+    struct mmu_pde pde[PDE_SLOTS];
 };
 
 /* A finished translation. */
@@ -88,8 +102,18 @@ enum walk_kind { WALK_DATA, WALK_FETCH, WALK_DEBUG /* no A/D bits, no rights */ 
 int mmu_walk(struct cpu *c, uint64_t lin, unsigned set, bool write, enum walk_kind kind,
              struct mmu_walk *ret, uint32_t *ret_error);
 
-/* translate() through a small cache. gpa is page aligned. */
-struct cpu_phys mmu_phys(struct cpu *c, uint64_t gpa);
+/* translate() through a cache. gpa is page aligned. Only hva and writable count. */
+struct cpu_phys mmu_phys_slow(struct cpu *c, uint64_t gpa);
+static inline struct cpu_phys mmu_phys(struct cpu *c, uint64_t gpa)
+{
+    const struct mmu_state *m = c->mmu;
+    for (unsigned i = 0; i < ARRAY_COUNT(m->ram); i++) {
+        uint64_t off = gpa - m->ram[i].gpa;
+        if (likely(off < m->ram[i].size))
+            return (struct cpu_phys){ .hva = m->ram[i].hva + off, .writable = true };
+    }
+    return mmu_phys_slow(c, gpa);
+}
 void mmu_phys_flush(struct cpu *c);
 /* Naturally aligned 4 or 8 bytes of a paging structure. */
 uint64_t mmu_phys_read(struct cpu *c, uint64_t gpa, unsigned size);

@@ -318,6 +318,47 @@ static void test_no_paging(void)
     tear_down();
 }
 
+/* Upper levels may be remembered until an invalidation of anything; what they allow counts all the same. */
+static void test_upper_levels(void)
+{
+    set_up("max");
+    for (unsigned i = 0; i < 8; i++)
+        bed_poke64(bed, PTE + i * 8, (FRAME + i * 0x1000) | 7);
+    bed_poke64(bed, PDE, PTE | 5);
+    /* A fault leaves no A bits, and the entry that it saw unmarked is marked by the next access. */
+    g_assert_cmpint(try_write(PAGE), ==, PF_P | PF_W);
+    g_assert_cmphex(peek64(PDE), ==, PTE | 5);
+    g_assert_cmpint(try_read(PAGE + 0x1000), ==, OK);
+    g_assert_cmphex(peek64(PDE), ==, PTE | 5 | PTE_A);
+    g_assert_cmpint(try_read(PAGE + 0x2000), ==, OK);
+    g_assert_cmpint(try_write(PAGE + 0x2000), ==, PF_P | PF_W);
+    g_assert_cmphex(peek64(PTE + 16), ==, (FRAME + 0x2000) | 7 | PTE_A);
+    /* Another table, told by INVLPG of an address elsewhere. */
+    bed_poke64(bed, 0x14000 + 3 * 8, (FRAME + 0x7000) | 7);
+    bed_poke64(bed, PDE, 0x14000 | 3 | PTE_NX);
+    mmu_flush_page(cpu, PAGE + 0x40000000);
+    g_assert_cmpint(try_write(PAGE + 0x3008), ==, OK);
+    g_assert_cmphex(*(uint32_t *)(bed->ram + FRAME + 0x7008), ==, 0x12345678);
+    g_assert_cmpint(try_read(PAGE + 0x4000), ==, 0);
+    g_assert_cmpint(try_fetch(PAGE + 0x3000), ==, PF_P | PF_I);
+    be(3);
+    g_assert_cmpint(try_read(PAGE + 0x3000), ==, PF_P | PF_U);
+    be(0);
+    bed_poke64(bed, 0x14000 + 4 * 8, FRAME | 7 | 1ull << 51); /* reserved in the last level alone */
+    int64_t rsvd = PF_P | PF_RSVD;
+    g_assert_cmpint(try_read(PAGE + 0x4000), ==, cpu->shared->phys_mask >> 51 & 1 ? OK : rsvd);
+    /* A region 128 MiB away, where a small cache might keep it too. */
+    bed_poke64(bed, (PDE & ~0xfffull) + ((PAGE >> 21) + 64) * 8, PTE | 7);
+    g_assert_cmpint(try_write(PAGE + 0x8000000 + 0x5000), ==, OK);
+    g_assert_cmphex(*(uint32_t *)(bed->ram + FRAME + 0x5000), ==, 0x12345678);
+    g_assert_cmpint(try_read(PAGE + 0x5000), ==, 0);
+    /* Debuggers see the tables as they are. */
+    uint8_t b[8];
+    bed_poke64(bed, PDE, 0);
+    g_assert_cmpint(cpu_debug_read(cpu, PAGE + 0x3000, b, 8), <, 0);
+    tear_down();
+}
+
 /* A second address space at 0x20000 whose PAGE is another frame. */
 static void second_space(uint64_t pte)
 {
@@ -550,6 +591,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/mmu/rights", test_rights);
     g_test_add_func("/mmu/rights-upper", test_rights_upper);
+    g_test_add_func("/mmu/upper-levels", test_upper_levels);
     g_test_add_func("/mmu/nx-smep-smap", test_nx_smep_smap);
     g_test_add_func("/mmu/reserved", test_reserved);
     g_test_add_func("/mmu/accessed-dirty", test_accessed_dirty);

@@ -11,21 +11,31 @@
 
 #define WALK_RETRIES 16 /* lost races before A/D bits are ORed in blindly */
 
-struct cpu_phys mmu_phys(struct cpu *c, uint64_t gpa)
+struct cpu_phys mmu_phys_slow(struct cpu *c, uint64_t gpa)
 {
     struct mmu_state *m = c->mmu;
     unsigned slot = (unsigned)(gpa >> PAGE_SHIFT) & (PHYS_SLOTS - 1);
-    if (unlikely(m->phys[slot].key != (gpa | 1))) {
-        m->phys[slot].phys = c->cb->translate(c->opaque, gpa);
+    if (m->phys[slot].key == (gpa | 1))
+        return m->phys[slot].phys;
+    struct cpu_phys p = c->cb->translate(c->opaque, gpa);
+    if (p.hva && p.writable && (p.before || p.after)) {
+        unsigned which = gpa >= 4 * GIB;
+        m->ram[which].gpa = gpa - p.before;
+        m->ram[which].size = p.before + PAGE_SIZE + p.after;
+        m->ram[which].hva = p.hva - p.before;
+    } else {
+        m->phys[slot].phys = p;
         m->phys[slot].key = gpa | 1;
     }
-    return m->phys[slot].phys;
+    return p;
 }
 
 void mmu_phys_flush(struct cpu *c)
 {
     for (unsigned i = 0; i < PHYS_SLOTS; i++)
         c->mmu->phys[i].key = 0;
+    for (unsigned i = 0; i < ARRAY_COUNT(c->mmu->ram); i++)
+        c->mmu->ram[i].size = 0;
 }
 
 uint64_t mmu_phys_read(struct cpu *c, uint64_t gpa, unsigned size)
@@ -88,6 +98,7 @@ struct path {
     } step[4];
     unsigned n, size; /* entries, bytes of one */
     uint32_t error;   /* PF_P and PF_RSVD on failure */
+    struct mmu_pde pde; /* what the walk may leave behind; epoch 0: nothing */
 };
 
 static bool path_read(struct cpu *c, struct path *p, uint64_t gpa, uint64_t rsvd)
@@ -107,10 +118,11 @@ static bool path_read(struct cpu *c, struct path *p, uint64_t gpa, uint64_t rsvd
     return true;
 }
 
-/* Address bits above MAXPHYADDR, and NX without EFER.NXE. */
+/* Address bits above MAXPHYADDR, and NX without EFER.NXE; in PAE paging bits 62:52. */
 static uint64_t reserved_bits(const struct cpu *c)
 {
-    return (PTE_ADDR & ~c->shared->phys_mask) | (c->efer & EFER_NXE ? 0 : PTE_NX);
+    return (PTE_ADDR & ~c->shared->phys_mask) | (c->efer & EFER_NXE ? 0 : PTE_NX) |
+           (c->efer & EFER_LMA ? 0 : 0x7ff0000000000000ull);
 }
 
 static void rights_and(struct mmu_walk *w, uint64_t v)
@@ -129,7 +141,18 @@ static bool leaf(struct mmu_walk *w, uint64_t v, uint64_t base, uint64_t lin, ui
     return true;
 }
 
-/* The last two levels of PAE and 4-level paging; `table` is the page directory. */
+/* The last level of PAE and 4-level paging. */
+static bool walk_pte(struct cpu *c, uint64_t lin, uint64_t table, uint64_t rsvd, struct path *p,
+                     struct mmu_walk *w)
+{
+    if (!path_read(c, p, table + (lin >> 12 & 0x1ff) * 8, rsvd))
+        return false;
+    uint64_t v = p->step[p->n - 1].val;
+    rights_and(w, v);
+    return leaf(w, v, v & PTE_ADDR, lin, 12);
+}
+
+/* The last two levels; `table` is the page directory. */
 static bool walk_pae_tail(struct cpu *c, uint64_t lin, uint64_t table, uint64_t rsvd, struct path *p,
                           struct mmu_walk *w)
 {
@@ -144,17 +167,13 @@ static bool walk_pae_tail(struct cpu *c, uint64_t lin, uint64_t table, uint64_t 
         }
         return leaf(w, v, v & PTE_ADDR & ~0x1fffffull, lin, 21);
     }
-    if (!path_read(c, p, (v & PTE_ADDR) + (lin >> 12 & 0x1ff) * 8, rsvd))
-        return false;
-    v = p->step[p->n - 1].val;
-    rights_and(w, v);
-    return leaf(w, v, v & PTE_ADDR, lin, 12);
+    p->pde = (struct mmu_pde){ lin >> 21, c->map_epoch, v & PTE_ADDR, w->user, w->write, w->nx };
+    return walk_pte(c, lin, v & PTE_ADDR, rsvd, p, w);
 }
 
 static bool walk_4level(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w)
 {
     uint64_t rsvd = reserved_bits(c);
-    p->size = 8;
     if (!path_read(c, p, (c->cr3 & PTE_ADDR) + (lin >> 39 & 0x1ff) * 8, rsvd | PTE_PS))
         return false;
     uint64_t v = p->step[0].val;
@@ -177,13 +196,11 @@ static bool walk_4level(struct cpu *c, uint64_t lin, struct path *p, struct mmu_
 static bool walk_pae(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w)
 {
     uint64_t pdpte = c->mmu->pdpte[lin >> 30 & 3];
-    p->size = 8;
     if (!(pdpte & PTE_P)) {
         p->error = 0;
         return false;
     }
-    /* Bits 62:52 are reserved here, unlike in 4-level paging. */
-    return walk_pae_tail(c, lin, pdpte & PTE_ADDR, reserved_bits(c) | 0x7ff0000000000000ull, p, w);
+    return walk_pae_tail(c, lin, pdpte & PTE_ADDR, reserved_bits(c), p, w);
 }
 
 static bool walk_32(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w)
@@ -231,13 +248,29 @@ static bool set_accessed(struct cpu *c, const struct path *p, bool dirty, bool b
     return true;
 }
 
-static bool walk_once(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w)
+static struct mmu_pde *pde_slot(struct cpu *c, uint64_t lin)
 {
+    return &c->mmu->pde[lin >> 21 & (PDE_SLOTS - 1)];
+}
+
+static bool walk_once(struct cpu *c, uint64_t lin, struct path *p, struct mmu_walk *w, bool cached)
+{
+    const struct mmu_pde *e = pde_slot(c, lin);
+    bool ok;
     p->n = 0;
+    p->size = 8;
+    p->pde.epoch = 0;
     *w = (struct mmu_walk){ .user = true, .write = true };
-    bool ok = c->efer & EFER_LMA    ? walk_4level(c, lin, p, w)
-              : c->cr4 & CR4_PAE ? walk_pae(c, lin, p, w)
-                                    : walk_32(c, lin, p, w);
+    if (cached && e->region == lin >> 21 && e->epoch == c->map_epoch) {
+        w->user = e->user;
+        w->write = e->write;
+        w->nx = e->nx;
+        ok = walk_pte(c, lin, e->table, reserved_bits(c), p, w);
+    } else if (c->efer & EFER_LMA) {
+        ok = walk_4level(c, lin, p, w);
+    } else {
+        ok = c->cr4 & CR4_PAE ? walk_pae(c, lin, p, w) : walk_32(c, lin, p, w);
+    }
     if (!(c->efer & EFER_NXE) || (p->size == 4))
         w->nx = false;
     if (!(c->cr4 & CR4_PGE))
@@ -257,7 +290,7 @@ int mmu_walk(struct cpu *c, uint64_t lin, unsigned set, bool write, enum walk_ki
     struct path p = { 0 };
     bool fetch = kind == WALK_FETCH;
     for (unsigned tries = 0;; tries++) {
-        bool ok = walk_once(c, lin, &p, w);
+        bool ok = walk_once(c, lin, &p, w, kind != WALK_DEBUG);
         if (kind == WALK_DEBUG) {
             w->gpa &= c->phys_mask;
             return ok ? 0 : -1;
@@ -272,6 +305,9 @@ int mmu_walk(struct cpu *c, uint64_t lin, unsigned set, bool write, enum walk_ki
         if (set_accessed(c, &p, write, tries >= WALK_RETRIES))
             break;
     }
+    /* Only now do all entries above have A set, as one that is cached must. */
+    if (p.pde.epoch)
+        *pde_slot(c, lin) = p.pde;
     w->dirty |= write;
     w->gpa &= c->phys_mask;
     return 0;
