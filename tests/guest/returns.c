@@ -157,9 +157,10 @@ static volatile uint64_t depth_reached;
 __attribute__((noinline)) static uint64_t dive(uint64_t depth)
 {
     depth_reached = depth;
-    if (!depth)
-        long_jump(jump_buf); /* the end, though the compiler need not know */
-    return dive(depth - 1) + depth;
+    if (depth)
+        return dive(depth - 1) + depth;
+    long_jump(jump_buf);
+    return 0;
 }
 
 __attribute__((noinline)) static uint64_t one_jump(uint64_t depth)
