@@ -484,7 +484,8 @@ static void test_state_privilege(void)
     static const struct {
         uint64_t cr0, rflags;
         uint8_t dpl, want;
-    } rows[] = { { 0x10, 2, 3, 0 }, { 0x11, 2, 3, 3 }, { 0x11, 2, 0, 0 }, { 0x11, 0x20002, 0, 3 } };
+    } rows[] = { { 0x10, 2, 3, 0 }, { 0x11, 2, 3, 3 }, { 0x11, 2, 0, 0 }, { 0x11, 0x20002, 0, 3 },
+               { 0x10, 0x20002, 3, 0 } };
     struct cpu_arch_state a;
     sb_start64("max");
     for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
@@ -497,6 +498,7 @@ static void test_state_privilege(void)
         cpu_get_state(cpu, &a);
         g_assert_cmpuint(a.seg[SEG_SS].dpl, ==, rows[i].want);
         g_assert_cmpuint(cpu->cpl, ==, rows[i].want);
+        g_assert_cmphex(a.rflags, ==, a.cr0 & CR0_PE ? rows[i].rflags : 2);
     }
     sb_free();
 }

@@ -102,6 +102,8 @@ void cpu_set_state(struct cpu *c, const struct cpu_arch_state *s)
     cpu_set_flags(c, (uint32_t)s->rflags & RFLAGS_DEFINED, ~0u);
     set_segments(c, s);
     set_control(c, s);
+    if (!(c->cr0 & CR0_PE)) /* or protection, once switched on, would begin in virtual-8086 mode */
+        c->flags_sys &= ~FLAG_VM;
 #define SET(name) c->name = s->name;
     STATE_VALUES(SET)
 #undef SET
