@@ -184,6 +184,7 @@ struct cpu {
     struct translate_cpu *tx;  /* the vCPU's part of the translator: translate/ */
     uint32_t pauses;           /* PAUSE executed */
     struct sys_state *sys;     /* MTRRs and rare MSRs: sys/ */
+    struct mmu_record *record; /* of accesses, under lockstep: mmu/record.h */
     struct mmu_state *mmu;     /* address spaces, pending flushes: mmu/ */
     char error[160];
     void *allocation;          /* what to free: the struct is in it, aligned */

@@ -7,6 +7,7 @@
  * Thread    The vCPU's own.
  */
 #include "cpu/mmu/internal.h"
+#include "cpu/mmu/record.h"
 #include "cpu/sys/regs.h"
 
 #include <errno.h>
@@ -48,6 +49,8 @@ static unsigned mmio_piece(uint64_t gpa, unsigned size)
 /* No fpu_park() around these callbacks: an x87 or MMX instruction may be waiting for its operand. */
 static void mmio_read(struct cpu *c, uint64_t gpa, uint8_t *buf, unsigned size)
 {
+    if (unlikely(c->record))
+        mmu_record_refuse(c);
     while (size) {
         unsigned n = mmio_piece(gpa, size);
         uint64_t v = c->cb->mmio_read(c->opaque, gpa, n);
@@ -60,6 +63,8 @@ static void mmio_read(struct cpu *c, uint64_t gpa, uint8_t *buf, unsigned size)
 /* An MMIO write may be an IPI: what other vCPUs asked for comes first (see mmu.h, decoded code). */
 static void mmio_write(struct cpu *c, uint64_t gpa, const uint8_t *buf, unsigned size)
 {
+    if (unlikely(c->record))
+        mmu_record_refuse(c);
     mmu_poll_flush(c);
     while (size) {
         unsigned n = mmio_piece(gpa, size);
@@ -96,6 +101,8 @@ static void page_read(struct cpu *c, const struct tlb_entry *e, uint64_t lin, vo
     unsigned flags = tlb_flags(e->read, lin);
     if (unlikely(flags & TLB_WATCH))
         watch_hit(c, lin, size, false);
+    if (unlikely(c->record) && !(flags & TLB_MMIO))
+        mmu_record_access(c, host_at(e, lin), size, false);
     if (unlikely(flags & TLB_MMIO))
         mmio_read(c, (e->gpa & PAGE_MASK) | (lin & ~PAGE_MASK), buf, size);
     else
@@ -115,6 +122,14 @@ static void maybe_thaw(struct cpu *c, struct tlb_entry *e)
         e->write ^= TLB_CODE;
 }
 
+/* Decoded code that dies cannot be brought back. */
+static void record_write(struct cpu *c, unsigned flags, uint8_t *host, unsigned size)
+{
+    if (flags & TLB_CODE)
+        mmu_record_refuse(c);
+    mmu_record_access(c, host, size, true);
+}
+
 static void page_write(struct cpu *c, struct tlb_entry *e, uint64_t lin, const void *buf, unsigned size)
 {
     uint64_t gpa = (e->gpa & PAGE_MASK) | (lin & ~PAGE_MASK);
@@ -125,6 +140,8 @@ static void page_write(struct cpu *c, struct tlb_entry *e, uint64_t lin, const v
         mmio_write(c, gpa, buf, size);
         return;
     }
+    if (unlikely(c->record))
+        record_write(c, flags, host_at(e, lin), size);
     ram_write(host_at(e, lin), buf, size);
     if (flags & TLB_CODE && !mmu_code_written(c->shared, c, gpa, size))
         maybe_thaw(c, e);
@@ -299,6 +316,10 @@ int mmu_host_slow(struct cpu *c, uint64_t lin, unsigned size, enum mmu_access ac
         return 0;
     if (flags & TLB_WATCH)
         watch_hit(c, lin, size, write);
+    if (unlikely(c->record) && write)
+        record_write(c, flags, host_at(e, lin), size);
+    else if (unlikely(c->record))
+        mmu_record_access(c, host_at(e, lin), size, false);
     if (flags & TLB_CODE)
         mmu_code_about_to_be_written(c, (e->gpa & PAGE_MASK) | (lin & ~PAGE_MASK), size);
     *ret_host = host_at(e, lin);
@@ -307,6 +328,8 @@ int mmu_host_slow(struct cpu *c, uint64_t lin, unsigned size, enum mmu_access ac
 
 void mmu_lock_begin(struct cpu *c)
 {
+    if (unlikely(c->record)) /* it would be left with the lock held */
+        mmu_record_refuse(c);
     pthread_mutex_lock(&c->shared->split);
 }
 

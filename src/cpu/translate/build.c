@@ -7,6 +7,7 @@
 #include "cpu/exec/block.h"
 #include "cpu/exec/handlers.h"
 #include "cpu/translate/emit.h"
+#include "cpu/translate/lockstep.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -129,6 +130,9 @@ static void decode(struct cpu *c, struct decoded *d, uint64_t page_gpa, const ui
         memcpy(bytes, page + off, len);
         if (exec_decode_one(c, bytes, len, i) || is_shadow(i) || off + i->len > PAGE_SIZE)
             return;
+        bool alone = lockstep_alone(translate_how(c), i);
+        if (alone && d->count)
+            return;
         d->granules |= granules_of(off, i->len);
         d->at[d->count++] = (uint16_t)off;
         off += i->len;
@@ -136,7 +140,7 @@ static void decode(struct cpu *c, struct decoded *d, uint64_t page_gpa, const ui
         unsigned to = followed(i, off);
         if (to)
             off = to;
-        else if (is_last(i))
+        else if (is_last(i) || alone)
             return;
         d->branches += i->row != UINT16_MAX && (insn_rows[i->row].attr & A_END);
     }

@@ -72,6 +72,7 @@ struct translate_cpu {
     struct tx_chunk chunk;
     uint32_t map_seq;       /* when this round of the dispatcher began, before it looked at events */
     uint8_t runs[1u << 14]; /* executions by the interpreter, by hash of address and mode */
+    struct lockstep *lockstep; /* under CPU_TRANSLATE_LOCKSTEP */
     struct tx_row_stats *row; /* [insn_row_count + 1]; the last: undecodable */
 };
 #define TX_QUIET UINT64_MAX

@@ -8,6 +8,7 @@
 #include "cpu/exec/trace.h"
 #include "cpu/translate/cache.h"
 #include "cpu/translate/emit.h"
+#include "cpu/translate/lockstep.h"
 
 #include <asm/prctl.h>
 #include <errno.h>
@@ -208,6 +209,22 @@ static uint64_t enter(struct cpu *c, const struct tb *tb)
     return c->shared->translate->thunk.enter(c, __atomic_load_n(&tb->entry_mem, __ATOMIC_ACQUIRE));
 }
 
+/* X_JUMP, or how it ended. */
+static int enter_in_lockstep(struct cpu *c, const struct tb *tb)
+{
+    struct lockstep *l = c->tx->lockstep;
+    bool compare = lockstep_before(c, l, tb);
+
+    if (compare && event_due(c)) /* it took its time */
+        return X_AGAIN;
+    uint64_t answer = enter(c, tb);
+    if (compare && !lockstep_after(c, l, tb, answer)) {
+        c->exit_reason = CPU_EXIT_ERROR;
+        return X_EXIT;
+    }
+    return answer == TX_STATUS ? (int)c->tx_status : X_JUMP;
+}
+
 static int dispatch(struct cpu *c)
 {
     struct translate *t = c->shared->translate;
@@ -229,6 +246,12 @@ static int dispatch(struct cpu *c)
         if (!tb) {
             st = exec_one_block(c);
             want = NULL;
+            if (st != X_JUMP)
+                return st;
+            continue;
+        }
+        if (unlikely(t->how == CPU_TRANSLATE_LOCKSTEP)) {
+            st = enter_in_lockstep(c, tb);
             if (st != X_JUMP)
                 return st;
             continue;
@@ -270,6 +293,11 @@ int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t
     return err;
 }
 
+enum cpu_translate translate_how(const struct cpu *c)
+{
+    return c->shared->translate ? c->shared->translate->how : CPU_TRANSLATE_OFF;
+}
+
 void translate_set_eager(struct cpu_shared *s)
 {
     s->translate->runs_before = 0;
@@ -293,6 +321,11 @@ int translate_init(struct cpu *c)
         free(x);
         return -ENOMEM;
     }
+    if (t->how == CPU_TRANSLATE_LOCKSTEP && !(x->lockstep = lockstep_new())) {
+        free(x->row);
+        free(x);
+        return -ENOMEM;
+    }
     atomic_store(&x->epoch, TX_QUIET);
     c->tx = x;
     pthread_mutex_lock(&t->lock);
@@ -310,6 +343,7 @@ void translate_done(struct cpu *c)
     pthread_mutex_lock(&t->lock);
     t->cpus[c->index] = NULL;
     pthread_mutex_unlock(&t->lock);
+    lockstep_free(c->tx->lockstep);
     free(c->tx->row);
     free(c->tx);
     c->tx = NULL;

@@ -21,6 +21,7 @@ int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t
 void translate_shared_done(struct cpu_shared *s);
 /* For tests: every block is translated when it is first met. Before vCPUs run. */
 void translate_set_eager(struct cpu_shared *s);
+enum cpu_translate translate_how(const struct cpu *c);
 int translate_init(struct cpu *c);
 void translate_done(struct cpu *c);
 
