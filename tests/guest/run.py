@@ -43,6 +43,8 @@ class Case:
     name: str = ''
 
 
+# What -accel gets for each engine that a run can name.
+ENGINES = {'translator': 'soft,translate=on', 'interpreter': 'soft,translate=off', 'lockstep': 'soft,translate=lockstep'}
 BLK = ('-drive', 'file={tmp}/disk.img,format=raw,if=none,id=d0,discard=unmap',
        '-device', 'virtio-blk-pci,drive=d0,packed=on')
 RNG = ('-device', 'virtio-rng-pci')
@@ -62,7 +64,7 @@ CASES = [
     Case('smp', name='smp-x2apic', cpus=(2,), append='x2apic=1', limit=60, kvm='full'),
     Case('smc', cpus=(1, 2), kvm='full'),
     Case('random', kvm='hardware'),
-    Case('random', name='random-long', append='programs=2000 seed=77', kvm='hardware', suite='full', limit=120),
+    Case('random', name='random-long', append='programs=800 seed=77', kvm='hardware', suite='full', limit=120),
     Case('returns', kvm='hardware'),
     Case('smc_map', args=BLK, kvm='hardware'),
     Case('smc_shapes', kvm='hardware'),
@@ -77,7 +79,7 @@ CASES = [
     Case('boundary', name='boundary-long', append='programs=400', cpus=(2,), kvm='hardware', suite='full', limit=120),
     Case('latency', cpus=(1, 2), kvm='hardware'),
     Case('faults', kvm='hardware'),
-    Case('faults', name='faults-long', append='turns=60', kvm='hardware', suite='full', limit=120),
+    Case('faults', name='faults-long', append='turns=16', kvm='hardware', suite='full', limit=120),
     Case('irq', limit=40),
     Case('irq', name='irq-x2apic', append='x2apic=1', limit=40),
     Case('debug', kvm='hardware'),
@@ -163,7 +165,7 @@ class Run:
         self.may_grow_kib = 65536 if options.sanitized else 8192
         soft_kvm = int(accel == 'kvm' and kvm_is_software())
         kernel = os.path.join(options.payloads, case.payload + '.elf')
-        self.argv = [options.vmm, '-machine', case.machine, '-accel', accel, '-m', case.memory,
+        self.argv = [options.vmm, '-machine', case.machine, '-accel', ENGINES.get(accel, accel), '-m', case.memory,
                      '-smp', str(cpus), '-display', 'none', '-monitor', 'none', '-nodefaults',
                      '-serial', f'file:{self.out_path}', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
                      '-qmp', f'unix:{self.qmp_path},server=on,wait=off',

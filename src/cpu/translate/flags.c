@@ -211,12 +211,14 @@ void flags_reg_changes(struct tr *t, unsigned n)
     put_aside(t, n);
 }
 
-/* Writes all arithmetic flags, looks at none, and touches neither memory nor control flow. */
+/* Writes all arithmetic flags, looks at none, and touches neither memory nor control flow. What leaves all undefined is
+ * a division, whose fault shows the flags from before it. */
 static bool writes_all(const struct insn *i)
 {
     const struct insn_row *r = &insn_rows[i->row];
 
-    return !i->mem && r->flags_w == OSZAPC && r->flags_r == 0 && !(r->attr & (A_END | A_MODE | A_STRING));
+    return !i->mem && r->flags_w == OSZAPC && r->flags_u != OSZAPC && r->flags_r == 0 &&
+           !(r->attr & (A_END | A_MODE | A_STRING));
 }
 
 bool flags_dead_behind(const struct tr *t)

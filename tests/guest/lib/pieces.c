@@ -43,7 +43,7 @@ P("lock cmpxchg %ecx, (%rbx)") P("cmpxchg8b (%rbx)") P("lock cmpxchg16b (%rbp,%r
 P("xor %ecx, %ecx; lock cmpxchg16b (%r12)") P("bts %rcx, (%rbx)") P("bt %ecx, (%rbx)")
 P("lock btr $3, (%rbx)") P("btc %r8, (%rbx)") P("shlq $1, (%rbx)") P("sarb %cl, (%rbx)")
 P("rclw $3, (%rbx)") P("shrd %cl, %rax, (%rbx)") P("shld $5, %eax, (%rbx)")
-P("imul (%rbx), %rax") P("imul $3, (%rbx), %ecx") P("mulq (%rbx)") P("xor %edx, %edx; divq (%rbx)")
+P("imul (%rbx), %rax; test %al, %al") P("imul $3, (%rbx), %ecx; or %cl, %cl") P("mulq (%rbx); add %al, %dl") P("xor %edx, %edx; divq (%rbx); test %dl, %dl")
 P("movzbl (%rbx), %eax") P("movsbq (%rbx), %rcx") P("movslq (%rbx), %rax")
 P("cmove (%rbx), %rax") P("cmovne (%rbx), %ecx") P("setc (%rbx)") P("sets (%rbx)")
 P("test %eax, (%rbx)") P("cmp (%rbx), %al") P("cmpl $7, (%rbx)") P("testb $1, (%rbx)")
