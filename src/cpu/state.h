@@ -68,6 +68,7 @@ struct tlb_code {
     const uint8_t *host; /* the page; NULL: fetch by mmu_fetch_bytes() and cache nothing */
     uint64_t gpa;        /* without TLBE_* bits */
     uint64_t flags;      /* TLBE_* */
+    uint64_t jumps;      /* bit per 64 bytes of the page that the jump cache may have entries for */
 };
 #define TLB_CODE_BITS 11
 #define TLB_CODE_SIZE (1u << TLB_CODE_BITS)
@@ -89,7 +90,7 @@ enum {
 };
 enum { TLB_CODE_SUPER, TLB_CODE_USER, N_TLB_CODE_BANKS = TLB_CODE_USER + N_TLB_SPACES };
 
-/* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 13:2 of the address (two
+/* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 15:2 of the address (two
  * calls may return to the same 8 bytes). One
  * table for supervisor mode, one for supervisor mode with SMAP off, one a space for user mode; each belongs to
  * one mode word and is emptied when another comes. An entry exists only while the code TLB has its page, in the
@@ -99,10 +100,10 @@ struct jc_entry {
     uint64_t rip; /* linear */
     struct tb *tb;
 };
-#define JC_BITS 12
+#define JC_BITS 14
 #define JC_SIZE (1u << JC_BITS)
 #define JC_SHIFT 2      /* of an address, to the left, */
-#define JC_MASK 0xfff0u /* then this: byte offset of its entry */
+#define JC_MASK 0x3fff0u /* then this: byte offset of its entry */
 #define JC_EMPTY 0x10ull
 enum { JC_SUPER, JC_SUPER_AC, JC_USER, N_JC_TABLES = JC_USER + N_TLB_SPACES };
 

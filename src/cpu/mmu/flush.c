@@ -31,58 +31,60 @@ static bool bit_has(const struct mmu_used *m, unsigned at)
 
 /* --- jump cache --- */
 
-/* A table is emptied by chunks of 4 KiB, 1 KiB of addresses each: the chunk of an address, all of its page's. */
-static unsigned jc_chunk(uint64_t lin)
+/* A table is emptied by chunks of 4 KiB. */
+static uint64_t jc_chunk(uint64_t lin)
 {
-    return 1u << (lin >> (PAGE_SHIFT - JC_SHIFT) & 15);
+    return 1ull << ((lin << JC_SHIFT & JC_MASK) / PAGE_SIZE);
 }
+_Static_assert(JC_MASK / PAGE_SIZE == 63, "a bit for each chunk");
 
-static unsigned jc_page_chunks(uint64_t lin)
+static void jc_clear_table(struct cpu *c, unsigned table)
 {
-    return 15u << (4 * (lin >> PAGE_SHIFT & 3));
-}
-
-static void jc_clear_chunks(struct cpu *c, unsigned table, unsigned chunks)
-{
-    unsigned used = c->mmu->jc_used[table] & chunks;
-    c->mmu->jc_used[table] ^= (uint16_t)used;
-    for (; used; used &= used - 1) {
-        struct jc_entry *e = &c->jc[table][(unsigned)__builtin_ctz(used) * (PAGE_SIZE / sizeof(*e))];
-        memset(e, 0, PAGE_SIZE);
-        if (e == c->jc[table])
-            e->rip = JC_EMPTY;
-    }
+    for (uint64_t used = c->mmu->jc_used[table]; used; used &= used - 1)
+        memset((uint8_t *)c->jc[table] + (size_t)__builtin_ctzll(used) * PAGE_SIZE, 0, PAGE_SIZE);
+    c->mmu->jc_used[table] = 0;
+    c->jc[table][0].rip = JC_EMPTY;
 }
 
 void mmu_jc_put(struct cpu *c, uint64_t lin, struct tb *tb)
 {
-    if (tlb_code_at(c, lin)->tag != (lin & PAGE_MASK))
+    struct tlb_code *e = tlb_code_at(c, lin);
+
+    if (e->tag != (lin & PAGE_MASK))
         return;
     *mmu_jc_at(c, lin) = (struct jc_entry){ lin, tb };
-    c->mmu->jc_used[c->jc_off / sizeof(c->jc[0])] |= (uint16_t)jc_chunk(lin);
-}
-
-void mmu_jc_clear_page(struct cpu *c, uint64_t lin)
-{
-    for (unsigned t = 0; t < N_JC_TABLES; t++)
-        jc_clear_chunks(c, t, jc_page_chunks(lin));
+    e->jumps |= 1ull << (lin >> 6 & 63);
+    c->mmu->jc_used[c->jc_off / sizeof(c->jc[0])] |= jc_chunk(lin);
 }
 
 void mmu_jc_clear_all(struct cpu *c)
 {
     for (unsigned t = 0; t < N_JC_TABLES; t++)
-        jc_clear_chunks(c, t, UINT16_MAX);
+        jc_clear_table(c, t);
 }
 
-/* The jumps of a code bank's page (or of many) go. */
-static void jc_clear_of_bank(struct cpu *c, unsigned bank, unsigned chunks)
+/* Entries of the page's pieces `jumps` go; those of other pages, which may be at the same places, stay. */
+static void jc_clear_page(struct cpu *c, unsigned table, uint64_t page, uint64_t jumps)
+{
+    for (; jumps; jumps &= jumps - 1) {
+        uint64_t lin = page + 64u * (unsigned)__builtin_ctzll(jumps);
+        struct jc_entry *e = (struct jc_entry *)((uint8_t *)c->jc[table] + (lin << JC_SHIFT & JC_MASK));
+        for (unsigned k = 0; k < (64u << JC_SHIFT) / sizeof(*e); k++) {
+            if ((e[k].rip & PAGE_MASK) == page)
+                e[k] = (struct jc_entry){ .rip = e + k == c->jc[table] ? JC_EMPTY : 0 };
+        }
+    }
+}
+
+/* The jumps to a code bank's page go. */
+static void jc_clear_of_bank(struct cpu *c, unsigned bank, const struct tlb_code *e)
 {
     if (bank != TLB_CODE_SUPER) {
-        jc_clear_chunks(c, JC_USER + bank - TLB_CODE_USER, chunks);
+        jc_clear_page(c, JC_USER + bank - TLB_CODE_USER, e->tag, e->jumps);
         return;
     }
-    jc_clear_chunks(c, JC_SUPER, chunks);
-    jc_clear_chunks(c, JC_SUPER_AC, chunks);
+    jc_clear_page(c, JC_SUPER, e->tag, e->jumps);
+    jc_clear_page(c, JC_SUPER_AC, e->tag, e->jumps);
 }
 
 /* --- entries --- */
@@ -96,7 +98,7 @@ static void data_clear(struct cpu *c, unsigned bank, unsigned at)
 static void code_clear(struct cpu *c, unsigned bank, unsigned at)
 {
     struct tlb_code *e = &c->tlb_code[bank][at];
-    jc_clear_of_bank(c, bank, jc_page_chunks(e->tag));
+    jc_clear_of_bank(c, bank, e);
     *e = (struct tlb_code){ .tag = at ? 0 : TLB_EMPTY };
 }
 
@@ -227,7 +229,7 @@ void mmu_mode_changed(struct cpu *c)
     c->tlb_code_cur = c->tlb_code[user ? TLB_CODE_USER + m->cur : TLB_CODE_SUPER];
     c->jc_off = table * sizeof(c->jc[0]);
     if (unlikely(m->jc_mode[table] != c->mode)) {
-        jc_clear_chunks(c, table, UINT16_MAX);
+        jc_clear_table(c, table);
         m->jc_mode[table] = c->mode;
     }
 }

@@ -126,10 +126,8 @@ static inline struct jc_entry *mmu_jc_at(struct cpu *c, uint64_t lin)
 }
 
 /* Enters a block that starts at `lin` into the current table, unless the code TLB has not the page. Only this
- * function fills entries: it notes which parts of a table need clearing. */
+ * function fills entries: the page's code TLB entry knows where they are. */
 void mmu_jc_put(struct cpu *c, uint64_t lin, struct tb *tb);
-/* Drops the 256 entries that addresses of lin's page may use, in all tables. */
-void mmu_jc_clear_page(struct cpu *c, uint64_t lin);
 void mmu_jc_clear_all(struct cpu *c);
 
 /* Host pointer to `size` bytes inside one page for the access, after all checks; A/D bits are set,

@@ -168,8 +168,7 @@ void emit_exit(struct tr *t, unsigned cc, uint32_t target)
 /* S0 = linear target: S1 becomes the entry's offset. Jumps out with NE: not there; E of the second: an event. */
 static void look_up(struct tr *t)
 {
-    as_mov32(&t->as, R_S1, R_S0);
-    as_shift_ri(&t->as, 4, 4, R_S1, JC_SHIFT);
+    as_lea(&t->as, 4, R_S1, (struct as_mem){ .base = R_NONE, .index = R_S0, .scale = JC_SHIFT });
     as_alu_ri(&t->as, AS_AND, 4, R_S1, JC_MASK);
     as_alu_rm(&t->as, AS_ADD, 8, R_S1, CPU_GS(jc_off));
     as_alu_rm(&t->as, AS_CMP, 8, R_S0, AS_GS_AT(R_S1, offsetof(struct cpu, jc[0][0].rip)));

@@ -91,8 +91,7 @@ static void make_jump(struct as *a, struct thunks *th)
 {
     th->jump = here(a);
     as_store(a, 8, CPU_GS(rip), R_AX);
-    as_mov32(a, R_CX, R_AX);
-    as_shift_ri(a, 4, 4, R_CX, JC_SHIFT);
+    as_lea(a, 4, R_CX, (struct as_mem){ .base = R_NONE, .index = R_AX, .scale = JC_SHIFT });
     as_alu_ri(a, AS_AND, 4, R_CX, JC_MASK);
     as_alu_rm(a, AS_ADD, 8, R_CX, CPU_GS(jc_off));
     as_alu_rm(a, AS_CMP, 8, R_AX, AS_GS_AT(R_CX, offsetof(struct cpu, jc[0][0].rip)));
