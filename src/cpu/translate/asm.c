@@ -9,7 +9,7 @@
 
 /* --- bytes --- */
 
-void as_bytes(struct as *a, const void *bytes, unsigned len)
+static void put(struct as *a, const void *bytes, unsigned len)
 {
     if (a->full || (size_t)(a->end - a->p) < len) {
         a->full = true;
@@ -17,6 +17,33 @@ void as_bytes(struct as *a, const void *bytes, unsigned len)
     }
     memcpy(a->p, bytes, len);
     a->p += len;
+}
+
+static void put8(struct as *a, uint8_t v)
+{
+    put(a, &v, 1);
+}
+
+static void put32(struct as *a, uint32_t v)
+{
+    put(a, &v, 4);
+}
+
+static void put64(struct as *a, uint64_t v)
+{
+    put(a, &v, 8);
+}
+
+/* An instruction names the register, perhaps to write it. */
+static void mention(struct as *a, unsigned reg)
+{
+    a->ax_used |= reg == R_AX;
+}
+
+void as_bytes(struct as *a, const void *bytes, unsigned len)
+{
+    a->ax_used = true;
+    put(a, bytes, len);
 }
 
 void as_u8(struct as *a, uint8_t v)
@@ -39,10 +66,9 @@ static bool fits8(int64_t v)
     return v == (int8_t)v;
 }
 
-/* An immediate of an operation of `size` bytes, at most 4. */
-static void put_imm(struct as *a, unsigned size, int32_t imm)
+void as_imm(struct as *a, unsigned size, uint64_t imm)
 {
-    as_bytes(a, &imm, size > 4 ? 4 : size);
+    put(a, &imm, size > 4 ? 4 : size);
 }
 
 /* --- the general encodings --- */
@@ -67,15 +93,15 @@ static bool byte_needs_rex(bool is_byte, unsigned reg)
 static void put_prefixes(struct as *a, struct as_op op, unsigned rex, bool force_rex)
 {
     if (op.lock)
-        as_u8(a, 0xf0);
+        put8(a, 0xf0);
     if (op.size == 2 || op.pfx == 0x66)
-        as_u8(a, 0x66);
+        put8(a, 0x66);
     if (op.pfx && op.pfx != 0x66)
-        as_u8(a, op.pfx);
+        put8(a, op.pfx);
     if (op.size == 8)
         rex |= REX_W;
     if (rex || force_rex)
-        as_u8(a, (uint8_t)(REX | rex));
+        put8(a, (uint8_t)(REX | rex));
 }
 
 static void put_opcode(struct as *a, struct as_op op)
@@ -83,15 +109,15 @@ static void put_opcode(struct as *a, struct as_op op)
     static const uint8_t map[4][2] = { { 0 }, { 0 }, { 0x0f, 0x38 }, { 0x0f, 0x3a } };
 
     if (op.map == 1)
-        as_u8(a, 0x0f);
+        put8(a, 0x0f);
     else if (op.map)
-        as_bytes(a, map[op.map], 2);
-    as_u8(a, op.opcode);
+        put(a, map[op.map], 2);
+    put8(a, op.opcode);
 }
 
 static void put_modrm(struct as *a, unsigned mod, unsigned reg, unsigned rm)
 {
-    as_u8(a, (uint8_t)(mod << 6 | (reg & 7) << 3 | (rm & 7)));
+    put8(a, (uint8_t)(mod << 6 | (reg & 7) << 3 | (rm & 7)));
 }
 
 /* ModRM, SIB and displacement of a memory operand. */
@@ -104,12 +130,12 @@ static void put_mem(struct as *a, unsigned reg, struct as_mem m)
                                                        : 2;
     put_modrm(a, mod, reg, sib ? 4 : m.base);
     if (sib)
-        as_u8(a, (uint8_t)(m.scale << 6 | (m.index == R_NONE ? 4 : m.index & 7) << 3 |
+        put8(a, (uint8_t)(m.scale << 6 | (m.index == R_NONE ? 4 : m.index & 7) << 3 |
                            (m.base == R_NONE ? 5 : m.base & 7)));
     if (mod == 1)
-        as_u8(a, (uint8_t)m.disp);
+        put8(a, (uint8_t)m.disp);
     else if (mod == 2 || m.base == R_NONE)
-        as_u32(a, (uint32_t)m.disp);
+        put32(a, (uint32_t)m.disp);
 }
 
 static unsigned mem_rex(unsigned reg, struct as_mem m)
@@ -119,6 +145,9 @@ static unsigned mem_rex(unsigned reg, struct as_mem m)
 
 void as_op_rr(struct as *a, struct as_op op, unsigned reg, unsigned rm)
 {
+    if (!op.ext)
+        mention(a, reg);
+    mention(a, rm);
     put_prefixes(a, op, high_bit(reg, REX_R) | high_bit(rm, REX_B),
                  byte_needs_rex(op.byte_reg, reg) || byte_needs_rex(op.byte_rm, rm));
     if (op.no_modrm)
@@ -130,8 +159,10 @@ void as_op_rr(struct as *a, struct as_op op, unsigned reg, unsigned rm)
 
 void as_op_rm(struct as *a, struct as_op op, unsigned reg, struct as_mem m)
 {
+    if (!op.ext)
+        mention(a, reg);
     if (m.gs)
-        as_u8(a, 0x65);
+        put8(a, 0x65);
     put_prefixes(a, op, mem_rex(reg, m), byte_needs_rex(op.byte_reg, reg));
     put_opcode(a, op);
     put_mem(a, reg, m);
@@ -140,18 +171,19 @@ void as_op_rm(struct as *a, struct as_op op, unsigned reg, struct as_mem m)
 /* VEX inverts R, X, B and vvvv. The two-byte form holds map 0F, no W, no X, no B. */
 static void put_vex(struct as *a, struct as_vex op, unsigned rex, unsigned vvvv)
 {
+    a->ax_used = true;
     unsigned pp = op.pfx == 0x66 ? 1 : op.pfx == 0xf3 ? 2 : op.pfx == 0xf2 ? 3 : 0;
     unsigned last = (~vvvv & 15) << 3 | (unsigned)op.l << 2 | pp;
 
     if (op.map == 1 && !op.w && !(rex & (REX_X | REX_B))) {
-        as_u8(a, 0xc5);
-        as_u8(a, (uint8_t)((rex & REX_R ? 0 : 0x80) | last));
+        put8(a, 0xc5);
+        put8(a, (uint8_t)((rex & REX_R ? 0 : 0x80) | last));
     } else {
-        as_u8(a, 0xc4);
-        as_u8(a, (uint8_t)((~rex & 7) << 5 | op.map));
-        as_u8(a, (uint8_t)((unsigned)op.w << 7 | last));
+        put8(a, 0xc4);
+        put8(a, (uint8_t)((~rex & 7) << 5 | op.map));
+        put8(a, (uint8_t)((unsigned)op.w << 7 | last));
     }
-    as_u8(a, op.opcode);
+    put8(a, op.opcode);
 }
 
 void as_vex_rr(struct as *a, struct as_vex op, unsigned reg, unsigned vvvv, unsigned rm)
@@ -163,7 +195,7 @@ void as_vex_rr(struct as *a, struct as_vex op, unsigned reg, unsigned vvvv, unsi
 void as_vex_rm(struct as *a, struct as_vex op, unsigned reg, unsigned vvvv, struct as_mem m)
 {
     if (m.gs)
-        as_u8(a, 0x65);
+        put8(a, 0x65);
     put_vex(a, op, mem_rex(reg, m), vvvv);
     put_mem(a, reg, m);
 }
@@ -184,19 +216,20 @@ void as_mov_imm(struct as *a, unsigned dst, uint64_t imm)
 {
     bool sign32 = (int64_t)imm == (int32_t)imm;
 
+    mention(a, dst);
     if (imm >> 32 && sign32) {
-        as_op_rr(a, (struct as_op){ .opcode = 0xc7, .size = 8 }, 0, dst);
-        as_u32(a, (uint32_t)imm);
+        as_op_rr(a, (struct as_op){ .opcode = 0xc7, .size = 8, .ext = true }, 0, dst);
+        put32(a, (uint32_t)imm);
         return;
     }
     unsigned rex = high_bit(dst, REX_B) | (imm >> 32 ? REX_W : 0);
     if (rex)
-        as_u8(a, (uint8_t)(REX | rex));
-    as_u8(a, (uint8_t)(0xb8 + (dst & 7)));
+        put8(a, (uint8_t)(REX | rex));
+    put8(a, (uint8_t)(0xb8 + (dst & 7)));
     if (imm >> 32)
-        as_u64(a, imm);
+        put64(a, imm);
     else
-        as_u32(a, (uint32_t)imm);
+        put32(a, (uint32_t)imm);
 }
 
 void as_load(struct as *a, unsigned size, unsigned dst, struct as_mem m)
@@ -216,8 +249,8 @@ void as_store(struct as *a, unsigned size, struct as_mem m, unsigned src)
 
 void as_store_imm32(struct as *a, unsigned size, struct as_mem m, int32_t imm)
 {
-    as_op_rm(a, (struct as_op){ .opcode = size == 1 ? 0xc6 : 0xc7, .size = (uint8_t)size }, 0, m);
-    put_imm(a, size, imm);
+    as_op_rm(a, (struct as_op){ .opcode = size == 1 ? 0xc6 : 0xc7, .size = (uint8_t)size, .ext = true }, 0, m);
+    as_imm(a, size, (uint32_t)imm);
 }
 
 void as_lea(struct as *a, unsigned size, unsigned dst, struct as_mem m)
@@ -253,7 +286,7 @@ void as_alu_rr(struct as *a, unsigned alu, unsigned size, unsigned dst, unsigned
 static struct as_op alu_imm_op(unsigned size, int32_t imm)
 {
     return (struct as_op){ .opcode = size == 1 ? 0x80 : fits8(imm) ? 0x83 : 0x81, .size = (uint8_t)size,
-                           .byte_rm = size == 1 };
+                           .byte_rm = size == 1, .ext = true };
 }
 
 void as_alu_ri(struct as *a, unsigned alu, unsigned size, unsigned dst, int32_t imm)
@@ -262,13 +295,14 @@ void as_alu_ri(struct as *a, unsigned alu, unsigned size, unsigned dst, int32_t 
         imm = (int16_t)imm;
     struct as_op op = alu_imm_op(size, imm);
 
+    mention(a, dst);
     if (dst == R_AX && op.opcode != 0x83) {
         put_prefixes(a, op, 0, false);
-        as_u8(a, (uint8_t)(alu * 8 + 4 + (size > 1)));
+        put8(a, (uint8_t)(alu * 8 + 4 + (size > 1)));
     } else {
         as_op_rr(a, op, alu, dst);
     }
-    put_imm(a, op.opcode == 0x83 ? 1 : size, imm);
+    as_imm(a, op.opcode == 0x83 ? 1 : size, (uint32_t)imm);
 }
 
 void as_alu_rm(struct as *a, unsigned alu, unsigned size, unsigned dst, struct as_mem m)
@@ -294,7 +328,7 @@ void as_alu_mi(struct as *a, unsigned alu, unsigned size, struct as_mem m, int32
     struct as_op op = alu_imm_op(size, imm);
 
     as_op_rm(a, op, alu, m);
-    put_imm(a, op.opcode == 0x83 ? 1 : size, imm);
+    as_imm(a, op.opcode == 0x83 ? 1 : size, (uint32_t)imm);
 }
 
 void as_test_rr(struct as *a, unsigned size, unsigned r1, unsigned r2)
@@ -307,41 +341,46 @@ void as_test_rr(struct as *a, unsigned size, unsigned r1, unsigned r2)
 
 void as_test_ri(struct as *a, unsigned size, unsigned reg, int32_t imm)
 {
-    struct as_op op = { .opcode = size == 1 ? 0xf6 : 0xf7, .size = (uint8_t)size, .byte_rm = size == 1 };
+    struct as_op op = { .opcode = size == 1 ? 0xf6 : 0xf7, .size = (uint8_t)size, .byte_rm = size == 1,
+                        .ext = true };
 
+    mention(a, reg);
     if (reg == R_AX) {
         put_prefixes(a, op, 0, false);
-        as_u8(a, size == 1 ? 0xa8 : 0xa9);
+        put8(a, size == 1 ? 0xa8 : 0xa9);
     } else {
         as_op_rr(a, op, 0, reg);
     }
-    put_imm(a, size, imm);
+    as_imm(a, size, (uint32_t)imm);
 }
 
 void as_shift_ri(struct as *a, unsigned ext, unsigned size, unsigned dst, unsigned count)
 {
     uint8_t opcode = (uint8_t)((count == 1 ? 0xd0 : 0xc0) + (size > 1));
 
-    as_op_rr(a, (struct as_op){ .opcode = opcode, .size = (uint8_t)size, .byte_rm = size == 1 }, ext, dst);
+    as_op_rr(a, (struct as_op){ .opcode = opcode, .size = (uint8_t)size, .byte_rm = size == 1, .ext = true }, ext,
+             dst);
     if (count != 1)
-        as_u8(a, (uint8_t)count);
+        put8(a, (uint8_t)count);
 }
 
 /* --- flags --- */
 
 void as_lahf_seto(struct as *a)
 {
-    as_bytes(a, "\x9f\x0f\x90\xc0", 4);
+    mention(a, R_AX);
+    put(a, "\x9f\x0f\x90\xc0", 4);
 }
 
 void as_sahf_from_ax(struct as *a)
 {
-    as_bytes(a, "\x04\x7f\x9e", 3);
+    mention(a, R_AX);
+    put(a, "\x04\x7f\x9e", 3);
 }
 
 void as_setcc(struct as *a, unsigned cc, unsigned dst)
 {
-    as_op_rr(a, (struct as_op){ .map = 1, .opcode = (uint8_t)(0x90 + cc), .byte_rm = true }, 0, dst);
+    as_op_rr(a, (struct as_op){ .map = 1, .opcode = (uint8_t)(0x90 + cc), .byte_rm = true, .ext = true }, 0, dst);
 }
 
 void as_cmov(struct as *a, unsigned cc, unsigned size, unsigned dst, unsigned src)
@@ -356,27 +395,27 @@ static struct as_fix put_fix(struct as *a, unsigned n)
 {
     struct as_fix f = { .at = a->p, .near = n == 4 };
 
-    as_bytes(a, "\0\0\0", n);
+    put(a, "\0\0\0", n);
     return f;
 }
 
 struct as_fix as_jcc(struct as *a, unsigned cc, bool near)
 {
     if (near)
-        as_u8(a, 0x0f);
-    as_u8(a, (uint8_t)((near ? 0x80 : 0x70) + cc));
+        put8(a, 0x0f);
+    put8(a, (uint8_t)((near ? 0x80 : 0x70) + cc));
     return put_fix(a, near ? 4 : 1);
 }
 
 struct as_fix as_jmp(struct as *a, bool near)
 {
-    as_u8(a, near ? 0xe9 : 0xeb);
+    put8(a, near ? 0xe9 : 0xeb);
     return put_fix(a, near ? 4 : 1);
 }
 
 struct as_fix as_jrcxz(struct as *a)
 {
-    as_u8(a, 0xe3);
+    put8(a, 0xe3);
     return put_fix(a, 1);
 }
 
@@ -405,7 +444,7 @@ static void put_rel32(struct as *a, const uint8_t *rx)
 
     if (rel != (int32_t)rel)
         a->full = true;
-    as_u32(a, (uint32_t)rel);
+    put32(a, (uint32_t)rel);
 }
 
 void as_jcc_to(struct as *a, unsigned cc, const uint8_t *rx)
@@ -413,12 +452,12 @@ void as_jcc_to(struct as *a, unsigned cc, const uint8_t *rx)
     int64_t rel = distance(a, rx, 2);
 
     if (fits8(rel)) {
-        as_u8(a, (uint8_t)(0x70 + cc));
-        as_u8(a, (uint8_t)rel);
+        put8(a, (uint8_t)(0x70 + cc));
+        put8(a, (uint8_t)rel);
         return;
     }
-    as_u8(a, 0x0f);
-    as_u8(a, (uint8_t)(0x80 + cc));
+    put8(a, 0x0f);
+    put8(a, (uint8_t)(0x80 + cc));
     put_rel32(a, rx);
 }
 
@@ -427,28 +466,30 @@ void as_jmp_to(struct as *a, const uint8_t *rx)
     int64_t rel = distance(a, rx, 2);
 
     if (fits8(rel)) {
-        as_u8(a, 0xeb);
-        as_u8(a, (uint8_t)rel);
+        put8(a, 0xeb);
+        put8(a, (uint8_t)rel);
         return;
     }
-    as_u8(a, 0xe9);
+    put8(a, 0xe9);
     put_rel32(a, rx);
 }
 
 void as_call_to(struct as *a, const uint8_t *rx)
 {
-    as_u8(a, 0xe8);
+    a->ax_used = true;
+    put8(a, 0xe8);
     put_rel32(a, rx);
 }
 
 void as_jmp_mem(struct as *a, struct as_mem m)
 {
-    as_op_rm(a, (struct as_op){ .opcode = 0xff }, 4, m);
+    as_op_rm(a, (struct as_op){ .opcode = 0xff, .ext = true }, 4, m);
 }
 
 void as_call_mem(struct as *a, struct as_mem m)
 {
-    as_op_rm(a, (struct as_op){ .opcode = 0xff }, 2, m);
+    a->ax_used = true;
+    as_op_rm(a, (struct as_op){ .opcode = 0xff, .ext = true }, 2, m);
 }
 
 void as_nop(struct as *a, unsigned bytes)
@@ -461,7 +502,7 @@ void as_nop(struct as *a, unsigned bytes)
 
     while (bytes) {
         unsigned n = bytes > 9 ? 9 : bytes;
-        as_bytes(a, nops[n - 1], n);
+        put(a, nops[n - 1], n);
         bytes -= n;
     }
 }

@@ -21,6 +21,7 @@ struct as {
     uint8_t *p, *end; /* writable addresses */
     ptrdiff_t to_rx;  /* executable address = writable + to_rx */
     bool full;
+    bool ax_used;     /* set when RAX may have been written (memory operands apart); cleared by whoever wants to know */
 };
 
 /* [seg: base + index << scale + disp]; base R_NONE: absolute disp32. */
@@ -39,10 +40,12 @@ struct as_fix {
     bool near;     /* rel32, else rel8 */
 };
 
-void as_bytes(struct as *a, const void *bytes, unsigned len);
+void as_bytes(struct as *a, const void *bytes, unsigned len); /* counts as a use of RAX, as those that follow */
 void as_u8(struct as *a, uint8_t v);
 void as_u32(struct as *a, uint32_t v);
 void as_u64(struct as *a, uint64_t v);
+/* The immediate of an operation of `size` bytes: at most 4. */
+void as_imm(struct as *a, unsigned size, uint64_t imm);
 
 /* Prefixes, opcode (map 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A) and ModRM. `size` 1, 2, 4, 8 gives 66 and REX.W; a
  * byte register 4 to 7 gets a REX when `byte_reg` / `byte_rm` says that it is one. `pfx`: 0, F2, F3 or 66. */
@@ -50,6 +53,7 @@ struct as_op {
     uint8_t map, opcode, pfx, size;
     bool byte_reg, byte_rm, lock;
     bool no_modrm; /* the register `rm` is in the opcode */
+    bool ext;      /* ModRM.reg is no register but part of the opcode */
 };
 void as_op_rr(struct as *a, struct as_op op, unsigned reg, unsigned rm);
 /* `imm_bytes` that follow the instruction matter for nothing here but room. */

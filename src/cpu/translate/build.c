@@ -171,11 +171,14 @@ static void look_ahead(struct tr *t)
     }
 }
 
-static void emit_one(struct tr *t)
+void build_emit(struct tr *t)
 {
-    const struct insn *i = t->i;
+    const struct insn *i = &t->tb->insn[t->n];
     emit_fn *emit = emitter_of(t, i);
 
+    t->i = i;
+    t->at = t->tb->insn_at[t->n];
+    t->next = (uint16_t)(t->at + i->len);
     t->slow = NULL;
     if (!emit || !emit(t, i))
         emit_interp(t, i);
@@ -183,6 +186,7 @@ static void emit_one(struct tr *t)
         t->slow->back = t->ended ? NULL : emit_here(t);
         t->slow->after = t->f;
     }
+    hold_next(t);
 }
 
 /* Falls out of the block at page offset t->next. */
@@ -205,7 +209,7 @@ static void emit_hot(struct tr *t)
         if (to && build_native(t, t->i))
             t->next = (uint16_t)to;
         else
-            emit_one(t);
+            build_emit(t);
     }
     if (!t->ended)
         emit_end(t);
@@ -267,19 +271,18 @@ static void describe(struct tb *tb, const struct decoded *d, unsigned count)
     memcpy(tb->insn_at, d->at, count * sizeof(*tb->insn_at));
 }
 
-/* `count` instructions of those decoded. 0; -ENOSPC: not enough room; -E2BIG: too much of something else. */
+/* `count` instructions of those decoded. 0; -ENOSPC: not enough room; -E2BIG: too much of something else; -EINVAL: not
+ * with holds. */
 static int try_build(struct cpu *c, struct tb *tb, const struct decoded *d, unsigned count, const struct thunks *thunk,
-                     struct as room)
+                     struct as room, bool no_hold)
 {
-    struct tr *t = malloc(sizeof(*t));
+    struct tr *t = calloc(1, sizeof(*t));
     int err = 0;
 
     if (!t)
         return -ENOSPC;
     describe(tb, d, count);
-    memset(t, 0, offsetof(struct tr, cold));
-    t->n_cold = 0;
-    t->give_up = false;
+    t->no_hold = no_hold;
     t->as = room;
     t->c = c;
     t->tb = tb;
@@ -289,7 +292,7 @@ static int try_build(struct cpu *c, struct tb *tb, const struct decoded *d, unsi
     t->count = count;
     t->f = t->entry = (struct flags){ .unknown = true };
     if (!emit_all(t))
-        err = t->give_up ? -E2BIG : -ENOSPC;
+        err = t->no_hold && !no_hold ? -EINVAL : t->give_up ? -E2BIG : -ENOSPC;
     free(t);
     return err;
 }
@@ -308,8 +311,11 @@ int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page,
     decode(c, d, gpa & PAGE_MASK, page, gpa & (PAGE_SIZE - 1), TB_MAX_INSNS);
     err = d->count ? -E2BIG : -EAGAIN;
     /* What is too much is cut: `granules` may then name more than was used, which is harmless. */
-    for (unsigned count = d->count; count > 0 && err && (err == -E2BIG || roomy); count /= 2)
-        err = try_build(c, tb, d, count, thunk, room);
+    for (unsigned count = d->count; count > 0 && err && (err == -E2BIG || roomy); count /= 2) {
+        err = try_build(c, tb, d, count, thunk, room, false);
+        if (err == -EINVAL)
+            err = try_build(c, tb, d, count, thunk, room, true);
+    }
     free(d);
     return err == -E2BIG ? -ENOSPC : err;
 }

@@ -79,6 +79,15 @@ struct cold {
 };
 #define TB_MAX_COLD 160
 
+/* S0 holds the host address of checked memory around a base register: hold.c. */
+struct hold {
+    struct cold *cold;       /* of the check; NULL: nothing is held */
+    uint8_t base;            /* guest register or BASE_RIP */
+    bool write, used;        /* used: by the instruction in hand, not being the first */
+    unsigned first, last;    /* instructions that may rely on it */
+    int64_t lo, hi;          /* displacements */
+};
+
 struct tr {
     struct as as;            /* hot code; later the cold code behind it */
     struct cpu *c;           /* its mode and model */
@@ -104,6 +113,9 @@ struct tr {
     unsigned n_cold;
     bool give_up;            /* no room: the builder cuts the block before this instruction */
     struct flags entry;      /* the body's assumption: only `host`, or only `mem`; unknown: none */
+    struct hold hold;
+    bool no_hold;            /* do without, in this block */
+    bool in_copy;            /* in cold code that repeats instructions with a check for each */
     bool clobber_ahead[TB_MAX_INSNS + 1]; /* an access comes, from that instruction on, before all flags are written */
 };
 
@@ -135,6 +147,9 @@ int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page,
 /* An emitter exists for the instruction, its binding has not refused it, and its operands are of the common kind (it
  * may still answer false). Such an instruction, without memory, stack or control flow, is no call of its handler. */
 bool build_native(const struct tr *t, const struct insn *i);
+
+/* Has instruction number t->n emitted. */
+void build_emit(struct tr *t);
 
 /* --- flags.c --- */
 
@@ -177,6 +192,12 @@ void emit_offset_sized(struct tr *t, const struct insn *i, unsigned dst, unsigne
 /* Check for `size` bytes at the ModRM operand / at guest register `n` + disp (stack) / at the linear address in S0.
  * Then S0 is the host address, S1 free, host flags destroyed (t->f says so). `align`: a power of two, 1 for none. */
 void emit_mem(struct tr *t, const struct insn *i, unsigned size, bool write, unsigned align);
+/* The same for integer instructions without alignment: answers where the operand is, [S0 + something]. If instructions
+ * ahead access memory near by, checks it all at once; then flags may not be destroyed, and S0 must be left
+ * alone for as long as it is of use. hold.c has a table of who calls it. */
+struct as_mem emit_near_mem(struct tr *t, const struct insn *i, unsigned size, bool write);
+/* The instruction in hand is emitted. */
+void hold_next(struct tr *t);
 void emit_mem_at(struct tr *t, unsigned n, int32_t disp, unsigned size, bool write);
 void emit_mem_s0(struct tr *t, unsigned size, bool write, unsigned align);
 /* A jump, under condition cc, to this instruction's slow path: the interpreter does it. For operands that the emitted

@@ -76,10 +76,10 @@ static bool alu_EG(struct tr *t, const struct insn *i, unsigned alu)
     }
     struct as_op op = op_sized(alu * 8, size);
     op.lock = i->lock;
-    emit_mem(t, i, size, alu != AS_CMP, 1);
+    struct as_mem m = emit_near_mem(t, i, size, alu != AS_CMP);
     if (reads_carry(alu))
         flags_need_keep(t);
-    as_op_rm(&t->as, op, size == 1 ? emit_byte(t, i, i->reg, R_S1) : emit_reg(t, i->reg, R_S1), AS_AT(R_S0, 0));
+    as_op_rm(&t->as, op, size == 1 ? emit_byte(t, i, i->reg, R_S1) : emit_reg(t, i->reg, R_S1), m);
     flags_produced(t, (struct flags){ 0 });
     return true;
 }
@@ -91,11 +91,11 @@ static bool alu_GE(struct tr *t, const struct insn *i, unsigned alu)
         alu_registers(t, i, alu, i->reg, i->rm);
         return true;
     }
-    emit_mem(t, i, i->opsize, false, 1);
+    struct as_mem m = emit_near_mem(t, i, i->opsize, false);
     if (reads_carry(alu))
         flags_need_keep(t);
     struct dest d = dest_begin(t, i, i->reg, i->opsize, R_S1);
-    as_op_rm(&t->as, op_dest(op_sized(alu * 8 + 2, i->opsize), d), d.reg, AS_AT(R_S0, 0));
+    as_op_rm(&t->as, op_dest(op_sized(alu * 8 + 2, i->opsize), d), d.reg, m);
     if (alu != AS_CMP)
         dest_end(t, d);
     flags_produced(t, (struct flags){ 0 });
@@ -103,14 +103,14 @@ static bool alu_GE(struct tr *t, const struct insn *i, unsigned alu)
 }
 
 /* OP place, imm; the operation's ModRM.reg is `ext` of opcodes 80, 81, 83. */
-static void alu_imm_memory(struct tr *t, const struct insn *i, unsigned alu)
+static void alu_imm_memory(struct tr *t, const struct insn *i, unsigned alu, struct as_mem m)
 {
     bool short_imm = i->opsize == 1 || (int64_t)i->imm == (int8_t)i->imm;
     struct as_op op = { .opcode = i->opsize == 1 ? 0x80 : short_imm ? 0x83 : 0x81, .size = i->opsize,
-                        .lock = i->lock };
+                        .lock = i->lock, .ext = true };
 
-    as_op_rm(&t->as, op, alu, AS_AT(R_S0, 0));
-    put_imm(t, short_imm ? 1 : i->opsize, i->imm);
+    as_op_rm(&t->as, op, alu, m);
+    as_imm(&t->as, short_imm ? 1 : i->opsize, i->imm);
 }
 
 /* rm OP imm */
@@ -119,10 +119,10 @@ static bool alu_EI(struct tr *t, const struct insn *i, unsigned alu)
     unsigned size = i->opsize;
 
     if (i->mem) {
-        emit_mem(t, i, size, alu != AS_CMP, 1);
+        struct as_mem m = emit_near_mem(t, i, size, alu != AS_CMP);
         if (reads_carry(alu))
             flags_need_keep(t);
-        alu_imm_memory(t, i, alu);
+        alu_imm_memory(t, i, alu, m);
         flags_produced(t, (struct flags){ 0 });
         return true;
     }
@@ -131,8 +131,8 @@ static bool alu_EI(struct tr *t, const struct insn *i, unsigned alu)
     struct dest d = dest_begin(t, i, i->rm, size, R_S1);
     struct flags how = { 0 };
     if (d.high) {
-        as_op_rr(&t->as, (struct as_op){ .opcode = 0x80, .size = 1 }, alu, d.reg);
-        as_u8(&t->as, (uint8_t)i->imm);
+        as_op_rr(&t->as, (struct as_op){ .opcode = 0x80, .size = 1, .ext = true }, alu, d.reg);
+        as_imm(&t->as, 1, i->imm);
     } else {
         as_alu_ri(&t->as, alu, size, d.reg, (int32_t)i->imm);
         how = alu_replay(alu, size, i->rm, R_NONE, i->imm);
@@ -172,13 +172,13 @@ static bool emit_test_EG(struct tr *t, const struct insn *i)
     unsigned size = i->opsize;
     bool high = is_high(i, i->reg, size) || (!i->mem && is_high(i, i->rm, size));
     struct flags how = { 0 };
+    struct place rm = { 0 };
 
     if (i->mem)
-        emit_mem(t, i, size, false, 1);
+        rm = place_mem(t, i, size, false);
     unsigned reg = size == 1 ? emit_byte(t, i, i->reg, R_S1) : emit_reg(t, i->reg, R_S1);
-    struct place rm = i->mem  ? place_s0()
-                      : high ? place_reg(emit_byte(t, i, i->rm, R_S0))
-                             : place_gpr(i->rm);
+    if (!i->mem)
+        rm = high ? place_reg(emit_byte(t, i, i->rm, R_S0)) : place_gpr(i->rm);
     place_op(t, op_sized(0x84, size), reg, rm);
     if (!i->mem && !high)
         how = (struct flags){ .replay = REPLAY_TEST, .size = (uint8_t)size, .a = i->rm, .b = i->reg };
@@ -192,9 +192,8 @@ static bool emit_test_EI(struct tr *t, const struct insn *i)
     struct flags how = { 0 };
 
     if (i->mem) {
-        emit_mem(t, i, size, false, 1);
-        as_op_rm(&t->as, op_sized(0xf6, size), 0, AS_AT(R_S0, 0));
-        put_imm(t, size, i->imm);
+        as_op_rm(&t->as, op_group(0xf6, size), 0, emit_near_mem(t, i, size, false));
+        as_imm(&t->as, size, i->imm);
     } else if (is_high(i, i->rm, size)) {
         as_test_ri(&t->as, 1, emit_byte(t, i, i->rm, R_S0), (int32_t)i->imm);
     } else {
@@ -214,18 +213,18 @@ static void unary(struct tr *t, const struct insn *i, unsigned op, unsigned ext,
     unsigned size = i->opsize;
 
     if (i->mem) {
-        struct as_op o = op_sized(op, size);
+        struct as_op o = op_group(op, size);
         o.lock = i->lock;
-        emit_mem(t, i, size, true, 1);
+        struct as_mem m = emit_near_mem(t, i, size, true);
         if (reads)
             flags_need_keep(t);
-        as_op_rm(&t->as, o, ext, AS_AT(R_S0, 0));
+        as_op_rm(&t->as, o, ext, m);
         return;
     }
     if (reads)
         flags_need(t);
     struct dest d = dest_begin(t, i, i->rm, size, R_S1);
-    as_op_rr(&t->as, op_dest(op_sized(op, size), d), ext, d.reg);
+    as_op_rr(&t->as, op_dest(op_group(op, size), d), ext, d.reg);
     dest_end(t, d);
 }
 

@@ -16,26 +16,26 @@ static unsigned changed(const struct insn *i, unsigned n, unsigned size)
 
 /* --- mov --- */
 
-/* Guest register `n` = `size` bytes at the host address in S0. */
-static void load_to(struct tr *t, const struct insn *i, unsigned n, unsigned size)
+/* Guest register `n` = `size` bytes at `m`, which S0 reaches. */
+static void load_to(struct tr *t, const struct insn *i, unsigned n, unsigned size, struct as_mem m)
 {
     struct as_op part = { .opcode = size == 1 ? 0x8a : 0x8b, .size = (uint8_t)size, .byte_reg = size == 1 };
 
     if (host_of[n] != R_NONE && !is_high(i, n, size)) {
-        as_op_rm(&t->as, part, host_of[n], AS_AT(R_S0, 0));
+        as_op_rm(&t->as, part, host_of[n], m);
         return;
     }
-    as_load(&t->as, size, R_S1, AS_AT(R_S0, 0));
+    as_load(&t->as, size, R_S1, m);
     if (size >= 4)
         emit_reg_done(t, n, R_S1);
     else
         emit_put(t, i, n, size, R_S1, R_S0);
 }
 
-/* `size` bytes of guest register `n` to the host address in S0. */
-static void store_from(struct tr *t, const struct insn *i, unsigned n, unsigned size)
+/* `size` bytes of guest register `n` to `m`. */
+static void store_from(struct tr *t, const struct insn *i, unsigned n, unsigned size, struct as_mem m)
 {
-    as_store(&t->as, size, AS_AT(R_S0, 0), size == 1 ? emit_byte(t, i, n, R_S1) : emit_reg(t, n, R_S1));
+    as_store(&t->as, size, m, size == 1 ? emit_byte(t, i, n, R_S1) : emit_reg(t, n, R_S1));
 }
 
 static void move_registers(struct tr *t, const struct insn *i, unsigned dst, unsigned src, unsigned size)
@@ -59,8 +59,7 @@ static bool emit_mov_EG(struct tr *t, const struct insn *i)
         move_registers(t, i, i->rm, i->reg, i->opsize);
         return true;
     }
-    emit_mem(t, i, i->opsize, true, 1);
-    store_from(t, i, i->reg, i->opsize);
+    store_from(t, i, i->reg, i->opsize, emit_near_mem(t, i, i->opsize, true));
     return true;
 }
 
@@ -71,8 +70,7 @@ static bool emit_mov_GE(struct tr *t, const struct insn *i)
         return true;
     }
     flags_reg_changes(t, changed(i, i->reg, i->opsize));
-    emit_mem(t, i, i->opsize, false, 1);
-    load_to(t, i, i->reg, i->opsize);
+    load_to(t, i, i->reg, i->opsize, emit_near_mem(t, i, i->opsize, false));
     return true;
 }
 
@@ -86,8 +84,7 @@ static bool emit_mov_EI(struct tr *t, const struct insn *i)
     unsigned size = i->opsize;
 
     if (i->mem) {
-        emit_mem(t, i, size, true, 1);
-        store_imm(t, i, AS_AT(R_S0, 0));
+        store_imm(t, i, emit_near_mem(t, i, size, true));
         return true;
     }
     flags_reg_changes(t, changed(i, i->rm, size));
@@ -122,14 +119,14 @@ static bool emit_mov_AO(struct tr *t, const struct insn *i)
 {
     flags_reg_changes(t, RAX);
     moffs(t, i, false);
-    load_to(t, i, RAX, i->opsize);
+    load_to(t, i, RAX, i->opsize, AS_AT(R_S0, 0));
     return true;
 }
 
 static bool emit_mov_OA(struct tr *t, const struct insn *i)
 {
     moffs(t, i, true);
-    store_from(t, i, RAX, i->opsize);
+    store_from(t, i, RAX, i->opsize, AS_AT(R_S0, 0));
     return true;
 }
 
@@ -262,8 +259,7 @@ static bool emit_cmovcc(struct tr *t, const struct insn *i)
 
     flags_reg_changes(t, i->reg);
     if (i->mem) {
-        emit_mem(t, i, i->opsize, false, 1);
-        as_load(&t->as, i->opsize, R_S1, AS_AT(R_S0, 0));
+        as_load(&t->as, i->opsize, R_S1, emit_near_mem(t, i, i->opsize, false));
         src = place_reg(R_S1);
     } else {
         src = place_gpr(i->rm);
@@ -277,12 +273,13 @@ static bool emit_cmovcc(struct tr *t, const struct insn *i)
 
 static bool emit_setcc(struct tr *t, const struct insn *i)
 {
-    struct as_op op = { .map = 1, .opcode = (uint8_t)(0x90 + condition(i)), .byte_rm = true };
+    struct as_op op = { .map = 1, .opcode = (uint8_t)(0x90 + condition(i)), .byte_rm = true,
+                        .ext = true };
 
     if (i->mem) {
-        emit_mem(t, i, 1, true, 1);
+        struct as_mem m = emit_near_mem(t, i, 1, true);
         flags_need_keep(t);
-        as_op_rm(&t->as, op, 0, AS_AT(R_S0, 0));
+        as_op_rm(&t->as, op, 0, m);
         return true;
     }
     flags_reg_changes(t, changed(i, i->rm, 1));

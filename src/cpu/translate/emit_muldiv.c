@@ -77,7 +77,7 @@ static bool emit_imul_GEI(struct tr *t, const struct insn *i)
     unsigned dst = i->opsize == 2 ? emit_reg(t, i->reg, R_S1) : emit_reg_dst(t, i->reg, R_S1);
 
     place_op(t, (struct as_op){ .opcode = short_imm ? 0x6b : 0x69, .size = i->opsize }, dst, src);
-    put_imm(t, short_imm ? 1 : i->opsize, i->imm);
+    as_imm(&t->as, short_imm ? 1 : i->opsize, i->imm);
     emit_reg_done(t, i->reg, dst);
     flags_produced(t, (struct flags){ 0 });
     return true;

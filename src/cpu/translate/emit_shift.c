@@ -32,16 +32,16 @@ static bool shift_imm(struct tr *t, const struct insn *i, unsigned ext, unsigned
 {
     static const uint8_t kind[] = { [SHL] = REPLAY_SHL, [SHR] = REPLAY_SHR, [SAR] = REPLAY_SAR };
     bool keeps = rotates_carry(ext) || ((ext < SHL || count == 0) && !flags_dead_behind(t));
-    struct as_op op = op_sized(count == 1 ? 0xd0 : 0xc0, i->opsize);
+    struct as_op op = op_group(count == 1 ? 0xd0 : 0xc0, i->opsize);
     struct flags how = { 0 };
 
     if (i->mem) {
-        emit_mem(t, i, i->opsize, true, 1);
+        struct as_mem m = emit_near_mem(t, i, i->opsize, true);
         if (keeps)
             flags_need_keep(t);
-        as_op_rm(&t->as, op, ext, AS_AT(R_S0, 0));
+        as_op_rm(&t->as, op, ext, m);
         if (count != 1)
-            as_u8(&t->as, (uint8_t)count);
+            as_imm(&t->as, 1, count);
         flags_produced(t, how);
         return true;
     }
@@ -55,7 +55,7 @@ static bool shift_imm(struct tr *t, const struct insn *i, unsigned ext, unsigned
     struct dest d = dest_begin(t, i, i->rm, i->opsize, R_S1);
     as_op_rr(&t->as, op_dest(op, d), ext, d.reg);
     if (count != 1)
-        as_u8(&t->as, (uint8_t)count);
+        as_imm(&t->as, 1, count);
     dest_end(t, d);
     flags_produced(t, how);
     return true;
@@ -63,15 +63,15 @@ static bool shift_imm(struct tr *t, const struct insn *i, unsigned ext, unsigned
 
 static bool shift_cl(struct tr *t, const struct insn *i, unsigned ext)
 {
-    struct as_op op = op_sized(0xd2, i->opsize);
+    struct as_op op = op_group(0xd2, i->opsize);
     bool keeps = rotates_carry(ext) || !flags_dead_behind(t);
 
     if (i->mem) {
-        emit_mem(t, i, i->opsize, true, 1);
+        struct as_mem m = emit_near_mem(t, i, i->opsize, true);
         if (keeps)
             flags_need_keep(t);
         as_mov32(&t->as, R_CX, host_of[RCX]);
-        as_op_rm(&t->as, op, ext, AS_AT(R_S0, 0));
+        as_op_rm(&t->as, op, ext, m);
     } else {
         if (keeps)
             flags_need(t);
@@ -113,12 +113,13 @@ static bool double_shift(struct tr *t, const struct insn *i, unsigned opcode, bo
     unsigned count = masked(i, i->imm);
     bool keeps = (by_cl || count == 0) && !flags_dead_behind(t);
     struct as_op op = { .map = 1, .opcode = (uint8_t)opcode, .size = i->opsize };
+    struct place rm = { 0 };
     struct dest d = { 0 };
 
     if (by_cl && host_of[i->reg] == R_NONE)
         return false;
     if (i->mem)
-        emit_mem(t, i, i->opsize, true, 1);
+        rm = place_mem(t, i, i->opsize, true);
     if (keeps && i->mem)
         flags_need_keep(t);
     else if (keeps)
@@ -126,11 +127,13 @@ static bool double_shift(struct tr *t, const struct insn *i, unsigned opcode, bo
     unsigned src = emit_reg(t, i->reg, R_S1);
     if (by_cl)
         as_mov32(&t->as, R_CX, host_of[RCX]);
-    if (!i->mem)
+    if (!i->mem) {
         d = dest_begin(t, i, i->rm, i->opsize, R_S0);
-    place_op(t, op, src, i->mem ? place_s0() : place_reg(d.reg));
+        rm = place_reg(d.reg);
+    }
+    place_op(t, op, src, rm);
     if (!by_cl)
-        as_u8(&t->as, (uint8_t)count);
+        as_imm(&t->as, 1, count);
     if (!i->mem)
         dest_end(t, d);
     flags_produced(t, (struct flags){ 0 });

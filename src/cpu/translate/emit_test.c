@@ -16,7 +16,7 @@
 
 #define DATA_BYTES (2 * PAGE_SIZE)
 #define DATA_HOLE (BED_DATA + DATA_BYTES) /* not mapped */
-#define MOST_INSNS 6
+#define MOST_INSNS 8
 
 static struct bed *bed; /* its page tables at 4000 and 5000 are for the first and the second 2 MiB */
 static struct code_arena arena;
@@ -77,8 +77,8 @@ static uint64_t value(void)
     }
 }
 
-/* The row's encoding with random operands into `p`; how much of it counts is the decoder's affair. */
-static void encode(const struct insn_row *r, bool mode32, uint8_t *p)
+/* The row's encoding with random operands into `p`, memory ones at register `near` if that is one; how much of it counts is the decoder's affair. */
+static void encode(const struct insn_row *r, bool mode32, unsigned near, uint8_t *p)
 {
     uint8_t rex = mode32 || below(3) == 0 ? 0 : 0x40 | below(16), modrm = (uint8_t)rnd();
     static const uint8_t maps[4][2] = { { 0 }, { 0x0f }, { 0x0f, 0x38 }, { 0x0f, 0x3a } };
@@ -94,6 +94,10 @@ static void encode(const struct insn_row *r, bool mode32, uint8_t *p)
         modrm |= 0xc0;
     else if (modrm >= 0xc0)
         modrm &= 0x7f;
+    if (near < 16 && modrm < 0xc0) { /* [register + byte] */
+        modrm = (uint8_t)((modrm & 0x38) | 0x40 | (near & 7));
+        rex = (uint8_t)((rex & ~1u) | (near & 8 ? 0x41 : 0));
+    }
     if (r->vex != LEGACY) {
         *p++ = 0xc4;
         *p++ = (uint8_t)((mode32 ? 0xe0 : below(8) << 5) | r->map);
@@ -110,7 +114,7 @@ static void encode(const struct insn_row *r, bool mode32, uint8_t *p)
             *p++ = 0x66;
         if (!mode32 && below(16) == 0)
             *p++ = 0x67;
-        if (below(24) == 0)
+        if (near > 15 && below(24) == 0)
             *p++ = below(2) ? 0x64 : 0x65;
         if (rex)
             *p++ = rex;
@@ -135,18 +139,26 @@ static bool passes(const struct insn_row *r)
 
 static void draw(struct drawn *d)
 {
-    unsigned want = 1 + below(MOST_INSNS);
+    unsigned want = 1 + below(MOST_INSNS), near = below(2) ? 16 : below(d->mode32 ? 8 : 16);
+
+    if (near == 4 || near == 12) /* a SIB byte */
+        near = 3;
+    /* Mostly instructions that access memory around one register, of those that hold.c knows. */
+    static const char *const common[] = { "mov", "add", "cmp", "movzx", "test", "lea", "inc", "shl", "sub", "movsx",
+                                          "setb", "cmovs", "and", "or", "imul", "adc", "rol" };
 
     d->len = 0;
     d->undefined = d->ever = 0;
-    for (unsigned tries = 0; want && tries < 500; tries++) {
+    for (unsigned tries = 0; want && tries < 4000; tries++) {
         unsigned row = below(insn_row_count);
         const struct insn_row *r = &insn_rows[row];
         uint8_t bytes[48];
         struct insn i;
         if (!usable(row))
             continue;
-        encode(r, d->mode32, bytes);
+        if (near < 16 && below(4) && strcmp(r->mnemonic, common[tries % ARRAY_COUNT(common)]) && tries < 3000)
+            continue;
+        encode(r, d->mode32, near, bytes);
         if (insn_decode(bytes, 15, d->mode32 ? INSN_32 : INSN_64, false, &i) || !usable(i.row))
             continue;
         r = &insn_rows[i.row];

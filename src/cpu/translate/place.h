@@ -29,10 +29,10 @@ static inline struct place place_gpr(unsigned n)
     return (struct place){ .mem = true, .m = gpr_mem(n) };
 }
 
-/* The memory whose check emit_mem() emitted. */
-static inline struct place place_s0(void)
+/* The ModRM operand in memory, its check emitted. */
+static inline struct place place_mem(struct tr *t, const struct insn *i, unsigned size, bool write)
 {
-    return (struct place){ .mem = true, .m = AS_AT(R_S0, 0) };
+    return (struct place){ .mem = true, .m = emit_near_mem(t, i, size, write) };
 }
 
 /* The ModRM.rm operand, its check emitted if it is memory. Not for AH to BH. */
@@ -40,8 +40,7 @@ static inline struct place place_rm(struct tr *t, const struct insn *i, unsigned
 {
     if (!i->mem)
         return place_gpr(i->rm);
-    emit_mem(t, i, size, write, 1);
-    return place_s0();
+    return place_mem(t, i, size, write);
 }
 
 static inline void place_op(struct tr *t, struct as_op op, unsigned reg, struct place p)
@@ -67,9 +66,13 @@ static inline struct as_op op_sized(unsigned op, unsigned size)
                            .byte_rm = size == 1 };
 }
 
-static inline void put_imm(struct tr *t, unsigned size, uint64_t imm)
+/* One of a group, with part of the opcode in ModRM.reg. */
+static inline struct as_op op_group(unsigned op, unsigned size)
 {
-    as_bytes(&t->as, &imm, size > 4 ? 4 : size);
+    struct as_op o = op_sized(op, size);
+
+    o.ext = true;
+    return o;
 }
 
 /* --- AH, CH, DH, BH --- */
