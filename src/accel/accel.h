@@ -116,6 +116,8 @@ struct accel_ops {
     bool (*vcpu_set_state)(struct vcpu *v, const struct cpu_arch_state *s);
     const char *(*vcpu_error)(struct vcpu *v);
     const struct cpu_stats *(*vcpu_stats)(struct vcpu *v); /* the software CPU's; NULL: it has done nothing */
+    /* Of the software CPU's translator, by instruction form; may be NULL. False: no more. */
+    bool (*vcpu_calls)(struct vcpu *v, unsigned index, struct cpu_calls *ret);
     /* Save/restore of the paused clock (kvmclock, TSC); may be NULL. */
     void (*clock_stopped)(struct accel *a, bool stopped);
 };

@@ -93,8 +93,24 @@ struct cpu_arch_state {
 
 /* Counters, read by QMP (x-ruche-query-cpu-stats) without a lock: approximate while running. */
 struct cpu_stats {
+    /* `instructions`: interpreted ones. Counting translated ones would cost more than some of them take. */
     uint64_t instructions, blocks, block_misses, tlb_misses, tlb_flushes, page_walks, exceptions,
         interrupts, smc_invalidations, mmio, pio, decodes;
+    /* Translated: blocks made, their guest instructions and bytes of host code; blocks that cannot be translated;
+     * jumps linked; blocks lost to writes. */
+    uint64_t tx_blocks, tx_instructions, tx_code_bytes, tx_hollow, tx_links, tx_written;
+    /* Entries from the dispatcher, and why it was come to: targets not in the jump cache, exits to link, events,
+     * handlers' faults and exits; blocks it interpreted instead. */
+    uint64_t tx_entries, tx_lookups, tx_exits, tx_events, tx_statuses, tx_interpreted;
+    /* Handlers called: instructions without an emitter, slow paths. By instruction: cpu_get_calls(). */
+    uint64_t tx_calls, tx_slow;
+};
+
+/* How often translated code called the interpreter's handler of an instruction form. */
+struct cpu_calls {
+    const char *mnemonic;
+    uint64_t no_emitter; /* it is always done so */
+    uint64_t slow;       /* TLB misses, MMIO, faults, rare operands, branches that the jump cache does not know */
 };
 
 /* CPU models. "base": x86-64-v1; "qemu64", "max"/"host": all that the interpreter implements and the host
@@ -170,6 +186,8 @@ int cpu_msr_write(struct cpu *c, uint32_t msr, uint64_t val);
 /* Guest-linear memory for debuggers and QMP memsave: 0 or -EFAULT; no fault, no A/D bits. */
 int cpu_debug_read(struct cpu *c, uint64_t linear, void *buf, size_t len);
 const struct cpu_stats *cpu_get_stats(const struct cpu *c);
+/* Of instruction form `index`, from 0. False: there are no more, or nothing is translated. */
+bool cpu_get_calls(const struct cpu *c, unsigned index, struct cpu_calls *ret);
 uint64_t cpu_tsc_khz(const struct cpu_shared *s);
 /* The guest's TSC now: the host's at the model's rate, plus the offset. Any thread. */
 uint64_t cpu_tsc(const struct cpu *c);

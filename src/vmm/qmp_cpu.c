@@ -81,7 +81,31 @@ static const struct {
     CPU_STAT(instructions), CPU_STAT(blocks),      CPU_STAT(block_misses), CPU_STAT(tlb_misses),
     CPU_STAT(tlb_flushes),  CPU_STAT(page_walks),  CPU_STAT(exceptions),   CPU_STAT(interrupts),
     CPU_STAT(smc_invalidations), CPU_STAT(mmio),   CPU_STAT(pio),          CPU_STAT(decodes),
+    CPU_STAT(tx_blocks),    CPU_STAT(tx_instructions), CPU_STAT(tx_code_bytes), CPU_STAT(tx_hollow),
+    CPU_STAT(tx_links),     CPU_STAT(tx_written),  CPU_STAT(tx_entries),   CPU_STAT(tx_lookups),
+    CPU_STAT(tx_exits),     CPU_STAT(tx_events),   CPU_STAT(tx_statuses),  CPU_STAT(tx_interpreted),
+    CPU_STAT(tx_calls),     CPU_STAT(tx_slow),
 };
+
+static void add_to_member(JsonObject *o, const char *name, uint64_t n)
+{
+    if (n)
+        json_object_set_int_member(o, name, (json_object_has_member(o, name) ? json_object_get_int_member(o, name) : 0) +
+                                                (gint64)n);
+}
+
+/* Handlers that translated code called, by mnemonic. */
+static void add_calls(JsonObject *o, const struct machine *m, struct vcpu *v)
+{
+    JsonObject *no_emitter = json_object_new(), *slow = json_object_new();
+    struct cpu_calls c;
+    for (unsigned k = 0; m->accel->ops->vcpu_calls && m->accel->ops->vcpu_calls(v, k, &c); k++) {
+        add_to_member(no_emitter, c.mnemonic, c.no_emitter);
+        add_to_member(slow, c.mnemonic, c.slow);
+    }
+    json_object_set_object_member(o, "tx_calls_by_mnemonic", no_emitter);
+    json_object_set_object_member(o, "tx_slow_by_mnemonic", slow);
+}
 
 static JsonNode *query_cpu_stats(void *opaque, JsonObject *args, GError **error)
 {
@@ -98,6 +122,7 @@ static JsonNode *query_cpu_stats(void *opaque, JsonObject *args, GError **error)
             uint64_t n = *(const uint64_t *)((const char *)s + cpu_stats[k].offset);
             json_object_set_int_member(o, cpu_stats[k].name, n);
         }
+        add_calls(o, m, m->vcpus[i]);
         json_array_add_object_element(list, o);
     }
     return qmp_array(list);

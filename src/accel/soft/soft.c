@@ -419,6 +419,11 @@ static const struct cpu_stats *soft_vcpu_stats(struct vcpu *vcpu)
     return cpu_get_stats(to_soft(vcpu)->cpu);
 }
 
+static bool soft_vcpu_calls(struct vcpu *vcpu, unsigned index, struct cpu_calls *ret)
+{
+    return cpu_get_calls(to_soft(vcpu)->cpu, index, ret);
+}
+
 static const struct accel_ops soft_accel = {
     .name = "soft",
     .summary = "Ruche's own x86-64 processor in software",
@@ -438,6 +443,7 @@ static const struct accel_ops soft_accel = {
     .vcpu_set_state = soft_vcpu_set_state,
     .vcpu_error = soft_vcpu_error,
     .vcpu_stats = soft_vcpu_stats,
+    .vcpu_calls = soft_vcpu_calls,
     .clock_stopped = soft_clock_stopped,
 };
 ACCEL_TYPE(soft_accel);

@@ -132,19 +132,19 @@ static void kill_block(struct translate *t, struct tb *tb)
 
 /* --- invalidation --- */
 
-static bool kill_granules(struct translate *t, uint64_t page, uint64_t granules)
+static unsigned kill_granules(struct translate *t, uint64_t page, uint64_t granules)
 {
     struct tb *tb = *page_head(t, page), *next;
-    bool any = false;
+    unsigned killed = 0;
 
     for (; tb; tb = next) {
         next = tb->page_next;
         if ((tb->gpa & PAGE_MASK) != page || !(tb->granules & granules))
             continue;
         kill_block(t, tb);
-        any = true;
+        killed++;
     }
-    return any;
+    return killed;
 }
 
 uint64_t translate_written(struct cpu_shared *s, struct cpu *self, uint64_t page, uint64_t granules)
@@ -152,8 +152,11 @@ uint64_t translate_written(struct cpu_shared *s, struct cpu *self, uint64_t page
     struct translate *t = s->translate;
 
     pthread_mutex_lock(&t->lock);
-    if (kill_granules(t, page, granules) && self)
+    unsigned killed = kill_granules(t, page, granules);
+    if (killed && self) {
         self->code_changed = true;
+        self->stats.tx_written += killed;
+    }
     uint64_t old = atomic_fetch_and(&s->code[page >> PAGE_SHIFT], ~granules);
     atomic_fetch_add(tx_page_seq(t, page), 1);
     pthread_mutex_unlock(&t->lock);

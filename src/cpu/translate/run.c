@@ -63,16 +63,42 @@ static bool event_due(struct cpu *c)
     return exec_events(c) || !atomic_load_explicit(&c->run_ok, memory_order_relaxed) || irq_deliverable(c);
 }
 
+static bool epoch_moved(struct cpu *c)
+{
+    return atomic_load_explicit(&c->shared->translate->epoch, memory_order_relaxed) !=
+           atomic_load_explicit(&c->tx->epoch, memory_order_relaxed);
+}
+
 /* --- calls out of translated code --- */
+
+/* A handler has jumped. Sees to it that thunk jump finds the block, if there is one, without leaving. */
+static uint64_t follow(struct cpu *c)
+{
+    struct translate *t = c->shared->translate;
+    const struct tlb_code *e = tlb_code_at(c, c->rip);
+
+    if (mmu_jc_at(c, c->rip)->rip == c->rip)
+        return TX_GO_JUMP;
+    if (e->tag != (c->rip & PAGE_MASK) || !e->host || t->how == CPU_TRANSLATE_LOCKSTEP || epoch_moved(c))
+        return TX_LOOKUP;
+    struct tb *tb = cache_find(t, e->gpa | (c->rip & (PAGE_SIZE - 1)), c->mode);
+    if (!tb || !tb->code)
+        return TX_LOOKUP;
+    mmu_jc_put(c, c->rip, tb);
+    return TX_GO_JUMP; /* and events are looked at there: cache.c, 3 */
+}
 
 static void count_call(struct cpu *c, const struct insn *i, uint64_t slow)
 {
     struct tx_row_stats *row = &c->tx->row[i->row == UINT16_MAX ? insn_row_count : i->row];
 
-    if (slow)
+    if (slow) {
         row->slow++;
-    else
+        c->stats.tx_slow++;
+    } else {
         row->no_emitter++;
+        c->stats.tx_calls++;
+    }
 }
 
 static void advance_rip(struct cpu *c, unsigned len)
@@ -99,7 +125,7 @@ static uint64_t call_handler(struct cpu *c, const struct insn *i, uint64_t slow)
     }
     if (st == X_JUMP) {
         bool quiet = !c->int_shadow && !irq_deliverable(c);
-        return quiet && translate_wanted(c) ? TX_GO_JUMP : TX_EVENT;
+        return quiet && translate_wanted(c) ? follow(c) : TX_EVENT;
     }
     c->tx_status = (uint32_t)st;
     return TX_STATUS;
@@ -154,6 +180,17 @@ static void trace_translated(const struct cpu *c, const struct tb *tb)
               tb->insns, c->rip, tb->gpa, tb->mode, tb->code_bytes);
 }
 
+static void count_made(struct cpu *c, const struct tb *tb)
+{
+    if (!tb->code) {
+        c->stats.tx_hollow++;
+        return;
+    }
+    c->stats.tx_blocks++;
+    c->stats.tx_instructions += tb->insns;
+    c->stats.tx_code_bytes += tb->code_bytes;
+}
+
 /* Makes the block at gpa if it has been interpreted often enough. NULL: interpret. */
 static struct tb *make(struct cpu *c, uint64_t gpa, const uint8_t *page)
 {
@@ -173,6 +210,7 @@ static struct tb *make(struct cpu *c, uint64_t gpa, const uint8_t *page)
         make_hollow(c, tb, gpa);
     if (!cache_insert(c, tb, at, &ret))
         return NULL;
+    count_made(c, ret);
     if (log_on(LOG_IN_ASM) && !err)
         trace_translated(c, ret);
     return ret;
@@ -225,48 +263,67 @@ static int enter_in_lockstep(struct cpu *c, const struct tb *tb)
     return answer == TX_STATUS ? (int)c->tx_status : X_JUMP;
 }
 
+static void count_answer(struct cpu *c, uint64_t answer)
+{
+    c->stats.tx_entries++;
+    if (TX_IS_LINK(answer))
+        c->stats.tx_exits++;
+    else if (answer == TX_LOOKUP)
+        c->stats.tx_lookups++;
+    else if (answer == TX_EVENT)
+        c->stats.tx_events++;
+    else
+        c->stats.tx_statuses++;
+}
+
+/* Into the block; `*want`: an exit that led here, then the one that leads on. X_JUMP, or how it ended. */
+static int enter_block(struct cpu *c, struct tb *tb, struct tb_exit **want)
+{
+    struct translate *t = c->shared->translate;
+
+    if (unlikely(t->how == CPU_TRANSLATE_LOCKSTEP))
+        return enter_in_lockstep(c, tb);
+    if (*want) {
+        cache_link(t, *want, tb);
+        c->stats.tx_links++;
+    } else {
+        mmu_jc_put(c, c->rip, tb);
+    }
+    if (unlikely(event_due(c))) /* cache.c, 3 */
+        return X_AGAIN;
+    uint64_t answer = enter(c, tb);
+    count_answer(c, answer);
+    *want = TX_IS_LINK(answer) ? (struct tb_exit *)(uintptr_t)answer : NULL;
+    return answer == TX_STATUS ? (int)c->tx_status : X_JUMP;
+}
+
 static int dispatch(struct cpu *c)
 {
     struct translate *t = c->shared->translate;
     struct tb_exit *want = NULL; /* to be linked to the block that is looked up next */
     struct tb *tb;
+    int st;
 
-    for (;;) {
-        if (unlikely(atomic_load_explicit(&t->epoch, memory_order_relaxed) !=
-                     atomic_load_explicit(&c->tx->epoch, memory_order_relaxed))) {
+    do {
+        if (unlikely(epoch_moved(c))) {
             cache_safe_point(c);
             want = NULL;
         }
         c->tx->map_seq = atomic_load(&t->map_seq);
         if (unlikely(event_due(c) || c->int_shadow || !translate_wanted(c)))
             return X_AGAIN;
-        int st = find(c, &tb);
+        st = find(c, &tb);
         if (unlikely(st))
             return st;
-        if (!tb) {
+        if (tb) {
+            st = enter_block(c, tb, &want);
+        } else {
+            c->stats.tx_interpreted++;
             st = exec_one_block(c);
             want = NULL;
-            if (st != X_JUMP)
-                return st;
-            continue;
         }
-        if (unlikely(t->how == CPU_TRANSLATE_LOCKSTEP)) {
-            st = enter_in_lockstep(c, tb);
-            if (st != X_JUMP)
-                return st;
-            continue;
-        }
-        if (want)
-            cache_link(t, want, tb);
-        else
-            mmu_jc_put(c, c->rip, tb);
-        if (unlikely(event_due(c))) /* cache.c, 3 */
-            return X_AGAIN;
-        uint64_t answer = enter(c, tb);
-        want = TX_IS_LINK(answer) ? (struct tb_exit *)(uintptr_t)answer : NULL;
-        if (answer == TX_STATUS)
-            return (int)c->tx_status;
-    }
+    } while (st == X_JUMP);
+    return st;
 }
 
 int translate_run(struct cpu *c)
@@ -347,4 +404,14 @@ void translate_done(struct cpu *c)
     free(c->tx->row);
     free(c->tx);
     c->tx = NULL;
+}
+
+bool cpu_get_calls(const struct cpu *c, unsigned index, struct cpu_calls *ret)
+{
+    if (!c->tx || index > insn_row_count)
+        return false;
+    const struct tx_row_stats *row = &c->tx->row[index];
+    *ret = (struct cpu_calls){ .mnemonic = index == insn_row_count ? "(bad)" : insn_rows[index].mnemonic,
+                               .no_emitter = row->no_emitter, .slow = row->slow };
+    return true;
 }
