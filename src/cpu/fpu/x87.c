@@ -81,7 +81,12 @@ uint32_t fpu_mode_bits(struct cpu *c)
 
 void fpu_mode_changed(struct cpu *c)
 {
-    c->mode = (c->mode & ~(MODE_SSE_TRAPS | MODE_X87_TRAPS)) | fpu_mode_bits(c);
+    uint32_t mode = (c->mode & ~(MODE_SSE_TRAPS | MODE_X87_TRAPS)) | fpu_mode_bits(c);
+
+    if (likely(mode == c->mode))
+        return;
+    c->mode = mode;
+    mmu_mode_changed(c); /* the jump cache knows blocks of one mode */
 }
 
 void fpu_reset(struct cpu *c, bool all)
