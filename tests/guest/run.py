@@ -18,6 +18,7 @@ import tempfile
 import time
 
 INTERPRETED = 'soft,translate=off'
+LOCKSTEP = 'soft,translate=lockstep'
 OK = 1  # (0 << 1) | 1
 
 
@@ -37,14 +38,13 @@ class Case:
     suite: str = 'quick'
     full_cpus: tuple = ()                    # more vCPU counts, suite full only
     hostile: bool = False
+    lockstep: bool = False                   # also with the interpreter beside the translator, in suite full
     breaks: bool = False                     # QMP must tell of a device that stopped
     reboot: bool = False                     # the machine may come back after a reset
     files: tuple = ()                        # (name in {tmp}, what it must hold) at the end
     name: str = ''
 
 
-# What -accel gets for each engine that a run can name.
-ENGINES = {'translator': 'soft,translate=on', 'interpreter': 'soft,translate=off', 'lockstep': 'soft,translate=lockstep'}
 BLK = ('-drive', 'file={tmp}/disk.img,format=raw,if=none,id=d0,discard=unmap',
        '-device', 'virtio-blk-pci,drive=d0,packed=on')
 RNG = ('-device', 'virtio-rng-pci')
@@ -57,34 +57,36 @@ CASES = [
     Case('hello', cpus=(1, 2)),
     Case('hello', name='hello-microvm', machine='microvm'),
     Case('smp', name='smp-microvm', machine='microvm', cpus=(2,), kvm='full'),
-    Case('exceptions'),
+    Case('exceptions', lockstep=True),
     Case('triple', status=0, expect='triple fault'),
     Case('paging', kvm='full'),
     Case('smp', cpus=(1, 2), full_cpus=(8, 64), limit=60, kvm_limit=300, kvm='full'),
     Case('smp', name='smp-x2apic', cpus=(2,), append='x2apic=1', limit=60, kvm='full'),
     Case('smc', cpus=(1, 2), kvm='full'),
-    Case('random', kvm='hardware'),
+    Case('random', lockstep=True, kvm='hardware'),
     Case('random', name='random-long', append='programs=800 seed=77', kvm='hardware', suite='full', limit=120),
-    Case('returns', kvm='hardware'),
-    Case('smc_map', args=BLK, kvm='hardware'),
-    Case('smc_shapes', kvm='hardware'),
+    Case('returns', lockstep=True, kvm='hardware'),
+    Case('smc_map', args=BLK, lockstep=True, kvm='hardware'),
+    Case('smc_shapes', lockstep=True, kvm='hardware'),
     Case('xmc', cpus=(2,), kvm='hardware', limit=60),
     Case('xmc', name='xmc-many', append='turns=10', cpus=(8,), kvm='hardware', suite='full', limit=120),
     Case('xmc', name='xmc-long', append='turns=2000', cpus=(2,), kvm='hardware', suite='full', limit=120),
-    Case('step', kvm='hardware'),
-    Case('code32', kvm='hardware'),
-    Case('prot32', kvm='hardware'),
-    Case('string', kvm_limit=300),
+    Case('step', lockstep=True, kvm='hardware'),
+    Case('code32', lockstep=True, kvm='hardware'),
+    Case('prot32', lockstep=True, kvm='hardware'),
+    Case('stress', cpus=(1, 2), kvm='hardware', limit=60),
+    Case('stress', name='stress-many', append='ms=4000 turns=200', cpus=(2, 8), kvm='hardware', suite='full', limit=120),
+    Case('string', kvm_limit=300, lockstep=True),
     Case('boundary', cpus=(2,), kvm='hardware'),
     Case('boundary', name='boundary-long', append='programs=400', cpus=(2,), kvm='hardware', suite='full', limit=120),
     Case('latency', cpus=(1, 2), kvm='hardware'),
-    Case('faults', kvm='hardware'),
+    Case('faults', lockstep=True, kvm='hardware'),
     Case('faults', name='faults-long', append='turns=16', kvm='hardware', suite='full', limit=120),
     Case('irq', limit=40),
     Case('irq', name='irq-x2apic', append='x2apic=1', limit=40),
     Case('debug', kvm='hardware'),
-    Case('modes', kvm='hardware'),
-    Case('syscall', kvm='hardware'),
+    Case('modes', lockstep=True, kvm='hardware'),
+    Case('syscall', lockstep=True, kvm='hardware'),
     Case('fwcfg', cpus=(1, 2)),
     Case('power', name='power-acpi', status=0, expect='power-off by port'),
     Case('power', name='power-keyboard', append='how=1', status=0, expect='keyboard'),
@@ -165,7 +167,7 @@ class Run:
         self.may_grow_kib = 65536 if options.sanitized else 8192
         soft_kvm = int(accel == 'kvm' and kvm_is_software())
         kernel = os.path.join(options.payloads, case.payload + '.elf')
-        self.argv = [options.vmm, '-machine', case.machine, '-accel', ENGINES.get(accel, accel), '-m', case.memory,
+        self.argv = [options.vmm, '-machine', case.machine, '-accel', accel, '-m', case.memory,
                      '-smp', str(cpus), '-display', 'none', '-monitor', 'none', '-nodefaults',
                      '-serial', f'file:{self.out_path}', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
                      '-qmp', f'unix:{self.qmp_path},server=on,wait=off',
@@ -272,17 +274,26 @@ def kvm_is_software():
 def accelerators(options):
     if options.accel:
         return options.accel.split('+')
-    names = ['soft', INTERPRETED]
+    names = ['soft', INTERPRETED, LOCKSTEP]
     if os.access('/dev/kvm', os.R_OK | os.W_OK):
         names.append('kvm')
     return names
 
 
 def suite_of(case, accel, cpus):
-    if accel == INTERPRETED and case.hostile:
+    if accel == LOCKSTEP or (accel == INTERPRETED and case.hostile):
         return 'full'
     slow = case.suite == 'full' or cpus in case.full_cpus or (accel == 'kvm' and case.kvm == 'full')
     return 'full' if slow else 'quick'
+
+
+def leaves_out(accel, case, cpus):
+    """The interpreter gets one short run of each payload, and so does lockstep where a case says so."""
+    if accel == 'kvm':
+        return case.kvm == 'hardware' and kvm_is_software()
+    if accel == LOCKSTEP and not case.lockstep:
+        return True
+    return accel in (INTERPRETED, LOCKSTEP) and (case.suite == 'full' or cpus != case.cpus[0])
 
 
 def plan(options):
@@ -292,9 +303,9 @@ def plan(options):
         if options.only and not any(o in name for o in options.only):
             continue
         for accel in accelerators(options):
-            if accel == 'kvm' and case.kvm == 'hardware' and kvm_is_software():
-                continue
             for cpus in case.cpus + case.full_cpus:
+                if not options.accel and leaves_out(accel, case, cpus):
+                    continue
                 if options.suite in (None, suite_of(case, accel, cpus)):
                     yield f'{name} {accel} {cpus} vCPU', case, accel, cpus
 
