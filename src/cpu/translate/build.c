@@ -107,13 +107,13 @@ static bool is_last(const struct insn *i)
     if (i->row == UINT16_MAX)
         return true;
     return (insn_rows[i->row].attr & (A_END | A_MODE)) && !is_jump(i, x_jcc) && !is_jump(i, x_loop) &&
-           !is_jump(i, x_jcxz);
+           !is_jump(i, x_jcxz) && !is_jump(i, x_sti);
 }
 
-/* An interrupt shadow is the interpreter's business, with the instruction that it covers. */
+/* The interrupt shadow of a stack switch is the interpreter's business, with the instruction that it covers. */
 static bool is_shadow(const struct insn *i)
 {
-    return i->row != UINT16_MAX && (insn_rows[i->row].attr & A_SHADOW);
+    return i->row != UINT16_MAX && (insn_rows[i->row].attr & A_SHADOW) && !is_jump(i, x_sti);
 }
 
 /* Decodes from page offset `off` on, at most `limit` instructions. */

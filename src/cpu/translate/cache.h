@@ -116,6 +116,12 @@ typedef uint64_t tx_interp_fn(struct cpu *c, const struct insn *i, uint64_t slow
 struct translate *cache_new(uint64_t code_bytes, tx_interp_fn *interp, int *ret_err);
 void cache_free(struct translate *t);
 
+/* --- cross.c --- */
+
+/* As build_block(), for an instruction that goes on in the next page, of which it must be c->rip's. */
+int cross_build(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, const struct thunks *thunk,
+                struct as room);
+
 /* --- thunk.c --- */
 
 /* Generates all at `a`. 0 or -ENOSPC. */

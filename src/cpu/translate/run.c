@@ -117,16 +117,14 @@ static uint64_t call_handler(struct cpu *c, const struct insn *i, uint64_t slow)
     count_call(c, i, slow);
     int st = i->fn(c, i);
     if (st == X_NEXT) {
-        bool quiet = !c->int_shadow && !irq_deliverable(c);
-        if (likely(quiet && !c->code_changed && c->mode == mode && c->map_epoch == epoch))
+        if (likely(!c->int_shadow && !irq_deliverable(c) && !c->code_changed && c->mode == mode &&
+                   c->map_epoch == epoch))
             return TX_GO_ON;
         advance_rip(c, i->len);
-        return quiet ? TX_LOOKUP : TX_EVENT;
+        st = X_JUMP;
     }
-    if (st == X_JUMP) {
-        bool quiet = !c->int_shadow && !irq_deliverable(c);
-        return quiet && translate_wanted(c) ? follow(c) : TX_EVENT;
-    }
+    if (st == X_JUMP)
+        return !c->int_shadow && !irq_deliverable(c) && translate_wanted(c) ? follow(c) : TX_EVENT;
     c->tx_status = (uint32_t)st;
     return TX_STATUS;
 }
@@ -158,6 +156,10 @@ static int build(struct cpu *c, uint64_t gpa, const uint8_t *page, struct tb **r
         *ret = (struct tb *)k->meta;
         lay_out(c, *ret, gpa);
         err = build_block(c, *ret, gpa, page, &t->thunk, room);
+        if (err == -EAGAIN && t->how == CPU_TRANSLATE_ON) {
+            lay_out(c, *ret, gpa);
+            err = cross_build(c, *ret, gpa, page, &t->thunk, room);
+        }
     }
     return err;
 }

@@ -48,9 +48,44 @@ static void test_loop(void)
     bed_free(b);
 }
 
+/* The same linear address in two places: a loop whose middle instruction lies across pages, of which the second is
+ * exchanged and then overwritten between runs. */
+static void test_crossing(void)
+{
+    struct bed *b = translated(0);
+    uint8_t *code = b->ram + BED_CODE + PAGE_SIZE - 7;
+    static const uint64_t sums[] = { 100, 200, 100, 300 };
+    uint64_t other = BED_CODE + 4 * PAGE_SIZE;
+
+    memcpy(code, (uint8_t[]){ 0xb9, 100, 0, 0, 0,   /* mov ecx, 100 */
+                              0x81, 0xc0 }, 7);     /* 5: add eax, ... */
+    memcpy(code + 7, (uint8_t[]){ 1, 0, 0, 0,       /* ... 1 */
+                                  0xff, 0xc9,       /* dec ecx */
+                                  0x75, 0xf6,       /* jne 5 */
+                                  0xf4 }, 9);
+    memcpy(b->ram + other, code + 7, 16);
+    b->ram[other] = 2;
+    for (unsigned round = 0; round < 4; round++) {
+        b->cpu->gpr[0] = 0;
+        b->cpu->rip = BED_CODE + PAGE_SIZE - 7;
+        b->cpu->halted = false;
+        g_assert_cmpint(cpu_run(b->cpu), ==, CPU_EXIT_HALT);
+        g_assert_cmpuint(b->cpu->gpr[0], ==, sums[round]);
+        bed_map_page(b, BED_CODE + PAGE_SIZE, (round == 0 ? other : BED_CODE + PAGE_SIZE) | 7);
+        mmu_flush_page(b->cpu, BED_CODE + PAGE_SIZE);
+        if (round == 2) {
+            b->ram[BED_CODE + PAGE_SIZE] = 3;
+            cpu_shared_written(b->shared, BED_CODE + PAGE_SIZE, 1);
+        }
+    }
+    g_assert_cmpuint(b->cpu->stats.tx_interpreted, <, 80);
+    bed_free(b);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/translate/loop", test_loop);
+    g_test_add_func("/translate/crossing", test_crossing);
     return g_test_run();
 }
