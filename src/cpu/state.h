@@ -153,6 +153,7 @@ struct cpu {
     uint64_t tx_tmp;               /* translated code, within one instruction: an operand put aside */
     uint64_t tx_tb;                /* and a block: emit_branch_keep() */
     uint32_t tx_status;            /* X_* of the handler that made translated code leave (TX_STATUS) */
+    uint8_t tx_looped;             /* translated code: the running block came from its own end (flags_loop()) */
     uint64_t tx_slot[3];           /* translated code: operands of lost flags (translate/flags.c), a scratch put aside */
 
     /* Warm. */

@@ -16,7 +16,7 @@
 /* An unconditional jump forward within its page by at most this much is not the end of a block. */
 #define FOLLOW_BYTES 1024
 /* Room for an entry's conversion of flags in front of the body. */
-#define ENTRY_BYTES 16
+#define ENTRY_BYTES 32
 
 LINKSET_DECLARE(emit_rows);
 
@@ -227,20 +227,22 @@ static void emit_entries(struct tr *t, uint8_t *body)
     uint8_t other[ENTRY_BYTES];
     struct as a = { .p = other, .end = other + sizeof(other) };
     struct as_mem flags_ax = AS_GS(offsetof(struct cpu, flags_ax));
+    size_t converts = 0, both = 0; /* bytes of the conversion, of what both entries do */
 
-    t->tb->entry_mem = t->tb->entry_host = body + t->as.to_rx;
-    if (t->entry.unknown)
-        return;
     if (t->entry.mem) {
         as_lahf_seto(&a);
         as_store(&a, 2, flags_ax, R_AX);
-    } else {
+    } else if (t->entry.host) {
         as_load(&a, 2, R_AX, flags_ax);
         as_sahf_from_ax(&a);
     }
-    size_t len = (size_t)(a.p - other);
-    memcpy(body - len, other, len);
-    *(t->entry.mem ? &t->tb->entry_host : &t->tb->entry_mem) -= len;
+    converts = (size_t)(a.p - other);
+    if (t->loop.replay)
+        as_store_imm32(&a, 1, AS_GS(offsetof(struct cpu, tx_looped)), 0);
+    both = (size_t)(a.p - other) - converts;
+    memcpy(body - converts - both, other, converts + both);
+    t->tb->entry_mem = t->tb->entry_host = body - both + t->as.to_rx;
+    *(t->entry.mem ? &t->tb->entry_host : &t->tb->entry_mem) -= converts;
 }
 
 static bool emit_all(struct tr *t)
@@ -250,6 +252,7 @@ static bool emit_all(struct tr *t)
     t->tb->code = start + t->as.to_rx;
     as_nop(&t->as, ENTRY_BYTES);
     uint8_t *body = t->as.p;
+    t->body = emit_here(t);
     look_ahead(t);
     emit_hot(t);
     emit_colds(t);
@@ -283,6 +286,7 @@ static int try_build(struct cpu *c, struct tb *tb, const struct decoded *d, unsi
         return -ENOSPC;
     describe(tb, d, count);
     t->no_hold = no_hold;
+    t->no_loop = translate_how(c) == CPU_TRANSLATE_LOCKSTEP;
     t->as = room;
     t->c = c;
     t->tb = tb;

@@ -44,6 +44,8 @@ struct flags {
     uint8_t size;        /* of the replayed operation */
     uint8_t a, b;        /* guest registers (a low byte when size is 1), or FLAGS_SLOT(k); b R_NONE: imm */
     int32_t imm;
+    bool from_entry;     /* `mem`, and nobody has looked since the block's entry */
+    uint16_t changed;    /* then: guest registers that changed since, a bit each */
 };
 /* Operands whose registers have changed since: cpu->tx_slot[0 and 1]. */
 #define FLAGS_SLOT(k) (16 + (k))
@@ -66,6 +68,7 @@ struct cold {
     void (*emit)(struct tr *t, struct cold *k);
     struct as_fix from[6];   /* jumps of the hot code that lead here */
     uint8_t n_from;
+    bool slow;               /* a slow path: saves its flags by flags_cold_save() */
     uint8_t insn;            /* index of the guest instruction */
     uint8_t more;            /* instructions behind it that its slow path does as well */
     const uint8_t *back;     /* executable address behind the instruction's hot code; NULL: it ends the block */
@@ -112,6 +115,9 @@ struct tr {
     struct cold cold[TB_MAX_COLD];
     unsigned n_cold;
     bool give_up;            /* no room: the builder cuts the block before this instruction */
+    const uint8_t *body;     /* executable address of the first instruction's code */
+    struct flags loop;       /* replay: what flags are at the start when the block's end leads there */
+    bool no_loop;            /* somebody looks at the entry's flags */
     struct flags entry;      /* the body's assumption: only `host`, or only `mem`; unknown: none */
     struct hold hold;
     bool no_hold;            /* do without, in this block */
@@ -169,6 +175,9 @@ void flags_produced(struct tr *t, struct flags how);
 void flags_reg_changes(struct tr *t, unsigned n);
 /* The flags that the instruction in hand leaves alone are written by a later one before anything can see them. */
 bool flags_dead_behind(const struct tr *t);
+/* The block's end leads to its start. True: the code may go straight to t->body, cpu->tx_looped set; no flags need be
+ * saved on the way, since only slow paths ask for those of the start, and can replay what made them. */
+bool flags_loop(struct tr *t);
 /* To be called in cold code: from `before` (host flags lost) to cpu->flags_ax, destroying S0; from cpu->flags_ax to
  * `after`, likewise. */
 void flags_cold_save(struct tr *t, const struct flags *before);

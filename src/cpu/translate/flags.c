@@ -20,6 +20,7 @@ static void settle(struct tr *t, bool host)
         return;
     t->f = (struct flags){ .host = host, .mem = !host };
     t->entry = t->f;
+    t->f.from_entry = !host;
 }
 
 /* --- host flags from memory and back --- */
@@ -137,11 +138,19 @@ void flags_clobber(struct tr *t)
     t->f.host = false;
 }
 
+/* Somebody takes flags from memory. */
+static void look(struct tr *t)
+{
+    t->no_loop |= t->f.from_entry;
+    t->f.from_entry = false;
+}
+
 void flags_need(struct tr *t)
 {
     settle(t, true);
     if (t->f.host)
         return;
+    look(t);
     make_host(&t->as, &t->f);
     t->f.host = true;
 }
@@ -159,6 +168,7 @@ void flags_need_keep(struct tr *t)
 void flags_to_mem(struct tr *t)
 {
     settle(t, false);
+    look(t);
     if (t->f.mem)
         return;
     flags_need(t);
@@ -194,6 +204,8 @@ void flags_reg_changes(struct tr *t, unsigned n)
 {
     struct flags *f = &t->f;
 
+    if (f->from_entry)
+        f->changed |= (uint16_t)(1u << n);
     if (f->unknown || !f->replay || (f->a != n && f->b != n))
         return;
     if (f->mem || (f->host && !t->clobber_ahead[t->n])) {
@@ -236,10 +248,54 @@ bool flags_dead_behind(const struct tr *t)
     return false;
 }
 
+/* --- loops --- */
+
+static bool same_replay(const struct flags *a, const struct flags *b)
+{
+    return a->replay == b->replay && a->size == b->size && a->a == b->a && a->b == b->b && a->imm == b->imm;
+}
+
+static bool unchanged(const struct flags *f, unsigned n)
+{
+    return n == R_NONE || (n < 16 && !(f->changed >> n & 1));
+}
+
+bool flags_loop(struct tr *t)
+{
+    const struct flags *f = &t->f;
+
+    if (t->no_loop || !t->entry.mem || f->from_entry || !f->host || !f->replay)
+        return false;
+    if (t->loop.replay && !same_replay(&t->loop, f))
+        return false;
+    for (unsigned k = 0; k < t->n_cold; k++) {
+        const struct cold *c = &t->cold[k];
+        if (c->before.from_entry &&
+            (!c->slow || !unchanged(&c->before, f->a) || !unchanged(&c->before, f->b)))
+            return false;
+    }
+    if (!unchanged(&(struct flags){ 0 }, f->a) || !unchanged(&(struct flags){ 0 }, f->b))
+        return false;
+    t->loop = *f;
+    return true;
+}
+
 /* --- cold code --- */
+
+/* Flags of the start: in memory, unless the block looped. */
+static void save_looped(struct tr *t)
+{
+    as_alu_mi(&t->as, AS_CMP, 1, AS_GS(offsetof(struct cpu, tx_looped)), 0);
+    struct as_fix entered = as_jcc(&t->as, CC_E, false);
+    replay(&t->as, &t->loop);
+    save_to_mem(&t->as);
+    as_fix_here(&t->as, entered);
+}
 
 void flags_cold_save(struct tr *t, const struct flags *before)
 {
+    if (before->from_entry && t->loop.replay)
+        save_looped(t);
     if (before->mem)
         return;
     assert(before->replay);

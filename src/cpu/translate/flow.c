@@ -150,10 +150,40 @@ static void back_edge_host(struct tr *t, unsigned cc, struct tb_exit *e)
     k->back = emit_here(t);
 }
 
+/* To the block's own start, whose flags can be replayed from what made them here. */
+static void back_edge_loop(struct tr *t, unsigned cc)
+{
+    struct cold *k = cold_new(t, cold_event);
+    struct as_fix event, skip = { 0 };
+
+    if (!k)
+        return;
+    k->cc = (uint8_t)cc;
+    k->target = t->tb->gpa & (PAGE_SIZE - 1);
+    as_store_imm32(&t->as, 1, CPU_GS(tx_looped), 1);
+    as_load(&t->as, 4, R_S1, CPU_GS(run_ok));
+    event = as_jrcxz(&t->as);
+    if (cc == CC_NONE) {
+        as_jmp_to(&t->as, t->body);
+    } else {
+        as_jcc_to(&t->as, cc, t->body);
+        skip = as_jmp(&t->as, false);
+    }
+    as_fix_here(&t->as, event);
+    cold_from(k, as_jmp(&t->as, true));
+    if (cc != CC_NONE)
+        as_fix_here(&t->as, skip);
+    k->back = emit_here(t);
+}
+
 void emit_exit(struct tr *t, unsigned cc, uint32_t target)
 {
     if (!t->f.host && !t->f.mem)
         flags_need(t);
+    if (target == (t->tb->gpa & (PAGE_SIZE - 1)) && target <= t->at && flags_loop(t)) {
+        back_edge_loop(t, cc);
+        return;
+    }
     struct tb_exit *e = exit_new(t, target);
     if (target > t->at)
         link_jump(t, cc, e);

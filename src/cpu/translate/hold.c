@@ -192,6 +192,10 @@ static void cold_hold(struct tr *t, struct cold *k)
     for (unsigned f = 0; f < k->n_from; f++)
         as_fix_here(&t->as, k->from[f]);
     t->f = k->before;
+    if (t->f.from_entry) {
+        flags_cold_save(t, &k->before);
+        t->f = (struct flags){ .mem = true };
+    }
     t->vec = k->vec;
     t->x87 = k->x87;
     t->in_copy = true;
@@ -233,6 +237,7 @@ struct as_mem emit_near_mem(struct tr *t, const struct insn *i, unsigned size, b
     if (!h.cold)
         return AS_AT(R_S0, 0);
     h.cold->emit = cold_hold;
+    h.cold->slow = true;
     emit_mem_s0(t, (unsigned)(h.hi - h.lo), h.write, 1);
     t->as.ax_used = false;
     t->hold = h;

@@ -259,6 +259,7 @@ void emit_slow_if(struct tr *t, unsigned cc)
         if (!t->slow)
             return;
         t->slow->emit = cold_interp;
+        t->slow->slow = true;
     }
     if (t->slow->n_from == ARRAY_COUNT(t->slow->from))
         t->give_up = true;
