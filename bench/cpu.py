@@ -136,6 +136,7 @@ def parse():
     parser.add_argument("--engines", default="native,ours,tcg", metavar="NAME,...",
                         help="of native, ours, tcg (its two models: max, qemu64)")
     parser.add_argument("--vmm", metavar="PATH", default=os.path.join(cpu_engines.ROOT, "build", "ruche-vmm"))
+    parser.add_argument("--base", metavar="PATH", help="another ruche-vmm to compare ours with, in the same rounds")
     parser.add_argument("--cpu", default="host", metavar="MODEL", help="ours' processor model (host)")
     parser.add_argument("--json", metavar="FILE", help="all samples")
     parser.add_argument("--compare", metavar="FILE", help="a former run's --json: prints which of ours' rates changed")
@@ -171,7 +172,7 @@ def main():
     if unknown:
         sys.exit(f"bench: neither a row nor a group: {', '.join(sorted(unknown))} (--list tells them)")
     engines = cpu_engines.engines(options.engines, options.vmm, ["-cpu", options.cpu, *options.vmm_options],
-                                  options.folder, cpu_guest.kernel())
+                                  options.folder, cpu_guest.kernel(), options.base)
     ours = engines.get("ours")
     if ours and options.stats:
         ours.stats = {}
@@ -192,6 +193,8 @@ def main():
     good = cpu_report.print_all(bench.rows)
     if ours and options.stats:
         cpu_report.print_stats(ours.stats)
+    if options.base:
+        cpu_report.print_base(bench.rows)
     if options.compare:
         cpu_report.print_changes(bench.rows, options.compare)
     print(f"{options.rounds} rounds, {time.monotonic() - start:.0f} s")

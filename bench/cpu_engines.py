@@ -2,6 +2,7 @@
 """What bench/cpu measures: the bare host, ruche-vmm, QEMU's TCG. Each runs the rows' binary and is asked line by line
 (see rows/runner.c); CPU time is that of the whole VMM process, sampled while the guest waits for an answer."""
 import collections
+import glob
 import os
 import re
 import selectors
@@ -19,8 +20,8 @@ from guest import GuestError, Vmm  # noqa: E402
 
 QEMU = "qemu-system-x86_64"
 ANSWER = r"^@@ (\S+)(?: (.*))?\n"
-# One row measured once. Rates are units a second of CPU time and of wall time.
-Sample = collections.namedtuple("Sample", "units cpu_s wall_s checksum")
+# One row measured once. `queued_s`: how long threads were ready but had no host CPU, the busiest thread first.
+Sample = collections.namedtuple("Sample", "units cpu_s wall_s queued_s checksum")
 
 
 class RowError(Exception):
@@ -34,6 +35,25 @@ class RowError(Exception):
 def process_cpu_s(pid):
     """CPU seconds of all of a process's threads, to the nanosecond: its own clock, see clock_getcpuclockid(3)."""
     return time.clock_gettime_ns((~pid << 3) | 2) / 1e9
+
+
+def process_threads(pid):
+    """{thread: (ns that it ran, ns that it was ready but had no host CPU)}; empty where the kernel does not count."""
+    threads = {}
+    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+        try:
+            with open(path, encoding="ascii") as file:
+                threads[path] = tuple(int(word) for word in file.read().split()[:2])
+        except (OSError, ValueError):
+            pass  # the thread has ended
+    return threads
+
+
+def queues(before, after):
+    """Seconds that threads waited for a host CPU in between, the busiest thread first."""
+    deltas = [(run - before.get(path, (0, 0))[0], wait - before.get(path, (0, 0))[1])
+              for path, (run, wait) in after.items()]
+    return [wait / 1e9 for _, wait in sorted(deltas, reverse=True)][:8]
 
 
 class Engine:
@@ -81,6 +101,10 @@ class Engine:
             raise RowError(f"answered '{word} {rest}' where '{wanted}' was due")
         return rest
 
+    def threads(self):
+        """process_threads() of a machine."""
+        return {}
+
     def list(self):
         """Rows: {name: group}, in order."""
         self.send("list")
@@ -98,12 +122,13 @@ class Engine:
     def run(self, row, units, seconds):
         self.ask(f"run {row} {units}", "begin", seconds)
         self.watch(row)
-        cpu, wall = self.cpu_s(), time.perf_counter()
+        threads, cpu, wall = self.threads(), self.cpu_s(), time.perf_counter()
         fields = self.ask("go", "end", seconds).split()
         wall = time.perf_counter() - wall
         cpu = int(fields[3]) / 1e9 if cpu is None else self.cpu_s() - cpu
+        queued = queues(threads, self.threads())
         self.watched(row, cpu)
-        return Sample(int(fields[1]), max(cpu, 1e-6), wall, fields[4])
+        return Sample(int(fields[1]), max(cpu, 1e-6), wall, queued, fields[4])
 
 
 class Native(Engine):
@@ -177,7 +202,7 @@ class Machine(Engine):
         """From exec to init, which is all that this guest has: CPU seconds, wall seconds."""
         self.launch("boot.cpio", 1, "512M", "")
         self.wait("ready", 300)
-        sample = Sample(1, process_cpu_s(self.vmm.process.pid), self.vmm.seconds(), "")
+        sample = Sample(1, process_cpu_s(self.vmm.process.pid), self.vmm.seconds(), [], "")
         self.stop()
         return sample
 
@@ -195,6 +220,9 @@ class Machine(Engine):
 
     def cpu_s(self):
         return process_cpu_s(self.vmm.process.pid)
+
+    def threads(self):
+        return process_threads(self.vmm.process.pid)
 
     def last_words(self, row):
         if not self.vmm:
@@ -236,13 +264,15 @@ class Machine(Engine):
             self.stats[row] = {k: (v - self.counters[k]) / cpu_s for k, v in now.items() if v != self.counters[k]}
 
 
-def engines(names, vmm, vmm_options, folder, kernel):
-    """{name: engine}; QEMU's is measured with both of its processor models."""
+def engines(names, vmm, vmm_options, folder, kernel, base=None):
+    """{name: engine}; QEMU's is measured with both of its processor models, `base` is another ruche-vmm."""
     all_engines = {
         "native": Native(folder),
         "ours": Machine("ours", vmm, ["-accel", "soft", *vmm_options], kernel, folder),
         "max": Machine("max", QEMU, ["-accel", "tcg", "-cpu", "max"], kernel, folder),
         "qemu64": Machine("qemu64", QEMU, ["-accel", "tcg", "-cpu", "qemu64"], kernel, folder),
     }
-    wanted = set(names) | ({"max", "qemu64"} if "tcg" in names else set())
+    if base:
+        all_engines["base"] = Machine("base", base, ["-accel", "soft", *vmm_options], kernel, folder)
+    wanted = set(names) | ({"base"} if base else set()) | ({"max", "qemu64"} if "tcg" in names else set())
     return {name: engine for name, engine in all_engines.items() if name in wanted}

@@ -44,13 +44,13 @@ class Row:
         native, other = self.rate("native"), self.rate(engine) if engine else None
         return native / other if native and other else None
 
-    def lead(self, wall=False):
-        """Ours over TCG's better: (ratio, lowest, highest); None without both."""
-        tcg = self.tcg(wall)
-        if not tcg or not self.rate("ours"):
+    def lead(self, wall=False, over=None):
+        """Ours over TCG's better, or over another engine: (ratio, lowest, highest); None without both."""
+        over = over or self.tcg(wall)
+        if not over or not self.rate(over) or not self.rate("ours"):
             return None
-        pairs = [o / t for o, t in zip(self.rates("ours", wall), self.rates(tcg, wall)) if o and t]
-        ratio = self.rate("ours", wall) / self.rate(tcg, wall)
+        pairs = [o / t for o, t in zip(self.rates("ours", wall), self.rates(over, wall)) if o and t]
+        ratio = self.rate("ours", wall) / self.rate(over, wall)
         return ratio, min(pairs, default=ratio), max(pairs, default=ratio)
 
     def checksums(self):
@@ -106,8 +106,15 @@ def print_group(group, rows):
         print(f"{'geometric mean':22}{'':9} {number(means[0])} {number(means[1])} {'':7}{number(means[2], 9)}")
 
 
+def own_rate(row, engine, workers):
+    """Units a second as if the host were ours alone: what the workers' threads waited for a host CPU is taken out."""
+    rates = [s.units / max(s.wall_s - sum(s.queued_s[:workers]) / workers, 1e-6)
+             for s in row.samples.get(engine, []) if s]
+    return statistics.median(rates) if rates else None
+
+
 def scaling(rows):
-    """Two workers over one: {title: {engine: (by wall, by CPU)}}. By CPU: twice what a CPU second gave alone is 2."""
+    """Two workers over one: {title: {engine: (by time, by CPU)}}. By CPU: twice what a CPU second gave alone is 2."""
     named = {row.name: row for row in rows if row.group == "smp"}
     found = {}
     for name, one in named.items():
@@ -115,10 +122,9 @@ def scaling(rows):
         if not name.endswith("-1") or not two:
             continue
         for engine in one.samples:
-            best = [[max((r for r in row.rates(engine, wall) if r), default=None) for row in (one, two)]
-                    for wall in (True, False)]
-            if all(best[0]):
-                found.setdefault(name[:-2], {})[engine] = (best[0][1] / best[0][0], 2 * best[1][1] / best[1][0])
+            alone, both = own_rate(one, engine, 1), own_rate(two, engine, 2)
+            if alone and both:
+                found.setdefault(name[:-2], {})[engine] = (both / alone, 2 * two.rate(engine) / one.rate(engine))
     return found
 
 
@@ -127,7 +133,8 @@ def print_scaling(rows):
     if not table:
         return
     names = [e for e in ("native", "ours", *TCG) if any(e in line for line in table.values())]
-    print(f"\n{'two vCPUs over one':22}" + "".join(f"{n:>17}" for n in names) + "   (by wall time, by CPU time)")
+    print(f"\n{'two vCPUs over one':22}" + "".join(f"{n:>17}" for n in names)
+          + "   (by time less waits for a host CPU, which native's has; by CPU time)")
     for title, line in table.items():
         print(f"{title:22}" + "".join(f"{line[n][0]:10.2f} {line[n][1]:6.2f}" if n in line else f"{'-':>17}"
                                       for n in names))
@@ -144,7 +151,7 @@ def print_summary(rows):
         leads = [r.lead()[0] for r in rows if r.group in groups and r.lead()]
         verdict(title, geometric_mean(leads), bar)
     compute = scaling(rows).get("compute", {}).get("ours")
-    verdict("two vCPUs, compute, by wall time", compute and compute[0], SCALE_BAR)
+    verdict("two vCPUs, compute, by time", compute and compute[0], SCALE_BAR)
     compared = [r for r in rows if r.lead()]
     behind = sorted((r.lead()[0], r.name) for r in compared if r.lead()[0] <= 1)
     print(f"{len(compared) - len(behind)} of {len(compared)} rows ahead"
@@ -173,6 +180,15 @@ def print_stats(stats):
     for row, counters in stats.items():
         largest = sorted(counters.items(), key=lambda item: -item[1])
         print(f"{row:22}" + "  ".join(f"{name} {rate_text(value)}" for name, value in largest))
+
+
+def print_base(rows):
+    """Ours over the other ruche-vmm, which ran in the same rounds."""
+    print("\nours over base")
+    leads = [(row.lead(over="base"), row.name) for row in rows if row.lead(over="base")]
+    for (ratio, low, high), name in sorted(leads):
+        print(f"{name:22}{number(ratio)}  {low:.2f} to {high:.2f}")
+    print(f"{'geometric mean':22}{number(geometric_mean([lead[0] for lead, _ in leads]))}")
 
 
 def print_changes(rows, path):
