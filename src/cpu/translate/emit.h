@@ -2,7 +2,7 @@
 /* From decoded guest instructions to host code: the contract between the block builder and the emitters.
  *
  * Registers. GS.base is struct cpu. RSP is the host's. RAX and RCX are scratch. Guest registers live in host
- * registers one to one, but for R10, R11 and R15, which live in cpu->gpr (`host_of`). While host code of a
+ * registers one to one, but for R11, R14 and R15, which live in cpu->gpr (`host_of`). While host code of a
  * block runs, cpu->gpr of the others, cpu->rip and (mostly) cpu->flags_ax are stale.
  *
  * Flags. Guest arithmetic flags are host flags from their producer on. The check of a memory access, among

@@ -5,7 +5,7 @@
 #include <cpuid.h>
 
 const uint8_t host_of[16] = {
-    R_BX, R_11, R_DX, R_10, R_15, R_BP, R_SI, R_DI, R_8, R_9, R_NONE, R_NONE, R_12, R_13, R_14, R_NONE,
+    R_BX, R_11, R_DX, R_10, R_15, R_BP, R_SI, R_DI, R_8, R_9, R_14, R_NONE, R_12, R_13, R_NONE, R_NONE,
 };
 
 /* --- registers --- */
