@@ -96,9 +96,9 @@ struct cpu_stats {
     /* `instructions`: interpreted ones. Counting translated ones would cost more than some of them take. */
     uint64_t instructions, blocks, block_misses, tlb_misses, tlb_flushes, page_walks, exceptions,
         interrupts, smc_invalidations, mmio, pio, decodes;
-    /* Translated: blocks made, their guest instructions and bytes of host code; blocks that cannot be translated;
-     * jumps linked; blocks lost to writes. */
-    uint64_t tx_blocks, tx_instructions, tx_code_bytes, tx_hollow, tx_links, tx_written;
+    /* Translated: blocks made, their guest instructions and bytes of host code, on the straight way and off it; blocks
+     * that cannot be translated; jumps linked; blocks lost to writes. */
+    uint64_t tx_blocks, tx_instructions, tx_code_bytes, tx_cold_bytes, tx_hollow, tx_links, tx_written;
     /* Entries from the dispatcher, and why it was come to: targets not in the jump cache, exits to link, events,
      * handlers' faults and exits; blocks it interpreted instead. */
     uint64_t tx_entries, tx_lookups, tx_exits, tx_events, tx_statuses, tx_interpreted;

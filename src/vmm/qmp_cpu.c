@@ -81,7 +81,7 @@ static const struct {
     CPU_STAT(instructions), CPU_STAT(blocks),      CPU_STAT(block_misses), CPU_STAT(tlb_misses),
     CPU_STAT(tlb_flushes),  CPU_STAT(page_walks),  CPU_STAT(exceptions),   CPU_STAT(interrupts),
     CPU_STAT(smc_invalidations), CPU_STAT(mmio),   CPU_STAT(pio),          CPU_STAT(decodes),
-    CPU_STAT(tx_blocks),    CPU_STAT(tx_instructions), CPU_STAT(tx_code_bytes), CPU_STAT(tx_hollow),
+    CPU_STAT(tx_blocks),    CPU_STAT(tx_instructions), CPU_STAT(tx_code_bytes), CPU_STAT(tx_cold_bytes), CPU_STAT(tx_hollow),
     CPU_STAT(tx_links),     CPU_STAT(tx_written),  CPU_STAT(tx_entries),   CPU_STAT(tx_lookups),
     CPU_STAT(tx_exits),     CPU_STAT(tx_events),   CPU_STAT(tx_statuses),  CPU_STAT(tx_interpreted),
     CPU_STAT(tx_calls),     CPU_STAT(tx_slow),

@@ -245,7 +245,14 @@ static void emit_entries(struct tr *t, uint8_t *body)
     *(t->entry.mem ? &t->tb->entry_host : &t->tb->entry_mem) -= converts;
 }
 
-static bool emit_all(struct tr *t)
+/* Cold code has its own place, so that the caches of the host hold hot code only. */
+static void go_on_at(struct tr *t, const struct as *where)
+{
+    t->as.p = where->p;
+    t->as.end = where->end;
+}
+
+static bool emit_all(struct tr *t, const struct as *cold)
 {
     uint8_t *start = t->as.p;
 
@@ -255,11 +262,13 @@ static bool emit_all(struct tr *t)
     t->body = emit_here(t);
     look_ahead(t);
     emit_hot(t);
+    t->tb->code_bytes = (uint32_t)(t->as.p - start);
+    go_on_at(t, cold);
     emit_colds(t);
+    t->tb->cold_bytes = (uint32_t)(t->as.p - cold->p);
     if (t->as.full || t->give_up)
         return false;
     emit_entries(t, body);
-    t->tb->code_bytes = (uint32_t)(t->as.p - start);
     return true;
 }
 
@@ -277,7 +286,7 @@ static void describe(struct tb *tb, const struct decoded *d, unsigned count)
 /* `count` instructions of those decoded. 0; -ENOSPC: not enough room; -E2BIG: too much of something else; -EINVAL: not
  * with holds. */
 static int try_build(struct cpu *c, struct tb *tb, const struct decoded *d, unsigned count, const struct thunks *thunk,
-                     struct as room, bool no_hold)
+                     struct as hot, const struct as *cold, bool no_hold)
 {
     struct tr *t = calloc(1, sizeof(*t));
     int err = 0;
@@ -287,7 +296,7 @@ static int try_build(struct cpu *c, struct tb *tb, const struct decoded *d, unsi
     describe(tb, d, count);
     t->no_hold = no_hold;
     t->no_loop = translate_how(c) == CPU_TRANSLATE_LOCKSTEP;
-    t->as = room;
+    t->as = hot;
     t->c = c;
     t->tb = tb;
     t->thunk = thunk;
@@ -295,18 +304,18 @@ static int try_build(struct cpu *c, struct tb *tb, const struct decoded *d, unsi
     t->mode64 = tb->mode & MODE_CODE64;
     t->count = count;
     t->f = t->entry = (struct flags){ .unknown = true };
-    if (!emit_all(t))
+    if (!emit_all(t, cold))
         err = t->no_hold && !no_hold ? -EINVAL : t->give_up ? -E2BIG : -ENOSPC;
     free(t);
     return err;
 }
 
 int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, const struct thunks *thunk,
-                struct as room)
+                struct as hot, struct as cold)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct decoded *d = calloc(1, sizeof(*d));
-    bool roomy = room.end - room.p >= (ptrdiff_t)BUILD_ROOM;
+    bool roomy = hot.end - hot.p >= (ptrdiff_t)BUILD_HOT_ROOM && cold.end - cold.p >= (ptrdiff_t)BUILD_COLD_ROOM;
     int err;
 
     pthread_once(&once, index_emitters);
@@ -316,9 +325,9 @@ int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page,
     err = d->count ? -E2BIG : -EAGAIN;
     /* What is too much is cut: `granules` may then name more than was used, which is harmless. */
     for (unsigned count = d->count; count > 0 && err && (err == -E2BIG || roomy); count /= 2) {
-        err = try_build(c, tb, d, count, thunk, room, false);
+        err = try_build(c, tb, d, count, thunk, hot, &cold, false);
         if (err == -EINVAL)
-            err = try_build(c, tb, d, count, thunk, room, true);
+            err = try_build(c, tb, d, count, thunk, hot, &cold, true);
     }
     free(d);
     return err == -E2BIG ? -ENOSPC : err;

@@ -250,11 +250,15 @@ static bool chunk_take(struct translate *t, struct tx_chunk *ret)
     if (t->region[t->cur].chunks == t->region_chunks && !region_next(t))
         return false;
     struct tx_region *r = &t->region[t->cur];
-    size_t n = (size_t)t->cur * t->region_chunks + r->chunks++;
+    unsigned at = r->chunks++;
+    size_t n = (size_t)t->cur * t->region_chunks + at;
+    uint8_t *code = t->code.rw + TX_CHUNK_CODE * ((size_t)t->cur * t->region_chunks + 1);
     r->used = true;
     *ret = (struct tx_chunk){ .region = r, .generation = r->generation };
-    ret->code = t->code.rw + TX_CHUNK_CODE * (n + 1);
-    ret->code_end = ret->code + TX_CHUNK_CODE;
+    ret->hot = code + TX_CHUNK_HOT * at;
+    ret->hot_end = ret->hot + TX_CHUNK_HOT;
+    ret->cold = code + TX_CHUNK_HOT * t->region_chunks + TX_CHUNK_COLD * at;
+    ret->cold_end = ret->cold + TX_CHUNK_COLD;
     ret->meta = t->code.data + TX_CHUNK_META * n;
     ret->meta_end = ret->meta + TX_CHUNK_META;
     ret->insn = (struct insn *)(t->code.data + TX_CHUNK_META * t->chunks + TX_CHUNK_INSNS * n);
@@ -274,7 +278,8 @@ bool cache_room(struct cpu *c, bool new)
     struct translate *t = c->shared->translate;
     struct tx_chunk *k = &c->tx->chunk;
 
-    if (!new && !chunk_is_void(k) && k->code_end - k->code >= (ptrdiff_t)TX_ROOM_CODE &&
+    if (!new && !chunk_is_void(k) && k->hot_end - k->hot >= (ptrdiff_t)TX_ROOM_HOT &&
+        k->cold_end - k->cold >= (ptrdiff_t)TX_ROOM_COLD &&
         k->meta_end - k->meta >= (ptrdiff_t)META_MOST && k->insn_end - k->insn >= TB_MAX_INSNS)
         return true;
     pthread_mutex_lock(&t->lock);
@@ -295,7 +300,8 @@ static void chunk_keep(struct tx_chunk *k, struct tb *tb)
     k->meta = end + align_up(tb->insns * sizeof(tb->insn_at[0]), 16);
     if (!tb->code)
         return;
-    k->code += align_up(tb->code_bytes, 16);
+    k->hot += align_up(tb->code_bytes, 16);
+    k->cold += align_up(tb->cold_bytes, 16);
     k->insn = tb->insn + tb->insns;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Private to the translator's runtime (cache.c, thunk.c, run.c): the shared cache, each vCPU's part of it.
  *
- * Memory    Code and metadata are divided in the same number of regions, and these in chunks. A vCPU has a chunk at a
- *           time, where it builds without a lock. A region's blocks die together, oldest region first, one region
+ * Memory    Code and metadata are divided in the same number of regions, and these in chunks. A region's hot code lies
+ *           together. A vCPU has a chunk at a time, where it builds without a lock. A region's blocks die together, oldest region first, one region
  *           ahead of need; its memory is used again when every vCPU has passed a safe point since (`epoch`).
  * Thread    Each field says.
  */
@@ -14,10 +14,13 @@
 #include <pthread.h>
 
 #define TX_REGIONS 16
-#define TX_CHUNK_CODE (64 * KIB)
+#define TX_CHUNK_HOT (24 * KIB)
+#define TX_CHUNK_COLD (40 * KIB)
+#define TX_CHUNK_CODE (TX_CHUNK_HOT + TX_CHUNK_COLD)
 #define TX_CHUNK_META (64 * KIB)   /* blocks, their exits and tables */
 #define TX_CHUNK_INSNS (192 * KIB)
-#define TX_ROOM_CODE (8 * KIB)     /* what a block may need at least, or a new chunk is taken */
+#define TX_ROOM_HOT (1 * KIB)      /* what most blocks need: if there is less, a new chunk is taken at once */
+#define TX_ROOM_COLD (2 * KIB)
 #define TX_DEFAULT_CODE (64 * MIB)
 #define TX_MAX_CODE (320 * MIB)    /* displacements of 32 bits must reach from code to metadata */
 #define TX_HASH (1u << 16)
@@ -36,7 +39,7 @@ struct tx_region {
 struct tx_chunk {
     struct tx_region *region; /* NULL: none */
     uint32_t generation;
-    uint8_t *code, *code_end; /* writable addresses */
+    uint8_t *hot, *hot_end, *cold, *cold_end; /* writable addresses */
     uint8_t *meta, *meta_end;
     struct insn *insn, *insn_end;
 };

@@ -142,14 +142,16 @@ struct emit_rows {
 
 /* --- build.c --- */
 
-/* Translates the code at physical address `gpa` (host: its page) for c->mode into `tb` and the writable memory of `room`
- * (its `p` aligned to 16). tb->mode is set, and tb->exit, insn and insn_at point at room for the most of each, which
- * 32-bit displacements of the executable code reach. Fills entry_mem, entry_host, first, end, insns, exits, code,
- * code_bytes, granules and the arrays. 0; -EAGAIN: nothing here can be translated (interpret it); -ENOSPC: not enough
- * room, of which BUILD_ROOM is always enough. Calls mmu_mark_code() before it reads. */
+/* Translates the code at physical address `gpa` (host: its page) for c->mode into `tb` and the writable memory of `hot`
+ * (its `p` aligned to 16) and, for what is seldom run, `cold` (at a higher address). tb->mode is set, and tb->exit, insn and
+ * insn_at point at room for the most of each, which 32-bit displacements of the executable code reach. Fills entry_mem,
+ * entry_host, first, end, insns, exits, code, code_bytes, cold_bytes, granules and the arrays. 0; -EAGAIN:
+ * nothing here can be translated (interpret it); -ENOSPC: not enough room, of which BUILD_HOT_ROOM and
+ * BUILD_COLD_ROOM are always enough. Calls mmu_mark_code() before it reads. */
 int build_block(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, const struct thunks *thunk,
-                struct as room);
-#define BUILD_ROOM (32 * KIB)
+                struct as hot, struct as cold);
+#define BUILD_HOT_ROOM (12 * KIB)
+#define BUILD_COLD_ROOM (20 * KIB)
 /* An emitter exists for the instruction, its binding has not refused it, and its operands are of the common kind (it
  * may still answer false). Such an instruction, without memory, stack or control flow, is no call of its handler. */
 bool build_native(const struct tr *t, const struct insn *i);

@@ -21,7 +21,7 @@
 static struct bed *bed; /* its page tables at 4000 and 5000 are for the first and the second 2 MiB */
 static struct code_arena arena;
 static struct thunks thunk;
-static struct as room;
+static struct as hot, cold;
 static uint64_t seed;
 
 static uint64_t rnd(void)
@@ -276,7 +276,7 @@ static int translate_and_run(const struct drawn *d, struct tb *tb)
     *tb = (struct tb){ .gpa = BED_CODE, .mode = c->mode, .exit = exits };
     tb->insn = (struct insn *)p;
     tb->insn_at = (uint16_t *)(p + TB_MAX_INSNS * sizeof(struct insn));
-    int err = build_block(c, tb, BED_CODE, bed->ram + BED_CODE, &thunk, room);
+    int err = build_block(c, tb, BED_CODE, bed->ram + BED_CODE, &thunk, hot, cold);
     if (err == -EAGAIN)
         return interpret_rest();
     g_assert_cmpint(err, ==, 0);
@@ -391,8 +391,9 @@ static void start(void)
     g_assert_cmpint(code_arena_init(&arena, MIB, MIB), ==, 0);
     a = (struct as){ .p = arena.rw, .end = arena.rw + arena.size, .to_rx = arena.rx - arena.rw };
     g_assert_cmpint(thunks_make(&a, &thunk, call_handler), ==, 0);
-    room = a;
-    room.p = (uint8_t *)align_up((uintptr_t)a.p, 64);
+    hot = cold = a;
+    hot.p = (uint8_t *)align_up((uintptr_t)a.p, 64);
+    hot.end = cold.p = hot.p + BUILD_HOT_ROOM;
     syscall(SYS_arch_prctl, ARCH_SET_GS, (unsigned long)bed->cpu);
     seed = getenv("CPU_EMIT_SEED") ? strtoull(getenv("CPU_EMIT_SEED"), NULL, 0) : 0x1234567;
 }

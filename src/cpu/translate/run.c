@@ -152,13 +152,14 @@ static int build(struct cpu *c, uint64_t gpa, const uint8_t *page, struct tb **r
         if (!cache_room(c, attempt > 0))
             return -ENOMEM;
         struct tx_chunk *k = &c->tx->chunk;
-        struct as room = { .p = k->code, .end = k->code_end, .to_rx = t->code.rx - t->code.rw };
+        struct as hot = { .p = k->hot, .end = k->hot_end, .to_rx = t->code.rx - t->code.rw };
+        struct as cold = { .p = k->cold, .end = k->cold_end, .to_rx = hot.to_rx };
         *ret = (struct tb *)k->meta;
         lay_out(c, *ret, gpa);
-        err = build_block(c, *ret, gpa, page, &t->thunk, room);
+        err = build_block(c, *ret, gpa, page, &t->thunk, hot, cold);
         if (err == -EAGAIN && t->how == CPU_TRANSLATE_ON) {
             lay_out(c, *ret, gpa);
-            err = cross_build(c, *ret, gpa, page, &t->thunk, room);
+            err = cross_build(c, *ret, gpa, page, &t->thunk, hot);
         }
     }
     return err;
@@ -191,6 +192,7 @@ static void count_made(struct cpu *c, const struct tb *tb)
     c->stats.tx_blocks++;
     c->stats.tx_instructions += tb->insns;
     c->stats.tx_code_bytes += tb->code_bytes;
+    c->stats.tx_cold_bytes += tb->cold_bytes;
 }
 
 /* Makes the block at gpa if it has been interpreted often enough. NULL: interpret. */

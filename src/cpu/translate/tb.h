@@ -47,7 +47,7 @@ struct tb {
     uint8_t exits;
     bool dead;
     uint8_t *code;              /* executable address */
-    uint32_t code_bytes;
+    uint32_t code_bytes, cold_bytes;
     uint64_t granules;          /* of the page, from which it was made: what a write must hit to kill it */
     struct tb_exit *exit;       /* array */
     struct insn *insn;          /* array: what handlers called from the block execute */
