@@ -147,12 +147,12 @@ static uint64_t crc(void)
 }
 ROW(crc, "crc32", "integer", crc, .setup = crc_setup);
 
-/* ---- pointer chasing: one cycle through 4 MiB ---- */
+/* ---- pointer chasing: one cycle through 1 MiB ---- */
 
 struct node {
     struct node *next;
     uint64_t value;
-    uint8_t pad[240];
+    uint8_t pad[48];
 };
 
 enum { NODES = 16384 };
