@@ -70,7 +70,7 @@ struct tlb_code {
     uint64_t flags;      /* TLBE_* */
     uint64_t jumps;      /* bit per 64 bytes of the page that the jump cache may have entries for */
 };
-#define TLB_CODE_BITS 11
+#define TLB_CODE_BITS 12
 #define TLB_CODE_SIZE (1u << TLB_CODE_BITS)
 
 /* Kinds of access. TLB_SUPER: supervisor, SMAP (if CR4 has it) enforced; also implicit accesses. TLB_SUPER_AC:
