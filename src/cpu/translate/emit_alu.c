@@ -98,7 +98,10 @@ static bool alu_GE(struct tr *t, const struct insn *i, unsigned alu)
     as_op_rm(&t->as, op_dest(op_sized(alu * 8 + 2, i->opsize), d), d.reg, m);
     if (alu != AS_CMP)
         dest_end(t, d);
-    flags_produced(t, (struct flags){ 0 });
+    struct flags how = { 0 };
+    if (!d.high && (alu == AS_AND || alu == AS_OR || alu == AS_XOR))
+        how = alu_replay(alu, i->opsize, i->reg, i->reg, 0);
+    flags_produced(t, how);
     return true;
 }
 
