@@ -82,10 +82,11 @@ struct cold {
 };
 #define TB_MAX_COLD 160
 
-/* S0 holds the host address of checked memory around a base register: hold.c. */
+/* S0 holds the host address of checked memory around an address: hold.c. */
 struct hold {
     struct cold *cold;       /* of the check; NULL: nothing is held */
-    uint8_t base;            /* guest register or BASE_RIP */
+    uint8_t base, index, scale; /* base: guest register or BASE_RIP; REG_NONE */
+    unsigned align;          /* of lo */
     bool write, used;        /* used: by the instruction in hand, not being the first */
     unsigned first, last;    /* instructions that may rely on it */
     int64_t lo, hi;          /* displacements */
@@ -106,11 +107,6 @@ struct tr {
     uint8_t vec;             /* enum vec_live: vector registers that are known to be live */
     bool x87;                /* fpu_live is known to hold */
     uint8_t x87_last, x87_memory; /* emit_x87.c: instructions (plus 1) whose pointers are not stored yet */
-    struct {
-        struct cold *cold;   /* emit_group.c: the group that the instruction in hand belongs to */
-        int64_t first;       /* displacement that S0 is at */
-        bool off;            /* in a group's cold code */
-    } group;
     struct cold *slow;       /* of this instruction's emit_mem(); NULL: none yet */
     struct cold cold[TB_MAX_COLD];
     unsigned n_cold;
@@ -203,10 +199,11 @@ void emit_offset_sized(struct tr *t, const struct insn *i, unsigned dst, unsigne
 /* Check for `size` bytes at the ModRM operand / at guest register `n` + disp (stack) / at the linear address in S0.
  * Then S0 is the host address, S1 free, host flags destroyed (t->f says so). `align`: a power of two, 1 for none. */
 void emit_mem(struct tr *t, const struct insn *i, unsigned size, bool write, unsigned align);
-/* The same for integer instructions without alignment: answers where the operand is, [S0 + something]. If instructions
+/* The same for integer and vector instructions: answers where the operand is, [S0 + something]. If instructions
  * ahead access memory near by, checks it all at once; then flags may not be destroyed, and S0 must be left
  * alone for as long as it is of use. hold.c has a table of who calls it. */
 struct as_mem emit_near_mem(struct tr *t, const struct insn *i, unsigned size, bool write);
+struct as_mem emit_near_aligned(struct tr *t, const struct insn *i, unsigned size, bool write, unsigned align);
 /* The instruction in hand is emitted. */
 void hold_next(struct tr *t);
 void emit_mem_at(struct tr *t, unsigned n, int32_t disp, unsigned size, bool write);

@@ -14,7 +14,7 @@
 #define MXCSR AS_GS(offsetof(struct cpu, xsave) + XS_MXCSR)
 
 /* Whether the binder let the row's own handler through, and the host may run it as the guest's MXCSR is. */
-bool vector_runs_here(const struct tr *t, uint32_t attr)
+static bool runs_here(const struct tr *t, uint32_t attr)
 {
     bool off = (attr & A_AVX && t->mode & MODE_AVX_OFF) || (attr & A_SSE && t->mode & MODE_SSE_OFF) ||
                t->mode & MODE_FPU_NM || !cpu_has(t->c, attr >> 24);
@@ -140,29 +140,38 @@ static void put_immediates(struct as *a, const struct insn *i)
     }
 }
 
-static void emit_operand(struct tr *t, const struct insn *i)
+unsigned vector_bytes(const struct insn *i)
 {
-    unsigned bytes = operand_mem_bytes(i);
-
-    emit_mem(t, i, bytes, vector_writes_memory(i), insn_rows[i->row].attr & A_ALIGN ? bytes : 1);
+    return operand_mem_bytes(i);
 }
 
-bool vector_emit(struct tr *t, const struct insn *i)
+unsigned vector_align(const struct insn *i)
+{
+    return insn_rows[i->row].attr & A_ALIGN ? operand_mem_bytes(i) : 1;
+}
+
+static struct as_mem emit_operand(struct tr *t, const struct insn *i)
+{
+    return emit_near_aligned(t, i, vector_bytes(i), vector_writes_memory(i), vector_align(i));
+}
+
+static bool emit_vec(struct tr *t, const struct insn *i)
 {
     const struct insn_row *row = &insn_rows[i->row];
 
-    if (!vector_runs_here(t, row->attr))
+    if (!runs_here(t, row->attr))
         return false;
     struct as_mem m = AS_AT(R_S0, 0);
     emit_live_for(t, row->attr);
     if (gpr_written(i) != R_NONE)
         flags_reg_changes(t, gpr_written(i));
     if (i->mem)
-        m = emit_group_mem(t, i);
+        m = emit_operand(t, i);
     struct form f = form_of(t, i);
+    bool ax_used = t->as.ax_used; /* by this: never */
     put_form(&t->as, &f, m);
     put_immediates(&t->as, i);
-    emit_group_next(t);
+    t->as.ax_used = ax_used;
     if (f.gpr_out != R_NONE)
         emit_reg_done(t, f.gpr_out, f.gpr_host);
     if (row->flags_w)
@@ -176,11 +185,11 @@ static bool emit_pcmpstr(struct tr *t, const struct insn *i)
     const struct insn_row *row = &insn_rows[i->row];
     bool explicit = row->opcode <= 0x61, index = row->opcode & 1;
 
-    if (!vector_runs_here(t, row->attr))
+    if (!runs_here(t, row->attr))
         return false;
     emit_live_for(t, row->attr);
     if (i->mem)
-        emit_operand(t, i);
+        emit_mem(t, i, vector_bytes(i), false, 1);
     struct form f = form_of(t, i);
     f.w = explicit && i->rex_w && i->mode64;
     if (i->mem)
@@ -200,10 +209,10 @@ static bool emit_vmaskmov(struct tr *t, const struct insn *i)
 {
     const struct insn_row *row = &insn_rows[i->row];
 
-    if (!vector_runs_here(t, row->attr))
+    if (!runs_here(t, row->attr))
         return false;
     emit_live_for(t, row->attr);
-    emit_operand(t, i);
+    emit_mem(t, i, vector_bytes(i), vector_writes_memory(i), 1);
     struct form f = form_of(t, i);
     put_form(&t->as, &f, AS_AT(R_S0, 0));
     return true;
@@ -212,7 +221,7 @@ static bool emit_vmaskmov(struct tr *t, const struct insn *i)
 /* Outside 64-bit mode the upper eight registers stay. */
 static bool emit_vzero(struct tr *t, const struct insn *i)
 {
-    if (!t->mode64 || !vector_runs_here(t, insn_rows[i->row].attr))
+    if (!t->mode64 || !runs_here(t, insn_rows[i->row].attr))
         return false;
     emit_vec_live(t, VEC_YMM);
     as_bytes(&t->as, (const uint8_t[]){ 0xc5, i->vl == 32 ? 0xfc : 0xf8, 0x77 }, 3);
@@ -221,7 +230,7 @@ static bool emit_vzero(struct tr *t, const struct insn *i)
 
 static bool emit_stmxcsr(struct tr *t, const struct insn *i)
 {
-    if (!vector_runs_here(t, insn_rows[i->row].attr))
+    if (!runs_here(t, insn_rows[i->row].attr))
         return false;
     emit_vec_live(t, VEC_XMM);
     emit_mem(t, i, 4, true, 1);
@@ -233,7 +242,7 @@ static bool emit_stmxcsr(struct tr *t, const struct insn *i)
  * mode may hold: so the block ends here. */
 static bool emit_ldmxcsr(struct tr *t, const struct insn *i)
 {
-    if (!vector_runs_here(t, insn_rows[i->row].attr) || t->mode & MODE_SSE_TRAPS)
+    if (!runs_here(t, insn_rows[i->row].attr) || t->mode & MODE_SSE_TRAPS)
         return false;
     emit_vec_live(t, VEC_XMM);
     emit_mem(t, i, 4, false, 1);
@@ -250,7 +259,7 @@ static bool emit_ldmxcsr(struct tr *t, const struct insn *i)
 
 static bool emit_emms(struct tr *t, const struct insn *i)
 {
-    if (!vector_runs_here(t, insn_rows[i->row].attr))
+    if (!runs_here(t, insn_rows[i->row].attr))
         return false;
     emit_x87_live(t);
     as_bytes(&t->as, (const uint8_t[]){ 0x0f, 0x77 }, 2);
@@ -258,7 +267,7 @@ static bool emit_emms(struct tr *t, const struct insn *i)
 }
 
 static const struct emit_row rows[] = {
-    { x_vec, vector_emit },
+    { x_vec, emit_vec },
     { x_pcmpstr, emit_pcmpstr },
     { x_vmaskload, emit_vmaskmov },
     { x_vmaskstore, emit_vmaskmov },

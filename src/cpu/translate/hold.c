@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* One check for several accesses of integer instructions through the same base register: fields of a structure, slots
- * of the stack, a value that is loaded, changed and stored.
+/* One check for several accesses through the same registers: fields of a structure, slots of the stack, a value that is
+ * loaded, changed and stored, vectors one behind the other.
  *
  * The first access looks ahead, checks the range of those to come, and S0 *holds* the range's host address until
- * something writes S0 (struct as tells), the base register changes or the last of them is done. While it is held,
+ * something writes S0 (struct as tells), a register of the address changes or the last of them is done. While it is held,
  * accesses destroy no flags. Where the check fails, cold code has the instructions once more, each with its own
  * check, and joins behind the last that relied on the hold.
  *
@@ -11,7 +11,7 @@
  */
 #include "cpu/decode/operand.h"
 #include "cpu/exec/handlers.h"
-#include "cpu/translate/emit.h"
+#include "cpu/translate/vector.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -27,6 +27,7 @@ enum {
     K_BYTE = 4,       /* it has this size, whatever the operand size */
     K_WORD = 8,
     K_DWORD = 16,
+    K_VECTOR = 32,    /* the row says */
 };
 
 struct kind {
@@ -58,6 +59,7 @@ static const struct kind kinds[] = {
     { x_cmovcc, K_KNOWN }, { x_setcc, K_KNOWN | K_WRITES | K_BYTE },
     { x_imul_GE, K_KNOWN }, { x_imul_GEI, K_KNOWN },
     { x_lea, K_KNOWN }, { x_nop, K_KNOWN },
+    { x_vec, K_KNOWN | K_VECTOR },
 };
 
 static uint8_t *kind_of_row;
@@ -88,13 +90,19 @@ static bool accesses(const struct insn *i)
 
 static unsigned access_bytes(const struct insn *i, unsigned kind)
 {
+    if (kind & K_VECTOR)
+        return vector_bytes(i);
     return kind & K_BYTE ? 1 : kind & K_WORD ? 2 : kind & K_DWORD ? 4 : i->opsize;
 }
 
-/* Base and displacement, and nothing else. */
 static bool plain_address(const struct tr *t, const struct insn *i)
 {
-    return i->base != REG_NONE && i->index == REG_NONE && i->seg < SEG_FS && i->adsize == (t->mode64 ? 8 : 4);
+    return i->seg < SEG_FS && i->adsize == (t->mode64 ? 8 : 4);
+}
+
+static bool same_registers(const struct hold *h, const struct insn *i)
+{
+    return i->base == h->base && i->index == h->index && (i->index == REG_NONE || i->scale == h->scale);
 }
 
 static int64_t place_of(const struct tr *t, unsigned n)
@@ -137,12 +145,17 @@ static bool widen(const struct tr *t, unsigned n, unsigned kind, struct hold *h)
     const struct insn *i = &t->tb->insn[n];
     int64_t at = place_of(t, n), end = at + access_bytes(i, kind);
     int64_t lo = at < h->lo ? at : h->lo, hi = end > h->hi ? end : h->hi;
+    unsigned align = kind & K_VECTOR ? vector_align(i) : 1;
 
-    if (hi - lo > HOLD_BYTES)
+    /* Each operand is aligned if the range is: so distances are multiples of the strictest. */
+    if (align < h->align)
+        align = h->align;
+    if (hi - lo > HOLD_BYTES || (at - h->lo) % (int64_t)align)
         return false;
+    h->align = align;
     h->lo = lo;
     h->hi = hi;
-    h->write |= !!(kind & K_WRITES);
+    h->write |= kind & K_VECTOR ? vector_writes_memory(i) : !!(kind & K_WRITES);
     h->last = n;
     return true;
 }
@@ -150,16 +163,17 @@ static bool widen(const struct tr *t, unsigned n, unsigned kind, struct hold *h)
 /* The accesses that the one in hand begins. False: there is just this. */
 static bool plan(const struct tr *t, struct hold *ret)
 {
-    struct hold h = { .base = t->i->base, .first = t->n, .lo = place_of(t, t->n), .hi = place_of(t, t->n) };
+    struct hold h = { .base = t->i->base, .index = t->i->index, .scale = t->i->scale, .align = 1, .first = t->n,
+                      .lo = place_of(t, t->n), .hi = place_of(t, t->n) };
 
     for (unsigned n = t->n; n < t->count && n < t->n + HOLD_INSNS; n++) {
         const struct insn *i = &t->tb->insn[n];
         unsigned kind = kind_of(t, i);
         if (!kind)
             break;
-        if (accesses(i) && (!plain_address(t, i) || i->base != h.base || !widen(t, n, kind, &h)))
+        if (accesses(i) && (!plain_address(t, i) || !same_registers(&h, i) || !widen(t, n, kind, &h)))
             break;
-        if (changes(i, h.base))
+        if (changes(i, h.base) || changes(i, h.index))
             break;
     }
     *ret = h;
@@ -210,25 +224,31 @@ static void cold_hold(struct tr *t, struct cold *k)
 
 /* --- what emitters and the builder call --- */
 
-static bool held(const struct tr *t, int64_t at, unsigned size, bool write)
+static bool held(const struct tr *t, int64_t at, unsigned size, bool write, unsigned align)
 {
     const struct hold *h = &t->hold;
 
-    return h->cold && !t->in_copy && !t->as.ax_used && t->n <= h->last && t->i->base == h->base &&
-           plain_address(t, t->i) && at >= h->lo && at + size <= h->hi && (h->write || !write);
+    return h->cold && !t->in_copy && !t->as.ax_used && t->n <= h->last && same_registers(h, t->i) &&
+           plain_address(t, t->i) && at >= h->lo && at + size <= h->hi && (h->write || !write) &&
+           align <= h->align && (at - h->lo) % (int64_t)align == 0;
 }
 
 struct as_mem emit_near_mem(struct tr *t, const struct insn *i, unsigned size, bool write)
 {
+    return emit_near_aligned(t, i, size, write, 1);
+}
+
+struct as_mem emit_near_aligned(struct tr *t, const struct insn *i, unsigned size, bool write, unsigned align)
+{
     int64_t at = place_of(t, t->n);
     struct hold h;
 
-    if (held(t, at, size, write)) {
+    if (held(t, at, size, write, align)) {
         t->hold.used = true;
         return AS_AT(R_S0, at - t->hold.lo);
     }
     if (t->in_copy || t->no_hold || !kind_of(t, i) || !plain_address(t, i) || !plan(t, &h)) {
-        emit_mem(t, i, size, write, 1);
+        emit_mem(t, i, size, write, align);
         return AS_AT(R_S0, 0);
     }
     flags_clobber(t);
@@ -238,7 +258,7 @@ struct as_mem emit_near_mem(struct tr *t, const struct insn *i, unsigned size, b
         return AS_AT(R_S0, 0);
     h.cold->emit = cold_hold;
     h.cold->slow = true;
-    emit_mem_s0(t, (unsigned)(h.hi - h.lo), h.write, 1);
+    emit_mem_s0(t, (unsigned)(h.hi - h.lo), h.write, h.align);
     t->as.ax_used = false;
     t->hold = h;
     return AS_AT(R_S0, at - h.lo);

@@ -67,7 +67,9 @@ void emit_vec_live(struct tr *t, enum vec_live level)
     } else {
         as_load(&t->as, 8, R_S1, m);
         struct as_fix live = as_jrcxz(&t->as);
+        bool ax_used = t->as.ax_used; /* the thunk keeps it */
         as_call_to(&t->as, load_thunk(t, level));
+        t->as.ax_used = ax_used;
         as_fix_here(&t->as, live);
     }
     t->vec = (uint8_t)level;

@@ -27,21 +27,11 @@ void emit_x87_live(struct tr *t);
 /* The block ends behind the instruction in hand, and goes on there: for one whose slow path may change the mode. */
 void emit_block_end(struct tr *t);
 
-/* --- emit_group.c: one check for several accesses --- */
-
-/* A vector instruction with nothing but vector registers and memory: between two of them S0 stays what it is. */
-bool vector_is_plain(const struct tr *t, const struct insn *i);
-/* As emit_mem(), but if instructions ahead access memory near by: checks all at once. Answers where the operand is. */
-struct as_mem emit_group_mem(struct tr *t, const struct insn *i);
-/* The instruction in hand is emitted: ends the group if it was the last. */
-void emit_group_next(struct tr *t);
-
 /* --- emit_vector.c --- */
 
-/* A row of handler `vec`. */
-emit_fn vector_emit;
-/* Whether the mode lets the host run rows with these attributes. */
-bool vector_runs_here(const struct tr *t, uint32_t attr);
+/* Of the memory operand of a row of handler `vec`. */
+unsigned vector_bytes(const struct insn *i);
+unsigned vector_align(const struct insn *i);
 bool vector_writes_memory(const struct insn *i);
 
 /* --- for thunk.c --- */
