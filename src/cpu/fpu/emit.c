@@ -295,8 +295,8 @@ static void put_x87(struct emit *e)
     unsigned rm = e->row->reg != REG_ANY && (e->row->reg & 0x40) ? e->row->reg & 7 : e->insn->rm & 7;
     unsigned reg = e->row->reg & 0x40 ? e->row->reg >> 3 & 7 : e->row->reg & 7;
 
-    if (e->row->flags_r)
-        PUT(e, 0x4c, 0x89, 0xc0, 0x9e); /* mov rax, r8; sahf */
+    if (e->row->flags_r || e->row->flags_w)           /* an unmasked exception leaves flags as they were */
+        PUT(e, 0x4c, 0x89, 0xc0, 0x04, 0x7f, 0x9e); /* mov rax, r8; add al, 7f; sahf */
     PUT(e, e->row->opcode, e->insn->mem ? modrm(0, reg, RSI) : modrm(3, reg, rm));
     if (e->row->flags_w)
         PUT(e, 0x9f, 0x0f, 0x90, 0xc0);

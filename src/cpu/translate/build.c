@@ -48,9 +48,18 @@ static bool common_operand(const struct tr *t, const struct insn *i)
     return i->adsize == 4 && i->seg < SEG_FS && i->seg != SEG_CS;
 }
 
+/* It may raise a floating-point exception, or an earlier one's: the interpreter's. */
+static bool may_trap(const struct tr *t, const struct insn *i)
+{
+    uint32_t attr = insn_rows[i->row].attr;
+
+    return (attr & A_FLOAT && t->mode & MODE_SSE_TRAPS) || (attr & (A_X87 | A_MMX) && t->mode & MODE_X87_TRAPS);
+}
+
 static emit_fn *emitter_of(const struct tr *t, const struct insn *i)
 {
-    if (i->row == UINT16_MAX || !emitters || exec_bind_refused(i) || !common_operand(t, i))
+    if (i->row == UINT16_MAX || !emitters || exec_bind_refused(i) || !common_operand(t, i) ||
+        may_trap(t, i))
         return NULL;
     return emitters[i->row];
 }
