@@ -82,10 +82,162 @@ static void test_crossing(void)
     bed_free(b);
 }
 
+static struct cpu *second(struct bed *b)
+{
+    struct cpu *c = cpu_new(b->shared, 1, &bed_callbacks, b);
+
+    g_assert_nonnull(c);
+    bed_long_mode(b, c);
+    return c;
+}
+
+/* What one vCPU translated, another runs. */
+static void test_shared(void)
+{
+    struct bed *b = translated(0);
+    struct cpu *c = second(b);
+
+    BED_CODE_BYTES(b, 0xb9, 100, 0, 0, 0, /* mov ecx, 100 */
+                   0xff, 0xc0,            /* 5: inc eax */
+                   0xff, 0xc9,            /* dec ecx */
+                   0x75, 0xfa,            /* jne 5 */
+                   0xf4);
+    run_to_halt(b);
+    g_assert_cmpuint(b->cpu->stats.tx_blocks, >, 0);
+    g_assert_cmpint(cpu_run(c), ==, CPU_EXIT_HALT);
+    g_assert_cmpuint(c->gpr[0], ==, 100);
+    g_assert_cmpuint(c->stats.tx_blocks, ==, 0);
+    g_assert_cmpuint(c->stats.tx_entries, >, 0);
+    cpu_free(c);
+    bed_free(b);
+}
+
+/* Code that a device overwrites, then code whose page turns into another by a change of the address map: neither
+ * runs once more. */
+static void test_rewritten(void)
+{
+    struct bed *b = translated(0);
+    uint64_t made;
+
+    BED_CODE_BYTES(b, 0xb8, 1, 0, 0, 0, /* mov eax, 1 */
+                   0xf4);
+    for (unsigned k = 0; k < 8; k++)
+        run_to_halt(b);
+    g_assert_cmpuint(b->cpu->gpr[0], ==, 1);
+    made = b->cpu->stats.tx_blocks;
+    b->ram[BED_CODE + 1] = 2;
+    cpu_shared_written(b->shared, BED_CODE + 1, 1);
+    run_to_halt(b);
+    g_assert_cmpuint(b->cpu->gpr[0], ==, 2);
+    for (unsigned k = 0; k < 8; k++)
+        run_to_halt(b);
+    g_assert_cmpuint(b->cpu->stats.tx_blocks, >, made);
+    b->ram[BED_CODE + 1] = 3; /* nobody tells */
+    run_to_halt(b);
+    g_assert_cmpuint(b->cpu->gpr[0], ==, 2);
+    cpu_shared_flush_all(b->shared);
+    run_to_halt(b);
+    g_assert_cmpuint(b->cpu->gpr[0], ==, 3);
+    bed_free(b);
+}
+
+/* --- a cache that is much too small --- */
+
+#define MANY_CODE 0x400000u
+#define MANY 40000u
+#define MANY_STEP 64u
+#define ROUNDS 5u
+
+/* MANY pieces that count and jump to the next by register, so that each is a block; ROUNDS times, rsi left. */
+static void put_many(struct bed *b)
+{
+    static const uint8_t piece[] = { 0x48, 0xff, 0xc0,                   /* inc rax */
+                                     0x48, 0x8d, 0x15, 54, 0, 0, 0,      /* lea rdx, [rip + 54]: the next */
+                                     0xff, 0xe2 };                       /* jmp rdx */
+    static const uint8_t last[] = { 0x48, 0xff, 0xce,                    /* dec rsi */
+                                    0xba, 0x00, 0x00, 0x40, 0x00,        /* mov edx, MANY_CODE */
+                                    0x74, 0x02, 0xff, 0xe2, 0xf4 };      /* je +2; jmp rdx; hlt */
+
+    for (unsigned k = 0; k < MANY; k++)
+        memcpy(b->ram + MANY_CODE + k * MANY_STEP, piece, sizeof(piece));
+    memcpy(b->ram + MANY_CODE + MANY * MANY_STEP, last, sizeof(last));
+}
+
+static void *run_many(void *cpu)
+{
+    struct cpu *c = cpu;
+
+    c->rip = MANY_CODE;
+    c->gpr[6] = ROUNDS;
+    return GINT_TO_POINTER(cpu_run(c) == CPU_EXIT_HALT && c->gpr[0] == (uint64_t)MANY * ROUNDS);
+}
+
+static void test_eviction(void)
+{
+    struct bed *b = translated(MIB);
+
+    put_many(b);
+    g_assert_true(run_many(b->cpu));
+    g_assert_cmpuint(b->cpu->stats.tx_blocks, >, MANY);
+    g_assert_cmpuint(atomic_load(&b->shared->translate->epoch), >, 2 * TX_REGIONS);
+    bed_free(b);
+}
+
+/* Two vCPUs evict each other's blocks while they run them. */
+static void test_eviction_smp(void)
+{
+    struct bed *b = translated(MIB);
+    struct cpu *c = second(b);
+
+    put_many(b);
+    GThread *other = g_thread_new("vcpu", run_many, c);
+    g_assert_true(run_many(b->cpu));
+    g_assert_true(g_thread_join(other));
+    g_assert_cmpuint(atomic_load(&b->shared->translate->epoch), >, 2 * TX_REGIONS);
+    cpu_free(c);
+    bed_free(b);
+}
+
+/* --- code that changes under a vCPU that runs it --- */
+
+static void *run_until_stopped(void *cpu)
+{
+    return GINT_TO_POINTER(cpu_run(cpu) == CPU_EXIT_HALT);
+}
+
+static void test_rewritten_smp(void)
+{
+    struct bed *b = translated(0);
+    uint32_t *imm = (uint32_t *)(b->ram + BED_CODE + 4), *stop = (uint32_t *)(b->ram + BED_DATA);
+
+    BED_CODE_BYTES(b, 0x0f, 0x1f, 0x00,                      /* nop */
+                   0xb8, 0, 0, 0, 0,                         /* mov eax, imm */
+                   0x83, 0x3c, 0x25, 0x00, 0x00, 0x30, 0x00, 0x00, /* cmp dword [BED_DATA], 0 */
+                   0x74, 0xee,                               /* je to the start */
+                   0xf4);
+    b->cpu->rip = BED_CODE;
+    GThread *vcpu = g_thread_new("vcpu", run_until_stopped, b->cpu);
+    for (uint32_t k = 1; k <= 300; k++) {
+        __atomic_store_n(imm, k, __ATOMIC_SEQ_CST);
+        cpu_shared_written(b->shared, BED_CODE + 4, 4);
+        g_usleep(100);
+    }
+    __atomic_store_n(stop, 1, __ATOMIC_SEQ_CST);
+    g_assert_true(g_thread_join(vcpu));
+    g_assert_cmpuint(b->cpu->gpr[0], ==, 300);
+    g_assert_cmpuint(b->cpu->stats.tx_blocks, >, 20);
+    bed_free(b);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/translate/loop", test_loop);
     g_test_add_func("/translate/crossing", test_crossing);
+    g_test_add_func("/translate/shared", test_shared);
+    g_test_add_func("/translate/rewritten", test_rewritten);
+    g_test_add_func("/translate/eviction", test_eviction);
+    g_test_add_func("/translate/eviction-smp", test_eviction_smp);
+    g_test_add_func("/translate/rewritten-smp", test_rewritten_smp);
     return g_test_run();
 }
