@@ -119,6 +119,8 @@ struct cpu_fault {
     uint64_t dr6;       /* #DB: bits to set */
 };
 
+#define STACK_RUN 128u
+
 /* Made by cpu_new() alone: zero pages that nobody touches cost nothing. Translated code reaches all of it by GS. */
 struct cpu {
     /* Hot, within the first 4 KiB. While a block's threaded handlers run, `rip` is the address of the block's first instruction; a
@@ -150,6 +152,11 @@ struct cpu {
     uint64_t vec_parked;           /* 0: the guest's XMM registers and MXCSR are in the host's */
     uint64_t ymm_parked;           /* 0: so are the upper halves; translate/vector.h */
     _Atomic uint32_t run_ok;       /* 0: translated code leaves at its next back-edge: cpu_post_events() */
+    /* The page that translated code found its stack in last, if it may be written: as a TLB entry, which it does not
+     * outlive (mmu_stack_forget()). The offset in it must be below stack_room[] for accesses of up to 8 bytes, of up
+     * to STACK_RUN bytes; 0: nothing is known. */
+    uint64_t stack_tag, stack_room[2];
+    uint8_t *stack_host;
     uint64_t tx_tmp;               /* translated code, within one instruction: an operand put aside */
     uint64_t tx_tb;                /* and a block: emit_branch_keep() */
     uint32_t tx_status;            /* X_* of the handler that made translated code leave (TX_STATUS) */

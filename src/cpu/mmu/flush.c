@@ -92,6 +92,7 @@ static void jc_clear_of_bank(struct cpu *c, unsigned bank, const struct tlb_code
 static void data_clear(struct cpu *c, unsigned bank, unsigned at)
 {
     uint64_t empty = at ? 0 : TLB_EMPTY;
+    mmu_stack_forget(c);
     c->tlb[bank][at] = (struct tlb_entry){ .read = empty, .write = empty };
 }
 
@@ -220,6 +221,7 @@ void mmu_mode_changed(struct cpu *c)
 {
     struct mmu_state *m = c->mmu;
     bool user = c->mode & MODE_USER;
+    mmu_stack_forget(c);
     bool open = !user && c->cr4 & CR4_SMAP && !(c->mode & MODE_SMAP_ON);
     uint64_t off = user ? c->tlb_user_off : open ? c->tlb_ac_off : 0;
     unsigned table = user ? JC_USER + m->cur : open ? JC_SUPER_AC : JC_SUPER;

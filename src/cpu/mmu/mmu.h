@@ -112,6 +112,12 @@ static inline unsigned tlb_flags(uint64_t tag, uint64_t lin)
     return (unsigned)(tag ^ lin) & TLB_FLAGS;
 }
 
+/* Before any TLB entry changes that data accesses of the current mode may use. */
+static inline void mmu_stack_forget(struct cpu *c)
+{
+    c->stack_room[0] = c->stack_room[1] = 0;
+}
+
 static inline struct tlb_code *tlb_code_at(struct cpu *c, uint64_t lin)
 {
     return &c->tlb_code_cur[(lin >> PAGE_SHIFT) & (TLB_CODE_SIZE - 1)];

@@ -80,6 +80,7 @@ static struct tlb_entry *fill(struct cpu *c, unsigned set, uint64_t page, bool w
     unsigned bank = mmu_bank(c, set), at = mmu_data_at(page);
     struct tlb_entry *e = &c->tlb[bank][at];
     bool may_write = w.dirty && (w.write || (set != TLB_USER && !(c->cr0 & CR0_WP)));
+    mmu_stack_forget(c);
     mmu_note_data(c, bank, at, w.global);
     e->gpa = w.gpa | TLBE_VALID | (w.global ? TLBE_GLOBAL : 0);
     e->host = p.hva;
@@ -134,6 +135,7 @@ static void look_to_drop(struct cpu *c, struct tlb_entry *e, void *arg)
 {
     struct drop *d = arg;
     if ((e->gpa & PAGE_MASK) == d->gpa) {
+        mmu_stack_forget(c);
         e->write ^= TLB_CODE;
         d->found = true;
     } else {
@@ -155,6 +157,7 @@ static void look_for_code(struct cpu *c, struct tlb_entry *e, void *arg)
 {
     uint64_t pfn = e->gpa >> PAGE_SHIFT;
     if (pfn < c->shared->code_pages && atomic_load(&c->shared->code[pfn])) {
+        mmu_stack_forget(c);
         e->write ^= TLB_CODE;
         mmu_code_written(c->shared, c, pfn << PAGE_SHIFT, PAGE_SIZE);
     }

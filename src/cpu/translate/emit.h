@@ -71,12 +71,16 @@ struct cold {
     bool slow;               /* a slow path: saves its flags by flags_cold_save() */
     uint8_t insn;            /* index of the guest instruction */
     uint8_t more;            /* instructions behind it that its slow path does as well */
+    const uint8_t *start;    /* where it stands, once emitted (slow paths only) */
     const uint8_t *back;     /* executable address behind the instruction's hot code; NULL: it ends the block */
     struct flags before, after;
     uint8_t vec;             /* t->vec and t->x87 when it was made: emit_live_again() */
     bool x87;
     uint8_t x87_last, x87_memory; /* emit_x87.c: pointers to store before the handler runs */
     struct tb_exit *exit;
+    struct cold *otherwise;  /* operand.c: where to, if a stack access of so many bytes is not at hand */
+    uint8_t stack_bytes;
+    bool stack_write;
     uint8_t cc;              /* flow.c: condition of the branch */
     int64_t target;          /* flow.c: where it goes, from the page's start */
 };
@@ -208,6 +212,8 @@ struct as_mem emit_near_aligned(struct tr *t, const struct insn *i, unsigned siz
 void hold_next(struct tr *t);
 void emit_mem_at(struct tr *t, unsigned n, int32_t disp, unsigned size, bool write);
 void emit_mem_s0(struct tr *t, unsigned size, bool write, unsigned align);
+/* The same for an address that comes from the stack pointer. */
+void emit_stack_s0(struct tr *t, unsigned size, bool write);
 /* A jump, under condition cc, to this instruction's slow path: the interpreter does it. For operands that the emitted
  * code does not handle (a divisor of zero). Host flags: destroyed already. */
 void emit_slow_if(struct tr *t, unsigned cc);

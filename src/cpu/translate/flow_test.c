@@ -103,6 +103,7 @@ struct program {
     const uint8_t *start, *end;
     bool bits32;
     int vector; /* that ends it; -1: none */
+    bool stray; /* HLT is not the last instruction */
     void (*prepare)(struct bed *b);
 };
 
@@ -112,7 +113,7 @@ static void run_program(gconstpointer data)
     size_t len = (size_t)(p->end - p->start);
     uint64_t rip = p->vector < 0 ? BED_CODE + len : BED_HANDLER + 16 * (uint64_t)p->vector + 1;
 
-    run_both(p->start, len, p->bits32, p->prepare, rip);
+    run_both(p->start, len, p->bits32, p->prepare, p->stray ? 0 : rip);
 }
 
 /* --- programs --- */
@@ -212,6 +213,23 @@ PROGRAM(p_stack_edge, "mov $3000, %r14; mov %rsp, %r13\n"
                       "1: lea -3(%rsp), %rsp; push %rax; call 2f; pop %rax; lea 1(%rsp), %rsp; pushf; pop %rdx\n"
                       "dec %r14; jnz 1b; mov %r13, %rsp; hlt\n"
                       "2: push %rbp; mov %rsp, %rbp; push %rdx; leave; add %r14, %rax; ret");
+
+/* The stack's page is mapped elsewhere, back, made read-only and writable again (in CR0.WP's sense), while it is in use. */
+PROGRAM(p_stack_remap, "mov $400, %r14; mov $0x3ff800, %rsp\n"
+                       "1: push %r14; call 2f; pop %rax; add %rax, %rdx\n"
+                       "test $1, %r14; jz 3f\n"
+                       "movq $0x3f0007, 0x5ff8; invlpg (%rsp); push %rdx; push %r14; call 2f; pop %rax; pop %rcx\n"
+                       "movq $0x3ff007, 0x5ff8; test $2, %r14; jz 4f; mov %cr3, %rax; mov %rax, %cr3; jmp 3f\n"
+                       "4: invlpg -8(%rsp)\n"
+                       "3: mov -8(%rsp), %rax; add %rax, %rsi; mov %rsi, -64(%rsp); dec %r14; jnz 1b; hlt\n"
+                       "2: push %rbp; add 16(%rsp), %rdi; pop %rbp; ret");
+
+/* Code is pushed on the stack and called, other code each time, at the same place. */
+PROGRAM(p_stack_code, "mov $500, %r14; mov $0x3ff800, %rsp\n"
+                      "1: mov %r14d, %eax; shl $8, %rax; or $0xb8, %rax; mov $0xc3, %ecx; shl $40, %rcx; or %rcx, %rax\n"
+                      "push %rax; mov %rsp, %rbx; sub $64, %rsp; call *%rbx; call *%rbx; add %rax, %rdx; add $64, %rsp\n"
+                      "test $8, %r14; jz 2f; pushq $7; pop %rcx\n"
+                      "2: pop %rax; dec %r14; jnz 1b; hlt");
 
 PROGRAM(p_32, "mov $200, %edx\n"
               ".code32\n"
@@ -315,6 +333,8 @@ static const struct program programs[] = {
     { "calls", ENDS(p_calls), .vector = -1 },
     { "indirect", ENDS(p_indirect), .vector = -1 },
     { "stack", ENDS(p_stack), .vector = -1 },
+    { "stack-remap", ENDS(p_stack_remap), .vector = -1, .stray = true },
+    { "stack-code", ENDS(p_stack_code), .vector = -1 },
     { "32-bit", ENDS(p_32), .bits32 = true, .vector = -1 },
     { "fall", ENDS(p_fall), .vector = -1 },
     { "ret-gp", ENDS(p_ret_gp), .vector = EXC_GP },

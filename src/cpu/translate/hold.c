@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { RSP = 4 };
+
 #define HOLD_BYTES 256 /* checked at once */
 #define HOLD_INSNS 24  /* looked ahead */
 
@@ -203,6 +205,7 @@ static void cold_hold(struct tr *t, struct cold *k)
     const uint8_t *back = k->back;
     unsigned first = k->insn, last = first + k->more;
 
+    k->start = emit_here(t);
     for (unsigned f = 0; f < k->n_from; f++)
         as_fix_here(&t->as, k->from[f]);
     t->f = k->before;
@@ -258,7 +261,10 @@ struct as_mem emit_near_aligned(struct tr *t, const struct insn *i, unsigned siz
         return AS_AT(R_S0, 0);
     h.cold->emit = cold_hold;
     h.cold->slow = true;
-    emit_mem_s0(t, (unsigned)(h.hi - h.lo), h.write, h.align);
+    if (h.base == RSP && i->index == REG_NONE && i->seg == SEG_SS && h.align == 1)
+        emit_stack_s0(t, (unsigned)(h.hi - h.lo), h.write);
+    else
+        emit_mem_s0(t, (unsigned)(h.hi - h.lo), h.write, h.align);
     t->as.ax_used = false;
     t->hold = h;
     return AS_AT(R_S0, at - h.lo);

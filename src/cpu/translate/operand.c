@@ -4,6 +4,8 @@
 
 #include <cpuid.h>
 
+enum { RSP = 4 };
+
 const uint8_t host_of[16] = {
     R_BX, R_11, R_DX, R_10, R_15, R_BP, R_SI, R_DI, R_8, R_9, R_14, R_NONE, R_12, R_13, R_NONE, R_NONE,
 };
@@ -162,11 +164,58 @@ static void put_check(struct tr *t, unsigned size, bool write, unsigned align)
     as_alu_rm(a, AS_ADD, 8, R_S0, AS_GS_AT(R_S1, entry + offsetof(struct tlb_entry, host)));
 }
 
+/* --- the stack ---
+ *
+ * Most accesses by way of RSP are to the page of the one before: cpu.stack_* has it, so that the TLB is asked for another
+ * page only. */
+
+static struct cold *slow_path(struct tr *t);
+
+/* S0 = linear address less cpu.stack_tag. */
+static void cold_stack(struct tr *t, struct cold *k)
+{
+    as_fix_here(&t->as, k->from[0]);
+    as_alu_rm(&t->as, AS_ADD, 8, R_S0, AS_GS(offsetof(struct cpu, stack_tag)));
+    as_mov_imm(&t->as, R_S1, k->stack_bytes);
+    as_call_to(&t->as, k->stack_write ? t->thunk->stack_write : t->thunk->stack_read);
+    as_jcc_to(&t->as, CC_AE, k->back);
+    if (k->otherwise->start)
+        as_jmp_to(&t->as, k->otherwise->start);
+    else if (k->otherwise->n_from < ARRAY_COUNT(k->otherwise->from))
+        k->otherwise->from[k->otherwise->n_from++] = as_jmp(&t->as, true);
+    else
+        t->give_up = true;
+}
+
+static void put_stack_check(struct tr *t, unsigned size, bool write)
+{
+    if (size > STACK_RUN) {
+        put_check(t, size, write, 1);
+        return;
+    }
+    struct cold *k = emit_cold(t);
+    struct cold *slow = slow_path(t);
+    if (!k || !slow)
+        return;
+    k->emit = cold_stack;
+    k->otherwise = slow;
+    k->stack_bytes = (uint8_t)size;
+    k->stack_write = write;
+    as_alu_rm(&t->as, AS_SUB, 8, R_S0, AS_GS(offsetof(struct cpu, stack_tag)));
+    as_alu_rm(&t->as, AS_CMP, 8, R_S0, AS_GS(offsetof(struct cpu, stack_room[size > 8])));
+    k->from[k->n_from++] = as_jcc(&t->as, CC_AE, true);
+    as_alu_rm(&t->as, AS_ADD, 8, R_S0, AS_GS(offsetof(struct cpu, stack_host)));
+    k->back = emit_here(t);
+}
+
 void emit_mem(struct tr *t, const struct insn *i, unsigned size, bool write, unsigned align)
 {
     flags_clobber(t);
     emit_linear(t, i, R_S0, 0);
-    put_check(t, size, write, align);
+    if (i->base == RSP && i->index == REG_NONE && i->seg == SEG_SS && align == 1)
+        put_stack_check(t, size, write);
+    else
+        put_check(t, size, write, align);
 }
 
 void emit_mem_at(struct tr *t, unsigned n, int32_t disp, unsigned size, bool write)
@@ -176,17 +225,32 @@ void emit_mem_at(struct tr *t, unsigned n, int32_t disp, unsigned size, bool wri
     flags_clobber(t);
     m.base = (uint8_t)emit_reg(t, n, R_S0);
     put_address(t, t->mode64 ? 8 : 4, R_S0, m);
-    put_check(t, size, write, 1);
+    if (n == RSP)
+        put_stack_check(t, size, write);
+    else
+        put_check(t, size, write, 1);
+}
+
+/* With S0 taken. */
+static void clobber_keep(struct tr *t)
+{
+    if (!t->f.host && !t->f.unknown)
+        return;
+    as_mov(&t->as, R_S1, R_S0);
+    flags_clobber(t);
+    as_mov(&t->as, R_S0, R_S1);
 }
 
 void emit_mem_s0(struct tr *t, unsigned size, bool write, unsigned align)
 {
-    if (t->f.host || t->f.unknown) { /* S0 is taken */
-        as_mov(&t->as, R_S1, R_S0);
-        flags_clobber(t);
-        as_mov(&t->as, R_S0, R_S1);
-    }
+    clobber_keep(t);
     put_check(t, size, write, align);
+}
+
+void emit_stack_s0(struct tr *t, unsigned size, bool write)
+{
+    clobber_keep(t);
+    put_stack_check(t, size, write);
 }
 
 /* --- the slow path --- */
@@ -237,6 +301,7 @@ static void leave_behind(struct tr *t, unsigned n)
 
 static void cold_interp(struct tr *t, struct cold *k)
 {
+    k->start = emit_here(t);
     for (unsigned f = 0; f < k->n_from; f++)
         as_fix_here(&t->as, k->from[f]);
     flags_cold_save(t, &k->before);
@@ -252,15 +317,22 @@ static void cold_interp(struct tr *t, struct cold *k)
     as_jmp_to(&t->as, k->back);
 }
 
-void emit_slow_if(struct tr *t, unsigned cc)
+static struct cold *slow_path(struct tr *t)
 {
     if (!t->slow) {
         t->slow = emit_cold(t);
         if (!t->slow)
-            return;
+            return NULL;
         t->slow->emit = cold_interp;
         t->slow->slow = true;
     }
+    return t->slow;
+}
+
+void emit_slow_if(struct tr *t, unsigned cc)
+{
+    if (!slow_path(t))
+        return;
     if (t->slow->n_from == ARRAY_COUNT(t->slow->from))
         t->give_up = true;
     else

@@ -89,6 +89,9 @@ struct thunks {
     const uint8_t *interp;
     /* call: the same, for instructions that have an emitter whose code did not do this time: counted apart. */
     const uint8_t *slow;
+    /* call: RAX = linear address, RCX = bytes. Carry: the TLB does not serve the access. Else RAX = its host address; and if
+     * its page may be read and written, cpu.stack_* tell of it. Destroys RCX and flags. */
+    const uint8_t *stack_read, *stack_write;
     /* call: see vector.h. */
     const uint8_t *vec_park, *vec_load, *ymm_load, *x87_load;
     /* jmp: where a dead block's entry_mem leads: leaves with the block's address in c->rip. RCX is the block for

@@ -153,6 +153,38 @@ static void make_interp(struct as *a, struct thunks *th, tx_interp_fn *fn, const
     as_jmp_to(a, th->jump);
 }
 
+/* The current page of the stack. RDX is the TLB's entry. */
+static const uint8_t *make_stack(struct as *a, bool write)
+{
+    const uint8_t *at = here(a);
+    unsigned tag = write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read);
+
+    put_push(a, R_DX);
+    as_mov32(a, R_DX, R_AX);
+    as_shift_ri(a, 5, 4, R_DX, PAGE_SHIFT - 5);
+    as_alu_ri(a, AS_AND, 4, R_DX, (TLB_SIZE - 1) << 5);
+    as_alu_rm(a, AS_ADD, 8, R_DX, CPU_GS(tlb_cur));
+    as_alu_rm(a, AS_SUB, 8, R_AX, AS_AT(R_DX, tag));
+    as_lea(a, 8, R_CX, AS_AT(R_CX, -(int32_t)PAGE_SIZE));
+    as_op_rr(a, (struct as_op){ .opcode = 0xf7, .size = 8, .ext = true }, 3, R_CX); /* neg */
+    as_alu_rr(a, AS_CMP, 8, R_CX, R_AX);
+    struct as_fix absent = as_jcc(a, CC_B, true);
+    as_load(a, 8, R_CX, AS_AT(R_DX, offsetof(struct tlb_entry, read)));
+    as_alu_rm(a, AS_CMP, 8, R_CX, AS_AT(R_DX, offsetof(struct tlb_entry, write)));
+    struct as_fix one_way = as_jcc(a, CC_NE, true);
+    as_store(a, 8, CPU_GS(stack_tag), R_CX);
+    as_load(a, 8, R_CX, AS_AT(R_DX, offsetof(struct tlb_entry, host)));
+    as_store(a, 8, CPU_GS(stack_host), R_CX);
+    as_store_imm32(a, 8, CPU_GS(stack_room[0]), PAGE_SIZE - 8 + 1);
+    as_store_imm32(a, 8, CPU_GS(stack_room[1]), PAGE_SIZE - STACK_RUN + 1);
+    as_fix_here(a, one_way);
+    as_alu_rm(a, AS_ADD, 8, R_AX, AS_AT(R_DX, offsetof(struct tlb_entry, host))); /* no carry out of an address */
+    as_fix_here(a, absent);
+    put_pop(a, R_DX);
+    put_ret(a);
+    return at;
+}
+
 int thunks_make(struct as *a, struct thunks *th, tx_interp_fn *interp)
 {
     vector_make_thunks(a, th);
@@ -160,6 +192,8 @@ int thunks_make(struct as *a, struct thunks *th, tx_interp_fn *interp)
     const uint8_t *stored = make_leave(a, th);
     make_jump(a, th);
     make_dead(a, th);
+    th->stack_read = make_stack(a, false);
+    th->stack_write = make_stack(a, true);
     make_interp(a, th, interp, stored);
     return a->full ? -ENOSPC : 0;
 }
