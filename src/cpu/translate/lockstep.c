@@ -13,8 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SEEN_BITS 16
-
 /* What an instruction that is not alone may change. */
 struct lockstep_state {
     uint64_t gpr[16], rip, cr2;
@@ -31,7 +29,6 @@ struct lockstep {
     unsigned ran;        /* instructions that it ran, the faulting one included */
     uint32_t undefined;  /* flags that they leave undefined */
     struct mmu_record record;
-    uint32_t seen[1u << SEEN_BITS]; /* runs, by hash of address and mode */
 };
 
 struct lockstep *lockstep_new(void)
@@ -74,10 +71,9 @@ static bool is_ambiguous(const struct tb *tb)
     return false;
 }
 
-static bool is_due(struct lockstep *l, const struct tb *tb)
+static bool is_due(struct tb *tb)
 {
-    uint64_t hash = (tb->gpa ^ (uint64_t)tb->mode << 40) * 0x9e3779b97f4a7c15ull >> (64 - SEEN_BITS);
-    uint32_t n = l->seen[hash]++;
+    uint32_t n = tb->compared++;
 
     if (n >= LOCKSTEP_FIRST && n % LOCKSTEP_THEN)
         return false;
@@ -131,9 +127,9 @@ static void interpret(struct cpu *c, struct lockstep *l, const struct tb *tb)
     }
 }
 
-bool lockstep_before(struct cpu *c, struct lockstep *l, const struct tb *tb)
+bool lockstep_before(struct cpu *c, struct lockstep *l, struct tb *tb)
 {
-    if (!is_due(l, tb) || is_ambiguous(tb))
+    if (!is_due(tb) || is_ambiguous(tb))
         return false;
     state_save(c, &l->before);
     l->record.count = l->record.used = 0;

@@ -23,6 +23,6 @@ void lockstep_free(struct lockstep *l);
 /* True when the instruction must be a block of its own under lockstep; `how` is the machine's. */
 bool lockstep_alone(enum cpu_translate how, const struct insn *i);
 /* The interpreter's run of the block at c->rip: state is as before. False: this run is not to be compared. */
-bool lockstep_before(struct cpu *c, struct lockstep *l, const struct tb *tb);
+bool lockstep_before(struct cpu *c, struct lockstep *l, struct tb *tb);
 /* After the translated run, which answered `answer`. False: they differ, c->error says it and the log has the rest. */
 bool lockstep_after(struct cpu *c, struct lockstep *l, const struct tb *tb, uint64_t answer);

@@ -252,7 +252,7 @@ static uint64_t enter(struct cpu *c, const struct tb *tb)
 }
 
 /* X_JUMP, or how it ended. */
-static int enter_in_lockstep(struct cpu *c, const struct tb *tb)
+static int enter_in_lockstep(struct cpu *c, struct tb *tb)
 {
     struct lockstep *l = c->tx->lockstep;
     bool compare = lockstep_before(c, l, tb);
@@ -301,7 +301,8 @@ static int enter_block(struct cpu *c, struct tb *tb, struct tb_exit **want)
     return answer == TX_STATUS ? (int)c->tx_status : X_JUMP;
 }
 
-static int dispatch(struct cpu *c)
+/* `once`: returns after the first block, X_JUMP then. */
+static int dispatch(struct cpu *c, bool once)
 {
     struct translate *t = c->shared->translate;
     struct tb_exit *want = NULL; /* to be linked to the block that is looked up next */
@@ -326,14 +327,22 @@ static int dispatch(struct cpu *c)
             st = exec_one_block(c);
             want = NULL;
         }
-    } while (st == X_JUMP);
+    } while (st == X_JUMP && !once);
     return st;
 }
 
 int translate_run(struct cpu *c)
 {
     set_gs(c);
-    int st = dispatch(c);
+    int st = dispatch(c, false);
+    cache_quiet(c);
+    return st;
+}
+
+int translate_one(struct cpu *c)
+{
+    set_gs(c);
+    int st = dispatch(c, true);
     cache_quiet(c);
     return st;
 }

@@ -43,6 +43,7 @@ struct tb {
     uint64_t gpa;               /* of the first byte */
     uint32_t mode;
     uint16_t first, end;        /* page offsets of the bytes translated: the lowest, and behind the highest */
+    uint32_t compared;          /* times that lockstep met it */
     uint16_t insns;             /* guest instructions */
     uint8_t exits;
     bool dead;

@@ -30,6 +30,8 @@ bool translate_wanted(const struct cpu *c);
 /* Runs from c->rip on as exec_blocks() does: until an event, a fault, an exit or a mode that is not translated.
  * X_AGAIN: look at events and at translate_wanted() again; X_FAULT: deliver c->fault; X_EXIT. */
 int translate_run(struct cpu *c);
+/* The same for one block (and those linked behind it): X_JUMP, too. */
+int translate_one(struct cpu *c);
 
 /* Guest memory of these granules (mmu.h) of the page was written: blocks made from it are dead, and the granules' bits
  * clear, when this returns. The answer: the page's bits before. No vCPU enters those blocks any more; one that is inside
