@@ -82,6 +82,7 @@ CASES = [
     Case('latency', cpus=(1, 2), kvm='hardware'),
     Case('faults', lockstep=True, kvm='hardware'),
     Case('faults', name='faults-long', append='turns=16', kvm='hardware', suite='full', limit=120),
+    Case('fpstate', kvm='hardware'),
     Case('irq', limit=40),
     Case('irq', name='irq-x2apic', append='x2apic=1', limit=40),
     Case('debug', kvm='hardware'),
