@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Vector, MMX and x87 state while things happen: each kind of register is loaded, something leaves the program (a port, a
- * device, an exception, an interrupt, a context switch), and all must be as it was. Everything runs often enough to be hot.
+/* Vector, MMX and x87 state while things happen: each kind of register is loaded, something leaves the program (a
+ * port, a device, an exception, an interrupt, a context switch), and all must be as it was. Everything runs often
+ * enough to be hot.
  *
  * Spec      Intel SDM volume 1, chapters 8, 10, 13, 14.
  */
@@ -264,8 +265,8 @@ static uint32_t untouched;
 /* Divides by *arg with division by zero let through. */
 static void divide_sse(void *arg)
 {
-    __asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, %[at]; ldmxcsr %[m]; mov $0x3f800000, %%ecx; movd %%ecx, %%xmm3\n"
-                     "movss (%%rdi), %%xmm2; 1: divss %%xmm2, %%xmm3; ldmxcsr %[d]"
+    __asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, %[at]; ldmxcsr %[m]\n"
+                     "mov $0x3f800000, %%ecx; movd %%ecx, %%xmm3; movss (%%rdi), %%xmm2; 1: divss %%xmm2, %%xmm3; ldmxcsr %[d]"
                      : [at] "=m"(trap_at)
                      : "D"(arg), [m] "m"((const uint32_t){ 0x1d80 }), [d] "m"((const uint32_t){ 0x1f80 })
                      : "rax", "rcx", "memory");
@@ -274,7 +275,8 @@ static void divide_sse(void *arg)
 /* The divider's error is the next instruction's. */
 static void divide_x87(void *arg)
 {
-    __asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, %[at]; fninit; fldcw %[c]; fld1; fdivs (%%rdi); nop; 1: fchs; fninit"
+    __asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, %[at]; fninit; fldcw %[c]\n"
+                     "fld1; fdivs (%%rdi); nop; 1: fchs; fninit"
                      : [at] "=m"(trap_at)
                      : "D"(arg), [c] "m"((const uint16_t){ 0x37b })
                      : "rax", "memory");

@@ -140,7 +140,7 @@ static bool uses_vvvv(const struct insn_row *row)
 static struct encoding choose_encoding(struct vgen *g, const struct insn_row *row)
 {
     struct encoding e = { .row = row, .reg = dest_reg(g), .rm = dest_reg(g) };
-    unsigned w_rule = row->vex ? (row->vex - VEX_LIG_WIG) % 3u : 0, l_rule = row->vex ? (row->vex - VEX_LIG_WIG) / 3u : 0;
+    unsigned rule = row->vex ? row->vex - VEX_LIG_WIG : 0, w_rule = rule % 3, l_rule = rule / 3;
 
     /* SHA: some want no alignment. */
     e.mem = row->mod == MOD_MEM || (row->mod == MOD_ANY && row->attr >> 24 != F_SHA && !rng_one_in(g->r, 4));
@@ -174,8 +174,8 @@ static void vector(struct vgen *g)
     struct insn i;
 
     put_encoding(g, &e);
-    if (g->len > T_CODE_MAX || insn_decode(g->t->code + start, g->len - start, g->mode32 ? INSN_32 : INSN_64, false, &i) ||
-        i.row != row || i.len != g->len - start || (!g->mode32 && (insn_rows[row].attr & A_NO64)))
+    if (g->len > T_CODE_MAX ||
+        insn_decode(g->t->code + start, g->len - start, g->mode32 ? INSN_32 : INSN_64, false, &i) || i.row != row || i.len != g->len - start || (!g->mode32 && (insn_rows[row].attr & A_NO64)))
         g->len = start;
 }
 

@@ -55,8 +55,8 @@ static void emit_live_for(struct tr *t, uint32_t attr)
         emit_vec_live(t, VEC_XMM);
 }
 
-/* ModRM.reg or a register in ModRM.rm. Scratch for guest registers that live in memory: S1, since S0 may be the address.
- * No instruction names two general registers. */
+/* ModRM.reg or a register in ModRM.rm. Scratch for guest registers that live in memory: S1, since S0 may be the
+ * address. No instruction names two general registers. */
 static unsigned form_reg(struct tr *t, struct form *f, enum operand_field field, unsigned guest)
 {
     unsigned place;
@@ -204,7 +204,8 @@ static bool emit_pcmpstr(struct tr *t, const struct insn *i)
     return true;
 }
 
-/* The whole range is checked, also what the mask leaves out: where that fails, the interpreter looks at each element. */
+/* The whole range is checked, also what the mask leaves out: where that fails, the interpreter looks at each
+ * element. */
 static bool emit_vmaskmov(struct tr *t, const struct insn *i)
 {
     const struct insn_row *row = &insn_rows[i->row];
@@ -238,8 +239,8 @@ static bool emit_stmxcsr(struct tr *t, const struct insn *i)
     return true;
 }
 
-/* With all exceptions masked still: the mode holds on. Reserved bits and others are the interpreter's, behind which another
- * mode may hold: so the block ends here. */
+/* With all exceptions masked still: the mode holds on. Reserved bits and others are the interpreter's, behind which
+ * another mode may hold: so the block ends here. */
 static bool emit_ldmxcsr(struct tr *t, const struct insn *i)
 {
     if (!runs_here(t, insn_rows[i->row].attr) || t->mode & MODE_SSE_TRAPS)

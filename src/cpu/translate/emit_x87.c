@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* x87 instructions as themselves. No exception is unmasked (MODE_X87_TRAPS), so none waits for one and none faults but by
- * its memory operand. FOP, FIP and FDP would name our own addresses in the host's unit: the guest's are in cpu->xsave.
+/* x87 instructions as themselves. No exception is unmasked (MODE_X87_TRAPS), so none waits for one and none faults
+ * but by its memory operand. FOP, FIP and FDP would name our own addresses in the host's unit: the guest's are in
+ * cpu->xsave.
  *
  * Spec      Intel SDM volume 1, chapter 8; volume 2.
  */
@@ -18,11 +19,12 @@ static bool runs_here(const struct tr *t, uint32_t attr)
 
 /* --- pointers ---
  *
- * Of a run of x87 instructions with none between, only the last one's are stored, behind it; but before a slow path within
- * the run, which may fault, those of the instruction before. No x87 instruction changes the registers of an address. */
+ * Of a run of x87 instructions with none between, only the last one's are stored, behind it; but before a slow path
+ * within the run, which may fault, those of the instruction before. No x87 instruction changes the registers of an
+ * address. */
 
-/* FOP (insn.imm: x87_bind()) and FIP of instruction `last`, FDP of `memory`, both plus 1 and 0 for none. Destroys S0, S1,
- * no flags. */
+/* FOP (insn.imm: x87_bind()) and FIP of instruction `last`, FDP of `memory`, both plus 1 and 0 for none. Destroys S0,
+ * S1, no flags. */
 static void put_pointers(struct tr *t, unsigned last, unsigned memory)
 {
     uint16_t next = t->next;
