@@ -19,6 +19,7 @@ struct mem_range; /* machine/memory.h: seen here only through the slots below */
 struct accel_config {
     enum cpu_translate translate; /* soft */
     uint64_t tb_bytes;            /* soft: host code kept at most */
+    bool perf_map;                /* soft: write /tmp/perf-PID.map */
 };
 
 /* What the machine gives the accelerator. Called on vCPU threads. */

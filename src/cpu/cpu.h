@@ -152,6 +152,8 @@ void cpu_shared_free(struct cpu_shared *s);
 /* Before the first cpu_new(); off until then. `code_bytes`: host code kept at most, 0: a default. 0 or negative errno:
  * executable memory cannot be had. */
 int cpu_shared_set_translate(struct cpu_shared *s, enum cpu_translate how, uint64_t code_bytes);
+/* After it: tells perf(1) in /tmp/perf-PID.map what translated code was made from. 0 or negative errno. */
+int cpu_shared_set_perf_map(struct cpu_shared *s);
 /* Somebody else than a vCPU (DMA, the loader) wrote guest memory: drop code decoded from there. Cheap when
  * there is none. Any thread. */
 void cpu_shared_written(struct cpu_shared *s, uint64_t gpa, uint64_t len);

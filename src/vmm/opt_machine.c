@@ -63,6 +63,14 @@ static bool set_tb_size(struct accel_config *c, const char *value, GError **erro
     return true;
 }
 
+static bool set_perf_map(struct accel_config *c, const char *value, GError **error)
+{
+    c->perf_map = !strcmp(value, "on");
+    if (c->perf_map || !strcmp(value, "off"))
+        return true;
+    return ruche_error(error, RUCHE_ERR_INVALID, "'perf-map' can be on or off, not '%s'", value);
+}
+
 /* Properties that do change something. */
 static const struct {
     const char *name;
@@ -70,6 +78,7 @@ static const struct {
 } accel_settings[] = {
     { "translate", set_translate },
     { "tb-size", set_tb_size },
+    { "perf-map", set_perf_map },
 };
 
 static bool take_accel_prop(struct vm_options *o, const char *key, const char *value, GError **error)
@@ -398,7 +407,8 @@ const struct option_row machine_option_rows[] = {
     { "M", "[type=]TYPE[,prop=value...]", "as -machine", GROUP_MACHINE, take_machine },
     { "accel", "NAME[:NAME...][,prop=value...]",
       "who executes the guest: kvm, soft, or the first of a list that can\n'-accel help' says what "
-      "works here\nsoft: translate=on|off|lockstep (on), tb-size=MIB of translated code (64)",
+      "works here\nsoft: translate=on|off|lockstep (on), tb-size=MIB of translated code (64),\nperf-map=on|off: "
+      "/tmp/perf-PID.map for perf(1)",
       GROUP_MACHINE, take_accel },
     { "enable-kvm", NULL, "as -accel kvm", GROUP_MACHINE, take_enable_kvm },
     { "cpu", "MODEL[,+feature,-feature...]", "the processor; '-cpu help' lists models",

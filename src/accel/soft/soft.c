@@ -175,6 +175,9 @@ static struct accel *soft_create(const struct accel_host *host, const struct cpu
     int err = cpu_shared_set_translate(a->shared, host->config.translate, host->config.tb_bytes);
     if (err)
         log_warn("soft: no executable memory (%s): the guest is interpreted, not translated", strerror(-err));
+    err = host->config.perf_map ? cpu_shared_set_perf_map(a->shared) : 0;
+    if (err)
+        log_warn("soft: /tmp/perf-%d.map cannot be written: %s", getpid(), strerror(-err));
     a->base.host = host;
     a->topology = *topology;
     return &a->base;

@@ -322,6 +322,7 @@ bool cache_insert(struct cpu *c, struct tb *tb, struct tx_snapshot at, struct tb
         tb->page_next = *head;
         *head = tb;
         hash_insert(t, tb);
+        perf_map_add(t, tb);
     }
     pthread_mutex_unlock(&t->lock);
     if (ok)
@@ -364,6 +365,7 @@ void cache_free(struct translate *t)
 {
     if (!t)
         return;
+    perf_map_close(t);
     code_arena_done(&t->code);
     pthread_mutex_destroy(&t->lock);
     free(t);

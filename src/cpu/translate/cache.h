@@ -12,6 +12,7 @@
 #include "cpu/translate/tb.h"
 
 #include <pthread.h>
+#include <stdio.h>
 
 #define TX_REGIONS 16
 #define TX_CHUNK_HOT (24 * KIB)
@@ -53,6 +54,8 @@ struct translate {
     struct thunks thunk;
     _Atomic uint64_t epoch; /* moves when a region dies */
     _Atomic uint32_t map_seq; /* moves when the address map changes */
+
+    FILE *perf_map;         /* NULL: none. Written under the lock */
 
     pthread_mutex_t lock;   /* what follows; page_seq moves under it and is read without */
     struct cpu *cpus[CPU_MAX];
@@ -124,6 +127,12 @@ void cache_free(struct translate *t);
 /* As build_block(), for an instruction that goes on in the next page, of which it must be c->rip's. */
 int cross_build(struct cpu *c, struct tb *tb, uint64_t gpa, const uint8_t *page, const struct thunks *thunk,
                 struct as room);
+
+/* --- perfmap.c --- */
+
+int perf_map_open(struct translate *t); /* 0 or negative errno */
+void perf_map_add(struct translate *t, const struct tb *tb);
+void perf_map_close(struct translate *t);
 
 /* --- thunk.c --- */
 

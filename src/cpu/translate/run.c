@@ -156,6 +156,7 @@ static int build(struct cpu *c, uint64_t gpa, const uint8_t *page, struct tb **r
         struct as cold = { .p = k->cold, .end = k->cold_end, .to_rx = hot.to_rx };
         *ret = (struct tb *)k->meta;
         lay_out(c, *ret, gpa);
+        (*ret)->cold = code_rx(&t->code, k->cold);
         err = build_block(c, *ret, gpa, page, &t->thunk, hot, cold);
         if (err == -EAGAIN && t->how == CPU_TRANSLATE_ON) {
             lay_out(c, *ret, gpa);
@@ -371,6 +372,11 @@ enum cpu_translate translate_how(const struct cpu *c)
 void translate_set_eager(struct cpu_shared *s)
 {
     s->translate->runs_before = 0;
+}
+
+int cpu_shared_set_perf_map(struct cpu_shared *s)
+{
+    return s->translate ? perf_map_open(s->translate) : 0;
 }
 
 void translate_shared_done(struct cpu_shared *s)

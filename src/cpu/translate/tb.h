@@ -49,6 +49,7 @@ struct tb {
     bool dead;
     uint8_t *code;              /* executable address */
     uint32_t code_bytes, cold_bytes;
+    const uint8_t *cold;        /* executable address of what is off the straight way */
     uint64_t granules;          /* of the page, from which it was made: what a write must hit to kill it */
     struct tb_exit *exit;       /* array */
     struct insn *insn;          /* array: what handlers called from the block execute */
