@@ -59,7 +59,10 @@ int mmu_fetch_bytes(struct cpu *c, uint64_t lin, uint8_t *buf, unsigned len, uns
  * at once; the others are told by CPU_EV_FLUSH. A vCPU that then finds such an entry in its TLB
  * takes the whole page as written: every vCPU drops its blocks there. So a write through a stale
  * fast entry is noticed at the writer's next block boundary, and before any later MMIO or x2APIC
- * write of its (the IPI that cross-modifying code sends); it is never lost. */
+ * write of its (the IPI that cross-modifying code sends); it is never lost.
+ *
+ * Translated blocks are shared. With them the bits are cleared under translate.lock, after the blocks died, so that
+ * bits found clear mean that no block is left; translate/cache.c has the whole argument. */
 void mmu_mark_code(struct cpu *c, uint64_t gpa, unsigned len);
 /* Before an effect that another vCPU may see as a message (MMIO, x2APIC): serves what it asked for. */
 static inline void mmu_poll_flush(struct cpu *c);
