@@ -91,10 +91,10 @@ enum {
 enum { TLB_CODE_SUPER, TLB_CODE_USER, N_TLB_CODE_BANKS = TLB_CODE_USER + N_TLB_SPACES };
 
 /* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 15:2 of the address (two
- * calls may return to the same 8 bytes). One
- * table for supervisor mode, one for supervisor mode with SMAP off, one a space for user mode; each belongs to
- * one mode word and is emptied when another comes. An entry exists only while the code TLB has its page, in the
- * bank of the same mode and space. Empty: zero, and JC_EMPTY as the address at position 0. */
+ * calls may return to the same 8 bytes). One table for supervisor mode, one for supervisor mode with SMAP off, one
+ * a space for user mode; each belongs to one mode word and is emptied when another comes. An entry exists only
+ * while the code TLB has its page, in the bank of the same mode and space. Empty: zero, and JC_EMPTY as the
+ * address at position 0. */
 struct tb;
 struct jc_entry {
     uint64_t rip; /* linear */
