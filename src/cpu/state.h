@@ -90,7 +90,7 @@ enum {
 };
 enum { TLB_CODE_SUPER, TLB_CODE_USER, N_TLB_CODE_BANKS = TLB_CODE_USER + N_TLB_SPACES };
 
-/* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 15:2 of the address (two
+/* Jump cache: translated blocks by linear address, for indirect jumps; index is bits 16:2 of the address (two
  * calls may return to the same 8 bytes). One table for supervisor mode, one for supervisor mode with SMAP off, one
  * a space for user mode; each belongs to one mode word and is emptied when another comes. An entry exists only
  * while the code TLB has its page, in the bank of the same mode and space. Empty: zero, and JC_EMPTY as the
@@ -100,10 +100,10 @@ struct jc_entry {
     uint64_t rip; /* linear */
     struct tb *tb;
 };
-#define JC_BITS 14
+#define JC_BITS 15
 #define JC_SIZE (1u << JC_BITS)
 #define JC_SHIFT 2      /* of an address, to the left, */
-#define JC_MASK 0x3fff0u /* then this: byte offset of its entry */
+#define JC_MASK ((JC_SIZE - 1) * 16) /* then this: byte offset of its entry */
 #define JC_EMPTY 0x10ull
 enum { JC_SUPER, JC_SUPER_AC, JC_USER, N_JC_TABLES = JC_USER + N_TLB_SPACES };
 

@@ -31,17 +31,18 @@ static bool bit_has(const struct mmu_used *m, unsigned at)
 
 /* --- jump cache --- */
 
-/* A table is emptied by chunks of 4 KiB. */
+/* A table is emptied by 64 chunks. */
+#define JC_CHUNK_BYTES (JC_SIZE * sizeof(struct jc_entry) / 64)
+
 static uint64_t jc_chunk(uint64_t lin)
 {
-    return 1ull << ((lin << JC_SHIFT & JC_MASK) / PAGE_SIZE);
+    return 1ull << ((lin << JC_SHIFT & JC_MASK) / JC_CHUNK_BYTES);
 }
-_Static_assert(JC_MASK / PAGE_SIZE == 63, "a bit for each chunk");
 
 static void jc_clear_table(struct cpu *c, unsigned table)
 {
     for (uint64_t used = c->mmu->jc_used[table]; used; used &= used - 1)
-        memset((uint8_t *)c->jc[table] + (size_t)__builtin_ctzll(used) * PAGE_SIZE, 0, PAGE_SIZE);
+        memset((uint8_t *)c->jc[table] + (size_t)__builtin_ctzll(used) * JC_CHUNK_BYTES, 0, JC_CHUNK_BYTES);
     c->mmu->jc_used[table] = 0;
     c->jc[table][0].rip = JC_EMPTY;
 }

@@ -72,7 +72,7 @@ struct mmu_state {
     struct mmu_used used[N_TLB_BANKS], code_used[N_TLB_CODE_BANKS];
     struct mmu_used local[TLB_BANK_USER], code_local; /* in the supervisor's banks: pages that are not global */
     uint32_t jc_mode[N_JC_TABLES];     /* mode word that a jump table belongs to */
-    uint64_t jc_used[N_JC_TABLES];     /* bit per 4 KiB of the table that may hold something */
+    uint64_t jc_used[N_JC_TABLES];     /* bit per 64th of the table that may hold something */
     unsigned cold_writes;        /* slow writes to pages that hold no code any more */
     uint32_t large_shifts;                /* bit per page size (shift) met */
     uint64_t large[LARGE_BITS / 64];       /* hashed regions with entries of large pages */
