@@ -24,6 +24,7 @@ struct cpu_shared {
 
     pthread_mutex_t lock;          /* cpus[]; queues of posted flushes */
     struct cpu *cpus[CPU_MAX];     /* by index; NULL: not made */
+    _Atomic unsigned cpu_count;    /* of those made */
 
     pthread_mutex_t split;         /* mmu_lock_begin() */
 

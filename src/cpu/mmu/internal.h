@@ -189,6 +189,6 @@ static inline uint64_t mmu_granules(uint64_t off, uint64_t len)
 /* Bytes of [gpa, gpa + len) changed, already visible in memory: drops blocks decoded from there in
  * all vCPUs; in `self` (may be NULL) at once. Within one page. Returns the code mask that is left. */
 uint64_t mmu_code_written(struct cpu_shared *s, struct cpu *self, uint64_t gpa, uint64_t len);
-/* The same without looking at the mask, and again at the next block boundary: for writes that
- * happen after this call (mmu_host). */
+/* The same for a write that happens after this call (mmu_host): it is looked at again at the next
+ * block boundary. */
 void mmu_code_about_to_be_written(struct cpu *c, uint64_t gpa, uint64_t len);

@@ -158,10 +158,13 @@ uint64_t mmu_code_written(struct cpu_shared *s, struct cpu *self, uint64_t gpa, 
 void mmu_code_about_to_be_written(struct cpu *c, uint64_t gpa, uint64_t len)
 {
     uint64_t old = atomic_load(&c->shared->code[gpa >> PAGE_SHIFT]);
-    if (!(old & mmu_granules(gpa & ~PAGE_MASK, len)))
+    if (old & mmu_granules(gpa & ~PAGE_MASK, len)) {
+        exec_invalidate(c, gpa, len);
+        c->code_changed = true; /* translated blocks die after the write, at the next boundary */
+    } else if (atomic_load_explicit(&c->shared->cpu_count, memory_order_relaxed) == 1) {
         return;
-    exec_invalidate(c, gpa, len);
-    c->code_changed = true; /* translated blocks die after the write, at the next boundary */
+    }
+    /* Another vCPU may decode the old bytes before they are written: look again behind the write. */
     pthread_mutex_lock(&c->shared->lock);
     post_to(c, (struct mmu_post){ .gpa = gpa, .len = len, .rewritten = true });
     pthread_mutex_unlock(&c->shared->lock);

@@ -94,11 +94,45 @@ static void test_cross_modify(void)
     finish();
 }
 
+BLOB(caller, ".code64\n call *%rdi\n hlt");
+
+static uint32_t call_second(uint32_t at)
+{
+    second->rip = SB_CODE + 0x1000;
+    second->gpr[7] = at;
+    second->halted = false;
+    g_assert_cmpint(cpu_run(second), ==, CPU_EXIT_HALT);
+    return (uint32_t)second->gpr[0];
+}
+
+/* A vCPU decodes what another is in the middle of a read-modify-write of: it sees the new bytes once both have come to
+ * a boundary. Code elsewhere on the page makes the write one that is watched. */
+static void test_decoded_before_write(void)
+{
+    static const uint8_t func[] = { 0xb8, 1, 0, 0, 0, 0xc3 };
+    uint8_t *host;
+    start();
+    memcpy(sb->ram + SB_CODE + 0x1000, caller, (size_t)(caller_end - caller));
+    memcpy(sb->ram + FUNC, func, sizeof(func));
+    memcpy(sb->ram + FUNC + 0x800, func, sizeof(func));
+    sb->ram[SB_CODE] = 0x90;
+    cpu->rip = SB_CODE;
+    g_assert_cmpuint(call_second(FUNC + 0x800), ==, 1);
+    g_assert_cmpint(mmu_host(cpu, FUNC + 1, 4, ACCESS_WRITE, &host), ==, 0);
+    g_assert_nonnull(host);
+    g_assert_cmpuint(call_second(FUNC), ==, 1);
+    *host = 2;
+    cpu_step(cpu);
+    g_assert_cmpuint(call_second(FUNC), ==, 2);
+    finish();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/smp/locked", test_locked);
     g_test_add_func("/smp/split", test_split);
     g_test_add_func("/smp/cross-modify", test_cross_modify);
+    g_test_add_func("/smp/decoded-before-write", test_decoded_before_write);
     return g_test_run();
 }

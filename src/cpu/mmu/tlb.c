@@ -19,6 +19,7 @@ int mmu_init(struct cpu *c)
     mmu_tlb_init(c);
     pthread_mutex_lock(&c->shared->lock);
     c->shared->cpus[c->index] = c;
+    atomic_fetch_add(&c->shared->cpu_count, 1);
     pthread_mutex_unlock(&c->shared->lock);
     return 0;
 }
@@ -29,6 +30,7 @@ void mmu_done(struct cpu *c)
         return;
     pthread_mutex_lock(&c->shared->lock);
     c->shared->cpus[c->index] = NULL;
+    atomic_fetch_sub(&c->shared->cpu_count, 1);
     pthread_mutex_unlock(&c->shared->lock);
     free(c->mmu);
     c->mmu = NULL;
