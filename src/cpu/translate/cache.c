@@ -141,6 +141,9 @@ static unsigned kill_granules(struct translate *t, uint64_t page, uint64_t granu
         next = tb->page_next;
         if ((tb->gpa & PAGE_MASK) != page || !(tb->granules & granules))
             continue;
+        uint8_t *patience = tx_patience(t, tb->gpa, tb->mode);
+        if (*patience < TX_PATIENCE)
+            __atomic_store_n(patience, *patience + 1, __ATOMIC_RELAXED);
         kill_block(t, tb);
         killed++;
     }

@@ -27,6 +27,7 @@
 #define TX_HASH (1u << 16)
 #define TX_PAGES (1u << 14)
 #define TX_PAGE_SEQS 1024u
+#define TX_PATIENCE 5
 
 struct tx_region {
     struct tb *blocks;      /* alive or dead */
@@ -64,6 +65,9 @@ struct translate {
     struct tb *hash[TX_HASH];  /* by address and mode; read without the lock */
     struct tb *page[TX_PAGES]; /* by physical page */
     _Atomic uint32_t page_seq[TX_PAGE_SEQS]; /* moves when code of such a page was overwritten */
+    /* How often blocks there were overwritten, at most TX_PATIENCE: each time doubles the runs before the next is made.
+     * By hash of the address. Read without the lock. */
+    uint8_t patience[1u << 12];
 };
 
 /* What must not have changed between the look at guest memory and the block's insertion. */
@@ -101,6 +105,11 @@ _Static_assert(TX_HASH == 1u << 16, "tx_hash() answers 16 bits");
 static inline _Atomic uint32_t *tx_page_seq(struct translate *t, uint64_t gpa)
 {
     return &t->page_seq[(gpa >> PAGE_SHIFT) & (TX_PAGE_SEQS - 1)];
+}
+
+static inline uint8_t *tx_patience(struct translate *t, uint64_t gpa, uint32_t mode)
+{
+    return &t->patience[tx_hash(gpa, mode) % ARRAY_COUNT(t->patience)];
 }
 
 /* No lock. The block may die any moment; it stays until the caller's next safe point. */

@@ -196,6 +196,13 @@ static void count_made(struct cpu *c, const struct tb *tb)
     c->stats.tx_cold_bytes += tb->cold_bytes;
 }
 
+/* Code that is overwritten again and again is not worth much work. */
+static unsigned runs_needed(struct translate *t, uint64_t gpa, uint32_t mode)
+{
+    unsigned patience = __atomic_load_n(tx_patience(t, gpa, mode), __ATOMIC_RELAXED);
+    return (unsigned)min_u64((uint64_t)t->runs_before << patience, UINT8_MAX);
+}
+
 /* Makes the block at gpa if it has been interpreted often enough. NULL: interpret. */
 static struct tb *make(struct cpu *c, uint64_t gpa, const uint8_t *page)
 {
@@ -205,7 +212,7 @@ static struct tb *make(struct cpu *c, uint64_t gpa, const uint8_t *page)
     struct tx_snapshot at = { .map_seq = x->map_seq, .page_seq = atomic_load(tx_page_seq(t, gpa)) };
     struct tb *tb, *ret;
 
-    if (++*runs < t->runs_before)
+    if (++*runs < runs_needed(t, gpa, c->mode))
         return NULL;
     *runs = 0;
     int err = build(c, gpa, page, &tb);

@@ -205,27 +205,40 @@ static void *run_until_stopped(void *cpu)
     return GINT_TO_POINTER(cpu_run(cpu) == CPU_EXIT_HALT);
 }
 
+/* True when the guest has seen it within ten seconds. */
+static bool seen(const uint32_t *at, uint32_t value)
+{
+    for (unsigned k = 0; k < 100000; k++) {
+        if (__atomic_load_n(at, __ATOMIC_SEQ_CST) == value)
+            return true;
+        g_usleep(100);
+    }
+    return false;
+}
+
 static void test_rewritten_smp(void)
 {
     struct bed *b = translated(0);
     uint32_t *imm = (uint32_t *)(b->ram + BED_CODE + 4), *stop = (uint32_t *)(b->ram + BED_DATA);
+    bool all = true;
 
-    BED_CODE_BYTES(b, 0x0f, 0x1f, 0x00,                      /* nop */
-                   0xb8, 0, 0, 0, 0,                         /* mov eax, imm */
-                   0x83, 0x3c, 0x25, 0x00, 0x00, 0x30, 0x00, 0x00, /* cmp dword [BED_DATA], 0 */
-                   0x74, 0xee,                               /* je to the start */
+    BED_CODE_BYTES(b, 0x0f, 0x1f, 0x00,                             /* nop */
+                   0xb8, 0, 0, 0, 0,                                /* mov eax, imm */
+                   0x89, 0x04, 0x25, 0x08, 0x00, 0x30, 0x00,        /* mov [BED_DATA + 8], eax */
+                   0x83, 0x3c, 0x25, 0x00, 0x00, 0x30, 0x00, 0x00,  /* cmp dword [BED_DATA], 0 */
+                   0x74, 0xe7,                                      /* je to the start */
                    0xf4);
     b->cpu->rip = BED_CODE;
     GThread *vcpu = g_thread_new("vcpu", run_until_stopped, b->cpu);
-    for (uint32_t k = 1; k <= 300; k++) {
+    for (uint32_t k = 1; k <= 300 && all; k++) {
         __atomic_store_n(imm, k, __ATOMIC_SEQ_CST);
         cpu_shared_written(b->shared, BED_CODE + 4, 4);
-        g_usleep(100);
+        all = seen(stop + 2, k);
     }
     __atomic_store_n(stop, 1, __ATOMIC_SEQ_CST);
     g_assert_true(g_thread_join(vcpu));
-    g_assert_cmpuint(b->cpu->gpr[0], ==, 300);
-    g_assert_cmpuint(b->cpu->stats.tx_blocks, >, 20);
+    g_assert_true(all);
+    g_assert_cmpuint(b->cpu->stats.tx_blocks, >, 0);
     bed_free(b);
 }
 
