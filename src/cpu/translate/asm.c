@@ -73,7 +73,7 @@ void as_imm(struct as *a, unsigned size, uint64_t imm)
 
 /* --- the general encodings --- */
 
-#define REX 0x40
+#define REX   0x40
 #define REX_W 8
 #define REX_R 4
 #define REX_X 2
@@ -124,14 +124,14 @@ static void put_modrm(struct as *a, unsigned mod, unsigned reg, unsigned rm)
 static void put_mem(struct as *a, unsigned reg, struct as_mem m)
 {
     bool sib = m.index != R_NONE || m.base == R_NONE || (m.base & 7) == 4;
-    unsigned mod = m.base == R_NONE                      ? 0
+    unsigned mod = m.base == R_NONE                   ? 0
                    : m.disp == 0 && (m.base & 7) != 5 ? 0
-                   : fits8(m.disp)                     ? 1
-                                                       : 2;
+                   : fits8(m.disp)                    ? 1
+                                                      : 2;
     put_modrm(a, mod, reg, sib ? 4 : m.base);
     if (sib)
         put8(a, (uint8_t)(m.scale << 6 | (m.index == R_NONE ? 4 : m.index & 7) << 3 |
-                           (m.base == R_NONE ? 5 : m.base & 7)));
+                          (m.base == R_NONE ? 5 : m.base & 7)));
     if (mod == 1)
         put8(a, (uint8_t)m.disp);
     else if (mod == 2 || m.base == R_NONE)
@@ -243,13 +243,17 @@ void as_load(struct as *a, unsigned size, unsigned dst, struct as_mem m)
 
 void as_store(struct as *a, unsigned size, struct as_mem m, unsigned src)
 {
-    as_op_rm(a, (struct as_op){ .opcode = size == 1 ? 0x88 : 0x89, .size = (uint8_t)size, .byte_reg = size == 1 },
+    as_op_rm(a,
+             (struct as_op){
+                 .opcode = size == 1 ? 0x88 : 0x89, .size = (uint8_t)size, .byte_reg = size == 1 },
              src, m);
 }
 
 void as_store_imm32(struct as *a, unsigned size, struct as_mem m, int32_t imm)
 {
-    as_op_rm(a, (struct as_op){ .opcode = size == 1 ? 0xc6 : 0xc7, .size = (uint8_t)size, .ext = true }, 0, m);
+    as_op_rm(
+        a, (struct as_op){ .opcode = size == 1 ? 0xc6 : 0xc7, .size = (uint8_t)size, .ext = true },
+        0, m);
     as_imm(a, size, (uint32_t)imm);
 }
 
@@ -277,16 +281,22 @@ void as_extend(struct as *a, bool sign, unsigned from, unsigned size, unsigned d
 void as_alu_rr(struct as *a, unsigned alu, unsigned size, unsigned dst, unsigned src)
 {
     as_op_rr(a,
-             (struct as_op){ .opcode = (uint8_t)(alu * 8 + (size > 1)), .size = (uint8_t)size,
-                             .byte_reg = size == 1, .byte_rm = size == 1 },
+             (struct as_op){ .opcode = (uint8_t)(alu * 8 + (size > 1)),
+                             .size = (uint8_t)size,
+                             .byte_reg = size == 1,
+                             .byte_rm = size == 1 },
              src, dst);
 }
 
 /* Opcode 80, 81 or 83. */
 static struct as_op alu_imm_op(unsigned size, int32_t imm)
 {
-    return (struct as_op){ .opcode = size == 1 ? 0x80 : fits8(imm) ? 0x83 : 0x81, .size = (uint8_t)size,
-                           .byte_rm = size == 1, .ext = true };
+    return (struct as_op){ .opcode = size == 1    ? 0x80
+                                     : fits8(imm) ? 0x83
+                                                  : 0x81,
+                           .size = (uint8_t)size,
+                           .byte_rm = size == 1,
+                           .ext = true };
 }
 
 void as_alu_ri(struct as *a, unsigned alu, unsigned size, unsigned dst, int32_t imm)
@@ -308,7 +318,8 @@ void as_alu_ri(struct as *a, unsigned alu, unsigned size, unsigned dst, int32_t 
 void as_alu_rm(struct as *a, unsigned alu, unsigned size, unsigned dst, struct as_mem m)
 {
     as_op_rm(a,
-             (struct as_op){ .opcode = (uint8_t)(alu * 8 + 2 + (size > 1)), .size = (uint8_t)size,
+             (struct as_op){ .opcode = (uint8_t)(alu * 8 + 2 + (size > 1)),
+                             .size = (uint8_t)size,
                              .byte_reg = size == 1 },
              dst, m);
 }
@@ -316,7 +327,8 @@ void as_alu_rm(struct as *a, unsigned alu, unsigned size, unsigned dst, struct a
 void as_alu_mr(struct as *a, unsigned alu, unsigned size, struct as_mem m, unsigned src)
 {
     as_op_rm(a,
-             (struct as_op){ .opcode = (uint8_t)(alu * 8 + (size > 1)), .size = (uint8_t)size,
+             (struct as_op){ .opcode = (uint8_t)(alu * 8 + (size > 1)),
+                             .size = (uint8_t)size,
                              .byte_reg = size == 1 },
              src, m);
 }
@@ -334,15 +346,18 @@ void as_alu_mi(struct as *a, unsigned alu, unsigned size, struct as_mem m, int32
 void as_test_rr(struct as *a, unsigned size, unsigned r1, unsigned r2)
 {
     as_op_rr(a,
-             (struct as_op){ .opcode = size == 1 ? 0x84 : 0x85, .size = (uint8_t)size, .byte_reg = size == 1,
+             (struct as_op){ .opcode = size == 1 ? 0x84 : 0x85,
+                             .size = (uint8_t)size,
+                             .byte_reg = size == 1,
                              .byte_rm = size == 1 },
              r2, r1);
 }
 
 void as_test_ri(struct as *a, unsigned size, unsigned reg, int32_t imm)
 {
-    struct as_op op = { .opcode = size == 1 ? 0xf6 : 0xf7, .size = (uint8_t)size, .byte_rm = size == 1,
-                        .ext = true };
+    struct as_op op = {
+        .opcode = size == 1 ? 0xf6 : 0xf7, .size = (uint8_t)size, .byte_rm = size == 1, .ext = true
+    };
 
     mention(a, reg);
     if (reg == R_AX) {
@@ -358,8 +373,10 @@ void as_shift_ri(struct as *a, unsigned ext, unsigned size, unsigned dst, unsign
 {
     uint8_t opcode = (uint8_t)((count == 1 ? 0xd0 : 0xc0) + (size > 1));
 
-    as_op_rr(a, (struct as_op){ .opcode = opcode, .size = (uint8_t)size, .byte_rm = size == 1, .ext = true }, ext,
-             dst);
+    as_op_rr(a,
+             (struct as_op){
+                 .opcode = opcode, .size = (uint8_t)size, .byte_rm = size == 1, .ext = true },
+             ext, dst);
     if (count != 1)
         put8(a, (uint8_t)count);
 }
@@ -380,12 +397,15 @@ void as_sahf_from_ax(struct as *a)
 
 void as_setcc(struct as *a, unsigned cc, unsigned dst)
 {
-    as_op_rr(a, (struct as_op){ .map = 1, .opcode = (uint8_t)(0x90 + cc), .byte_rm = true, .ext = true }, 0, dst);
+    as_op_rr(
+        a, (struct as_op){ .map = 1, .opcode = (uint8_t)(0x90 + cc), .byte_rm = true, .ext = true },
+        0, dst);
 }
 
 void as_cmov(struct as *a, unsigned cc, unsigned size, unsigned dst, unsigned src)
 {
-    as_op_rr(a, (struct as_op){ .map = 1, .opcode = (uint8_t)(0x40 + cc), .size = (uint8_t)size }, dst, src);
+    as_op_rr(a, (struct as_op){ .map = 1, .opcode = (uint8_t)(0x40 + cc), .size = (uint8_t)size },
+             dst, src);
 }
 
 /* --- jumps --- */
@@ -495,8 +515,14 @@ void as_call_mem(struct as *a, struct as_mem m)
 void as_nop(struct as *a, unsigned bytes)
 {
     static const char nops[9][10] = {
-        "\x90", "\x66\x90", "\x0f\x1f\x00", "\x0f\x1f\x40\x00", "\x0f\x1f\x44\x00\x00",
-        "\x66\x0f\x1f\x44\x00\x00", "\x0f\x1f\x80\x00\x00\x00\x00", "\x0f\x1f\x84\x00\x00\x00\x00\x00",
+        "\x90",
+        "\x66\x90",
+        "\x0f\x1f\x00",
+        "\x0f\x1f\x40\x00",
+        "\x0f\x1f\x44\x00\x00",
+        "\x66\x0f\x1f\x44\x00\x00",
+        "\x0f\x1f\x80\x00\x00\x00\x00",
+        "\x0f\x1f\x84\x00\x00\x00\x00\x00",
         "\x66\x0f\x1f\x84\x00\x00\x00\x00\x00",
     };
 

@@ -13,11 +13,17 @@ static bool reads_carry(unsigned alu)
 }
 
 /* How the flags of `dst OP src` come back. `src` R_NONE: imm. */
-static struct flags alu_replay(unsigned alu, unsigned size, unsigned dst, unsigned src, uint64_t imm)
+static struct flags alu_replay(unsigned alu, unsigned size, unsigned dst, unsigned src,
+                               uint64_t imm)
 {
-    static const uint8_t kind[] = { [AS_ADD] = REPLAY_ADD, [AS_OR] = REPLAY_TEST, [AS_AND] = REPLAY_TEST,
-                                    [AS_SUB] = REPLAY_SUB, [AS_XOR] = REPLAY_TEST, [AS_CMP] = REPLAY_CMP };
-    struct flags f = { .replay = kind[alu], .size = (uint8_t)size, .a = (uint8_t)dst, .b = (uint8_t)src,
+    static const uint8_t kind[] = {
+        [AS_ADD] = REPLAY_ADD, [AS_OR] = REPLAY_TEST,  [AS_AND] = REPLAY_TEST,
+        [AS_SUB] = REPLAY_SUB, [AS_XOR] = REPLAY_TEST, [AS_CMP] = REPLAY_CMP
+    };
+    struct flags f = { .replay = kind[alu],
+                       .size = (uint8_t)size,
+                       .a = (uint8_t)dst,
+                       .b = (uint8_t)src,
                        .imm = (int32_t)imm };
 
     if (alu == AS_SUB && src == dst)
@@ -39,7 +45,8 @@ static unsigned plain_byte(struct tr *t, unsigned reg)
 }
 
 /* dst OP src, both guest registers. */
-static void alu_registers(struct tr *t, const struct insn *i, unsigned alu, unsigned dst, unsigned src)
+static void alu_registers(struct tr *t, const struct insn *i, unsigned alu, unsigned dst,
+                          unsigned src)
 {
     unsigned size = i->opsize;
     bool high = is_high(i, dst, size), src_high = is_high(i, src, size);
@@ -109,8 +116,12 @@ static bool alu_GE(struct tr *t, const struct insn *i, unsigned alu)
 static void alu_imm_memory(struct tr *t, const struct insn *i, unsigned alu, struct as_mem m)
 {
     bool short_imm = i->opsize == 1 || (int64_t)i->imm == (int8_t)i->imm;
-    struct as_op op = { .opcode = i->opsize == 1 ? 0x80 : short_imm ? 0x83 : 0x81, .size = i->opsize,
-                        .lock = i->lock, .ext = true };
+    struct as_op op = { .opcode = i->opsize == 1 ? 0x80
+                                  : short_imm    ? 0x83
+                                                 : 0x81,
+                        .size = i->opsize,
+                        .lock = i->lock,
+                        .ext = true };
 
     as_op_rm(&t->as, op, alu, m);
     as_imm(&t->as, short_imm ? 1 : i->opsize, i->imm);
@@ -147,15 +158,15 @@ static bool alu_EI(struct tr *t, const struct insn *i, unsigned alu)
 }
 
 #define ALU_EMITTERS(name, alu)                                                                    \
-    static bool emit_##name##_EG(struct tr *t, const struct insn *i)                                \
+    static bool emit_##name##_EG(struct tr *t, const struct insn *i)                               \
     {                                                                                              \
         return alu_EG(t, i, alu);                                                                  \
     }                                                                                              \
-    static bool emit_##name##_GE(struct tr *t, const struct insn *i)                                \
+    static bool emit_##name##_GE(struct tr *t, const struct insn *i)                               \
     {                                                                                              \
         return alu_GE(t, i, alu);                                                                  \
     }                                                                                              \
-    static bool emit_##name##_EI(struct tr *t, const struct insn *i)                                \
+    static bool emit_##name##_EI(struct tr *t, const struct insn *i)                               \
     {                                                                                              \
         return alu_EI(t, i, alu);                                                                  \
     }
@@ -184,7 +195,8 @@ static bool emit_test_EG(struct tr *t, const struct insn *i)
         rm = high ? place_reg(emit_byte(t, i, i->rm, R_S0)) : place_gpr(i->rm);
     place_op(t, op_sized(0x84, size), reg, rm);
     if (!i->mem && !high)
-        how = (struct flags){ .replay = REPLAY_TEST, .size = (uint8_t)size, .a = i->rm, .b = i->reg };
+        how =
+            (struct flags){ .replay = REPLAY_TEST, .size = (uint8_t)size, .a = i->rm, .b = i->reg };
     flags_produced(t, how);
     return true;
 }
@@ -201,7 +213,10 @@ static bool emit_test_EI(struct tr *t, const struct insn *i)
         as_test_ri(&t->as, 1, emit_byte(t, i, i->rm, R_S0), (int32_t)i->imm);
     } else {
         as_test_ri(&t->as, size, emit_reg(t, i->rm, R_S0), (int32_t)i->imm);
-        how = (struct flags){ .replay = REPLAY_TEST, .size = (uint8_t)size, .a = i->rm, .b = R_NONE,
+        how = (struct flags){ .replay = REPLAY_TEST,
+                              .size = (uint8_t)size,
+                              .a = i->rm,
+                              .b = R_NONE,
                               .imm = (int32_t)i->imm };
     }
     flags_produced(t, how);
@@ -250,8 +265,10 @@ static bool emit_neg(struct tr *t, const struct insn *i)
     bool plain = !i->mem && !is_high(i, i->rm, i->opsize);
 
     unary(t, i, 0xf6, 3, false);
-    flags_produced(t, plain ? (struct flags){ .replay = REPLAY_NEG, .size = i->opsize, .a = i->rm, .b = R_NONE }
-                            : (struct flags){ 0 });
+    flags_produced(
+        t, plain
+               ? (struct flags){ .replay = REPLAY_NEG, .size = i->opsize, .a = i->rm, .b = R_NONE }
+               : (struct flags){ 0 });
     return true;
 }
 
@@ -269,9 +286,19 @@ static bool emit_not(struct tr *t, const struct insn *i)
         x_##name##_EI, emit_##name##_EI                                                            \
     }
 static const struct emit_row rows[] = {
-    ALU_ROWS(add), ALU_ROWS(or), ALU_ROWS(adc), ALU_ROWS(sbb), ALU_ROWS(and), ALU_ROWS(sub), ALU_ROWS(xor),
+    ALU_ROWS(add),
+    ALU_ROWS(or),
+    ALU_ROWS(adc),
+    ALU_ROWS(sbb),
+    ALU_ROWS(and),
+    ALU_ROWS(sub),
+    ALU_ROWS(xor),
     ALU_ROWS(cmp),
-    { x_test_EG, emit_test_EG }, { x_test_EI, emit_test_EI }, { x_inc_E, emit_inc }, { x_dec_E, emit_dec },
-    { x_neg_E, emit_neg }, { x_not_E, emit_not },
+    { x_test_EG, emit_test_EG },
+    { x_test_EI, emit_test_EI },
+    { x_inc_E, emit_inc },
+    { x_dec_E, emit_dec },
+    { x_neg_E, emit_neg },
+    { x_not_E, emit_not },
 };
 EMIT_ROWS(alu_rows, rows);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Exchanges: xchg, xadd, cmpxchg, cmpxchg8b and 16b.
  *
- * Spec      Intel SDM volume 2; volume 3, 8.1. The guest's LOCK is the host's, on the same memory; what crosses a page
- *           fails the check and is the handler's.
+ * Spec      Intel SDM volume 2; volume 3, 8.1. The guest's LOCK is the host's, on the same memory;
+ * what crosses a page fails the check and is the handler's.
  */
 #include "cpu/shared.h"
 #include "cpu/translate/place.h"
@@ -16,7 +16,8 @@ static unsigned changed(const struct insn *i, unsigned n)
 
 static bool swap_registers(struct tr *t, const struct insn *i, unsigned a, unsigned b)
 {
-    if (host_of[a] == R_NONE || host_of[b] == R_NONE || is_high(i, a, i->opsize) || is_high(i, b, i->opsize))
+    if (host_of[a] == R_NONE || host_of[b] == R_NONE || is_high(i, a, i->opsize) ||
+        is_high(i, b, i->opsize))
         return false;
     flags_reg_changes(t, a);
     flags_reg_changes(t, b);
@@ -49,10 +50,15 @@ static bool emit_xchg_EG(struct tr *t, const struct insn *i)
 static bool emit_xadd(struct tr *t, const struct insn *i)
 {
     unsigned size = i->opsize;
-    struct as_op op = { .map = 1, .opcode = size == 1 ? 0xc0 : 0xc1, .size = (uint8_t)size, .byte_reg = size == 1,
-                        .byte_rm = size == 1, .lock = i->lock };
+    struct as_op op = { .map = 1,
+                        .opcode = size == 1 ? 0xc0 : 0xc1,
+                        .size = (uint8_t)size,
+                        .byte_reg = size == 1,
+                        .byte_rm = size == 1,
+                        .lock = i->lock };
 
-    if (is_high(i, i->reg, size) || (!i->mem && (is_high(i, i->rm, size) || host_of[i->rm] == R_NONE)))
+    if (is_high(i, i->reg, size) ||
+        (!i->mem && (is_high(i, i->rm, size) || host_of[i->rm] == R_NONE)))
         return false;
     struct place rm = place_rm(t, i, size, true);
     unsigned r = emit_reg(t, i->reg, R_S1);
@@ -62,16 +68,21 @@ static bool emit_xadd(struct tr *t, const struct insn *i)
     return true;
 }
 
-/* The accumulator is the host's own for the instruction; so the address goes to S1, and a source that lives in memory to
- * the register that guest RAX has left. */
+/* The accumulator is the host's own for the instruction; so the address goes to S1, and a source
+ * that lives in memory to the register that guest RAX has left. */
 static bool emit_cmpxchg(struct tr *t, const struct insn *i)
 {
     unsigned size = i->opsize;
-    struct as_op op = { .map = 1, .opcode = size == 1 ? 0xb0 : 0xb1, .size = (uint8_t)size, .byte_reg = size == 1,
-                        .byte_rm = size == 1, .lock = i->lock };
+    struct as_op op = { .map = 1,
+                        .opcode = size == 1 ? 0xb0 : 0xb1,
+                        .size = (uint8_t)size,
+                        .byte_reg = size == 1,
+                        .byte_rm = size == 1,
+                        .lock = i->lock };
     struct place rm = { .mem = true, .m = AS_AT(R_S1, 0) };
 
-    if (is_high(i, i->reg, size) || (!i->mem && (i->rm == RAX || is_high(i, i->rm, size) || host_of[i->rm] == R_NONE)))
+    if (is_high(i, i->reg, size) ||
+        (!i->mem && (i->rm == RAX || is_high(i, i->rm, size) || host_of[i->rm] == R_NONE)))
         return false;
     if (i->mem) {
         emit_mem(t, i, size, true, 1);
@@ -103,8 +114,8 @@ static bool emit_cmpxchg8b(struct tr *t, const struct insn *i)
     as_mov(a, R_BX, host_of[RBX]);
     as_mov(a, host_of[RBX], R_S1);
     as_mov(a, R_CX, host_of[RCX]);
-    as_op_rm(a, (struct as_op){ .map = 1, .opcode = 0xc7, .size = (uint8_t)half, .lock = i->lock }, 1,
-             AS_AT(host_of[RBX], 0));
+    as_op_rm(a, (struct as_op){ .map = 1, .opcode = 0xc7, .size = (uint8_t)half, .lock = i->lock },
+             1, AS_AT(host_of[RBX], 0));
     as_mov(a, host_of[RBX], R_BX);
     as_mov(a, host_of[RAX], R_AX);
     flags_produced(t, (struct flags){ 0 });
@@ -112,7 +123,7 @@ static bool emit_cmpxchg8b(struct tr *t, const struct insn *i)
 }
 
 static const struct emit_row rows[] = {
-    { x_xchg_AZ, emit_xchg_AZ }, { x_xchg_EG, emit_xchg_EG },       { x_xadd, emit_xadd },
+    { x_xchg_AZ, emit_xchg_AZ }, { x_xchg_EG, emit_xchg_EG },     { x_xadd, emit_xadd },
     { x_cmpxchg, emit_cmpxchg }, { x_cmpxchg8b, emit_cmpxchg8b },
 };
 EMIT_ROWS(atomic_rows, rows);

@@ -33,7 +33,8 @@ static bool bit_imm(struct tr *t, const struct insn *i, unsigned ext)
     return true;
 }
 
-/* With memory the index reaches beyond the operand: S0 = address of the word that it selects, by host arithmetic. */
+/* With memory the index reaches beyond the operand: S0 = address of the word that it selects, by
+ * host arithmetic. */
 static void bit_address(struct tr *t, const struct insn *i)
 {
     unsigned index = emit_reg(t, i->reg, R_S1), shift = i->opsize == 8 ? 6 : i->opsize == 4 ? 5 : 4;
@@ -66,7 +67,8 @@ static bool bit_reg(struct tr *t, const struct insn *i, unsigned opcode)
         flags_produced(t, (struct flags){ 0 });
         return true;
     }
-    if (i->seg >= SEG_FS && i->adsize == 4) /* the segment's base is not part of the sum that wraps */
+    if (i->seg >= SEG_FS &&
+        i->adsize == 4) /* the segment's base is not part of the sum that wraps */
         return false;
     flags_clobber(t);
     bit_address(t, i);
@@ -83,11 +85,11 @@ static bool bit_reg(struct tr *t, const struct insn *i, unsigned opcode)
 }
 
 #define BIT_EMITTERS(name, op, ext)                                                                \
-    static bool emit_##name##_EG(struct tr *t, const struct insn *i)                                \
+    static bool emit_##name##_EG(struct tr *t, const struct insn *i)                               \
     {                                                                                              \
         return bit_reg(t, i, op);                                                                  \
     }                                                                                              \
-    static bool emit_##name##_EI(struct tr *t, const struct insn *i)                                \
+    static bool emit_##name##_EI(struct tr *t, const struct insn *i)                               \
     {                                                                                              \
         return bit_imm(t, i, ext);                                                                 \
     }
@@ -103,8 +105,10 @@ static bool scan(struct tr *t, const struct insn *i, unsigned pfx, unsigned opco
     struct place src = place_rm(t, i, i->opsize, false);
     unsigned dst = emit_reg(t, i->reg, R_S1);
 
-    place_op(t, (struct as_op){ .map = 1, .opcode = (uint8_t)opcode, .pfx = (uint8_t)pfx, .size = i->opsize }, dst,
-             src);
+    place_op(t,
+             (struct as_op){
+                 .map = 1, .opcode = (uint8_t)opcode, .pfx = (uint8_t)pfx, .size = i->opsize },
+             dst, src);
     emit_reg_done(t, i->reg, dst);
     flags_produced(t, (struct flags){ 0 });
     return true;
@@ -139,7 +143,10 @@ static bool emit_popcnt(struct tr *t, const struct insn *i)
 
 static bool crc32(struct tr *t, const struct insn *i, unsigned size)
 {
-    struct as_op op = { .map = 2, .opcode = size == 1 ? 0xf0 : 0xf1, .pfx = 0xf2, .size = (uint8_t)size,
+    struct as_op op = { .map = 2,
+                        .opcode = size == 1 ? 0xf0 : 0xf1,
+                        .pfx = 0xf2,
+                        .size = (uint8_t)size,
                         .byte_rm = size == 1 };
     struct place src;
 
@@ -175,7 +182,8 @@ static bool add_carry(struct tr *t, const struct insn *i, unsigned pfx)
     else
         flags_need(t);
     unsigned dst = emit_reg(t, i->reg, R_S1);
-    place_op(t, (struct as_op){ .map = 2, .opcode = 0xf6, .pfx = (uint8_t)pfx, .size = i->opsize }, dst, src);
+    place_op(t, (struct as_op){ .map = 2, .opcode = 0xf6, .pfx = (uint8_t)pfx, .size = i->opsize },
+             dst, src);
     emit_reg_done(t, i->reg, dst);
     flags_produced(t, (struct flags){ 0 });
     return true;
@@ -193,11 +201,12 @@ static bool emit_adox(struct tr *t, const struct insn *i)
 
 /* --- BMI1, BMI2 --- */
 
-/* What a VEX-encoded integer instruction does: its encoding, which registers it names, whether it writes flags. */
+/* What a VEX-encoded integer instruction does: its encoding, which registers it names, whether it
+ * writes flags. */
 struct bmi {
     uint8_t map, opcode, pfx;
     bool flags;
-    uint8_t ext;    /* ModRM.reg when it is no register: then vvvv is the destination */
+    uint8_t ext; /* ModRM.reg when it is no register: then vvvv is the destination */
     bool no_vvvv, imm;
 };
 
@@ -224,10 +233,10 @@ static bool bmi(struct tr *t, const struct insn *i, struct bmi b)
     return true;
 }
 
-#define BMI_EMITTER(name, m, op, p, ...)                                                                  \
-    static bool emit_##name(struct tr *t, const struct insn *i)                                     \
+#define BMI_EMITTER(name, m, op, p, ...)                                                           \
+    static bool emit_##name(struct tr *t, const struct insn *i)                                    \
     {                                                                                              \
-        return bmi(t, i, (struct bmi){ .map = m, .opcode = op, .pfx = p, __VA_ARGS__ });            \
+        return bmi(t, i, (struct bmi){ .map = m, .opcode = op, .pfx = p, __VA_ARGS__ });           \
     }
 BMI_EMITTER(andn, 2, 0xf2, 0, .flags = true)
 BMI_EMITTER(blsr, 2, 0xf3, 0, .flags = true, .ext = 1)
@@ -249,22 +258,23 @@ static bool emit_mulx(struct tr *t, const struct insn *i)
     flags_reg_changes(t, i->reg);
     struct place src = place_rm(t, i, i->opsize, false);
     unsigned lo = emit_reg_dst(t, i->vvvv, R_S1), hi = emit_reg_dst(t, i->reg, R_S0);
-    place_vex(t, (struct as_vex){ .map = 2, .opcode = 0xf6, .pfx = 0xf2, .w = i->opsize == 8 }, hi, lo, src);
+    place_vex(t, (struct as_vex){ .map = 2, .opcode = 0xf6, .pfx = 0xf2, .w = i->opsize == 8 }, hi,
+              lo, src);
     emit_reg_done(t, i->vvvv, lo);
     emit_reg_done(t, i->reg, hi);
     return true;
 }
 
 static const struct emit_row rows[] = {
-    { x_bt_EG, emit_bt_EG },         { x_bt_EI, emit_bt_EI },     { x_bts_EG, emit_bts_EG },
-    { x_bts_EI, emit_bts_EI },       { x_btr_EG, emit_btr_EG },   { x_btr_EI, emit_btr_EI },
-    { x_btc_EG, emit_btc_EG },       { x_btc_EI, emit_btc_EI },   { x_bsf, emit_bsf },
-    { x_bsr, emit_bsr },             { x_tzcnt, emit_tzcnt },     { x_lzcnt, emit_lzcnt },
-    { x_popcnt, emit_popcnt },       { x_crc32_8, emit_crc32_8 }, { x_crc32_v, emit_crc32_v },
-    { x_adcx, emit_adcx },           { x_adox, emit_adox },       { x_andn, emit_andn },
-    { x_blsr, emit_blsr },           { x_blsmsk, emit_blsmsk },   { x_blsi, emit_blsi },
-    { x_bextr, emit_bextr },         { x_bzhi, emit_bzhi },       { x_pdep, emit_pdep },
-    { x_pext, emit_pext },           { x_rorx, emit_rorx },       { x_sarx, emit_sarx },
-    { x_shlx, emit_shlx },           { x_shrx, emit_shrx },       { x_mulx, emit_mulx },
+    { x_bt_EG, emit_bt_EG },   { x_bt_EI, emit_bt_EI },     { x_bts_EG, emit_bts_EG },
+    { x_bts_EI, emit_bts_EI }, { x_btr_EG, emit_btr_EG },   { x_btr_EI, emit_btr_EI },
+    { x_btc_EG, emit_btc_EG }, { x_btc_EI, emit_btc_EI },   { x_bsf, emit_bsf },
+    { x_bsr, emit_bsr },       { x_tzcnt, emit_tzcnt },     { x_lzcnt, emit_lzcnt },
+    { x_popcnt, emit_popcnt }, { x_crc32_8, emit_crc32_8 }, { x_crc32_v, emit_crc32_v },
+    { x_adcx, emit_adcx },     { x_adox, emit_adox },       { x_andn, emit_andn },
+    { x_blsr, emit_blsr },     { x_blsmsk, emit_blsmsk },   { x_blsi, emit_blsi },
+    { x_bextr, emit_bextr },   { x_bzhi, emit_bzhi },       { x_pdep, emit_pdep },
+    { x_pext, emit_pext },     { x_rorx, emit_rorx },       { x_sarx, emit_sarx },
+    { x_shlx, emit_shlx },     { x_shrx, emit_shrx },       { x_mulx, emit_mulx },
 };
 EMIT_ROWS(bit_rows, rows);

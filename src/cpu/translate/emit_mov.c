@@ -19,7 +19,9 @@ static unsigned changed(const struct insn *i, unsigned n, unsigned size)
 /* Guest register `n` = `size` bytes at `m`, which S0 reaches. */
 static void load_to(struct tr *t, const struct insn *i, unsigned n, unsigned size, struct as_mem m)
 {
-    struct as_op part = { .opcode = size == 1 ? 0x8a : 0x8b, .size = (uint8_t)size, .byte_reg = size == 1 };
+    struct as_op part = { .opcode = size == 1 ? 0x8a : 0x8b,
+                          .size = (uint8_t)size,
+                          .byte_reg = size == 1 };
 
     if (host_of[n] != R_NONE && !is_high(i, n, size)) {
         as_op_rm(&t->as, part, host_of[n], m);
@@ -33,12 +35,14 @@ static void load_to(struct tr *t, const struct insn *i, unsigned n, unsigned siz
 }
 
 /* `size` bytes of guest register `n` to `m`. */
-static void store_from(struct tr *t, const struct insn *i, unsigned n, unsigned size, struct as_mem m)
+static void store_from(struct tr *t, const struct insn *i, unsigned n, unsigned size,
+                       struct as_mem m)
 {
     as_store(&t->as, size, m, size == 1 ? emit_byte(t, i, n, R_S1) : emit_reg(t, n, R_S1));
 }
 
-static void move_registers(struct tr *t, const struct insn *i, unsigned dst, unsigned src, unsigned size)
+static void move_registers(struct tr *t, const struct insn *i, unsigned dst, unsigned src,
+                           unsigned size)
 {
     flags_reg_changes(t, changed(i, dst, size));
     if (host_of[dst] != R_NONE && host_of[src] == R_NONE && size >= 4) {
@@ -134,7 +138,9 @@ static bool emit_mov_OA(struct tr *t, const struct insn *i)
 
 static bool extend(struct tr *t, const struct insn *i, bool sign, unsigned from)
 {
-    struct as_op op = { .map = 1, .opcode = (uint8_t)((sign ? 0xbe : 0xb6) + (from == 2)), .size = i->opsize,
+    struct as_op op = { .map = 1,
+                        .opcode = (uint8_t)((sign ? 0xbe : 0xb6) + (from == 2)),
+                        .size = i->opsize,
                         .byte_rm = from == 1 };
     struct place src;
 
@@ -201,7 +207,8 @@ static bool emit_bswap(struct tr *t, const struct insn *i)
         return false;
     flags_reg_changes(t, i->reg);
     unsigned r = emit_reg(t, i->reg, R_S0);
-    as_op_rr(&t->as, (struct as_op){ .map = 1, .opcode = 0xc8, .size = i->opsize, .no_modrm = true }, 0, r);
+    as_op_rr(&t->as,
+             (struct as_op){ .map = 1, .opcode = 0xc8, .size = i->opsize, .no_modrm = true }, 0, r);
     emit_reg_done(t, i->reg, r);
     return true;
 }
@@ -213,7 +220,8 @@ static bool emit_movbe_GM(struct tr *t, const struct insn *i)
     flags_reg_changes(t, i->reg);
     emit_mem(t, i, i->opsize, false, 1);
     unsigned dst = emit_reg_dst(t, i->reg, R_S1);
-    as_op_rm(&t->as, (struct as_op){ .map = 2, .opcode = 0xf0, .size = i->opsize }, dst, AS_AT(R_S0, 0));
+    as_op_rm(&t->as, (struct as_op){ .map = 2, .opcode = 0xf0, .size = i->opsize }, dst,
+             AS_AT(R_S0, 0));
     emit_reg_done(t, i->reg, dst);
     return true;
 }
@@ -221,8 +229,8 @@ static bool emit_movbe_GM(struct tr *t, const struct insn *i)
 static bool emit_movbe_MG(struct tr *t, const struct insn *i)
 {
     emit_mem(t, i, i->opsize, true, 1);
-    as_op_rm(&t->as, (struct as_op){ .map = 2, .opcode = 0xf1, .size = i->opsize }, emit_reg(t, i->reg, R_S1),
-             AS_AT(R_S0, 0));
+    as_op_rm(&t->as, (struct as_op){ .map = 2, .opcode = 0xf1, .size = i->opsize },
+             emit_reg(t, i->reg, R_S1), AS_AT(R_S0, 0));
     return true;
 }
 
@@ -273,8 +281,9 @@ static bool emit_cmovcc(struct tr *t, const struct insn *i)
 
 static bool emit_setcc(struct tr *t, const struct insn *i)
 {
-    struct as_op op = { .map = 1, .opcode = (uint8_t)(0x90 + condition(i)), .byte_rm = true,
-                        .ext = true };
+    struct as_op op = {
+        .map = 1, .opcode = (uint8_t)(0x90 + condition(i)), .byte_rm = true, .ext = true
+    };
 
     if (i->mem) {
         struct as_mem m = emit_near_mem(t, i, 1, true);

@@ -3,8 +3,9 @@
  *
  * Spec      Intel SDM volume 2.
  *
- * Guest RAX comes to the host's for the instruction; RDX is the host's anyway. A division runs here only when its
- * quotient is known to fit: the rest, and the faults, are the handler's. It keeps flags, as the handler does.
+ * Guest RAX comes to the host's for the instruction; RDX is the host's anyway. A division runs here
+ * only when its quotient is known to fit: the rest, and the faults, are the handler's. It keeps
+ * flags, as the handler does.
  */
 #include "cpu/translate/place.h"
 

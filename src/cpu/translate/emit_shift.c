@@ -3,8 +3,8 @@
  *
  * Spec      Intel SDM volume 2.
  *
- * A count of 0 leaves all flags, a rotate most of them: then the guest's must be in the host's before. Only shifts by a
- * constant write all.
+ * A count of 0 leaves all flags, a rotate most of them: then the guest's must be in the host's
+ * before. Only shifts by a constant write all.
  */
 #include "cpu/translate/place.h"
 
@@ -24,8 +24,8 @@ static unsigned masked(const struct insn *i, uint64_t count)
 /* A shift by a constant whose operand can be put aside for a replay, if one may come. */
 static bool wants_replay(const struct tr *t, const struct insn *i, unsigned ext, unsigned count)
 {
-    return !i->mem && ext >= SHL && count && !is_high(i, i->rm, i->opsize) && host_of[i->rm] != R_NONE &&
-           t->clobber_ahead[t->n + 1];
+    return !i->mem && ext >= SHL && count && !is_high(i, i->rm, i->opsize) &&
+           host_of[i->rm] != R_NONE && t->clobber_ahead[t->n + 1];
 }
 
 static bool shift_imm(struct tr *t, const struct insn *i, unsigned ext, unsigned count)
@@ -49,7 +49,10 @@ static bool shift_imm(struct tr *t, const struct insn *i, unsigned ext, unsigned
         flags_need(t);
     if (wants_replay(t, i, ext, count)) {
         as_store(&t->as, 8, AS_GS(offsetof(struct cpu, tx_slot)), host_of[i->rm]);
-        how = (struct flags){ .replay = kind[ext], .size = i->opsize, .a = FLAGS_SLOT(0), .b = R_NONE,
+        how = (struct flags){ .replay = kind[ext],
+                              .size = i->opsize,
+                              .a = FLAGS_SLOT(0),
+                              .b = R_NONE,
                               .imm = (int32_t)count };
     }
     struct dest d = dest_begin(t, i, i->rm, i->opsize, R_S1);
@@ -85,15 +88,15 @@ static bool shift_cl(struct tr *t, const struct insn *i, unsigned ext)
 }
 
 #define SHIFT_EMITTERS(name, ext)                                                                  \
-    static bool emit_##name##_EI(struct tr *t, const struct insn *i)                                \
+    static bool emit_##name##_EI(struct tr *t, const struct insn *i)                               \
     {                                                                                              \
         return shift_imm(t, i, ext, masked(i, i->imm));                                            \
     }                                                                                              \
-    static bool emit_##name##_E1(struct tr *t, const struct insn *i)                                \
+    static bool emit_##name##_E1(struct tr *t, const struct insn *i)                               \
     {                                                                                              \
         return shift_imm(t, i, ext, 1);                                                            \
     }                                                                                              \
-    static bool emit_##name##_EC(struct tr *t, const struct insn *i)                                \
+    static bool emit_##name##_EC(struct tr *t, const struct insn *i)                               \
     {                                                                                              \
         return shift_cl(t, i, ext);                                                                \
     }
@@ -166,9 +169,16 @@ static bool emit_shrd_EGC(struct tr *t, const struct insn *i)
         x_##name##_EC, emit_##name##_EC                                                            \
     }
 static const struct emit_row rows[] = {
-    SHIFT_ROWS(rol), SHIFT_ROWS(ror), SHIFT_ROWS(rcl), SHIFT_ROWS(rcr), SHIFT_ROWS(shl), SHIFT_ROWS(shr),
+    SHIFT_ROWS(rol),
+    SHIFT_ROWS(ror),
+    SHIFT_ROWS(rcl),
+    SHIFT_ROWS(rcr),
+    SHIFT_ROWS(shl),
+    SHIFT_ROWS(shr),
     SHIFT_ROWS(sar),
-    { x_shld_EGI, emit_shld_EGI }, { x_shld_EGC, emit_shld_EGC }, { x_shrd_EGI, emit_shrd_EGI },
+    { x_shld_EGI, emit_shld_EGI },
+    { x_shld_EGC, emit_shld_EGC },
+    { x_shrd_EGI, emit_shrd_EGI },
     { x_shrd_EGC, emit_shrd_EGC },
 };
 EMIT_ROWS(shift_rows, rows);

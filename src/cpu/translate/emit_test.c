@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Emitters against handlers: short random runs of integer instructions, from the same state, leave the same registers,
- * flags, memory and fault.
+/* Emitters against handlers: short random runs of integer instructions, from the same state, leave
+ * the same registers, flags, memory and fault.
  *
- * Usage     -m thorough draws more; CPU_EMIT_SEED=n starts elsewhere, CPU_EMIT_DUMP=file keeps the code of the failure.
+ * Usage     -m thorough draws more; CPU_EMIT_SEED=n starts elsewhere, CPU_EMIT_DUMP=file keeps the
+ * code of the failure.
  */
 #include "cpu/exec/run.h"
 #include "cpu/exec/testbed.h"
@@ -15,10 +16,11 @@
 #include <unistd.h>
 
 #define DATA_BYTES (2 * PAGE_SIZE)
-#define DATA_HOLE (BED_DATA + DATA_BYTES) /* not mapped */
+#define DATA_HOLE  (BED_DATA + DATA_BYTES) /* not mapped */
 #define MOST_INSNS 8
 
-static struct bed *bed; /* its page tables at 4000 and 5000 are for the first and the second 2 MiB */
+static struct bed
+    *bed; /* its page tables at 4000 and 5000 are for the first and the second 2 MiB */
 static struct code_arena arena;
 static struct thunks thunk;
 static struct as hot, cold;
@@ -45,15 +47,16 @@ struct drawn {
     uint64_t gpr[16];
     uint16_t flags_ax;
     bool mode32;
-    uint32_t undefined;  /* flags at its end */
-    uint32_t ever;       /* and anywhere: a fault may end it earlier */
+    uint32_t undefined; /* flags at its end */
+    uint32_t ever;      /* and anywhere: a fault may end it earlier */
     uint8_t data[DATA_BYTES];
 };
 
 static bool usable(unsigned row)
 {
     const struct insn_row *r = &insn_rows[row];
-    uint32_t no = A_PRIV | A_END | A_MODE | A_SHADOW | A_IO | A_MMX | A_X87 | A_SSE | A_AVX | A_STRING;
+    uint32_t no =
+        A_PRIV | A_END | A_MODE | A_SHADOW | A_IO | A_MMX | A_X87 | A_SSE | A_AVX | A_STRING;
 
     return !(r->attr & no) && strcmp(r->mnemonic, "rdrand") && strcmp(r->mnemonic, "rdseed") &&
            strncmp(r->mnemonic, "rd", 2) && strncmp(r->mnemonic, "pushf", 5);
@@ -61,7 +64,8 @@ static bool usable(unsigned row)
 
 static uint64_t value(void)
 {
-    static const uint64_t odd[] = { 0, 1, ~0ull, 0x80, 0x7f, 0x8000, 0x80000000, 0x7fffffff, 1ull << 63, 0xff, 0x100 };
+    static const uint64_t odd[] = { 0,          1,          ~0ull,      0x80, 0x7f, 0x8000,
+                                    0x80000000, 0x7fffffff, 1ull << 63, 0xff, 0x100 };
 
     switch (below(8)) {
     case 0:
@@ -77,12 +81,10 @@ static uint64_t value(void)
     }
 }
 
-/* The row's encoding with random operands into `p`, memory ones at register `near` if that is one; how much of it counts is the decoder's affair. */
-static void encode(const struct insn_row *r, bool mode32, unsigned near, uint8_t *p)
+/* A random ModRM byte that the row can have. */
+static uint8_t draw_modrm(const struct insn_row *r)
 {
-    uint8_t rex = mode32 || below(3) == 0 ? 0 : 0x40 | below(16), modrm = (uint8_t)rnd();
-    static const uint8_t maps[4][2] = { { 0 }, { 0x0f }, { 0x0f, 0x38 }, { 0x0f, 0x3a } };
-    static const uint8_t pfx[] = { [PFX_66] = 0x66, [PFX_F3] = 0xf3, [PFX_F2] = 0xf2 };
+    uint8_t modrm = (uint8_t)rnd();
 
     if (r->reg != REG_ANY && !(r->reg & 0x40))
         modrm = (uint8_t)((modrm & 0xc7) | (r->reg & 7) << 3);
@@ -94,34 +96,57 @@ static void encode(const struct insn_row *r, bool mode32, unsigned near, uint8_t
         modrm |= 0xc0;
     else if (modrm >= 0xc0)
         modrm &= 0x7f;
+    return modrm;
+}
+
+static uint8_t *put_vex(const struct insn_row *r, bool mode32, uint8_t *p)
+{
+    static const uint8_t pp[] = { [PFX_66] = 1, [PFX_F3] = 2, [PFX_F2] = 3 };
+    bool vvvv = r->operand[0] == By || r->operand[1] == By || r->operand[2] == By;
+    unsigned last = vvvv ? (below(16) | (mode32 ? 8u : 0u)) << 3 : 0x78;
+
+    *p++ = 0xc4;
+    *p++ = (uint8_t)((mode32 ? 0xe0 : below(8) << 5) | r->map);
+    *p++ = (uint8_t)(below(2) << 7 | last | pp[r->pfx]);
+    return p;
+}
+
+static uint8_t *put_legacy(const struct insn_row *r, bool may_lock, bool may_adsize,
+                           bool may_segment, uint8_t rex, uint8_t *p)
+{
+    static const uint8_t maps[4][2] = { { 0 }, { 0x0f }, { 0x0f, 0x38 }, { 0x0f, 0x3a } };
+    static const uint8_t pfx[] = { [PFX_66] = 0x66, [PFX_F3] = 0xf3, [PFX_F2] = 0xf2 };
+
+    if (may_lock && (r->attr & A_LOCK) && below(3) == 0)
+        *p++ = 0xf0;
+    if (r->pfx >= PFX_66)
+        *p++ = pfx[r->pfx];
+    if (r->pfx != PFX_66 && below(6) == 0)
+        *p++ = 0x66;
+    if (may_adsize && below(16) == 0)
+        *p++ = 0x67;
+    if (may_segment && below(24) == 0)
+        *p++ = below(2) ? 0x64 : 0x65;
+    if (rex)
+        *p++ = rex;
+    for (unsigned k = 0; k < 2 && maps[r->map][k]; k++)
+        *p++ = maps[r->map][k];
+    return p;
+}
+
+/* The row's encoding with random operands into `p`, memory ones at register `near` if that is one;
+ * how much of it counts is the decoder's affair. */
+static void encode(const struct insn_row *r, bool mode32, unsigned near, uint8_t *p)
+{
+    uint8_t rex = mode32 || below(3) == 0 ? 0 : 0x40 | below(16), modrm = draw_modrm(r);
+    bool z = r->operand[0] == Zb || r->operand[0] == Zv || r->operand[1] == Zv;
+
     if (near < 16 && modrm < 0xc0) { /* [register + byte] */
         modrm = (uint8_t)((modrm & 0x38) | 0x40 | (near & 7));
         rex = (uint8_t)((rex & ~1u) | (near & 8 ? 0x41 : 0));
     }
-    if (r->vex != LEGACY) {
-        *p++ = 0xc4;
-        *p++ = (uint8_t)((mode32 ? 0xe0 : below(8) << 5) | r->map);
-        *p++ = (uint8_t)(below(2) << 7 | (r->operand[1] == By || r->operand[2] == By || r->operand[0] == By
-                                              ? (below(16) | (mode32 ? 8 : 0)) << 3
-                                              : 0x78) |
-                         (r->pfx == PFX_66 ? 1 : r->pfx == PFX_F3 ? 2 : r->pfx == PFX_F2 ? 3 : 0));
-    } else {
-        if ((r->attr & A_LOCK) && modrm < 0xc0 && below(3) == 0)
-            *p++ = 0xf0;
-        if (r->pfx >= PFX_66)
-            *p++ = pfx[r->pfx];
-        if (r->pfx != PFX_66 && below(6) == 0)
-            *p++ = 0x66;
-        if (!mode32 && below(16) == 0)
-            *p++ = 0x67;
-        if (near > 15 && below(24) == 0)
-            *p++ = below(2) ? 0x64 : 0x65;
-        if (rex)
-            *p++ = rex;
-        for (unsigned k = 0; k < 2 && maps[r->map][k]; k++)
-            *p++ = maps[r->map][k];
-    }
-    bool z = r->operand[0] == Zb || r->operand[0] == Zv || r->operand[1] == Zv;
+    p = r->vex != LEGACY ? put_vex(r, mode32, p)
+                         : put_legacy(r, modrm<0xc0, !mode32, near> 15, rex, p);
     *p++ = (uint8_t)(r->opcode + (z ? below(8) : 0));
     if (r->mod != MOD_NONE)
         *p++ = modrm;
@@ -144,8 +169,9 @@ static void draw(struct drawn *d)
     if (near == 4 || near == 12) /* a SIB byte */
         near = 3;
     /* Mostly instructions that access memory around one register, of those that hold.c knows. */
-    static const char *const common[] = { "mov", "add", "cmp", "movzx", "test", "lea", "inc", "shl", "sub", "movsx",
-                                          "setb", "cmovs", "and", "or", "imul", "adc", "rol" };
+    static const char *const common[] = { "mov", "add", "cmp",  "movzx", "test", "lea",
+                                          "inc", "shl", "sub",  "movsx", "setb", "cmovs",
+                                          "and", "or",  "imul", "adc",   "rol" };
 
     d->len = 0;
     d->undefined = d->ever = 0;
@@ -156,7 +182,8 @@ static void draw(struct drawn *d)
         struct insn i;
         if (!usable(row))
             continue;
-        if (near < 16 && below(4) && strcmp(r->mnemonic, common[tries % ARRAY_COUNT(common)]) && tries < 3000)
+        if (near < 16 && below(4) && strcmp(r->mnemonic, common[tries % ARRAY_COUNT(common)]) &&
+            tries < 3000)
             continue;
         encode(r, d->mode32, near, bytes);
         if (insn_decode(bytes, 15, d->mode32 ? INSN_32 : INSN_64, false, &i) || !usable(i.row))
@@ -251,8 +278,8 @@ static uint64_t call_handler(struct cpu *c, const struct insn *i, uint64_t slow)
 static struct tb_exit exits[TB_MAX_EXITS];
 
 /* By the entry that wants the flags in the host's: enter() keeps them. */
-uint64_t enter_with_flags(struct cpu *c, const uint8_t *code, uint64_t (*enter)(struct cpu *, const uint8_t *),
-                          unsigned flags_ax);
+uint64_t enter_with_flags(struct cpu *c, const uint8_t *code,
+                          uint64_t (*enter)(struct cpu *, const uint8_t *), unsigned flags_ax);
 __asm__(".text\n"
         "enter_with_flags:\n\t"
         "mov %ecx, %eax\n\t"
@@ -285,7 +312,8 @@ static int translate_and_run(const struct drawn *d, struct tb *tb)
     return answer == TX_STATUS ? (int)c->tx_status : interpret_rest();
 }
 
-static void report(const struct drawn *d, const struct tb *tb, const struct result *a, const struct result *b)
+static void report(const struct drawn *d, const struct tb *tb, const struct result *a,
+                   const struct result *b)
 {
     char text[128];
     unsigned off = 0;
@@ -296,17 +324,20 @@ static void report(const struct drawn *d, const struct tb *tb, const struct resu
         GString *hex = g_string_new(NULL);
         for (unsigned k = 0; k < i.len; k++)
             g_string_append_printf(hex, "%02x", d->code[off + k]);
-        g_test_message("  %-24s %s", hex->str, insn_disassemble(&i, BED_CODE + off, text, sizeof(text)));
+        g_test_message("  %-24s %s", hex->str,
+                       insn_disassemble(&i, BED_CODE + off, text, sizeof(text)));
         g_string_free(hex, true);
         off += i.len;
     }
     for (unsigned n = 0; n < 16; n++)
-        g_test_message("  r%-2u %016" PRIx64 "  handlers %016" PRIx64 "  emitted %016" PRIx64 "%s", n, d->gpr[n],
-                       a->gpr[n], b->gpr[n], a->gpr[n] == b->gpr[n] ? "" : "  <<<");
-    g_test_message("  flags %04x  handlers %04x  emitted %04x, undefined %x", d->flags_ax, a->flags_ax, b->flags_ax,
-                   d->undefined);
-    g_test_message("  status %d, %d; rip %" PRIx64 ", %" PRIx64 "; fault %u, %u; cr2 %" PRIx64 ", %" PRIx64, a->status,
-                   b->status, a->rip, b->rip, a->fault.vector, b->fault.vector, a->fault.cr2, b->fault.cr2);
+        g_test_message("  r%-2u %016" PRIx64 "  handlers %016" PRIx64 "  emitted %016" PRIx64 "%s",
+                       n, d->gpr[n], a->gpr[n], b->gpr[n], a->gpr[n] == b->gpr[n] ? "" : "  <<<");
+    g_test_message("  flags %04x  handlers %04x  emitted %04x, undefined %x", d->flags_ax,
+                   a->flags_ax, b->flags_ax, d->undefined);
+    g_test_message("  status %d, %d; rip %" PRIx64 ", %" PRIx64 "; fault %u, %u; cr2 %" PRIx64
+                   ", %" PRIx64,
+                   a->status, b->status, a->rip, b->rip, a->fault.vector, b->fault.vector,
+                   a->fault.cr2, b->fault.cr2);
     for (unsigned k = 0; k < DATA_BYTES; k++)
         if (a->data[k] != b->data[k])
             g_test_message("  memory at %x: %02x, %02x", k, a->data[k], b->data[k]);

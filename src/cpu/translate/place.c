@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Bytes and parts of registers. RAX and RDX live in registers that have a second byte; RCX and RBX do not, so AH to BH
- * are always reached in a scratch register, which is AX or CX.
+/* Bytes and parts of registers. RAX and RDX live in registers that have a second byte; RCX and RBX
+ * do not, so AH to BH are always reached in a scratch register, which is AX or CX.
  */
 #include "cpu/translate/place.h"
 
@@ -22,14 +22,19 @@ unsigned emit_byte(struct tr *t, const struct insn *i, unsigned n, unsigned scra
     return scratch;
 }
 
-struct dest dest_begin(struct tr *t, const struct insn *i, unsigned n, unsigned size, unsigned scratch)
+struct dest dest_begin(struct tr *t, const struct insn *i, unsigned n, unsigned size,
+                       unsigned scratch)
 {
     if (is_high(i, n, size)) {
         as_mov(&t->as, scratch, host_of[n - 4]);
-        return (struct dest){ .n = (uint8_t)(n - 4), .reg = (uint8_t)SECOND(scratch), .scratch = (uint8_t)scratch,
+        return (struct dest){ .n = (uint8_t)(n - 4),
+                              .reg = (uint8_t)SECOND(scratch),
+                              .scratch = (uint8_t)scratch,
                               .high = true };
     }
-    return (struct dest){ .n = (uint8_t)n, .reg = (uint8_t)emit_reg(t, n, scratch), .scratch = (uint8_t)scratch };
+    return (struct dest){ .n = (uint8_t)n,
+                          .reg = (uint8_t)emit_reg(t, n, scratch),
+                          .scratch = (uint8_t)scratch };
 }
 
 void dest_end(struct tr *t, struct dest d)
@@ -40,9 +45,12 @@ void dest_end(struct tr *t, struct dest d)
         emit_reg_done(t, d.n, d.reg);
 }
 
-void emit_put(struct tr *t, const struct insn *i, unsigned n, unsigned size, unsigned src, unsigned scratch)
+void emit_put(struct tr *t, const struct insn *i, unsigned n, unsigned size, unsigned src,
+              unsigned scratch)
 {
-    struct as_op mov = { .opcode = size == 1 ? 0x88 : 0x89, .size = (uint8_t)size, .byte_reg = size == 1,
+    struct as_op mov = { .opcode = size == 1 ? 0x88 : 0x89,
+                         .size = (uint8_t)size,
+                         .byte_reg = size == 1,
                          .byte_rm = size == 1 };
 
     if (is_high(i, n, size)) {
