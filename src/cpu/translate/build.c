@@ -48,11 +48,17 @@ static bool common_operand(const struct tr *t, const struct insn *i)
     return i->adsize == 4 && i->seg < SEG_FS && i->seg != SEG_CS;
 }
 
-/* It may raise a floating-point exception, or an earlier one's: the interpreter's. */
+/* In this mode it may raise an exception that is not of memory: the interpreter's. What build_native() approves of is
+ * believed not to fault, and flags in front of it may be dead. */
 static bool may_trap(const struct tr *t, const struct insn *i)
 {
     uint32_t attr = insn_rows[i->row].attr;
+    exec_fn *x = exec_row_handler(i->row);
 
+    if (x == x_cli || x == x_sti || x == x_swapgs)
+        return t->mode & MODE_USER;
+    if (x == x_fwait)
+        return t->mode & (MODE_FPU_NM | MODE_X87_TRAPS);
     return (attr & A_FLOAT && t->mode & MODE_SSE_TRAPS) || (attr & (A_X87 | A_MMX) && t->mode & MODE_X87_TRAPS);
 }
 
