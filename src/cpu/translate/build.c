@@ -145,6 +145,8 @@ static void decode(struct cpu *c, struct decoded *d, uint64_t page_gpa, const ui
         memcpy(bytes, page + off, len);
         if (exec_decode_one(c, bytes, len, i) || is_shadow(i) || off + i->len > PAGE_SIZE)
             return;
+        if (translate_plain_locks(c))
+            i->lock = 0;
         bool alone = lockstep_alone(translate_how(c), i);
         if (alone && d->count)
             return;

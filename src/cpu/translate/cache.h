@@ -48,6 +48,7 @@ struct tx_chunk {
 
 struct translate {
     enum cpu_translate how;
+    bool plain_locks;       /* translate_plain_locks() */
     unsigned runs_before;   /* times that a block is interpreted first; constant while vCPUs run */
     struct code_arena code; /* its data: chunks of blocks, then chunks of insns */
     size_t chunks;          /* in all */

@@ -39,6 +39,12 @@ static bool emit_xchg_EG(struct tr *t, const struct insn *i)
     flags_reg_changes(t, changed(i, i->reg));
     emit_mem(t, i, size, true, 1);
     unsigned r = size == 1 ? emit_byte(t, i, i->reg, R_S1) : emit_reg(t, i->reg, R_S1);
+    if (size >= 4 && r != R_S1 && translate_plain_locks(t->c)) { /* the host's XCHG locks by itself */
+        as_load(&t->as, size, R_S1, AS_AT(R_S0, 0));
+        as_store(&t->as, size, AS_AT(R_S0, 0), r);
+        as_mov(&t->as, r, R_S1);
+        return true;
+    }
     as_op_rm(&t->as, op_sized(0x86, size), r, AS_AT(R_S0, 0));
     if (is_high(i, i->reg, size))
         emit_put(t, i, i->reg, size, r, R_S0);

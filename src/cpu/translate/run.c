@@ -4,6 +4,7 @@
  * Thread    The vCPU's own.
  * Trust     Guest code decides how often what is translated: memory is bounded by the cache, time by the guest's own.
  */
+#include "base/fence.h"
 #include "cpu/exec/run.h"
 #include "cpu/exec/trace.h"
 #include "cpu/translate/cache.h"
@@ -357,6 +358,12 @@ int translate_one(struct cpu *c)
 
 /* --- life --- */
 
+/* One vCPU: between its instructions nothing runs, and devices use no atomics on guest memory. */
+static bool is_alone(const struct cpu_topology *t)
+{
+    return t->sockets * t->dies * t->cores * t->threads == 1;
+}
+
 int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t code_bytes)
 {
     int err = 0;
@@ -367,8 +374,14 @@ int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t
     if (s->translate) {
         s->translate->how = how;
         s->translate->runs_before = RUNS_BEFORE;
+        s->translate->plain_locks = is_alone(&s->topology) && fence_guest_relax();
     }
     return err;
+}
+
+bool translate_plain_locks(const struct cpu *c)
+{
+    return c->shared->translate && c->shared->translate->plain_locks;
 }
 
 enum cpu_translate translate_how(const struct cpu *c)

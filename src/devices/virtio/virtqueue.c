@@ -7,6 +7,7 @@
  * Trust     See virtqueue.h.
  */
 #include "devices/virtio/vq_internal.h"
+#include "base/fence.h"
 
 #include <string.h>
 
@@ -195,7 +196,7 @@ bool vq_notify_enable(struct vq *q)
         vq_packed_notify(q, true);
     else
         vq_split_notify(q, true);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the wish is out before the last look */
+    fence_guest(); /* the wish is out before the last look */
     return vq_has_avail(q);
 }
 

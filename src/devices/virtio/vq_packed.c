@@ -7,6 +7,7 @@
  * Trust     See virtqueue.h.
  */
 #include "devices/virtio/vq_internal.h"
+#include "base/fence.h"
 
 struct packed_desc {
     uint64_t addr;
@@ -104,7 +105,7 @@ void vq_packed_push(struct vq *q, const struct vq_elem *e, uint32_t len)
 bool vq_packed_publish(struct vq *q)
 {
     mem_written(q->mem, q->desc_gpa, 16ULL * q->size);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    fence_guest();
     const struct packed_event *driver = q->driver;
     uint16_t flags = guest_load_acquire(&driver->flags) & 3;
     if (flags != EVENT_DESC || !q->event_idx)

@@ -6,6 +6,7 @@
  * Trust     See virtqueue.h.
  */
 #include "devices/virtio/vq_internal.h"
+#include "base/fence.h"
 
 enum { AVAIL_NO_INTERRUPT = 1, USED_NO_NOTIFY = 1 };
 
@@ -109,7 +110,7 @@ bool vq_split_publish(struct vq *q)
     guest_store_release(used_word(q, 1), q->next_used);
     mem_written(q->mem, q->device_gpa, 6 + 8ULL * q->size);
     /* the index is out before we ask what the driver wants */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    fence_guest();
     if (!q->event_idx)
         return !(guest_load(avail_word(q, 0)) & AVAIL_NO_INTERRUPT);
     uint16_t event = guest_load(avail_word(q, 2 + q->size));
