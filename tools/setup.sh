@@ -34,14 +34,23 @@ have_tools() {
         pkg-config --exists glib-2.0 json-glib-1.0 liburing slirp
 }
 
-# build FOLDER [meson options...]: configured once, built quietly; a failure shows its output.
+# build FOLDER [--suite=NAME] [meson options...]: configured once, built quietly; a failure shows its output.
+# With a suite, just what its tests need.
 build() {
     folder=$1
     shift
+    suite=
+    targets=
+    case ${1-} in --suite=*) suite=${1#--suite=}; shift ;; esac
     if [ ! -e "$folder/build.ninja" ]; then
         meson setup "$folder" "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; rm -f "$folder.log"; exit 1; }
         rm -f "$folder.log"
     fi
-    ninja -C "$folder" >"$folder/build.log" 2>&1 || { grep -vE '^\[[0-9]+/[0-9]+\]' "$folder/build.log"; exit 1; }
+    if [ -n "$suite" ]; then
+        ninja -C "$folder" build.ninja >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }
+        targets=$(tools/suite-targets "$folder" "$suite") || { echo "$folder has no test of the suite $suite."; exit 1; }
+    fi
+    # shellcheck disable=SC2086
+    ninja -C "$folder" $targets >"$folder/build.log" 2>&1 || { grep -vE '^\[[0-9]+/[0-9]+\]' "$folder/build.log"; exit 1; }
     ! grep -E 'warning:' "$folder/build.log" || { echo "The build has warnings."; exit 1; }
 }
