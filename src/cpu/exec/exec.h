@@ -21,7 +21,7 @@ void exec_invalidate(struct cpu *c, uint64_t gpa, uint64_t len);
 void exec_invalidate_all(struct cpu *c);
 /* What a row names: x_<exec>. */
 exec_fn *exec_row_handler(unsigned row);
-/* Binding made the instruction raise, or check its privilege, before its own handler. */
+/* Binding made the instruction raise, whatever its own handler would do. Emitters of A_PRIV rows check CPL themselves. */
 bool exec_bind_refused(const struct insn *i);
 
 /* Effective address (offset) of the ModRM operand, truncated to the address size. rip-relative included. */

@@ -300,7 +300,7 @@ static void chunk_keep(struct tx_chunk *k, struct tb *tb)
 
     memmove(end, tb->insn_at, tb->insns * sizeof(tb->insn_at[0]));
     tb->insn_at = (uint16_t *)end;
-    k->meta = end + align_up(tb->insns * sizeof(tb->insn_at[0]), 16);
+    k->meta = (uint8_t *)align_up((uintptr_t)(tb->insn_at + tb->insns), TX_LINE);
     if (!tb->code)
         return;
     k->hot += align_up(tb->code_bytes, 16);

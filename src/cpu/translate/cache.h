@@ -20,6 +20,7 @@
 #define TX_CHUNK_CODE (TX_CHUNK_HOT + TX_CHUNK_COLD)
 #define TX_CHUNK_META (64 * KIB)   /* blocks, their exits and tables */
 #define TX_CHUNK_INSNS (192 * KIB)
+#define TX_LINE 64                 /* blocks begin at cache lines: the first has all that look-ups read */
 #define TX_ROOM_HOT (1 * KIB)      /* what most blocks need: if there is less, a new chunk is taken at once */
 #define TX_ROOM_COLD (2 * KIB)
 #define TX_DEFAULT_CODE (64 * MIB)

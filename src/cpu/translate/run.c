@@ -78,6 +78,7 @@ static uint64_t follow(struct cpu *c)
     struct translate *t = c->shared->translate;
     const struct tlb_code *e = tlb_code_at(c, c->rip);
 
+    c->code_changed = false; /* the block that it was about is left */
     if (mmu_jc_at(c, c->rip)->rip == c->rip)
         return TX_GO_JUMP;
     if (e->tag != (c->rip & PAGE_MASK) || !e->host || t->how == CPU_TRANSLATE_LOCKSTEP || epoch_moved(c))
