@@ -98,6 +98,9 @@ static const struct {
     { "-smp 8,maxcpus=4", "-smp: 'cpus' is 8, more than 'maxcpus', 4" },
     { "-uuid xyz", "-uuid: 'xyz' is not a UUID like 550e8400-e29b-41d4-a716-446655440000" },
     { "-accel tcg,thred=multi", "-accel: unknown property 'thred'; did you mean 'thread'?" },
+    { "-accel soft,translate=yes", "-accel: 'translate' can be on, off or lockstep, not 'yes'" },
+    { "-accel soft,tb-size=1T", "-accel: 'tb-size' is a size of at most 320 MiB, not '1T'" },
+    { "-accel soft,perf-map=1", "-accel: 'perf-map' can be on or off, not '1'" },
     { "-drive file=a,if=ide",
       "-drive: there is no 'ide' disk interface here; use if=virtio, or if=none and a -device" },
     { "-drive file=a,fromat=raw", "-drive: unknown property 'fromat'; did you mean 'format'?" },
@@ -242,6 +245,19 @@ static void test_accel_order(void)
     vm_options_done(&o);
 }
 
+static void test_accel_settings(void)
+{
+    struct vm_options o;
+    good(&o, "-accel soft");
+    g_assert_cmpint(o.accel_config.translate, ==, CPU_TRANSLATE_ON);
+    vm_options_done(&o);
+    good(&o, "-accel soft,translate=off,tb-size=32,perf-map=on");
+    g_assert_cmpint(o.accel_config.translate, ==, CPU_TRANSLATE_OFF);
+    g_assert_cmpuint(o.accel_config.tb_bytes, ==, 32 * MIB);
+    g_assert_true(o.accel_config.perf_map);
+    vm_options_done(&o);
+}
+
 static void test_rows_have_names_once(void)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
@@ -262,6 +278,7 @@ int main(int argc, char **argv)
     g_test_add_func("/options/smp", test_smp);
     g_test_add_func("/options/long-lines", test_long_lines);
     g_test_add_func("/options/accel-order", test_accel_order);
+    g_test_add_func("/options/accel-settings", test_accel_settings);
     g_test_add_func("/options/rows", test_rows_have_names_once);
     return g_test_run();
 }
