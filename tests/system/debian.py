@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A stock Debian 12 on ruche-vmm: login, network, disk, reboot, power-off.
+"""A stock Debian 12 on ruche-vmm: login, network, disk, reboot, power-off; a compiler and test suites inside.
 
     debian.py RUCHE-VMM SCENARIO     one of SCENARIOS
 """
+import difflib
 import functools
 import hashlib
 import http.server
@@ -22,13 +23,22 @@ from guest import Vmm, copy_disk, debian_arguments  # noqa: E402
 DOWNLOAD_BYTES = 10 * 1000 * 1000
 BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "400"))
 
+PART_SECONDS = 600  # of one part of inside/run.sh
+
 SCENARIOS = {
     "soft-1": {"arguments": ["-accel", "soft", "-smp", "1"], "cpus": 1},
     "soft-2": {"arguments": ["-accel", "soft", "-smp", "2"], "cpus": 2},
     "interpreted": {"arguments": ["-accel", "soft,translate=off", "-smp", "1"], "cpus": 1},
     "base": {"arguments": ["-accel", "soft", "-smp", "1", "-cpu", "base"], "cpus": 1},
     "microvm": {"arguments": ["-accel", "soft", "-smp", "1", "-machine", "microvm"], "cpus": 1},
+    "tools": {"arguments": ["-accel", "soft", "-smp", "2"], "cpus": 2, "tools": True},
+    "lockstep": {"arguments": ["-accel", "soft,translate=lockstep", "-smp", "1"], "cpus": 1, "slower": 3},
 }
+TESTS = {
+    "tools": ("login", "compile", "bzip2", "python", "openssl", "halt"),
+    "lockstep": ("login", "halt"),
+}
+DEFAULT_TESTS = ("login", "kernel log", "download", "disk", "reboot", "power-off")
 
 
 class Guest:
@@ -36,6 +46,7 @@ class Guest:
 
     def __init__(self, binary, scenario):
         self.cpus = scenario["cpus"]
+        self.boot_seconds = BOOT_SECONDS * scenario.get("slower", 1)
         self.folder = tempfile.TemporaryDirectory(prefix="ruche-debian-")
         image = subprocess.run([os.path.join(ROOT, "tools", "guest-image")], check=True, stdout=subprocess.PIPE,
                                text=True).stdout.strip()
@@ -44,8 +55,14 @@ class Guest:
         copy_disk(os.path.join(image, "disk.img"), self.disk)
         with open(self.data, "wb") as data:
             data.truncate(256 << 20)
-        arguments = debian_arguments(image, self.disk) + scenario["arguments"]
-        arguments += ["-drive", f"file={self.data},if=virtio,format=raw"]
+        arguments = debian_arguments(image, self.disk, "1G" if "tools" in scenario else "512M")
+        arguments += scenario["arguments"]
+        if "tools" in scenario:
+            self.tools = subprocess.run([os.path.join(ROOT, "tools", "test-image")], check=True, stdout=subprocess.PIPE,
+                                        text=True).stdout.strip()
+            arguments += ["-drive", f"file={self.tools}/tools.img,if=virtio,format=raw,readonly=on"]
+        else:
+            arguments += ["-drive", f"file={self.data},if=virtio,format=raw"]
         self.vmm = Vmm(binary, arguments)
         self.content = hashlib.sha256(b"ruche").digest()
 
@@ -61,7 +78,7 @@ class Guest:
 
 
 def test_login(guest):
-    guest.vmm.console.login(BOOT_SECONDS)
+    guest.vmm.console.login(guest.boot_seconds)
     assert "bookworm" in guest.sh("cat /etc/os-release")
     assert guest.sh("nproc") == str(guest.cpus)
     state = guest.sh("systemctl is-system-running --wait || true", 240)
@@ -128,13 +145,36 @@ def test_power_off(guest):
     assert hashlib.sha256(blob).hexdigest() == guest.blob_hash
 
 
+def test_halt(guest):
+    guest.vmm.qmp.execute("system_powerdown")
+    status = guest.vmm.wait(240)
+    assert status == 0, f"exit status {status}: {guest.vmm.errors()}"
+
+
+def run_inside(part):
+    """A part of inside/run.sh prints in the guest what the same files printed natively."""
+    def test(guest):
+        if not hasattr(guest, "root"):
+            guest.root = "/mnt"
+            guest.sh("mount -o ro /dev/vdb /mnt && mount -t tmpfs tmpfs /mnt/tmp && mount --bind /dev /mnt/dev && "
+                     "mount -t proc proc /mnt/proc && dmesg -n 1")
+        got = guest.sh(f"chroot {guest.root} sh /inside/run.sh {part} 2>/dev/null", PART_SECONDS)
+        with open(os.path.join(guest.tools, f"expected.{part}"), encoding="utf-8") as f:
+            wanted = f.read()
+        changes = difflib.unified_diff(wanted.strip().splitlines(), got.strip().splitlines(), "natively", "in the guest",
+                                       lineterm="")
+        assert got.strip() == wanted.strip(), "\n".join(changes)
+    return test
+
+
 def main():
     binary, name = sys.argv[1], sys.argv[2]
     tests = {"login": test_login, "kernel log": test_kernel_log, "download": test_download, "disk": test_disk,
-             "reboot": test_reboot, "power-off": test_power_off}
+             "reboot": test_reboot, "power-off": test_power_off, "halt": test_halt}
+    tests |= {part: run_inside(part) for part in ("compile", "bzip2", "python", "openssl")}
     guest = Guest(binary, SCENARIOS[name])
     try:
-        tap.run({f"{name}: {title}": functools.partial(test, guest) for title, test in tests.items()})
+        tap.run({f"{name}: {title}": functools.partial(tests[title], guest) for title in TESTS.get(name, DEFAULT_TESTS)})
     finally:
         guest.close()
 
