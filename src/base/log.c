@@ -33,6 +33,7 @@ const struct log_item_name log_item_names[] = {
     { "unimp", "registers and functions that are not there", LOG_UNIMP },
     { "cpu_reset", "processor state before a reset", LOG_CPU_RESET },
     { "pcall", "protected-mode far calls, returns and exceptions", LOG_PCALL },
+    { "lockstep", "compare every translated block with the interpreter, and stop at a difference", LOG_LOCKSTEP },
     { 0 },
 };
 

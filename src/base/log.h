@@ -23,6 +23,7 @@ void log_set_timestamps(bool on);
 enum log_item {
     LOG_IN_ASM = 1u << 0, LOG_INT = 1u << 1, LOG_CPU = 1u << 2, LOG_EXEC = 1u << 3, LOG_MMU = 1u << 4,
     LOG_GUEST_ERRORS = 1u << 5, LOG_UNIMP = 1u << 6, LOG_CPU_RESET = 1u << 7, LOG_PCALL = 1u << 8,
+    LOG_LOCKSTEP = 1u << 10,
     LOG_TRACE = 1u << 9, /* -trace: log_trace() events that match the patterns */
 };
 extern uint32_t log_items;

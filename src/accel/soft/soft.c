@@ -164,6 +164,15 @@ static struct accel *soft_create(const struct accel_host *host, const struct cpu
                                  const struct cpu_topology *topology, uint64_t ram_bytes, bool pit,
                                  GError **error)
 {
+    enum cpu_translate how = host->config.translate;
+    if (log_on(LOG_LOCKSTEP) && how != CPU_TRANSLATE_OFF)
+        how = CPU_TRANSLATE_LOCKSTEP;
+    unsigned vcpus = topology->sockets * topology->dies * topology->cores * topology->threads;
+    if (how == CPU_TRANSLATE_LOCKSTEP && vcpus > 1) {
+        ruche_error(error, RUCHE_ERR_UNSUPPORTED, "soft: lockstep compares the memory of one vCPU, and this machine has "
+                                                  "%u: use -smp 1", vcpus);
+        return NULL;
+    }
     struct soft_accel *a = calloc(1, sizeof(*a));
     if (a)
         a->shared = cpu_shared_new(model, topology, ram_bytes);
@@ -172,7 +181,7 @@ static struct accel *soft_create(const struct accel_host *host, const struct cpu
         ruche_error(error, RUCHE_ERR_NO_SPACE, "soft: no memory for the software CPU");
         return NULL;
     }
-    int err = cpu_shared_set_translate(a->shared, host->config.translate, host->config.tb_bytes);
+    int err = cpu_shared_set_translate(a->shared, how, host->config.tb_bytes);
     if (err)
         log_warn("soft: no executable memory (%s): the guest is interpreted, not translated", strerror(-err));
     err = host->config.perf_map ? cpu_shared_set_perf_map(a->shared) : 0;

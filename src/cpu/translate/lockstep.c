@@ -215,7 +215,8 @@ static void report(struct cpu *c, const struct lockstep *l, const struct tb *tb,
     log_state("translated", now, status);
 }
 
-/* An event may end a translated run at an instruction inside the block; the interpreter went on. */
+/* A handler's call may end a translated run at an instruction inside the block, for an event or since the mapping
+ * changed; the interpreter went on. */
 static bool left_early(const struct lockstep *l, const struct tb *tb, const struct lockstep_state *now)
 {
     uint64_t page = l->before.rip & PAGE_MASK;
@@ -234,7 +235,7 @@ bool lockstep_after(struct cpu *c, struct lockstep *l, const struct tb *tb, uint
     if (status != X_JUMP && status != X_FAULT)
         return true;
     state_save(c, &now);
-    if ((answer == TX_EVENT || c->code_changed) && left_early(l, tb, &now))
+    if ((answer == TX_EVENT || answer == TX_LOOKUP) && left_early(l, tb, &now))
         return true;
     const char *what = difference(l, &now, status);
     if (!what || mmu_record_stale(&l->record))
