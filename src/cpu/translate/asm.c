@@ -383,6 +383,25 @@ void as_shift_ri(struct as *a, unsigned ext, unsigned size, unsigned dst, unsign
 
 /* --- flags --- */
 
+void as_push(struct as *a, unsigned reg)
+{
+    if (reg >= 8)
+        as_u8(a, 0x41);
+    as_u8(a, (uint8_t)(0x50 | (reg & 7)));
+}
+
+void as_pop(struct as *a, unsigned reg)
+{
+    if (reg >= 8)
+        as_u8(a, 0x41);
+    as_u8(a, (uint8_t)(0x58 | (reg & 7)));
+}
+
+void as_ret(struct as *a)
+{
+    as_u8(a, 0xc3);
+}
+
 void as_lahf_seto(struct as *a)
 {
     mention(a, R_AX);

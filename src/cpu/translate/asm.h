@@ -85,6 +85,9 @@ void as_alu_mi(struct as *a, unsigned alu, unsigned size, struct as_mem m, int32
 void as_test_rr(struct as *a, unsigned size, unsigned r1, unsigned r2);
 void as_test_ri(struct as *a, unsigned size, unsigned reg, int32_t imm);
 void as_shift_ri(struct as *a, unsigned ext, unsigned size, unsigned dst, unsigned count); /* ext: 4 shl 5 shr 7 sar */
+void as_push(struct as *a, unsigned reg);
+void as_pop(struct as *a, unsigned reg);
+void as_ret(struct as *a);
 void as_lahf_seto(struct as *a);      /* AH, AL = the guest's form of flags */
 void as_sahf_from_ax(struct as *a);   /* add al, 7f; sahf: the opposite. AX is lost */
 void as_setcc(struct as *a, unsigned cc, unsigned dst);

@@ -15,25 +15,6 @@
 
 static const uint8_t callee_saved[] = { R_BX, R_BP, R_12, R_13, R_14, R_15 };
 
-static void put_push(struct as *a, unsigned reg)
-{
-    if (reg >= 8)
-        as_u8(a, 0x41);
-    as_u8(a, (uint8_t)(0x50 | (reg & 7)));
-}
-
-static void put_pop(struct as *a, unsigned reg)
-{
-    if (reg >= 8)
-        as_u8(a, 0x41);
-    as_u8(a, (uint8_t)(0x58 | (reg & 7)));
-}
-
-static void put_ret(struct as *a)
-{
-    as_u8(a, 0xc3);
-}
-
 static const uint8_t *here(struct as *a)
 {
     as_nop(a, (unsigned)(-(uintptr_t)a->p & 15));
@@ -58,7 +39,7 @@ static void make_enter(struct as *a, struct thunks *th)
 
     memcpy(&th->enter, &at, sizeof(at));
     for (unsigned k = 0; k < ARRAY_COUNT(callee_saved); k++)
-        put_push(a, callee_saved[k]);
+        as_push(a, callee_saved[k]);
     as_lea(a, 8, R_SP, AS_AT(R_SP, -8));
     as_mov(a, R_AX, R_SI);
     as_mov_imm(a, R_CX, 0);
@@ -75,8 +56,8 @@ static const uint8_t *make_leave(struct as *a, struct thunks *th)
     const uint8_t *stored = a->p + a->to_rx;
     as_lea(a, 8, R_SP, AS_AT(R_SP, 8));
     for (unsigned k = ARRAY_COUNT(callee_saved); k-- > 0;)
-        put_pop(a, callee_saved[k]);
-    put_ret(a);
+        as_pop(a, callee_saved[k]);
+    as_ret(a);
     return stored;
 }
 
@@ -134,15 +115,15 @@ static void make_interp(struct as *a, struct thunks *th, tx_interp_fn *fn, const
     emit_park(a, th);
     as_load(a, 8, R_DI, CPU_GS(self));
     as_mov(a, R_SI, R_AX);
-    put_pop(a, R_DX);
-    put_push(a, R_DX);
+    as_pop(a, R_DX);
+    as_push(a, R_DX);
     as_mov_imm(a, R_AX, (uint64_t)(uintptr_t)fn);
     as_bytes(a, (const uint8_t[]){ 0xff, 0xd0 }, 2); /* call rax */
     as_test_rr(a, 8, R_AX, R_AX);
     struct as_fix leaves = as_jcc(a, CC_NE, true);
     put_registers(a, false);
     as_lea(a, 8, R_SP, AS_AT(R_SP, 8));
-    put_ret(a);
+    as_ret(a);
 
     as_fix_here(a, leaves);
     as_lea(a, 8, R_SP, AS_AT(R_SP, 16)); /* with the return address */
@@ -159,7 +140,7 @@ static const uint8_t *make_stack(struct as *a, bool write)
     const uint8_t *at = here(a);
     unsigned tag = write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read);
 
-    put_push(a, R_DX);
+    as_push(a, R_DX);
     as_mov32(a, R_DX, R_AX);
     as_shift_ri(a, 5, 4, R_DX, PAGE_SHIFT - 5);
     as_alu_ri(a, AS_AND, 4, R_DX, (TLB_SIZE - 1) << 5);
@@ -180,8 +161,8 @@ static const uint8_t *make_stack(struct as *a, bool write)
     as_fix_here(a, one_way);
     as_alu_rm(a, AS_ADD, 8, R_AX, AS_AT(R_DX, offsetof(struct tlb_entry, host))); /* no carry out of an address */
     as_fix_here(a, absent);
-    put_pop(a, R_DX);
-    put_ret(a);
+    as_pop(a, R_DX);
+    as_ret(a);
     return at;
 }
 

@@ -28,25 +28,6 @@ static void put_vzeroupper(struct as *a)
     as_bytes(a, (const uint8_t[]){ 0xc5, 0xf8, 0x77 }, 3);
 }
 
-static void put_ret(struct as *a)
-{
-    as_u8(a, 0xc3);
-}
-
-static void put_push(struct as *a, unsigned reg)
-{
-    if (reg >= 8)
-        as_u8(a, 0x41);
-    as_u8(a, (uint8_t)(0x50 | (reg & 7)));
-}
-
-static void put_pop(struct as *a, unsigned reg)
-{
-    if (reg >= 8)
-        as_u8(a, 0x41);
-    as_u8(a, (uint8_t)(0x58 | (reg & 7)));
-}
-
 /* Low halves: movaps from or to cpu->xsave. */
 static void put_low_halves(struct as *a, bool store)
 {
@@ -90,14 +71,14 @@ static void put_host_mxcsr(struct as *a)
     as_u8(a, 0x68); /* push imm32 */
     as_u32(a, MXCSR_DEFAULT);
     put_ldmxcsr(a, AS_AT(R_SP, 0));
-    put_pop(a, R_S1);
+    as_pop(a, R_S1);
     as_fix_here(a, same);
 }
 
 static void make_park(struct as *a)
 {
     struct as_fix parked = put_jump_if_zero(a, PARKED);
-    put_ret(a); /* nothing is live */
+    as_ret(a); /* nothing is live */
     as_fix_here(a, parked);
     put_stmxcsr(a, MXCSR);
     put_low_halves(a, true);
@@ -109,7 +90,7 @@ static void make_park(struct as *a)
     as_fix_here(a, narrow);
     as_store_imm32(a, 8, PARKED, 1);
     put_host_mxcsr(a);
-    put_ret(a);
+    as_ret(a);
 }
 
 static void put_load_low(struct as *a)
@@ -124,7 +105,7 @@ static void make_load(struct as *a)
     struct as_fix live = put_jump_if_zero(a, PARKED);
     put_load_low(a);
     as_fix_here(a, live);
-    put_ret(a);
+    as_ret(a);
 }
 
 static void make_ymm_load(struct as *a)
@@ -136,7 +117,7 @@ static void make_ymm_load(struct as *a)
     put_high_halves(a, false);
     as_store_imm32(a, 8, YMM_HIGH_PARKED, 0);
     as_fix_here(a, live);
-    put_ret(a);
+    as_ret(a);
 }
 
 /* What C may change and holds guest registers or scratch. */
@@ -146,11 +127,11 @@ static void make_x87_load(struct as *a, const struct thunks *th)
 {
     as_alu_mi(a, AS_CMP, 1, AS_GS(offsetof(struct cpu, fpu_live)), 0);
     struct as_fix dead = as_jcc(a, CC_E, false);
-    put_ret(a);
+    as_ret(a);
     as_fix_here(a, dead);
     for (unsigned k = 0; k < ARRAY_COUNT(c_clobbers); k++)
-        put_push(a, c_clobbers[k]);
-    put_push(a, R_BP);
+        as_push(a, c_clobbers[k]);
+    as_push(a, R_BP);
     as_mov(a, R_BP, R_SP);
     as_alu_ri(a, AS_AND, 8, R_SP, -16);
     as_call_to(a, th->vec_park);
@@ -158,10 +139,10 @@ static void make_x87_load(struct as *a, const struct thunks *th)
     as_mov_imm(a, R_AX, (uint64_t)(uintptr_t)fpu_load_slow);
     as_bytes(a, (const uint8_t[]){ 0xff, 0xd0 }, 2); /* call rax */
     as_mov(a, R_SP, R_BP);
-    put_pop(a, R_BP);
+    as_pop(a, R_BP);
     for (unsigned k = ARRAY_COUNT(c_clobbers); k-- > 0;)
-        put_pop(a, c_clobbers[k]);
-    put_ret(a);
+        as_pop(a, c_clobbers[k]);
+    as_ret(a);
 }
 
 void vector_make_thunks(struct as *a, struct thunks *th)
