@@ -72,15 +72,17 @@ class Peer:
 
 
 def overhead_mib(pid):
-    """Resident memory but for the guest's RAM: the mapping of 512 MiB, whatever its name."""
+    """Resident memory but for the guest's RAM: the mapping of 512 MiB, whatever its name. Our translated code is mapped
+    twice and counted once."""
     rest = 0
-    skip = False
+    skip = is_code = False
     with open(f"/proc/{pid}/smaps", encoding="utf-8") as lines:
         for line in lines:
             head = re.match(r"^([0-9a-f]+)-([0-9a-f]+) ", line)
             if head:
                 skip = int(head.group(2), 16) - int(head.group(1), 16) >= 512 << 20
-            elif line.startswith("Rss:") and not skip:
+                is_code = "memfd:ruche-code" in line
+            elif line.startswith("Pss:" if is_code else "Rss:") and not skip:
                 rest += int(line.split()[1])
     return rest / 1024
 

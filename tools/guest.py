@@ -188,14 +188,15 @@ class Vmm:
             raise GuestError(f"the machine still runs after {seconds} s; the console ends:\n{tail}") from None
 
     def memory_kib(self):
-        """Resident memory: (all, the guest's RAM, the rest)."""
+        """Resident memory: (all, the guest's RAM, the rest). Translated code is mapped twice and counted once."""
         total = guest = 0
-        is_ram = False
+        is_ram = is_code = False
         with open(f"/proc/{self.process.pid}/smaps", encoding="utf-8") as lines:
             for line in lines:
                 if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
                     is_ram = "memfd:ruche-ram" in line
-                elif line.startswith("Rss:"):
+                    is_code = "memfd:ruche-code" in line
+                elif line.startswith("Pss:" if is_code else "Rss:"):
                     kib = int(line.split()[1])
                     total += kib
                     guest += kib if is_ram else 0

@@ -407,7 +407,7 @@ const struct option_row machine_option_rows[] = {
     { "M", "[type=]TYPE[,prop=value...]", "as -machine", GROUP_MACHINE, take_machine },
     { "accel", "NAME[:NAME...][,prop=value...]",
       "who executes the guest: kvm, soft, or the first of a list that can\n'-accel help' says what "
-      "works here\nsoft: translate=on|off|lockstep (on), tb-size=MIB of translated code (64),\nperf-map=on|off: "
+      "works here\nsoft: translate=on|off|lockstep (on), tb-size=MIB of translated code (48),\nperf-map=on|off: "
       "/tmp/perf-PID.map for perf(1)",
       GROUP_MACHINE, take_accel },
     { "enable-kvm", NULL, "as -accel kvm", GROUP_MACHINE, take_enable_kvm },

@@ -23,7 +23,7 @@
 #define TX_LINE 64                 /* blocks begin at cache lines: the first has all that look-ups read */
 #define TX_ROOM_HOT (1 * KIB)      /* what most blocks need: if there is less, a new chunk is taken at once */
 #define TX_ROOM_COLD (2 * KIB)
-#define TX_DEFAULT_CODE (64 * MIB)
+#define TX_DEFAULT_CODE (48 * MIB)
 #define TX_MAX_CODE (320 * MIB)    /* displacements of 32 bits must reach from code to metadata */
 #define TX_HASH (1u << 16)
 #define TX_PAGES (1u << 14)
