@@ -26,7 +26,9 @@ static const struct boot_reserved reserved[] = {
     { 0 },
 };
 
-static const struct boot_board boot = { .reserved = reserved, .acpi = &acpi };
+static const struct boot_board boot = { .reserved = reserved, .acpi = &acpi,
+                                        .reset_port = MICROVM_SLEEP_BASE + MICROVM_SLEEP_RESET,
+                                        .reset_value = MICROVM_RESET_VALUE };
 
 static const struct board_part parts[] = {
     { .type = "lapic", .wanted = board_wants_user_irqchip },

@@ -30,7 +30,8 @@ static const struct boot_reserved reserved[] = {
     { 0 },
 };
 
-static const struct boot_board boot = { .reserved = reserved, .acpi = &acpi };
+static const struct boot_board boot = { .reserved = reserved, .acpi = &acpi,
+                                        .reset_port = Q35_RESET_PORT, .reset_value = Q35_RESET_VALUE };
 
 /* In the order in which they must exist: who delivers interrupts before who raises them. */
 static const struct board_part parts[] = {

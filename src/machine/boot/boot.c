@@ -26,6 +26,17 @@ static bool write_bios_data(struct machine *m, GError **error)
            boot_poke(m, BOOT_EBDA, &ebda_kib, 1, error);
 }
 
+/* What stands where a PC's firmware begins: the last thing that a kernel tries when it wants to restart. */
+static bool write_reset_vector(struct machine *m, const struct boot_board *board, GError **error)
+{
+    const uint8_t code[] = {
+        0xba, board->reset_port & 0xff, board->reset_port >> 8, /* mov dx, port */
+        0xb0, board->reset_value,                               /* mov al, value */
+        0xee, 0xf4, 0xeb, 0xfd,                                 /* out dx, al; hlt; jmp to the hlt */
+    };
+    return boot_poke(m, BOOT_RESET_VECTOR, code, sizeof(code), error);
+}
+
 static bool write_blob(struct machine *m, const char *what, GByteArray *blob, uint64_t base, uint64_t end,
                        GError **error)
 {
@@ -74,7 +85,7 @@ bool boot_machine(struct machine *m, const struct boot_board *board, GError **er
     if (m->pci_setup)
         m->pci_setup(m);
     make_map(m, board, &b.map);
-    if (!write_bios_data(m, error) || !write_tables(m, board, &b.rsdp_gpa, error))
+    if (!write_bios_data(m, error) || !write_reset_vector(m, board, error) || !write_tables(m, board, &b.rsdp_gpa, error))
         return false;
     if (!m->config.kernel)
         return true;

@@ -27,6 +27,7 @@
 #define BOOT_ACPI_BASE 0xe0000u /* RSDP, then all tables */
 #define BOOT_ACPI_END 0xf0000u
 #define BOOT_SMBIOS_BASE 0xf0000u
+#define BOOT_RESET_VECTOR 0xffff0u /* where real-mode code jumps to restart the machine */
 #define BOOT_SMBIOS_END 0xf8000u
 #define BOOT_MPTABLE_BASE 0xf8000u
 #define BOOT_MPTABLE_END 0xfff00u
@@ -40,6 +41,8 @@ struct boot_board {
     const struct boot_reserved *reserved; /* ends with size 0 */
     /* What the ACPI and MP tables say of the board; see acpi/acpi.h. */
     const struct acpi_board *acpi;
+    uint16_t reset_port; /* writing reset_value there resets the machine */
+    uint8_t reset_value;
 };
 
 /* Everything: tables, image, entry state. Without a kernel vCPU 0 is left at the reset vector. */
