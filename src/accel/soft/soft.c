@@ -5,9 +5,9 @@
  * APIC and its neighbours send, and gives it memory, ports and the local APIC through callbacks.
  *
  * Thread    vcpu_run() and the callbacks: the vCPU's own. vcpu_signal() and vcpu_kick(): any. The
- * rest: the main thread, with the vCPU not running. Wake-ups  The sleeper writes `asleep`, then
- * looks for work; the waker publishes the work, then reads `asleep`. Both are sequentially
- * consistent, so one of the two sees the other.
+ *           rest: the main thread, with the vCPU not running.
+ * Wake-ups  The sleeper writes `asleep`, then looks for work; the waker publishes the work, then reads
+ *           `asleep`. Both are sequentially consistent, so one of the two sees the other.
  */
 #include "accel/accel.h"
 #include "base/log.h"

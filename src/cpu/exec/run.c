@@ -10,18 +10,11 @@
 
 #include <errno.h>
 
-static void advance_rip(struct cpu *c, unsigned len)
-{
-    c->rip += len;
-    if (!(c->mode & MODE_CODE64))
-        c->rip = (uint32_t)c->rip;
-}
-
 /* Leaves the block after `i` answered `st`; c->rip is the handler's. */
 static int leave_block(struct cpu *c, const struct exec_op *i, int st)
 {
     if (st == X_NEXT) {
-        advance_rip(c, i->len);
+        exec_advance_rip(c, i->len);
         st = X_JUMP;
     }
     /* The whole block was counted at its entry. */
@@ -67,12 +60,6 @@ int exec_complete(struct cpu *c, const struct exec_op *i)
     return leave_block(c, i, st);
 }
 
-/* An event that was put aside and can be delivered now. */
-static bool irq_deliverable(const struct cpu *c)
-{
-    return (c->intr_pending && (c->flags_sys & FLAG_IF)) || (c->nmi_pending && !c->nmi_blocked);
-}
-
 int exec_generic_mode(struct cpu *c, const struct exec_op *i)
 {
     uint64_t epoch = c->map_epoch;
@@ -88,7 +75,7 @@ int exec_generic_mode(struct cpu *c, const struct exec_op *i)
             return leave_block(c, i, st);
         c->int_shadow = 0;
     }
-    if (irq_deliverable(c))
+    if (exec_irq_deliverable(c))
         cpu_post_events(c, EXEC_EV_RECHECK);
     c->rip -= i->off;
     EXEC_GO_ON(c, i);
@@ -117,7 +104,7 @@ int exec_blocks(struct cpu *c)
     do {
         struct exec_link *want = x->want;
         x->want = NULL;
-        if (unlikely(exec_events(c) || irq_deliverable(c) || (c->mode & MODE_TF) || c->int_shadow))
+        if (unlikely(exec_events(c) || exec_irq_deliverable(c) || (c->mode & MODE_TF) || c->int_shadow))
             return X_AGAIN;
         if (unlikely(x->flush)) {
             block_flush(x);
@@ -204,7 +191,7 @@ int exec_single(struct cpu *c)
     if (st == X_FAULT)
         return st;
     if (st == X_NEXT) {
-        advance_rip(c, i.len);
+        exec_advance_rip(c, i.len);
         st = X_JUMP;
     }
     if (st != X_AGAIN)
@@ -239,7 +226,7 @@ static bool take_events(struct cpu *c)
 /* Delivers an NMI or an interrupt if one is due. The status of delivery, or X_NEXT. */
 static int deliver_pending(struct cpu *c)
 {
-    if (c->int_shadow || !irq_deliverable(c))
+    if (c->int_shadow || !exec_irq_deliverable(c))
         return X_NEXT;
     if (c->nmi_pending && !c->nmi_blocked) {
         c->nmi_pending--;

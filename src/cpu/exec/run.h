@@ -70,6 +70,19 @@ static inline uint32_t exec_events(struct cpu *c)
     return atomic_load_explicit(&c->events, memory_order_relaxed);
 }
 
+/* An event that was put aside and can be delivered now. */
+static inline bool exec_irq_deliverable(const struct cpu *c)
+{
+    return (c->intr_pending && (c->flags_sys & FLAG_IF)) || (c->nmi_pending && !c->nmi_blocked);
+}
+
+static inline void exec_advance_rip(struct cpu *c, unsigned len)
+{
+    c->rip += len;
+    if (!(c->mode & MODE_CODE64))
+        c->rip = (uint32_t)c->rip;
+}
+
 /* Whether c->rip is executable now, and is the block's address. Flat code segments only. */
 static inline bool exec_maps_to(struct cpu *c, const struct exec_block *b)
 {

@@ -112,7 +112,7 @@ void emit_linear(struct tr *t, const struct insn *i, unsigned dst, int32_t plus)
 
 /* --- the check --- */
 
-/* Positions of entries in bytes: bits 21:12 of the address, times 32. */
+/* Positions of entries in bytes: bits 23:12 of the address, times 32. */
 #define POSITION_SHIFT (PAGE_SHIFT - 5)
 #define POSITION_MASK ((TLB_SIZE - 1) << 5)
 _Static_assert(sizeof(struct tlb_entry) == 32, "position of an entry");

@@ -53,15 +53,9 @@ bool translate_wanted(const struct cpu *c)
     return c->mode & MODE_CODE64 || (c->mode & flat32) == flat32;
 }
 
-/* An event that was put aside and can be delivered now. */
-static bool irq_deliverable(const struct cpu *c)
-{
-    return (c->intr_pending && (c->flags_sys & FLAG_IF)) || (c->nmi_pending && !c->nmi_blocked);
-}
-
 static bool event_due(struct cpu *c)
 {
-    return exec_events(c) || !atomic_load_explicit(&c->run_ok, memory_order_relaxed) || irq_deliverable(c);
+    return exec_events(c) || !atomic_load_explicit(&c->run_ok, memory_order_relaxed) || exec_irq_deliverable(c);
 }
 
 static bool epoch_moved(struct cpu *c)
@@ -103,13 +97,6 @@ static void count_call(struct cpu *c, const struct insn *i, uint64_t slow)
     }
 }
 
-static void advance_rip(struct cpu *c, unsigned len)
-{
-    c->rip += len;
-    if (!(c->mode & MODE_CODE64))
-        c->rip = (uint32_t)c->rip;
-}
-
 /* Behind thunks interp and slow: c->rip and all registers are in memory. */
 static uint64_t call_handler(struct cpu *c, const struct insn *i, uint64_t slow)
 {
@@ -119,14 +106,14 @@ static uint64_t call_handler(struct cpu *c, const struct insn *i, uint64_t slow)
     count_call(c, i, slow);
     int st = i->fn(c, i);
     if (st == X_NEXT) {
-        if (likely(!c->int_shadow && !irq_deliverable(c) && !c->code_changed && c->mode == mode &&
+        if (likely(!c->int_shadow && !exec_irq_deliverable(c) && !c->code_changed && c->mode == mode &&
                    c->map_epoch == epoch))
             return TX_GO_ON;
-        advance_rip(c, i->len);
+        exec_advance_rip(c, i->len);
         st = X_JUMP;
     }
     if (st == X_JUMP)
-        return !c->int_shadow && !irq_deliverable(c) && translate_wanted(c) ? follow(c) : TX_EVENT;
+        return !c->int_shadow && !exec_irq_deliverable(c) && translate_wanted(c) ? follow(c) : TX_EVENT;
     c->tx_status = (uint32_t)st;
     return TX_STATUS;
 }
