@@ -13,6 +13,14 @@
 #define CPU_MAX 256
 #define CODE_GRANULE_SHIFT 6 /* bytes of one bit of a page's code mask: 64 */
 
+/* Bits of a page's code mask for [off, off + len) of the page; len at least 1. */
+static inline uint64_t mmu_granules(uint64_t off, uint64_t len)
+{
+    unsigned first = (unsigned)(off >> CODE_GRANULE_SHIFT);
+    unsigned last = (unsigned)((off + len - 1) >> CODE_GRANULE_SHIFT);
+    return (~0ull << first) & (~0ull >> (63 - last));
+}
+
 struct cpu_shared {
     const struct cpu_model *model; /* borrowed: outlives us */
     struct cpu_topology topology;

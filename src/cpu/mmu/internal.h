@@ -178,14 +178,6 @@ static inline bool mmu_bloom_has(const struct mmu_state *m, uint64_t gpa)
     return m->write_bloom[bit / 64] >> (bit % 64) & 1;
 }
 
-/* Bits of a page's code mask for [off, off + len) of the page; len at least 1. */
-static inline uint64_t mmu_granules(uint64_t off, uint64_t len)
-{
-    unsigned first = (unsigned)(off >> CODE_GRANULE_SHIFT);
-    unsigned last = (unsigned)((off + len - 1) >> CODE_GRANULE_SHIFT);
-    return (~0ull << first) & (~0ull >> (63 - last));
-}
-
 /* Bytes of [gpa, gpa + len) changed, already visible in memory: drops blocks decoded from there in
  * all vCPUs; in `self` (may be NULL) at once. Within one page. Returns the code mask that is left. */
 uint64_t mmu_code_written(struct cpu_shared *s, struct cpu *self, uint64_t gpa, uint64_t len);

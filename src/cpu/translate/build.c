@@ -6,6 +6,7 @@
  */
 #include "cpu/exec/block.h"
 #include "cpu/exec/handlers.h"
+#include "cpu/shared.h"
 #include "cpu/translate/emit.h"
 #include "cpu/translate/lockstep.h"
 
@@ -85,17 +86,10 @@ struct decoded {
     uint64_t granules, marked;
 };
 
-static uint64_t granules_of(unsigned off, unsigned len)
-{
-    unsigned first = off >> CODE_GRANULE_SHIFT, last = (off + len - 1) >> CODE_GRANULE_SHIFT;
-
-    return (~(uint64_t)0 << first) & (~(uint64_t)0 >> (63 - last));
-}
-
 /* Before bytes are read, which may be up to `len`. */
 static void mark(struct cpu *c, struct decoded *d, uint64_t page, unsigned off, unsigned len)
 {
-    uint64_t want = granules_of(off, len);
+    uint64_t want = mmu_granules(off, len);
 
     if (want & ~d->marked)
         mmu_mark_code(c, page + off, len);
@@ -150,7 +144,7 @@ static void decode(struct cpu *c, struct decoded *d, uint64_t page_gpa, const ui
         bool alone = lockstep_alone(translate_how(c), i);
         if (alone && d->count)
             return;
-        d->granules |= granules_of(off, i->len);
+        d->granules |= mmu_granules(off, i->len);
         d->at[d->count++] = (uint16_t)off;
         off += i->len;
         d->end = off;

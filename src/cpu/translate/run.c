@@ -161,7 +161,7 @@ static void make_hollow(struct cpu *c, struct tb *tb, uint64_t gpa)
     uint64_t off = gpa & (PAGE_SIZE - 1), len = min_u64(PAGE_SIZE - off, INSN_MAX_LEN);
 
     lay_out(c, tb, gpa);
-    tb->granules = ~0ull << (off >> CODE_GRANULE_SHIFT) & ~0ull >> (63 - ((off + len - 1) >> CODE_GRANULE_SHIFT));
+    tb->granules = mmu_granules(off, len);
     tb->first = (uint16_t)off;
     tb->end = (uint16_t)(off + len);
     mmu_mark_code(c, gpa, (unsigned)len);
