@@ -29,7 +29,8 @@ struct dirty_bitmap {
 };
 
 /* Attached to n (writes are recorded from now on), or free-standing of size_bytes when n is NULL.
- * granularity 0: the node's cluster size, 64 KiB at least... DIRTY_GRANULARITY_DEFAULT without one. */
+ * granularity 0: the node's cluster size, kept between 4 KiB and 64 KiB; DIRTY_GRANULARITY_DEFAULT without
+ * one. */
 struct dirty_bitmap *dirty_new(struct node *n, uint64_t size_bytes, const char *name,
                                uint32_t granularity, GError **error);
 void dirty_free(struct dirty_bitmap *b); /* detaches it; NULL is fine */
@@ -50,7 +51,7 @@ bool dirty_next(const struct dirty_bitmap *b, uint64_t off, uint64_t end, uint64
 bool dirty_next_clean(const struct dirty_bitmap *b, uint64_t off, uint64_t end, uint64_t *ret_off);
 /* dst |= src; granularities may differ; sizes are the same. */
 bool dirty_merge(struct dirty_bitmap *dst, const struct dirty_bitmap *src, GError **error);
-/* Takes the bits of src, which ends clear. Same granularity and size. */
+/* Exchanges the bits: a fresh `a` takes those of b, which ends clear. Same granularity and size. */
 void dirty_swap(struct dirty_bitmap *a, struct dirty_bitmap *b);
 bool dirty_resize(struct dirty_bitmap *b, uint64_t size_bytes); /* new part clean; false: no memory */
 /* Stored form: little-endian bit string, grain 0 the lowest bit of byte 0. first_grain a multiple of 8. */
