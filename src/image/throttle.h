@@ -42,9 +42,11 @@ struct throttle_member {
     struct context *ctx;
     bool open;               /* passes everything: while draining */
     struct fiber_queue waiting[2]; /* reads, writes */
+    unsigned pending[2];     /* how many of them; under the group's lock */
     struct loop_timer timer[2];
     struct throttle_member *next; /* round robin of the group */
 };
+/* Takes a reference of its own to g. Home thread of c, or nothing runs it; so are leave and move. */
 void throttle_join(struct throttle_member *m, struct throttle_group *g, struct context *c);
 void throttle_leave(struct throttle_member *m); /* nobody waits */
 void throttle_move(struct throttle_member *m, struct context *c); /* nobody waits */
