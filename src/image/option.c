@@ -124,13 +124,42 @@ static bool (*const setters[])(const struct setting *s, GError **error) = {
     [OPTION_SIZE] = set_number,   [OPTION_WORD] = set_word,
 };
 
+/* The member that a row names: "a.b" may be typed flat, or be member b of object a. NULL: not given. */
+static JsonNode *find_member(JsonObject *from, const char *name)
+{
+    JsonNode *value = json_object_get_member(from, name);
+    const char *dot = strchr(name, '.');
+    if (value || !dot)
+        return value;
+    g_autofree char *part = g_strndup(name, (size_t)(dot - name));
+    JsonNode *inner = json_object_get_member(from, part);
+    return inner && JSON_NODE_HOLDS_OBJECT(inner)
+               ? find_member(json_node_get_object(inner), dot + 1)
+               : NULL;
+}
+
+/* Removes it, and the objects that held nothing else. */
+static void remove_member(JsonObject *from, const char *name)
+{
+    const char *dot = strchr(name, '.');
+    if (json_object_has_member(from, name) || !dot) {
+        json_object_remove_member(from, name);
+        return;
+    }
+    g_autofree char *part = g_strndup(name, (size_t)(dot - name));
+    JsonObject *inner = json_object_get_object_member(from, part);
+    remove_member(inner, dot + 1);
+    if (!json_object_get_size(inner))
+        json_object_remove_member(from, part);
+}
+
 bool option_parse(const struct image_option *rows, JsonObject *from, const char *what, void *target,
                   GError **error)
 {
     for (const struct image_option *row = rows; row && row->name; row++)
         set_default(row, (char *)target + row->offset);
     for (const struct image_option *row = rows; row && row->name; row++) {
-        JsonNode *value = from ? json_object_get_member(from, row->name) : NULL;
+        JsonNode *value = from ? find_member(from, row->name) : NULL;
         if (!value)
             continue;
         struct setting s = {
@@ -141,7 +170,7 @@ bool option_parse(const struct image_option *rows, JsonObject *from, const char 
             option_clear(rows, target);
             return false;
         }
-        json_object_remove_member(from, row->name);
+        remove_member(from, row->name);
     }
     return true;
 }

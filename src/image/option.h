@@ -16,7 +16,8 @@
 enum option_kind { OPTION_STRING, OPTION_BOOL, OPTION_U64, OPTION_SIZE, OPTION_WORD };
 
 struct image_option {
-    const char *name; /* "cluster-size" for runtime options, "cluster_size" for create options, as QEMU says */
+    const char *name; /* "cluster-size" for runtime options, "cluster_size" for create options, as QEMU says;
+                       * "encrypt.format" is also found as member "format" of an object "encrypt" */
     enum option_kind kind;
     size_t offset;            /* of a char *, bool, uint64_t, uint64_t, int */
     uint64_t def, min, max;   /* numbers; bool and word: def; max 0: no limit */

@@ -208,11 +208,41 @@ static void test_help(void)
                     "  refcount_bits=<num>      - Width of a count (default 16)\n");
 }
 
+/* A dotted row takes its value from nested objects too, and leaves no empty ones behind. */
+static void test_nested(void)
+{
+    static const struct image_option nested[] = {
+        OPT_STRING("encrypt.format", struct sample, label, "Format"),
+        OPT_U64("encrypt.iter.time", struct sample, bits, 7, 1, 99, "Time"),
+        {0},
+    };
+    static const char *const texts[] = {
+        "{\"encrypt\": {\"format\": \"luks\", \"iter\": {\"time\": 3}}}",
+        "{\"encrypt.format\": \"luks\", \"encrypt\": {\"iter\": {\"time\": \"3\"}}}",
+    };
+    for (unsigned i = 0; i < ARRAY_COUNT(texts); i++) {
+        g_autoptr(JsonObject) from = json(texts[i]);
+        struct sample s = {0};
+        g_assert_true(option_parse(nested, from, "-o", &s, NULL));
+        g_assert_cmpstr(s.label, ==, "luks");
+        g_assert_cmpuint(s.bits, ==, 3);
+        g_assert_cmpuint(json_object_get_size(from), ==, 0);
+        option_clear(nested, &s);
+    }
+    g_autoptr(JsonObject) from = json("{\"encrypt\": {\"format\": \"luks\", \"x\": 1}}");
+    struct sample s = {0};
+    g_assert_true(option_parse(nested, from, "-o", &s, NULL));
+    g_assert_cmpuint(s.bits, ==, 7);
+    g_assert_true(json_object_has_member(json_object_get_object_member(from, "encrypt"), "x"));
+    option_clear(nested, &s);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/option/defaults", test_defaults);
     g_test_add_func("/option/values", test_values);
+    g_test_add_func("/option/nested", test_nested);
     g_test_add_func("/option/refusals", test_refusals);
     g_test_add_func("/option/unknown", test_unknown);
     g_test_add_func("/option/text", test_text);
