@@ -26,6 +26,7 @@
 
 #include "image/dirty.h"
 #include "image/driver.h"
+#include "image/luks.h"
 #include "image/node.h"
 
 #define QCOW2_MAGIC 0x514649fbu
@@ -425,3 +426,35 @@ bool qcow2_bitmaps_store(struct qcow2 *s, GError **error);
 bool qcow2_bitmaps_resize(struct qcow2 *s, uint64_t size_bytes, GError **error);
 JsonArray *qcow2_bitmaps_describe(struct qcow2 *s); /* "bitmaps" of info; NULL: none */
 bool qcow2_check(struct node *n, unsigned fix, struct image_check *ret, GError **error);
+
+/* Internal snapshots and the machine state that they keep. */
+int qcow2_snapshot_list(struct node *n, struct snapshot_info **ret, unsigned *ret_count);
+bool qcow2_snapshot_create(struct node *n, const struct snapshot_info *info, GError **error);
+bool qcow2_snapshot_apply(struct node *n, const char *id_or_name, GError **error);
+bool qcow2_snapshot_delete(struct node *n, const char *id_or_name, GError **error);
+bool qcow2_snapshot_show(struct node *n, const char *id_or_name, GError **error);
+int qcow2_vmstate_read(struct node *n, uint64_t off, struct vec v);
+int qcow2_vmstate_write(struct node *n, uint64_t off, struct vec v);
+
+bool qcow2_bitmap_can_store(struct node *n, const char *name, uint64_t granularity, GError **error);
+bool qcow2_bitmap_forget(struct node *n, const char *name, GError **error);
+
+bool qcow2_amend(struct node *n, JsonObject *given, struct image_progress *p, GError **error);
+
+/* What qcow2_create_options parses into. */
+struct qcow2_create_options {
+    int compat;                  /* index of the words */
+    char *backing_file, *backing_format;
+    uint64_t cluster_bytes, refcount_bits, extent_bytes;
+    int preallocation;           /* enum image_prealloc */
+    bool lazy_refcounts, data_file_raw, extended_l2;
+    char *data_file;
+    int compression;             /* enum qcow2_compression */
+    bool encryption;             /* the old way; refused */
+    int encrypt_format;          /* 0: none, enum qcow2_crypt */
+    struct luks_create_options luks;
+};
+extern const struct image_option qcow2_create_options[];
+bool qcow2_create(struct image_create *c, GError **error);
+bool qcow2_measure(const void *create_options, uint64_t size_bytes, struct node *source,
+                   struct image_measure *ret, GError **error);
