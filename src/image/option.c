@@ -100,11 +100,20 @@ static bool set_word(const struct setting *s, GError **error)
     return refuse(s, error, expected);
 }
 
+static bool set_json(const struct setting *s, GError **error)
+{
+    *(JsonNode **)s->member = json_node_copy(s->value);
+    return true;
+}
+
 static void set_default(const struct image_option *row, void *member)
 {
     switch (row->kind) {
     case OPTION_STRING:
         *(char **)member = NULL;
+        break;
+    case OPTION_JSON:
+        *(JsonNode **)member = NULL;
         break;
     case OPTION_BOOL:
         *(bool *)member = row->def;
@@ -121,10 +130,11 @@ static void set_default(const struct image_option *row, void *member)
 
 static bool (*const setters[])(const struct setting *s, GError **error) = {
     [OPTION_STRING] = set_string, [OPTION_BOOL] = set_bool, [OPTION_U64] = set_number,
-    [OPTION_SIZE] = set_number,   [OPTION_WORD] = set_word,
+    [OPTION_SIZE] = set_number,   [OPTION_WORD] = set_word, [OPTION_JSON] = set_json,
 };
 
-/* The member that a row names: "a.b" may be typed flat, or be member b of object a. NULL: not given. */
+/* The member that a row names: "a.b" may be typed flat, or be member b of object a. NULL: not
+ * given. */
 static JsonNode *find_member(JsonObject *from, const char *name)
 {
     JsonNode *value = json_object_get_member(from, name);
@@ -177,9 +187,13 @@ bool option_parse(const struct image_option *rows, JsonObject *from, const char 
 
 void option_clear(const struct image_option *rows, void *target)
 {
-    for (const struct image_option *row = rows; row && row->name; row++)
+    for (const struct image_option *row = rows; row && row->name; row++) {
+        void *member = (char *)target + row->offset;
         if (row->kind == OPTION_STRING)
-            g_clear_pointer((char **)((char *)target + row->offset), g_free);
+            g_clear_pointer((char **)member, g_free);
+        else if (row->kind == OPTION_JSON)
+            g_clear_pointer((JsonNode **)member, json_node_unref);
+    }
 }
 
 bool option_all_used(JsonObject *left, const struct image_option *rows, const char *const *extra,
@@ -279,10 +293,8 @@ JsonObject *option_parse_text(const char *text, const char *first_key, GError **
 static char *describe_values(const struct image_option *row)
 {
     static const char *const kinds[] = {
-        [OPTION_STRING] = "str",
-        [OPTION_BOOL] = "on|off",
-        [OPTION_U64] = "num",
-        [OPTION_SIZE] = "size",
+        [OPTION_STRING] = "str", [OPTION_BOOL] = "on|off", [OPTION_U64] = "num",
+        [OPTION_SIZE] = "size",  [OPTION_JSON] = "json",
     };
     return row->kind == OPTION_WORD ? g_strjoinv("|", (char **)row->words)
                                     : g_strdup(kinds[row->kind]);

@@ -2,7 +2,7 @@
 /* Options of drivers and formats as tables: one row gives parsing, limits, default and help, for
  * -blockdev, -drive, blockdev-add and `ruche-img create -o` alike.
  *
- * Owner     Strings in the target are g_malloc'ed; option_clear() frees them.
+ * Owner     Strings and JSON values in the target are its own; option_clear() frees them.
  * Trust     Values come from users and QMP peers: typed JSON values, or strings as on a command line.
  * Errors    A sentence with the option, the value and the limit.
  */
@@ -13,13 +13,13 @@
 
 #include <json-glib/json-glib.h>
 
-enum option_kind { OPTION_STRING, OPTION_BOOL, OPTION_U64, OPTION_SIZE, OPTION_WORD };
+enum option_kind { OPTION_STRING, OPTION_BOOL, OPTION_U64, OPTION_SIZE, OPTION_WORD, OPTION_JSON };
 
 struct image_option {
     const char *name; /* "cluster-size" for runtime options, "cluster_size" for create options, as QEMU says;
                        * "encrypt.format" is also found as member "format" of an object "encrypt" */
     enum option_kind kind;
-    size_t offset;            /* of a char *, bool, uint64_t, uint64_t, int */
+    size_t offset;            /* of a char *, bool, uint64_t, uint64_t, int, JsonNode * */
     uint64_t def, min, max;   /* numbers; bool and word: def; max 0: no limit */
     const char *const *words; /* OPTION_WORD: NULL-terminated; the value is the index */
     const char *help;
@@ -37,6 +37,9 @@ struct image_option {
 #define OPT_WORD(n, type, member, list, d, text)                                                   \
     { .name = n, .kind = OPTION_WORD, .offset = offsetof(type, member), .def = d, .words = list,   \
       .help = text }
+/* A list or object, which the driver takes apart itself. */
+#define OPT_JSON(n, type, member, text)                                                            \
+    { .name = n, .kind = OPTION_JSON, .offset = offsetof(type, member), .help = text }
 
 /* Sets every row's member of `target` from `from` (NULL: none given) or its default, and removes what it
  * used from `from`. `what` begins the messages: "node 'disk0'", "-o". */

@@ -208,6 +208,26 @@ static void test_help(void)
                     "  refcount_bits=<num>      - Width of a count (default 16)\n");
 }
 
+/* Lists and objects are handed over whole. */
+static void test_json(void)
+{
+    struct holder {
+        JsonNode *rules;
+    } h;
+    static const struct image_option row[] = {
+        OPT_JSON("rules", struct holder, rules, "Rules"),
+        {0},
+    };
+    g_autoptr(JsonObject) from = json("{\"rules\": [{\"a\": 1}]}");
+    g_assert_true(option_parse(row, from, "-o", &h, NULL));
+    g_assert_cmpuint(json_object_get_size(from), ==, 0);
+    g_assert_cmpuint(json_array_get_length(json_node_get_array(h.rules)), ==, 1);
+    option_clear(row, &h);
+    g_assert_null(h.rules);
+    g_assert_true(option_parse(row, NULL, "-o", &h, NULL));
+    g_assert_null(h.rules);
+}
+
 /* A dotted row takes its value from nested objects too, and leaves no empty ones behind. */
 static void test_nested(void)
 {
@@ -248,5 +268,6 @@ int main(int argc, char **argv)
     g_test_add_func("/option/text", test_text);
     g_test_add_func("/option/bad-text", test_bad_text);
     g_test_add_func("/option/help", test_help);
+    g_test_add_func("/option/json", test_json);
     return g_test_run();
 }
