@@ -203,8 +203,8 @@ struct qcow2 {
     uint32_t refcount_order, refblock_bits; /* log2: bits of an entry, entries of a block */
     uint64_t refcount_max;
 
-    struct node *file;           /* borrowed: CHILD_FILE: metadata, and data when `data` is the same */
-    struct node *data;           /* borrowed: where guest data is */
+    struct node_child *file_child; /* metadata, and guest data when data_child is the same: qcow2_file() */
+    struct node_child *data_child; /* qcow2_data() */
     bool data_external, data_raw;
     struct luks *luks;           /* NULL: plain */
 
@@ -241,6 +241,36 @@ static inline struct qcow2 *qcow2_of(struct node *n)
 {
     return (struct qcow2 *)n;
 }
+
+/* Looked up for each use: node_replace() may put filters there. */
+static inline struct node *qcow2_file(const struct qcow2 *s)
+{
+    return s->file_child->node;
+}
+static inline struct node *qcow2_data(const struct qcow2 *s)
+{
+    return s->data_child->node;
+}
+struct node *qcow2_backing(const struct qcow2 *s); /* the child, filter or not; NULL: none */
+
+/* ---- fan.c: several fibers on behalf of one ---- */
+
+struct qcow2_fan {
+    unsigned running;
+    int error;                   /* the first one */
+    struct fiber *waiter;
+};
+struct qcow2_task {
+    struct qcow2_fan *fan;
+    int (*fn)(struct qcow2_task *t);
+    bool busy;                   /* its memory is in use */
+};
+/* Runs t->fn in a fiber of its own. */
+void qcow2_fan_start(struct qcow2_fan *f, struct qcow2_task *t, int (*fn)(struct qcow2_task *t));
+/* Until one that ran has ended. (f) */
+void qcow2_fan_wait(struct qcow2_fan *f);
+/* Until all have ended: 0 or the first error. (f) */
+int qcow2_fan_join(struct qcow2_fan *f);
 
 /* ---- header.c ---- */
 

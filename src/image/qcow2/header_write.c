@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Writing the first cluster. Changes of fixed fields go out as one sector, so that a crash leaves the old header or
+ * the new one; extensions stand in an order that keeps the small ones in place when others come and go.
+ *
+ * Spec      qcow2, "Header" and "Header extensions".
+ * Thread    The node's home thread.
+ */
+#include "image/qcow2/internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { HEADER_KNOWN_BYTES = 112, FEATURE_BYTES = 48, SECTOR_BYTES = 512 };
+
+static const struct {
+    uint8_t set, bit;
+    const char *name;
+} features[] = {
+    {0, 0, "dirty bit"},           {0, 1, "corrupt bit"},
+    {0, 2, "external data file"},  {0, 3, "compression type"},
+    {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
+    {2, 0, "bitmaps"},             {2, 1, "raw external data"},
+};
+
+/* Writes into `to`, never past it; once full stays full. */
+struct out {
+    uint8_t *to;
+    size_t at, len;
+    bool full;
+};
+
+static void out_bytes(struct out *o, const void *p, size_t len)
+{
+    if (o->full || len > o->len - o->at) {
+        o->full = true;
+        return;
+    }
+    if (len)
+        memcpy(o->to + o->at, p, len);
+    o->at += len;
+}
+
+static void out_be32(struct out *o, uint32_t v)
+{
+    v = __builtin_bswap32(v);
+    out_bytes(o, &v, sizeof(v));
+}
+
+static void out_be64(struct out *o, uint64_t v)
+{
+    v = __builtin_bswap64(v);
+    out_bytes(o, &v, sizeof(v));
+}
+
+static void out_ext(struct out *o, uint32_t type, const void *data, uint32_t len)
+{
+    static const uint8_t zeroes[8];
+    out_be32(o, type);
+    out_be32(o, len);
+    out_bytes(o, data, len);
+    out_bytes(o, zeroes, -len & 7);
+}
+
+static void out_fields(struct out *o, const struct qcow2_header *h)
+{
+    static const uint8_t zeroes[8];
+    out_be32(o, QCOW2_MAGIC);
+    out_be32(o, h->version);
+    out_be64(o, h->backing_name_offset);
+    out_be32(o, h->backing_name_bytes);
+    out_be32(o, h->cluster_bits);
+    out_be64(o, h->size_bytes);
+    out_be32(o, h->crypt_method);
+    out_be32(o, h->l1_count);
+    out_be64(o, h->l1_offset);
+    out_be64(o, h->reftable_offset);
+    out_be32(o, h->reftable_clusters);
+    out_be32(o, h->snapshot_count);
+    out_be64(o, h->snapshots_offset);
+    if (h->version < 3)
+        return;
+    out_be64(o, h->incompatible);
+    out_be64(o, h->compatible);
+    out_be64(o, h->autoclear);
+    out_be32(o, h->refcount_order);
+    out_be32(o, h->header_bytes);
+    if (h->header_bytes == QCOW2_HEADER_V3_BYTES)
+        return;
+    out_bytes(o, &h->compression, 1);
+    out_bytes(o, zeroes, HEADER_KNOWN_BYTES - QCOW2_HEADER_V3_BYTES - 1);
+    out_bytes(o, h->unknown, h->unknown_bytes);
+}
+
+static void out_features(struct out *o, const struct qcow2_exts *e)
+{
+    uint8_t table[ARRAY_COUNT(features)][FEATURE_BYTES] = {0};
+    for (unsigned i = 0; i < ARRAY_COUNT(features); i++) {
+        table[i][0] = features[i].set;
+        table[i][1] = features[i].bit;
+        memcpy(table[i] + 2, features[i].name, strlen(features[i].name));
+    }
+    if (e->features)
+        out_ext(o, QCOW2_EXT_FEATURES, e->features, e->features_bytes);
+    else
+        out_ext(o, QCOW2_EXT_FEATURES, table, sizeof(table));
+}
+
+static void out_exts(struct out *o, const struct qcow2_header *h, const struct qcow2_exts *e)
+{
+    if (e->crypto_offset) {
+        uint64_t pointer[2] = {__builtin_bswap64(e->crypto_offset), __builtin_bswap64(e->crypto_bytes)};
+        out_ext(o, QCOW2_EXT_CRYPTO, pointer, sizeof(pointer));
+    }
+    if (e->backing_format)
+        out_ext(o, QCOW2_EXT_BACKING_FORMAT, e->backing_format, strlen(e->backing_format));
+    if (e->data_file)
+        out_ext(o, QCOW2_EXT_DATA_FILE, e->data_file, strlen(e->data_file));
+    if (e->has_bitmaps) {
+        out_be32(o, QCOW2_EXT_BITMAPS);
+        out_be32(o, 24);
+        out_be32(o, e->bitmap_count);
+        out_be32(o, 0);
+        out_be64(o, e->bitmap_dir_bytes);
+        out_be64(o, e->bitmap_dir_offset);
+    }
+    for (unsigned i = 0; i < e->unknown_count; i++)
+        out_ext(o, e->unknown[i].type, e->unknown[i].data, e->unknown[i].len);
+}
+
+int qcow2_header_build(struct qcow2_header *h, const struct qcow2_exts *e, const char *backing,
+                       uint8_t *to)
+{
+    struct out o = {.to = to, .len = (size_t)1 << h->cluster_bits};
+    memset(to, 0, o.len);
+    if (h->version < 3)
+        h->header_bytes = QCOW2_HEADER_V2_BYTES;
+    else if (h->header_bytes < HEADER_KNOWN_BYTES)
+        h->header_bytes = HEADER_KNOWN_BYTES;
+    size_t name_bytes = backing ? strlen(backing) : 0;
+    if (name_bytes > QCOW2_BACKING_NAME_MAX)
+        return -ENAMETOOLONG;
+
+    o.at = h->header_bytes; /* fields last: they say where the name is */
+    out_exts(&o, h, e);
+    if (h->version >= 3) {
+        /* Only if there is room: it is for people. */
+        struct out with = o;
+        out_features(&with, e);
+        if (!with.full && with.len - with.at >= 8 + name_bytes)
+            o = with;
+        else
+            memset(to + o.at, 0, o.len - o.at);
+    }
+    out_be64(&o, 0); /* end of extensions */
+    h->backing_name_offset = backing ? o.at : 0;
+    h->backing_name_bytes = name_bytes;
+    out_bytes(&o, backing, name_bytes);
+    if (o.full)
+        return -ENOSPC;
+    struct out fields = {.to = to, .len = o.len};
+    out_fields(&fields, h);
+    return 0;
+}
+
+int qcow2_header_write_fields(struct qcow2 *s)
+{
+    uint8_t sector[SECTOR_BYTES];
+    fiber_mutex_lock(&s->header_lock);
+    int r = qcow2_meta_read(s, 0, sector, sizeof(sector));
+    if (!r) {
+        struct out o = {.to = sector, .len = sizeof(sector)};
+        out_fields(&o, &s->header);
+        r = qcow2_meta_write(s, QCOW2_SECTION_HEADER, 0, sector, sizeof(sector));
+    }
+    fiber_mutex_unlock(&s->header_lock);
+    return r;
+}
+
+int qcow2_header_write(struct qcow2 *s)
+{
+    uint8_t *cluster = g_try_malloc(s->cluster_bytes);
+    if (!cluster)
+        return -ENOMEM;
+    fiber_mutex_lock(&s->header_lock);
+    struct qcow2_header h = s->header;
+    int r = qcow2_header_build(&h, &s->ext, s->node.backing_file, cluster);
+    if (!r)
+        r = qcow2_meta_write(s, QCOW2_SECTION_HEADER, 0, cluster, s->cluster_bytes);
+    if (!r)
+        s->header = h;
+    fiber_mutex_unlock(&s->header_lock);
+    g_free(cluster);
+    return r;
+}
+
+int qcow2_header_set_incompatible(struct qcow2 *s, uint64_t set, uint64_t clear)
+{
+    uint64_t before = s->header.incompatible, after = (before | set) & ~clear;
+    if (before == after)
+        return 0;
+    s->header.incompatible = after;
+    int r = qcow2_header_write_fields(s);
+    if (!r)
+        r = qcow2_meta_sync(s);
+    if (r)
+        s->header.incompatible = before;
+    return r;
+}
