@@ -69,6 +69,7 @@ struct node {
     bool backing_overridden;    /* the child is another one than the header says */
     bool corrupt;               /* see node_corrupt() */
     bool encrypted;
+    bool unclean;               /* was not closed cleanly: refcounts are behind, a log waits */
     bool probed;
 
     struct node_child *children[NODE_CHILD_MAX];
