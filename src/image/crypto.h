@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Ciphers of encrypted disks: sectors under AES in CBC or XTS, each with an initial vector made from its number.
+/* Ciphers of encrypted disks: sectors under AES in CBC or XTS, each with an initial vector made
+ * from its number.
  *
  * Spec      LUKS1 On-Disk Format 1.2.3; dm-crypt's plain, plain64 and essiv; IEEE 1619 (XTS).
  * Owner     crypto_new() ... crypto_free(). Keys live in GnuTLS and are wiped with it.
@@ -15,8 +16,7 @@
 enum crypto_cipher { CRYPTO_AES_128, CRYPTO_AES_192, CRYPTO_AES_256 };
 enum crypto_mode { CRYPTO_CBC, CRYPTO_XTS };
 enum crypto_ivgen { CRYPTO_PLAIN, CRYPTO_PLAIN64, CRYPTO_ESSIV };
-enum crypto_hash { CRYPTO_SHA1, CRYPTO_SHA224, CRYPTO_SHA256, CRYPTO_SHA384, CRYPTO_SHA512,
-                   CRYPTO_RIPEMD160 };
+enum crypto_hash { CRYPTO_SHA1, CRYPTO_SHA224, CRYPTO_SHA256, CRYPTO_SHA384, CRYPTO_SHA512 };
 /* QEMU's words, by enum, NULL-terminated. */
 extern const char *const crypto_cipher_words[]; /* "aes-128", ... */
 extern const char *const crypto_mode_words[];   /* "cbc", "xts" */
@@ -24,8 +24,8 @@ extern const char *const crypto_ivgen_words[];  /* "plain", "plain64", "essiv" *
 extern const char *const crypto_hash_words[];   /* "sha1", ... */
 
 #define CRYPTO_SECTOR_BYTES 512
-#define CRYPTO_KEY_MAX 64
-#define CRYPTO_DIGEST_MAX 64
+#define CRYPTO_KEY_MAX      64
+#define CRYPTO_DIGEST_MAX   64
 /* Buffers from this size on are worth context_offload(). */
 #define CRYPTO_OFFLOAD_BYTES (32 * KIB)
 
@@ -43,7 +43,8 @@ size_t crypto_key_bytes(const struct crypto_params *p);
 struct crypto *crypto_new(const struct crypto_params *p, const void *key, GError **error);
 void crypto_free(struct crypto *c); /* nobody uses it; NULL is fine */
 
-/* In place; `off` is the first byte's place on the encrypted disk, from which the sector number is taken. */
+/* In place; `off` is the first byte's place on the encrypted disk, from which the sector number is
+ * taken. */
 int crypto_encrypt(struct crypto *c, uint64_t off, void *buf, size_t len);
 int crypto_decrypt(struct crypto *c, uint64_t off, void *buf, size_t len);
 

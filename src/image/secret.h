@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Secrets by name: the passwords that images and servers ask for, as `-object secret`, `--object secret` and
- * object-add give them.
+/* Secrets by name: the passwords that images and servers ask for, as `-object secret`, `--object
+ * secret` and object-add give them.
  *
- * Spec      QEMU's `secret` object: data or file; format raw or base64; keyid and iv for AES-256-CBC.
- * Owner     One registry for the process. Bytes handed out are the caller's, and wiped by secret_free().
- * Thread    Any.
- * Errors    Sentences that name the secret, never its contents.
+ * Spec      QEMU's `secret` object: data or file; format raw or base64; keyid and iv for
+ * AES-256-CBC. Owner     One registry for the process. Bytes handed out are the caller's, and wiped
+ * by secret_free(). Thread    Any. Errors    Sentences that name the secret, never its contents.
  */
 #pragma once
 
@@ -16,8 +15,8 @@
 
 #define SECRET_BYTES_MAX (1 * MIB)
 
-/* `options`: {"data" or "file", "format": "raw"|"base64", "keyid", "iv"}; "id", "qom-type" and "loaded" are
- * passed over, anything else is refused. Only read. */
+/* `options`: {"data" or "file", "format": "raw"|"base64", "keyid", "iv"}; "id", "qom-type" and
+ * "loaded" are passed over, anything else is refused. Only read. */
 bool secret_add(const char *id, JsonObject *options, GError **error);
 bool secret_remove(const char *id, GError **error);
 bool secret_exists(const char *id);
