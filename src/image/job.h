@@ -3,8 +3,8 @@
  *
  * Spec      QEMU's job states and block-job commands.
  * Owner     A job_set (the machine's, or the tool's) owns its jobs until they are dismissed.
- * Thread    Commands: the main thread. The work: a fiber of the node's context. Listeners are called on the
- *           main thread.
+ * Thread    Commands: the main thread, outside of fibers. The work: a fiber of the node's context. Listeners
+ *           are called on the main thread.
  * Errors    Sentences; an I/O error meets the job's on-error policy.
  */
 #pragma once
@@ -35,7 +35,8 @@ struct job_info {
     enum job_status status;
     uint64_t done, total;        /* bytes of progress; total may grow */
     uint64_t speed;              /* bytes a second, 0: no limit */
-    bool paused, busy, ready, auto_finalize, auto_dismiss, failed_io;
+    bool paused, busy, ready, auto_finalize, auto_dismiss, failed_io, no_space;
+    bool cancelled;              /* its end is a cancellation, not a failure */
     const char *error;           /* NULL: none */
 };
 
@@ -45,7 +46,8 @@ struct job_listener {
     void *opaque;
 };
 
-struct job_set *job_set_new(const struct job_listener *l);
+/* main: the loop on which listeners are called and jobs go on; NULL: only in job_wait(). l may be NULL. */
+struct job_set *job_set_new(struct loop *main, const struct job_listener *l);
 void job_set_free(struct job_set *s); /* cancels and waits */
 struct job *job_find(const struct job_set *s, const char *id);
 struct job *job_next(const struct job_set *s, const struct job *after);
@@ -61,7 +63,10 @@ struct job_common {
     enum job_on_error on_error_source, on_error_target;
     bool auto_finalize, auto_dismiss;
     struct job_transaction *txn; /* NULL: alone */
+    bool hold;                   /* made, but not begun: job_start() or job_drop() follows */
 };
+void job_start(struct job *j);
+void job_drop(struct job *j);    /* undoes what was made; of a job that was not started */
 /* Jobs that succeed or fail together. */
 struct job_transaction;
 struct job_transaction *job_transaction_new(void);
@@ -91,6 +96,7 @@ struct job_copy {
     unsigned max_workers;        /* backup, 0: 64 */
     uint64_t max_chunk;
     bool target_is_new_zero;     /* a fresh target reads as zeroes */
+    const char *filter_name;     /* node-name of the filter over the source; NULL: made up */
 };
 struct job *job_mirror(struct job_set *s, const struct job_common *c, const struct job_copy *w, GError **error);
 struct job *job_backup(struct job_set *s, const struct job_common *c, const struct job_copy *w, GError **error);

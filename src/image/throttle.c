@@ -326,6 +326,16 @@ struct throttle_group *throttle_group_get(const char *name)
     return g;
 }
 
+struct throttle_group *throttle_group_find(const char *name)
+{
+    pthread_mutex_lock(&groups_lock);
+    struct throttle_group *g = groups ? g_hash_table_lookup(groups, name) : NULL;
+    if (g)
+        g->refs++;
+    pthread_mutex_unlock(&groups_lock);
+    return g;
+}
+
 void throttle_group_put(struct throttle_group *g)
 {
     if (!g)

@@ -32,6 +32,7 @@ bool throttle_is_limited(const struct throttle_limits *l);
 struct throttle_group;
 /* A reference to the group of that name, made when there is none. NULL name: one for this member alone. */
 struct throttle_group *throttle_group_get(const char *name);
+struct throttle_group *throttle_group_find(const char *name); /* the same; NULL when there is none */
 void throttle_group_put(struct throttle_group *g);
 const char *throttle_group_name(const struct throttle_group *g);
 void throttle_group_set(struct throttle_group *g, const struct throttle_limits *l);
