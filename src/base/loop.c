@@ -90,6 +90,16 @@ bool loop_is_home(const struct loop *l)
     return l->has_home && pthread_equal(l->home, pthread_self());
 }
 
+bool loop_has_home(const struct loop *l)
+{
+    return l->has_home;
+}
+
+int loop_descriptor(const struct loop *l)
+{
+    return l->epoll_fd;
+}
+
 /* --- descriptors --- */
 
 int loop_fd_add(struct loop *l, struct loop_fd *w, int fd, uint32_t events,

@@ -24,6 +24,10 @@ void loop_run(struct loop *l);
 void loop_once(struct loop *l, int timeout_ms);
 void loop_stop(struct loop *l);
 bool loop_is_home(const struct loop *l); /* the calling thread runs it */
+bool loop_has_home(const struct loop *l); /* some thread does */
+/* The whole loop as one descriptor, readable when loop_once(l, 0) has something to do: for another
+ * loop to watch. Borrowed. */
+int loop_descriptor(const struct loop *l);
 /* Starts and joins a thread that does loop_run(). 0 or -errno. */
 int loop_thread_start(struct loop *l);
 void loop_thread_join(struct loop *l); /* stops it first */
