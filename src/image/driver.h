@@ -58,6 +58,8 @@ struct node {
     unsigned write_flags;       /* NODE_FUA when the driver does it itself, else a flush follows */
     unsigned zero_flags;        /* of NODE_FUA | NODE_MAY_UNMAP | NODE_NO_FALLBACK: honoured natively */
     bool zero_init;             /* a new image reads as zeroes */
+    bool grows;                 /* a file: writes past the end make it longer, reads there give zeroes */
+    uint32_t serialise_align;   /* not 0: reads hold up overlapping requests, rounded so (copy-on-read) */
 
     /* from the options */
     bool read_only, wanted_rw;
@@ -80,8 +82,6 @@ struct node {
     /* requests */
     struct node_request *requests; /* list */
     unsigned in_flight, serialising;
-    unsigned drained;           /* depth */
-    struct fiber_queue drain_waiters; /* new requests while drained */
     struct fiber_queue idle_waiters;  /* who drains */
     uint64_t writes, flushed;   /* generation counters: a flush with nothing new is free */
     struct fiber_mutex flush_lock;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Disk images as devices and tools see them: open by description, asynchronous requests, events.
+/* Disk images as devices see them: asynchronous requests, error policy, limits, events. What is behind
+ * an image (image/node.h) a device never knows.
  *
- * A device never knows the format or the protocol behind a struct image.
- *
- * Owner     image_open() ... image_close(); a device borrows it (image_attach()).
- * Thread    Open and close: main thread. Requests: submitted and completed on the loop that
- *           image_set_loop() named (one at this time; several queues share it).
+ * Owner     image_new() ... image_close(); a device borrows it (image_attach()).
+ * Thread    New and close: main thread. Requests: submitted and completed on the loop that
+ *           image_set_loop() named (one at a time; several queues share it).
  * Units     Bytes everywhere; offsets and lengths are multiples of `block_bytes`.
  * Trust     Image contents are hostile; offsets and lengths are checked here against the size.
- * Errors    Requests end with 0 or negative errno: -ENOSPC, -EIO, -EROFS, -EINVAL (out of range).
+ * Errors    Requests end with 0 or negative errno: -ENOSPC, -EIO, -EROFS, -EINVAL (out of range),
+ *           -ENOMEDIUM.
  */
 #pragma once
 
@@ -18,6 +18,8 @@
 #include <sys/uio.h>
 
 struct image;
+struct node;
+struct throttle_limits;
 
 enum image_op { IMAGE_READ, IMAGE_WRITE, IMAGE_FLUSH, IMAGE_DISCARD, IMAGE_WRITE_ZEROES };
 
@@ -33,17 +35,10 @@ struct image_request {
     void (*done)(struct image_request *r, int result);
     void *opaque;
     /* private to the image layer while in flight */
+    struct image *image;
     struct image_request *next;
-    uint64_t progress;       /* bytes done */
     int64_t begin_ns;
-    /* the rest of a vector that a short transfer cut, or the bounce buffer */
-    struct iovec piece;
-    unsigned iov_index;      /* where `progress` stands in iov */
-    size_t iov_done;
     int result;
-    uint8_t stage;           /* image/request.c */
-    uint8_t retries;         /* steps that the kernel asked to repeat */
-    bool bounced;            /* goes through the image's aligned buffer */
 };
 
 struct image_info {
@@ -55,32 +50,11 @@ struct image_info {
     const char *format, *filename, *node_name;
 };
 
-enum image_cache {
-    IMAGE_CACHE_WRITEBACK,
-    IMAGE_CACHE_NONE,
-    IMAGE_CACHE_WRITETHROUGH,
-    IMAGE_CACHE_UNSAFE,
-    IMAGE_CACHE_DIRECTSYNC
-};
 enum image_on_error {
     IMAGE_ERROR_REPORT,
     IMAGE_ERROR_IGNORE,
     IMAGE_ERROR_STOP,
-    IMAGE_ERROR_ENOSPC
-};
-
-/* What -drive and -blockdev say. Strings are borrowed during the call. */
-struct image_options {
-    const char *filename;
-    const char *format;      /* NULL: probed; only raw is known until the image issue */
-    const char *node_name;
-    bool read_only, auto_read_only, snapshot;
-    bool direct, no_flush;   /* cache.direct, cache.no-flush */
-    bool writethrough;
-    bool discard;            /* discard=unmap */
-    bool locking;            /* default true: other openers are refused */
-    bool force_share;
-    int fd;                  /* an open descriptor to use instead of opening filename, or -1 */
+    IMAGE_ERROR_ENOSPC       /* stop when the disk is full, report otherwise */
 };
 
 /* Cumulative, for query-blockstats; read without a lock. */
@@ -92,11 +66,27 @@ struct image_stats {
     int64_t idle_since_ns;
 };
 
-/* NULL with a sentence: missing, truncated to nothing, is a directory, in use by process N... */
-struct image *image_open(const struct image_options *o, GError **error);
+/* A device's view of node n (NULL: no medium yet), of which it takes a reference; `name` for messages. Writes
+ * are asked for unless n is read-only. NULL with *error: somebody uses n in a way that excludes us. */
+struct image *image_new(const char *name, struct node *n, GError **error);
 void image_close(struct image *i); /* waits for requests in flight; NULL is fine */
+const char *image_name(const struct image *i);
+struct node *image_node(const struct image *i); /* borrowed; NULL: no medium */
+/* Changes the medium; nothing in flight. */
+bool image_set_node(struct image *i, struct node *n, GError **error);
 void image_get_info(const struct image *i, struct image_info *ret);
 const struct image_stats *image_get_stats(const struct image *i);
+/* Every write is durable when done. */
+void image_set_writethrough(struct image *i, bool on);
+bool image_is_writethrough(const struct image *i);
+/* What happens to failed requests; the default is REPORT for reads, ENOSPC for writes. */
+void image_set_on_error(struct image *i, enum image_on_error read, enum image_on_error write);
+void image_get_on_error(const struct image *i, enum image_on_error *ret_read,
+                        enum image_on_error *ret_write);
+/* Limits, by name of a group or (NULL) for this image alone. Home loop, or nobody runs it. */
+void image_set_throttle(struct image *i, const char *group, const struct throttle_limits *l);
+bool image_get_throttle(const struct image *i, const char **ret_group, struct throttle_limits *ret);
+
 /* One device at a time: false with -EBUSY's sentence. */
 bool image_attach(struct image *i, const char *user, GError **error);
 void image_detach(struct image *i);
@@ -112,7 +102,21 @@ void image_on_batch(struct image *i, void (*fn)(void *opaque), void *opaque);
 /* Submissions between plug and unplug reach the kernel together. */
 void image_plug(struct image *i);
 void image_unplug(struct image *i);
-/* Returns when nothing is in flight. Home loop, or its thread not running. */
+/* Returns when nothing is in flight but what an error holds (image_resume()). Home loop, or its thread
+ * not running. */
 void image_drain(struct image *i);
+
+struct image_events {
+    /* The size changed. Home loop. */
+    void (*resized)(void *opaque);
+    void *opaque;
+};
+void image_on_event(struct image *i, const struct image_events *e);
+/* The machine: a request failed; `stop`: it is kept, and the machine is to be stopped. Home loop. Process-wide. */
+typedef void image_error_fn(const struct image *i, bool write, enum image_on_error policy, bool stop, int err);
+void image_on_error_event(image_error_fn *fn);
+/* Starts kept requests again, when the machine goes on. Any thread. */
+void image_resume(struct image *i);
+
 /* Synchronous, for loaders and tests; not from a loop that has requests in flight. 0 or -errno. */
 int image_read_sync(struct image *i, uint64_t offset, void *buf, uint64_t len);

@@ -9,12 +9,14 @@
  * Trust     /proc is read only to name the holder in a message.
  * Errors    A sentence with RUCHE_ERR_BUSY; a file system without locks is no error.
  */
-#include "image/internal.h"
+#include "image/lock.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { PERM_READ = 0, PERM_WRITE = 1, PERM_RESIZE = 3, PERM_COUNT = 4 };
 #define USED_BASE 100
@@ -121,4 +123,12 @@ bool image_lock(int fd, const char *filename, bool write, bool force_share, GErr
                        "image '%s' is in use by %s; stop it, or open the image %s", filename,
                        who ? who : "another process",
                        write ? "read-only where the other does so too" : "with force-share=on");
+}
+
+void image_unlock(int fd)
+{
+    struct flock l = {
+        .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = USED_BASE, .l_len = UNSHARED_BASE + PERM_COUNT - USED_BASE
+    };
+    fcntl(fd, F_OFD_SETLK, &l);
 }

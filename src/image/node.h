@@ -8,7 +8,7 @@
  * Thread    One context serves a whole tree, on its home thread.
  * Fiber     Everything marked (f) only in a fiber of the node's context. The rest: home thread, anywhere.
  * Units     Bytes. I/O of any offset and length: the node reads, modifies and writes where the driver
- *           needs alignment. Reads past the end of the node are refused, not zero.
+ *           needs alignment. What passes the end is refused, but for files, which give zeroes and grow.
  * Trust     What drivers read from images is hostile; sizes are capped by IMAGE_SIZE_MAX.
  * Errors    0 or negative errno for I/O: -ENOSPC, -EIO, -EROFS, -EINVAL (range), -ENOTSUP; sentences for
  *           the rest.
@@ -133,7 +133,8 @@ int64_t node_allocated_bytes(struct node *n);
 
 /* ---- changing the graph (f) ---- */
 
-/* No request is in flight below and none starts until node_drain_end(): new ones wait. They nest. */
+/* Users of nodes on n's context are told to pause (node_user.drained); when it returns, nothing is in flight at n
+ * or above it. Who drains may do I/O. They nest. */
 void node_drain_begin(struct node *n);
 void node_drain_end(struct node *n);
 /* Every parent of `from` now has `to` instead (`to` may be above `from`: that link stays). Refused when it
@@ -160,9 +161,12 @@ struct node_user {
     const char *who;            /* borrowed: "device 'disk0'", "job 'backup1'" */
     struct node *node;
     unsigned perms, shared;     /* what we do; what others may do meanwhile */
-    /* node_replace() moved us, or NULL. */
-    void (*moved)(struct node_user *u);
-    void (*drained)(struct node_user *u, bool begin); /* or NULL */
+    bool stays;                 /* node_replace() leaves us where we are */
+    void (*moved)(struct node_user *u); /* node_replace() moved us, or NULL */
+    /* Make no new requests from `begin` until the end; calls nest. NULL: all our requests are made by whoever
+     * drains. */
+    void (*drained)(struct node_user *u, bool begin);
+    void (*resized)(struct node_user *u); /* or NULL */
     void *opaque;
     struct node_user *next;
 };

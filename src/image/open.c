@@ -1,218 +1,493 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Opening the file or block device behind a raw image: checks, geometry, alignment of direct I/O.
+/* A node's life: options in, children, the driver's open, links, the end; and what re-opens it.
  *
- * Spec      open(2), statx(2), Linux block device ioctls.
- * Thread    Main thread.
- * Trust     The file's kind, size and first bytes are checked; a known format is never taken for a
- *           raw disk.
- * Errors    A sentence that names the file.
+ * Thread    The home thread of the node's context; graph-wide lists have their lock.
+ * Trust     Options are checked here. Names out of images pass the policy; chains are bounded; what a probe
+ *           found may not name further files.
+ * Errors    Sentences; everything half-done is undone.
  */
-#include "image/internal.h"
+#include "image/dirty.h"
+#include "image/graph.h"
 
-#include "base/fd.h"
-#include "base/units.h"
+#include "base/log.h"
 
-#include <fcntl.h>
-#include <linux/fs.h>
-#include <stdio.h>
+#include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 
-#ifndef STATX_DIOALIGN
-#define STATX_DIOALIGN 0x2000U
-#endif
+const char *const image_prealloc_words[] = { "off", "metadata", "falloc", "full", NULL };
 
-static const struct {
-    const char *format, *magic;
-    unsigned offset, len;
-} known_formats[] = {
-    { "qcow2", "QFI\xfb", 0, 4 },           { "vmdk", "KDMV", 0, 4 },
-    { "vhdx", "vhdxfile", 0, 8 },           { "qed", "QED\0", 0, 4 },
-    { "vdi", "\x7f\x10\xda\xbe", 0x40, 4 }, { "vpc", "conectix", 0, 8 },
-    { "luks", "LUKS\xba\xbe", 0, 6 },
+/* ---- options that every node has ---- */
+
+struct common {
+    bool read_only, auto_read_only, force_share;
+    bool direct, no_flush;
+    int discard, detect_zeroes;
+    char *node_name;
 };
 
-static int open_descriptor(const struct image_options *o, const char *name, bool *read_only,
-                           GError **error)
-{
-    if (o->fd >= 0) {
-        int flags = fcntl(o->fd, F_GETFL);
-        int fd = flags < 0 ? -1 : fcntl(o->fd, F_DUPFD_CLOEXEC, 3);
-        if (fd < 0) {
-            ruche_error_errno(error, errno, "image '%s': descriptor %d cannot be used", name,
-                              o->fd);
-            return -1;
-        }
-        if (!*read_only && (flags & O_ACCMODE) == O_RDONLY) {
-            if (!o->auto_read_only) {
-                close(fd);
-                ruche_error(error, RUCHE_ERR_INVALID,
-                            "image '%s': descriptor %d was opened read-only; add read-only=on",
-                            name, o->fd);
-                return -1;
-            }
-            *read_only = true;
-        }
-        if (o->direct && fcntl(fd, F_SETFL, flags | O_DIRECT) < 0) {
-            ruche_error_errno(error, errno, "image '%s': cache.direct=on is not possible", name);
-            close(fd);
-            return -1;
-        }
-        return fd;
-    }
-    int flags = O_CLOEXEC | O_NOCTTY | (o->direct ? O_DIRECT : 0);
-    int fd = open(name, flags | (*read_only ? O_RDONLY : O_RDWR));
-    if (fd < 0 && !*read_only && o->auto_read_only &&
-        (errno == EACCES || errno == EROFS || errno == EPERM)) {
-        *read_only = true;
-        fd = open(name, flags | O_RDONLY);
-    }
-    if (fd >= 0)
-        return fd;
-    int err = errno;
-    if (err == ENOENT)
-        ruche_error(error, RUCHE_ERR_NOT_FOUND, "image '%s' does not exist", name);
-    else if (err == EISDIR)
-        ruche_error(error, RUCHE_ERR_INVALID, "image '%s' is a directory", name);
-    else if (err == EINVAL && o->direct)
-        ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                    "image '%s': its file system has no direct I/O; use cache=writeback", name);
-    else
-        ruche_error_errno(error, err, "image '%s' cannot be opened for %s", name,
-                          *read_only ? "reading" : "reading and writing");
-    return -1;
-}
+static const char *const discard_words[] = { "ignore", "off", "unmap", "on", NULL };
+static const char *const detect_words[] = { "off", "on", "unmap", NULL };
 
-static uint32_t sysfs_queue_number(dev_t dev, const char *what)
-{
-    char path[128];
-    unsigned long v = 0;
-    /* A partition's queue is its parent's. */
-    for (int up = 0; up < 2 && !v; up++) {
-        snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/%s", major(dev), minor(dev),
-                 up ? "../" : "", what);
-        FILE *f = fopen(path, "re");
-        if (f) {
-            if (fscanf(f, "%lu", &v) != 1)
-                v = 0;
-            fclose(f);
-        }
-    }
-    return v > UINT32_MAX ? 0 : v;
-}
+static const struct image_option common_options[] = {
+    OPT_STRING("node-name", struct common, node_name, "Name of the node"),
+    OPT_BOOL("read-only", struct common, read_only, false, "Never write"),
+    OPT_BOOL("auto-read-only", struct common, auto_read_only, false,
+             "Open for reading where writing is not allowed"),
+    OPT_BOOL("force-share", struct common, force_share, false,
+             "Read although others may write; for read-only=on"),
+    OPT_WORD("discard", struct common, discard, discard_words, 0, "Pass discards on, or ignore them"),
+    OPT_WORD("detect-zeroes", struct common, detect_zeroes, detect_words, 0,
+             "Turn writes of zeroes into zero requests"),
+    { 0 },
+};
+static const struct image_option cache_options[] = {
+    OPT_BOOL("direct", struct common, direct, false, "Past the host's page cache"),
+    OPT_BOOL("no-flush", struct common, no_flush, false, "Never sync: a crash may lose all"),
+    { 0 },
+};
 
-static bool block_device_geometry(struct image *i, const struct stat *st, GError **error)
+static bool parse_common(JsonObject *o, const char *what, struct common *c, GError **error)
 {
-    uint64_t size = 0;
-    int logical = 512;
-    unsigned physical = 512;
-    if (ioctl(i->fd, BLKGETSIZE64, &size) < 0)
-        return ruche_error_errno(error, errno, "image '%s': the device's size cannot be read",
-                                 i->filename);
-    if (ioctl(i->fd, BLKSSZGET, &logical) == 0 && logical >= 512 && logical <= 4096)
-        i->info.block_bytes = logical;
-    if (ioctl(i->fd, BLKPBSZGET, &physical) == 0 && physical >= 512 && physical <= 65536)
-        i->info.physical_block_bytes = physical;
-    i->info.size_bytes = size;
-    i->block_device = true;
-    i->info.discard_granularity = sysfs_queue_number(st->st_rdev, "discard_granularity");
-    return true;
-}
-
-/* What memory and offset alignment O_DIRECT wants. */
-static void direct_alignment(struct image *i)
-{
-    struct statx sx = { 0 };
-    i->mem_align = i->offset_align = 512;
-    if (statx(i->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
-        (sx.stx_mask & STATX_DIOALIGN)) {
-        /* Two 32-bit fields right behind stx_mnt_id, which older headers lack. */
-        uint32_t align[2];
-        memcpy(align, (const char *)&sx + 0x98, sizeof(align));
-        if (is_power_of_2(align[0]) && is_power_of_2(align[1]) && align[1] <= 4096) {
-            i->mem_align = align[0];
-            i->offset_align = align[1];
-            return;
-        }
-    }
-    static uint8_t page[8192] __attribute__((aligned(4096)));
-    if (pread(i->fd, page + 512, 512, 0) < 0)
-        i->mem_align = i->offset_align = 4096;
-}
-
-static bool geometry(struct image *i, GError **error)
-{
-    struct stat st;
-    const char *name = i->filename;
-    if (fstat(i->fd, &st) < 0)
-        return ruche_error_errno(error, errno, "image '%s' cannot be examined", name);
-    i->info.block_bytes = 512;
-    i->info.physical_block_bytes = 512;
-    i->mem_align = i->offset_align = 1;
-    if (S_ISDIR(st.st_mode))
-        return ruche_error(error, RUCHE_ERR_INVALID, "image '%s' is a directory", name);
-    if (S_ISBLK(st.st_mode)) {
-        if (!block_device_geometry(i, &st, error))
-            return false;
-    } else if (S_ISREG(st.st_mode)) {
-        i->info.size_bytes = st.st_size;
-        i->info.discard_granularity = st.st_blksize;
+    JsonObject *cache = NULL;
+    if (json_object_has_member(o, "cache")) {
+        JsonNode *v = json_object_get_member(o, "cache");
+        if (!JSON_NODE_HOLDS_OBJECT(v))
+            return ruche_error(error, RUCHE_ERR_INVALID, "%s: cache takes cache.direct and cache.no-flush", what);
+        cache = json_object_ref(json_node_get_object(v));
+        json_object_remove_member(o, "cache");
     } else {
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "image '%s' is neither a file nor a block device", name);
+        cache = json_object_new();
     }
-    if (!i->info.size_bytes)
-        return ruche_error(error, RUCHE_ERR_INVALID, "image '%s' is empty", name);
-    if (i->direct) {
-        direct_alignment(i);
-        if (i->offset_align > i->info.block_bytes)
-            i->info.block_bytes = i->offset_align;
+    bool ok = option_parse(cache_options, cache, what, c, error) &&
+              option_all_used(cache, cache_options, NULL, what, error) &&
+              option_parse(common_options, o, what, c, error);
+    json_object_unref(cache);
+    return ok;
+}
+
+/* ---- children ---- */
+
+static void put_default(JsonObject *to, const char *name, JsonNode *value)
+{
+    if (json_object_has_member(to, name))
+        json_node_unref(value);
+    else
+        json_object_set_member(to, name, value);
+}
+
+/* A child works like its parent unless its options say otherwise. */
+static void inherit(const struct node *n, JsonObject *child, enum child_role role)
+{
+    JsonObject *cache = json_object_new();
+    JsonNode *v = json_node_new(JSON_NODE_OBJECT);
+    json_object_set_boolean_member(cache, "direct", n->direct);
+    json_object_set_boolean_member(cache, "no-flush", n->no_flush);
+    json_node_take_object(v, cache);
+    put_default(child, "cache", v);
+    bool writes = role != CHILD_BACKING && n->wanted_rw;
+    put_default(child, "read-only", json_node_init_boolean(json_node_alloc(), !writes));
+    if (role != CHILD_BACKING)
+        put_default(child, "discard", json_node_init_string(json_node_alloc(), n->discard ? "unmap" : "ignore"));
+    if (n->force_share)
+        put_default(child, "force-share", json_node_init_boolean(json_node_alloc(), TRUE));
+}
+
+/* A format owns its file; what lies below an overlay must not change; filters only pass on. */
+unsigned node_child_perms(const struct node *n, enum child_role role, unsigned *ret_shared)
+{
+    bool format = n->driver->kind == DRIVER_FORMAT;
+    *ret_shared = n->driver->kind == DRIVER_FILTER || n->force_share ? PERM_ALL : PERM_READ;
+    if (role == CHILD_BACKING || n->read_only)
+        return PERM_READ;
+    return PERM_READ | PERM_WRITE | (format ? PERM_RESIZE : 0);
+}
+
+struct node_child *node_add_child(struct node *n, const char *name, enum child_role role,
+                                  struct node *child)
+{
+    g_assert(n->child_count < NODE_CHILD_MAX);
+    struct node_child *c = g_new0(struct node_child, 1);
+    c->name = g_strdup(name);
+    c->role = role;
+    c->node = child;
+    c->perms = node_child_perms(n, role, &c->shared);
+    n->children[n->child_count++] = c;
+    return c;
+}
+
+void node_remove_child(struct node *n, struct node_child *c)
+{
+    for (unsigned k = 0; k < n->child_count; k++) {
+        if (n->children[k] != c)
+            continue;
+        memmove(&n->children[k], &n->children[k + 1], (n->child_count - k - 1) * sizeof(n->children[0]));
+        n->child_count--;
+        node_unref(c->node);
+        g_free(c->name);
+        g_free(c);
+        return;
     }
-    if (i->info.physical_block_bytes < i->info.block_bytes)
-        i->info.physical_block_bytes = i->info.block_bytes;
-    if (!is_power_of_2(i->info.discard_granularity) ||
-        i->info.discard_granularity < i->info.block_bytes)
-        i->info.discard_granularity = i->info.block_bytes;
-    if (i->info.size_bytes > (uint64_t)INT64_MAX - i->info.block_bytes)
-        return ruche_error(error, RUCHE_ERR_INVALID, "image '%s' is larger than 8 EiB", name);
-    /* The last block of a file may be cut: its rest reads as zeroes. */
-    i->info.size_bytes = align_up(i->info.size_bytes, i->info.block_bytes);
+}
+
+/* Fits `child` (referenced; taken, also on failure) in, if who else uses it allows. */
+static struct node *link_child(struct node *n, const char *name, enum child_role role,
+                               struct node *child, GError **error)
+{
+    unsigned shared, perms = node_child_perms(n, role, &shared);
+    bool ok = true;
+    if (n->child_count >= NODE_CHILD_MAX)
+        ok = ruche_error(error, RUCHE_ERR_INVALID, "image '%s' has more than %d files", n->filename, NODE_CHILD_MAX);
+    else if (child->ctx != n->ctx)
+        ok = ruche_error(error, RUCHE_ERR_BUSY, "node '%s' runs on another I/O thread", child->name);
+    else if (perms & PERM_WRITE && child->read_only)
+        ok = ruche_error(error, RUCHE_ERR_INVALID, "node '%s' is read-only: its user must be so too (read-only=on)",
+                         child->name);
+    else
+        ok = node_perms_fit(child, perms, shared, n->driver->name, NULL, NULL, error);
+    if (!ok) {
+        node_unref(child);
+        return NULL;
+    }
+    node_add_child(n, name, role, child);
+    return child;
+}
+
+/* The flags that a child's open takes over. */
+static unsigned child_flags(const struct node *n, enum child_role role)
+{
+    unsigned flags = n->open_flags & (NODE_NO_IO | NODE_NO_LOCK);
+    if (role != CHILD_BACKING && n->wanted_rw)
+        flags |= NODE_RW;
+    return flags;
+}
+
+struct node *node_open_child(struct node *n, const char *name, enum child_role role, bool required,
+                             GError **error)
+{
+    JsonNode *v = n->options ? json_object_get_member(n->options, name) : NULL;
+    struct node *child = NULL;
+    if (!v || JSON_NODE_HOLDS_NULL(v)) {
+        if (required)
+            ruche_error(error, RUCHE_ERR_INVALID, "driver %s needs '%s'", n->driver->name, name);
+        return NULL;
+    }
+    if (JSON_NODE_HOLDS_OBJECT(v)) {
+        JsonObject *o = options_copy(json_node_get_object(v));
+        inherit(n, o, role);
+        unsigned flags = child_flags(n, role) | (role == CHILD_BACKING ? NODE_PROBE : 0);
+        child = node_open(n->graph, o, flags, error);
+        json_object_unref(o);
+    } else if (JSON_NODE_HOLDS_VALUE(v) && json_node_get_value_type(v) == G_TYPE_STRING) {
+        child = graph_find(n->graph, json_node_get_string(v));
+        if (!child)
+            ruche_error(error, RUCHE_ERR_NOT_FOUND, "driver %s: there is no node '%s' for '%s'", n->driver->name,
+                        json_node_get_string(v), name);
+        else
+            node_ref(child);
+    } else {
+        ruche_error(error, RUCHE_ERR_INVALID, "driver %s: '%s' takes options or a node-name", n->driver->name, name);
+    }
+    return child ? link_child(n, name, role, child, error) : NULL;
+}
+
+/* How many links up to the image that began the chain: kept in the flags that opens pass down. */
+#define DEPTH_SHIFT 16
+static unsigned chain_depth(const struct node *n)
+{
+    return n->open_flags >> DEPTH_SHIFT;
+}
+
+struct node *node_open_named_child(struct node *n, const char *name, enum child_role role,
+                                   const char *filename, const char *format, GError **error)
+{
+    if (json_object_has_member(n->options, name))
+        return node_open_child(n, name, role, true, error);
+    unsigned depth = chain_depth(n) + 1;
+    if (depth > IMAGE_CHAIN_MAX) {
+        ruche_error(error, RUCHE_ERR_INVALID,
+                    "image '%s': more than %d images below one another (does a backing file name itself?)", n->filename,
+                    IMAGE_CHAIN_MAX);
+        return NULL;
+    }
+    if (n->probed && n->open_flags & NODE_IMPLICIT) {
+        ruche_error(error, RUCHE_ERR_INVALID,
+                    "image '%s' names '%s', but its own format was only guessed: say it where it is named (rebase -u -F %s)",
+                    n->filename, filename, n->driver->name);
+        return NULL;
+    }
+    g_autofree char *resolved = node_resolve_name(n, filename);
+    if (!resolved) {
+        ruche_error(error, RUCHE_ERR_INVALID, "image '%s': '%s' is relative to a name that is no path", n->filename,
+                    filename);
+        return NULL;
+    }
+    if (!graph_allows(n, resolved, error))
+        return NULL;
+    g_autoptr(JsonObject) extra = json_object_new();
+    inherit(n, extra, role);
+    unsigned flags = child_flags(n, role) | NODE_IMPLICIT | depth << DEPTH_SHIFT | (format ? 0 : NODE_PROBE);
+    struct node *child;
+    if (role == CHILD_DATA && !format) { /* plain bytes: the protocol alone */
+        g_autoptr(JsonObject) o = name_to_options(resolved, error);
+        if (!o)
+            return NULL;
+        inherit(n, o, role);
+        child = node_open(n->graph, o, flags & ~NODE_PROBE, error);
+    } else {
+        child = node_open_name(n->graph, resolved, format, extra, flags, error);
+    }
+    return child ? link_child(n, name, role, child, error) : NULL;
+}
+
+/* ---- opening ---- */
+
+static struct node *node_alloc(struct graph *g, const struct image_driver *d, JsonObject *options,
+                               unsigned flags)
+{
+    struct node *n = calloc(1, d->size);
+    if (!n)
+        return NULL;
+    n->driver = d;
+    n->ctx = g->ctx;
+    n->graph = g;
+    n->refs = 1;
+    n->open_flags = flags;
+    n->request_align = n->mem_align = 1;
+    n->options = options_copy(options);
+    n->filename = g_strdup("");
+    return n;
+}
+
+/* Frees what was never (or is no longer) in the graph's list. */
+static void node_destroy(struct node *n)
+{
+    if (n->driver->close)
+        n->driver->close(n);
+    while (n->bitmaps)
+        dirty_free(n->bitmaps);
+    while (n->child_count)
+        node_remove_child(n, n->children[n->child_count - 1]);
+    if (n->driver->open_options)
+        option_clear(n->driver->open_options, n);
+    g_clear_pointer(&n->options, json_object_unref);
+    g_free(n->name);
+    g_free(n->filename);
+    g_free(n->backing_file);
+    g_free(n->backing_format);
+    free(n);
+}
+
+static void take_common(struct node *n, const struct common *c)
+{
+    n->wanted_rw = n->open_flags & NODE_RW && !c->read_only;
+    n->read_only = !n->wanted_rw;
+    n->direct = c->direct;
+    n->no_flush = c->no_flush;
+    n->discard = c->discard >= 2;
+    n->detect_zeroes = (unsigned)c->detect_zeroes;
+    n->force_share = c->force_share || n->open_flags & NODE_NO_LOCK;
+}
+
+static bool open_file_child(struct node *n, GError **error)
+{
+    const struct image_driver *d = n->driver;
+    if (d->kind == DRIVER_PROTOCOL || d->flags & DRIVER_NO_FILE)
+        return true;
+    struct node *file = node_open_child(n, "file", CHILD_FILE, true, error);
+    if (!file)
+        return false;
+    g_free(n->filename);
+    n->filename = g_strdup(file->filename);
+    if (n->wanted_rw && file->read_only && d->kind == DRIVER_FORMAT)
+        n->read_only = true;
     return true;
 }
 
-static bool refuse_known_formats(struct image *i, GError **error)
+static bool finish_limits(struct node *n, GError **error)
 {
-    static uint8_t head[4096] __attribute__((aligned(4096)));
-    ssize_t n = pread(i->fd, head, sizeof(head), 0);
-    if (n < 0)
-        return ruche_error_errno(error, errno, "image '%s' cannot be read", i->filename);
-    for (size_t k = 0; k < ARRAY_COUNT(known_formats); k++) {
-        if (known_formats[k].offset + known_formats[k].len <= (size_t)n &&
-            !memcmp(head + known_formats[k].offset, known_formats[k].magic, known_formats[k].len))
-            return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                               "image '%s' is in format %s, and only raw is known; convert it, or "
-                               "say format=raw to "
-                               "show its bytes to the guest as they are",
-                               i->filename, known_formats[k].format);
-    }
+    if (n->size_bytes > IMAGE_SIZE_MAX)
+        return ruche_error(error, RUCHE_ERR_INVALID, "image '%s': a size of %" G_GUINT64_FORMAT " bytes is over the limit of "
+                           "%llu", n->filename, n->size_bytes, IMAGE_SIZE_MAX);
+    g_assert(is_power_of_2(n->request_align) && is_power_of_2(n->mem_align));
     return true;
 }
 
-int image_file_open(struct image *i, const struct image_options *o, GError **error)
+/* Options with a driver, and the name to go by in messages. */
+static struct node *open_with(struct graph *g, const struct image_driver *d, JsonObject *given,
+                              unsigned flags, GError **error)
 {
-    bool read_only = o->read_only;
-    i->fd = open_descriptor(o, i->filename, &read_only, error);
-    if (i->fd < 0)
-        return -1;
-    i->info.read_only = read_only;
-    if (!geometry(i, error) || (!o->format && !refuse_known_formats(i, error)))
-        return -1;
-    if (o->locking && !image_lock(i->fd, i->filename, !read_only, o->force_share, error))
-        return -1;
-    i->can_punch = i->can_zero_range = true;
-    i->info.can_discard = o->discard && !read_only;
-    i->info.can_write_zeroes = !read_only;
+    struct common c = { 0 };
+    struct node *n = node_alloc(g, d, given, flags);
+    if (!n) {
+        ruche_error(error, RUCHE_ERR_NO_SPACE, "no memory for a node of driver %s", d->name);
+        return NULL;
+    }
+    const char *name = json_object_has_member(given, "node-name") ? json_object_get_string_member_with_default(given, "node-name", NULL) : NULL;
+    g_autofree char *what = name ? g_strdup_printf("node '%s'", name) : g_strdup_printf("driver %s", d->name);
+    g_autoptr(JsonObject) left = options_copy(given);
+    json_object_remove_member(left, "driver");
+    bool ok = parse_common(left, what, &c, error);
+    if (ok) {
+        take_common(n, &c);
+        if (c.force_share && n->wanted_rw)
+            ok = ruche_error(error, RUCHE_ERR_INVALID, "%s: force-share=on is only for read-only=on", what);
+    }
+    ok = ok && (!d->open_options || option_parse(d->open_options, left, what, n, error));
+    ok = ok && open_file_child(n, error) && (!d->open || d->open(n, error)) && finish_limits(n, error);
+    /* what is left are children that the driver knows, or mistakes */
+    for (unsigned k = 0; ok && k < n->child_count; k++)
+        json_object_remove_member(left, n->children[k]->name);
+    if (ok && d->flags & DRIVER_BACKING && json_object_has_member(left, "backing"))
+        json_object_remove_member(left, "backing");
+    static const char *const names[] = { "driver", "file", "backing", "node-name", "read-only", "auto-read-only", "cache",
+                                         "discard", "detect-zeroes", "force-share", NULL };
+    ok = ok && option_all_used(left, d->open_options, names, what, error) &&
+         graph_add(g, n, c.node_name, error);
+    option_clear(common_options, &c);
+    if (!ok) {
+        node_destroy(n);
+        return NULL;
+    }
+    graph_enter_drained(n);
+    return n;
+}
+
+/* Opens the protocol alone, looks at the first bytes, and puts the format that they show on top. */
+static struct node *open_probing(struct graph *g, JsonObject *options, unsigned flags, GError **error)
+{
+    uint8_t head[4096];
+    g_autoptr(JsonObject) proto = NULL;
+    if (json_object_has_member(options, "file")) {
+        JsonNode *f = json_object_get_member(options, "file");
+        if (!JSON_NODE_HOLDS_OBJECT(f)) {
+            ruche_error(error, RUCHE_ERR_INVALID, "an image whose file is a node needs 'driver'");
+            return NULL;
+        }
+        proto = options_copy(json_node_get_object(f));
+    } else {
+        ruche_error(error, RUCHE_ERR_INVALID, "an image needs 'driver', or 'file' to find it out");
+        return NULL;
+    }
+    put_default(proto, "force-share", json_node_init_boolean(json_node_alloc(), TRUE));
+    put_default(proto, "read-only", json_node_init_boolean(json_node_alloc(), TRUE));
+    if (json_object_has_member(proto, "node-name"))
+        json_object_remove_member(proto, "node-name");
+    struct node *file = node_open(g, proto, flags & NODE_NO_IO, error);
+    if (!file)
+        return NULL;
+    size_t len = min_u64(sizeof(head), file->size_bytes);
+    int err = node_pread(file, 0, head, len);
+    const struct image_driver *d = err ? NULL : driver_probe(head, len, file->filename);
+    if (err)
+        ruche_error_errno(error, -err, "image '%s' cannot be read", file->filename);
+    node_unref(file);
+    if (!d)
+        return NULL;
+    struct node *n = open_with(g, d, options, flags, error);
+    if (n)
+        n->probed = true;
+    return n;
+}
+
+struct open_call {
+    struct graph *g;
+    JsonObject *options;
+    unsigned flags;
+    GError **error;
+    struct node *ret;
+};
+
+static int open_call(void *opaque)
+{
+    struct open_call *c = opaque;
+    const char *driver = json_object_get_string_member_with_default(c->options, "driver", NULL);
+    if (!driver && c->flags & NODE_PROBE) {
+        c->ret = open_probing(c->g, c->options, c->flags, c->error);
+        return 0;
+    }
+    if (!driver) {
+        ruche_error(c->error, RUCHE_ERR_INVALID, "an image needs 'driver'");
+        return 0;
+    }
+    const struct image_driver *d = driver_find(driver, c->error);
+    if (d)
+        c->ret = open_with(c->g, d, c->options, c->flags, c->error);
     return 0;
+}
+
+struct node *node_open(struct graph *g, JsonObject *options, unsigned flags, GError **error)
+{
+    struct open_call c = { .g = g, .options = options, .flags = flags, .error = error };
+    context_run(g->ctx, open_call, &c);
+    return c.ret;
+}
+
+static void add_members(JsonObject *to, JsonObject *extra)
+{
+    g_autoptr(JsonObject) copy = options_copy(extra);
+    g_autoptr(GList) names = json_object_get_members(copy);
+    for (GList *l = names; l; l = l->next) {
+        if (!json_object_has_member(to, l->data))
+            json_object_set_member(to, l->data, json_object_dup_member(copy, l->data));
+    }
+}
+
+struct node *node_open_name(struct graph *g, const char *filename, const char *format,
+                            JsonObject *extra, unsigned flags, GError **error)
+{
+    g_autoptr(JsonObject) file = name_to_options(filename, error);
+    if (!file)
+        return NULL;
+    const char *driver = json_object_get_string_member_with_default(file, "driver", NULL);
+    const struct image_driver *d = driver ? driver_find(driver, NULL) : NULL;
+    if (!format && d && d->kind != DRIVER_PROTOCOL) { /* json: with a format says it all */
+        if (extra)
+            add_members(file, extra);
+        return node_open(g, file, flags, error);
+    }
+    g_autoptr(JsonObject) o = json_object_new();
+    if (format)
+        json_object_set_string_member(o, "driver", format);
+    json_object_set_object_member(o, "file", json_object_ref(file));
+    if (extra)
+        add_members(o, extra);
+    const struct image_driver *f = format ? driver_find(format, error) : NULL;
+    if (format && !f)
+        return NULL;
+    if (f && f->kind == DRIVER_PROTOCOL) { /* "-f file", "-f nbd": the protocol itself */
+        if (extra)
+            add_members(file, extra);
+        return node_open(g, file, flags, error);
+    }
+    return node_open(g, o, flags | (format ? 0 : NODE_PROBE), error);
+}
+
+/* ---- the end ---- */
+
+struct node *node_ref(struct node *n)
+{
+    n->refs++;
+    return n;
+}
+
+static int close_call(void *opaque)
+{
+    struct node *n = opaque;
+    if (!n->read_only || n->writes != n->flushed) {
+        int err = node_flush(n);
+        if (err < 0)
+            log_warn("image '%s': what was written last may be lost: %s", n->filename, strerror(-err));
+    }
+    while (n->in_flight)
+        fiber_queue_wait(&n->idle_waiters);
+    graph_remove(n);
+    node_destroy(n);
+    return 0;
+}
+
+void node_unref(struct node *n)
+{
+    if (!n || --n->refs)
+        return;
+    context_run(n->ctx, close_call, n);
 }

@@ -1,348 +1,411 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a request does: checked on entry, cut into steps of one system call each, continued after
- * short transfers, with fallbacks for what a file system cannot do.
+/* Requests to nodes: ranges checked, cut to what the driver takes, aligned by reading and writing
+ * around the edges, held up where they overlap a serialising one, tracked until they end.
  *
- * Spec      preadv2(2), pwritev2(2), fallocate(2), fdatasync(2).
- * Thread    The image's home loop; image_step_run() any thread.
- * Trust     Offsets and lengths are the guest's: checked against the size. Vectors are our devices'
- *           own.
- * Errors    0 or negative errno to `done`; what a disk full of quota or of file size says is
- *           -ENOSPC too.
+ * Fiber     All of it, on the node's context.
+ * Trust     Offsets and lengths may be the guest's: checked against the node's size.
+ * Errors    0 or negative errno.
  */
-#include "image/internal.h"
+#include "image/dirty.h"
+#include "image/request.h"
 
-#include <fcntl.h>
-#include <linux/falloc.h>
-#include <linux/fs.h>
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
-enum stage {
-    STAGE_TRANSFER,   /* read or write of iov */
-    STAGE_PUNCH,      /* write zeroes by deallocating; or the whole of a discard */
-    STAGE_ZERO_RANGE, /* write zeroes that keep the blocks */
-    STAGE_PLAIN_ZERO, /* write zeroes by writing them */
-    STAGE_SYNC,
-};
+#define BOUNCE_BYTES MIB     /* at a time, for memory that the driver cannot use */
+#define ZERO_BYTES (64 * KIB)
+#define ZERO_IOVS 16
 
 /* never written: all one zero page */
-static uint8_t zeroes[IMAGE_ZERO_BYTES] __attribute__((aligned(4096)));
-#define Z { zeroes, IMAGE_ZERO_BYTES }
-struct iovec image_zero_iov[IMAGE_ZERO_IOVS] = { Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z };
+static const uint8_t zeroes[ZERO_BYTES] __attribute__((aligned(4096)));
+#define Z { (void *)zeroes, ZERO_BYTES }
+static const struct iovec zero_iov[ZERO_IOVS] = { Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z };
 #undef Z
 
-/* Copies between the request's vectors from its position on and the flat buffer. */
-static void copy_vectors(const struct image_request *r, uint8_t *flat, size_t len, bool to_vectors)
+/* ---- tracking ---- */
+
+static bool overlaps(const struct node_request *a, const struct node_request *b)
 {
-    size_t done = r->iov_done;
-    for (unsigned k = r->iov_index; k < r->iov_count && len; k++, done = 0) {
-        uint8_t *p = (uint8_t *)r->iov[k].iov_base + done;
-        size_t n = min_u64(len, r->iov[k].iov_len - done);
-        if (to_vectors)
-            memcpy(p, flat, n);
-        else
-            memcpy(flat, p, n);
-        flat += n;
-        len -= n;
-    }
+    return a->begin < b->end && b->begin < a->end;
 }
 
-static void zero_vectors(const struct image_request *r)
+/* Waits for what came before us and overlaps, where one of the two is serialising. Requests wait only for
+ * earlier ones: nobody waits in a circle. */
+static void wait_for_earlier(struct node_request *r)
 {
-    size_t done = r->iov_done;
-    for (unsigned k = r->iov_index; k < r->iov_count; k++, done = 0)
-        memset((uint8_t *)r->iov[k].iov_base + done, 0, r->iov[k].iov_len - done);
-}
-
-static void advance(struct image_request *r, size_t n)
-{
-    r->progress += n;
-    while (n && r->iov_index < r->iov_count) {
-        size_t left = r->iov[r->iov_index].iov_len - r->iov_done;
-        if (n < left) {
-            r->iov_done += n;
-            return;
+again:
+    for (struct node_request *o = r->next; o; o = o->next) { /* newest first: behind us are the earlier */
+        if ((o->serialising || r->serialising) && overlaps(o, r)) {
+            fiber_queue_wait(&o->waiters);
+            goto again;
         }
-        n -= left;
-        r->iov_index++;
-        r->iov_done = 0;
     }
 }
 
-static struct image_step transfer_step(struct image *i, struct image_request *r)
+void request_begin(struct node *n, struct node_request *r, uint64_t off, uint64_t len, bool write,
+                   bool serialising)
 {
-    struct image_step s = { .kind = r->op == IMAGE_READ ? STEP_READ : STEP_WRITE,
-                            .offset = r->offset + r->progress };
-    if (r->op == IMAGE_WRITE && (r->fua || i->writethrough) && !i->no_flush)
-        s.flags = RWF_DSYNC;
-    if (r->bounced) {
-        r->piece = (struct iovec){ i->bounce, min_u64(r->len - r->progress, IMAGE_BOUNCE_BYTES) };
-        if (r->op == IMAGE_WRITE)
-            copy_vectors(r, i->bounce, r->piece.iov_len, false);
-    } else if (r->iov_done) {
-        const struct iovec *v = &r->iov[r->iov_index];
-        r->piece = (struct iovec){ (uint8_t *)v->iov_base + r->iov_done, v->iov_len - r->iov_done };
-    } else {
-        s.iov = r->iov + r->iov_index;
-        s.iov_count = min_u64(r->iov_count - r->iov_index, IMAGE_MAX_IOVS);
-        return s;
-    }
-    s.iov = &r->piece;
-    s.iov_count = 1;
-    return s;
+    *r = (struct node_request){ .begin = off, .end = off + len, .is_write = write,
+                                .serialising = serialising, .next = n->requests };
+    if (n->requests)
+        n->requests->prev = r;
+    n->requests = r;
+    n->in_flight++;
+    n->serialising += serialising;
+    if (unlikely(n->serialising))
+        wait_for_earlier(r);
 }
 
-static struct image_step plain_zero_step(struct image *i, struct image_request *r)
+void request_end(struct node *n, struct node_request *r)
 {
-    uint64_t left = r->len - r->progress;
-    struct image_step s = { .kind = STEP_WRITE, .offset = r->offset + r->progress };
-    if (left >= IMAGE_ZERO_BYTES) {
-        s.iov = image_zero_iov;
-        s.iov_count = min_u64(left / IMAGE_ZERO_BYTES, IMAGE_ZERO_IOVS);
-    } else {
-        r->piece = (struct iovec){ zeroes, left };
-        s.iov = &r->piece;
-        s.iov_count = 1;
-    }
-    return s;
-}
-
-struct image_step image_step_of(struct image *i, struct image_request *r)
-{
-    struct image_step s = { .kind = STEP_FALLOCATE, .offset = r->offset, .len = r->len,
-                            .flags = FALLOC_FL_KEEP_SIZE };
-    switch ((enum stage)r->stage) {
-    case STAGE_TRANSFER:
-        return transfer_step(i, r);
-    case STAGE_PLAIN_ZERO:
-        return plain_zero_step(i, r);
-    case STAGE_SYNC:
-        return (struct image_step){ .kind = STEP_SYNC };
-    case STAGE_PUNCH:
-        if (r->op == IMAGE_DISCARD && i->block_device)
-            s.kind = STEP_BLOCK_DISCARD;
-        s.flags |= FALLOC_FL_PUNCH_HOLE;
-        return s;
-    case STAGE_ZERO_RANGE:
-        s.flags |= FALLOC_FL_ZERO_RANGE;
-        return s;
-    }
-    return (struct image_step){ .kind = STEP_NOTHING };
-}
-
-int image_step_run(const struct image *i, const struct image_step *s)
-{
-    ssize_t n = 0;
-    do {
-        switch (s->kind) {
-        case STEP_READ:
-            n = preadv2(i->fd, s->iov, s->iov_count, s->offset, s->flags);
-            break;
-        case STEP_WRITE:
-            n = pwritev2(i->fd, s->iov, s->iov_count, s->offset, s->flags);
-            break;
-        case STEP_FALLOCATE:
-            n = fallocate(i->fd, s->flags, s->offset, s->len);
-            break;
-        case STEP_SYNC:
-            n = fdatasync(i->fd);
-            break;
-        case STEP_BLOCK_DISCARD: {
-            uint64_t range[2] = { s->offset, s->len };
-            n = ioctl(i->fd, BLKDISCARD, range);
-            break;
-        }
-        case STEP_NOTHING:
-            break;
-        }
-    } while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : (int)n;
-}
-
-static bool end(struct image_request *r, int result)
-{
-    r->result = result == -EDQUOT || result == -EFBIG ? -ENOSPC : result;
-    return true;
-}
-
-static bool next_stage(struct image_request *r, enum stage stage)
-{
-    r->stage = stage;
-    return false;
-}
-
-/* What a kernel or a file system says when it does not know an operation. */
-static bool not_supported(int err)
-{
-    return err == -EOPNOTSUPP || err == -ENOSYS || err == -EINVAL || err == -ENODEV ||
-           err == -ENOTTY;
-}
-
-static bool read_done(struct image *i, struct image_request *r, int n)
-{
-    if (r->bounced)
-        copy_vectors(r, i->bounce, n, true);
-    advance(r, n);
-    /* Past the end of the file: nothing more comes, the rest is zeroes. A direct read that stopped
-     * off alignment also met the end. */
-    bool at_end = n == 0 || (i->direct && (uint32_t)n % i->offset_align);
-    if (at_end && r->progress < r->len)
-        zero_vectors(r);
-    return at_end || r->progress >= r->len ? end(r, 0) : false;
-}
-
-static bool write_done(struct image *i, struct image_request *r, int n)
-{
-    if (n == 0)
-        /* the kernel takes nothing and gives no reason: do not turn for ever */
-        return end(r, -EIO);
-    if (r->stage == STAGE_PLAIN_ZERO)
-        r->progress += n;
+    if (r->prev)
+        r->prev->next = r->next;
     else
-        advance(r, n);
-    if (r->progress < r->len)
-        return false;
-    if (r->stage == STAGE_PLAIN_ZERO && (r->fua || i->writethrough) && !i->no_flush)
-        return next_stage(r, STAGE_SYNC);
-    return end(r, 0);
+        n->requests = r->next;
+    if (r->next)
+        r->next->prev = r->prev;
+    n->serialising -= r->serialising;
+    if (r->waiters.head)
+        fiber_queue_wake_all(&r->waiters);
+    if (--n->in_flight == 0 && n->idle_waiters.head)
+        fiber_queue_wake_all(&n->idle_waiters);
 }
 
-static bool allocation_done(struct image *i, struct image_request *r, int result)
+/* ---- checks ---- */
+
+static int check_range(const struct node *n, uint64_t off, uint64_t len)
 {
-    if (r->op == IMAGE_DISCARD) {
-        if (result < 0 && not_supported(result)) {
-            i->can_punch = false; /* a hint that cannot be followed is no error */
-            result = 0;
-        }
-        return end(r, result);
-    }
-    if (result < 0 && not_supported(result)) {
-        if (r->stage == STAGE_PUNCH && i->can_zero_range) {
-            i->can_punch = false;
-            return next_stage(r, STAGE_ZERO_RANGE);
-        }
-        i->can_zero_range = false;
-        return next_stage(r, STAGE_PLAIN_ZERO);
-    }
-    if (result < 0)
-        return end(r, result);
-    if ((r->fua || i->writethrough) && !i->no_flush)
-        return next_stage(r, STAGE_SYNC);
-    return end(r, 0);
+    if (n->grows)
+        return range_fits(off, len, IMAGE_SIZE_MAX) ? 0 : -EFBIG;
+    return range_fits(off, len, n->size_bytes) ? 0 : -EINVAL;
 }
 
-bool image_step_done(struct image *i, struct image_request *r, int result)
+static int check_write(const struct node *n, uint64_t off, uint64_t len)
 {
-    if ((result == -EAGAIN || result == -EINTR) && r->retries < UINT8_MAX) {
-        r->retries++;
-        return false;
-    }
-    switch ((enum stage)r->stage) {
-    case STAGE_TRANSFER:
-        if (result < 0)
-            return end(r, result);
-        return r->op == IMAGE_READ ? read_done(i, r, result) : write_done(i, r, result);
-    case STAGE_PLAIN_ZERO:
-        return result < 0 ? end(r, result) : write_done(i, r, result);
-    case STAGE_PUNCH:
-    case STAGE_ZERO_RANGE:
-        return allocation_done(i, r, result);
-    case STAGE_SYNC:
-        return end(r, result < 0 ? result : 0);
-    }
-    return end(r, -EINVAL);
+    if (n->read_only)
+        return n->corrupt ? -EIO : -EROFS;
+    return check_range(n, off, len);
 }
 
-static int check(const struct image *i, const struct image_request *r)
+static bool is_aligned(const struct node *n, uint64_t off, uint64_t len)
 {
-    if (r->op == IMAGE_FLUSH)
+    return ((off | len) & (n->request_align - 1)) == 0;
+}
+
+/* ---- buffers that a driver can use ---- */
+
+static void *alloc_for(const struct node *n, size_t len)
+{
+    void *p;
+    size_t align = n->mem_align < sizeof(void *) ? sizeof(void *) : n->mem_align;
+    return posix_memalign(&p, align, align_up(len ? len : 1, align)) ? NULL : p;
+}
+
+static bool usable(const struct node *n, struct vec v)
+{
+    return n->mem_align <= 1 || vec_is_aligned(v, n->mem_align, n->request_align);
+}
+
+typedef int transfer_fn(struct node *n, uint64_t off, struct vec v, unsigned flags);
+
+/* Through a buffer of ours, a piece at a time. */
+static int bounced(struct node *n, uint64_t off, struct vec v, unsigned flags, bool write)
+{
+    uint8_t *p = alloc_for(n, min_u64(v.len, BOUNCE_BYTES));
+    int err = p ? 0 : -ENOMEM;
+    for (size_t done = 0; !err && done < v.len;) {
+        struct iovec iov;
+        struct vec piece = vec_slice(v, done, min_u64(v.len - done, BOUNCE_BYTES));
+        struct vec flat = vec_flat(&iov, p, piece.len);
+        if (write)
+            vec_read(piece, p);
+        err = (write ? n->driver->write : n->driver->read)(n, off + done, flat, flags);
+        if (!err && !write)
+            vec_write(piece, p);
+        done += piece.len;
+    }
+    free(p);
+    return err;
+}
+
+/* Aligned ranges, any memory, any length. */
+static int transfer(struct node *n, uint64_t off, struct vec v, unsigned flags, bool write)
+{
+    if (!usable(n, v))
+        return bounced(n, off, v, flags, write);
+    transfer_fn *fn = write ? n->driver->write : n->driver->read;
+    if (likely(v.len <= IMAGE_REQUEST_MAX))
+        return fn(n, off, v, flags);
+    int err = 0;
+    for (size_t done = 0; !err && done < v.len; done += IMAGE_REQUEST_MAX) {
+        size_t len = min_u64(v.len - done, IMAGE_REQUEST_MAX);
+        err = fn(n, off + done, vec_slice(v, done, len), flags);
+    }
+    return err;
+}
+
+/* ---- reading ---- */
+
+/* The aligned range around [off, off + v.len), through a buffer. */
+static int read_around(struct node *n, uint64_t off, struct vec v, unsigned flags)
+{
+    uint64_t align = n->request_align;
+    size_t piece_max = max_u64(BOUNCE_BYTES, align);
+    uint8_t *p = alloc_for(n, min_u64(align_up(v.len + align, align), piece_max + align));
+    int err = p ? 0 : -ENOMEM;
+    for (size_t done = 0; !err && done < v.len;) {
+        uint64_t at = off + done, begin = align_down(at, align);
+        size_t len = min_u64(v.len - done, piece_max - (at - begin));
+        struct iovec iov;
+        struct vec flat = vec_flat(&iov, p, align_up(at + len, align) - begin);
+        err = n->driver->read(n, begin, flat, flags);
+        if (!err)
+            vec_write(vec_slice(v, done, len), p + (at - begin));
+        done += len;
+    }
+    free(p);
+    return err;
+}
+
+int node_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
+{
+    int err = check_range(n, off, v.len);
+    if (err || !v.len)
+        return err;
+    if (n->grows && off + v.len > align_up(n->size_bytes, n->request_align)) {
+        size_t inside = off < n->size_bytes ? n->size_bytes - off : 0;
+        vec_fill(vec_slice(v, inside, v.len - inside), 0);
+        if (!inside)
+            return 0;
+        v = vec_slice(v, 0, inside);
+    }
+    struct node_request r;
+    uint64_t round = max_u64(n->request_align, n->serialise_align);
+    uint64_t begin = align_down(off, round), end = align_up(off + v.len, round);
+    request_begin(n, &r, begin, end - begin, false, n->serialise_align || flags & NODE_SERIALISE);
+    if (likely(is_aligned(n, off, v.len)))
+        err = transfer(n, off, v, flags & ~NODE_SERIALISE, false);
+    else
+        err = read_around(n, off, v, flags & ~NODE_SERIALISE);
+    request_end(n, &r);
+    return err;
+}
+
+int node_pread(struct node *n, uint64_t off, void *buf, size_t len)
+{
+    struct iovec iov;
+    return node_read(n, off, vec_flat(&iov, buf, len), 0);
+}
+
+/* ---- writing ---- */
+
+/* One alignment unit, of which v replaces [at, at + v.len). */
+static int write_edge(struct node *n, uint64_t unit, size_t at, struct vec v, unsigned flags)
+{
+    uint32_t align = n->request_align;
+    uint8_t *p = alloc_for(n, align);
+    if (!p)
+        return -ENOMEM;
+    struct iovec iov;
+    struct vec flat = vec_flat(&iov, p, align);
+    int err = n->driver->read(n, unit, flat, 0);
+    if (!err) {
+        vec_read(v, p + at);
+        err = n->driver->write(n, unit, flat, flags);
+    }
+    free(p);
+    return err;
+}
+
+/* Head, middle and tail; the caller holds the whole range serialised. */
+static int write_around(struct node *n, uint64_t off, struct vec v, unsigned flags)
+{
+    uint64_t align = n->request_align, head = off & (align - 1);
+    size_t done = 0;
+    int err = 0;
+    if (head) {
+        done = min_u64(v.len, align - head);
+        err = write_edge(n, off - head, head, vec_slice(v, 0, done), flags);
+    }
+    size_t middle = align_down(v.len - done, align);
+    if (!err && middle)
+        err = transfer(n, off + done, vec_slice(v, done, middle), flags, true);
+    done += middle;
+    if (!err && done < v.len)
+        err = write_edge(n, off + done, 0, vec_slice(v, done, v.len - done), flags);
+    return err;
+}
+
+static void wrote(struct node *n, uint64_t off, uint64_t len, unsigned flags)
+{
+    n->writes++;
+    if (n->grows && off + len > n->size_bytes)
+        n->size_bytes = off + len;
+    if (unlikely(n->bitmaps != NULL) && !(flags & NODE_UNCHANGED))
+        dirty_record(n, off, len);
+}
+
+static int after_write(struct node *n, int err, unsigned flags)
+{
+    if (!err && flags & NODE_FUA && !(n->write_flags & NODE_FUA))
+        err = node_flush(n);
+    return err;
+}
+
+static bool write_as_zero(const struct node *n, struct vec v, unsigned flags)
+{
+    return n->detect_zeroes && !(flags & NODE_COMPRESSED) && n->driver->zero && vec_is_zero(v);
+}
+
+int node_write(struct node *n, uint64_t off, struct vec v, unsigned flags)
+{
+    int err = check_write(n, off, v.len);
+    if (err || !v.len)
+        return err;
+    if (unlikely(n->detect_zeroes) && write_as_zero(n, v, flags))
+        return node_zero(n, off, v.len, (flags & NODE_FUA) | (n->detect_zeroes == 2 ? NODE_MAY_UNMAP : 0));
+    bool aligned = is_aligned(n, off, v.len) ||
+                   (flags & NODE_COMPRESSED && off + v.len == n->size_bytes);
+    uint64_t align = n->request_align;
+    uint64_t begin = aligned ? off : align_down(off, align);
+    uint64_t end = aligned ? off + v.len : align_up(off + v.len, align);
+    unsigned down = flags & (n->write_flags | NODE_COMPRESSED);
+    struct node_request r;
+    request_begin(n, &r, begin, end - begin, true, !aligned || flags & NODE_SERIALISE);
+    err = aligned ? transfer(n, off, v, down, true) : write_around(n, off, v, down);
+    wrote(n, off, v.len, flags);
+    request_end(n, &r);
+    return after_write(n, err, flags);
+}
+
+int node_pwrite(struct node *n, uint64_t off, const void *buf, size_t len, unsigned flags)
+{
+    struct iovec iov;
+    return node_write(n, off, vec_flat(&iov, buf, len), flags);
+}
+
+/* ---- zeroes ---- */
+
+static int write_zeroes_plain(struct node *n, uint64_t off, uint64_t len, unsigned flags)
+{
+    int err = 0;
+    for (uint64_t done = 0; !err && done < len;) {
+        size_t piece = min_u64(len - done, ZERO_BYTES * ZERO_IOVS);
+        struct vec v = vec_slice(vec_of(zero_iov, ZERO_IOVS), 0, piece);
+        err = is_aligned(n, off + done, piece) ? transfer(n, off + done, v, flags, true)
+                                              : write_around(n, off + done, v, flags);
+        done += piece;
+    }
+    return err;
+}
+
+/* Aligned to zero_align; falls back to writing. */
+static int zero_aligned(struct node *n, uint64_t off, uint64_t len, unsigned flags)
+{
+    int err = 0;
+    unsigned down = flags & n->zero_flags;
+    for (uint64_t done = 0; !err && done < len;) {
+        uint64_t piece = min_u64(len - done, IMAGE_REQUEST_MAX);
+        err = n->driver->zero ? n->driver->zero(n, off + done, piece, down) : -ENOTSUP;
+        if (err == -ENOTSUP && !(flags & NODE_NO_FALLBACK))
+            err = write_zeroes_plain(n, off + done, piece, flags & n->write_flags & NODE_FUA);
+        done += piece;
+    }
+    return err;
+}
+
+static int zero_range(struct node *n, uint64_t off, uint64_t len, unsigned flags)
+{
+    uint64_t align = n->zero_align ? n->zero_align : n->request_align;
+    uint64_t begin = align_up(off, align), end = align_down(off + len, align);
+    unsigned plain = flags & n->write_flags & NODE_FUA;
+    if (off + len == n->size_bytes && begin < off + len)
+        end = off + len; /* a cut last unit is whole */
+    if (begin >= end)
+        return flags & NODE_NO_FALLBACK ? -ENOTSUP : write_zeroes_plain(n, off, len, plain);
+    if (flags & NODE_NO_FALLBACK && (begin != off || end != off + len))
+        return -ENOTSUP;
+    int err = begin > off ? write_zeroes_plain(n, off, begin - off, plain) : 0;
+    if (!err)
+        err = zero_aligned(n, begin, end - begin, flags);
+    if (!err && end < off + len)
+        err = write_zeroes_plain(n, end, off + len - end, plain);
+    return err;
+}
+
+int node_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)
+{
+    int err = check_write(n, off, len);
+    if (err || !len)
+        return err;
+    if (!n->discard)
+        flags &= ~NODE_MAY_UNMAP;
+    uint64_t align = n->request_align;
+    uint64_t begin = align_down(off, align), end = align_up(off + len, align);
+    struct node_request r;
+    request_begin(n, &r, begin, end - begin, true, !is_aligned(n, off, len) || flags & NODE_SERIALISE);
+    err = zero_range(n, off, len, flags);
+    if (err != -ENOTSUP)
+        wrote(n, off, len, flags);
+    request_end(n, &r);
+    if (!err && flags & NODE_FUA && !(n->zero_flags & NODE_FUA))
+        err = node_flush(n);
+    return err;
+}
+
+/* ---- discard, flush ---- */
+
+int node_discard(struct node *n, uint64_t off, uint64_t len)
+{
+    int err = check_write(n, off, len);
+    if (err || !len || !n->discard || !n->driver->discard)
+        return err;
+    uint64_t align = n->discard_align ? n->discard_align : n->request_align;
+    uint64_t begin = align_up(off, align), end = align_down(off + len, align);
+    if (off + len == n->size_bytes)
+        end = off + len;
+    if (begin >= end)
         return 0;
-    if ((unsigned)r->op > IMAGE_WRITE_ZEROES)
-        return -EINVAL;
-    if (!range_fits(r->offset, r->len, i->info.size_bytes) ||
-        (r->offset | r->len) % i->info.block_bytes)
-        return -EINVAL;
-    if (r->op != IMAGE_READ && i->info.read_only)
-        return -EROFS;
-    return 0;
-}
-
-static enum stage first_stage(const struct image *i, const struct image_request *r)
-{
-    switch (r->op) {
-    case IMAGE_FLUSH:
-        return STAGE_SYNC;
-    case IMAGE_DISCARD:
-        return STAGE_PUNCH;
-    case IMAGE_WRITE_ZEROES:
-        if (r->may_unmap && i->discard && i->can_punch)
-            return STAGE_PUNCH;
-        return i->can_zero_range ? STAGE_ZERO_RANGE : STAGE_PLAIN_ZERO;
-    default:
-        return STAGE_TRANSFER;
+    struct node_request r;
+    request_begin(n, &r, begin, end - begin, true, false);
+    for (uint64_t at = begin; !err && at < end;) {
+        uint64_t piece = min_u64(end - at, IMAGE_REQUEST_MAX);
+        err = n->driver->discard(n, at, piece);
+        at += piece;
     }
+    n->writes++;
+    if (n->bitmaps)
+        dirty_record(n, begin, end - begin);
+    request_end(n, &r);
+    return err == -ENOTSUP ? 0 : err;
 }
 
-static bool needs_bounce(const struct image *i, const struct image_request *r)
+static int flush_children(struct node *n)
 {
-    if (!i->direct || r->op > IMAGE_WRITE)
-        return false;
-    for (unsigned k = 0; k < r->iov_count; k++) {
-        if ((uintptr_t)r->iov[k].iov_base & (i->mem_align - 1) ||
-            r->iov[k].iov_len & (i->offset_align - 1))
-            return true;
+    int err = 0;
+    for (unsigned k = 0; k < n->child_count; k++) {
+        int e = n->children[k]->role == CHILD_BACKING ? 0 : node_flush(n->children[k]->node);
+        err = err ? err : e;
     }
-    return false;
+    return err;
 }
 
-static bool nothing_to_do(const struct image *i, const struct image_request *r)
+int node_flush(struct node *n)
 {
-    switch (r->op) {
-    case IMAGE_FLUSH:
-        return i->no_flush || i->info.read_only;
-    case IMAGE_DISCARD:
-        return !r->len || !i->discard || !i->can_punch;
-    default:
-        return !r->len;
+    if (n->read_only && n->driver->kind == DRIVER_PROTOCOL)
+        return 0;
+    fiber_mutex_lock(&n->flush_lock);
+    int err = 0;
+    uint64_t generation = n->writes;
+    if (n->driver->kind != DRIVER_PROTOCOL || n->flushed != generation) {
+        n->in_flight++;
+        err = n->driver->flush ? n->driver->flush(n) : flush_children(n);
+        if (!err)
+            n->flushed = generation;
+        if (--n->in_flight == 0)
+            fiber_queue_wake_all(&n->idle_waiters);
     }
-}
-
-void image_submit(struct image *i, struct image_request *r)
-{
-    i->in_flight++;
-    r->progress = 0;
-    r->iov_index = 0;
-    r->iov_done = 0;
-    r->bounced = false;
-    r->retries = 0;
-    r->begin_ns = loop_now_ns();
-    int err = check(i, r);
-    if (err < 0 || nothing_to_do(i, r)) {
-        if (err < 0)
-            i->stats.invalid[(unsigned)r->op > IMAGE_WRITE_ZEROES ? 0 : r->op]++;
-        image_engine_finish(i, r, err);
-        return;
-    }
-    r->stage = first_stage(i, r);
-    r->bounced = needs_bounce(i, r);
-    image_engine_start(i, r);
-    if (!i->plugged)
-        image_engine_flush(i);
-}
-
-void image_plug(struct image *i)
-{
-    i->plugged++;
-}
-
-void image_unplug(struct image *i)
-{
-    if (!--i->plugged)
-        image_engine_flush(i);
-}
-
-void image_drain(struct image *i)
-{
-    while (i->in_flight)
-        image_engine_wait(i);
+    fiber_mutex_unlock(&n->flush_lock);
+    return err;
 }

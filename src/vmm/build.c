@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "chardev/chardev.h"
 #include "image/image.h"
+#include "image/node.h"
 #include "machine/backends.h"
 #include "machine/fw_cfg.h"
 #include "netdev/netdev.h"
@@ -365,6 +366,8 @@ void vmm_done(struct vmm *v)
     g_clear_pointer(&v->qmp, qmp_server_free);
     g_clear_pointer(&v->netdevs, g_ptr_array_unref);
     g_clear_pointer(&v->drives, g_ptr_array_unref);
+    g_clear_pointer(&v->graph, graph_free);
+    g_clear_pointer(&v->image_context, context_put);
     g_clear_pointer(&v->chardevs, g_ptr_array_unref);
     g_clear_pointer(&v->iothreads, g_ptr_array_unref);
     for (struct global_prop *g = v->globals, *next; g; g = next) {

@@ -17,6 +17,8 @@
 #define DEFAULT_BOARD "q35"
 
 struct chardev;
+struct context;
+struct graph;
 struct image;
 struct netdev;
 
@@ -52,6 +54,8 @@ struct vmm {
     int exit_status;
 
     GPtrArray *chardevs;         /* struct chardev, owned */
+    struct context *image_context; /* of the main loop; referenced */
+    struct graph *graph;         /* of image nodes */
     GPtrArray *drives;           /* struct vm_drive */
     GPtrArray *netdevs;          /* struct netdev */
     GPtrArray *iothreads;        /* struct vm_iothread */

@@ -3,8 +3,17 @@
 #include "vmm/build.h"
 
 #include "image/image.h"
+#include "image/node.h"
 
 #include <string.h>
+
+/* What -drive and -blockdev say. Strings are the option lists'. */
+struct disk_options {
+    const char *filename, *format, *node_name;
+    bool read_only, auto_read_only, snapshot;
+    bool direct, no_flush, writethrough;
+    bool discard, locking, force_share;
+};
 
 void vm_drive_free(gpointer drive)
 {
@@ -36,7 +45,7 @@ static const struct {
     { "unsafe", false, true, false },       { "off", true, false, false },
 };
 
-static bool parse_cache(struct kv_list *l, struct image_options *o, GError **error)
+static bool parse_cache(struct kv_list *l, struct disk_options *o, GError **error)
 {
     const char *mode = kv_get(l, "cache");
     const char *names[G_N_ELEMENTS(cache_modes) + 1] = { NULL };
@@ -62,7 +71,7 @@ static bool parse_cache(struct kv_list *l, struct image_options *o, GError **err
     return true;
 }
 
-static bool parse_discard(struct kv_list *l, struct image_options *o, GError **error)
+static bool parse_discard(struct kv_list *l, struct disk_options *o, GError **error)
 {
     static const char *const words[] = { "ignore", "off", "unmap", "on", NULL };
     int word = 0;
@@ -74,7 +83,7 @@ static bool parse_discard(struct kv_list *l, struct image_options *o, GError **e
 
 /* file.locking is on, off or auto; auto takes the lock where the file system has locks, as on does
  * here. */
-static bool parse_locking(struct kv_list *l, struct image_options *o, GError **error)
+static bool parse_locking(struct kv_list *l, struct disk_options *o, GError **error)
 {
     static const char *const words[] = { "off", "on", "auto", NULL };
     int word = 2;
@@ -108,10 +117,10 @@ static bool check_words(struct kv_list *l, GError **error)
            kv_get_word(l, "detect-zeroes", zeroes, &word, error);
 }
 
-static bool parse_image(struct kv_list *l, struct image_options *o, GError **error)
+static bool parse_image(struct kv_list *l, struct disk_options *o, GError **error)
 {
     const char *format = kv_get(l, "format"), *media = kv_get(l, "media");
-    *o = (struct image_options){ .fd = -1, .locking = true, .format = format };
+    *o = (struct disk_options){ .locking = true, .format = format };
     o->read_only = media && !strcmp(media, "cdrom");
     return check_words(l, error) && parse_cache(l, o, error) && parse_discard(l, o, error) &&
            parse_locking(l, o, error) && kv_get_bool(l, "readonly", &o->read_only, error) &&
@@ -120,7 +129,37 @@ static bool parse_image(struct kv_list *l, struct image_options *o, GError **err
            kv_get_bool(l, "snapshot", &o->snapshot, error);
 }
 
-static bool add_drive(struct vmm *v, struct vm_drive *d, const struct image_options *o,
+static JsonObject *file_options(const struct disk_options *o)
+{
+    JsonObject *file = json_object_new();
+    json_object_set_string_member(file, "driver", "file");
+    json_object_set_string_member(file, "filename", o->filename);
+    json_object_set_string_member(file, "locking", o->locking ? "auto" : "off");
+    json_object_set_boolean_member(file, "auto-read-only", o->auto_read_only);
+    return file;
+}
+
+static struct node *open_node(struct vmm *v, const struct disk_options *o, GError **error)
+{
+    if (!o->filename || !*o->filename) {
+        ruche_error(error, RUCHE_ERR_INVALID, "an image needs a file name");
+        return NULL;
+    }
+    g_autoptr(JsonObject) node = json_object_new();
+    JsonObject *cache = json_object_new();
+    json_object_set_boolean_member(cache, "direct", o->direct);
+    json_object_set_boolean_member(cache, "no-flush", o->no_flush);
+    json_object_set_string_member(node, "driver", o->format ? o->format : "raw");
+    json_object_set_object_member(node, "file", file_options(o));
+    json_object_set_object_member(node, "cache", cache);
+    json_object_set_string_member(node, "discard", o->discard ? "unmap" : "ignore");
+    json_object_set_boolean_member(node, "force-share", o->force_share);
+    if (o->node_name)
+        json_object_set_string_member(node, "node-name", o->node_name);
+    return node_open(v->graph, node, o->read_only ? 0 : NODE_RW, error);
+}
+
+static bool add_drive(struct vmm *v, struct vm_drive *d, const struct disk_options *o,
                       GError **error)
 {
     if (vmm_find_drive(v, d->id)) {
@@ -131,7 +170,9 @@ static bool add_drive(struct vmm *v, struct vm_drive *d, const struct image_opti
     d->write_through = o->writethrough;
     d->direct = o->direct;
     d->no_flush = o->no_flush;
-    d->image = image_open(o, error);
+    struct node *n = open_node(v, o, error);
+    d->image = n ? image_new(d->id, n, error) : NULL;
+    node_unref(n);
     if (!d->image) {
         vm_drive_free(d);
         return false;
@@ -142,7 +183,7 @@ static bool add_drive(struct vmm *v, struct vm_drive *d, const struct image_opti
 
 static bool open_drive(struct vmm *v, struct kv_list *l, unsigned index, GError **error)
 {
-    struct image_options o;
+    struct disk_options o;
     struct vm_drive *d = g_new0(struct vm_drive, 1);
     const char *id = kv_get(l, "id"), *bus = kv_get(l, "if"), *file = kv_get(l, "file");
     d->is_drive = true;
@@ -223,7 +264,7 @@ static bool is_child(struct vmm *v, const char *name)
 }
 
 /* What a `file` or `host_device` node says, over what its parent said. */
-static bool merge_file(struct kv_list *l, struct image_options *o, GError **error)
+static bool merge_file(struct kv_list *l, struct disk_options *o, GError **error)
 {
     if (!kv_check_known(l, file_keys, error) || !parse_locking(l, o, error) ||
         !check_words(l, error) || !kv_get_bool(l, "cache.direct", &o->direct, error) ||
@@ -237,7 +278,7 @@ static bool merge_file(struct kv_list *l, struct image_options *o, GError **erro
 }
 
 /* driver=raw: the file is nested (file.filename=) or another node (file=NAME). */
-static bool merge_raw(struct vmm *v, struct kv_list *l, struct image_options *o, GError **error)
+static bool merge_raw(struct vmm *v, struct kv_list *l, struct disk_options *o, GError **error)
 {
     const char *node = kv_get(l, "node-name"), *file = kv_get(l, "file");
     if (!kv_check_known(l, format_keys, error) ||
@@ -260,7 +301,7 @@ static bool merge_raw(struct vmm *v, struct kv_list *l, struct image_options *o,
 
 static bool open_blockdev(struct vmm *v, struct kv_list *l, GError **error)
 {
-    struct image_options o;
+    struct disk_options o;
     const char *name = kv_get(l, "node-name");
     if (!parse_image(l, &o, error) || !kv_get_bool(l, "force-share", &o.force_share, error))
         return false;
@@ -276,6 +317,10 @@ static bool open_blockdev(struct vmm *v, struct kv_list *l, GError **error)
 
 bool build_drives(struct vmm *v, GError **error)
 {
+    v->image_context = context_get(v->loop);
+    if (!v->image_context)
+        return ruche_error(error, RUCHE_ERR_NO_SPACE, "images: an I/O context cannot be made");
+    v->graph = graph_new(v->image_context);
     for (guint i = 0; i < v->options.blockdevs->len; i++) {
         struct kv_list *l = g_ptr_array_index(v->options.blockdevs, i);
         if (!is_child(v, kv_get(l, "node-name")) && !open_blockdev(v, l, error)) {

@@ -123,7 +123,6 @@ BAD = {
     "append without kernel": (["-append", "x"], r"-append: there is no -kernel"),
     "disk missing": (["-drive", "file={dir}/nothing,format=raw"], r"-drive: .*nothing.*does not exist"),
     "disk is a folder": (["-drive", "file={dir}/folder,format=raw"], r"-drive: .*folder"),
-    "disk is empty": (["-drive", "file={dir}/empty,format=raw"], r"-drive: .*empty"),
     "unknown format": (["-drive", "file={disk},format=row"], r"-drive: .*row"),
     "unknown drive property": (["-drive", "file={disk},cahce=none"], r"'cahce'; did you mean 'cache'"),
     "unknown cache mode": (["-drive", "file={disk},cache=non"], r"'non'; did you mean 'none'"),

@@ -2,6 +2,7 @@
 /* virtio-blk-pci and the PCI transport from the driver's side. */
 #include "devices/virtio/driver_testing.h"
 #include "image/image.h"
+#include "image/node.h"
 #include "machine/backends.h"
 
 #include <fcntl.h>
@@ -18,6 +19,8 @@
 struct fixture {
     struct driver *d;
     struct device *dev;
+    struct context *ctx;
+    struct graph *graph;
     struct image *image;
     char *path;
 };
@@ -28,17 +31,20 @@ static void setup_with(struct fixture *f, const char *prop, const char *value)
     int fd = g_mkstemp(f->path);
     g_assert_cmpint(ftruncate(fd, DISK), ==, 0);
     close(fd);
-    struct image_options o = {
-        .filename = f->path, .format = "raw", .discard = true, .locking = true, .fd = -1
-    };
     GError *error = NULL;
-    f->image = image_open(&o, &error);
+    f->ctx = context_new(&error);
+    f->graph = graph_new(f->ctx);
+    g_autoptr(JsonNode) extra = json_from_string("{\"discard\": \"unmap\"}", NULL);
+    struct node *n = node_open_name(f->graph, f->path, "raw", json_node_get_object(extra), NODE_RW, &error);
     g_assert_no_error(error);
+    f->image = image_new("disk0", n, &error);
+    g_assert_no_error(error);
+    node_unref(n);
     f->d = driver_new();
     g_assert_true(backend_add(&f->d->t->m, BACKEND_IMAGE, "disk0", f->image));
     f->dev = test_device(f->d->t, "virtio-blk-pci", "drive", "disk0", "serial", "bee-1", prop,
                          value, NULL);
-    driver_probe(f->d, f->dev);
+    driver_bring_up(f->d, f->dev);
 }
 
 static void setup(struct fixture *f, gconstpointer data)
@@ -50,6 +56,8 @@ static void teardown(struct fixture *f, gconstpointer data)
 {
     driver_free(f->d);
     image_close(f->image);
+    graph_free(f->graph);
+    context_free(f->ctx);
     g_unlink(f->path);
     g_free(f->path);
 }
@@ -336,7 +344,7 @@ static void test_reset_in_flight(struct fixture *f, gconstpointer data)
     loop_once(f->d->t->m.main_loop, 0);
     device_reset(f->dev);
     g_assert_cmpuint(f->d->v->queue[0].held, ==, 0);
-    driver_probe(f->d, f->dev);
+    driver_bring_up(f->d, f->dev);
     driver_start(f->d, 0, 1);
     g_assert_cmpint(request(f, VIRTIO_BLK_T_IN, 0, 512, true), ==, VIRTIO_BLK_S_OK);
 }
@@ -473,7 +481,7 @@ static void test_irqfd(struct fixture *f, gconstpointer data)
     f->d->t->accel.ops = &fake_ops;
     device_free(f->dev);
     f->dev = test_device(f->d->t, "virtio-blk-pci", "drive", "disk0", "num-queues", "1", NULL);
-    driver_probe(f->d, f->dev);
+    driver_bring_up(f->d, f->dev);
     driver_start(f->d, 0, 1);
     uint8_t devfn = f->d->v->pci.devfn;
     pci_bus_config_write(f->d->bus, 0, devfn, 0x14, 4, (uint32_t)TABLE);

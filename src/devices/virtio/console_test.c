@@ -56,7 +56,7 @@ static void setup(struct fixture *f, gconstpointer data)
     f->console = test_device(f->d->t, "virtio-serial-pci", "max_ports", "4", NULL);
     f->port = test_device(f->d->t, data ? "virtserialport" : "virtconsole", "chardev", "char0",
                           "name", "org.bee", NULL);
-    driver_probe(f->d, f->console);
+    driver_bring_up(f->d, f->console);
 }
 
 static void teardown(struct fixture *f, gconstpointer data)
@@ -265,7 +265,7 @@ static void test_rng(void)
     struct driver *d = driver_new();
     struct device *dev = test_device(d->t, "virtio-rng", "max-bytes", "1000", "period", "20", NULL);
     clock_start(&d->t->m.clock);
-    driver_probe(d, dev);
+    driver_bring_up(d, dev);
     driver_start(d, 0, 1);
     uint32_t len, total = 0;
     for (unsigned i = 0; i < 5; i++) {

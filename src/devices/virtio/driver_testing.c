@@ -78,7 +78,7 @@ static void find_capabilities(struct driver *d)
     g_assert_cmpuint(d->window, >, 0);
 }
 
-void driver_probe(struct driver *d, struct device *dev)
+void driver_bring_up(struct driver *d, struct device *dev)
 {
     d->v = virtio_of(dev);
     uint8_t devfn = d->v->pci.devfn;

@@ -43,7 +43,7 @@ struct driver *driver_new(void);
 void driver_free_devices(struct driver *d); /* before their backends, which need the loop */
 void driver_free(struct driver *d);
 /* Maps the BARs, finds the capabilities, resets; does not negotiate. */
-void driver_probe(struct driver *d, struct device *dev);
+void driver_bring_up(struct driver *d, struct device *dev);
 /* Accepts `features` (VERSION_1 and EVENT_IDX are added), sets up the first `queues` queues,
  * DRIVER_OK. */
 void driver_start(struct driver *d, uint64_t features, unsigned queues);

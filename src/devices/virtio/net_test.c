@@ -99,7 +99,7 @@ static void setup_with(struct fixture *f, bool hdr, unsigned queues, const char 
     g_assert_true(backend_add(&f->d->t->m, BACKEND_NETDEV, "net0", &f->w.n));
     f->dev = test_device(f->d->t, "virtio-net-pci", "netdev", "net0", "mac", "52:54:00:01:02:03",
                          prop, value, NULL);
-    driver_probe(f->d, f->dev);
+    driver_bring_up(f->d, f->dev);
 }
 
 static void setup(struct fixture *f, gconstpointer data)

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Loads drivers from RUCHE_MODULE_DIR, or from the folder of the running program's build.
+ *
+ * Thread    The main thread.
+ * Trust     Only names of the table are loaded, from fixed folders.
+ */
+#include "image/module.h"
+#include "image/driver.h"
+
+#include <dlfcn.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct {
+    const char *driver, *file, *package;
+    const char *schemes[3];
+} modules[] = {
+    { "http", "http", "libsoup-3.0-0", { "http" } },
+    { "https", "http", "libsoup-3.0-0", { "https" } },
+    { "iscsi", "iscsi", "libiscsi7", { "iscsi", "iser" } },
+    { "nfs", "nfs", "libnfs13", { "nfs" } },
+    { "rbd", "rbd", "librbd1", { "rbd" } },
+};
+#define DRIVERS_MAX ARRAY_COUNT(modules)
+
+static const struct image_driver *loaded[DRIVERS_MAX];
+static unsigned loaded_count;
+
+static int find(const char *name)
+{
+    for (size_t k = 0; k < ARRAY_COUNT(modules); k++) {
+        if (!strcmp(modules[k].driver, name))
+            return (int)k;
+    }
+    return -1;
+}
+
+bool module_known(const char *name)
+{
+    return find(name) >= 0;
+}
+
+const char *module_of_scheme(const char *scheme)
+{
+    for (size_t k = 0; k < ARRAY_COUNT(modules); k++) {
+        for (const char *const *s = modules[k].schemes; *s; s++) {
+            if (!g_ascii_strcasecmp(*s, scheme))
+                return modules[k].driver;
+        }
+    }
+    return NULL;
+}
+
+const struct image_driver *module_driver(const char *name)
+{
+    for (unsigned k = 0; k < loaded_count; k++) {
+        if (!strcmp(loaded[k]->name, name))
+            return loaded[k];
+    }
+    return NULL;
+}
+
+/* Beside the program (a build folder), else where packages are installed. */
+static void *open_module(const char *file)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *folder = self ? g_path_get_dirname(self) : g_strdup(".");
+    g_autofree char *beside = g_strdup_printf("%s/image-%s.so", folder, file);
+    g_autofree char *installed = g_strdup_printf("%s/image-%s.so", RUCHE_MODULE_DIR, file);
+    void *handle = access(beside, R_OK) == 0 ? dlopen(beside, RTLD_NOW | RTLD_LOCAL) : NULL;
+    return handle ? handle : dlopen(installed, RTLD_NOW | RTLD_LOCAL);
+}
+
+bool module_load(const char *name, GError **error)
+{
+    int k = find(name);
+    if (k < 0 || module_driver(name))
+        return true;
+    void *handle = open_module(modules[k].file);
+    /* Each module exports its drivers as a NULL-ended array. */
+    const struct image_driver *const *list = handle ? dlsym(handle, "ruche_image_drivers") : NULL;
+    if (!list)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "driver %s is a module that cannot be loaded (package %s): %s",
+                           name, modules[k].package, dlerror());
+    for (; *list && loaded_count < DRIVERS_MAX; list++)
+        loaded[loaded_count++] = *list;
+    return true;
+}

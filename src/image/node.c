@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Changes of an open node (writable or not, its thread, its size), and maps of what it holds.
+ *
+ * Thread    The home thread of the node's context.
+ * Errors    Sentences; negative errno for maps.
+ */
+#include "image/dirty.h"
+#include "image/graph.h"
+#include "image/request.h"
+
+#include <errno.h>
+
+/* ---- writing or not ---- */
+
+static bool children_read_only(struct node *n, bool read_only, GError **error)
+{
+    for (unsigned k = 0; k < n->child_count; k++) {
+        struct node_child *c = n->children[k];
+        if (c->role != CHILD_BACKING && c->node->read_only != read_only &&
+            !node_set_read_only(c->node, read_only, error))
+            return false;
+    }
+    return true;
+}
+
+static void renew_perms(struct node *n)
+{
+    for (unsigned k = 0; k < n->child_count; k++)
+        n->children[k]->perms = node_child_perms(n, n->children[k]->role, &n->children[k]->shared);
+}
+
+bool node_set_read_only(struct node *n, bool read_only, GError **error)
+{
+    if (n->read_only == read_only)
+        return true;
+    if (!read_only && n->corrupt)
+        return ruche_error(error, RUCHE_ERR_STATE, "image '%s' is corrupt and stays read-only", n->filename);
+    if (!read_only && !children_read_only(n, false, error))
+        return false;
+    if (read_only) {
+        int err = node_flush(n);
+        if (err)
+            return ruche_error_errno(error, -err, "image '%s' cannot be flushed", n->filename);
+    }
+    if (n->driver->set_read_only && !n->driver->set_read_only(n, read_only, error))
+        return false;
+    n->read_only = read_only;
+    n->wanted_rw = !read_only;
+    renew_perms(n);
+    return !read_only || children_read_only(n, true, error);
+}
+
+/* ---- another thread ---- */
+
+static bool movable(const struct node *n, const struct context *from)
+{
+    if (n->ctx != from || n->in_flight)
+        return false;
+    for (unsigned k = 0; k < n->child_count; k++) {
+        if (!movable(n->children[k]->node, from))
+            return false;
+    }
+    return true;
+}
+
+static void move(struct node *n, struct context *c)
+{
+    if (n->driver->detach)
+        n->driver->detach(n);
+    n->ctx = c;
+    for (unsigned k = 0; k < n->child_count; k++)
+        move(n->children[k]->node, c);
+    if (n->driver->attach)
+        n->driver->attach(n);
+}
+
+/* Somebody outside of the tree below `top` holds one of its nodes. */
+static bool shared_outside(const struct node *top, const struct node *n)
+{
+    for (const struct node *p = n->graph->first; p; p = p->next) {
+        for (unsigned k = 0; k < p->child_count; k++) {
+            if (p->children[k]->node == n && !node_reaches(top, p))
+                return true;
+        }
+    }
+    for (unsigned k = 0; k < n->child_count; k++) {
+        if (shared_outside(top, n->children[k]->node))
+            return true;
+    }
+    return false;
+}
+
+int node_set_context(struct node *n, struct context *c)
+{
+    if (n->ctx == c)
+        return 0;
+    if (!movable(n, n->ctx) || shared_outside(n, n))
+        return -EBUSY;
+    move(n, c);
+    return 0;
+}
+
+/* ---- size ---- */
+
+bool node_resize(struct node *n, uint64_t size, enum image_prealloc p, GError **error)
+{
+    uint64_t old = n->size_bytes;
+    if (n->read_only)
+        return ruche_error(error, RUCHE_ERR_STATE, "image '%s' is read-only", n->filename);
+    if (size > IMAGE_SIZE_MAX)
+        return ruche_error(error, RUCHE_ERR_INVALID, "image '%s': %" G_GUINT64_FORMAT " bytes is over the limit of %llu",
+                           n->filename, size, IMAGE_SIZE_MAX);
+    if (!n->driver->resize)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "image '%s': driver %s cannot change its size", n->filename,
+                           n->driver->name);
+    struct node_request r;
+    request_begin(n, &r, min_u64(old, size), IMAGE_SIZE_MAX - min_u64(old, size), true, true);
+    bool ok = n->driver->resize(n, size, p, error);
+    if (ok)
+        n->size_bytes = size;
+    for (struct dirty_bitmap *b = n->bitmaps; ok && b; b = b->next) {
+        if (!dirty_resize(b, size))
+            ok = ruche_error(error, RUCHE_ERR_NO_SPACE, "no memory for the larger bitmap '%s'", b->name ? b->name : "");
+    }
+    n->writes++;
+    request_end(n, &r);
+    struct node *backing = node_backing(n);
+    if (ok && backing && size > old && backing->size_bytes > old) {
+        int err = node_zero(n, old, min_u64(size, backing->size_bytes) - old, 0);
+        if (err)
+            ok = ruche_error_errno(error, -err, "image '%s': the new part cannot be zeroed", n->filename);
+    }
+    for (struct node_user *u = n->users; ok && u; u = u->next) {
+        if (u->resized)
+            u->resized(u);
+    }
+    return ok;
+}
+
+/* ---- maps ---- */
+
+int node_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret)
+{
+    if (off >= n->size_bytes || !len)
+        return -EINVAL;
+    len = min_u64(len, n->size_bytes - off);
+    struct node *file = node_file(n);
+    *ret = (struct image_extent){ .len = len };
+    int err = 0;
+    if (n->driver->map) {
+        struct node_request r;
+        request_begin(n, &r, off, len, false, false);
+        err = n->driver->map(n, off, len, ret);
+        request_end(n, &r);
+    } else if (n->driver->kind == DRIVER_FILTER && file) {
+        err = node_map(file, off, len, ret);
+    } else {
+        ret->flags = EXTENT_DATA | EXTENT_ALLOCATED | (n->driver->kind == DRIVER_PROTOCOL ? EXTENT_OFFSET : 0);
+        ret->host = n;
+        ret->host_offset = off;
+    }
+    if (!err && (!ret->len || ret->len > len))
+        return -EIO;
+    if (!err && off + ret->len == n->size_bytes)
+        ret->flags |= EXTENT_EOF;
+    return err;
+}
+
+int node_map_chain(struct node *n, struct node *base, uint64_t off, uint64_t len,
+                   struct image_extent *ret, unsigned *ret_depth)
+{
+    unsigned depth = 0;
+    uint64_t top_size = n->size_bytes;
+    struct image_extent e = { .len = min_u64(len, top_size - off) };
+    base = node_skip_filters(base);
+    for (struct node *at = node_skip_filters(n); at && at != base;
+         at = node_skip_filters(node_backing(at)), depth++) {
+        if (off >= at->size_bytes) { /* a short one below: nothing there, zeroes above its end */
+            e.flags = EXTENT_ZERO | EXTENT_ALLOCATED;
+            e.host = NULL;
+            break;
+        }
+        struct image_extent one;
+        int err = node_map(at, off, e.len, &one);
+        if (err)
+            return err;
+        e = one;
+        if (e.flags & EXTENT_ALLOCATED)
+            break;
+    }
+    if (!(e.flags & EXTENT_ALLOCATED))
+        e.flags |= EXTENT_ZERO;
+    e.flags &= ~EXTENT_EOF;
+    if (off + e.len == top_size)
+        e.flags |= EXTENT_EOF;
+    *ret = e;
+    if (ret_depth)
+        *ret_depth = depth;
+    return 0;
+}
