@@ -289,12 +289,13 @@ static bool memory_open(struct node *n, GError **error)
     if (!m->file)
         return ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no file '%s' in memory",
                            m->name ?: "");
-    if (!n->filename)
-        n->filename = g_strconcat("memory://", m->name, NULL);
+    g_free(n->filename);
+    n->filename = g_strconcat("memory://", m->name, NULL);
     n->size_bytes = m->file->size;
     n->request_align = (uint32_t)m->align;
     n->zero_flags = NODE_MAY_UNMAP | NODE_NO_FALLBACK;
     n->zero_init = true;
+    n->grows = true;
     return true;
 }
 
