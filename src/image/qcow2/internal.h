@@ -38,6 +38,7 @@
 #define QCOW2_SNAPSHOT_TABLE_BYTES_MAX (64 * MIB)
 #define QCOW2_BITMAPS_MAX 65535
 #define QCOW2_BITMAP_DIR_BYTES_MAX (64 * MIB)
+#define QCOW2_HEADER_SNAPSHOT_COUNT_AT 60
 #define QCOW2_HEADER_V2_BYTES 72
 #define QCOW2_HEADER_V3_BYTES 104
 #define QCOW2_BACKING_NAME_MAX 1023
@@ -175,6 +176,7 @@ enum qcow2_section {
 enum qcow2_discard { QCOW2_DISCARD_NEVER, QCOW2_DISCARD_REQUEST, QCOW2_DISCARD_SNAPSHOT, QCOW2_DISCARD_OTHER };
 
 struct luks;
+struct bitmap_dir;
 struct qcow2_pending;            /* refcount.c: clusters whose references are gone */
 struct qcow2_unpacked;           /* compressed.c: decompressed clusters */
 struct qcow2_places;             /* overlap.c: set of metadata clusters */
@@ -232,6 +234,7 @@ struct qcow2 {
 
     struct qcow2_snapshot *snapshots; /* header.snapshot_count of them. Owned */
     uint64_t snapshot_table_bytes;
+    struct bitmap_dir *bitmap_dir; /* bitmap.c: as on disk; NULL: not loaded. Owned */
     struct loop_timer clean_timer;
     bool clean_timer_on;
     bool dirty_marked;           /* the header says "dirty" because of us */
@@ -449,9 +452,11 @@ JsonObject *qcow2_describe(struct node *n);
 /* Called by open(): the snapshot table into s->snapshots (header.snapshot_count may shrink under NODE_CHECK). (f) */
 bool qcow2_snapshots_load(struct qcow2 *s, GError **error);
 void qcow2_snapshots_free(struct qcow2 *s);
-/* Called by open(), after everything else; and by close() and set_read_only() before the last commit. (f) */
+/* Load: called by open() after everything else, and by set_read_only() once the node may be written (marks the bitmaps
+ * as in use). Store: by close() and set_read_only() before the last commit, while the node may still be written. (f) */
 bool qcow2_bitmaps_load(struct qcow2 *s, GError **error);
 bool qcow2_bitmaps_store(struct qcow2 *s, GError **error);
+void qcow2_bitmaps_free(struct qcow2 *s); /* by close(): what load kept of the directory */
 /* Sizes follow a resize; refused when a stored bitmap cannot. */
 bool qcow2_bitmaps_resize(struct qcow2 *s, uint64_t size_bytes, GError **error);
 JsonArray *qcow2_bitmaps_describe(struct qcow2 *s); /* "bitmaps" of info; NULL: none */
@@ -488,3 +493,8 @@ extern const struct image_option qcow2_create_options[];
 bool qcow2_create(struct image_create *c, GError **error);
 bool qcow2_measure(const void *create_options, uint64_t size_bytes, struct node *source,
                    struct image_measure *ret, GError **error);
+/* The options that can be judged without a file: powers of two, what version 2 lacks. */
+bool qcow2_cluster_options_check(const struct qcow2_create_options *o, GError **error);
+/* Clusters of table and blocks that count `others` and themselves; *ret_blocks (or NULL): the blocks among them. */
+uint64_t qcow2_refcount_clusters(uint64_t others, uint32_t cluster_bits, unsigned order,
+                                 uint64_t *ret_blocks);
