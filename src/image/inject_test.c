@@ -174,7 +174,7 @@ int main(int argc, char **argv)
         {"seed", 0, 0, G_OPTION_ARG_INT, &run_seed, "Another guest", "N"},
         {"format", 0, 0, G_OPTION_ARG_STRING, &only, "Only these", "LABEL"},
         {"all", 0, 0, G_OPTION_ARG_NONE, &all, "Every format, not the quick ones", NULL},
-        {NULL},
+        G_OPTION_ENTRY_NULL,
     };
     g_test_init(&argc, &argv, NULL);
     bed_options(&argc, &argv, entries);

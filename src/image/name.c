@@ -43,8 +43,24 @@ static JsonNode *copy_node(JsonNode *from)
     return json_node_copy(from);
 }
 
+/* Names come out of images, and the parser takes a call a level of a fiber's small stack. All braces are counted,
+ * whether they nest or not: what is a string or a comment only the parser knows. */
+#define JSON_BRACES_MAX 256
+
+static bool has_too_many_braces(const char *text)
+{
+    unsigned count = 0;
+    for (; *text; text++)
+        count += *text == '{' || *text == '[';
+    return count > JSON_BRACES_MAX;
+}
+
 static JsonObject *parse_json_name(const char *text, GError **error)
 {
+    if (has_too_many_braces(text)) {
+        ruche_error(error, RUCHE_ERR_INVALID, "json:%.40s... has more than %d braces", text, JSON_BRACES_MAX);
+        return NULL;
+    }
     g_autoptr(JsonParser) p = json_parser_new();
     g_autoptr(GError) why = NULL;
     if (!json_parser_load_from_data(p, text, -1, &why)) {
