@@ -19,7 +19,10 @@ struct image_target {
     char *final;    /* symbolic links resolved */
     char *path;     /* where it is written; the same as final: in place */
     bool in_place;
+    struct image_target *next; /* of those that are written now */
 };
+/* What an interrupted program has to remove. Home thread. */
+static struct image_target *live_targets;
 
 /* Who has the file open would go on with the old one: refused. */
 static bool not_in_use(const char *path, GError **error)
@@ -89,6 +92,8 @@ struct image_target *image_target_new(const char *filename, GError **error)
         return NULL;
     }
     close(fd);
+    t->next = live_targets;
+    live_targets = t;
     return t;
 }
 
@@ -99,6 +104,12 @@ const char *image_target_path(const struct image_target *t)
 
 static void target_free(struct image_target *t)
 {
+    for (struct image_target **at = &live_targets; *at; at = &(*at)->next) {
+        if (*at == t) {
+            *at = t->next;
+            break;
+        }
+    }
     g_free(t->final);
     g_free(t->path);
     g_free(t);
@@ -112,18 +123,19 @@ static bool sync_path(const char *path, int flags, GError **error)
     return true;
 }
 
-bool image_target_commit(struct image_target *t, GError **error)
+bool image_target_commit(struct image_target *t, bool sync, GError **error)
 {
     if (!t->in_place) {
         g_autofree char *folder = g_path_get_dirname(t->final);
-        bool ok = sync_path(t->path, 0, error) &&
+        bool ok = (!sync || sync_path(t->path, 0, error)) &&
                   (rename(t->path, t->final) == 0 ||
                    ruche_error_errno(error, errno, "'%s' cannot be put in place", t->final));
         if (!ok) {
             image_target_abort(t);
             return false;
         }
-        sync_path(folder, O_DIRECTORY, NULL);
+        if (sync)
+            sync_path(folder, O_DIRECTORY, NULL);
     }
     target_free(t);
     return true;
@@ -136,6 +148,12 @@ void image_target_abort(struct image_target *t)
     if (!t->in_place && t->path)
         unlink(t->path);
     target_free(t);
+}
+
+void image_target_abort_all(void)
+{
+    while (live_targets)
+        image_target_abort(live_targets);
 }
 
 /* ---- files and images ---- */
@@ -215,7 +233,7 @@ bool image_create(struct graph *g, const struct image_driver *d, const char *fil
     ok = ok && format(&c, t ? image_target_path(t) : filename, error);
     option_clear(d->create_options, parsed);
     if (t && ok)
-        return image_target_commit(t, error);
+        return image_target_commit(t, true, error);
     image_target_abort(t);
     return ok;
 }

@@ -135,6 +135,7 @@ struct image_driver {
     const char *const *schemes; /* protocols: "nbd", "nbd+unix"; NULL-terminated */
     const struct image_option *open_options;   /* into the driver's struct; NULL: none */
     const struct image_option *create_options; /* into create_size bytes; NULL: cannot be created */
+    const struct image_option *amend_options;  /* what amend() knows, for help; NULL: create_options */
     size_t create_size;
 
     /* 0 (no) to 100 (its magic is there). Formats. */
@@ -239,8 +240,10 @@ struct node *image_create_file(struct graph *g, const char *filename, uint64_t s
 struct image_target;
 struct image_target *image_target_new(const char *filename, GError **error);
 const char *image_target_path(const struct image_target *t);
-bool image_target_commit(struct image_target *t, GError **error); /* frees t */
+/* sync false: a power cut soon afterwards may leave it empty; for copies that can be made again. Frees t. */
+bool image_target_commit(struct image_target *t, bool sync, GError **error);
 void image_target_abort(struct image_target *t);                  /* removes what was written; frees t */
+void image_target_abort_all(void); /* every one that is left, before a program ends by a signal. Home thread */
 /* The whole of `create`: file under a temporary name beside the final one, format, sync, rename. An existing image
  * that is in use is refused; what was there stays until the rename. options NULL: defaults. */
 bool image_create(struct graph *g, const struct image_driver *d, const char *filename,
