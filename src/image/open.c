@@ -389,6 +389,29 @@ static struct node *open_probing(struct graph *g, JsonObject *options, unsigned 
     return n;
 }
 
+static void add_members(JsonObject *to, JsonObject *extra)
+{
+    g_autoptr(JsonObject) copy = options_copy(extra);
+    g_autoptr(GList) names = json_object_get_members(copy);
+    for (GList *l = names; l; l = l->next) {
+        if (!json_object_has_member(to, l->data))
+            json_object_set_member(to, l->data, json_object_dup_member(copy, l->data));
+    }
+}
+
+/* {"filename": ...} without a driver: the protocol that the name says. */
+static struct node *open_by_filename(struct graph *g, JsonObject *options, unsigned flags, GError **error)
+{
+    const char *name = json_object_get_string_member_with_default(options, "filename", "");
+    g_autoptr(JsonObject) o = name_to_options(name, error);
+    g_autoptr(JsonObject) rest = options_copy(options);
+    if (!o)
+        return NULL;
+    json_object_remove_member(rest, "filename");
+    add_members(o, rest);
+    return node_open(g, o, flags & ~NODE_PROBE, error);
+}
+
 struct open_call {
     struct graph *g;
     JsonObject *options;
@@ -401,6 +424,10 @@ static int open_call(void *opaque)
 {
     struct open_call *c = opaque;
     const char *driver = json_object_get_string_member_with_default(c->options, "driver", NULL);
+    if (!driver && json_object_has_member(c->options, "filename")) {
+        c->ret = open_by_filename(c->g, c->options, c->flags, c->error);
+        return 0;
+    }
     if (!driver && c->flags & NODE_PROBE) {
         c->ret = open_probing(c->g, c->options, c->flags, c->error);
         return 0;
@@ -420,16 +447,6 @@ struct node *node_open(struct graph *g, JsonObject *options, unsigned flags, GEr
     struct open_call c = { .g = g, .options = options, .flags = flags, .error = error };
     context_run(g->ctx, open_call, &c);
     return c.ret;
-}
-
-static void add_members(JsonObject *to, JsonObject *extra)
-{
-    g_autoptr(JsonObject) copy = options_copy(extra);
-    g_autoptr(GList) names = json_object_get_members(copy);
-    for (GList *l = names; l; l = l->next) {
-        if (!json_object_has_member(to, l->data))
-            json_object_set_member(to, l->data, json_object_dup_member(copy, l->data));
-    }
 }
 
 struct node *node_open_name(struct graph *g, const char *filename, const char *format,
