@@ -23,6 +23,7 @@
 #include <sys/uio.h>
 
 #define RING_ENTRIES 256 /* operations that the kernel has at a time */
+#define POLLS_MAX (RING_ENTRIES / 2) /* then waits go to the loop: idle sockets must not hold up files */
 #define RETRY_NS (2 * NS_PER_MS)
 
 /* One wait of one fiber, on its stack. */
@@ -259,7 +260,7 @@ static int wait_fd_by_loop(struct context *c, int fd, unsigned events)
 
 int context_wait_fd(struct context *c, int fd, unsigned events)
 {
-    struct io_uring_sqe *e = c->has_ring ? ring_slot(c) : NULL;
+    struct io_uring_sqe *e = c->has_ring && c->in_flight < POLLS_MAX ? ring_slot(c) : NULL;
     if (!e)
         return wait_fd_by_loop(c, fd, events);
     io_uring_prep_poll_add(e, fd, events);
