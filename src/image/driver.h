@@ -150,6 +150,9 @@ struct image_driver {
     int (*read)(struct node *n, uint64_t off, struct vec v, unsigned flags);
     int (*write)(struct node *n, uint64_t off, struct vec v, unsigned flags);
     int (*zero)(struct node *n, uint64_t off, uint64_t len, unsigned flags); /* NULL or -ENOTSUP: written */
+    /* node_copy_range() into n; NULL: -ENOTSUP. */
+    int (*copy_range)(struct node *n, uint64_t off, struct node *from, uint64_t from_off, uint64_t len,
+                      bool share_only);
     int (*discard)(struct node *n, uint64_t off, uint64_t len); /* NULL or -ENOTSUP: nothing happens */
     /* Writes the driver's own caches down in their order, then syncs; NULL: children are flushed. */
     int (*flush)(struct node *n);

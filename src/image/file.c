@@ -328,6 +328,41 @@ static int file_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)
     return err;
 }
 
+struct file_copy {
+    int from, to;
+    uint64_t from_off, off, len;
+    bool share_only;
+};
+
+static int copy_call(void *opaque)
+{
+    struct file_copy *c = opaque;
+    struct file_clone_range share = { .src_fd = c->from, .src_offset = c->from_off, .src_length = c->len,
+                                      .dest_offset = c->off };
+    if (ioctl(c->to, FICLONERANGE, &share) == 0)
+        return 0;
+    if (c->share_only)
+        return errno == ENOSPC ? -ENOSPC : -ENOTSUP;
+    off_t from = (off_t)c->from_off, to = (off_t)c->off;
+    for (uint64_t left = c->len; left;) {
+        ssize_t done = copy_file_range(c->from, &from, c->to, &to, left, 0);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0) /* nothing: the source ends early */
+            return done && (errno == ENOSPC || errno == EIO || errno == EDQUOT) ? no_space(-errno) : -ENOTSUP;
+        left -= (uint64_t)done;
+    }
+    return 0;
+}
+
+static int file_copy_range(struct node *n, uint64_t off, struct node *from, uint64_t from_off, uint64_t len,
+                           bool share_only)
+{
+    struct file_copy c = { .from = file_descriptor(from), .to = file_descriptor(n), .from_off = from_off, .off = off,
+                           .len = len, .share_only = share_only };
+    return c.from < 0 ? -ENOTSUP : context_offload(n->ctx, copy_call, &c);
+}
+
 struct block_range {
     int fd;
     uint64_t range[2];
@@ -447,6 +482,7 @@ int file_descriptor(const struct node *n)
         .read = file_read,                                                                         \
         .write = file_write,                                                                       \
         .zero = file_zero,                                                                         \
+        .copy_range = file_copy_range,                                                             \
         .discard = file_discard,                                                                   \
         .flush = file_flush,                                                                       \
         .map = file_map,                                                                           \

@@ -90,6 +90,11 @@ int node_flush(struct node *n);
 int node_pread(struct node *n, uint64_t off, void *buf, size_t len);
 int node_pwrite(struct node *n, uint64_t off, const void *buf, size_t len, unsigned flags);
 
+/* len bytes of `from`, a protocol node (image_extent.host), to `to` without passing through memory; share_only:
+ * only by sharing blocks. -ENOTSUP: not between these two; what was copied until then is the same bytes. */
+int node_copy_range(struct node *from, uint64_t from_off, struct node *to, uint64_t off, uint64_t len,
+                    bool share_only);
+
 enum extent_flags {
     EXTENT_DATA = 1 << 0,       /* reading may give other than zero */
     EXTENT_ZERO = 1 << 1,       /* reads as zero */

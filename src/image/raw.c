@@ -97,6 +97,13 @@ static int raw_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)
     return node_zero(n->children[0]->node, off + r->offset, len, flags | NODE_NO_FALLBACK);
 }
 
+static int raw_copy_range(struct node *n, uint64_t off, struct node *from, uint64_t from_off, uint64_t len,
+                          bool share_only)
+{
+    struct raw_node *r = container_of(n, struct raw_node, n);
+    return node_copy_range(from, from_off, n->children[0]->node, off + r->offset, len, share_only);
+}
+
 static int raw_discard(struct node *n, uint64_t off, uint64_t len)
 {
     struct raw_node *r = container_of(n, struct raw_node, n);
@@ -166,6 +173,7 @@ static const struct image_driver raw_driver = {
     .read = raw_read,
     .write = raw_write,
     .zero = raw_zero,
+    .copy_range = raw_copy_range,
     .discard = raw_discard,
     .map = raw_map,
     .resize = raw_resize,

@@ -354,6 +354,28 @@ int node_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)
     return err;
 }
 
+/* ---- copies that the host makes ---- */
+
+int node_copy_range(struct node *from, uint64_t from_off, struct node *to, uint64_t off, uint64_t len,
+                    bool share_only)
+{
+    int err = check_write(to, off, len);
+    if (!err)
+        err = check_range(from, from_off, len);
+    if (err || !len)
+        return err;
+    if (!to->driver->copy_range || !is_aligned(to, off, len) || from->ctx != to->ctx)
+        return -ENOTSUP;
+    struct node_request r, s;
+    request_begin(from, &s, from_off, len, false, false);
+    request_begin(to, &r, off, len, true, false);
+    err = to->driver->copy_range(to, off, from, from_off, len, share_only);
+    wrote(to, off, len, 0);
+    request_end(to, &r);
+    request_end(from, &s);
+    return err;
+}
+
 /* ---- discard, flush ---- */
 
 int node_discard(struct node *n, uint64_t off, uint64_t len)
