@@ -176,6 +176,7 @@ static bool copy_all(struct convert *c, GError **error)
         .salvage = o->salvage,
         .any_order = o->any_order,
         .one_by_one = d->flags & DRIVER_SEQUENTIAL,
+        .share = !o->sparse_text,
         .offload = o->copy_range,
         .min_sparse = o->sparse,
         .workers = (unsigned)(o->workers ? o->workers : WORKERS_DEFAULT),

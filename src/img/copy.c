@@ -12,6 +12,7 @@
 
 #define PIECE_BYTES (512 * KIB) /* fits, times the usual 8 in flight, a processor's cache */
 #define PIECE_MAX   (2 * MIB)
+#define HOST_BYTES  (16 * MIB) /* of a piece that the file system copies */
 #define MAP_STEP    (1 * GIB)
 #define SECTOR      512
 
@@ -26,6 +27,7 @@ struct run {
     unsigned source; /* that `next` lies in */
     uint64_t piece_bytes, unit;
     uint64_t done;          /* bytes, for progress */
+    bool by_host;           /* so far, the file system copies what it is asked to */
     uint64_t tickets, turn; /* order of writes */
     struct fiber_queue turns;
     int64_t begin_ns; /* for the rate */
@@ -34,6 +36,7 @@ struct run {
 
 struct piece {
     uint64_t off, len, ticket;
+    unsigned source; /* that it begins in */
     enum kind kind;
 };
 
@@ -143,6 +146,14 @@ static uint64_t idle_bytes(const struct run *r)
     return idle ? r->known_end - r->next : 0;
 }
 
+static uint64_t piece_limit(const struct run *r)
+{
+    if (r->kind == KIND_ZERO)
+        return MAP_STEP;
+    uint64_t step = r->kind == KIND_DATA && r->by_host ? HOST_BYTES : r->piece_bytes;
+    return step - r->next % step;
+}
+
 /* The next piece that needs work; false: none is left, or the run has failed. */
 static bool take(struct run *r, struct piece *p)
 {
@@ -158,10 +169,9 @@ static bool take(struct run *r, struct piece *p)
             if (!r->c->layer || r->c->compress)
                 round_to_unit(r);
         }
-        uint64_t limit =
-            r->kind == KIND_ZERO ? MAP_STEP : r->piece_bytes - r->next % r->piece_bytes;
+        uint64_t limit = piece_limit(r);
         uint64_t idle = idle_bytes(r), len = idle ? idle : min_u64(r->known_end - r->next, limit);
-        *p = (struct piece){.off = r->next, .len = len, .kind = r->kind};
+        *p = (struct piece){.off = r->next, .len = len, .source = r->source, .kind = r->kind};
         r->next += len;
         if (!idle) {
             p->ticket = r->tickets++;
@@ -307,18 +317,61 @@ static void keep_rate(const struct run *r)
         context_sleep_ns(node_context(r->c->target), ahead_ns);
 }
 
-static int write_piece(struct run *r, const struct piece *p, uint8_t *buf)
+/* The file system copies or shares the whole piece. -ENOTSUP: it cannot, nothing is lost. */
+static int copy_by_host(struct run *r, const struct piece *p)
+{
+    const struct copy *c = r->c;
+    const struct copy_source *s = &c->sources[p->source];
+    int err = 0;
+    for (uint64_t done = 0; !err && done < p->len;) {
+        struct image_extent e = {0};
+        unsigned depth;
+        uint64_t at = s->offset + (p->off + done - s->start), left = p->len - done;
+        if (p->off + p->len > s->start + s->len || !range_fits(at, left, node_size(s->node)))
+            return -ENOTSUP;
+        err = node_map_chain(s->node, NULL, at, left, &e, &depth);
+        bool plain =
+            e.flags & EXTENT_OFFSET && !(e.flags & (EXTENT_ZERO | EXTENT_COMPRESSED)) && e.host;
+        if (!err)
+            err = plain ? node_copy_range(e.host, e.host_offset, c->target, p->off + done, e.len,
+                                          !c->offload)
+                        : -ENOTSUP;
+        done += e.len;
+    }
+    r->by_host = r->by_host && err != -ENOTSUP;
+    return err;
+}
+
+/* Through memory, a buffer at a time; the first one may have been read already. */
+static int copy_data(struct run *r, const struct piece *p, uint8_t *buf, bool have_first)
+{
+    int err = 0;
+    for (uint64_t done = 0; !err && done < p->len; done += r->piece_bytes, have_first = false) {
+        struct piece part = *p;
+        part.off += done;
+        part.len = min_u64(p->len - done, r->piece_bytes);
+        err = have_first ? 0 : read_piece(r, &part, buf);
+        if (!err)
+            err = write_pieces(r, &part, buf);
+    }
+    return err;
+}
+
+static int do_piece(struct run *r, const struct piece *p, uint8_t *buf, bool by_host)
 {
     if (p->kind == KIND_ZERO)
         return write_run(r, p->off, NULL, p->len, true);
     if (p->kind == KIND_ABSENT)
         return write_differences(r, p, buf);
-    return write_pieces(r, p, buf);
+    int err = by_host ? copy_by_host(r, p) : -ENOTSUP;
+    return err == -ENOTSUP ? copy_data(r, p, buf, !by_host) : err;
 }
 
 static void copy_piece(struct run *r, const struct piece *p, uint8_t *buf)
 {
-    int err = p->kind == KIND_DATA ? read_piece(r, p, buf) : 0;
+    /* What was taken to be copied by the host, and is not, is larger than the buffer. */
+    bool by_host = r->by_host || p->len > r->piece_bytes;
+    int err = p->kind == KIND_DATA && !by_host ? read_piece(r, p, buf) : 0;
     if (err < 0) {
         fail(r, p, -err, "reading");
         return;
@@ -329,9 +382,9 @@ static void copy_piece(struct run *r, const struct piece *p, uint8_t *buf)
         return;
     if (!r->c->one_by_one)
         pass_turn(r);
-    err = write_piece(r, p, buf);
+    err = do_piece(r, p, buf, by_host);
     if (err < 0)
-        fail(r, p, -err, "writing");
+        fail(r, p, -err, by_host ? "copying" : "writing");
     if (r->c->one_by_one)
         pass_turn(r);
     advance(r, p->len);
@@ -370,6 +423,8 @@ bool copy_run(const struct copy *c, GError **error)
     if (!c->size_bytes)
         return true;
     choose_sizes(&r);
+    r.by_host =
+        (c->share || c->offload) && !c->layer && !c->compress && c->target->driver->copy_range;
     img_parallel(c->workers ? c->workers : 8, worker, &r);
     if (r.error)
         g_propagate_error(error, r.error);

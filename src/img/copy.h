@@ -36,7 +36,8 @@ struct copy {
     bool compress, salvage;
     bool any_order;  /* writes in any order */
     bool one_by_one; /* each write ends before the next begins: the target grows at its end only */
-    bool offload;    /* ask the file system to copy or share blocks where it can */
+    bool share;      /* ask the file system to share blocks; zeroes inside stay what they are */
+    bool offload;    /* ask it to copy them, too */
     uint64_t min_sparse;  /* zeroes of that many bytes are not written as data; 0: everything is */
     unsigned workers;     /* pieces in flight */
     unsigned write_flags; /* NODE_FUA */

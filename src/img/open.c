@@ -47,6 +47,7 @@ bool img_cache_flags(const char *cache, unsigned *ret_write_flags, GError **erro
 static JsonObject *open_options(const struct cache_mode *m, bool share)
 {
     JsonObject *extra = json_object_new();
+    json_object_set_string_member(extra, "discard", "unmap");
     if (m->direct || m->no_flush) {
         JsonObject *cache = json_object_new();
         json_object_set_boolean_member(cache, "direct", m->direct);
