@@ -416,12 +416,12 @@ static unsigned mask_bits(struct cpu *c, unsigned n, unsigned element, unsigned 
 static int masked_linear(struct cpu *c, const struct insn *i, unsigned k, bool write, uint64_t *ret_lin)
 {
     unsigned element = mask_element(i);
-    uint64_t off = exec_offset(c, i) + k * element; /* wraps as the address size says */
+    uint64_t off = exec_offset(c, i) + k * element;
 
-    if (i->adsize == 4)
-        off = (uint32_t)off;
-    else if (i->adsize == 2)
-        off = (uint16_t)off;
+    /* In a segment with a limit the offset wraps; in 64-bit mode the elements follow the first one's
+     * linear address, whatever the address size. */
+    if (!(c->mode & MODE_CODE64))
+        off = i->adsize == 2 ? (uint16_t)off : (uint32_t)off;
     return seg_linear(c, i->seg, off, element, write, ret_lin);
 }
 
