@@ -44,6 +44,13 @@ struct context *graph_context(const struct graph *g)
     return g->ctx;
 }
 
+struct context *graph_set_context(struct graph *g, struct context *c)
+{
+    struct context *former = g->ctx;
+    g->ctx = c;
+    return former;
+}
+
 void graph_set_policy(struct graph *g, graph_policy_fn *fn, void *opaque)
 {
     g->policy = fn;

@@ -37,6 +37,8 @@ typedef bool graph_policy_fn(const struct node *parent, const char *filename, vo
 struct graph *graph_new(struct context *c); /* borrows c; new nodes are served by it */
 void graph_free(struct graph *g);           /* drops the user's references; no other may be left */
 struct context *graph_context(const struct graph *g);
+/* New nodes are served by c from now on; who served them before. Nobody else opens any meanwhile. */
+struct context *graph_set_context(struct graph *g, struct context *c);
 /* NULL: local files and known protocols by absolute or relative name (relative to the parent's folder). */
 void graph_set_policy(struct graph *g, graph_policy_fn *fn, void *opaque);
 struct node *graph_find(const struct graph *g, const char *node_name); /* borrowed, or NULL */
