@@ -52,7 +52,7 @@ size_t crypto_digest_bytes(enum crypto_hash h);
 int crypto_digest(enum crypto_hash h, const void *data, size_t len, void *ret);
 int crypto_pbkdf2(enum crypto_hash h, const void *password, size_t password_len, const void *salt,
                   size_t salt_len, uint64_t iterations, void *ret, size_t ret_len);
-/* Iterations of PBKDF2 that take this thread `ms` of processor time; measures for about 100 ms. */
+/* Iterations of PBKDF2 that take this thread `ms` of processor time; measures for about 50 ms. */
 uint64_t crypto_pbkdf2_iterations(enum crypto_hash h, size_t key_len, uint64_t ms);
 int crypto_random(void *ret, size_t len);
 void crypto_wipe(void *p, size_t len);
