@@ -24,6 +24,10 @@ struct img {
     struct graph *graph;
 };
 
+/* SIGINT, SIGTERM and SIGHUP call fn, on the loop, in place of ending the program. NULL: they end
+ * it. */
+void img_on_end(void (*fn)(void *opaque), void *opaque);
+
 /* ---- options: one table per verb (args.c) ---- */
 
 enum arg_kind {
@@ -103,6 +107,9 @@ struct verb {
     unsigned min_operands, max_operands;
     bool bare_last;    /* the last word is an operand even when it begins with '-' */
     const char *notes; /* more lines of help, or NULL */
+    /* Before the context and its threads exist, or NULL; at least 0: the program's end with that
+     * code. */
+    int (*before)(void *options);
     /* In a fiber; returns the exit code. */
     int (*run)(struct img *img, void *options, char **operands, unsigned count);
 };

@@ -98,6 +98,17 @@ static void print_help(void)
 
 /* ---- signals ---- */
 
+static struct {
+    void (*fn)(void *opaque);
+    void *opaque;
+} on_end;
+
+void img_on_end(void (*fn)(void *opaque), void *opaque)
+{
+    on_end.fn = fn;
+    on_end.opaque = opaque;
+}
+
 static void end_by_signal(int number)
 {
     image_target_abort_all();
@@ -117,6 +128,8 @@ static void on_signal(void *opaque, uint32_t events)
         return;
     if (si.ssi_signo == SIGUSR1)
         progress_report();
+    else if (on_end.fn)
+        on_end.fn(on_end.opaque);
     else
         end_by_signal((int)si.ssi_signo);
 }
@@ -191,7 +204,7 @@ static int call_verb(const struct verb *v, int argc, char **argv, int signals)
         code = img_fail(error, EXIT_FAILURE);
     else if (v->args && !img_add_objects(((struct img_common *)c.options)->objects, &error))
         code = img_fail(error, EXIT_FAILURE);
-    else
+    else if (!v->before || (code = v->before(c.options)) < 0)
         code = run_in_context(&c, signals);
     args_clear(v, c.options);
     g_free(c.options);
