@@ -341,7 +341,7 @@ static bool commit_all(GPtrArray *targets, GError **error)
     for (unsigned i = 0; i < targets->len; i++) {
         struct image_target *t = targets->pdata[i];
         if (ok)
-            ok = image_target_commit(t, error);
+            ok = image_target_commit(t, true, error);
         else
             image_target_abort(t);
     }
