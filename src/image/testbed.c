@@ -49,7 +49,8 @@ const struct bed_format *bed_format_next(const struct bed_format *after, unsigne
 {
     for (const struct bed_format *f = after ? after + 1 : bed_formats; f->label; f++) {
         bool wanted = (f->flags & flags) == flags && (!only || g_str_has_prefix(f->label, only));
-        if (wanted && driver_find(f->driver, NULL))
+        const struct image_driver *d = wanted ? driver_find(f->driver, NULL) : NULL;
+        if (d && d->create)
             return f;
     }
     return NULL;

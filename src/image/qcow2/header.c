@@ -11,6 +11,7 @@
 #include "base/cursor.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 enum {
     HEADER_KNOWN_BYTES = 112, /* with compression type and padding */

@@ -10,7 +10,13 @@
 #include <errno.h>
 #include <string.h>
 
-enum { HEADER_KNOWN_BYTES = 112, FEATURE_BYTES = 48, SECTOR_BYTES = 512 };
+enum {
+    HEADER_KNOWN_BYTES = 112,
+    EXT_HEAD_BYTES = 8,
+    BITMAPS_BYTES = 24,
+    FEATURE_BYTES = 48,
+    SECTOR_BYTES = 512,
+};
 
 static const struct {
     uint8_t set, bit;
@@ -115,16 +121,35 @@ static void out_exts(struct out *o, const struct qcow2_header *h, const struct q
         out_ext(o, QCOW2_EXT_BACKING_FORMAT, e->backing_format, strlen(e->backing_format));
     if (e->data_file)
         out_ext(o, QCOW2_EXT_DATA_FILE, e->data_file, strlen(e->data_file));
-    if (e->has_bitmaps) {
-        out_be32(o, QCOW2_EXT_BITMAPS);
-        out_be32(o, 24);
-        out_be32(o, e->bitmap_count);
-        out_be32(o, 0);
-        out_be64(o, e->bitmap_dir_bytes);
-        out_be64(o, e->bitmap_dir_offset);
-    }
     for (unsigned i = 0; i < e->unknown_count; i++)
         out_ext(o, e->unknown[i].type, e->unknown[i].data, e->unknown[i].len);
+}
+
+/* Last, so that nothing moves when it comes and goes: between its change and that of the autoclear bit a torn write
+ * leaves what is readable. */
+static void out_bitmaps(struct out *o, const struct qcow2_exts *e)
+{
+    if (!e->has_bitmaps)
+        return;
+    out_be32(o, QCOW2_EXT_BITMAPS);
+    out_be32(o, BITMAPS_BYTES);
+    out_be32(o, e->bitmap_count);
+    out_be32(o, 0);
+    out_be64(o, e->bitmap_dir_bytes);
+    out_be64(o, e->bitmap_dir_offset);
+}
+
+/* Where it was, or behind room for a bitmaps extension. */
+static void out_backing(struct out *o, struct qcow2_header *h, const char *backing)
+{
+    size_t len = backing ? strlen(backing) : 0;
+    if (h->backing_name_offset >= o->at && range_fits(h->backing_name_offset, len, o->len))
+        o->at = h->backing_name_offset;
+    else if (o->len - o->at >= len + EXT_HEAD_BYTES + BITMAPS_BYTES)
+        o->at += EXT_HEAD_BYTES + BITMAPS_BYTES;
+    h->backing_name_offset = backing ? o->at : 0;
+    h->backing_name_bytes = len;
+    out_bytes(o, backing, len);
 }
 
 int qcow2_header_build(struct qcow2_header *h, const struct qcow2_exts *e, const char *backing,
@@ -146,15 +171,14 @@ int qcow2_header_build(struct qcow2_header *h, const struct qcow2_exts *e, const
         /* Only if there is room: it is for people. */
         struct out with = o;
         out_features(&with, e);
-        if (!with.full && with.len - with.at >= 8 + name_bytes)
+        if (!with.full && with.len - with.at >= 2 * EXT_HEAD_BYTES + BITMAPS_BYTES + name_bytes)
             o = with;
         else
             memset(to + o.at, 0, o.len - o.at);
     }
+    out_bitmaps(&o, e);
     out_be64(&o, 0); /* end of extensions */
-    h->backing_name_offset = backing ? o.at : 0;
-    h->backing_name_bytes = name_bytes;
-    out_bytes(&o, backing, name_bytes);
+    out_backing(&o, h, backing);
     if (o.full)
         return -ENOSPC;
     struct out fields = {.to = to, .len = o.len};
@@ -170,7 +194,7 @@ int qcow2_header_write_fields(struct qcow2 *s)
     if (!r) {
         struct out o = {.to = sector, .len = sizeof(sector)};
         out_fields(&o, &s->header);
-        r = qcow2_meta_write(s, QCOW2_SECTION_HEADER, 0, sector, sizeof(sector));
+        r = node_pwrite(qcow2_file(s), 0, sector, sizeof(sector), 0);
     }
     fiber_mutex_unlock(&s->header_lock);
     return r;
@@ -185,7 +209,7 @@ int qcow2_header_write(struct qcow2 *s)
     struct qcow2_header h = s->header;
     int r = qcow2_header_build(&h, &s->ext, s->node.backing_file, cluster);
     if (!r)
-        r = qcow2_meta_write(s, QCOW2_SECTION_HEADER, 0, cluster, s->cluster_bytes);
+        r = node_pwrite(qcow2_file(s), 0, cluster, s->cluster_bytes, 0);
     if (!r)
         s->header = h;
     fiber_mutex_unlock(&s->header_lock);

@@ -189,8 +189,7 @@ struct qcow2 {
         bool pass_discard_request, pass_discard_snapshot, pass_discard_other;
         uint64_t cache_bytes, l2_cache_bytes, refcount_cache_bytes, l2_entry_bytes;
         uint64_t cache_clean_sec;
-        char *overlap_check, *overlap_template;
-        int overlap[9];          /* by bit of enum qcow2_section; word: default, off, on */
+        JsonNode *overlap_check; /* a word, or an object with a template and sections; NULL: not given */
         char *encrypt_format, *encrypt_key;
     } opt;
 
@@ -217,7 +216,7 @@ struct qcow2 {
     uint32_t reftable_count;     /* entries */
 
     struct qcow2_cache l2_cache, refcount_cache;
-    struct fiber_mutex commit_lock, alloc_lock, l2_lock, header_lock;
+    struct fiber_mutex commit_lock, alloc_lock, l2_lock, header_lock, grace_lock, mark_lock;
     uint64_t free_index;         /* no cluster below is free */
     uint64_t fresh_offset;       /* from here on the file was never written: it reads as zero */
     uint64_t packed_offset;      /* next byte for compressed data; 0: none begun */
@@ -238,6 +237,7 @@ struct qcow2 {
     struct loop_timer clean_timer;
     bool clean_timer_on;
     bool dirty_marked;           /* the header says "dirty" because of us */
+    bool closing;                /* the last commits: lazy refcounts are written after all */
 };
 
 static inline struct qcow2 *qcow2_of(struct node *n)
@@ -274,6 +274,11 @@ void qcow2_fan_start(struct qcow2_fan *f, struct qcow2_task *t, int (*fn)(struct
 void qcow2_fan_wait(struct qcow2_fan *f);
 /* Until all have ended: 0 or the first error. (f) */
 int qcow2_fan_join(struct qcow2_fan *f);
+
+/* ---- geometry.c ---- */
+
+void qcow2_geometry(struct qcow2 *s);
+bool qcow2_caches_open(struct qcow2 *s, GError **error);
 
 /* ---- header.c ---- */
 
@@ -313,6 +318,9 @@ void qcow2_places_free(struct qcow2 *s);
 int qcow2_corrupt(struct qcow2 *s, bool fatal, int64_t offset, uint64_t size, const char *format, ...)
     G_GNUC_PRINTF(5, 6);
 
+/* The option's sections. */
+bool qcow2_overlap_parse(struct qcow2 *s, GError **error);
+
 /* ---- cache.c, commit.c ---- */
 
 bool qcow2_cache_init(struct qcow2_cache *c, struct qcow2 *s, uint32_t entry_bytes, uint64_t bytes);
@@ -325,6 +333,7 @@ struct qcow2_table *qcow2_cache_peek(struct qcow2_cache *c, uint64_t off);
 int qcow2_cache_change(struct qcow2_cache *c, struct qcow2_table *t);
 /* Forgets [off, off + len) without writing it: the tables there are gone, or were written past the cache. */
 void qcow2_cache_forget(struct qcow2_cache *c, uint64_t off, uint64_t len);
+void qcow2_cache_forget_all(struct qcow2_cache *c); /* all of it */
 /* Frees the memory of what is clean and was not used since the last call. */
 void qcow2_cache_trim(struct qcow2_cache *c);
 /* Writes every changed table in the order above; `durable`: and syncs. Afterwards nothing that was changed before
@@ -371,8 +380,11 @@ void qcow2_free_later(struct qcow2 *s, uint64_t off, uint64_t len, enum qcow2_di
 /* Never referenced anywhere (an allocation that failed later): counts fall now. (f) */
 void qcow2_free_now(struct qcow2 *s, uint64_t off, uint64_t len);
 uint64_t qcow2_pending_count(const struct qcow2 *s);
-int qcow2_pending_apply(struct qcow2 *s); /* for commit.c (f) */
-void qcow2_pending_free(struct qcow2 *s);
+/* For commit.c: the list so far, and a new one begins; its end, or its return. */
+struct qcow2_pending *qcow2_pending_take(struct qcow2 *s);
+void qcow2_pending_give_back(struct qcow2 *s, struct qcow2_pending *p);
+int qcow2_pending_apply(struct qcow2 *s, struct qcow2_pending *p); /* (f) frees p */
+void qcow2_pending_free(struct qcow2_pending *p);
 /* Reads header.reftable_* into memory; forgets cached blocks. Also after a repair wrote new ones. (f) */
 bool qcow2_reftable_load(struct qcow2 *s, GError **error);
 int qcow2_refblock_make(struct qcow2 *s, uint64_t table_index); /* for refcount.c (f) */
@@ -394,8 +406,14 @@ struct qcow2_mapping {
     uint64_t host;               /* of the first byte asked; 0: no place */
     uint64_t entry;              /* L2 entry of the first cluster; PACKED: the descriptor */
 };
-/* The run that begins at guest offset `off`, at most len bytes and one slice. (f) only when the slice is not
- * in memory. */
+/* The guest offset where the slice that maps `off` ends. */
+static inline uint64_t qcow2_slice_end(const struct qcow2 *s, uint64_t off)
+{
+    uint64_t bytes = (uint64_t)s->cluster_bytes << s->slice_bits;
+    return align_down(off, bytes) + bytes;
+}
+/* The run that begins at guest offset `off`, at most len bytes; it ends with its slice, but what no L2 table maps
+ * may span many. (f) only when the slice is not in memory. */
 int qcow2_lookup(struct qcow2 *s, uint64_t off, uint64_t len, struct qcow2_mapping *ret);
 /* The slice of guest offset `off`, in a table that is ours alone (made or copied), and the entry's index in it. (f) */
 int qcow2_l2_writable(struct qcow2 *s, uint64_t off, struct qcow2_table **ret, unsigned *ret_index);
@@ -419,6 +437,11 @@ int qcow2_l1_grow(struct qcow2 *s, uint64_t count);
 
 /* ---- alloc.c: allocations in flight ---- */
 
+void qcow2_alloc_begin(struct qcow2 *s, struct qcow2_alloc *a, uint64_t begin, uint64_t end);
+void qcow2_alloc_end(struct qcow2 *s, struct qcow2_alloc *a);
+/* Sets the header's dirty bit before the first change, when refcounts are lazy. (f) */
+int qcow2_mark_dirty(struct qcow2 *s);
+struct qcow2_alloc *qcow2_alloc_find(struct qcow2 *s, uint64_t begin, uint64_t end); /* the first in guest order */
 /* Waits when [off, off + len) meets allocations in flight: true: waited, look up again. (f) */
 bool qcow2_alloc_wait(struct qcow2 *s, uint64_t off, uint64_t len);
 
@@ -431,6 +454,8 @@ int qcow2_discard(struct node *n, uint64_t off, uint64_t len);
 int qcow2_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret);
 bool qcow2_resize(struct node *n, uint64_t size, enum image_prealloc p, GError **error);
 int qcow2_make_empty(struct node *n);
+/* Bytes of the data file as they are; past its end zeroes. (f) */
+int qcow2_read_host(struct qcow2 *s, uint64_t host, struct vec v);
 /* What lies below [off, ...): the backing file, zeroes past its end. (f) */
 int qcow2_read_backing(struct qcow2 *s, uint64_t off, struct vec v);
 /* The same as read, beyond size_bytes too: machine state. (f) */
@@ -446,6 +471,14 @@ int qcow2_packed_write(struct qcow2 *s, uint64_t off, struct vec v); /* (f) */
 void qcow2_unpacked_forget(struct qcow2 *s); /* all of them */
 void qcow2_unpacked_free(struct qcow2 *s);
 JsonObject *qcow2_describe(struct node *n);
+
+/* ---- crypt.c ---- */
+
+bool qcow2_crypt_open(struct qcow2 *s, GError **error); /* (f) */
+void qcow2_crypt_close(struct qcow2 *s);
+int qcow2_crypt_read(struct qcow2 *s, uint64_t host, struct vec v);  /* (f) */
+int qcow2_crypt_write(struct qcow2 *s, uint64_t host, struct vec v); /* (f) */
+JsonObject *qcow2_crypt_describe(const struct qcow2 *s); /* NULL: not encrypted. Caller owns */
 
 /* ---- the other half: check.c, snapshot.c, bitmap.c, amend.c, create.c ---- */
 
