@@ -17,7 +17,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { MARKER_BYTES = 12, READ_GRAINS_MAX = 64 };
+enum { MARKER_BYTES = 12, READ_GRAINS_MAX = 64, FOOTER_SECTORS = 3 };
 
 /* What a grain takes at most, with its marker; worse can only be broken. */
 static uint64_t record_bytes_max(const struct vmdk_extent *e)
@@ -245,25 +245,29 @@ static int deflate_grains(void *opaque)
     return 0;
 }
 
-/* Cuts off what finish() wrote; grow_lock is held. */
+/* Cuts off what finish() wrote; grow_lock is held. The cut is durable before anything new stands
+ * there. */
 static int reopen_stream(struct vmdk_extent *e)
 {
-    uint64_t size = align_down(node_size(e->file), VMDK_SECTOR), footer = size - 3 * VMDK_SECTOR;
+    uint64_t size = align_down(node_size(e->file), VMDK_SECTOR);
+    uint64_t footer = size - FOOTER_SECTORS * VMDK_SECTOR;
     uint64_t directory = align_up((uint64_t)e->directory_count * sizeof(uint32_t), VMDK_SECTOR);
     bool in_front =
         e->directory_offset + directory == footer && e->directory_offset > e->data_begin;
     uint64_t end = in_front ? e->directory_offset - VMDK_SECTOR : footer;
     g_autoptr(GError) error = NULL;
-    if (!node_resize(e->file, end, PREALLOC_OFF, &error)) {
+    if (e->finished && !node_resize(e->file, end, PREALLOC_OFF, &error)) {
         g_message("%s: cannot cut off the footer: %s", e->filename, error->message);
         return -EIO;
     }
+    if (e->finished) {
+        e->end = end;
+        e->finished = false;
+        e->cut = true;
+    }
     int r = node_flush(e->file);
-    if (r < 0)
-        return r;
-    e->end = end;
-    e->finished = false;
-    return 0;
+    e->cut = r < 0;
+    return r;
 }
 
 /* Puts records behind the end. The position is taken before the write, since tables are put there
@@ -289,7 +293,7 @@ static int put_down(struct vmdk_extent *e, const struct deflate_job *j)
 {
     uint64_t at = 0;
     fiber_mutex_lock(&e->grow_lock);
-    int r = e->at_end && e->finished ? reopen_stream(e) : 0;
+    int r = e->at_end && (e->finished || e->cut) ? reopen_stream(e) : 0;
     if (r >= 0 && j->packed_bytes)
         r = append(e, j->packed, j->packed_bytes, &at);
     for (unsigned i = 0; r >= 0 && i < j->count; i++) {
@@ -428,7 +432,7 @@ uint8_t *vmdk_stream_tail(const struct vmdk_extent *e, uint64_t *ret_len)
         .overhead = e->data_begin / VMDK_SECTOR,
         .compression = 1,
     };
-    *ret_len = bytes + 4 * VMDK_SECTOR;
+    *ret_len = bytes + (1 + FOOTER_SECTORS) * VMDK_SECTOR;
     uint8_t *tail = g_try_malloc0(*ret_len);
     if (!tail)
         return NULL;
@@ -439,18 +443,16 @@ uint8_t *vmdk_stream_tail(const struct vmdk_extent *e, uint64_t *ret_len)
     return tail;
 }
 
-int vmdk_stream_finish(struct vmdk_extent *e)
+/* Everything that the footer refers to is durable before the footer is written. */
+static int write_tail(struct vmdk_extent *e)
 {
-    fiber_mutex_lock(&e->grow_lock);
-    if (e->finished) {
-        fiber_mutex_unlock(&e->grow_lock);
-        return 0;
-    }
-    uint64_t len, at;
-    int r = map_cache_flush(&e->image->tables);
+    uint64_t len, at = e->end, footer = FOOTER_SECTORS * VMDK_SECTOR;
     g_autofree uint8_t *tail = vmdk_stream_tail(e, &len);
+    int r = tail ? append(e, tail, len - footer, &at) : -ENOMEM;
     if (r >= 0)
-        r = tail ? append(e, tail, len, &at) : -ENOMEM;
+        r = node_flush(e->file);
+    if (r >= 0)
+        r = append(e, tail + len - footer, footer, &(uint64_t){0});
     g_autoptr(GError) error = NULL;
     if (r >= 0 && node_size(e->file) > e->end &&
         !node_resize(e->file, e->end, PREALLOC_OFF, &error)) {
@@ -458,9 +460,21 @@ int vmdk_stream_finish(struct vmdk_extent *e)
                   error->message);
         r = -EIO;
     }
-    if (r >= 0) {
-        e->directory_offset = at + VMDK_SECTOR;
-        e->finished = true;
+    if (r < 0)
+        e->end = at;
+    e->directory_offset = r < 0 ? 0 : at + VMDK_SECTOR;
+    e->finished = r >= 0;
+    return r;
+}
+
+int vmdk_stream_finish(struct vmdk_extent *e)
+{
+    fiber_mutex_lock(&e->grow_lock);
+    int r = 0;
+    if (!e->finished) {
+        r = map_cache_flush(&e->image->tables);
+        if (r >= 0)
+            r = write_tail(e);
     }
     fiber_mutex_unlock(&e->grow_lock);
     return r;

@@ -106,6 +106,7 @@ struct vmdk_extent {
     bool compressed, markers;
     bool at_end;   /* directory and footer stand at the end and are written last */
     bool finished; /* they are there */
+    bool cut;      /* they were cut off, which is not synced yet */
     bool grown;    /* grains were given out */
     struct vmdk_allocation *allocations;
     struct fiber_queue allocation_waiters;
