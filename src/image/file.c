@@ -165,14 +165,13 @@ static bool file_open(struct node *n, GError **error)
 {
     struct file_node *f = container_of(n, struct file_node, n);
     bool read_only = !n->wanted_rw;
-    bool fallback = n->options && json_object_get_boolean_member_with_default(n->options, "auto-read-only", FALSE);
     f->fd = -1;
     f->opened = true;
     if (!f->filename || !*f->filename)
         return ruche_error(error, RUCHE_ERR_INVALID, "driver %s needs 'filename'", n->driver->name);
     g_free(n->filename);
     n->filename = g_strdup(f->filename);
-    f->fd = open_path(f, f->filename, &read_only, fallback, error);
+    f->fd = open_path(f, f->filename, &read_only, n->auto_read_only, error);
     if (f->fd < 0 || !geometry(f, error) || !lock(f, read_only, error))
         return false;
     n->read_only = read_only;

@@ -281,6 +281,7 @@ static void take_common(struct node *n, const struct common *c)
 {
     n->wanted_rw = n->open_flags & NODE_RW && !c->read_only;
     n->read_only = !n->wanted_rw;
+    n->auto_read_only = c->auto_read_only;
     n->direct = c->direct;
     n->no_flush = c->no_flush;
     n->discard = c->discard >= 2;
