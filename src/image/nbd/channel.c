@@ -41,6 +41,7 @@ void channel_done(struct channel *ch)
 
 void channel_shutdown(struct channel *ch)
 {
+    ch->shut = true;
     shutdown(ch->fd, SHUT_RDWR);
 }
 
@@ -78,7 +79,7 @@ static ssize_t recv_plain(struct channel *ch, const struct iovec *iov, unsigned 
 /* At least one byte into iov, waiting for it; 0 at the end of the stream. */
 static ssize_t recv_some(struct channel *ch, const struct iovec *iov, unsigned count)
 {
-    for (;;) {
+    while (!ch->shut) {
         ssize_t n = ch->tls ? tls_session_recv(ch->tls, iov[0].iov_base, iov[0].iov_len)
                             : recv_plain(ch, iov, count);
         if (n != -EAGAIN)
@@ -87,6 +88,7 @@ static ssize_t recv_some(struct channel *ch, const struct iovec *iov, unsigned c
         if (rc < 0)
             return rc;
     }
+    return -ESHUTDOWN;
 }
 
 static size_t take_buffered(struct channel *ch, struct vec v)

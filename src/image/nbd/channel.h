@@ -22,7 +22,8 @@ struct channel {
     int fd;
     struct tls_session *tls; /* NULL: plain */
     bool tcp;
-    uint8_t *in;           /* CHANNEL_IN_BYTES */
+    _Atomic bool shut; /* channel_shutdown(): what the peer has sent already is not read any more */
+    uint8_t *in;       /* CHANNEL_IN_BYTES */
     size_t in_pos, in_len; /* unread bytes are [in_pos, in_len) */
     int send_error;        /* the first one: nothing is sent any more */
     bool sending;          /* a fiber is at it, for all in the queue */

@@ -147,10 +147,11 @@ static bool first_link(struct nbd_node *n, GError **error)
     int64_t end_ns = loop_now_ns() + (int64_t)n->open_timeout * NS_PER_SEC;
     for (;;) {
         g_autoptr(GError) why = NULL;
-        n->links[0] = nbd_connect(n, &why);
+        n->links[0] = nbd_connect(n, NBD_CONNECT_SECONDS, &why);
         if (n->links[0])
             break;
-        if (loop_now_ns() >= end_ns || g_error_matches(why, RUCHE_ERROR, RUCHE_ERR_NOT_FOUND)) {
+        if (loop_now_ns() >= end_ns ||
+            (n->reached && !g_error_matches(why, RUCHE_ERROR, RUCHE_ERR_IO))) {
             g_propagate_error(error, g_steal_pointer(&why));
             return false;
         }
@@ -168,7 +169,7 @@ static void more_links(struct nbd_node *n)
     n->link_count = 1;
     while (n->link_count < wanted) {
         g_autoptr(GError) why = NULL;
-        n->links[n->link_count] = nbd_connect(n, &why);
+        n->links[n->link_count] = nbd_connect(n, NBD_CONNECT_SECONDS, &why);
         if (!n->links[n->link_count]) {
             log_warn("node '%s': %u of %u connections: %s", node_name(&n->node),
                      (unsigned)n->link_count, wanted, why->message);
@@ -197,8 +198,7 @@ static bool nbd_open(struct node *node, GError **error)
     n->where = nbd_address_name(&n->server, n->creds != NULL);
     if (!first_link(n, error))
         return false;
-    if ((n->offer.flags & NBD_FLAG_READ_ONLY) &&
-        json_object_get_boolean_member_with_default(node->options, "auto-read-only", FALSE))
+    if ((n->offer.flags & NBD_FLAG_READ_ONLY) && node->auto_read_only)
         node->read_only = true;
     if (!nbd_set_read_only(node, node->read_only, error))
         return false;

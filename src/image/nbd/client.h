@@ -31,6 +31,7 @@ struct nbd_node {
     struct tls_creds *creds;
     struct nbd_offer offer; /* of the first connection */
     struct nbd_link *links[NBD_LINKS_MAX];
+    bool reached; /* the last attempt found a server there: what it refuses, it will refuse again */
     bool was_lost[NBD_LINKS_MAX]; /* said so */
     int64_t lost_ns,
         retry_ns; /* when the last connection went; when to try again after the delay */
@@ -47,9 +48,10 @@ bool nbd_address_check(struct nbd_node *n, GError **error);
 char *nbd_address_name(const struct nbd_address *a, bool tls); /* "nbd://host:port" */
 char *nbd_export_name(const struct nbd_node *n); /* the same with the export: node_filename() */
 
-/* Connects and negotiates, in NBD_CONNECT_SECONDS at most. NULL with *error. (f) */
-struct nbd_link *nbd_connect(struct nbd_node *n, GError **error);
+/* Connects and negotiates, in so much time at most. NULL with *error. (f) */
+struct nbd_link *nbd_connect(struct nbd_node *n, unsigned seconds, GError **error);
 /* A living connection for the next request: one of several, made anew when it was lost, as long as
  * reconnect-delay lets us wait. NULL: none. The caller gets a reference. (f) */
 struct nbd_link *nbd_pick_link(struct nbd_node *n);
-#define NBD_CONNECT_SECONDS 30
+#define NBD_CONNECT_SECONDS 30 /* opening */
+#define NBD_RETRY_SECONDS   5  /* while requests wait */

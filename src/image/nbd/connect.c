@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define RETRY_FIRST_NS (100 * NS_PER_MS)
+#define RETRY_LATE_NS  NS_PER_SEC /* after the delay: one attempt in that time */
 #define RETRY_MAX_NS   (2 * NS_PER_SEC)
 
 static void timed_out(void *opaque)
@@ -92,10 +93,10 @@ static bool negotiate(struct nbd_node *n, struct nbd_link *l, GError **error)
     return nbd_negotiate(&l->ch, &ask, &l->offer, error) && same_export(n, &l->offer, error);
 }
 
-struct nbd_link *nbd_connect(struct nbd_node *n, GError **error)
+struct nbd_link *nbd_connect(struct nbd_node *n, unsigned seconds, GError **error)
 {
     struct nbd_link *l = nbd_link_new(n->where);
-    int64_t limit_ns = NBD_CONNECT_SECONDS * NS_PER_SEC, begin_ns = loop_now_ns();
+    int64_t limit_ns = seconds * NS_PER_SEC, begin_ns = loop_now_ns();
     loop_timer_init(context_loop(n->node.ctx), &n->timer, timed_out, n);
     loop_timer_arm(&n->timer, begin_ns + limit_ns);
     bool good = connect_socket(n, l, error) && negotiate(n, l, error);
@@ -120,7 +121,8 @@ static void lost(struct nbd_node *n, unsigned i)
 {
     if (!n->was_lost[i]) {
         n->was_lost[i] = true;
-        n->lost_ns = n->retry_ns = loop_now_ns();
+        n->lost_ns = loop_now_ns();
+        n->retry_ns = n->lost_ns + RETRY_LATE_NS;
         log_warn("node '%s': the connection to %s is lost", node_name(&n->node), n->where);
     }
     nbd_link_unref(n->links[i]);
@@ -131,7 +133,7 @@ static void lost(struct nbd_node *n, unsigned i)
 static bool try_again(struct nbd_node *n, unsigned i)
 {
     g_autoptr(GError) error = NULL;
-    struct nbd_link *l = nbd_connect(n, &error);
+    struct nbd_link *l = nbd_connect(n, NBD_RETRY_SECONDS, &error);
     if (!l)
         return false;
     n->links[i] = l;
@@ -159,7 +161,7 @@ static void restore(struct nbd_node *n, unsigned i)
         }
         if (!in_time && loop_now_ns() >= n->retry_ns) {
             try_again(n, i);
-            n->retry_ns = loop_now_ns() + NS_PER_SEC;
+            n->retry_ns = loop_now_ns() + RETRY_LATE_NS;
         }
     }
     fiber_mutex_unlock(&n->connecting);

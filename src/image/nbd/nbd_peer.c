@@ -79,8 +79,10 @@ static int do_read(struct command *c)
     uint64_t len = argument(c, 2);
     g_autofree uint8_t *buf = g_malloc(len + 1);
     int rc = node_pread(c->node, argument(c, 1), buf, len);
+    if (rc < 0)
+        return rc;
     g_autofree char *sum = g_compute_checksum_for_data(G_CHECKSUM_SHA256, buf, len);
-    printf("%s\n", rc == 0 ? sum : strerror(-rc));
+    printf("%s\n", sum);
     return 0;
 }
 

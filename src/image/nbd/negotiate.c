@@ -24,7 +24,7 @@ struct talk {
 
 static bool failed(struct talk *t, int rc, const char *what)
 {
-    if (rc == -ENODATA || rc == -ECONNRESET)
+    if (rc == -ENODATA || rc == -ECONNRESET || rc == -EPIPE)
         return ruche_error(t->error, RUCHE_ERR_IO, "%s: the server hung up while %s", t->ask->where,
                            what);
     return ruche_error_errno(t->error, -rc, "%s: the connection failed while %s", t->ask->where,

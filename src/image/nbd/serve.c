@@ -229,6 +229,8 @@ static int next_request(struct nbd_client *c, struct batch *b)
 {
     uint8_t head[NBD_REQUEST_BYTES];
     struct nbd_request r;
+    if (c->ch.shut || c->ch.send_error)
+        return -ESHUTDOWN;
     if (channel_buffered(&c->ch) < sizeof(head))
         batch_end(b);
     int rc = channel_read(&c->ch, head, sizeof(head));
