@@ -38,6 +38,7 @@ struct context {
     struct loop_fd inner_watch, ring_watch; /* at home */
     struct io_uring ring;
     bool has_ring, polls_inner;   /* the ring watches `inner`: context_wait() */
+    bool patient;
     unsigned plugged, in_flight;  /* in_flight: ring entries in use */
     struct fiber_queue slots;     /* who waits for a ring entry */
     struct loop_timer retry;      /* the kernel had no memory for a submission; of inner */
@@ -178,6 +179,30 @@ ssize_t context_pwritev(struct context *c, int fd, const struct iovec *iov, unsi
 {
     return transfer(c, &(struct transfer){ .fd = fd, .iov = iov, .count = count, .off = off,
                                            .flags = flags, .write = true });
+}
+
+#define AT_ONCE_BYTES (64 * KIB) /* longer copies are worth a thread of their own */
+
+void context_set_patient(struct context *c, bool on)
+{
+    c->patient = on;
+}
+
+/* The ring would hand each of them to a thread and back: for a few KiB that takes longer than the write. */
+ssize_t context_pwritev_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
+                               uint64_t off, int flags)
+{
+    struct transfer t = { .fd = fd, .iov = iov, .count = count, .off = off, .flags = flags, .write = true };
+    if (!c->patient || flags)
+        return transfer(c, &t);
+    size_t len = 0;
+    for (unsigned i = 0; i < count && len <= AT_ONCE_BYTES; i++)
+        len += iov[i].iov_len;
+    int result;
+    do
+        result = len <= AT_ONCE_BYTES ? transfer_call(&t) : context_offload(c, transfer_call, &t);
+    while (result == -EINTR);
+    return result;
 }
 
 struct allocation {

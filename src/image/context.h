@@ -40,6 +40,9 @@ int context_run(struct context *c, int (*fn)(void *opaque), void *opaque);
 /* Home thread, outside of fibers: serves the context until *done. */
 void context_wait(struct context *c, const bool *done);
 
+/* Patient: its thread has nothing else to do than what its fibers wait for, as in a tool. Off in the beginning. */
+void context_set_patient(struct context *c, bool on);
+
 /* Between them, I/O is handed to the kernel together. They nest. */
 void context_plug(struct context *c);
 void context_unplug(struct context *c);
@@ -49,6 +52,10 @@ ssize_t context_preadv(struct context *c, int fd, const struct iovec *iov, unsig
                        uint64_t off);
 ssize_t context_pwritev(struct context *c, int fd, const struct iovec *iov, unsigned count,
                         uint64_t off, int flags);
+/* The same for files in the page cache, where a write waits for memory and locks, not for the disk: in a patient
+ * context a short one is made at once, and a long one by the pool. */
+ssize_t context_pwritev_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
+                               uint64_t off, int flags);
 int context_fallocate(struct context *c, int fd, int flags, uint64_t off, uint64_t len);
 int context_fdatasync(struct context *c, int fd);
 /* Fiber: fn(opaque) on a thread of the pool; what it returned. For compression, ciphers, ioctl. */

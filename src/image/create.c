@@ -115,27 +115,24 @@ static void target_free(struct image_target *t)
     g_free(t);
 }
 
-static bool sync_path(const char *path, int flags, GError **error)
+static void sync_folder(const char *path)
 {
-    autofd fd = open(path, O_RDONLY | O_CLOEXEC | flags);
-    if (fd < 0 || fsync(fd) < 0)
-        return ruche_error_errno(error, errno, "'%s' cannot be synced", path);
-    return true;
+    autofd fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        fsync(fd);
 }
 
 bool image_target_commit(struct image_target *t, bool sync, GError **error)
 {
     if (!t->in_place) {
         g_autofree char *folder = g_path_get_dirname(t->final);
-        bool ok = (!sync || sync_path(t->path, 0, error)) &&
-                  (rename(t->path, t->final) == 0 ||
-                   ruche_error_errno(error, errno, "'%s' cannot be put in place", t->final));
-        if (!ok) {
+        if (rename(t->path, t->final) < 0) {
+            ruche_error_errno(error, errno, "'%s' cannot be put in place", t->final);
             image_target_abort(t);
             return false;
         }
         if (sync)
-            sync_path(folder, O_DIRECTORY, NULL);
+            sync_folder(folder);
     }
     target_free(t);
     return true;
@@ -233,7 +230,7 @@ bool image_create(struct graph *g, const struct image_driver *d, const char *fil
     ok = ok && format(&c, t ? image_target_path(t) : filename, error);
     option_clear(d->create_options, parsed);
     if (t && ok)
-        return image_target_commit(t, true, error);
+        return image_target_commit(t, false, error); /* format() has synced what it wrote */
     image_target_abort(t);
     return ok;
 }

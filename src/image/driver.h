@@ -244,7 +244,7 @@ struct node *image_create_file(struct graph *g, const char *filename, uint64_t s
 struct image_target;
 struct image_target *image_target_new(const char *filename, GError **error);
 const char *image_target_path(const struct image_target *t);
-/* sync false: a power cut soon afterwards may leave it empty; for copies that can be made again. Frees t. */
+/* Who wrote it has synced it (node_flush()), or does not mind. sync: the new name, too, is on disk. Frees t. */
 bool image_target_commit(struct image_target *t, bool sync, GError **error);
 void image_target_abort(struct image_target *t);                  /* removes what was written; frees t */
 void image_target_abort_all(void); /* every one that is left, before a program ends by a signal. Home thread */

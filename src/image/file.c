@@ -249,7 +249,8 @@ static int file_write(struct node *n, uint64_t off, struct vec v, unsigned flags
         size_t want;
         struct vec rest = vec_slice(v, done, v.len - done);
         unsigned count = vec_to_iov(rest, iov, FILE_IOVS, &want);
-        ssize_t put = context_pwritev(n->ctx, f->fd, iov, count, off + done, rw);
+        ssize_t put = n->direct ? context_pwritev(n->ctx, f->fd, iov, count, off + done, rw)
+                                : context_pwritev_cached(n->ctx, f->fd, iov, count, off + done, rw);
         if (put <= 0) /* nothing taken and no reason given: do not turn for ever */
             return put ? no_space((int)put) : -EIO;
         done += (size_t)put;

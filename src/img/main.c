@@ -162,6 +162,7 @@ static int run_in_context(struct call *c, int signals)
     c->img.ctx = context_new(&error);
     if (!c->img.ctx)
         return img_fail(error, EXIT_FAILURE);
+    context_set_patient(c->img.ctx, true);
     c->img.graph = graph_new(c->img.ctx);
     struct loop_fd watch = {0};
     if (signals >= 0)
