@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Pieces of metadata tables in memory, bounded, found by host offset. The clock takes back what was not used lately and
- * is clean; when nothing is clean, what changed is written first: refcount blocks at once, L2 slices by a commit.
+/* Pieces of metadata tables in memory, bounded, found by host offset. The clock takes back what was
+ * not used lately and is clean; when nothing is clean, what changed is written first: refcount
+ * blocks at once, L2 slices by a commit.
  *
  * Owner     qcow2_cache_init() ... qcow2_cache_done(), in struct qcow2.
  * Thread    The node's home thread. A table is valid until the next wait.

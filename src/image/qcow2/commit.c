@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Bringing changed metadata to disk in the order that internal.h describes: refcounts, sync, references, sync; then
- * the end of what lost its references.
+/* Bringing changed metadata to disk in the order that internal.h describes: refcounts, sync,
+ * references, sync; then the end of what lost its references.
  *
- * Thread    The node's home thread; one commit at a time (commit_lock). While one waits, tables change on: it
- *           writes what it cut when it began, changes go to copies.
+ * Thread    The node's home thread; one commit at a time (commit_lock). While one waits, tables
+ * change on: it writes what it cut when it began, changes go to copies.
  */
 #include "image/qcow2/cache.h"
 
@@ -15,8 +15,8 @@ enum { WRITERS = 8, L1_SECTOR_ENTRIES = 64, L1_SECTOR_BYTES = 512 };
 struct cut {
     struct qcow2_table **tables;
     uint32_t table_count;
-    uint32_t *sectors;      /* numbers of L1 sectors */
-    uint8_t *sector_bytes;  /* their contents */
+    uint32_t *sectors;     /* numbers of L1 sectors */
+    uint8_t *sector_bytes; /* their contents */
     uint32_t sector_count;
 };
 

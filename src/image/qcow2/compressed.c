@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Compressed clusters: packed one behind the other, byte by byte, inflated a cluster at a time.
  *
- * The last clusters inflated stay in memory: small sequential reads inflate each once. Compression and large
- * inflation run on the context's pool, so that several go on at a time.
+ * The last clusters inflated stay in memory: small sequential reads inflate each once. Compression
+ * and large inflation run on the context's pool, so that several go on at a time.
  *
  * Spec      qcow2, "Compressed Clusters Descriptor".
  * Thread    The node's home thread, and the pool's for the buffers of a job.
@@ -24,7 +24,7 @@ enum {
 };
 
 struct kept {
-    uint64_t entry;             /* the descriptor; 0: nothing */
+    uint64_t entry; /* the descriptor; 0: nothing */
     uint8_t *data;
     bool loading;
     uint64_t used;
@@ -192,8 +192,8 @@ static int deflate_run(void *opaque)
 struct pack {
     struct qcow2_task task;
     struct qcow2 *s;
-    uint64_t off;               /* guest */
-    struct vec v;               /* a cluster, or what is left of the last */
+    uint64_t off; /* guest */
+    struct vec v; /* a cluster, or what is left of the last */
 };
 
 /* The bytes are on their way: gives the guest cluster the descriptor. */

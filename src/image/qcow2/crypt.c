@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Encrypted images: guest data passes through a buffer of its own, since the guest's memory must never hold cipher text
- * and what the guest changes while we encrypt must not reach the disk half. The initial vector of a sector is that of
- * its place in the file.
+/* Encrypted images: guest data passes through a buffer of its own, since the guest's memory must
+ * never hold cipher text and what the guest changes while we encrypt must not reach the disk half.
+ * The initial vector of a sector is that of its place in the file.
  *
  * Spec      qcow2, "Full disk encryption header pointer".
  * Thread    The node's home thread; large buffers on a thread of the pool.
@@ -95,13 +95,14 @@ static bool check_format(const struct qcow2 *s, GError **error)
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "'%s' is not encrypted; encrypt.format=%s was given", name, given);
     if (given && strcmp(given, is))
-        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is encrypted with %s, not with '%s'", name,
-                           is, given);
+        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is encrypted with %s, not with '%s'",
+                           name, is, given);
     if (s->header.crypt_method == QCOW2_CRYPT_AES && !(s->node.open_flags & NODE_NO_IO))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "'%s' uses the AES-CBC encryption of old qcow2 images, which is not safe "
-                           "and not supported; convert it with qemu-img to one with LUKS",
-                           name);
+        return ruche_error(
+            error, RUCHE_ERR_UNSUPPORTED,
+            "'%s' uses the AES-CBC encryption of old qcow2 images, which is not safe "
+            "and not supported; convert it with qemu-img to one with LUKS",
+            name);
     return true;
 }
 

@@ -8,7 +8,7 @@
 
 #include <errno.h>
 
-#define L2_CACHE_BYTES_MAX (32 * MIB) /* unless options say more */
+#define L2_CACHE_BYTES_MAX   (32 * MIB) /* unless options say more */
 #define REFCOUNT_CACHE_BYTES (256 * KIB)
 
 enum { SLICE_BYTES = 4096, SLICE_BYTES_MIN = 512 };
@@ -37,20 +37,24 @@ static uint64_t l2_need(const struct qcow2 *s)
 
 static bool check_sizes(const struct qcow2 *s, GError **error)
 {
-    uint64_t all = s->opt.cache_bytes, l2 = s->opt.l2_cache_bytes, ref = s->opt.refcount_cache_bytes;
+    uint64_t all = s->opt.cache_bytes, l2 = s->opt.l2_cache_bytes,
+             ref = s->opt.refcount_cache_bytes;
     if (all && l2 && ref)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+        return ruche_error(
+            error, RUCHE_ERR_INVALID,
+            "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
     if (all && (l2 > all || ref > all))
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "%s of %" G_GUINT64_FORMAT " bytes may not exceed cache-size of %" G_GUINT64_FORMAT,
-                           l2 > all ? "l2-cache-size" : "refcount-cache-size", l2 > all ? l2 : ref, all);
+        return ruche_error(
+            error, RUCHE_ERR_INVALID,
+            "%s of %" G_GUINT64_FORMAT " bytes may not exceed cache-size of %" G_GUINT64_FORMAT,
+            l2 > all ? "l2-cache-size" : "refcount-cache-size", l2 > all ? l2 : ref, all);
     return true;
 }
 
 static void choose_sizes(const struct qcow2 *s, uint64_t *ret_l2, uint64_t *ret_ref)
 {
-    uint64_t all = s->opt.cache_bytes, l2 = s->opt.l2_cache_bytes, ref = s->opt.refcount_cache_bytes;
+    uint64_t all = s->opt.cache_bytes, l2 = s->opt.l2_cache_bytes,
+             ref = s->opt.refcount_cache_bytes;
     if (all && !l2 && !ref)
         ref = min_u64(all / 4, REFCOUNT_CACHE_BYTES);
     if (all && !l2)

@@ -3,8 +3,8 @@
  *
  * Spec      qcow2, "Header" and "Header extensions".
  * Thread    The node's home thread.
- * Trust     All of it is hostile: read once, through a cursor; every count and offset is bounded here.
- * Errors    Sentences with file, field and value.
+ * Trust     All of it is hostile: read once, through a cursor; every count and offset is bounded
+ * here. Errors    Sentences with file, field and value.
  */
 #include "image/qcow2/internal.h"
 
@@ -124,7 +124,8 @@ static bool check_features(const struct parse *p)
                            "'%s': compression type %u is not supported; 0 (zlib) and 1 (zstd) are",
                            p->name, h->compression);
     if (other != (h->compression != QCOW2_COMPRESSION_ZLIB))
-        return REFUSE(p, "'%s': compression type %u and incompatible bit 3 (%s) contradict each other",
+        return REFUSE(p,
+                      "'%s': compression type %u and incompatible bit 3 (%s) contradict each other",
                       p->name, h->compression, other ? "set" : "clear");
     if (h->refcount_order > 6)
         return REFUSE(p, "'%s': refcount order %u is above 6 (64 bits)", p->name,
@@ -134,7 +135,8 @@ static bool check_features(const struct parse *p)
                       p->name, h->cluster_bits);
     if ((h->autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW) &&
         !(h->incompatible & QCOW2_INCOMPAT_DATA_FILE))
-        return REFUSE(p, "'%s': raw external data is claimed without an external data file", p->name);
+        return REFUSE(p, "'%s': raw external data is claimed without an external data file",
+                      p->name);
     if (h->crypt_method > QCOW2_CRYPT_LUKS)
         return ruche_error(p->error, RUCHE_ERR_UNSUPPORTED,
                            "'%s': encryption method %u is not supported", p->name, h->crypt_method);
@@ -146,11 +148,11 @@ static bool check_table(const struct parse *p, const char *what, uint64_t off, u
 {
     uint64_t cluster = 1ULL << p->h->cluster_bits;
     if (off & (cluster - 1))
-        return REFUSE(p, "'%s': %s offset 0x%" PRIx64 " is not a multiple of the cluster size", p->name,
-                      what, off);
+        return REFUSE(p, "'%s': %s offset 0x%" PRIx64 " is not a multiple of the cluster size",
+                      p->name, what, off);
     if (off > QCOW2_OFFSET_MASK || bytes > QCOW2_OFFSET_MASK - off || (bytes && !off))
-        return REFUSE(p, "'%s': %s of %" PRIu64 " bytes cannot be at offset 0x%" PRIx64, p->name, what,
-                      bytes, off);
+        return REFUSE(p, "'%s': %s of %" PRIu64 " bytes cannot be at offset 0x%" PRIx64, p->name,
+                      what, bytes, off);
     return true;
 }
 
@@ -163,8 +165,8 @@ static bool check_tables(const struct parse *p, unsigned open_flags)
     if (!h->reftable_clusters && !(open_flags & NODE_CHECK))
         return REFUSE(p, "'%s': the image has no refcount table", p->name);
     if (reftable_bytes > QCOW2_REFTABLE_BYTES_MAX)
-        return REFUSE(p, "'%s': the refcount table of %u clusters is above the limit of 8 MiB", p->name,
-                      h->reftable_clusters);
+        return REFUSE(p, "'%s': the refcount table of %u clusters is above the limit of 8 MiB",
+                      p->name, h->reftable_clusters);
     if (h->l1_count > QCOW2_L1_BYTES_MAX / 8)
         return REFUSE(p, "'%s': the L1 table of %u entries is above the limit of 32 MiB", p->name,
                       h->l1_count);
@@ -177,9 +179,9 @@ static bool check_tables(const struct parse *p, unsigned open_flags)
     uint64_t per_l1 = cluster << l2_bits;
     uint64_t need = h->size_bytes / per_l1 + !!(h->size_bytes % per_l1);
     if (need > h->l1_count)
-        return REFUSE(p, "'%s': the L1 table has %u entries; the size of %" PRIu64
-                         " bytes takes %" PRIu64,
-                      p->name, h->l1_count, h->size_bytes, need);
+        return REFUSE(
+            p, "'%s': the L1 table has %u entries; the size of %" PRIu64 " bytes takes %" PRIu64,
+            p->name, h->l1_count, h->size_bytes, need);
     return check_table(p, "refcount table", h->reftable_offset, reftable_bytes) &&
            check_table(p, "L1 table", h->l1_offset, (uint64_t)h->l1_count * 8) &&
            check_table(p, "snapshot table", h->snapshots_offset, h->snapshot_count ? 40 : 0);
@@ -220,7 +222,8 @@ static bool ext_crypto(struct parse *p, const uint8_t *data, uint32_t len)
     p->e->crypto_offset = cur_be64(&c);
     p->e->crypto_bytes = cur_be64(&c);
     if (c.bad || !p->e->crypto_offset || !p->e->crypto_bytes)
-        return REFUSE(p, "'%s': the encryption header pointer has %u bytes, or is empty", p->name, len);
+        return REFUSE(p, "'%s': the encryption header pointer has %u bytes, or is empty", p->name,
+                      len);
     return check_table(p, "encryption header", p->e->crypto_offset, p->e->crypto_bytes);
 }
 
@@ -241,9 +244,9 @@ static bool ext_bitmaps(struct parse *p, const uint8_t *data, uint32_t len)
         return REFUSE(p, "'%s': the bitmaps extension of %u bytes is malformed", p->name, len);
     if (!e->bitmap_count || e->bitmap_count > QCOW2_BITMAPS_MAX ||
         e->bitmap_dir_bytes > QCOW2_BITMAP_DIR_BYTES_MAX)
-        return REFUSE(p, "'%s': %u bitmaps in a directory of %" PRIu64
-                         " bytes; limits are %d and 64 MiB",
-                      p->name, e->bitmap_count, e->bitmap_dir_bytes, QCOW2_BITMAPS_MAX);
+        return REFUSE(
+            p, "'%s': %u bitmaps in a directory of %" PRIu64 " bytes; limits are %d and 64 MiB",
+            p->name, e->bitmap_count, e->bitmap_dir_bytes, QCOW2_BITMAPS_MAX);
     return check_table(p, "bitmap directory", e->bitmap_dir_offset, e->bitmap_dir_bytes);
 }
 
@@ -251,8 +254,10 @@ static const struct {
     uint32_t type;
     bool (*parse)(struct parse *p, const uint8_t *data, uint32_t len);
 } ext_parsers[] = {
-    {QCOW2_EXT_BACKING_FORMAT, ext_backing_format}, {QCOW2_EXT_FEATURES, ext_features},
-    {QCOW2_EXT_CRYPTO, ext_crypto},                 {QCOW2_EXT_BITMAPS, ext_bitmaps},
+    {QCOW2_EXT_BACKING_FORMAT, ext_backing_format},
+    {QCOW2_EXT_FEATURES, ext_features},
+    {QCOW2_EXT_CRYPTO, ext_crypto},
+    {QCOW2_EXT_BITMAPS, ext_bitmaps},
     {QCOW2_EXT_DATA_FILE, ext_data_file},
 };
 
@@ -304,8 +309,9 @@ static bool parse_backing(struct parse *p, const uint8_t *cluster, size_t have, 
     if (h->backing_name_bytes > QCOW2_BACKING_NAME_MAX ||
         !range_fits(h->backing_name_offset, h->backing_name_bytes, have) ||
         h->backing_name_offset < h->header_bytes)
-        return REFUSE(p, "'%s': the backing file name of %u bytes at offset 0x%" PRIx64
-                         " does not fit the header; at most %d bytes inside the first cluster do",
+        return REFUSE(p,
+                      "'%s': the backing file name of %u bytes at offset 0x%" PRIx64
+                      " does not fit the header; at most %d bytes inside the first cluster do",
                       p->name, h->backing_name_bytes, h->backing_name_offset,
                       QCOW2_BACKING_NAME_MAX);
     if (h->backing_name_bytes)
@@ -318,8 +324,8 @@ static bool parse_cluster(struct parse *p, const uint8_t *cluster, size_t have, 
 {
     struct qcow2_header *h = p->h;
     struct cur c = cur_of(cluster, have);
-    uint64_t end = h->backing_name_offset && h->backing_name_offset < have ? h->backing_name_offset
-                                                                           : have;
+    uint64_t end =
+        h->backing_name_offset && h->backing_name_offset < have ? h->backing_name_offset : have;
     if (!cur_take(&c, h->header_bytes))
         return REFUSE(p, "'%s': the file ends inside the header", p->name);
     c.left = end > h->header_bytes ? end - h->header_bytes : 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writing the first cluster. Changes of fixed fields go out as one sector, so that a crash leaves the old header or
- * the new one; extensions stand in an order that keeps the small ones in place when others come and go.
+/* Writing the first cluster. Changes of fixed fields go out as one sector, so that a crash leaves
+ * the old header or the new one; extensions stand in an order that keeps the small ones in place
+ * when others come and go.
  *
  * Spec      qcow2, "Header" and "Header extensions".
  * Thread    The node's home thread.
@@ -22,10 +23,9 @@ static const struct {
     uint8_t set, bit;
     const char *name;
 } features[] = {
-    {0, 0, "dirty bit"},           {0, 1, "corrupt bit"},
-    {0, 2, "external data file"},  {0, 3, "compression type"},
-    {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
-    {2, 0, "bitmaps"},             {2, 1, "raw external data"},
+    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
+    {0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
+    {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 
 /* Writes into `to`, never past it; once full stays full. */
@@ -114,7 +114,8 @@ static void out_features(struct out *o, const struct qcow2_exts *e)
 static void out_exts(struct out *o, const struct qcow2_header *h, const struct qcow2_exts *e)
 {
     if (e->crypto_offset) {
-        uint64_t pointer[2] = {__builtin_bswap64(e->crypto_offset), __builtin_bswap64(e->crypto_bytes)};
+        uint64_t pointer[2] = {__builtin_bswap64(e->crypto_offset),
+                               __builtin_bswap64(e->crypto_bytes)};
         out_ext(o, QCOW2_EXT_CRYPTO, pointer, sizeof(pointer));
     }
     if (e->backing_format)
@@ -125,8 +126,8 @@ static void out_exts(struct out *o, const struct qcow2_header *h, const struct q
         out_ext(o, e->unknown[i].type, e->unknown[i].data, e->unknown[i].len);
 }
 
-/* Last, so that nothing moves when it comes and goes: between its change and that of the autoclear bit a torn write
- * leaves what is readable. */
+/* Last, so that nothing moves when it comes and goes: between its change and that of the autoclear
+ * bit a torn write leaves what is readable. */
 static void out_bitmaps(struct out *o, const struct qcow2_exts *e)
 {
     if (!e->has_bitmaps)

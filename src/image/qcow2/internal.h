@@ -463,6 +463,8 @@ int qcow2_read_any(struct qcow2 *s, uint64_t off, struct vec v);
 int qcow2_write_any(struct qcow2 *s, uint64_t off, struct vec v);
 /* Entries of [off, off + len), whole clusters, become nothing at all (the backing file shows). (f) */
 int qcow2_drop_range(struct qcow2 *s, uint64_t off, uint64_t len, enum qcow2_discard how);
+/* Zero clusters (version 3), also beyond the size. (f) */
+int qcow2_zero_range(struct qcow2 *s, uint64_t begin, uint64_t end);
 /* Gives every cluster of the range a place (and zeroes, or the file's room). (f) */
 bool qcow2_preallocate(struct qcow2 *s, uint64_t off, uint64_t len, enum image_prealloc p, GError **error);
 /* Decompresses the cluster of that descriptor and copies [skip, skip + v.len) of it. (f) */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The active L1 table, which is in memory whole, and the making of L2 tables below it.
  *
- * A new L2 table is on disk (zeroes, or the copy of a table shared with a snapshot) before L1 names it in memory;
- * the commit that writes L1 syncs before, so the table is durable by then.
+ * A new L2 table is on disk (zeroes, or the copy of a table shared with a snapshot) before L1 names
+ * it in memory; the commit that writes L1 syncs before, so the table is durable by then.
  *
  * Spec      qcow2, "Cluster mapping".
  * Thread    The node's home thread; new tables under l2_lock.
@@ -103,7 +103,8 @@ static int l1_grow_locked(struct qcow2 *s, uint64_t count)
     uint8_t *dirty;
     if (count > QCOW2_L1_BYTES_MAX / 8)
         return -EFBIG;
-    int r = qcow2_commit(s, true); /* what L1 says in memory is durable: it may be written anywhere */
+    int r =
+        qcow2_commit(s, true); /* what L1 says in memory is durable: it may be written anywhere */
     if (!r)
         r = qcow2_alloc_bytes(s, count * 8, &off);
     if (r)
@@ -158,8 +159,8 @@ static int l2_make(struct qcow2 *s, uint64_t index)
     uint64_t old = s->l1[index] & QCOW2_OFFSET_MASK, off, count;
     bool fresh;
     if (old & (s->cluster_bytes - 1))
-        return qcow2_corrupt(s, true, -1, 0, "L1 entry %" PRIu64 " has the unaligned offset 0x%" PRIx64,
-                             index, old);
+        return qcow2_corrupt(
+            s, true, -1, 0, "L1 entry %" PRIu64 " has the unaligned offset 0x%" PRIx64, index, old);
     int r = qcow2_alloc_run(s, 1, &off, &count, &fresh);
     if (r)
         return r;

@@ -2,9 +2,9 @@
 /* L2 entries: what they say, and runs of entries that say the same.
  *
  * Spec      qcow2, "Cluster mapping" and "Extended L2 Entries".
- * Thread    The node's home thread. The hot path is qcow2_lookup() with the slice in memory: it never waits and
- *           looks at no more entries than the request covers.
- * Trust     Entries are hostile: what cannot be is QCOW2_INVALID, and ends in node_corrupt().
+ * Thread    The node's home thread. The hot path is qcow2_lookup() with the slice in memory: it
+ * never waits and looks at no more entries than the request covers. Trust     Entries are hostile:
+ * what cannot be is QCOW2_INVALID, and ends in node_corrupt().
  */
 #include "image/qcow2/internal.h"
 
@@ -112,8 +112,9 @@ int qcow2_l2_find(struct qcow2 *s, uint64_t off, struct qcow2_table **ret, unsig
     if (!l2)
         return 0;
     if (unlikely(l2 & (s->cluster_bytes - 1)))
-        return qcow2_corrupt(s, true, -1, 0, "L1 entry %" PRIu64 " has the unaligned offset 0x%" PRIx64,
-                             l1_index, l2);
+        return qcow2_corrupt(s, true, -1, 0,
+                             "L1 entry %" PRIu64 " has the unaligned offset 0x%" PRIx64, l1_index,
+                             l2);
     uint64_t index = (off >> s->cluster_bits) & ((1ULL << s->l2_bits) - 1);
     uint64_t slice = index >> s->slice_bits;
     *ret_index = index & ((1U << s->slice_bits) - 1);
@@ -121,7 +122,8 @@ int qcow2_l2_find(struct qcow2 *s, uint64_t off, struct qcow2_table **ret, unsig
 }
 
 /* Without an L2 table: as far as the next L1 entry that has one. */
-static void lookup_empty(const struct qcow2 *s, uint64_t off, uint64_t len, struct qcow2_mapping *ret)
+static void lookup_empty(const struct qcow2 *s, uint64_t off, uint64_t len,
+                         struct qcow2_mapping *ret)
 {
     unsigned bits = s->cluster_bits + s->l2_bits;
     uint64_t index = off >> bits, end = off + len, at = (index + 1) << bits;
@@ -142,7 +144,8 @@ static unsigned sub_run(const struct qcow2 *s, uint64_t entry, uint64_t bitmap, 
     return n;
 }
 
-static bool follows(const struct qcow2 *s, const struct qcow2_mapping *m, uint64_t entry, uint64_t host)
+static bool follows(const struct qcow2 *s, const struct qcow2_mapping *m, uint64_t entry,
+                    uint64_t host)
 {
     switch (m->kind) {
     case QCOW2_NORMAL:
@@ -178,8 +181,8 @@ static void extend(const struct qcow2 *s, const struct qcow2_table *t, unsigned 
 static int lookup_invalid(struct qcow2 *s, uint64_t off, uint64_t entry)
 {
     return qcow2_corrupt(s, true, (int64_t)(entry & QCOW2_OFFSET_MASK), s->cluster_bytes,
-                         "the L2 entry 0x%016" PRIx64 " of guest offset 0x%" PRIx64 " is invalid", entry,
-                         off);
+                         "the L2 entry 0x%016" PRIx64 " of guest offset 0x%" PRIx64 " is invalid",
+                         entry, off);
 }
 
 int qcow2_lookup(struct qcow2 *s, uint64_t off, uint64_t len, struct qcow2_mapping *ret)
@@ -201,7 +204,8 @@ int qcow2_lookup(struct qcow2 *s, uint64_t off, uint64_t len, struct qcow2_mappi
         return lookup_invalid(s, off, entry);
     unsigned n = s->extended_l2 && kind != QCOW2_PACKED ? sub_run(s, entry, bitmap, sub, kind) : 0;
     uint64_t end = n ? (uint64_t)(sub + n) << s->subcluster_bits : s->cluster_bytes;
-    bool place = kind == QCOW2_NORMAL || kind == QCOW2_ZERO_PLACE || kind == QCOW2_UNALLOCATED_PLACE;
+    bool place =
+        kind == QCOW2_NORMAL || kind == QCOW2_ZERO_PLACE || kind == QCOW2_UNALLOCATED_PLACE;
     *ret = (struct qcow2_mapping){
         .kind = kind,
         .copied = entry & QCOW2_COPIED,

@@ -44,7 +44,8 @@ static void mark_corrupt(struct qcow2 *s)
         g_warning("'%s' cannot be marked as corrupt", node_name(&s->node));
 }
 
-int qcow2_corrupt(struct qcow2 *s, bool fatal, int64_t offset, uint64_t size, const char *format, ...)
+int qcow2_corrupt(struct qcow2 *s, bool fatal, int64_t offset, uint64_t size, const char *format,
+                  ...)
 {
     va_list args;
     va_start(args, format);

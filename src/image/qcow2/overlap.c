@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The last check before a write to the image file: does it hit metadata that it is not meant for? A broken refcount or
- * L2 entry then costs an error, not the image.
+/* The last check before a write to the image file: does it hit metadata that it is not meant for? A
+ * broken refcount or L2 entry then costs an error, not the image.
  *
- * Single clusters (L2 tables, refcount blocks, tables of snapshots and bitmaps) are in a hash set, by section; the few
- * long tables are compared as ranges. A check costs a look-up for each cluster written.
+ * Single clusters (L2 tables, refcount blocks, tables of snapshots and bitmaps) are in a hash set,
+ * by section; the few long tables are compared as ranges. A check costs a look-up for each cluster
+ * written.
  *
  * Thread    The node's home thread.
  * Trust     The set is made from checked tables; its size is bounded by PLACES_MAX.
@@ -23,28 +24,33 @@ struct qcow2_places {
 };
 
 static const char *const section_names[] = {
-    "image header",    "active L1 table",   "active L2 table", "refcount block", "refcount table",
-    "snapshot table", "inactive L1 table", "inactive L2 table", "bitmap directory",
+    "image header",      "active L1 table",   "active L2 table",
+    "refcount block",    "refcount table",    "snapshot table",
+    "inactive L1 table", "inactive L2 table", "bitmap directory",
 };
 
 /* ---- the option ---- */
 
 #define CONSTANT                                                                                   \
-    (QCOW2_SECTION_HEADER | QCOW2_SECTION_ACTIVE_L1 | QCOW2_SECTION_REFTABLE | QCOW2_SECTION_SNAPSHOTS)
+    (QCOW2_SECTION_HEADER | QCOW2_SECTION_ACTIVE_L1 | QCOW2_SECTION_REFTABLE |                     \
+     QCOW2_SECTION_SNAPSHOTS)
 #define CACHED                                                                                     \
-    (CONSTANT | QCOW2_SECTION_ACTIVE_L2 | QCOW2_SECTION_REFBLOCK | QCOW2_SECTION_INACTIVE_L1 |      \
+    (CONSTANT | QCOW2_SECTION_ACTIVE_L2 | QCOW2_SECTION_REFBLOCK | QCOW2_SECTION_INACTIVE_L1 |     \
      QCOW2_SECTION_BITMAPS)
 
 static const struct {
     const char *name;
     unsigned sections;
 } templates[] = {
-    {"none", 0}, {"constant", CONSTANT}, {"cached", CACHED}, {"all", CACHED | QCOW2_SECTION_INACTIVE_L2},
+    {"none", 0},
+    {"constant", CONSTANT},
+    {"cached", CACHED},
+    {"all", CACHED | QCOW2_SECTION_INACTIVE_L2},
 };
 
 static const char *const option_names[] = {
-    "main-header",     "active-l1",   "active-l2",   "refcount-block",   "refcount-table",
-    "snapshot-table",  "inactive-l1", "inactive-l2", "bitmap-directory", NULL,
+    "main-header",    "active-l1",   "active-l2",   "refcount-block",   "refcount-table",
+    "snapshot-table", "inactive-l1", "inactive-l2", "bitmap-directory", NULL,
 };
 
 static bool parse_template(struct qcow2 *s, const char *word, GError **error)
@@ -71,7 +77,8 @@ static bool parse_section(struct qcow2 *s, const char *name, JsonNode *value, GE
     bool typed = JSON_NODE_HOLDS_VALUE(value) && json_node_get_value_type(value) == G_TYPE_BOOLEAN;
     const char *text = JSON_NODE_HOLDS_VALUE(value) && !typed ? json_node_get_string(value) : NULL;
     if (!typed && (!text || (strcmp(text, "on") && strcmp(text, "off"))))
-        return ruche_error(error, RUCHE_ERR_INVALID, "overlap-check.%s is neither on nor off", name);
+        return ruche_error(error, RUCHE_ERR_INVALID, "overlap-check.%s is neither on nor off",
+                           name);
     bool on = typed ? json_node_get_boolean(value) : !strcmp(text, "on");
     s->overlap_sections = (s->overlap_sections & ~(1U << bit)) | (unsigned)on << bit;
     return true;

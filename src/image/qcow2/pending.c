@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Clusters that have lost a reference in memory: their counts fall when the loss is durable and nobody uses the old
- * mapping any more. Before a count reaches zero the file below may drop the bytes, as the options say.
+/* Clusters that have lost a reference in memory: their counts fall when the loss is durable and
+ * nobody uses the old mapping any more. Before a count reaches zero the file below may drop the
+ * bytes, as the options say.
  *
  * Thread    The node's home thread.
  */
@@ -88,7 +89,8 @@ static bool passes_discard(const struct qcow2 *s, enum qcow2_discard how)
     return on[how];
 }
 
-/* The file drops the bytes of those clusters whose last reference this is. While they still count as used. */
+/* The file drops the bytes of those clusters whose last reference this is. While they still count
+ * as used. */
 static int discard_last(struct qcow2 *s, const struct range *r)
 {
     uint64_t end = r->off + r->len, run = 0;

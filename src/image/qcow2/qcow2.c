@@ -54,7 +54,8 @@ static bool check_writable(struct qcow2 *s, GError **error)
         return true;
     if (s->header.incompatible & QCOW2_INCOMPAT_CORRUPT)
         return ruche_error(error, RUCHE_ERR_STATE,
-                           "'%s' is marked as corrupt and can only be opened read-only; repair it with check -r all",
+                           "'%s' is marked as corrupt and can only be opened read-only; repair it "
+                           "with check -r all",
                            n->filename);
     return true;
 }
@@ -88,7 +89,8 @@ static bool open_backing(struct qcow2 *s, GError **error)
     bool given = json_object_has_member(n->options, "backing");
     if (n->backing_file && s->data_raw)
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "'%s': a backing file and raw external data contradict each other", n->filename);
+                           "'%s': a backing file and raw external data contradict each other",
+                           n->filename);
     if (n->open_flags & NODE_NO_BACKING)
         return true;
     if (given) {
@@ -142,7 +144,8 @@ static bool prepare_writing(struct qcow2 *s, GError **error)
     if (!r)
         r = qcow2_places_rebuild(s);
     if (r)
-        return ruche_error_errno(error, -r, "'%s' cannot be prepared for writing", s->node.filename);
+        return ruche_error_errno(error, -r, "'%s' cannot be prepared for writing",
+                                 s->node.filename);
     return true;
 }
 
@@ -187,8 +190,8 @@ static bool qcow2_open(struct node *n, GError **error)
     if (!json_object_has_member(n->options, "lazy-refcounts"))
         s->opt.lazy_refcounts = s->header.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
     if (s->opt.lazy_refcounts && s->header.version < 3)
-        return ruche_error(error, RUCHE_ERR_INVALID, "'%s': lazy-refcounts needs qcow2 version 3 (compat=1.1)",
-                           n->filename);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "'%s': lazy-refcounts needs qcow2 version 3 (compat=1.1)", n->filename);
     if (!open_data_file(s, error) || !qcow2_crypt_open(s, error) || !open_backing(s, error) ||
         !prepare_writing(s, error))
         return false;
@@ -285,12 +288,13 @@ JsonObject *qcow2_describe(struct node *n)
     JsonObject *encrypt = qcow2_crypt_describe(s);
     if (encrypt)
         json_object_set_object_member(o, "encrypt", encrypt);
-    json_object_set_string_member(o, "compression-type",
-                                  s->header.compression == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib");
+    json_object_set_string_member(
+        o, "compression-type", s->header.compression == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib");
     if (v3) {
         json_object_set_boolean_member(o, "lazy-refcounts",
                                        s->header.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS);
-        json_object_set_boolean_member(o, "corrupt", s->header.incompatible & QCOW2_INCOMPAT_CORRUPT);
+        json_object_set_boolean_member(o, "corrupt",
+                                       s->header.incompatible & QCOW2_INCOMPAT_CORRUPT);
         json_object_set_boolean_member(o, "extended-l2", s->extended_l2);
     }
     json_object_set_int_member(o, "refcount-bits", 1 << s->refcount_order);
@@ -305,13 +309,14 @@ static int64_t qcow2_allocated_bytes(struct node *n)
     return data < 0 ? data : file + data;
 }
 
-static bool qcow2_change_backing(struct node *n, const char *file, const char *format, GError **error)
+static bool qcow2_change_backing(struct node *n, const char *file, const char *format,
+                                 GError **error)
 {
     struct qcow2 *s = qcow2_of(n);
     if (file && strlen(file) > QCOW2_BACKING_NAME_MAX)
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "the backing file name has %zu bytes; qcow2 takes %d at most", strlen(file),
-                           QCOW2_BACKING_NAME_MAX);
+                           "the backing file name has %zu bytes; qcow2 takes %d at most",
+                           strlen(file), QCOW2_BACKING_NAME_MAX);
     if (file && s->data_raw)
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "'%s' has raw external data, which takes no backing file", n->filename);
@@ -326,7 +331,8 @@ static bool qcow2_change_backing(struct node *n, const char *file, const char *f
         g_free(s->ext.backing_format);
         n->backing_file = old_file;
         s->ext.backing_format = old_format;
-        return ruche_error_errno(error, -r, "'%s': the backing file name cannot be written", n->filename);
+        return ruche_error_errno(error, -r, "'%s': the backing file name cannot be written",
+                                 n->filename);
     }
     g_free(old_file);
     g_free(old_format);
@@ -352,6 +358,7 @@ static const struct image_driver qcow2_driver = {
     .discard = qcow2_discard,
     .flush = qcow2_flush,
     .map = qcow2_map,
+    .resize = qcow2_resize,
     .allocated_bytes = qcow2_allocated_bytes,
     .change_backing = qcow2_change_backing,
     .make_empty = qcow2_make_empty,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qcow2 beside qemu-img: what it makes is read, what we write it checks and reads; every option that changes the
- * layout, with and without a backing file. Skipped, with the reason, where qemu-img is not installed.
+/* qcow2 beside qemu-img: what it makes is read, what we write it checks and reads; every option
+ * that changes the layout, with and without a backing file. Skipped, with the reason, where
+ * qemu-img is not installed.
  *
  * Thread    The test's.
  */
@@ -159,7 +160,8 @@ static void change_one(struct writer *w, GRand *rand)
             return;
         len = (uint32_t)MIN(align_down(w->end - off, cluster), 3 * cluster);
         fill(rand, s->shadow + off, len);
-        r = node_write(s->node, off, vec_flat(&(struct iovec){0}, s->shadow + off, len), NODE_COMPRESSED);
+        r = node_write(s->node, off, vec_flat(&(struct iovec){0}, s->shadow + off, len),
+                       NODE_COMPRESSED);
     } else {
         r = node_flush(s->node);
     }
@@ -184,7 +186,8 @@ static int change_all(void *opaque)
     for (unsigned i = 0; i < WRITERS; i++) {
         writers[i] = (struct writer){.s = s, .seed = g_rand_int(s->rand), .running = &running};
         writers[i].begin = align_down(DISK_BYTES / WRITERS * i, 512);
-        writers[i].end = i + 1 < WRITERS ? align_down(DISK_BYTES / WRITERS * (i + 1), 512) : DISK_BYTES;
+        writers[i].end =
+            i + 1 < WRITERS ? align_down(DISK_BYTES / WRITERS * (i + 1), 512) : DISK_BYTES;
         fiber_start(run_writer, &writers[i]);
     }
     while (running)
@@ -214,8 +217,8 @@ static void make_image(const struct layout *l, const char *path, struct session 
         g_file_set_contents(base, (char *)s->shadow, DISK_BYTES / 2 + 1024, &error);
         g_assert_no_error(error);
     }
-    run_peer(NULL, "qemu-img create -q -f qcow2 %s%s %s %s %" G_GUINT64_FORMAT, *options ? "-o " : "",
-             options, backing, path, (uint64_t)DISK_BYTES);
+    run_peer(NULL, "qemu-img create -q -f qcow2 %s%s %s %s %" G_GUINT64_FORMAT,
+             *options ? "-o " : "", options, backing, path, (uint64_t)DISK_BYTES);
 }
 
 static void session_free(struct session *s)
@@ -247,13 +250,16 @@ static void test_read(const void *opaque)
     g_autofree char *path = path_of(l, ".qcow2"), *raw = path_of(l, ".raw"), *got = NULL;
     struct session s = {0};
     make_image(l, path, &s);
-    run_peer(NULL,
-             "qemu-io -f qcow2 -c 'write -P 17 0 100k' -c 'write -P 18 200k 1' -c 'write -P 19 1M 512k' "
-             "-c 'write -P 21 2097664 3k' -c 'write -P 22 6290944 512' %s",
-             path);
+    run_peer(
+        NULL,
+        "qemu-io -f qcow2 -c 'write -P 17 0 100k' -c 'write -P 18 200k 1' -c 'write -P 19 1M 512k' "
+        "-c 'write -P 21 2097664 3k' -c 'write -P 22 6290944 512' %s",
+        path);
     run_peer(NULL, "qemu-io -f qcow2 -c 'write -z 1152k 64k' -c 'write -z -u 1280k 128k' %s", path);
     if (l->peer_compress)
-        run_peer(NULL, "qemu-io -f qcow2 -c 'write -c -P 23 4M 64k' -c 'write -c -P 24 4160k 64k' %s", path);
+        run_peer(NULL,
+                 "qemu-io -f qcow2 -c 'write -c -P 23 4M 64k' -c 'write -c -P 24 4160k 64k' %s",
+                 path);
     GError *error = NULL;
     gsize len;
     run_peer(NULL, "qemu-img convert -O raw %s %s", path, raw);
@@ -293,7 +299,81 @@ static void test_write(const void *opaque)
 /* The same with caches of a few pieces: everything is written and loaded all the time. */
 static void test_small_caches(const void *opaque)
 {
-    write_with(opaque, "{\"l2-cache-size\": 2048, \"l2-cache-entry-size\": 512, \"refcount-cache-size\": 2048}");
+    write_with(
+        opaque,
+        "{\"l2-cache-size\": 2048, \"l2-cache-entry-size\": 512, \"refcount-cache-size\": 2048}");
+}
+
+/* ---- resize ---- */
+
+static int resize_steps(void *opaque)
+{
+    static const uint64_t sizes[] = {DISK_BYTES - 70000 / 512 * 512, MIB + 512, 3 * MIB,
+                                     DISK_BYTES};
+    struct session *s = opaque;
+    GError *error = NULL;
+    for (unsigned i = 0; i < ARRAY_COUNT(sizes); i++) {
+        uint64_t old = node_size(s->node);
+        bool ok = node_resize(s->node, sizes[i], PREALLOC_OFF, &error);
+        g_assert_no_error(error);
+        g_assert_true(ok);
+        g_assert_cmpuint(node_size(s->node), ==, sizes[i]);
+        if (sizes[i] < old)
+            memset(s->shadow + sizes[i], 0, old - sizes[i]);
+    }
+    return compare_all(s);
+}
+
+static void test_resize(const void *opaque)
+{
+    const struct layout *l = opaque;
+    g_autofree char *path = path_of(l, ".qcow2");
+    struct session s = {0};
+    make_image(l, path, &s);
+    session_open(&s, path, NODE_RW, NULL);
+    g_assert_cmpint(context_run(s.ctx, change_all, &s), ==, 0);
+    g_assert_cmpint(context_run(s.ctx, resize_steps, &s), ==, 0);
+    g_assert_cmpint(context_run(s.ctx, change_all, &s), ==, 0);
+    session_close(&s);
+    peer_compare(l, path, s.shadow);
+    session_free(&s);
+}
+
+/* Grown with preallocation: qemu-img finds everything allocated, clean and zero. */
+static int grow_metadata(void *opaque)
+{
+    struct session *s = opaque;
+    GError *error = NULL;
+    node_resize(s->node, 2 * DISK_BYTES, PREALLOC_METADATA, &error);
+    g_assert_no_error(error);
+    node_resize(s->node, DISK_BYTES, PREALLOC_OFF, &error);
+    g_assert_no_error(error);
+    node_resize(s->node, 3 * DISK_BYTES, PREALLOC_FALLOC, &error);
+    g_assert_no_error(error);
+    struct image_extent e;
+    g_assert_cmpint(node_map(s->node, 2 * DISK_BYTES, DISK_BYTES, &e), ==, 0);
+    if (!strstr(s->layout->options, "extended_l2")) /* a place, but no subcluster of it */
+        g_assert_cmpuint(e.flags & EXTENT_ALLOCATED, ==, EXTENT_ALLOCATED);
+    uint8_t *buf = g_malloc(2 * DISK_BYTES);
+    g_assert_cmpint(node_pread(s->node, DISK_BYTES, buf, 2 * DISK_BYTES), ==, 0);
+    g_assert_true(bytes_are_zero(buf, 2 * DISK_BYTES));
+    g_free(buf);
+    return 0;
+}
+
+static void test_preallocate(const void *opaque)
+{
+    const struct layout *l = opaque;
+    g_autofree char *path = path_of(l, ".qcow2");
+    struct session s = {0};
+    make_image(l, path, &s);
+    session_open(&s, path, NODE_RW, NULL);
+    g_assert_cmpint(context_run(s.ctx, change_all, &s), ==, 0);
+    g_assert_cmpint(context_run(s.ctx, grow_metadata, &s), ==, 0);
+    g_assert_cmpint(context_run(s.ctx, compare_all, &s), ==, 0);
+    session_close(&s);
+    run_peer("No errors were found", "qemu-img check %s", path);
+    session_free(&s);
 }
 
 int main(int argc, char **argv)
@@ -313,6 +393,10 @@ int main(int argc, char **argv)
         g_autofree char *small = g_strdup_printf("/qcow2/small-caches/%s", layouts[i].label);
         g_test_add_data_func(read, &layouts[i], test_read);
         g_test_add_data_func(write, &layouts[i], test_write);
+        g_autofree char *resize = g_strdup_printf("/qcow2/resize/%s", layouts[i].label);
+        g_autofree char *preallocate = g_strdup_printf("/qcow2/preallocate/%s", layouts[i].label);
+        g_test_add_data_func(resize, &layouts[i], test_resize);
+        g_test_add_data_func(preallocate, &layouts[i], test_preallocate);
         g_test_add_data_func(small, &layouts[i], test_small_caches);
     }
     int r = g_test_run();

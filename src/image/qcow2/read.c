@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Reading, and the map.
  *
- * The hot path: slice in memory, the request inside one contiguous run of plain clusters: a look-up and one call of
- * the child. Requests of several runs are read by several fibers at a time.
+ * The hot path: slice in memory, the request inside one contiguous run of plain clusters: a look-up
+ * and one call of the child. Requests of several runs are read by several fibers at a time.
  *
  * Thread    The node's home thread.
  */
@@ -12,7 +12,8 @@
 
 enum { READERS = 8 };
 
-/* Plain bytes of the data file; past its end there are zeroes (the last cluster may be cut short). */
+/* Plain bytes of the data file; past its end there are zeroes (the last cluster may be cut short).
+ */
 static int read_host(struct qcow2 *s, uint64_t host, struct vec v)
 {
     struct node *data = qcow2_data(s);

@@ -2,9 +2,9 @@
 /* Reference counts: reading, changing, and finding clusters that nobody uses.
  *
  * Spec      qcow2, "Host cluster management".
- * Thread    The node's home thread; changes under alloc_lock, which is held over the making and loading of blocks.
- * Trust     Offsets of blocks are checked when they are used; counts are only believed as far as the overlap check
- *           protects metadata from them.
+ * Thread    The node's home thread; changes under alloc_lock, which is held over the making and
+ * loading of blocks. Trust     Offsets of blocks are checked when they are used; counts are only
+ * believed as far as the overlap check protects metadata from them.
  */
 #include "image/qcow2/refcount.h"
 
@@ -183,7 +183,8 @@ static void take_fresh(struct qcow2 *s, uint64_t index, uint64_t count, bool *re
 /* The first free run of 1 to `want` clusters, taken. */
 static int take_run(struct qcow2 *s, uint64_t want, uint64_t *ret_index, uint64_t *ret_count)
 {
-    uint64_t index = s->free_index, low = index; /* a growing refcount table may free its old place below */
+    uint64_t index = s->free_index,
+             low = index; /* a growing refcount table may free its old place below */
     for (;;) {
         struct qcow2_table *t;
         uint64_t entry;
@@ -224,11 +225,11 @@ int qcow2_alloc_run(struct qcow2 *s, uint64_t want, uint64_t *ret_offset, uint64
         *ret_offset = index << s->cluster_bits;
     }
     fiber_mutex_unlock(&s->alloc_lock);
-    return r ? r
-             : qcow2_check_overlap(s, 0, *ret_offset, *ret_count << s->cluster_bits);
+    return r ? r : qcow2_check_overlap(s, 0, *ret_offset, *ret_count << s->cluster_bits);
 }
 
-/* The first `count` free clusters in a row; making blocks on the way may take some of them: then it goes on behind. */
+/* The first `count` free clusters in a row; making blocks on the way may take some of them: then it
+ * goes on behind. */
 static int find_exact(struct qcow2 *s, uint64_t count, uint64_t *ret_index)
 {
     uint64_t start = s->free_index, have = 0;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The refcount table: loading, new refcount blocks, and a larger table when it is full.
  *
- * A block is put at the first cluster that it counts, so that making one needs no other. It is on disk and synced
- * before the table names it; nothing refers to the clusters that it counts before the next commit, which syncs the
- * table. A larger table, with the blocks that count it, is put behind everything that the old one can count; the
- * header changes in one sector when all of that is durable.
+ * A block is put at the first cluster that it counts, so that making one needs no other. It is on
+ * disk and synced before the table names it; nothing refers to the clusters that it counts before
+ * the next commit, which syncs the table. A larger table, with the blocks that count it, is put
+ * behind everything that the old one can count; the header changes in one sector when all of that
+ * is durable.
  *
  * Spec      qcow2, "Host cluster management".
  * Thread    The node's home thread, under alloc_lock (the node is being opened: without).

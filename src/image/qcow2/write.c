@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writing: in place where the guest's clusters are ours alone, else into new ones, with what the request leaves of them
- * copied from where it was.
+/* Writing: in place where the guest's clusters are ours alone, else into new ones, with what the
+ * request leaves of them copied from where it was.
  *
- * A piece of a request that needs new clusters: registers its guest clusters (later writers to them wait), takes a
- * contiguous run, reads what is to be copied, writes head, data and tail in one call, then links: L2 entries change in
- * memory, and the clusters that they named before go to the pending list. Nothing is copied, and the head and tail are
- * not even written, where the old contents are zeroes and the new clusters lie where the file was never written.
+ * A piece of a request that needs new clusters: registers its guest clusters (later writers to them
+ * wait), takes a contiguous run, reads what is to be copied, writes head, data and tail in one
+ * call, then links: L2 entries change in memory, and the clusters that they named before go to the
+ * pending list. Nothing is copied, and the head and tail are not even written, where the old
+ * contents are zeroes and the new clusters lie where the file was never written.
  *
  * Spec      qcow2, "Cluster mapping".
  * Thread    The node's home thread.
@@ -16,8 +17,8 @@
 #include <string.h>
 
 enum {
-    IOV_MAX_JOINED = 64,      /* of head, data and tail in one call; longer requests take three */
-    PENDING_MAX = 4096,       /* ranges that wait for a commit */
+    IOV_MAX_JOINED = 64, /* of head, data and tail in one call; longer requests take three */
+    PENDING_MAX = 4096,  /* ranges that wait for a commit */
 };
 
 /* One piece of a request in flight. */
@@ -25,15 +26,15 @@ struct place {
     struct qcow2 *s;
     struct qcow2_mapping old;
     struct qcow2_alloc alloc;
-    uint64_t off;             /* guest */
+    uint64_t off; /* guest */
     struct vec v;
-    uint64_t begin, end;      /* guest clusters that get the place */
-    uint64_t host;            /* of `begin` */
-    bool keep;                /* the place was there: only its status changes */
-    bool fresh;               /* it reads as zero */
-    bool whole;               /* everything of the clusters becomes data (no subcluster stays) */
+    uint64_t begin, end;         /* guest clusters that get the place */
+    uint64_t host;               /* of `begin` */
+    bool keep;                   /* the place was there: only its status changes */
+    bool fresh;                  /* it reads as zero */
+    bool whole;                  /* everything of the clusters becomes data (no subcluster stays) */
     uint64_t cow_begin, cow_end; /* guest: what becomes data */
-    uint8_t *cow;             /* contents of [cow_begin, cow_end) around the request; NULL: zeroes */
+    uint8_t *cow; /* contents of [cow_begin, cow_end) around the request; NULL: zeroes */
 };
 
 /* ---- contents around the request ---- */
@@ -59,7 +60,8 @@ static int cow_part(struct place *p, uint64_t begin, uint64_t end)
     struct iovec iov;
     if (begin == end)
         return 0;
-    return qcow2_read_any(p->s, begin, vec_flat(&iov, p->cow + (begin - p->cow_begin), end - begin));
+    return qcow2_read_any(p->s, begin,
+                          vec_flat(&iov, p->cow + (begin - p->cow_begin), end - begin));
 }
 
 /* Reads head and tail, as the guest sees them now; what proves to be zero is dropped again. */
@@ -89,7 +91,8 @@ static int write_host(struct qcow2 *s, uint64_t host, struct vec v)
     int r = s->data_external ? 0 : qcow2_check_overlap(s, 0, host, v.len);
     if (unlikely(r))
         return r;
-    return unlikely(s->luks) ? qcow2_crypt_write(s, host, v) : node_write(qcow2_data(s), host, v, 0);
+    return unlikely(s->luks) ? qcow2_crypt_write(s, host, v)
+                             : node_write(qcow2_data(s), host, v, 0);
 }
 
 static uint8_t zeroes[64 * KIB]; /* never written */
@@ -119,7 +122,8 @@ static int write_apart(struct place *p, uint64_t head, uint64_t tail)
     if (!r)
         r = write_host(s, host + head, p->v);
     if (!r)
-        r = p->cow ? write_host(s, behind, vec_flat(&iov, tail_bytes, tail)) : zero_host(s, behind, tail);
+        r = p->cow ? write_host(s, behind, vec_flat(&iov, tail_bytes, tail))
+                   : zero_host(s, behind, tail);
     return r;
 }
 
@@ -255,7 +259,8 @@ static int place_run(struct place *p)
     return r;
 }
 
-/* The run that `m` found at off needs a place: *ret_done bytes were written, or 0: look up again. */
+/* The run that `m` found at off needs a place: *ret_done bytes were written, or 0: look up again.
+ */
 static int write_placed(struct qcow2 *s, const struct qcow2_mapping *m, uint64_t off, struct vec v,
                         size_t *ret_done)
 {

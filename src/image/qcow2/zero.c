@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Changes of L2 entries without data: zero clusters, discard, and clusters that are to be nothing again.
+/* Changes of L2 entries without data: zero clusters, discard, and clusters that are to be nothing
+ * again.
  *
- * Each works on one slice at a time, with no allocation in flight in its range, and changes its entries at one
- * moment; the clusters that they named go to the pending list.
+ * Each works on one slice at a time, with no allocation in flight in its range, and changes its
+ * entries at one moment; the clusters that they named go to the pending list.
  *
  * Spec      qcow2, "Standard Cluster Descriptor", "Extended L2 Entries".
  * Thread    The node's home thread.
@@ -17,7 +18,8 @@ struct entry {
     uint64_t entry, bitmap;
 };
 
-/* What becomes of an entry whose subclusters [first, last) are in the range. -ENOTSUP: it must be written. */
+/* What becomes of an entry whose subclusters [first, last) are in the range. -ENOTSUP: it must be
+ * written. */
 typedef int change_fn(struct qcow2 *s, const struct entry *old, unsigned first, unsigned last,
                       unsigned flags, struct entry *ret);
 
@@ -55,7 +57,7 @@ static int change_slice(struct qcow2 *s, uint64_t off, uint64_t end, change_fn *
         unsigned first = (unsigned)(from >> s->subcluster_bits);
         unsigned last = (unsigned)(align_up(to, s->subcluster_bytes) >> s->subcluster_bits);
         r = fn(s, &old, first, last, flags, &new);
-        if (r || (new.entry == old.entry && new.bitmap == old.bitmap))
+        if (r || (new.entry == old.entry &&new.bitmap == old.bitmap))
             continue;
         qcow2_l2_set(s, t, index, new.entry, new.bitmap);
         if ((old.entry & QCOW2_COMPRESSED) || ((old.entry ^ new.entry) & QCOW2_OFFSET_MASK))
@@ -101,11 +103,13 @@ static bool already_zero(const struct qcow2 *s, const struct qcow2_mapping *m)
 static bool keeps_place(const struct qcow2 *s, uint64_t entry, unsigned flags)
 {
     bool place = (entry & QCOW2_OFFSET_MASK) || s->data_external;
-    return place && (entry & QCOW2_COPIED) && !(entry & QCOW2_COMPRESSED) && !(flags & NODE_MAY_UNMAP);
+    return place && (entry & QCOW2_COPIED) && !(entry & QCOW2_COMPRESSED) &&
+           !(flags & NODE_MAY_UNMAP);
 }
 
 /* Only some subclusters: their bits, the place stays. */
-static int zero_subclusters(const struct entry *old, unsigned first, unsigned last, struct entry *ret)
+static int zero_subclusters(const struct entry *old, unsigned first, unsigned last,
+                            struct entry *ret)
 {
     if (old->entry & QCOW2_COMPRESSED)
         return -ENOTSUP;
@@ -154,6 +158,12 @@ int qcow2_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)
     if (s->header.version < 3)
         flags |= NODE_MAY_UNMAP;
     return change_range(s, off, off + len, already_zero, zero_entry, flags, QCOW2_DISCARD_REQUEST);
+}
+
+int qcow2_zero_range(struct qcow2 *s, uint64_t begin, uint64_t end)
+{
+    return change_range(s, begin, end, already_zero, zero_entry, NODE_MAY_UNMAP,
+                        QCOW2_DISCARD_OTHER);
 }
 
 /* ---- discard ---- */
