@@ -221,6 +221,11 @@ struct node *node_open_named_child(struct node *n, const char *name, enum child_
                     filename);
         return NULL;
     }
+    if (n->open_flags & NODE_ALONE) {
+        ruche_error(error, RUCHE_ERR_UNSUPPORTED, "image '%s' names '%s', but may bring in no further file", n->filename,
+                    filename);
+        return NULL;
+    }
     if (!graph_allows(n, resolved, error))
         return NULL;
     g_autoptr(JsonObject) extra = json_object_new();
