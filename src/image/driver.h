@@ -122,6 +122,7 @@ struct image_create {
     uint64_t size_bytes;
     const char *backing_file, *backing_format; /* NULL: none; checked to exist by the caller */
     void *options;              /* create_size bytes, parsed by create_options */
+    bool only_holes;            /* set by create(): nothing was written that a power cut could take */
 };
 
 struct image_measure {

@@ -142,6 +142,7 @@ static bool raw_create(struct image_create *c, GError **error)
     const struct raw_create *o = c->options;
     if (c->backing_file)
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "'%s': format raw has no backing files", c->filename);
+    c->only_holes = raw_prealloc[o->preallocation] == PREALLOC_OFF;
     return node_resize(c->file, c->size_bytes, raw_prealloc[o->preallocation], error);
 }
 
