@@ -445,6 +445,7 @@ static int run_in_fiber(void *opaque)
     }
     bed_create(m->bed, m->f, "disk", backing ? "base0" : NULL);
     m->n = bed_must_open(m->bed, m->f, "disk", NODE_RW);
+    m->size = node_size(m->n); /* vpc rounds up */
     for (; m->op < m->ops; m->op++)
         pick_op(m)(m);
     do_reopen(m);

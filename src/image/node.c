@@ -139,6 +139,23 @@ bool node_resize(struct node *n, uint64_t size, enum image_prealloc p, GError **
 
 /* ---- maps ---- */
 
+/* Drivers see whole units of their alignment; the answer is cut to what was asked. */
+static int map_by_driver(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret)
+{
+    uint64_t begin = align_down(off, n->request_align), before = off - begin;
+    uint64_t end = min_u64(align_up(off + len, n->request_align), n->size_bytes);
+    struct node_request r;
+    ret->len = end - begin;
+    request_begin(n, &r, begin, end - begin, false, false);
+    int err = n->driver->map(n, begin, end - begin, ret);
+    request_end(n, &r);
+    if (!err && (ret->len <= before || ret->len > end - begin))
+        return -EIO;
+    ret->len = min_u64(ret->len - before, len);
+    ret->host_offset += before;
+    return err;
+}
+
 int node_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret)
 {
     if (off >= n->size_bytes || !len)
@@ -148,10 +165,7 @@ int node_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *re
     *ret = (struct image_extent){ .len = len };
     int err = 0;
     if (n->driver->map) {
-        struct node_request r;
-        request_begin(n, &r, off, len, false, false);
-        err = n->driver->map(n, off, len, ret);
-        request_end(n, &r);
+        err = map_by_driver(n, off, len, ret);
     } else if (n->driver->kind == DRIVER_FILTER && file) {
         err = node_map(file, off, len, ret);
     } else {
@@ -159,8 +173,6 @@ int node_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *re
         ret->host = n;
         ret->host_offset = off;
     }
-    if (!err && (!ret->len || ret->len > len))
-        return -EIO;
     if (!err && off + ret->len == n->size_bytes)
         ret->flags |= EXTENT_EOF;
     return err;
