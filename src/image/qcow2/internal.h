@@ -492,8 +492,8 @@ void qcow2_snapshots_free(struct qcow2 *s);
 bool qcow2_bitmaps_load(struct qcow2 *s, GError **error);
 bool qcow2_bitmaps_store(struct qcow2 *s, GError **error);
 void qcow2_bitmaps_free(struct qcow2 *s); /* by close(): what load kept of the directory */
-/* Sizes follow a resize; refused when a stored bitmap cannot. */
-bool qcow2_bitmaps_resize(struct qcow2 *s, uint64_t size_bytes, GError **error);
+/* Refused when a persistent bitmap could not be stored for a disk of that size. */
+bool qcow2_bitmaps_fit(struct qcow2 *s, uint64_t size_bytes, GError **error);
 JsonArray *qcow2_bitmaps_describe(struct qcow2 *s); /* "bitmaps" of info; NULL: none */
 bool qcow2_check(struct node *n, unsigned fix, struct image_check *ret, GError **error);
 

@@ -133,6 +133,23 @@ static bool open_tables(struct qcow2 *s, GError **error)
            qcow2_reftable_load(s, error) && qcow2_l1_load(s, error);
 }
 
+/* It was not closed: its counts are made right before anything relies on them. */
+static bool repair_unclean(struct qcow2 *s, GError **error)
+{
+    struct node *n = &s->node;
+    struct image_check found = {0};
+    if (!(s->header.incompatible & QCOW2_INCOMPAT_DIRTY) || n->open_flags & NODE_CHECK)
+        return true;
+    if (!qcow2_check(n, CHECK_FIX_LEAKS | CHECK_FIX_ERRORS, &found, error))
+        return false;
+    if (found.corruptions || found.check_errors)
+        return ruche_error(error, RUCHE_ERR_STATE,
+                           "'%s' was not closed and has %" G_GUINT64_FORMAT
+                           " errors that opening it cannot repair; see check -r all",
+                           n->filename, found.corruptions + found.check_errors);
+    return true;
+}
+
 /* What must be so before the first write. */
 static bool prepare_writing(struct qcow2 *s, GError **error)
 {
@@ -146,7 +163,7 @@ static bool prepare_writing(struct qcow2 *s, GError **error)
     if (r)
         return ruche_error_errno(error, -r, "'%s' cannot be prepared for writing",
                                  s->node.filename);
-    return true;
+    return repair_unclean(s, error);
 }
 
 static void clean_timer_arm(struct qcow2 *s)
@@ -193,7 +210,8 @@ static bool qcow2_open(struct node *n, GError **error)
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "'%s': lazy-refcounts needs qcow2 version 3 (compat=1.1)", n->filename);
     if (!open_data_file(s, error) || !qcow2_crypt_open(s, error) || !open_backing(s, error) ||
-        !prepare_writing(s, error))
+        !qcow2_snapshots_load(s, error) || !prepare_writing(s, error) ||
+        !qcow2_bitmaps_load(s, error))
         return false;
     attach(n);
     return true;
@@ -216,8 +234,11 @@ int qcow2_mark_dirty(struct qcow2 *s)
 /* Everything to disk, pending lists too; then the image is clean. */
 static int settle(struct qcow2 *s)
 {
+    g_autoptr(GError) error = NULL;
     s->closing = true;
     int r = 0;
+    if (!qcow2_bitmaps_store(s, &error))
+        log_warn("image '%s': %s", s->node.filename, error->message);
     while (!r && qcow2_pending_count(s))
         r = qcow2_commit_and_free(s);
     if (!r)
@@ -248,6 +269,8 @@ static void qcow2_close(struct node *n)
     g_free(s->l1);
     g_free(s->l1_dirty);
     g_free(s->reftable);
+    qcow2_snapshots_free(s);
+    qcow2_bitmaps_free(s);
     qcow2_exts_clear(&s->ext);
 }
 
@@ -261,7 +284,7 @@ static bool qcow2_set_read_only(struct node *n, bool read_only, GError **error)
 {
     struct qcow2 *s = qcow2_of(n);
     if (!read_only)
-        return prepare_writing(s, error);
+        return prepare_writing(s, error) && qcow2_bitmaps_load(s, error);
     int r = settle(s);
     return !r || ruche_error_errno(error, -r, "'%s': metadata could not be written", n->filename);
 }
@@ -298,6 +321,9 @@ JsonObject *qcow2_describe(struct node *n)
         json_object_set_boolean_member(o, "extended-l2", s->extended_l2);
     }
     json_object_set_int_member(o, "refcount-bits", 1 << s->refcount_order);
+    JsonArray *bitmaps = qcow2_bitmaps_describe(s);
+    if (bitmaps)
+        json_object_set_array_member(o, "bitmaps", bitmaps);
     return o;
 }
 
@@ -362,6 +388,21 @@ static const struct image_driver qcow2_driver = {
     .allocated_bytes = qcow2_allocated_bytes,
     .change_backing = qcow2_change_backing,
     .make_empty = qcow2_make_empty,
+    .create_options = qcow2_create_options,
+    .create_size = sizeof(struct qcow2_create_options),
+    .create = qcow2_create,
+    .measure = qcow2_measure,
+    .check = qcow2_check,
+    .amend = qcow2_amend,
+    .snapshot_list = qcow2_snapshot_list,
+    .snapshot_create = qcow2_snapshot_create,
+    .snapshot_apply = qcow2_snapshot_apply,
+    .snapshot_delete = qcow2_snapshot_delete,
+    .snapshot_show = qcow2_snapshot_show,
+    .vmstate_read = qcow2_vmstate_read,
+    .vmstate_write = qcow2_vmstate_write,
+    .bitmap_can_store = qcow2_bitmap_can_store,
+    .bitmap_forget = qcow2_bitmap_forget,
     .describe = qcow2_describe,
     .set_read_only = qcow2_set_read_only,
     .detach = detach,

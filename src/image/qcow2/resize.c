@@ -236,6 +236,8 @@ bool qcow2_resize(struct node *n, uint64_t size, enum image_prealloc p, GError *
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "'%s': preallocation would hide its backing file; it needs extended_l2",
                            n->filename);
+    if (!qcow2_bitmaps_fit(s, size, error))
+        return false;
     if (size > n->size_bytes)
         return grow(s, size, p, error);
     return size == n->size_bytes || shrink(s, size, error);
