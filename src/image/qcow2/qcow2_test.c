@@ -7,6 +7,8 @@
  */
 #include "image/qcow2/internal.h"
 
+#include "image/secret.h"
+
 #include <glib/gstdio.h>
 #include <string.h>
 
@@ -376,6 +378,45 @@ static void test_preallocate(const void *opaque)
     session_free(&s);
 }
 
+/* ---- LUKS ---- */
+
+#define SECRET "--object secret,id=key0,data=honey"
+#define ENCRYPTED "driver=qcow2,encrypt.format=luks,encrypt.key-secret=key0,file.filename"
+
+static const struct layout encrypted = {"luks", "", false, false, false, true};
+
+/* qemu-img makes it, both write, each reads the other's. */
+static void test_luks(void)
+{
+    g_autofree char *path = path_of(&encrypted, ".qcow2"), *raw = path_of(&encrypted, ".raw"), *got = NULL;
+    struct session s = {.layout = &encrypted, .rand = g_rand_new_with_seed(7)};
+    GError *error = NULL;
+    gsize len;
+    s.shadow = g_malloc0(DISK_BYTES);
+    run_peer(NULL, "qemu-img create -q -f qcow2 " SECRET
+                   " -o encrypt.format=luks,encrypt.key-secret=key0,encrypt.iter-time=10 %s %" G_GUINT64_FORMAT,
+             path, (uint64_t)DISK_BYTES);
+    run_peer(NULL, "qemu-io " SECRET " --image-opts " ENCRYPTED "=%s -c 'write -P 9 100k 300k'", path);
+    memset(s.shadow + 100 * KIB, 9, 300 * KIB);
+    g_autoptr(JsonNode) secret = json_from_string("{\"data\": \"honey\"}", NULL);
+    secret_add("key0", json_node_get_object(secret), &error);
+    g_assert_no_error(error);
+    const char *options = "{\"encrypt\": {\"format\": \"luks\", \"key-secret\": \"key0\"}}";
+    session_open(&s, path, NODE_RW, options);
+    g_assert_true(s.node->encrypted);
+    g_assert_cmpint(context_run(s.ctx, compare_all, &s), ==, 0);
+    g_assert_cmpint(context_run(s.ctx, change_all, &s), ==, 0);
+    g_assert_cmpint(context_run(s.ctx, compare_all, &s), ==, 0);
+    session_close(&s);
+    run_peer("No errors were found", "qemu-img check " SECRET " --image-opts " ENCRYPTED "=%s", path);
+    run_peer(NULL, "qemu-img convert " SECRET " --image-opts -O raw " ENCRYPTED "=%s %s", path, raw);
+    g_file_get_contents(raw, &got, &len, &error);
+    g_assert_no_error(error);
+    g_assert_cmpmem(got, len, s.shadow, DISK_BYTES);
+    session_free(&s);
+    secret_remove("key0", NULL);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -384,6 +425,7 @@ int main(int argc, char **argv)
         g_print("1..0 # SKIP qemu-io is not installed\n");
         return 0;
     }
+    g_test_add_func("/qcow2/luks", test_luks);
     folder = g_dir_make_tmp("ruche-qcow2-XXXXXX", NULL);
     for (unsigned i = 0; i < ARRAY_COUNT(layouts); i++) {
         if (!layouts[i].quick && !g_test_slow())
