@@ -61,7 +61,7 @@ const struct image_driver *module_driver(const char *name)
 }
 
 /* Beside the program (a build folder), else where packages are installed. */
-static void *open_module(const char *file)
+void *module_open(const char *file)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *folder = self ? g_path_get_dirname(self) : g_strdup(".");
@@ -76,7 +76,7 @@ bool module_load(const char *name, GError **error)
     int k = find(name);
     if (k < 0 || module_driver(name))
         return true;
-    void *handle = open_module(modules[k].file);
+    void *handle = module_open(modules[k].file);
     /* Each module exports its drivers as a NULL-ended array. */
     const struct image_driver *const *list = handle ? dlsym(handle, "ruche_image_drivers") : NULL;
     if (!list)

@@ -15,5 +15,7 @@ bool module_known(const char *name);
 const char *module_of_scheme(const char *scheme);
 /* False with a sentence that names the package. */
 bool module_load(const char *name, GError **error);
+/* image-FILE.so, for dlsym(3); NULL: dlerror(3) says why. */
+void *module_open(const char *file);
 /* Of a loaded module; NULL: none of that name. */
 const struct image_driver *module_driver(const char *name);

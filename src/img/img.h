@@ -116,6 +116,11 @@ struct verb {
 LINKSET_DECLARE(img_verbs);
 #define IMG_VERB(v) LINKSET_ENTRY(img_verbs, v)
 
+/* Verbs in modules (modules.c): the array ends with NULLs; these have names and summaries alone. */
+const struct verb *const *module_verbs(void);
+const struct verb *module_verb_load(const char *name, GError **error);
+extern const struct verb ruche_img_verb; /* what a module exports */
+
 /* Fills `options` from argv[1 ...] and puts the operands at argv[1 ... *ret_count]. */
 bool args_parse(const struct verb *v, int argc, char **argv, void *options, unsigned *ret_count,
                 GError **error);

@@ -39,6 +39,8 @@ static unsigned list_verbs(const struct verb **ret)
         if (count < VERBS_MAX)
             ret[count++] = v;
     }
+    for (const struct verb *const *v = module_verbs(); *v && count < VERBS_MAX; v++)
+        ret[count++] = *v;
     qsort(ret, count, sizeof(*ret), compare_verbs);
     return count;
 }
@@ -50,7 +52,7 @@ static const struct verb *find_verb(const char *name, GError **error)
     unsigned count = list_verbs(all);
     for (unsigned i = 0; i < count; i++) {
         if (!strcmp(all[i]->name, name))
-            return all[i];
+            return all[i]->run ? all[i] : module_verb_load(name, error);
         words[i] = all[i]->name;
     }
     words[count] = NULL;
