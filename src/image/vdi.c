@@ -393,15 +393,24 @@ int vdi_flush(struct node *n)
 
 static int vdi_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret)
 {
+    struct node *file = node_file(n);
     struct run run;
     int r = lookup(vdi_of(n), off, len, &run);
     if (r < 0)
         return r;
     ret->len = run.len;
     ret->flags = EXTENT_ALLOCATED | (run.data ? EXTENT_DATA | EXTENT_OFFSET : EXTENT_ZERO);
-    ret->host = node_file(n);
+    ret->host = file;
     ret->host_offset = run.host;
-    return 0;
+    if (!run.data || run.host >= node_size(file))
+        return 0;
+    struct image_extent below; /* holes of the file read as zeroes */
+    r = node_map(file, run.host, run.len, &below);
+    if (r >= 0) {
+        ret->len = below.len;
+        ret->flags |= below.flags & EXTENT_ZERO;
+    }
+    return r < 0 ? r : 0;
 }
 
 /* ---- the node ---- */

@@ -357,25 +357,107 @@ static int check_block(struct check *c, uint64_t block)
     return 0;
 }
 
-/* The header counts the blocks; more than there are is space that nothing refers to. */
-static void check_count(struct check *c)
+static bool is_used(const struct check *c, uint64_t place)
+{
+    return c->used[place / 8] & 1 << place % 8;
+}
+
+/* Places up to the highest one that the map uses. */
+static uint64_t used_end(const struct check *c)
+{
+    uint64_t end = c->places;
+    while (end && !is_used(c, end - 1))
+        end--;
+    return end;
+}
+
+/* Which block lies in each place; NULL: no memory. */
+static uint32_t *list_owners(struct check *c, int *ret)
+{
+    uint32_t *owners = g_try_malloc_n(c->places + 1, sizeof(uint32_t));
+    *ret = owners ? 0 : -ENOMEM;
+    for (uint64_t b = 0; *ret >= 0 && b < c->v->header.block_count; b++) {
+        uint32_t *t;
+        *ret = vdi_get_page(c->v, b, &t);
+        if (*ret >= 0 && vdi_is_block(*t) && *t < c->places)
+            owners[*t] = (uint32_t)b;
+    }
+    return owners;
+}
+
+/* Blocks from the end go into the gaps, and the file is cut. The old place is given up when the map
+ * is stored. */
+static int fill_gaps(struct check *c)
 {
     struct vdi *v = c->v;
-    uint64_t highest = 0;
-    for (uint64_t i = c->places; i > 0 && !highest; i--)
-        if (c->used[(i - 1) / 8] & 1 << (i - 1) % 8)
-            highest = i;
-    if (v->stored_allocated < highest) {
-        report(c, "ERROR: the header counts %u blocks, the map uses places up to %" PRIu64,
-               v->stored_allocated, highest);
-        c->ret->corruptions++;
-        if (c->fix & CHECK_FIX_ERRORS)
-            c->ret->corruptions_fixed += vdi_write_header(v) >= 0;
-    } else if (v->stored_allocated > c->found) {
-        report(c, "Leaked: %" PRIu64 " blocks are in the file, but not in the map",
-               v->stored_allocated - c->found);
-        c->ret->leaks += v->stored_allocated - c->found;
+    int r;
+    uint64_t end = used_end(c);
+    g_autofree uint32_t *owners = list_owners(c, &r);
+    for (uint64_t gap = 0; r >= 0; gap++) {
+        while (gap < end && is_used(c, gap))
+            gap++;
+        if (gap >= end)
+            break;
+        uint32_t *t;
+        uint64_t block = owners[end - 1];
+        r = copy_block(v, v->header.data_offset + (end - 1) * VDI_BLOCK_BYTES,
+                       v->header.data_offset + gap * VDI_BLOCK_BYTES);
+        if (r >= 0)
+            r = vdi_get_page(v, block, &t);
+        if (r < 0)
+            break;
+        *t = (uint32_t)gap;
+        map_cache_changed(&v->map, block / VDI_PAGE_ENTRIES);
+        c->used[gap / 8] |= (uint8_t)(1 << gap % 8);
+        c->used[(end - 1) / 8] &= (uint8_t) ~(1 << (end - 1) % 8);
+        end = used_end(c);
     }
+    return r < 0 ? r : vdi_flush(&v->node);
+}
+
+static int fix_leaks(struct check *c, uint64_t leaks)
+{
+    struct vdi *v = c->v;
+    struct node *file = node_file(&v->node);
+    int r = fill_gaps(c);
+    if (r < 0)
+        return r;
+    v->header.allocated = (uint32_t)used_end(c);
+    r = vdi_write_header(v);
+    if (r >= 0)
+        r = node_flush(file);
+    if (r < 0)
+        return r;
+    v->stored_allocated = v->file_allocated = v->header.allocated;
+    g_autoptr(GError) error = NULL;
+    uint64_t end = v->header.data_offset + (uint64_t)v->header.allocated * VDI_BLOCK_BYTES;
+    if (file->grows && node_size(file) > end && !node_resize(file, end, PREALLOC_OFF, &error))
+        g_message("%s: %s", v->node.filename, error->message);
+    c->ret->leaks_fixed += leaks;
+    return 0;
+}
+
+/* The header counts the blocks; more than there are is space that nothing refers to. */
+static int check_count(struct check *c)
+{
+    struct vdi *v = c->v;
+    uint64_t end = used_end(c);
+    if (v->stored_allocated < end) {
+        report(c, "ERROR: the header counts %u blocks, the map uses places up to %" PRIu64,
+               v->stored_allocated, end);
+        c->ret->corruptions++;
+        int r = c->fix & CHECK_FIX_ERRORS ? vdi_write_header(v) : 0;
+        c->ret->corruptions_fixed += c->fix & CHECK_FIX_ERRORS && r >= 0;
+        return r;
+    }
+    uint64_t leaks = v->stored_allocated > c->found ? v->stored_allocated - c->found : 0;
+    if (!leaks)
+        return 0;
+    report(c, "Leaked: %" PRIu64 " blocks are in the file, but not in the map", leaks);
+    c->ret->leaks += leaks;
+    bool sound = c->ret->corruptions == c->ret->corruptions_fixed;
+    bool may = sound && c->fix & CHECK_FIX_LEAKS && v->header.type == VDI_DYNAMIC;
+    return may ? fix_leaks(c, leaks) : 0;
 }
 
 bool vdi_check(struct node *n, unsigned fix, struct image_check *ret, GError **error)
@@ -390,7 +472,7 @@ bool vdi_check(struct node *n, unsigned fix, struct image_check *ret, GError **e
     for (uint64_t b = 0; r >= 0 && b < v->header.block_count; b++)
         r = check_block(&c, b);
     if (r >= 0)
-        check_count(&c);
+        r = check_count(&c);
     if (r >= 0 && c.fix)
         r = vdi_flush(n);
     ret->total_clusters = v->header.block_count;

@@ -101,6 +101,33 @@ static void check_finds(struct ground *t)
     node_unref(n);
 }
 
+/* Blocks that the map lost: the others move together, and the file gets shorter. */
+static void leaks(struct ground *t)
+{
+    static const uint32_t none = VDI_UNALLOCATED;
+    ground_create(t, "vdi", "d.vdi", 9 * MIB, NULL, "{}");
+    struct node *n = ground_open(t, "vdi", "d.vdi", NODE_RW);
+    for (unsigned i = 0; i < 9; i++)
+        ground_write(n, i * MIB, MIB, 0x61 + (int)i);
+    node_unref(n);
+    uint64_t full = ground_size(t, "d.vdi");
+    for (unsigned i = 0; i < 9; i += i == 2 ? 5 : 1) /* 0, 1, 2, 7, 8 */
+        ground_poke(t, "d.vdi", 512 + 4 * i, &none, sizeof(none));
+    struct image_check c = ground_check(t, "vdi", "d.vdi", 0);
+    g_assert_cmpuint(c.leaks, ==, 5);
+    g_assert_cmpuint(c.corruptions, ==, 0);
+    c = ground_check(t, "vdi", "d.vdi", CHECK_FIX_LEAKS);
+    g_assert_cmpuint(c.leaks_fixed, ==, 5);
+    c = ground_check(t, "vdi", "d.vdi", 0);
+    g_assert_cmpuint(c.leaks + c.corruptions, ==, 0);
+    g_assert_cmpuint(ground_size(t, "d.vdi"), ==, full - 5 * MIB);
+    n = ground_open(t, "vdi", "d.vdi", NODE_RW);
+    ground_write(n, 0, MIB, 0x70); /* a new block, at the new end */
+    for (unsigned i = 0; i < 9; i++)
+        ground_expect(n, i * MIB, MIB, i == 0 ? 0x70 : i > 2 && i < 7 ? 0x61 + (int)i : 0);
+    node_unref(n);
+}
+
 static void patched(struct ground *t, unsigned at, uint64_t value, unsigned bytes, const char *why)
 {
     ground_create(t, "vdi", "h.vdi", 4 * MIB, NULL, "{}");
@@ -145,6 +172,7 @@ int main(int argc, char **argv)
     ground_add("/vdi/zero-and-discard", zero_and_discard);
     ground_add("/vdi/resize", resize);
     ground_add("/vdi/check", check_finds);
+    ground_add("/vdi/leaks", leaks);
     ground_add("/vdi/headers", headers);
     ground_add("/vdi/corrupt-entry", corrupt_entry);
     return g_test_run();

@@ -184,8 +184,22 @@ static int map_sparse(struct vmdk_extent *e, uint64_t at, uint64_t len, struct i
         return r;
     ret->len = run.len;
     ret->flags = flags[run.state];
-    ret->host = e->file;
     ret->host_offset = run.host;
+    return 0;
+}
+
+/* Plain bytes that are holes of the file read as zeroes. */
+static int map_file(struct vmdk_extent *e, struct image_extent *ret)
+{
+    struct image_extent below;
+    ret->host = e->file;
+    if (ret->host_offset >= node_size(e->file))
+        return 0;
+    int r = node_map(e->file, ret->host_offset, ret->len, &below);
+    if (r < 0)
+        return r;
+    ret->len = below.len;
+    ret->flags |= below.flags & EXTENT_ZERO;
     return 0;
 }
 
@@ -193,16 +207,15 @@ int vmdk_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *re
 {
     uint64_t at, part;
     struct vmdk_extent *e = part_of(vmdk_of(n), off, len, &at, &part);
-    if (e->kind == VMDK_SPARSE || e->kind == VMDK_COWD)
-        return map_sparse(e, at, part, ret);
+    int r = 0;
     ret->len = part;
     ret->flags = EXTENT_ZERO | EXTENT_ALLOCATED;
-    if (e->kind == VMDK_FLAT) {
+    ret->host_offset = e->flat_offset + at;
+    if (e->kind == VMDK_FLAT)
         ret->flags = EXTENT_DATA | EXTENT_ALLOCATED | EXTENT_OFFSET;
-        ret->host = e->file;
-        ret->host_offset = e->flat_offset + at;
-    }
-    return 0;
+    else if (e->kind != VMDK_ZERO)
+        r = map_sparse(e, at, part, ret);
+    return r < 0 || !(ret->flags & EXTENT_OFFSET) ? r : map_file(e, ret);
 }
 
 int64_t vmdk_allocated_bytes(struct node *n)
