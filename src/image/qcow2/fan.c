@@ -45,3 +45,23 @@ int qcow2_fan_join(struct qcow2_fan *f)
         qcow2_fan_wait(f);
     return f->error;
 }
+
+struct call {
+    struct qcow2_task task;
+    int (*fn)(void *opaque);
+    void *opaque;
+};
+
+static int run_call(struct qcow2_task *t)
+{
+    struct call *c = (struct call *)t;
+    return c->fn(c->opaque);
+}
+
+int qcow2_on_new_stack(int (*fn)(void *opaque), void *opaque)
+{
+    struct qcow2_fan fan = {0};
+    struct call c = {.fn = fn, .opaque = opaque};
+    qcow2_fan_start(&fan, &c.task, run_call);
+    return qcow2_fan_join(&fan);
+}

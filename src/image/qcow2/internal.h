@@ -207,6 +207,7 @@ struct qcow2 {
     struct node_child *file_child; /* metadata, and guest data when data_child is the same: qcow2_file() */
     struct node_child *data_child; /* qcow2_data() */
     bool data_external, data_raw;
+    unsigned depth;              /* images below, when it was opened */
     struct luks *luks;           /* NULL: plain */
 
     uint64_t *l1;                /* host order, header.l1_count entries (more may be allocated) */
@@ -274,6 +275,8 @@ void qcow2_fan_start(struct qcow2_fan *f, struct qcow2_task *t, int (*fn)(struct
 void qcow2_fan_wait(struct qcow2_fan *f);
 /* Until all have ended: 0 or the first error. (f) */
 int qcow2_fan_join(struct qcow2_fan *f);
+/* fn(opaque) in a fiber of its own, waited for: a chain of images is deeper than one stack. (f) */
+int qcow2_on_new_stack(int (*fn)(void *opaque), void *opaque);
 
 /* ---- geometry.c ---- */
 

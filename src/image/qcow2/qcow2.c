@@ -83,6 +83,21 @@ static bool open_data_file(struct qcow2 *s, GError **error)
     return true;
 }
 
+struct backing_call {
+    struct qcow2 *s;
+    GError **error;
+};
+
+static int open_backing_node(void *opaque)
+{
+    struct backing_call *c = opaque;
+    struct node *n = &c->s->node;
+    if (json_object_has_member(n->options, "backing"))
+        return !node_open_child(n, "backing", CHILD_BACKING, true, c->error);
+    return !node_open_named_child(n, "backing", CHILD_BACKING, n->backing_file, n->backing_format,
+                                  c->error);
+}
+
 static bool open_backing(struct qcow2 *s, GError **error)
 {
     struct node *n = &s->node;
@@ -93,13 +108,16 @@ static bool open_backing(struct qcow2 *s, GError **error)
                            n->filename);
     if (n->open_flags & NODE_NO_BACKING)
         return true;
-    if (given) {
-        JsonNode *v = json_object_get_member(n->options, "backing");
-        n->backing_overridden = true;
-        return JSON_NODE_HOLDS_NULL(v) || node_open_child(n, "backing", CHILD_BACKING, true, error);
-    }
-    return !n->backing_file || node_open_named_child(n, "backing", CHILD_BACKING, n->backing_file,
-                                                     n->backing_format, error);
+    n->backing_overridden = given;
+    if (given ? JSON_NODE_HOLDS_NULL(json_object_get_member(n->options, "backing"))
+              : !n->backing_file)
+        return true;
+    struct backing_call c = {.s = s, .error = error};
+    if (qcow2_on_new_stack(open_backing_node, &c))
+        return false;
+    for (struct node *b = node_backing(n); b; b = node_backing(b))
+        s->depth++;
+    return true;
 }
 
 static void set_limits(struct qcow2 *s)

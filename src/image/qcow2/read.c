@@ -10,7 +10,10 @@
 
 #include <errno.h>
 
-enum { READERS = 8 };
+enum {
+    READERS = 8,
+    STACK_LEVELS = 16, /* of a chain of backing files that share a fiber's stack */
+};
 
 /* Plain bytes of the data file; past its end there are zeroes (the last cluster may be cut short).
  */
@@ -35,6 +38,18 @@ int qcow2_read_host(struct qcow2 *s, uint64_t host, struct vec v)
     return read_host(s, host, v);
 }
 
+struct below {
+    struct node *node;
+    uint64_t off;
+    struct vec v;
+};
+
+static int read_below(void *opaque)
+{
+    const struct below *b = opaque;
+    return node_read(b->node, b->off, b->v, 0);
+}
+
 int qcow2_read_backing(struct qcow2 *s, uint64_t off, struct vec v)
 {
     struct node *backing = qcow2_backing(s);
@@ -42,7 +57,12 @@ int qcow2_read_backing(struct qcow2 *s, uint64_t off, struct vec v)
     uint64_t there = off < size ? min_u64(v.len, size - off) : 0;
     if (there < v.len)
         vec_fill(vec_slice(v, there, v.len - there), 0);
-    return there ? node_read(backing, off, vec_slice(v, 0, there), 0) : 0;
+    if (!there)
+        return 0;
+    struct below b = {.node = backing, .off = off, .v = vec_slice(v, 0, there)};
+    if (unlikely(s->depth % STACK_LEVELS == STACK_LEVELS - 1))
+        return qcow2_on_new_stack(read_below, &b);
+    return read_below(&b);
 }
 
 /* One run, while its epoch is held. */
