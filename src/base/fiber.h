@@ -14,7 +14,7 @@
 
 #include "base/util.h"
 
-#define FIBER_STACK_BYTES (128 * KIB)
+#define FIBER_STACK_BYTES (256 * KIB)
 #define FIBER_KEEP 128
 
 struct fiber;

@@ -424,6 +424,8 @@ struct open_call {
     unsigned flags;
     GError **error;
     struct node *ret;
+    bool done;
+    struct fiber *waiter; /* of a call on a stack of its own */
 };
 
 static int open_call(void *opaque)
@@ -448,10 +450,28 @@ static int open_call(void *opaque)
     return 0;
 }
 
+/* Images below images open one another: each on a stack of its own, or a long chain would overflow one. */
+static void open_fiber(void *opaque)
+{
+    struct open_call *c = opaque;
+    open_call(c);
+    c->done = true;
+    if (c->waiter)
+        fiber_wake(c->waiter);
+}
+
 struct node *node_open(struct graph *g, JsonObject *options, unsigned flags, GError **error)
 {
     struct open_call c = { .g = g, .options = options, .flags = flags, .error = error };
-    context_run(g->ctx, open_call, &c);
+    if (fiber_self() && flags & NODE_IMPLICIT) {
+        fiber_start(open_fiber, &c);
+        if (!c.done) {
+            c.waiter = fiber_self();
+            fiber_wait();
+        }
+    } else {
+        context_run(g->ctx, open_call, &c);
+    }
     return c.ret;
 }
 
