@@ -176,8 +176,8 @@ int main(int argc, char **argv)
         {"all", 0, 0, G_OPTION_ARG_NONE, &all, "Every format, not the quick ones", NULL},
         G_OPTION_ENTRY_NULL,
     };
-    g_test_init(&argc, &argv, NULL);
     bed_options(&argc, &argv, entries);
+    g_test_init(&argc, &argv, NULL);
     for (const struct bed_format *f = NULL;
          (f = bed_format_next(f, all || only ? 0 : BED_QUICK, only));) {
         g_autofree char *path = g_strconcat("/inject/", f->label, NULL);

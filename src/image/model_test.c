@@ -490,8 +490,8 @@ int main(int argc, char **argv)
         {"all", 0, 0, G_OPTION_ARG_NONE, &all, "Every format, not the quick ones", NULL},
         G_OPTION_ENTRY_NULL,
     };
-    g_test_init(&argc, &argv, NULL);
     bed_options(&argc, &argv, entries);
+    g_test_init(&argc, &argv, NULL);
     run_seed = seed ? (guint32)seed : (guint32)g_test_rand_int();
     unsigned flags = all || only ? 0 : BED_QUICK, count = 0;
     for (const struct bed_format *f = NULL; (f = bed_format_next(f, flags, only)); count++) {

@@ -147,8 +147,8 @@ int main(int argc, char **argv)
         {"format", 0, 0, G_OPTION_ARG_STRING, &only, "Only these", "LABEL"},
         G_OPTION_ENTRY_NULL,
     };
-    g_test_init(&argc, &argv, NULL);
     bed_options(&argc, &argv, entries);
+    g_test_init(&argc, &argv, NULL);
     for (const struct bed_format *f = NULL; (f = bed_format_next(f, only ? 0 : BED_QUICK, only));) {
         g_autofree char *path = g_strconcat("/short/", f->label, NULL);
         g_test_add_data_func(path, f, test_format);

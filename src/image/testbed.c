@@ -61,6 +61,7 @@ void bed_options(int *argc, char ***argv, const GOptionEntry *entries)
     g_autoptr(GError) error = NULL;
     GOptionContext *c = g_option_context_new(NULL);
     g_option_context_add_main_entries(c, entries, NULL);
+    g_option_context_set_ignore_unknown_options(c, TRUE);
     if (!g_option_context_parse(c, argc, argv, &error)) {
         g_printerr("%s\n", error->message);
         exit(2);

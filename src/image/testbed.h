@@ -14,7 +14,7 @@ struct bed {
     struct graph *graph;
 };
 
-/* Command line of a test, behind g_test_init(); ends the process when it is wrong. */
+/* Takes the test's own options out of the command line, before g_test_init() sees it (and its own --seed). */
 void bed_options(int *argc, char ***argv, const GOptionEntry *entries);
 
 struct bed *bed_new(void);
