@@ -270,7 +270,8 @@ static void begin(void *opaque)
 
 void job_start(struct job *j)
 {
-    j->started = j->busy = true;
+    j->started = true;
+    j->busy = true;
     job_set_status(j, JOB_RUNNING);
     loop_post(context_loop(j->ctx), &j->begin_task);
 }
