@@ -30,16 +30,45 @@ static uint64_t metadata_bytes(const struct qcow2_create_options *o, uint64_t si
                                                     NULL);
 }
 
+/* The source's file has clusters that take no room: metadata was preallocated. The same rule as the peer's: one in ten,
+ * and two at least. */
+static bool is_sparse(struct node *source)
+{
+    struct node *image = node_skip_filters(source), *file = node_file(image);
+    if (!file || !image->cluster_bytes)
+        return false;
+    int64_t allocated = node_allocated_bytes(file);
+    if (allocated < 0)
+        return false;
+    uint64_t real = (uint64_t)allocated / image->cluster_bytes;
+    return node_size(file) / image->cluster_bytes >= max_u64(real + real / 9, real + 2);
+}
+
+/* Preallocated clusters whose place is a hole of the file below are zero, which only that file knows. */
+static void look_below(struct image_extent *e)
+{
+    struct image_extent below;
+    if (!(e->flags & EXTENT_OFFSET) || (e->flags & EXTENT_COMPRESSED) || !e->host ||
+        !range_fits(e->host_offset, e->len, node_size(e->host)) ||
+        node_map(e->host, e->host_offset, e->len, &below) < 0)
+        return;
+    e->len = min_u64(e->len, below.len);
+    e->flags |= below.flags & EXTENT_ZERO;
+}
+
 /* Bytes of the clusters that hold data anywhere in the source's chain. */
 static int count_data(struct node *source, uint64_t cluster, uint64_t *ret)
 {
     uint64_t size = node_size(source), bytes = 0;
+    bool sparse = is_sparse(source);
     for (uint64_t off = 0; off < size;) {
         struct image_extent e;
         unsigned depth;
         int r = node_map_chain(source, NULL, off, size - off, &e, &depth);
         if (r < 0)
             return r;
+        if (sparse && (e.flags & EXTENT_DATA))
+            look_below(&e);
         uint64_t end = off + e.len;
         if ((e.flags & EXTENT_DATA) && !(e.flags & EXTENT_ZERO)) {
             end = align_up(end, cluster);

@@ -107,7 +107,8 @@ bool qcow2_snapshots_load(struct qcow2 *s, GError **error)
     s->snapshot_table_bytes = 0;
     if (!count)
         return true;
-    uint64_t most = min_u64(off < file ? file - off : 0, QCOW2_SNAPSHOT_TABLE_BYTES_MAX);
+    /* The file may end in the last entry's padding. */
+    uint64_t most = min_u64(off < file ? align_up(file - off, 8) : 0, QCOW2_SNAPSHOT_TABLE_BYTES_MAX);
     struct qcow2_snapshot *list = g_new0(struct qcow2_snapshot, count);
     const char *why = NULL;
     for (uint64_t len = min_u64(READ_FIRST, most);; len = min_u64(len * 4, most)) {
