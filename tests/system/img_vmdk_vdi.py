@@ -153,6 +153,16 @@ def writes_go_on(subformat):
     return test
 
 
+def stream_of_the_peer():
+    """Its tables stand in front; we write on, and it reads what we wrote."""
+    raw = source("src.raw", 78)
+    qemu("convert", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, "s.vmdk")
+    run("qemu-io", "-f", "raw", "-c", "write -P 1 100k 3M", "-c", "write -P 2 50M 512", raw)
+    ruche("convert", "-n", "-O", "vmdk", raw, "s.vmdk")
+    same(raw, "s.vmdk")
+    clean("s.vmdk")
+
+
 def backing(first, second):
     """A chain of three that both made; maps, commit and rebase."""
     def test():
@@ -346,7 +356,8 @@ TESTS |= {f"vmdk {s} zeroed_grain": convert_both_ways(s, "zeroed_grain=on") for 
 TESTS |= {"vmdk descriptors": descriptors}
 TESTS |= {f"vmdk {s} written by turns": writes_go_on(s) for s in SUBFORMATS[:4]}
 TESTS |= {f"vmdk chain {a} {b}": backing(a, b) for a, b in itertools.product(["ruche", "qemu"], repeat=2)}
-TESTS |= {"vmdk parent changed": parent_changed, "vmdk stream markers": stream_markers, "vmdk grow": grow,
+TESTS |= {"vmdk parent changed": parent_changed, "vmdk stream markers": stream_markers,
+          "vmdk stream of the peer": stream_of_the_peer, "vmdk grow": grow,
           "vmdk split extents": split_extents, "odd sizes": odd_sizes}
 TESTS |= {f"vdi {e or 'dynamic'}": vdi_both_ways(e) for e in ("", "static=on")}
 TESTS |= {"vdi broken": vdi_broken, "vdi grow": vdi_grow, "ova extract": ova}

@@ -354,6 +354,114 @@ static void corrupt_entry(struct ground *t)
     g_assert_cmpmem(text, 11, "# Disk Desc", 11);
 }
 
+/* ---- many at a time ---- */
+
+struct crowd {
+    struct node *n;
+    struct fiber *waiter;
+    unsigned left;
+    uint64_t step;
+};
+
+struct worker {
+    struct crowd *crowd;
+    unsigned number;
+};
+
+enum { WORKERS = 16, ROUNDS = 64 };
+
+/* Each writes its own sectors, of grains and tables that all share. */
+static void work(void *opaque)
+{
+    struct worker *w = opaque;
+    struct crowd *c = w->crowd;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        unsigned slot = (i * 37 + w->number * 5) % ROUNDS;
+        ground_write(c->n, slot * c->step + w->number * 1024, 512, 1 + (int)w->number);
+        if (i % 16 == w->number)
+            g_assert_cmpint(node_flush(c->n), ==, 0);
+    }
+    if (--c->left == 0 && c->waiter)
+        fiber_wake(c->waiter);
+}
+
+static struct node *open_small_cache(struct ground *t, const char *format, const char *name,
+                                     unsigned flags)
+{
+    g_autoptr(JsonObject) extra = json_object_new();
+    g_autoptr(GError) error = NULL;
+    json_object_set_int_member(extra, "l2-cache-size", 65536);
+    struct node *n = node_open_name(t->graph, ground_path(t, name), format, extra, flags, &error);
+    g_assert_no_error(error);
+    return n;
+}
+
+static void crowd_on(struct ground *t, const char *format, const char *options, uint64_t size)
+{
+    ground_create(t, format, "crowd", size, NULL, options);
+    struct worker workers[WORKERS];
+    struct crowd c = {
+        .n = open_small_cache(t, format, "crowd", NODE_RW), .left = WORKERS, .step = size / ROUNDS};
+    for (unsigned i = 0; i < WORKERS; i++) {
+        workers[i] = (struct worker){.crowd = &c, .number = i};
+        fiber_start(work, &workers[i]);
+    }
+    c.waiter = fiber_self();
+    if (c.left)
+        fiber_wait();
+    node_unref(c.n);
+    c.n = open_small_cache(t, format, "crowd", 0);
+    for (unsigned i = 0; i < ROUNDS; i++)
+        for (unsigned k = 0; k < WORKERS; k++) {
+            ground_expect(c.n, i * c.step + k * 1024, 512, 1 + (int)k);
+            ground_expect(c.n, i * c.step + k * 1024 + 512, 512, 0);
+        }
+    node_unref(c.n);
+    struct image_check found = ground_check(t, format, "crowd", 0);
+    g_assert_cmpuint(found.corruptions + found.leaks, ==, 0);
+    g_assert_cmpuint(found.allocated_clusters, ==, ROUNDS);
+}
+
+/* More tables than the cache has pages for. */
+static void crowd(struct ground *t)
+{
+    crowd_on(t, "vmdk", "{}", 4 * GIB);
+    crowd_on(t, "vmdk", "{\"subformat\": \"streamOptimized\"}", 4 * GIB);
+    crowd_on(t, "vdi", "{}", 60 * GIB);
+}
+
+/* ---- ESX Server's sparse extents ---- */
+
+static void cowd(struct ground *t)
+{
+    uint8_t file[64 * 512] = {0};
+    const uint32_t header[] = {0x44574f43, 1, 3, 5000, 1, 4, 2, 0};
+    const uint32_t directory[] = {5, 0}, table[] = {0, 40, 41, 0, 46};
+    memcpy(file, header, sizeof(header));
+    memcpy(file + 4 * 512, directory, sizeof(directory));
+    memcpy(file + 5 * 512, table, sizeof(table));
+    memset(file + 40 * 512, 0x91, 1024);
+    memset(file + 46 * 512, 0x92, 512);
+    g_assert_true(
+        g_file_set_contents(ground_path(t, "x-delta.vmdk"), (char *)file, sizeof(file), NULL));
+    static const char text[] =
+        "# Disk DescriptorFile\nversion=1\nCID=5\nparentCID=ffffffff\ncreateType=\"vmfsSparse\"\n"
+        "RW 5000 VMFSSPARSE \"x-delta.vmdk\"\n";
+    g_assert_true(g_file_set_contents(ground_path(t, "x.vmdk"), text, -1, NULL));
+    static const char *const names[] = {"x.vmdk", "x-delta.vmdk"};
+    for (unsigned i = 0; i < 2; i++) {
+        struct node *n = ground_open(t, "vmdk", names[i], 0);
+        g_assert_cmpuint(node_size(n), ==, 5000 * 512);
+        ground_expect(n, 0, 512, 0);
+        ground_expect(n, 512, 1024, 0x91);
+        ground_expect(n, 1536, 512, 0);
+        ground_expect(n, 2048, 512, 0x92);
+        ground_expect(n, 2560, 4995 * 512, 0);
+        node_unref(n);
+        ground_cannot_open(t, "vmdk", names[i], NODE_RW, "can only be read");
+    }
+}
+
 /* ---- hostile text ---- */
 
 static void refused_text(const char *text, const char *why)
@@ -479,6 +587,8 @@ int main(int argc, char **argv)
     ground_add("/vmdk/stream/broken", stream_broken);
     ground_add("/vmdk/check-repairs", check_repairs);
     ground_add("/vmdk/corrupt-entry", corrupt_entry);
+    ground_add("/vmdk/crowd", crowd);
+    ground_add("/vmdk/cowd", cowd);
     ground_add("/vmdk/descriptors", descriptors);
     ground_add("/vmdk/descriptor-changes", descriptor_changes);
     ground_add("/vmdk/headers", headers);
