@@ -62,8 +62,9 @@ static bool fdinfo_has_lock(const char *pid, const char *fd)
     return g_file_get_contents(path, &text, NULL, NULL) && strstr(text, "OFDLCK");
 }
 
-static bool process_locks(const char *pid, const struct stat *want)
+static bool process_locks(const char *pid, const struct stat *want, int except)
 {
+    bool self = atoi(pid) == getpid();
     g_autofree char *folder = g_strdup_printf("/proc/%s/fd", pid);
     DIR *d = opendir(folder);
     if (!d)
@@ -71,7 +72,8 @@ static bool process_locks(const char *pid, const struct stat *want)
     bool found = false;
     for (struct dirent *e; !found && (e = readdir(d));) {
         struct stat st;
-        found = e->d_name[0] != '.' && fstatat(dirfd(d), e->d_name, &st, 0) == 0 &&
+        found = e->d_name[0] != '.' && !(self && atoi(e->d_name) == except) &&
+                fstatat(dirfd(d), e->d_name, &st, 0) == 0 &&
                 st.st_dev == want->st_dev && st.st_ino == want->st_ino &&
                 fdinfo_has_lock(pid, e->d_name);
     }
@@ -79,7 +81,7 @@ static bool process_locks(const char *pid, const struct stat *want)
     return found;
 }
 
-/* "process 123 (name)" of somebody else who holds locks on the file, or NULL. An open-file lock
+/* "process 123 (name)" who holds locks on the file by another descriptor than fd, or NULL. An open-file lock
  * carries no pid. */
 static char *find_holder(int fd)
 {
@@ -90,9 +92,12 @@ static char *find_holder(int fd)
     char *who = NULL;
     if (fstat(fd, &st) == 0) {
         for (struct dirent *e; !who && (e = readdir(d));) {
-            if (!g_ascii_isdigit(e->d_name[0]) || atoi(e->d_name) == getpid() ||
-                !process_locks(e->d_name, &st))
+            if (!g_ascii_isdigit(e->d_name[0]) || !process_locks(e->d_name, &st, fd))
                 continue;
+            if (atoi(e->d_name) == getpid()) {
+                who = g_strdup("this process");
+                break;
+            }
             g_autofree char *path = g_strdup_printf("/proc/%s/comm", e->d_name);
             g_autofree char *name = NULL;
             g_file_get_contents(path, &name, NULL, NULL);
@@ -101,6 +106,16 @@ static char *find_holder(int fd)
     }
     closedir(d);
     return who;
+}
+
+/* The kernel holds a dead process's files while its last requests run, for milliseconds. */
+#define ORPHAN_TRIES 20
+#define ORPHAN_WAIT_US (50 * 1000)
+
+static bool is_free(int fd, const struct lock_plan *plan)
+{
+    return !announced_by_other(fd, UNSHARED_BASE, plan->used) &&
+           !announced_by_other(fd, USED_BASE, plan->unshared);
 }
 
 bool image_lock(int fd, const char *filename, bool write, bool force_share, GError **error)
@@ -115,10 +130,14 @@ bool image_lock(int fd, const char *filename, bool write, bool force_share, GErr
         err = announce(fd, UNSHARED_BASE, plan.unshared);
     if (err == -EINVAL || err == -ENOLCK || err == -ENOSYS || err == -EOPNOTSUPP)
         return true; /* no locks on this file system: nobody else can lock either */
-    if (!err && !announced_by_other(fd, UNSHARED_BASE, plan.used) &&
-        !announced_by_other(fd, USED_BASE, plan.unshared))
-        return true;
-    g_autofree char *who = find_holder(fd);
+    g_autofree char *who = NULL;
+    for (unsigned tries = 0; !err && !who && tries < ORPHAN_TRIES; tries++) {
+        if (is_free(fd, &plan))
+            return true;
+        who = find_holder(fd);
+        if (!who)
+            g_usleep(ORPHAN_WAIT_US);
+    }
     return ruche_error(error, RUCHE_ERR_BUSY,
                        "image '%s' is in use by %s; stop it, or open the image %s", filename,
                        who ? who : "another process",
