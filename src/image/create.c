@@ -102,6 +102,15 @@ const char *image_target_path(const struct image_target *t)
     return t->path;
 }
 
+const char *image_target_final(const char *path)
+{
+    for (const struct image_target *t = live_targets; t; t = t->next) {
+        if (!strcmp(t->path, path))
+            return t->final;
+    }
+    return path;
+}
+
 static void target_free(struct image_target *t)
 {
     for (struct image_target **at = &live_targets; *at; at = &(*at)->next) {

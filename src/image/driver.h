@@ -164,6 +164,8 @@ struct image_driver {
     int64_t (*allocated_bytes)(struct node *n);
 
     bool (*create)(struct image_create *c, GError **error);
+    /* DRIVER_MULTIFILE: true when these create options make one file; NULL: they never do. */
+    bool (*makes_one_file)(JsonObject *options);
     /* source NULL: an empty image of size_bytes. */
     bool (*measure)(const void *create_options, uint64_t size_bytes, struct node *source,
                     struct image_measure *ret, GError **error);
@@ -245,6 +247,8 @@ struct node *image_create_file(struct graph *g, const char *filename, uint64_t s
 struct image_target;
 struct image_target *image_target_new(const char *filename, GError **error);
 const char *image_target_path(const struct image_target *t);
+/* The name that a file at `path` will have, of a target on its way; path itself otherwise. Borrowed. Home thread. */
+const char *image_target_final(const char *path);
 /* Who wrote it has synced it (node_flush()), or does not mind. sync: the new name, too, is on disk. Frees t. */
 bool image_target_commit(struct image_target *t, bool sync, GError **error);
 void image_target_abort(struct image_target *t);                  /* removes what was written; frees t */

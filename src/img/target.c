@@ -5,10 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Does the image name further files, or itself, inside? */
+/* Does the image name further files inside? */
 static bool must_be_in_place(const struct creation *c)
 {
-    return c->driver->flags & DRIVER_MULTIFILE || json_object_has_member(c->options, "data_file");
+    const struct image_driver *d = c->driver;
+    bool one_file = !(d->flags & DRIVER_MULTIFILE) || (d->makes_one_file && d->makes_one_file(c->options));
+    return !one_file || json_object_has_member(c->options, "data_file");
 }
 
 static bool open_target(struct img *img, const struct creation *c, const char *path,

@@ -266,6 +266,14 @@ static char *extent_name(const struct image_create *c, unsigned index)
                            index + 1, ending);
 }
 
+/* Streams and hosted sparse extents hold their descriptor. */
+bool vmdk_makes_one_file(JsonObject *options)
+{
+    const char *word = json_object_get_string_member_with_default(options, "subformat", subformat_words[0]);
+    return !strcmp(word, subformat_words[VMDK_MONOLITHIC_SPARSE]) ||
+           !strcmp(word, subformat_words[VMDK_STREAM_OPTIMIZED]);
+}
+
 static struct node *open_target(const struct image_create *c, struct image_target *t,
                                 GError **error)
 {
@@ -315,7 +323,7 @@ static bool write_main(const struct image_create *c, struct image_target *t, uin
 {
     const struct vmdk_create_options *o = c->options;
     bool single = !is_split(o) && !is_flat(o);
-    g_autofree char *base = g_path_get_basename(c->filename);
+    g_autofree char *base = g_path_get_basename(image_target_final(c->filename));
     if (single)
         g_string_append_printf(lines, "RW %" PRIu64 " SPARSE \"%s\"\n", c->size_bytes / VMDK_SECTOR,
                                base);
