@@ -343,11 +343,17 @@ def ova():
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
         os.makedirs(path("out"), exist_ok=True)
-        ruche("extract", "-O", "raw", "vm.ova", "out")
+        ruche("extract", "-O", "raw", "-d", "out", "vm.ova")
         found = os.listdir(path("out"))
         assert len(found) == 1, found
         qemu("compare", "-f", "raw", "-F", "raw", raw, f"out/{found[0]}")
         shutil.rmtree(path("out"))
+    with open(path("vm.ova"), "r+b") as f:  # one bit of the disk
+        place = f.read().index(disk) + len(disk) // 2
+        f.seek(place)
+        f.write(bytes([disk[len(disk) // 2] ^ 1]))
+    ruche("extract", "-O", "raw", "vm.ova", "x.raw", code=1)
+    assert not os.path.exists(path("x.raw"))
 
 
 TESTS = {f"vmdk {s} {e or 'plain'}": convert_both_ways(s, e)
