@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-const char *const nbd_server_type_words[] = {"", "inet", "unix", NULL};
+const char *const nbd_server_type_words[] = { "", "inet", "unix", NULL };
 
 static bool bad_name(const char *filename, const char *why, GError **error)
 {

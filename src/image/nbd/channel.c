@@ -16,17 +16,21 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define DIRECT_BYTES (16 * KIB) /* what is missing of a body, to be read without the buffer */
+#define SEND_ROOM_BYTES MIB        /* asked for; the system may give less */
+#define DIRECT_BYTES    (16 * KIB) /* what is missing of a body, to be read without the buffer */
 
 void channel_init(struct channel *ch, struct context *ctx, int fd)
 {
-    *ch = (struct channel){.ctx = ctx, .fd = fd};
+    *ch = (struct channel){ .ctx = ctx, .fd = fd };
     ch->queue_tail = &ch->queue;
     ch->in = g_malloc(CHANNEL_IN_BYTES);
     int on = 1;
     ch->tcp = setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0;
+    int room = SEND_ROOM_BYTES;
     if (ch->tcp)
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    else
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)); /* TCP sees to it by itself */
 }
 
 void channel_done(struct channel *ch)
@@ -68,7 +72,7 @@ bool channel_start_tls(struct channel *ch, struct tls_creds *creds, const char *
 
 static ssize_t recv_plain(struct channel *ch, const struct iovec *iov, unsigned count)
 {
-    struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = count};
+    struct msghdr m = { .msg_iov = (struct iovec *)iov, .msg_iovlen = count };
     ssize_t n;
     do
         n = recvmsg(ch->fd, &m, MSG_DONTWAIT);
@@ -108,7 +112,7 @@ static ssize_t read_direct(struct channel *ch, struct vec v)
     struct iovec iov[CHANNEL_IOV_MAX];
     size_t len;
     unsigned count = vec_to_iov(v, iov, CHANNEL_IOV_MAX - 1, &len);
-    iov[count] = (struct iovec){ch->in, CHANNEL_IN_BYTES};
+    iov[count] = (struct iovec){ ch->in, CHANNEL_IN_BYTES };
     ch->in_pos = ch->in_len = 0;
     ssize_t n = recv_some(ch, iov, len == v.len ? count + 1 : count);
     if (n > 0 && (size_t)n > len) {
@@ -121,7 +125,7 @@ static ssize_t read_direct(struct channel *ch, struct vec v)
 static ssize_t fill(struct channel *ch)
 {
     ch->in_pos = ch->in_len = 0;
-    struct iovec iov = {ch->in, CHANNEL_IN_BYTES};
+    struct iovec iov = { ch->in, CHANNEL_IN_BYTES };
     ssize_t n = recv_some(ch, &iov, 1);
     if (n > 0)
         ch->in_len = (size_t)n;
@@ -181,7 +185,8 @@ static unsigned gather(const struct channel *ch, size_t skip, struct iovec *iov)
                 skip -= m->iov[i].iov_len;
                 continue;
             }
-            iov[n++] = (struct iovec){(char *)m->iov[i].iov_base + skip, m->iov[i].iov_len - skip};
+            iov[n++] =
+                (struct iovec){ (char *)m->iov[i].iov_base + skip, m->iov[i].iov_len - skip };
             skip = 0;
         }
     }
@@ -190,7 +195,7 @@ static unsigned gather(const struct channel *ch, size_t skip, struct iovec *iov)
 
 static ssize_t send_plain(struct channel *ch, const struct iovec *iov, unsigned count)
 {
-    struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = count};
+    struct msghdr m = { .msg_iov = (struct iovec *)iov, .msg_iovlen = count };
     for (;;) {
         ssize_t n = sendmsg(ch->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n >= 0)
@@ -271,7 +276,7 @@ int channel_send(struct channel *ch, const struct iovec *iov, unsigned count)
 {
     if (ch->send_error)
         return ch->send_error;
-    struct channel_message m = {.iov = iov, .count = count};
+    struct channel_message m = { .iov = iov, .count = count };
     *ch->queue_tail = &m;
     ch->queue_tail = &m.next;
     if (ch->sending) {
@@ -287,6 +292,6 @@ int channel_send(struct channel *ch, const struct iovec *iov, unsigned count)
 
 int channel_send_flat(struct channel *ch, const void *buf, size_t len)
 {
-    struct iovec iov = {(void *)buf, len};
+    struct iovec iov = { (void *)buf, len };
     return channel_send(ch, &iov, 1);
 }

@@ -41,10 +41,10 @@ static int nbd_read(struct node *node, uint64_t off, struct vec v, unsigned flag
     int rc = 0;
     for (size_t done = 0; done < v.len && rc == 0;) {
         size_t len = min_u64(v.len - done, n->offer.max_payload);
-        struct nbd_call c, t = {.command = NBD_CMD_READ,
-                                .offset = off + done,
-                                .len = (uint32_t)len,
-                                .data = vec_slice(v, done, len)};
+        struct nbd_call c, t = { .command = NBD_CMD_READ,
+                                 .offset = off + done,
+                                 .len = (uint32_t)len,
+                                 .data = vec_slice(v, done, len) };
         rc = call(n, &t, &c);
         done += len;
     }
@@ -57,11 +57,11 @@ static int nbd_write(struct node *node, uint64_t off, struct vec v, unsigned fla
     int rc = 0;
     for (size_t done = 0; done < v.len && rc == 0;) {
         size_t len = min_u64(v.len - done, n->offer.max_payload);
-        struct nbd_call c, t = {.command = NBD_CMD_WRITE,
-                                .offset = off + done,
-                                .len = (uint32_t)len,
-                                .flags = flags & NODE_FUA ? NBD_CMD_FUA : 0,
-                                .data = vec_slice(v, done, len)};
+        struct nbd_call c, t = { .command = NBD_CMD_WRITE,
+                                 .offset = off + done,
+                                 .len = (uint32_t)len,
+                                 .flags = flags & NODE_FUA ? NBD_CMD_FUA : 0,
+                                 .data = vec_slice(v, done, len) };
         rc = call(n, &t, &c);
         done += len;
     }
@@ -74,7 +74,7 @@ static int ranged(struct nbd_node *n, uint16_t command, uint16_t flags, uint64_t
     while (len && rc == 0) {
         uint64_t part = min_u64(len, ZERO_LEN_MAX);
         struct nbd_call c,
-            t = {.command = command, .flags = flags, .offset = off, .len = (uint32_t)part};
+            t = { .command = command, .flags = flags, .offset = off, .len = (uint32_t)part };
         rc = call(n, &t, &c);
         off += part;
         len -= part;
@@ -107,7 +107,7 @@ static int nbd_flush(struct node *node)
     struct nbd_node *n = nbd_of(node);
     if (!(n->offer.flags & NBD_FLAG_SEND_FLUSH))
         return 0;
-    struct nbd_call c, t = {.command = NBD_CMD_FLUSH};
+    struct nbd_call c, t = { .command = NBD_CMD_FLUSH };
     return call(n, &t, &c);
 }
 
@@ -115,16 +115,16 @@ static int nbd_flush(struct node *node)
 static int nbd_map(struct node *node, uint64_t off, uint64_t len, struct image_extent *ret)
 {
     struct nbd_node *n = nbd_of(node);
-    *ret = (struct image_extent){.len = len,
-                                 .flags = EXTENT_DATA | EXTENT_ALLOCATED | EXTENT_OFFSET,
-                                 .host = node,
-                                 .host_offset = off};
+    *ret = (struct image_extent){ .len = len,
+                                  .flags = EXTENT_DATA | EXTENT_ALLOCATED | EXTENT_OFFSET,
+                                  .host = node,
+                                  .host_offset = off };
     if (!n->offer.has_context)
         return 0;
-    struct nbd_call c, t = {.command = NBD_CMD_BLOCK_STATUS,
-                            .flags = NBD_CMD_REQ_ONE,
-                            .offset = off,
-                            .len = (uint32_t)min_u64(len, ZERO_LEN_MAX)};
+    struct nbd_call c, t = { .command = NBD_CMD_BLOCK_STATUS,
+                             .flags = NBD_CMD_REQ_ONE,
+                             .offset = off,
+                             .len = (uint32_t)min_u64(len, ZERO_LEN_MAX) };
     int rc = call(n, &t, &c);
     if (rc < 0)
         return rc;
@@ -261,11 +261,11 @@ static const struct image_option nbd_options[] = {
             "Seconds to go on trying to connect at first"),
     OPT_U64("multi-conn", struct nbd_node, link_count, 1, 1, NBD_LINKS_MAX,
             "Connections, where the server allows several"),
-    {0},
+    { 0 },
 };
 
-static const char *const nbd_schemes[] = {"nbd",      "nbd+tcp",   "nbd+unix", "nbds",
-                                          "nbds+tcp", "nbds+unix", NULL};
+static const char *const nbd_schemes[] = { "nbd",      "nbd+tcp",   "nbd+unix", "nbds",
+                                           "nbds+tcp", "nbds+unix", NULL };
 
 static const struct image_driver nbd_driver = {
     .name = "nbd",

@@ -45,7 +45,7 @@ static int dial(void *opaque)
 
 static bool connect_socket(struct nbd_node *n, struct nbd_link *l, GError **error)
 {
-    struct dial d = {.n = n, .error = error, .fd = -1};
+    struct dial d = { .n = n, .error = error, .fd = -1 };
     if (n->server.type == NBD_SERVER_UNIX)
         dial(&d);
     else

@@ -63,7 +63,7 @@ void nbd_handle_contexts(struct nbd_client *c)
     struct queries q;
     bool set = c->head.option == NBD_OPT_SET_META_CONTEXT;
     if (set)
-        c->contexts = (struct nbd_contexts){0};
+        c->contexts = (struct nbd_contexts){ 0 };
     if (!c->structured) {
         nbd_refuse_option(c, NBD_REP_ERR_INVALID, "meta contexts need structured replies");
         return;
@@ -77,7 +77,7 @@ void nbd_handle_contexts(struct nbd_client *c)
         nbd_refuse_option(c, NBD_REP_ERR_UNKNOWN, "there is no export of that name");
         return;
     }
-    struct nbd_contexts asked = {.export = (struct nbd_export *)e};
+    struct nbd_contexts asked = { .export = (struct nbd_export *)e };
     asked.base = reply_context(c, &q, CONTEXT_BASE, NBD_CONTEXT_BASE);
     asked.depth = e->allocation_depth && reply_context(c, &q, CONTEXT_DEPTH, NBD_CONTEXT_DEPTH);
     for (unsigned i = 0; i < e->bitmap_count; i++) {

@@ -51,7 +51,7 @@ static void let_in(struct nbd_client *c, struct nbd_export *e)
     c->export = e;
     e->clients++;
     if (c->contexts.export != e)
-        c->contexts = (struct nbd_contexts){0};
+        c->contexts = (struct nbd_contexts){ 0 };
 }
 
 /* --- options --- */
@@ -170,7 +170,7 @@ static enum next on_export_name(struct nbd_client *c)
     struct nbd_export *e = nbd_server_find(c->server, name);
     if (!e)
         return NEXT_HANG_UP; /* the option has no other way to say no */
-    uint8_t data[10 + NBD_ZERO_PAD_BYTES] = {0};
+    uint8_t data[10 + NBD_ZERO_PAD_BYTES] = { 0 };
     nbd_put_be64(data, e->size_bytes);
     nbd_put_be16(data + 8, export_flags(c, e));
     g_byte_array_append(c->out, data, c->no_zeroes ? 10 : sizeof(data));
@@ -182,15 +182,15 @@ static const struct option_row {
     enum next (*fn)(struct nbd_client *c);
     bool has_data, before_tls;
 } option_rows[] = {
-    [NBD_OPT_EXPORT_NAME] = {on_export_name, true, false},
-    [NBD_OPT_ABORT] = {on_abort, true, true},
-    [NBD_OPT_LIST] = {on_list, false, false},
-    [NBD_OPT_STARTTLS] = {on_starttls, false, true},
-    [NBD_OPT_INFO] = {on_go, true, false},
-    [NBD_OPT_GO] = {on_go, true, false},
-    [NBD_OPT_STRUCTURED_REPLY] = {on_structured_reply, false, false},
-    [NBD_OPT_LIST_META_CONTEXT] = {on_contexts, true, false},
-    [NBD_OPT_SET_META_CONTEXT] = {on_contexts, true, false},
+    [NBD_OPT_EXPORT_NAME] = { on_export_name, true, false },
+    [NBD_OPT_ABORT] = { on_abort, true, true },
+    [NBD_OPT_LIST] = { on_list, false, false },
+    [NBD_OPT_STARTTLS] = { on_starttls, false, true },
+    [NBD_OPT_INFO] = { on_go, true, false },
+    [NBD_OPT_GO] = { on_go, true, false },
+    [NBD_OPT_STRUCTURED_REPLY] = { on_structured_reply, false, false },
+    [NBD_OPT_LIST_META_CONTEXT] = { on_contexts, true, false },
+    [NBD_OPT_SET_META_CONTEXT] = { on_contexts, true, false },
 };
 
 static enum next handle_option(struct nbd_client *c)

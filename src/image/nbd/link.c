@@ -296,7 +296,7 @@ static int send_call(struct nbd_link *l, struct nbd_call *c, unsigned slot)
         .len = c->len,
     };
     nbd_pack_request(head, &r);
-    struct iovec iov[CHANNEL_IOV_MAX] = {{head, sizeof(head)}};
+    struct iovec iov[CHANNEL_IOV_MAX] = { { head, sizeof(head) } };
     size_t len;
     unsigned count = 1;
     if (c->command == NBD_CMD_WRITE)
@@ -366,7 +366,7 @@ void nbd_link_goodbye(struct nbd_link *l)
         return;
     l->dead = true;
     uint8_t head[NBD_REQUEST_BYTES];
-    struct nbd_request r = {.command = NBD_CMD_DISC};
+    struct nbd_request r = { .command = NBD_CMD_DISC };
     nbd_pack_request(head, &r);
     if (channel_send_flat(&l->ch, head, sizeof(head)) == 0 && l->ch.tls)
         tls_session_bye(l->ch.tls);

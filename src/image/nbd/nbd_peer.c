@@ -155,11 +155,11 @@ static void storm_fiber(void *opaque)
 /* storm COUNT DEPTH BYTES [write]: random requests, many in flight; prints operations a second. */
 static int do_storm(struct command *c)
 {
-    struct storm s = {.node = c->node,
-                      .block_bytes = argument(c, 3),
-                      .seed = 1,
-                      .left = (unsigned)argument(c, 1),
-                      .write = c->count > 4};
+    struct storm s = { .node = c->node,
+                       .block_bytes = argument(c, 3),
+                       .seed = 1,
+                       .left = (unsigned)argument(c, 1),
+                       .write = c->count > 4 };
     s.blocks = node_size(c->node) / s.block_bytes;
     int64_t begin = loop_now_ns();
     for (unsigned i = 0; i < argument(c, 2); i++) {
@@ -176,8 +176,8 @@ static const struct {
     const char *name;
     int (*fn)(struct command *c);
 } commands[] = {
-    {"read", do_read},   {"write", do_write}, {"zero", do_zero}, {"discard", do_discard},
-    {"flush", do_flush}, {"size", do_size},   {"map", do_map},   {"storm", do_storm},
+    { "read", do_read },   { "write", do_write }, { "zero", do_zero }, { "discard", do_discard },
+    { "flush", do_flush }, { "size", do_size },   { "map", do_map },   { "storm", do_storm },
 };
 
 static int run_command(void *opaque)
@@ -199,14 +199,13 @@ static int client(const char *options)
     struct node *n = text_of(o, "name")
                          ? node_open_name(g, text_of(o, "name"), "raw", NULL, NODE_RW, &error)
                          : node_open(g, o, NODE_RW, &error);
-    if (!n) {
+    if (!n)
         printf("refused: %s\n", error->message);
-        return 1;
-    }
+    g_clear_error(&error);
     char line[256];
-    while (fgets(line, sizeof(line), stdin)) {
+    while (n && fgets(line, sizeof(line), stdin)) {
         g_auto(GStrv) word = g_strsplit(g_strstrip(line), " ", -1);
-        struct command c = {.node = n, .word = word, .count = g_strv_length(word)};
+        struct command c = { .node = n, .word = word, .count = g_strv_length(word) };
         int rc = context_run(ctx, run_command, &c);
         printf("%s\n", rc == 0 ? "ok" : strerror(-rc));
         fflush(stdout);
@@ -282,13 +281,13 @@ static int serve(const char *image_options, const char *server_options)
     struct node *n = node_open(g, io, writable ? NODE_RW : 0, &error);
     if (!n)
         die("image", error);
-    const char *bitmaps[] = {text_of(so, "bitmap"), NULL};
-    struct nbd_export_config e = {.name = text_of(so, "export"),
-                                  .description = text_of(so, "description"),
-                                  .node = n,
-                                  .writable = writable,
-                                  .bitmaps = bitmaps,
-                                  .allocation_depth = text_of(so, "depth") != NULL};
+    const char *bitmaps[] = { text_of(so, "bitmap"), NULL };
+    struct nbd_export_config e = { .name = text_of(so, "export"),
+                                   .description = text_of(so, "description"),
+                                   .node = n,
+                                   .writable = writable,
+                                   .bitmaps = bitmaps,
+                                   .allocation_depth = text_of(so, "depth") != NULL };
     if (bitmaps[0])
         context_run(node_ctx, make_bitmap, &e);
     struct nbd_server *s = start_server(ctx, so);

@@ -41,7 +41,7 @@ static bool send_option(struct talk *t, uint32_t option, const void *data, size_
 {
     uint8_t head[NBD_OPTION_BYTES];
     nbd_pack_option(head, option, (uint32_t)len);
-    struct iovec iov[] = {{head, sizeof(head)}, {(void *)data, len}};
+    struct iovec iov[] = { { head, sizeof(head) }, { (void *)data, len } };
     int rc = channel_send(t->ch, iov, len ? 2 : 1);
     return rc == 0 || failed(t, rc, "we negotiated");
 }
@@ -304,10 +304,11 @@ bool nbd_negotiate(struct channel *ch, const struct nbd_ask *ask, struct nbd_off
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "%s: the name of an export is %u bytes at most", ask->where,
                            NBD_NAME_MAX);
-    struct nbd_offer offer = {
-        .min_block = 1, .preferred_block = 4096, .max_payload = NBD_PAYLOAD_MAX};
+    struct nbd_offer offer = { .min_block = 1,
+                               .preferred_block = 4096,
+                               .max_payload = NBD_PAYLOAD_MAX };
     g_autofree uint8_t *data = g_malloc(NBD_OPTION_DATA_MAX);
-    struct talk t = {.ch = ch, .ask = ask, .offer = &offer, .error = error, .data = data};
+    struct talk t = { .ch = ch, .ask = ask, .offer = &offer, .error = error, .data = data };
     if (!converse(&t))
         return false;
     *ret = offer;

@@ -120,7 +120,7 @@ int nbd_reply_head_bytes(const uint8_t from[4])
 int nbd_parse_reply(const uint8_t *from, size_t len, struct nbd_reply_head *ret)
 {
     struct cur c = cur_of(from, len);
-    struct nbd_reply_head h = {0};
+    struct nbd_reply_head h = { 0 };
     uint32_t magic = cur_be32(&c);
     if (magic == NBD_SIMPLE_MAGIC) {
         h.error = cur_be32(&c);
@@ -167,19 +167,19 @@ static const struct {
     int err;
     uint32_t wire;
 } error_table[] = {
-    {EPERM, 1},
-    {EIO, 5},
-    {ENOMEM, 12},
-    {EINVAL, 22},
-    {ENOSPC, 28},
-    {EOVERFLOW, 75},
-    {ENOTSUP, 95},
-    {ESHUTDOWN, 108},
+    { EPERM, 1 },
+    { EIO, 5 },
+    { ENOMEM, 12 },
+    { EINVAL, 22 },
+    { ENOSPC, 28 },
+    { EOVERFLOW, 75 },
+    { ENOTSUP, 95 },
+    { ESHUTDOWN, 108 },
     /* from here on only towards the wire */
-    {EROFS, 1},
-    {EACCES, 1},
-    {EFBIG, 28},
-    {EDQUOT, 28},
+    { EROFS, 1 },
+    { EACCES, 1 },
+    { EFBIG, 28 },
+    { EDQUOT, 28 },
 };
 #define ERROR_WORDS 8
 

@@ -12,11 +12,11 @@ static void test_request(void)
         0x25, 0x60, 0x95, 0x13, 0x00, 0x11, 0x00, 0x06, 1, 2, 3, 4, 5, 6,
         7,    8,    0,    0,    0x01, 0,    0,    0,    0, 0, 0, 1, 0, 0,
     };
-    struct nbd_request r = {.flags = NBD_CMD_FUA | NBD_CMD_FAST_ZERO,
-                            .command = NBD_CMD_WRITE_ZEROES,
-                            .cookie = 0x0102030405060708,
-                            .offset = 1ULL << 40,
-                            .len = 65536},
+    struct nbd_request r = { .flags = NBD_CMD_FUA | NBD_CMD_FAST_ZERO,
+                             .command = NBD_CMD_WRITE_ZEROES,
+                             .cookie = 0x0102030405060708,
+                             .offset = 1ULL << 40,
+                             .len = 65536 },
                        back;
     uint8_t buf[NBD_REQUEST_BYTES];
     nbd_pack_request(buf, &r);
@@ -33,9 +33,9 @@ static void test_request(void)
 
 static void test_replies(void)
 {
-    static const uint8_t simple[] = {0x67, 0x44, 0x66, 0x98, 0, 0, 0, 28, 0, 0, 0, 0, 0, 0, 0, 9};
-    static const uint8_t chunk[] = {0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 2, 0, 0,
-                                    0,    0,    0,    0,    0, 9, 0, 0, 0, 12};
+    static const uint8_t simple[] = { 0x67, 0x44, 0x66, 0x98, 0, 0, 0, 28, 0, 0, 0, 0, 0, 0, 0, 9 };
+    static const uint8_t chunk[] = { 0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 2, 0, 0,
+                                     0,    0,    0,    0,    0, 9, 0, 0, 0, 12 };
     uint8_t buf[NBD_REPLY_BYTES_MAX];
     struct nbd_reply_head h;
     nbd_pack_simple(buf, nbd_error_of_errno(-ENOSPC), 9);
@@ -62,12 +62,13 @@ static void test_replies(void)
 
 static void test_options(void)
 {
-    static const uint8_t hello[] = {'N', 'B', 'D', 'M', 'A', 'G', 'I', 'C', 'I',
-                                    'H', 'A', 'V', 'E', 'O', 'P', 'T', 0,   3};
-    static const uint8_t option[] = {'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T',
-                                     0,   0,   0,   7,   0,   0,   0,   5};
-    static const uint8_t reply[] = {0x00, 0x03, 0xe8, 0x89, 0x04, 0x55, 0x65, 0xa9, 0, 0,
-                                    0,    7,    0x80, 0,    0,    6,    0,    0,    0, 2};
+    static const uint8_t hello[] = { 'N', 'B', 'D', 'M', 'A', 'G', 'I', 'C', 'I',
+                                     'H', 'A', 'V', 'E', 'O', 'P', 'T', 0,   3 };
+    static const uint8_t option[] = {
+        'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T', 0, 0, 0, 7, 0, 0, 0, 5
+    };
+    static const uint8_t reply[] = { 0x00, 0x03, 0xe8, 0x89, 0x04, 0x55, 0x65, 0xa9, 0, 0,
+                                     0,    7,    0x80, 0,    0,    6,    0,    0,    0, 2 };
     uint8_t buf[NBD_OPTION_REPLY_BYTES];
     nbd_pack_hello(buf, NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES);
     g_assert_cmpmem(buf, NBD_HELLO_BYTES, hello, sizeof(hello));
@@ -118,16 +119,16 @@ static void test_queries(void)
         const char *asked, *context;
         bool listing, matches;
     } cases[] = {
-        {"base:allocation", "base:allocation", false, true},
-        {"base:", "base:allocation", false, false},
-        {"base:", "base:allocation", true, true},
-        {"base:alloc", "base:allocation", true, false},
-        {"qemu:dirty-bitmap:", "qemu:dirty-bitmap:b0", true, true},
-        {"qemu:dirty-bitmap:b", "qemu:dirty-bitmap:b0", true, false},
-        {"qemu:", "qemu:allocation-depth", true, true},
-        {"qemu:", "base:allocation", true, false},
-        {"", "base:allocation", true, false},
-        {"base:allocation:", "base:allocation", true, false},
+        { "base:allocation", "base:allocation", false, true },
+        { "base:", "base:allocation", false, false },
+        { "base:", "base:allocation", true, true },
+        { "base:alloc", "base:allocation", true, false },
+        { "qemu:dirty-bitmap:", "qemu:dirty-bitmap:b0", true, true },
+        { "qemu:dirty-bitmap:b", "qemu:dirty-bitmap:b0", true, false },
+        { "qemu:", "qemu:allocation-depth", true, true },
+        { "qemu:", "base:allocation", true, false },
+        { "", "base:allocation", true, false },
+        { "base:allocation:", "base:allocation", true, false },
     };
     for (unsigned i = 0; i < ARRAY_COUNT(cases); i++) {
         bool got = nbd_query_matches((const uint8_t *)cases[i].asked, strlen(cases[i].asked),
@@ -140,7 +141,7 @@ static void test_queries(void)
 
 static void test_errors(void)
 {
-    static const int both[] = {EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN};
+    static const int both[] = { EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN };
     for (unsigned i = 0; i < ARRAY_COUNT(both); i++)
         g_assert_cmpint(nbd_errno_of_error(nbd_error_of_errno(-both[i])), ==, -both[i]);
     g_assert_cmpuint(nbd_error_of_errno(0), ==, 0);

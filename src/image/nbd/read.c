@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #define SMALL_READ (64 * KIB)
+#define MAP_AHEAD  GIB /* how far the map is asked at once */
 
 static struct node *node_of(const struct nbd_job *j)
 {
@@ -43,7 +44,7 @@ static int read_simple(struct nbd_job *j)
         return rc;
     uint8_t head[NBD_SIMPLE_BYTES];
     nbd_pack_simple(head, 0, r->cookie);
-    struct iovec iov[] = {{head, sizeof(head)}, {j->buf, r->len}};
+    struct iovec iov[] = { { head, sizeof(head) }, { j->buf, r->len } };
     channel_send(&j->client->ch, iov, r->len ? 2 : 1);
     return NBD_ANSWERED;
 }
@@ -62,15 +63,26 @@ static int read_whole(struct nbd_job *j)
     return NBD_ANSWERED;
 }
 
-/* What the map does not know is data. */
+/* What the map does not know is data. So is what was data before: asking the map again may cost as
+ * much as reading, and all that data which became a hole meanwhile costs is that it is sent. */
 static bool is_hole(struct nbd_job *j, uint64_t off, uint64_t *len)
 {
-    struct image_extent x;
-    unsigned depth;
-    if (node_map_chain(node_of(j), NULL, off, *len, &x, &depth) < 0)
-        return false;
-    *len = min_u64(*len, x.len);
-    return x.flags & EXTENT_ZERO;
+    struct nbd_export *e = j->client->export;
+    if (off < e->data_begin || off >= e->data_end) {
+        struct image_extent x;
+        unsigned depth;
+        uint64_t ahead = min_u64(e->size_bytes - off, MAP_AHEAD);
+        if (node_map_chain(node_of(j), NULL, off, ahead, &x, &depth) < 0)
+            return false;
+        if (x.flags & EXTENT_ZERO) {
+            *len = min_u64(*len, x.len);
+            return true;
+        }
+        e->data_begin = off;
+        e->data_end = off + x.len;
+    }
+    *len = min_u64(*len, e->data_end - off);
+    return false;
 }
 
 static int read_pieces(struct nbd_job *j)

@@ -27,13 +27,13 @@ static const struct command_row {
     bool writes, ranged;
     uint32_t buf_max;
 } command_rows[NBD_COMMANDS] = {
-    [NBD_CMD_READ] = {nbd_answer_read, NBD_CMD_DF, false, true, NBD_PAYLOAD_MAX},
-    [NBD_CMD_WRITE] = {do_write, 0, true, true, NBD_PAYLOAD_MAX},
-    [NBD_CMD_FLUSH] = {do_flush, 0, false, false, 0},
-    [NBD_CMD_TRIM] = {do_trim, 0, true, true, 0},
-    [NBD_CMD_CACHE] = {do_cache, 0, false, true, CACHE_PIECE},
-    [NBD_CMD_WRITE_ZEROES] = {do_zero, NBD_CMD_NO_HOLE | NBD_CMD_FAST_ZERO, true, true, 0},
-    [NBD_CMD_BLOCK_STATUS] = {nbd_answer_status, NBD_CMD_REQ_ONE, false, true, NBD_STATUS_BYTES},
+    [NBD_CMD_READ] = { nbd_answer_read, NBD_CMD_DF, false, true, NBD_PAYLOAD_MAX },
+    [NBD_CMD_WRITE] = { do_write, 0, true, true, NBD_PAYLOAD_MAX },
+    [NBD_CMD_FLUSH] = { do_flush, 0, false, false, 0 },
+    [NBD_CMD_TRIM] = { do_trim, 0, true, true, 0 },
+    [NBD_CMD_CACHE] = { do_cache, 0, false, true, CACHE_PIECE },
+    [NBD_CMD_WRITE_ZEROES] = { do_zero, NBD_CMD_NO_HOLE | NBD_CMD_FAST_ZERO, true, true, 0 },
+    [NBD_CMD_BLOCK_STATUS] = { nbd_answer_status, NBD_CMD_REQ_ONE, false, true, NBD_STATUS_BYTES },
 };
 
 /* --- commands --- */
@@ -41,6 +41,12 @@ static const struct command_row {
 static struct node *node_of(const struct nbd_job *j)
 {
     return nbd_export_enter(j->client->export);
+}
+
+/* There may be holes where data was: see read.c. */
+static void forget_data(struct nbd_job *j)
+{
+    j->client->export->data_end = 0;
 }
 
 static int do_write(struct nbd_job *j)
@@ -58,15 +64,19 @@ static int do_flush(struct nbd_job *j)
 static int do_trim(struct nbd_job *j)
 {
     int rc = node_discard(node_of(j), j->request.offset, j->request.len);
+    forget_data(j);
     return rc == 0 && (j->request.flags & NBD_CMD_FUA) ? node_flush(node_of(j)) : rc;
 }
 
 static int do_zero(struct nbd_job *j)
 {
     uint16_t f = j->request.flags;
-    return node_zero(node_of(j), j->request.offset, j->request.len,
-                     (f & NBD_CMD_FUA ? NODE_FUA : 0) | (f & NBD_CMD_NO_HOLE ? 0 : NODE_MAY_UNMAP) |
-                         (f & NBD_CMD_FAST_ZERO ? NODE_NO_FALLBACK : 0));
+    int rc =
+        node_zero(node_of(j), j->request.offset, j->request.len,
+                  (f & NBD_CMD_FUA ? NODE_FUA : 0) | (f & NBD_CMD_NO_HOLE ? 0 : NODE_MAY_UNMAP) |
+                      (f & NBD_CMD_FAST_ZERO ? NODE_NO_FALLBACK : 0));
+    forget_data(j);
+    return rc;
 }
 
 static int do_cache(struct nbd_job *j)
@@ -85,8 +95,9 @@ int nbd_send_chunk(struct nbd_client *c, const struct nbd_request *r, uint16_t f
 {
     uint8_t chunk[NBD_CHUNK_BYTES];
     nbd_pack_chunk(chunk, flags, type, r->cookie, head_len + body_len);
-    struct iovec iov[] = {
-        {chunk, sizeof(chunk)}, {(void *)head, head_len}, {(void *)body, body_len}};
+    struct iovec iov[] = { { chunk, sizeof(chunk) },
+                           { (void *)head, head_len },
+                           { (void *)body, body_len } };
     return channel_send(&c->ch, iov, body_len ? 3 : head_len ? 2 : 1);
 }
 
@@ -111,7 +122,7 @@ static void answer(struct nbd_client *c, const struct nbd_request *r, int result
 static void end_job(struct nbd_job *j)
 {
     struct nbd_client *c = j->client;
-    nbd_buffer_put(c, j->buf, j->buf_len);
+    nbd_buffer_put(c->export, j->buf, j->buf_len);
     j->buf = NULL;
     j->next = c->idle_jobs;
     c->idle_jobs = j;
@@ -195,7 +206,7 @@ static struct nbd_job *take_job(struct nbd_client *c, const struct nbd_request *
     j->client = c;
     j->request = *r;
     j->buf_len = bytes;
-    j->buf = bytes ? nbd_buffer_get(c, bytes) : NULL;
+    j->buf = bytes ? nbd_buffer_get(c->export, bytes) : NULL;
     return j;
 }
 
@@ -251,7 +262,7 @@ void nbd_serve(struct nbd_client *c)
         c->jobs[i].next = c->idle_jobs;
         c->idle_jobs = &c->jobs[i];
     }
-    struct batch b = {.ctx = c->export->ctx};
+    struct batch b = { .ctx = c->export->ctx };
     while (next_request(c, &b) == 0)
         ;
     batch_end(&b);
@@ -263,6 +274,5 @@ void nbd_serve(struct nbd_client *c)
 
 void nbd_serve_done(struct nbd_client *c)
 {
-    nbd_buffers_free(c);
     g_clear_pointer(&c->jobs, g_free);
 }

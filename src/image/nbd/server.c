@@ -61,7 +61,7 @@ static void serve_fiber(void *opaque)
 {
     struct nbd_client *c = opaque;
     nbd_serve(c);
-    c->task = (struct loop_task){.fn = client_ended, .opaque = c};
+    c->task = (struct loop_task){ .fn = client_ended, .opaque = c };
     loop_post(context_loop(c->server->ctx), &c->task);
 }
 
@@ -86,7 +86,7 @@ static void handshake_fiber(void *opaque)
     loop_timer_arm(&c->deadline, loop_now_ns() + (int64_t)s->config.handshake_ms * NS_PER_MS);
     bool good = nbd_handshake(c) && !s->stopping && !c->export->closing;
     loop_timer_done(&c->deadline);
-    c->task = (struct loop_task){.fn = good ? begin_serving : client_ended, .opaque = c};
+    c->task = (struct loop_task){ .fn = good ? begin_serving : client_ended, .opaque = c };
     if (good)
         c->ch.ctx = c->export->ctx;
     loop_post(context_loop(good ? c->export->ctx : s->ctx), &c->task);
@@ -142,7 +142,7 @@ static void disconnect(struct nbd_server *s, const struct nbd_export *e)
         if (!e || c->export == e)
             channel_shutdown(&c->ch);
     }
-    struct gone g = {s, (struct nbd_export *)e};
+    struct gone g = { s, (struct nbd_export *)e };
     context_run(s->ctx, wait_gone, &g);
 }
 
@@ -238,6 +238,7 @@ static int detach_node(void *opaque)
         e->bitmaps[i].bitmap->busy = false;
     if (e->user.node)
         node_leave(&e->user);
+    nbd_buffers_free(e);
     return 0;
 }
 
@@ -291,7 +292,7 @@ struct nbd_export *nbd_server_add(struct nbd_server *s, const struct nbd_export_
     e->user.perms = PERM_READ | (e->writable ? PERM_WRITE : 0);
     e->user.shared = PERM_ALL & ~PERM_RESIZE;
     e->user.drained = on_drained;
-    struct add a = {.e = e, .config = config, .error = error};
+    struct add a = { .e = e, .config = config, .error = error };
     context_run(e->ctx, attach_node, &a);
     if (!a.good) {
         export_free(e);
@@ -323,7 +324,7 @@ static void remove_export(struct nbd_server *s, struct nbd_export *e)
     e->closing = true;
     for (struct nbd_client *c = s->clients; c; c = c->next) {
         if (c->contexts.export == e)
-            c->contexts = (struct nbd_contexts){0};
+            c->contexts = (struct nbd_contexts){ 0 };
     }
     disconnect(s, e);
     struct nbd_export **at = &s->exports;
@@ -433,7 +434,7 @@ struct nbd_server *nbd_server_new(struct context *c, const struct nbd_server_con
     s->config = *config;
     set_defaults(&s->config);
     s->listen_fd = -1;
-    s->idle_task = (struct loop_task){.fn = tell_idle, .opaque = s};
+    s->idle_task = (struct loop_task){ .fn = tell_idle, .opaque = s };
     s->tls = config->tls ? tls_creds_ref(config->tls) : NULL;
     if (!open_socket(s, error)) {
         server_done(s);

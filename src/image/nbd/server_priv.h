@@ -13,8 +13,12 @@
 #include "image/nbd/server.h"
 
 #define NBD_BUFFER_MIN     (4 * KIB)
-#define NBD_BUFFER_CLASSES 14        /* 4 KiB to 32 MiB, by powers of two */
-#define NBD_BUFFERS_KEEP   (4 * MIB) /* idle bytes that a client may hold */
+#define NBD_BUFFER_CLASSES 14         /* 4 KiB to 32 MiB, by powers of two */
+#define NBD_BUFFERS_KEEP   (16 * MIB) /* idle bytes that an export may hold */
+
+struct nbd_free_buffer {
+    struct nbd_free_buffer *next;
+};
 
 struct nbd_export_bitmap {
     char *context; /* "qemu:dirty-bitmap:NAME" */
@@ -31,10 +35,13 @@ struct nbd_export {
     bool writable, allocation_depth;
     struct nbd_export_bitmap *bitmaps;
     unsigned bitmap_count;
-    unsigned paused;           /* who drains the node; export's thread */
-    struct fiber_queue resume; /* requests that wait for it */
-    unsigned clients;          /* server's thread */
-    bool closing;              /* nobody may ask for it any more */
+    unsigned paused;               /* who drains the node; export's thread */
+    struct fiber_queue resume;     /* requests that wait for it */
+    uint64_t data_begin, data_end; /* known to be data, or to have been; export's thread */
+    struct nbd_free_buffer *buffers[NBD_BUFFER_CLASSES]; /* export's thread */
+    uint64_t buffer_bytes;                               /* idle */
+    unsigned clients;                                    /* server's thread */
+    bool closing;                                        /* nobody may ask for it any more */
     struct nbd_export *next;
 };
 
@@ -44,10 +51,6 @@ struct nbd_contexts {
     struct nbd_export *export; /* for which they were asked; NULL: none */
     bool base, depth;
     uint64_t bitmaps; /* one bit each */
-};
-
-struct nbd_free_buffer {
-    struct nbd_free_buffer *next;
 };
 
 /* A request of a client, in flight. */
@@ -77,8 +80,6 @@ struct nbd_client {
     unsigned in_flight;
     uint64_t bytes_in_flight;
     struct fiber_queue room; /* the reader, while too much is in flight or at the end */
-    struct nbd_free_buffer *buffers[NBD_BUFFER_CLASSES];
-    uint64_t buffer_bytes; /* idle */
 };
 
 struct nbd_server {
@@ -122,6 +123,6 @@ int nbd_answer_status(struct nbd_job *j);
 #define NBD_STATUS_BYTES (64 * KIB) /* extents of one context */
 
 /* buffers.c: of at least len bytes, aligned for direct I/O; NULL: no memory. */
-uint8_t *nbd_buffer_get(struct nbd_client *c, uint32_t len);
-void nbd_buffer_put(struct nbd_client *c, uint8_t *buf, uint32_t len);
-void nbd_buffers_free(struct nbd_client *c);
+uint8_t *nbd_buffer_get(struct nbd_export *e, uint32_t len);
+void nbd_buffer_put(struct nbd_export *e, uint8_t *buf, uint32_t len);
+void nbd_buffers_free(struct nbd_export *e);

@@ -80,7 +80,7 @@ static int answer_context(struct nbd_job *j, unsigned context, bool last)
     const struct nbd_request *r = &j->request;
     const struct nbd_export *e = j->client->export;
     uint64_t end = r->offset + r->len;
-    struct extents x = {.out = j->buf, .max = (j->buf_len - 4) / NBD_EXTENT_BYTES};
+    struct extents x = { .out = j->buf, .max = (j->buf_len - 4) / NBD_EXTENT_BYTES };
     if (r->flags & NBD_CMD_REQ_ONE)
         x.max = 1;
     if (context >= CONTEXT_BITMAP)

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-static const char *const endpoint_words[] = {"client", "server", NULL};
+static const char *const endpoint_words[] = { "client", "server", NULL };
 
 #define CREDS_COMMON                                                                               \
     OPT_WORD("endpoint", struct tls_creds, endpoint, endpoint_words, ENDPOINT_CLIENT,              \
@@ -16,11 +16,11 @@ static const char *const endpoint_words[] = {"client", "server", NULL};
         OPT_BOOL("verify-peer", struct tls_creds, verify_peer, true,                               \
                  "Check the peer's certificate")
 
-static const struct image_option common_options[] = {CREDS_COMMON, {0}};
+static const struct image_option common_options[] = { CREDS_COMMON, { 0 } };
 static const struct image_option psk_options[] = {
     CREDS_COMMON,
     OPT_STRING("username", struct tls_creds, username, "Which key a client uses (default qemu)"),
-    {0},
+    { 0 },
 };
 
 static bool load_anon(struct tls_creds *c, GError **error);
@@ -33,9 +33,9 @@ static const struct creds_type {
     const struct image_option *options;
     bool (*load)(struct tls_creds *c, GError **error);
 } creds_types[] = {
-    [CREDS_ANON] = {"tls-creds-anon", "NORMAL:+ANON-ECDH:+ANON-DH", common_options, load_anon},
-    [CREDS_PSK] = {"tls-creds-psk", "NORMAL:+ECDHE-PSK:+DHE-PSK:+PSK", psk_options, load_psk},
-    [CREDS_X509] = {"tls-creds-x509", "NORMAL", common_options, load_x509},
+    [CREDS_ANON] = { "tls-creds-anon", "NORMAL:+ANON-ECDH:+ANON-DH", common_options, load_anon },
+    [CREDS_PSK] = { "tls-creds-psk", "NORMAL:+ECDHE-PSK:+DHE-PSK:+PSK", psk_options, load_psk },
+    [CREDS_X509] = { "tls-creds-x509", "NORMAL", common_options, load_x509 },
 };
 
 static GMutex registry_lock;
@@ -76,7 +76,7 @@ static bool load_dh(struct tls_creds *c, GError **error)
     gsize len;
     if (!g_file_get_contents(path, &text, &len, error))
         return false;
-    gnutls_datum_t pem = {(unsigned char *)text, (unsigned)len};
+    gnutls_datum_t pem = { (unsigned char *)text, (unsigned)len };
     int rc = gnutls_dh_params_init(&c->dh);
     if (rc == 0)
         rc = gnutls_dh_params_import_pkcs3(c->dh, &pem, GNUTLS_X509_FMT_PEM);
@@ -149,7 +149,7 @@ static bool load_psk(struct tls_creds *c, GError **error)
     g_autofree char *key = NULL;
     if (!find_psk(c, path, &key, error))
         return false;
-    gnutls_datum_t hex = {(unsigned char *)key, (unsigned)strlen(key)};
+    gnutls_datum_t hex = { (unsigned char *)key, (unsigned)strlen(key) };
     rc = gnutls_psk_allocate_client_credentials(&c->psk_client);
     if (rc == 0)
         rc = gnutls_psk_set_client_credentials(c->psk_client, c->username ? c->username : "qemu",

@@ -83,7 +83,7 @@ static bool verify(struct tls_session *s, GError **error)
         return tls_refused(error, c, rc, "cannot verify the peer's certificate");
     if (status == 0)
         return true;
-    gnutls_datum_t text = {0};
+    gnutls_datum_t text = { 0 };
     gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
     ruche_error(error, RUCHE_ERR_INVALID, "%s '%s': the peer%s%s%s is refused: %s",
                 tls_creds_kind(c), c->id, s->host ? " '" : "", s->host ? s->host : "",
