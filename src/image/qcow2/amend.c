@@ -290,7 +290,7 @@ static bool expand_snapshots(struct amend *a, GError **error)
         struct table_list tables = {0};
         r = tree_tables(s, l1, e->l1_count, &tables);
         if (r == 0)
-            r = tables_walk(s, &tables, expand_table, s);
+            r = tables_walk(s, &tables, WALK_SKIP_HOLES, expand_table, s);
         table_list_done(&tables);
         if (r == -ENOTSUP)
             return ruche_error(

@@ -84,10 +84,13 @@ static bool load_one(struct qcow2 *s, const struct bitmap_entry *e, GError **err
     b->read_only = s->node.read_only;
     if (b->inconsistent)
         return true;
-    g_autofree uint64_t *table = bitmap_table_read(s, e, error);
+    /* The table may be longer than the disk needs. */
+    uint64_t per_cluster = (uint64_t)s->cluster_bytes * 8;
+    uint32_t count = (uint32_t)min_u64(e->table_count, b->grain_count / per_cluster + 1);
+    g_autofree uint64_t *table = bitmap_table_read(s, e, count, error);
     if (!table)
         return false;
-    int r = load_bits(s, table, e->table_count, b);
+    int r = load_bits(s, table, count, b);
     return r == 0 || ruche_error_errno(error, -r, "'%s': bitmap '%s' cannot be read",
                                        node_filename(&s->node), e->name);
 }
@@ -157,7 +160,8 @@ bool qcow2_bitmaps_load(struct qcow2 *s, GError **error)
 /* Everything that a stored bitmap takes goes back. */
 static void free_entry(struct qcow2 *s, const struct bitmap_entry *e)
 {
-    g_autofree uint64_t *table = e->table_count ? bitmap_table_read(s, e, NULL) : NULL;
+    g_autofree uint64_t *table =
+        e->table_count ? bitmap_table_read(s, e, e->table_count, NULL) : NULL;
     for (uint32_t i = 0; table && i < e->table_count; i++) {
         uint64_t off = table[i] & BITMAP_TABLE_OFFSET;
         if (off && off % s->cluster_bytes == 0)

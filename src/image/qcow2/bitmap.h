@@ -41,5 +41,6 @@ void bitmap_dir_done(struct bitmap_dir *d);
 /* Bytes that it takes; and the bytes themselves, padding zeroed. */
 uint64_t bitmap_dir_bytes(const struct bitmap_dir *d);
 void bitmap_dir_build(const struct bitmap_dir *d, uint8_t *to);
-/* Host order; g_free(). NULL with *error. (f) */
-uint64_t *bitmap_table_read(struct qcow2 *s, const struct bitmap_entry *e, GError **error);
+/* The first `count` entries, at most e->table_count; host order; g_free(). NULL with *error. (f) */
+uint64_t *bitmap_table_read(struct qcow2 *s, const struct bitmap_entry *e, uint32_t count,
+                            GError **error);

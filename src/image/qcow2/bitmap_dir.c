@@ -145,18 +145,18 @@ void bitmap_dir_build(const struct bitmap_dir *d, uint8_t *to)
     }
 }
 
-uint64_t *bitmap_table_read(struct qcow2 *s, const struct bitmap_entry *e, GError **error)
+uint64_t *bitmap_table_read(struct qcow2 *s, const struct bitmap_entry *e, uint32_t count,
+                            GError **error)
 {
-    uint64_t bytes = (uint64_t)e->table_count * 8;
-    uint64_t *table = g_try_malloc(bytes + 8);
-    int r = table ? qcow2_meta_read(s, e->table_offset, table, bytes) : -ENOMEM;
+    uint64_t *table = g_try_new(uint64_t, (size_t)count + 1);
+    int r = table ? qcow2_meta_read(s, e->table_offset, table, (size_t)count * 8) : -ENOMEM;
     if (r < 0) {
         ruche_error_errno(error, -r, "'%s': cannot read the table of bitmap '%s'",
                           node_filename(&s->node), e->name);
         g_free(table);
         return NULL;
     }
-    for (uint32_t i = 0; i < e->table_count; i++)
+    for (uint32_t i = 0; i < count; i++)
         table[i] = __builtin_bswap64(table[i]);
     return table;
 }

@@ -107,7 +107,7 @@ static void compare_uncovered(struct check *c, uint64_t from, uint64_t end)
 
 static int compare_all(struct check *c)
 {
-    int r = tables_walk(c->s, &c->blocks, compare_block, c);
+    int r = tables_walk(c->s, &c->blocks, 0, compare_block, c);
     if (r < 0 || c->applying)
         return r;
     uint64_t per_block = 1ULL << c->s->refblock_bits;
@@ -200,7 +200,7 @@ static int mend_flags(struct check *c)
             r = table_list_add(&active, &c->l2s.refs[i]);
     }
     if (r == 0)
-        r = tables_walk(c->s, &active, mend_l2_flags, c);
+        r = tables_walk(c->s, &active, WALK_SKIP_HOLES, mend_l2_flags, c);
     table_list_done(&active);
     return r;
 }

@@ -174,7 +174,7 @@ static void scan_bitmap(struct check *c, const struct bitmap_entry *e)
     if (!e->table_count || !count_meta(c, what, e->table_offset, (uint64_t)e->table_count * 8))
         return;
     g_autoptr(GError) error = NULL;
-    g_autofree uint64_t *table = bitmap_table_read(s, e, &error);
+    g_autofree uint64_t *table = bitmap_table_read(s, e, e->table_count, &error);
     if (!table) {
         check_found(c, FOUND_CORRUPTION, "%s", error->message);
         return;
@@ -441,5 +441,5 @@ int check_scan(struct check *c)
     if (h->crypt_method == QCOW2_CRYPT_LUKS)
         count_meta(c, "encryption header", c->s->ext.crypto_offset, c->s->ext.crypto_bytes);
     r = mark_l2s(c);
-    return r < 0 ? r : tables_walk(c->s, &c->l2s, scan_l2, c);
+    return r < 0 ? r : tables_walk(c->s, &c->l2s, WALK_SKIP_HOLES, scan_l2, c);
 }

@@ -714,6 +714,43 @@ static void body_bitmaps(const void *options)
     memory_file_free(crashed);
 }
 
+/* An image that is opened to be read, and then written: its bitmaps follow. */
+static void body_bitmap_reopen(const void *arg)
+{
+    GError *error = NULL;
+    struct memory_file *f = memory_file_new("map", 0), *crashed = memory_file_new("crashed", 0);
+    create("map", DISK, "{}");
+    struct node *n = open_image("map", NODE_RW);
+    new_bitmap(n, "b", 65536);
+    node_unref(n);
+    n = open_image("map", 0);
+    struct dirty_bitmap *b = dirty_find(n, "b");
+    g_assert_true(b->read_only);
+    node_set_read_only(n, false, &error);
+    g_assert_no_error(error);
+    g_assert_false(b->read_only);
+    fill(n, 0, 65536, 1);
+    memory_file_assign(crashed, f);
+    node_set_read_only(n, true, &error);
+    g_assert_no_error(error);
+    g_assert_true(b->read_only);
+    node_unref(n);
+    check_clean("map");
+    n = open_image("map", NODE_RW);
+    g_assert_cmpuint(dirty_bytes(dirty_find(n, "b")), ==, 65536);
+    node_unref(n);
+    n = open_image("crashed", 0);
+    g_assert_true(dirty_find(n, "b")->inconsistent);
+    node_unref(n);
+    memory_file_free(f);
+    memory_file_free(crashed);
+}
+
+static void test_bitmap_reopen(void)
+{
+    in_fiber(body_bitmap_reopen, NULL);
+}
+
 static void test_bitmaps(void)
 {
     static const char *const options[] = {"{}", "{\"cluster_size\": 512}",
@@ -992,6 +1029,7 @@ int main(int argc, char **argv)
         {"vmstate", test_vmstate},
         {"width-one", test_width_one},
         {"bitmaps", test_bitmaps},
+        {"bitmap-reopen", test_bitmap_reopen},
         {"bitmap-refusals", test_bitmap_refusals},
         {"amend-width", test_amend_width},
         {"amend-version", test_amend_version},

@@ -301,8 +301,13 @@ static int qcow2_flush(struct node *n)
 static bool qcow2_set_read_only(struct node *n, bool read_only, GError **error)
 {
     struct qcow2 *s = qcow2_of(n);
-    if (!read_only)
-        return prepare_writing(s, error) && qcow2_bitmaps_load(s, error);
+    if (!read_only) {
+        n->read_only = false; /* what follows writes */
+        bool good =
+            check_writable(s, error) && prepare_writing(s, error) && qcow2_bitmaps_load(s, error);
+        n->read_only = !good;
+        return good;
+    }
     int r = settle(s);
     return !r || ruche_error_errno(error, -r, "'%s': metadata could not be written", n->filename);
 }

@@ -73,7 +73,7 @@ static int clear_copied_below(struct qcow2 *s, const uint64_t *l1, uint64_t coun
     struct table_list tables = {0};
     int r = tree_tables(s, l1, count, &tables);
     if (r == 0)
-        r = tables_walk(s, &tables, clear_copied, s);
+        r = tables_walk(s, &tables, WALK_SKIP_HOLES, clear_copied, s);
     table_list_done(&tables);
     qcow2_cache_forget_all(&s->l2_cache);
     return r;
@@ -277,7 +277,7 @@ static int unshare_active(struct qcow2 *s, const struct tally *leaving)
     struct table_list tables = {0};
     int r = tree_tables(s, s->l1, s->header.l1_count, &tables);
     if (r == 0)
-        r = tables_walk(s, &tables, set_copied, &o);
+        r = tables_walk(s, &tables, WALK_SKIP_HOLES, set_copied, &o);
     table_list_done(&tables);
     qcow2_cache_forget_all(&s->l2_cache);
     for (uint64_t i = 0; r >= 0 && i < s->header.l1_count; i++) {

@@ -11,7 +11,7 @@
 
 #include "image/qcow2/internal.h"
 
-#define TALLY_CHUNK_BITS 16
+#define TALLY_CHUNK_BITS 14
 #define TALLY_BYTES_MAX (2 * GIB)
 #define TALLY_CLUSTERS_MAX (1ULL << 40)
 
@@ -69,7 +69,9 @@ void table_list_merge(struct table_list *l);
 typedef int table_fn(void *opaque, const struct table_ref *ref, uint8_t *table);
 /* Reads them, many at a time, neighbours in one go. The image is quiet and committed: caches are passed by, and must
  * forget what is written back. (f) */
-int tables_walk(struct qcow2 *s, const struct table_list *l, table_fn *fn, void *opaque);
+enum walk_flags { WALK_SKIP_HOLES = 1 }; /* fn is not called for tables of zeroes that lie in a hole of the file */
+int tables_walk(struct qcow2 *s, const struct table_list *l, unsigned flags, table_fn *fn,
+                void *opaque);
 
 /* The L2 tables of an L1 in host order, each with `uses` 1. Entries that are no valid offset are left out. */
 int tree_tables(struct qcow2 *s, const uint64_t *l1, uint64_t l1_count, struct table_list *ret);

@@ -20,6 +20,7 @@ struct walk {
     uint64_t next;    /* of the list, for the next worker */
     unsigned running; /* workers */
     int error;        /* the first */
+    bool holes;       /* the file has some: what lies in one is not read */
     struct fiber_queue done;
 };
 
@@ -37,10 +38,21 @@ static uint64_t take_run(struct walk *w, uint64_t *ret_first)
     return end;
 }
 
+/* Tables that the file has no bytes for: nothing is in them. */
+static bool in_hole(const struct walk *w, uint64_t off, uint64_t len)
+{
+    struct node *file = qcow2_file(w->s);
+    struct image_extent e;
+    return w->holes && range_fits(off, len, node_size(file)) && node_map(file, off, len, &e) == 0 &&
+           e.len == len && (e.flags & EXTENT_ZERO);
+}
+
 static int walk_run(struct walk *w, uint8_t *buf, uint64_t first, uint64_t end)
 {
     const struct table_ref *refs = w->list->refs;
     uint64_t cluster = w->s->cluster_bytes;
+    if (in_hole(w, refs[first].offset, (end - first) * cluster))
+        return 0;
     int r = qcow2_meta_read(w->s, refs[first].offset, buf, (end - first) * cluster);
     for (uint64_t i = first; r == 0 && !w->error && i < end; i++) {
         uint8_t *table = buf + (i - first) * cluster;
@@ -69,9 +81,18 @@ static void worker(void *opaque)
         fiber_queue_wake_all(&w->done);
 }
 
-int tables_walk(struct qcow2 *s, const struct table_list *l, table_fn *fn, void *opaque)
+/* A hostile file is a large hole that all tables lie in. An honest one has bytes for each. */
+static bool has_holes(struct qcow2 *s, const struct table_list *l)
+{
+    int64_t allocated = node_allocated_bytes(qcow2_file(s));
+    return allocated >= 0 && (uint64_t)allocated >> s->cluster_bits < l->count;
+}
+
+int tables_walk(struct qcow2 *s, const struct table_list *l, unsigned flags, table_fn *fn,
+                void *opaque)
 {
     struct walk w = {.s = s, .list = l, .fn = fn, .opaque = opaque};
+    w.holes = (flags & WALK_SKIP_HOLES) && has_holes(s, l);
     context_plug(s->node.ctx);
     w.running = 1; /* us, until all are started */
     for (unsigned i = 0; i < WORKERS && w.next < l->count; i++) {
@@ -116,10 +137,8 @@ static int count_table(void *opaque, const struct table_ref *ref, uint8_t *table
 {
     struct counting *c = opaque;
     struct qcow2 *s = c->s;
-    int r = count_range(c, ref->offset, s->cluster_bytes, ref->uses);
-    if (s->data_external)
-        return r;
     unsigned step = s->l2_entry_bytes / 8;
+    int r = 0;
     for (uint64_t i = 0; r == 0 && i < s->cluster_bytes / 8; i += step) {
         uint64_t entry = table_entry(table, i), off = entry & QCOW2_OFFSET_MASK;
         if (entry & QCOW2_COMPRESSED) {
@@ -138,8 +157,10 @@ int tree_tally(struct qcow2 *s, const uint64_t *l1, uint64_t l1_count, struct ta
     struct table_list tables = {0};
     struct counting c = {s, t};
     int r = tree_tables(s, l1, l1_count, &tables);
-    if (r == 0)
-        r = tables_walk(s, &tables, count_table, &c);
+    for (uint64_t i = 0; r == 0 && i < tables.count; i++)
+        r = count_range(&c, tables.refs[i].offset, s->cluster_bytes, tables.refs[i].uses);
+    if (r == 0 && !s->data_external)
+        r = tables_walk(s, &tables, WALK_SKIP_HOLES, count_table, &c);
     table_list_done(&tables);
     return r;
 }
