@@ -53,10 +53,11 @@ struct image_target *image_target_new(const char *filename, GError **error)
     struct stat st;
     const char *path = g_str_has_prefix(filename, "file:") ? filename + 5 : filename;
     bool local = !g_str_has_prefix(filename, "json:") && (path != filename || !driver_of_scheme(filename));
+    bool on_its_way = image_target_final(path) != path; /* a target's own file: it gets no second name */
     struct image_target *t = g_new0(struct image_target, 1);
     t->final = local ? resolve_links(path) : g_strdup(filename);
     bool exists = local && stat(t->final, &st) == 0;
-    t->in_place = !local || (exists && !S_ISREG(st.st_mode));
+    t->in_place = !local || on_its_way || (exists && !S_ISREG(st.st_mode));
     if (local && exists && S_ISDIR(st.st_mode)) {
         ruche_error(error, RUCHE_ERR_INVALID, "'%s' is a directory", path);
         image_target_abort(t);

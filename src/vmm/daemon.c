@@ -154,6 +154,7 @@ bool signals_init(struct loop *l, void (*fn)(void *opaque, int signal, int pid),
     sigaddset(&set, SIGCONT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk: -EFBIG */
     for (size_t i = 0; i < G_N_ELEMENTS(fatal_signals); i++) {
         struct sigaction old,
             new = { .sa_handler = on_fatal, .sa_flags = SA_RESETHAND | SA_NODEFER };

@@ -18,8 +18,8 @@ bool daemon_start(GError **error);
 /* The child lets go of the terminal and tells the parent. */
 bool daemon_ready(GError **error);
 
-/* SIGINT, SIGTERM and SIGHUP call fn on the loop, in every thread blocked; SIGPIPE is ignored;
- * SIGCONT makes the terminal raw again; fatal signals give it back first. */
+/* SIGINT, SIGTERM and SIGHUP call fn on the loop, in every thread blocked; SIGPIPE and SIGXFSZ
+ * are ignored; SIGCONT makes the terminal raw again; fatal signals give it back first. */
 bool signals_init(struct loop *l, void (*fn)(void *opaque, int signal, int pid), void *opaque,
                   GError **error);
 void signals_done(void);

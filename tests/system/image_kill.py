@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""SIGKILL at a random moment of every command that writes images, then the same command again.
+"""SIGKILL at a random moment of every command that writes images, then the same command again; and full disks.
 
     image_kill.py RUCHE-IMG [ROUNDS [TESTS]]
 
@@ -9,6 +9,7 @@ checks clean (leaks are allowed), shows the same disk, and the command started a
 """
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -257,12 +258,31 @@ def test_repair():
     os.unlink(path("work-other.qcow2"))
 
 
+def no_space(fmt):
+    """A file size limit in the middle of it."""
+    def test():
+        target = path("full." + fmt)
+        with open(target, "w", encoding="ascii") as f:
+            f.write("old")
+        for limit in (0, 100 << 10, 5 << 20, 12 << 20):
+            r = subprocess.run([TOOL, "convert", "-f", "raw", "-O", fmt, path("top.raw"), target], capture_output=True,
+                               text=True, timeout=120, check=False,
+                               preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            assert r.returncode == 1 and "No space left on device" in r.stderr, f"{limit}: {r.returncode} {r.stderr}"
+            with open(target, "rb") as f:
+                assert f.read() == b"old"
+            parts = [name for name in os.listdir(FOLDER.name) if name.endswith(".part")]
+            assert not parts, f"{limit}: {parts}"
+    return test
+
+
 def main():
     fixtures()
     only = sys.argv[3] if len(sys.argv) > 3 else ""
     tests = {f"convert to {fmt}": convert_to(fmt, *options) for fmt, options in {
         "qcow2": [], "raw": [], "vmdk": [], "vdi": [], "vhdx": [], "vpc": ["-o", "force_size=on"]}.items()}
     tests["convert compressed"] = convert_to("qcow2", "-c")
+    tests |= {f"no space for {fmt}": no_space(fmt) for fmt in ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx")}
     tests |= {name[5:].replace("_", " "): f for name, f in globals().items() if name.startswith("test_")}
     tap.run({name: f for name, f in tests.items() if only in name})
 
