@@ -7,20 +7,22 @@
  * written.
  *
  * Thread    The node's home thread.
- * Trust     The set is made from checked tables; its size is bounded by PLACES_MAX.
+ * Trust     The set is bounded by PLACES_MAX clusters; tables of snapshots that would take more are
+ * not protected.
  */
 #include "image/qcow2/internal.h"
 
 #include <errno.h>
 #include <string.h>
 
-enum { PLACES_MAX = 1 << 24, PLACES_MIN = 1024, SECTION_BITS = 4 };
+enum { PLACES_MAX = 1 << 22, PLACES_OTHERS = 1 << 19, PLACES_MIN = 1024, SECTION_BITS = 4 };
 
 /* Open addressing; an entry is cluster index << 4 | number of the section, plus 1; 0 is empty. */
 struct qcow2_places {
     uint64_t *slots;
     uint32_t mask, count;
-    bool full; /* no memory or too many: what is missing is not checked */
+    uint32_t budget; /* what tables of snapshots and bitmaps may still add, or look at */
+    bool full;       /* no memory */
 };
 
 static const char *const section_names[] = {
@@ -182,7 +184,8 @@ void qcow2_places_remove(struct qcow2 *s, uint64_t off)
 
 static void add_range(struct qcow2 *s, enum qcow2_section section, uint64_t off, uint64_t len)
 {
-    for (uint64_t at = 0; at < len; at += s->cluster_bytes)
+    struct qcow2_places *p = s->places;
+    for (uint64_t at = 0; at < len && p->budget; at += s->cluster_bytes, p->budget--)
         qcow2_places_add(s, section, off + at);
 }
 
@@ -190,10 +193,12 @@ static void add_range(struct qcow2 *s, enum qcow2_section section, uint64_t off,
 static void add_inactive_l2(struct qcow2 *s, const struct qcow2_snapshot *snap)
 {
     uint64_t entries[512];
-    for (uint32_t i = 0; i < snap->l1_count; i += ARRAY_COUNT(entries)) {
+    struct qcow2_places *p = s->places;
+    for (uint32_t i = 0; i < snap->l1_count && p->budget; i += ARRAY_COUNT(entries)) {
         uint32_t n = (uint32_t)min_u64(ARRAY_COUNT(entries), snap->l1_count - i);
         if (qcow2_meta_read(s, snap->l1_offset + (uint64_t)i * 8, entries, n * sizeof(*entries)))
             return;
+        p->budget -= min_u64(n, p->budget);
         for (uint32_t j = 0; j < n; j++) {
             uint64_t off = __builtin_bswap64(entries[j]) & QCOW2_OFFSET_MASK;
             if (off)
@@ -221,15 +226,16 @@ int qcow2_places_rebuild(struct qcow2 *s)
     }
     qcow2_places_free(s);
     s->places = p;
-    add_snapshots(s);
-    if (s->ext.has_bitmaps)
-        add_range(s, QCOW2_SECTION_BITMAPS, s->ext.bitmap_dir_offset, s->ext.bitmap_dir_bytes);
     for (uint32_t i = 0; i < s->header.l1_count; i++)
         if (s->l1[i] & QCOW2_OFFSET_MASK)
             qcow2_places_add(s, QCOW2_SECTION_ACTIVE_L2, s->l1[i] & QCOW2_OFFSET_MASK);
     for (uint32_t i = 0; i < s->reftable_count; i++)
         if (s->reftable[i] & QCOW2_REFTABLE_MASK)
             qcow2_places_add(s, QCOW2_SECTION_REFBLOCK, s->reftable[i] & QCOW2_REFTABLE_MASK);
+    p->budget = PLACES_OTHERS;
+    add_snapshots(s);
+    if (s->ext.has_bitmaps)
+        add_range(s, QCOW2_SECTION_BITMAPS, s->ext.bitmap_dir_offset, s->ext.bitmap_dir_bytes);
     return p->full ? -ENOMEM : 0;
 }
 
