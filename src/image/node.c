@@ -156,6 +156,22 @@ static int map_by_driver(struct node *n, uint64_t off, uint64_t len, struct imag
     return err;
 }
 
+/* Allocated by the format, but the file has a hole there: it reads as zero. */
+static int look_for_holes(struct image_extent *e)
+{
+    struct image_extent below;
+    uint64_t size = e->host->size_bytes, left = e->host_offset < size ? size - e->host_offset : 0;
+    e->flags &= ~EXTENT_HOLES;
+    if (!left) /* past the end of the file */
+        return 0;
+    int err = node_map(e->host, e->host_offset, min_u64(e->len, left), &below);
+    if (err)
+        return err;
+    e->len = below.len;
+    e->flags |= below.flags & EXTENT_ZERO;
+    return 0;
+}
+
 int node_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret)
 {
     if (off >= n->size_bytes || !len)
@@ -173,6 +189,8 @@ int node_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *re
         ret->host = n;
         ret->host_offset = off;
     }
+    if (!err && ret->flags & EXTENT_HOLES)
+        err = look_for_holes(ret);
     if (!err && off + ret->len == n->size_bytes)
         ret->flags |= EXTENT_EOF;
     return err;

@@ -105,6 +105,7 @@ enum extent_flags {
     EXTENT_OFFSET = 1 << 3,     /* host and host_offset are valid: plain bytes there */
     EXTENT_COMPRESSED = 1 << 4,
     EXTENT_EOF = 1 << 5,        /* reaches the node's end */
+    EXTENT_HOLES = 1 << 6,      /* of drivers, with OFFSET: holes of the host are to be looked for; not seen above */
 };
 struct image_extent {
     uint64_t len;               /* from the asked offset on; at least 1, at most what was asked */

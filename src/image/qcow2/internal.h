@@ -238,6 +238,7 @@ struct qcow2 {
     struct loop_timer clean_timer;
     bool clean_timer_on;
     bool dirty_marked;           /* the header says "dirty" because of us */
+    int8_t has_holes;            /* 1: the file has far fewer blocks than clusters, -1: not; 0: not looked yet */
     bool closing;                /* the last commits: lazy refcounts are written after all */
 };
 

@@ -152,11 +152,24 @@ int qcow2_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
 
 /* ---- map ---- */
 
+/* Preallocated without data: most clusters are holes of the file, and read as zero. One look at its size tells. */
+static bool has_holes(struct qcow2 *s)
+{
+    if (!s->has_holes) {
+        struct node *file = qcow2_data(s);
+        int64_t bytes = node_allocated_bytes(file);
+        uint64_t real = bytes < 0 ? UINT64_MAX / 16 : (uint64_t)bytes / s->cluster_bytes;
+        bool holes = node_size(file) / s->cluster_bytes >= max_u64(2 * real, real + 64);
+        s->has_holes = holes ? 1 : -1;
+    }
+    return s->has_holes > 0;
+}
+
 int qcow2_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret)
 {
     static const unsigned flags_of[] = {
         [QCOW2_UNALLOCATED] = 0,
-        [QCOW2_UNALLOCATED_PLACE] = 0,
+        [QCOW2_UNALLOCATED_PLACE] = EXTENT_OFFSET,
         [QCOW2_ZERO_PLAIN] = EXTENT_ZERO | EXTENT_ALLOCATED,
         [QCOW2_ZERO_PLACE] = EXTENT_ZERO | EXTENT_ALLOCATED | EXTENT_OFFSET,
         [QCOW2_NORMAL] = EXTENT_DATA | EXTENT_ALLOCATED | EXTENT_OFFSET,
@@ -180,6 +193,8 @@ int qcow2_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *r
     if (flags & EXTENT_OFFSET) {
         ret->host = qcow2_data(s);
         ret->host_offset = m.host;
+        if (flags & EXTENT_DATA && has_holes(s))
+            ret->flags |= EXTENT_HOLES;
     }
     if (off + total == n->size_bytes)
         ret->flags |= EXTENT_EOF;

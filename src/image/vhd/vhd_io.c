@@ -212,9 +212,9 @@ int vhd_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret
 {
     struct vhd *v = vhd_of(n);
     if (!v->pages) {
-        int r = node_map(node_file(n), off, len, ret);
-        ret->flags |= EXTENT_ALLOCATED;
-        return r;
+        *ret = (struct image_extent){.len = len, .host = node_file(n), .host_offset = off};
+        ret->flags = EXTENT_DATA | EXTENT_ALLOCATED | EXTENT_OFFSET | EXTENT_HOLES;
+        return 0;
     }
     struct vhd_run run;
     int r = vhd_run_at(v, off, len, &run);
@@ -227,7 +227,7 @@ int vhd_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *ret
         ret->host_offset = run.host;
         return 0;
     }
-    ret->flags = node_backing(n) || n->backing_file ? 0 : EXTENT_ZERO;
+    ret->flags = node_backing(n) || n->backing_file ? 0 : EXTENT_ZERO | EXTENT_ALLOCATED;
     for (unsigned i = 0; i < MAP_BLOCKS && ret->len < len; i++) {
         r = vhd_run_at(v, off + ret->len, len - ret->len, &run);
         if (r || run.present)
