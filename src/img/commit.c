@@ -42,6 +42,7 @@ static bool write_down(struct node *n, struct node *base, const struct commit_op
 {
     if (!node_set_read_only(base, false, error))
         return false;
+    base->discard = true; /* zeroes may become holes, as in n */
     if (node_size(base) < node_size(n) && !node_resize(base, node_size(n), PREALLOC_OFF, error))
         return false;
     struct copy_source s = {.node = n, .base = base, .len = node_size(n)};

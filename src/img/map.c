@@ -39,7 +39,7 @@ static int next_entry(struct node *top, uint64_t off, uint64_t len, struct map_e
         bool known = e.flags & (EXTENT_DATA | EXTENT_ZERO | EXTENT_ALLOCATED);
         bool past = below && off >= node_size(below);
         if (known || !below || past) {
-            ret->flags = known ? e.flags & SHOWN_FLAGS : EXTENT_ZERO;
+            ret->flags = (e.flags & SHOWN_FLAGS) | (known ? 0 : EXTENT_ZERO);
             ret->host = e.flags & EXTENT_OFFSET ? e.host : NULL;
             ret->host_offset = e.flags & EXTENT_OFFSET ? e.host_offset : 0;
             break;

@@ -184,9 +184,35 @@ static void print_value(const char *label, JsonNode *node, unsigned indent)
     }
 }
 
+/* The order in which qemu-img shows members; others follow. */
+static const char *const shown_order[] = {
+    "compat",       "compression-type", "lazy-refcounts",
+    "bitmaps",      "refcount-bits",    "encrypt",
+    "data-file",    "data-file-raw",    "corrupt",
+    "extended-l2",  "ivgen-alg",        "ivgen-hash-alg",
+    "hash-alg",     "cipher-alg",       "uuid",
+    "compressed",   "virtual-size",     "filename",
+    "cluster-size", "format",           "cipher-mode",
+    "slots",        "payload-offset",   "master-key-iters",
+    NULL,
+};
+
+static unsigned rank_of(const char *name)
+{
+    unsigned i = 0;
+    while (shown_order[i] && strcmp(shown_order[i], name))
+        i++;
+    return i;
+}
+
+static int compare_ranks(gconstpointer a, gconstpointer b)
+{
+    return (int)rank_of(a) - (int)rank_of(b);
+}
+
 void img_print_members(JsonObject *o, unsigned indent)
 {
-    g_autoptr(GList) names = json_object_get_members(o);
+    g_autoptr(GList) names = g_list_sort(json_object_get_members(o), compare_ranks);
     for (GList *l = names; l; l = l->next) {
         g_autofree char *label = g_strdelimit(g_strdup(l->data), "-", ' ');
         print_value(label, json_object_get_member(o, l->data), indent);
