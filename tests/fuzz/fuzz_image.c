@@ -147,9 +147,10 @@ int fuzz_image_pieces(const char *format, const uint8_t *data, size_t size,
     a->format = format;
     memory_file_set(a->file, "", 0);
     struct cur c = cur_of(data, size);
-    while (c.left) {
+    while (c.left && !c.bad) {
         uint64_t off = cur_le32(&c) * 512ULL;
-        size_t len = MIN(cur_le16(&c), c.left);
+        size_t len = cur_le16(&c);
+        len = MIN(len, c.left);
         const uint8_t *piece = cur_take(&c, len);
         if (piece)
             memory_file_write(a->file, off, piece, len);
