@@ -84,6 +84,7 @@ struct node {
     struct node_request *requests; /* list */
     unsigned in_flight, serialising;
     struct fiber_queue idle_waiters;  /* who drains */
+    uint64_t write_threshold;   /* 0: none; see node_on_write_threshold(). Set by any thread */
     uint64_t writes, flushed;   /* generation counters: a flush with nothing new is free */
     struct fiber_mutex flush_lock;
     struct dirty_bitmap *bitmaps; /* image/dirty.h */
@@ -237,6 +238,9 @@ int node_corrupt(struct node *n, bool fatal, int64_t offset, uint64_t size, cons
 void node_on_corrupt(void (*fn)(const struct node *n, const char *sentence, int64_t offset,
                                 uint64_t size, bool fatal, void *opaque),
                      void *opaque);
+
+/* A node was written past its write_threshold, which is 0 afterwards. On its home thread. Process-wide. */
+void node_on_write_threshold(void (*fn)(struct node *n, uint64_t exceeded_by));
 
 /* ---- making images (f) ---- */
 

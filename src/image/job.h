@@ -3,8 +3,8 @@
  *
  * Spec      QEMU's job states and block-job commands.
  * Owner     A job_set (the machine's, or the tool's) owns its jobs until they are dismissed.
- * Thread    Commands: the main thread, outside of fibers. The work: a fiber of the node's context. Listeners
- *           are called on the main thread.
+ * Thread    Commands: the main thread, outside of fibers. The work: a fiber of the node's context.
+ *           Listeners are called on the main thread.
  * Errors    Sentences; an I/O error meets the job's on-error policy.
  */
 #pragma once
@@ -46,7 +46,8 @@ struct job_listener {
     void *opaque;
 };
 
-/* main: the loop on which listeners are called and jobs go on; NULL: only in job_wait(). l may be NULL. */
+/* main: the loop on which listeners are called and jobs go on; NULL: only in job_wait(). l may
+ * be NULL. */
 struct job_set *job_set_new(struct loop *main, const struct job_listener *l);
 void job_set_free(struct job_set *s); /* cancels and waits */
 struct job *job_find(const struct job_set *s, const char *id);
@@ -72,14 +73,16 @@ struct job_transaction;
 struct job_transaction *job_transaction_new(void);
 void job_transaction_put(struct job_transaction *t);
 
-/* Copies what lies below `n` up to `base` (exclusive; NULL: all) into n, then makes base its backing file.
- * bottom: the last node that is copied, instead of base. */
-struct job *job_stream(struct job_set *s, const struct job_common *c, struct node *n, struct node *base,
-                       struct node *bottom, const char *backing_file, GError **error);
-/* Copies the nodes from top (inclusive) down to base (exclusive) into base and takes them out of the chain of
- * `n`. top == n: the active layer; ready, then job_complete. */
-struct job *job_commit(struct job_set *s, const struct job_common *c, struct node *n, struct node *top,
-                       struct node *base, const char *backing_file, GError **error);
+/* Copies what lies below `n` up to `base` (exclusive; NULL: all) into n, then makes base its
+ * backing file. bottom: the last node that is copied, instead of base. */
+struct job *job_stream(struct job_set *s, const struct job_common *c, struct node *n,
+                       struct node *base, struct node *bottom, const char *backing_file,
+                       GError **error);
+/* Copies the nodes from top (inclusive) down to base (exclusive) into base and takes them out of
+ * the chain of `n`. top == n: the active layer; ready, then job_complete. */
+struct job *job_commit(struct job_set *s, const struct job_common *c, struct node *n,
+                       struct node *top, struct node *base, const char *backing_file,
+                       GError **error);
 
 enum sync_mode { SYNC_FULL, SYNC_TOP, SYNC_NONE, SYNC_INCREMENTAL, SYNC_BITMAP };
 enum bitmap_mode { BITMAP_ON_SUCCESS, BITMAP_NEVER, BITMAP_ALWAYS };
@@ -88,7 +91,7 @@ struct job_copy {
     enum sync_mode sync;
     struct dirty_bitmap *bitmap; /* incremental, bitmap */
     enum bitmap_mode bitmap_mode;
-    const char *replaces;        /* mirror: node-name that the target takes the place of; NULL: source */
+    const char *replaces;        /* mirror: node-name whose place the target takes; NULL: source */
     bool write_blocking;         /* mirror: copy-mode */
     bool compress, unmap;
     uint32_t granularity;        /* mirror, 0: cluster of the target */
@@ -98,11 +101,20 @@ struct job_copy {
     bool target_is_new_zero;     /* a fresh target reads as zeroes */
     const char *filter_name;     /* node-name of the filter over the source; NULL: made up */
 };
-struct job *job_mirror(struct job_set *s, const struct job_common *c, const struct job_copy *w, GError **error);
-struct job *job_backup(struct job_set *s, const struct job_common *c, const struct job_copy *w, GError **error);
-struct job *job_create(struct job_set *s, const struct job_common *c, struct graph *g, JsonObject *options, GError **error);
-struct job *job_amend(struct job_set *s, const struct job_common *c, struct node *n, JsonObject *given, bool force, GError **error);
+struct job *job_mirror(struct job_set *s, const struct job_common *c, const struct job_copy *w,
+                       GError **error);
+struct job *job_backup(struct job_set *s, const struct job_common *c, const struct job_copy *w,
+                       GError **error);
+/* options: {"driver", "file" or "filename", "size", ...}, as blockdev-create has them. */
+struct job *job_create(struct job_set *s, const struct job_common *c, struct graph *g,
+                       JsonObject *options, GError **error);
+struct job *job_amend(struct job_set *s, const struct job_common *c, struct node *n,
+                      JsonObject *given, bool force, GError **error);
 
+/* Everything of `n` moves to c, where nobody uses it yet; nothing happens when it is there
+ * already. Main thread, outside of fibers. For targets and overlays, which go where their source
+ * is. */
+bool node_move(struct node *n, struct context *c, GError **error);
 
 const char *job_id(const struct job *j);
 struct node *job_node(const struct job *j); /* the one it works on; NULL after conclusion */

@@ -237,9 +237,27 @@ static int write_around(struct node *n, uint64_t off, struct vec v, unsigned fla
     return err;
 }
 
+static void (*threshold_hook)(struct node *n, uint64_t exceeded_by);
+
+void node_on_write_threshold(void (*fn)(struct node *n, uint64_t exceeded_by))
+{
+    threshold_hook = fn;
+}
+
+static void check_threshold(struct node *n, uint64_t end)
+{
+    uint64_t threshold = __atomic_load_n(&n->write_threshold, __ATOMIC_RELAXED);
+    if (!threshold || end <= threshold)
+        return;
+    if (threshold_hook)
+        threshold_hook(n, end - threshold);
+    __atomic_store_n(&n->write_threshold, 0, __ATOMIC_RELAXED);
+}
+
 static void wrote(struct node *n, uint64_t off, uint64_t len, unsigned flags)
 {
     n->writes++;
+    check_threshold(n, off + len);
     if (n->grows && off + len > n->size_bytes)
         n->size_bytes = off + len;
     if (unlikely(n->bitmaps != NULL) && !(flags & NODE_UNCHANGED))

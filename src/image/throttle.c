@@ -4,7 +4,8 @@
  * bucket goes too, and pays afterwards.
  *
  * Thread    The lock of the group guards buckets, counts and turns; a member's queues belong to its
- * home thread. Only one request of a group and direction waits on a timer: its member has the turn.
+ *           home thread. Only one request of a group and direction waits on a timer: its member has
+ *           the turn.
  * Order     First come, first served within a member; members take turns.
  */
 #include "image/throttle.h"

@@ -55,6 +55,7 @@ struct vblk {
     int32_t bootindex;
     bool discard, write_zeroes, config_wce, share_rw, attached;
     int write_cache;
+    int rerror, werror;        /* what the image does; vmm/build_disk.c hands it over */
     struct image *image;       /* borrowed */
     struct image_info info;
     struct vblk_request *free_list;
@@ -433,6 +434,19 @@ static void fill_config(struct vblk *s)
     v->config_writable[CONFIG(wce)] = s->config_wce ? 1 : 0;
 }
 
+/* The driver hears of the new size and asks for it. Home loop, without the lock. */
+static void image_resized(void *opaque)
+{
+    struct vblk *s = opaque;
+    pthread_mutex_lock(&s->pci.dev.lock);
+    image_get_info(s->image, &s->info);
+    uint64_t sectors = s->info.size_bytes / SECTOR;
+    VIRTIO_SET(&s->v, CONFIG(capacity), uint64_t, sectors);
+    VIRTIO_SET(&s->v, CONFIG(geometry.cylinders), uint16_t, min_u64(sectors / (16 * 63), 65535));
+    virtio_config_changed(&s->v);
+    pthread_mutex_unlock(&s->pci.dev.lock);
+}
+
 static uint64_t features(const struct vblk *s)
 {
     bool write = !s->info.read_only;
@@ -509,8 +523,10 @@ static bool find_backends(struct vblk *s, GError **error)
 static void home_attach(void *opaque)
 {
     struct vblk *s = opaque;
+    const struct image_events events = { .resized = image_resized, .opaque = s };
     s->attached = image_set_loop(s->image, s->pci.dev.loop) == 0;
     image_on_batch(s->image, batch_done, s);
+    image_on_event(s->image, &events);
 }
 
 static void home_detach(void *opaque)
@@ -518,6 +534,7 @@ static void home_detach(void *opaque)
     struct vblk *s = opaque;
     image_drain(s->image);
     image_on_batch(s->image, NULL, NULL);
+    image_on_event(s->image, NULL);
     image_set_loop(s->image, NULL);
 }
 
@@ -553,6 +570,8 @@ static void vblk_unrealize(struct device *d)
     }
 }
 
+static const char *const on_error_words[] = { "report", "ignore", "stop", "enospc", "auto", NULL };
+
 static const struct prop vblk_props[] = {
     PROP_STRING("drive", struct vblk, drive,
                 .help = "Image, by the id of -drive or the node name of -blockdev"),
@@ -578,6 +597,10 @@ static const struct prop vblk_props[] = {
               .help = "Let the driver switch the write cache"),
     PROP_ONOFFAUTO("write-cache", struct vblk, write_cache, .def = (uint64_t)-1,
                    .help = "off: every write is durable when it ends"),
+    PROP_ENUM("rerror", struct vblk, rerror, .def = 4, .words = on_error_words,
+              .help = "What a failed read does; auto: what the drive says"),
+    PROP_ENUM("werror", struct vblk, werror, .def = 4, .words = on_error_words,
+              .help = "What a failed write does"),
     PROP_BOOL("share-rw", struct vblk, share_rw, .help = "Accepted"),
     PROP_I32("bootindex", struct vblk, bootindex, .def = (uint64_t)-1,
              .help = "Place in the boot order"),

@@ -279,7 +279,7 @@ struct job *job_backup(struct job_set *set, const struct job_common *c, const st
 {
     struct node *source = node_skip_filters(w->source);
     struct context *ctx = node_context(source);
-    if (!check(w, error) || !job_move_node(w->target, ctx, error))
+    if (!check(w, error) || !node_move(w->target, ctx, error))
         return NULL;
     struct job *j = job_new(set, &backup_type, c, source, ctx, error);
     if (!j)

@@ -32,7 +32,8 @@ static int copy_chunk(struct sweep *s, uint64_t off, uint64_t len, void *buf, bo
 {
     struct commit *c = s->opaque;
     const struct copy_how how = {
-        .from = c->top, .to = c->base, .base = c->base, .skip_unallocated = true};
+        .from = c->top, .to = c->base, .base = c->base, .skip_unallocated = true
+    };
     return copy_range(&how, off, len, buf, s->chunk, ret_write);
 }
 
@@ -40,11 +41,12 @@ static int commit_run(struct job *j)
 {
     struct commit *c = of(j);
     uint32_t granularity = copy_granularity(c->top, c->base);
-    struct sweep s = { .job = j, .node = c->top,
-                      .workers = WORKERS,
-                      .chunk = max_u64(CHUNK_BYTES, granularity),
-                      .copy = copy_chunk,
-                      .opaque = c};
+    struct sweep s = { .job = j,
+                       .node = c->top,
+                       .workers = WORKERS,
+                       .chunk = max_u64(CHUNK_BYTES, granularity),
+                       .copy = copy_chunk,
+                       .opaque = c };
     int err = -ENOMEM;
     s.todo = dirty_new(NULL, node_size(c->top), NULL, granularity, NULL);
     if (s.todo && sweep_init(&s)) {
@@ -153,11 +155,11 @@ struct job *job_commit(struct job_set *set, const struct job_common *common, str
         return NULL;
     if (top == n) {
         const struct mirror_plan p = { .source = n,
-                                      .target = base,
-                                      .sync = SYNC_TOP,
-                                      .base = base,
-                                      .is_commit = true,
-                                      .unmap = true};
+                                       .target = base,
+                                       .sync = SYNC_TOP,
+                                       .base = base,
+                                       .is_commit = true,
+                                       .unmap = true };
         return mirror_new(set, common, &p, error);
     }
     struct job *j = job_new(set, &commit_type, common, n, node_context(n), error);

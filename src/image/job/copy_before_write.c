@@ -18,7 +18,7 @@
 
 #define BOUNCE_BYTES MIB
 
-static const char *const cbw_error_words[] = {"break-guest-write", "break-snapshot", NULL};
+static const char *const cbw_error_words[] = { "break-guest-write", "break-snapshot", NULL };
 
 static const struct image_option cbw_options[] = {
     OPT_STRING("bitmap.node", struct copy_before_write, bitmap_node, "Node that has the bitmap"),
@@ -26,7 +26,7 @@ static const struct image_option cbw_options[] = {
                "Bitmap: only what is dirty in it is kept"),
     OPT_WORD("on-cbw-error", struct copy_before_write, on_error, cbw_error_words,
              CBW_BREAK_GUEST_WRITE, "What happens when the target fails"),
-    {0},
+    { 0 },
 };
 
 struct copy_before_write *copy_before_write_of(struct node *filter)
@@ -139,7 +139,7 @@ static int cbw_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
 static int cbw_write(struct node *n, uint64_t off, struct vec v, unsigned flags)
 {
     return pass(n, &(struct filter_op){
-                       .kind = FILTER_WRITE, .off = off, .len = v.len, .v = v, .flags = flags});
+                       .kind = FILTER_WRITE, .off = off, .len = v.len, .v = v, .flags = flags });
 }
 
 static int cbw_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)

@@ -32,7 +32,7 @@ static struct copy_on_read *of(struct node *n)
 static const struct image_option cor_options[] = {
     OPT_STRING("bottom", struct copy_on_read, bottom_name,
                "Node of the backing chain, the last one that is copied from"),
-    {0},
+    { 0 },
 };
 
 static bool cor_open(struct node *n, GError **error)

@@ -99,14 +99,20 @@ static int create_run(struct job *j)
     const struct image_driver *d = m->driver;
     g_autofree void *options = d->create_size ? g_malloc0(d->create_size) : NULL;
     struct image_create c = { .driver = d,
-                             .graph = m->graph,
-                             .filename = m->filename,
-                             .file = m->node,
-                             .size_bytes = m->size_bytes,
-                             .backing_file = m->backing_file,
-                             .backing_format = m->backing_format,
-                             .options = options};
+                              .graph = m->graph,
+                              .filename = m->filename,
+                              .file = m->node,
+                              .size_bytes = m->size_bytes,
+                              .backing_file = m->backing_file,
+                              .backing_format = m->backing_format,
+                              .options = options };
     job_set_total(j, 1);
+    if (!d->create) { /* a file, of which only the size is asked for */
+        struct node *n = image_create_file(m->graph, m->filename, m->size_bytes, &error);
+        node_unref(n);
+        job_add_done(j, n != NULL);
+        return n ? 0 : job_fail(j, -EINVAL, "%s", error->message);
+    }
     bool ok = option_parse(d->create_options, m->given, d->name, options, &error) &&
               option_all_used(m->given, d->create_options, NULL, d->name, &error) &&
               d->create(&c, &error);
@@ -195,7 +201,7 @@ static const struct image_driver *creating_driver(JsonObject *options, GError **
         return NULL;
     }
     const struct image_driver *d = driver_find(name, error);
-    if (d && !d->create) {
+    if (d && !d->create && strcmp(name, "file")) {
         ruche_error(error, RUCHE_ERR_UNSUPPORTED, "driver '%s' cannot create images", name);
         return NULL;
     }
@@ -223,8 +229,8 @@ static struct node *file_of(struct graph *g, JsonObject *options, GError **error
 struct job *job_create(struct job_set *set, const struct job_common *c, struct graph *g,
                        JsonObject *options, GError **error)
 {
-    static const char *const others[] = {"driver",       "file",        "filename", "size",
-                                         "backing-file", "backing-fmt", "location", NULL};
+    static const char *const others[] = { "driver",       "file",        "filename", "size",
+                                          "backing-file", "backing-fmt", "location", NULL };
     const struct image_driver *d = creating_driver(options, error);
     uint64_t size = 0;
     struct node *file = NULL;
@@ -286,7 +292,7 @@ static const struct job_type amend_type = {
 struct job *job_amend(struct job_set *set, const struct job_common *c, struct node *n,
                       JsonObject *given, bool force, GError **error)
 {
-    static const char *const others[] = {"driver", NULL};
+    static const char *const others[] = { "driver", NULL };
     n = node_skip_filters(n);
     const char *driver = string_of(given, "driver");
     if (driver && strcmp(driver, node_format(n))) {

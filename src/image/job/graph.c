@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What jobs do to the graph: filters over a node and away again, links, moves between contexts.
  *
- * Fiber     All but job_move_node() in a fiber of the context, while the main thread waits.
+ * Fiber     All but node_move() in a fiber of the context, while the main thread waits.
  */
 #include "image/job/mirror.h"
 
@@ -42,7 +42,8 @@ int filter_forward(struct node *to, const struct filter_op *o)
     return -EINVAL;
 }
 
-/* A filter is opened as if nobody wrote, since the parents still do, and takes over from them afterwards. */
+/* A filter is opened as if nobody wrote, since the parents still do, and takes over from them
+ * afterwards. */
 static void start_writing(struct node *f)
 {
     f->read_only = false;
@@ -157,15 +158,15 @@ static void move_node(void *opaque)
     m->result = node_set_context(m->node, m->to);
 }
 
-bool job_move_node(struct node *n, struct context *c, GError **error)
+bool node_move(struct node *n, struct context *c, GError **error)
 {
     struct move m = { .node = n, .to = c };
     struct loop *home = context_home(c);
     if (node_context(n) == c)
         return true;
     if (n->users)
-        return ruche_error(error, RUCHE_ERR_BUSY, "node '%s' is used by %s on another I/O thread", node_name(n),
-                           n->users->who);
+        return ruche_error(error, RUCHE_ERR_BUSY, "node '%s' is used by %s on another I/O thread",
+                           node_name(n), n->users->who);
     if (home)
         loop_call(home, move_node, &m);
     else

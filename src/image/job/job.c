@@ -16,11 +16,11 @@
 
 #define JOB_ID_MAX 255
 
-const char *const job_kind_words[] = {"stream", "commit", "mirror", "backup",
-                                      "create", "amend",  NULL};
-const char *const job_status_words[] = {"undefined", "created",   "running", "paused",
-                                        "ready",     "standby",   "waiting", "pending",
-                                        "aborting",  "concluded", "null",    NULL};
+const char *const job_kind_words[] = { "stream", "commit", "mirror", "backup",
+                                       "create", "amend",  NULL };
+const char *const job_status_words[] = { "undefined", "created",   "running", "paused",
+                                         "ready",     "standby",   "waiting", "pending",
+                                         "aborting",  "concluded", "null",    NULL };
 
 struct message {
     struct job *job;
@@ -137,9 +137,12 @@ static void on_done(struct job *j)
 
 static void handle(struct job *j, const struct message *m)
 {
-    static const enum job_status paused[] = {[JOB_RUNNING] = JOB_PAUSED, [JOB_READY] = JOB_STANDBY};
+    static const enum job_status paused[] = {
+        [JOB_RUNNING] = JOB_PAUSED, [JOB_READY] = JOB_STANDBY
+    };
     static const enum job_status resumed[] = {
-        [JOB_PAUSED] = JOB_RUNNING, [JOB_STANDBY] = JOB_READY};
+        [JOB_PAUSED] = JOB_RUNNING, [JOB_STANDBY] = JOB_READY
+    };
     switch (m->kind) {
     case JOB_SAYS_PAUSED:
         if (j->status == JOB_RUNNING || j->status == JOB_READY)
@@ -367,13 +370,13 @@ static const struct {
     unsigned when; /* states that allow it */
     const char *word;
 } verbs[JOB_VERBS] = {
-    [JOB_VERB_CANCEL] = {ALIVE | IN(WAITING) | IN(PENDING), "cancelled"},
-    [JOB_VERB_PAUSE] = {ALIVE, "paused"},
-    [JOB_VERB_RESUME] = {ALIVE, "resumed"},
-    [JOB_VERB_SET_SPEED] = {ALIVE, "given a speed"},
-    [JOB_VERB_COMPLETE] = {IN(READY), "completed"},
-    [JOB_VERB_FINALIZE] = {IN(PENDING), "finalized"},
-    [JOB_VERB_DISMISS] = {IN(CONCLUDED), "dismissed"},
+    [JOB_VERB_CANCEL] = { ALIVE | IN(WAITING) | IN(PENDING), "cancelled" },
+    [JOB_VERB_PAUSE] = { ALIVE, "paused" },
+    [JOB_VERB_RESUME] = { ALIVE, "resumed" },
+    [JOB_VERB_SET_SPEED] = { ALIVE, "given a speed" },
+    [JOB_VERB_COMPLETE] = { IN(READY), "completed" },
+    [JOB_VERB_FINALIZE] = { IN(PENDING), "finalized" },
+    [JOB_VERB_DISMISS] = { IN(CONCLUDED), "dismissed" },
 };
 
 static void cancel(struct job *j, bool force)

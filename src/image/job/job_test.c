@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Jobs while a guest writes: what the images hold in the end, the states on the way, and what is left when they
- * fail or are cancelled.
+/* Jobs while a guest writes: what the images hold in the end, the states on the way, and what is
+ * left when they fail or are cancelled.
  */
 #include "image/driver.h"
 #include "image/image.h"
@@ -11,10 +11,10 @@
 #include <errno.h>
 #include <string.h>
 
-#define SIZE      (8 * MIB + 512)
-#define SLOTS     4
-#define STRIPE    (2 * MIB)
-#define WRITE_MAX (128 * KIB)
+#define SIZE        (8 * MIB + 512)
+#define SLOTS       4
+#define STRIPE      (2 * MIB)
+#define WRITE_MAX   (128 * KIB)
 #define PATIENCE_NS (20 * NS_PER_SEC)
 
 /* ---- the world of a test ---- */
@@ -35,7 +35,7 @@ struct guest {
     bool stop;
     unsigned in_flight;
     uint64_t writes;
-    int worst;               /* result of all requests */
+    int worst; /* result of all requests */
 };
 
 struct world {
@@ -43,7 +43,7 @@ struct world {
     struct context *ctx;
     struct graph *graph;
     struct job_set *jobs;
-    GString *log;            /* "id:status " */
+    GString *log; /* "id:status " */
     unsigned io_errors;
     struct guest guest;
 };
@@ -114,8 +114,13 @@ static void slot_write(struct slot *s)
     memset(s->buf, kind ? fill : 0, len);
     memcpy(g->shadow + off, s->buf, len);
     s->iov = (struct iovec){ s->buf, len };
-    s->r = (struct image_request){ .op = kind ? IMAGE_WRITE : IMAGE_WRITE_ZEROES, .offset = off, .len = len,
-                                   .iov = &s->iov, .iov_count = 1, .may_unmap = true, .done = slot_done,
+    s->r = (struct image_request){ .op = kind ? IMAGE_WRITE : IMAGE_WRITE_ZEROES,
+                                   .offset = off,
+                                   .len = len,
+                                   .iov = &s->iov,
+                                   .iov_count = 1,
+                                   .may_unmap = true,
+                                   .done = slot_done,
                                    .opaque = s };
     g->in_flight++;
     g->writes++;
@@ -153,8 +158,8 @@ static int read_all(void *opaque)
     c->equal = !memcmp(got, c->bytes, SIZE);
     for (uint64_t i = 0; !c->equal && i < SIZE; i++)
         if (got[i] != c->bytes[i]) {
-            g_test_message("%s differs at %#" G_GINT64_MODIFIER "x: %02x, not %02x", node_name(c->a), i, got[i],
-                           c->bytes[i]);
+            g_test_message("%s differs at %#" G_GINT64_MODIFIER "x: %02x, not %02x",
+                           node_name(c->a), i, got[i], c->bytes[i]);
             break;
         }
     return 0;
@@ -237,7 +242,8 @@ static void test_stream(void)
     g_assert_nonnull(job_stream(w.jobs, &usual, c.top, NULL, NULL, NULL, NULL));
     finish(&w, "j0");
     guest_end(&w);
-    g_assert_cmpstr(w.log->str, ==, "j0:created j0:running j0:waiting j0:pending j0:concluded j0:null ");
+    g_assert_cmpstr(w.log->str, ==,
+                    "j0:created j0:running j0:waiting j0:pending j0:concluded j0:null ");
     g_assert_null(node_backing(c.top));
     g_assert_null(layer_header(c.top));
     g_assert_true(holds(&w, c.top, w.guest.shadow));
@@ -355,10 +361,12 @@ static void test_commit_refused(void)
 
 /* ---- mirror ---- */
 
-static struct job_copy copy_to(struct world *w, struct chain *c, enum sync_mode sync, struct node **ret_target)
+static struct job_copy copy_to(struct world *w, struct chain *c, enum sync_mode sync,
+                               struct node **ret_target)
 {
     *ret_target = layer_new(w->graph, "target", SIZE, NULL, true);
-    return (struct job_copy){ .source = c->top, .target = *ret_target, .sync = sync, .unmap = true };
+    return (
+        struct job_copy){ .source = c->top, .target = *ret_target, .sync = sync, .unmap = true };
 }
 
 static void mirror_and_pivot(bool write_blocking, bool new_zero)
@@ -517,7 +525,8 @@ static void test_backup_top(void)
     world_done(&w);
 }
 
-/* sync=none: only what is overwritten is kept; with the source below the target shows the moment. */
+/* sync=none: only what is overwritten is kept; with the source below the target shows the
+ * moment. */
 static void test_backup_none(void)
 {
     struct world w;
@@ -535,7 +544,8 @@ static void test_backup_none(void)
     context_run(w.ctx, take_shadow, &got);
     for (uint64_t at = 0; at < SIZE; at += LAYER_CLUSTER) {
         uint64_t len = MIN(LAYER_CLUSTER, SIZE - at);
-        g_assert_cmpint(memcmp(moment + at, layer_holds(t, at) ? now + at : w.guest.shadow + at, len), ==, 0);
+        g_assert_cmpint(
+            memcmp(moment + at, layer_holds(t, at) ? now + at : w.guest.shadow + at, len), ==, 0);
     }
     g_assert_true(job_do(j, JOB_VERB_CANCEL, 0, false, NULL));
     finish(&w, "j0");
@@ -742,8 +752,12 @@ static void begin_pair(struct world *w, struct pair *p, bool auto_finalize)
         p->source[i] = layer_new(w->graph, source, MIB, NULL, true);
         p->target[i] = layer_new(w->graph, target, MIB, NULL, true);
         layer_fill(p->source[i], 0, MIB, (uint8_t)i);
-        struct job_copy copy = { .source = p->source[i], .target = p->target[i], .max_chunk = LAYER_CLUSTER };
-        struct job_common common = { .id = id, .auto_finalize = auto_finalize, .txn = txn, .hold = true };
+        struct job_copy copy = { .source = p->source[i],
+                                 .target = p->target[i],
+                                 .max_chunk = LAYER_CLUSTER };
+        struct job_common common = {
+            .id = id, .auto_finalize = auto_finalize, .txn = txn, .hold = true
+        };
         p->job[i] = job_backup(w->jobs, &common, &copy, NULL);
         g_assert_nonnull(p->job[i]);
     }
@@ -809,7 +823,8 @@ static void test_tool(void)
     struct context *ctx = context_new(&error);
     struct graph *g = graph_new(ctx);
     struct job_set *jobs = job_set_new(NULL, NULL);
-    struct node *base = layer_new(g, "base", MIB, NULL, false), *top = layer_new(g, "top", MIB, "base", true);
+    struct node *base = layer_new(g, "base", MIB, NULL, false),
+                *top = layer_new(g, "top", MIB, "base", true);
     layer_fill(base, 0, MIB, 1);
     struct job *j = job_stream(jobs, &usual, top, NULL, NULL, NULL, &error);
     g_assert_true(job_wait(j, &error));
@@ -856,7 +871,8 @@ static void test_copy_on_read(void)
     g_assert_true(layer_holds(top, 5 * LAYER_CLUSTER));
     g_assert_false(layer_holds(top, 4 * LAYER_CLUSTER));
     g_assert_false(layer_holds(top, 6 * LAYER_CLUSTER));
-    g_assert_cmpuint(((uint8_t *)iov.iov_base)[0], ==, (uint8_t)(3 + (5 * LAYER_CLUSTER / 512 + 1) * 7));
+    g_assert_cmpuint(((uint8_t *)iov.iov_base)[0], ==,
+                     (uint8_t)(3 + (5 * LAYER_CLUSTER / 512 + 1) * 7));
     image_close(i);
     node_unref(f);
     world_done(&w);

@@ -3,10 +3,10 @@
  * copy takes the node's place) or ends it (the copy is of that moment).
  *
  * A filter over the source notes what is written; the job copies what is dirty, round after round.
- * Once no more than its buffers hold is left after a round, it is ready. To complete, the filter turns
- * active: what is written goes to both from then on, so that what is left to copy only shrinks,
- * whatever the guest does. When nothing is left and the target is flushed, both hold the same at
- * every moment, for as long as the transaction waits for others.
+ * Once no more than its buffers hold is left after a round, it is ready. To complete, the filter
+ * turns active: what is written goes to both from then on, so that what is left to copy only
+ * shrinks, whatever the guest does. When nothing is left and the target is flushed, both hold the
+ * same at every moment, for as long as the transaction waits for others.
  *
  * Crash     The source is never changed. The target counts only after the job has completed.
  */
@@ -369,7 +369,7 @@ struct job *mirror_new(struct job_set *set, const struct job_common *c, const st
                        GError **error)
 {
     struct context *ctx = node_context(p->source);
-    if (!check(p, error) || !job_move_node(p->target, ctx, error))
+    if (!check(p, error) || !node_move(p->target, ctx, error))
         return NULL;
     struct job *j =
         job_new(set, p->is_commit ? &active_commit_type : &mirror_type, c, p->source, ctx, error);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inside job/: mirror, and commit of the active layer, which is a mirror to a node of the own chain. */
+/* Inside job/: mirror, and commit of the active layer, which is a mirror to a node of the own
+ * chain. */
 #pragma once
 
 #include "image/job/internal.h"
@@ -7,9 +8,9 @@
 struct mirror_plan {
     struct node *source, *target;
     enum sync_mode sync;
-    struct node *base;       /* SYNC_TOP: only what nodes above it hold */
-    const char *replaces;    /* node-name; NULL: the source */
-    bool is_commit;          /* the target is in the source's chain */
+    struct node *base;    /* SYNC_TOP: only what nodes above it hold */
+    const char *replaces; /* node-name; NULL: the source */
+    bool is_commit;       /* the target is in the source's chain */
     bool write_blocking, unmap, target_is_new_zero;
     uint32_t granularity;
     uint64_t buf_bytes;

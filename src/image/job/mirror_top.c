@@ -79,7 +79,7 @@ static int top_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
 static int top_write(struct node *n, uint64_t off, struct vec v, unsigned flags)
 {
     return pass(n, &(struct filter_op){
-                       .kind = FILTER_WRITE, .off = off, .len = v.len, .v = v, .flags = flags});
+                       .kind = FILTER_WRITE, .off = off, .len = v.len, .v = v, .flags = flags });
 }
 
 static int top_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)

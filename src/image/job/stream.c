@@ -34,11 +34,12 @@ static int stream_run(struct job *j)
 {
     struct stream *t = container_of(j, struct stream, job);
     uint32_t granularity = copy_granularity(t->node, t->node);
-    struct sweep s = { .job = j, .node = t->node,
-                      .workers = WORKERS,
-                      .chunk = max_u64(CHUNK_BYTES, granularity),
-                      .copy = copy_chunk,
-                      .opaque = t};
+    struct sweep s = { .job = j,
+                       .node = t->node,
+                       .workers = WORKERS,
+                       .chunk = max_u64(CHUNK_BYTES, granularity),
+                       .copy = copy_chunk,
+                       .opaque = t };
     int err = -ENOMEM;
     s.todo = dirty_new(NULL, node_size(t->node), NULL, granularity, NULL);
     if (s.todo && sweep_init(&s)) {

@@ -8,9 +8,9 @@
 
 struct layer {
     struct node n;
-    uint64_t size;           /* option */
+    uint64_t size; /* option */
     uint8_t *bytes;
-    bool *holds;             /* by cluster */
+    bool *holds; /* by cluster */
     char *header;
     unsigned failing_writes, failing_reads, flushes;
     int write_error, read_error;
@@ -35,7 +35,8 @@ static bool allocate(struct layer *l, uint64_t size)
     uint64_t from = old ? align_up(old, LAYER_CLUSTER) : 0;
     if (from < align_up(size, LAYER_CLUSTER)) {
         memset(l->bytes + from, 0, align_up(size, LAYER_CLUSTER) - from);
-        memset(l->holds + from / LAYER_CLUSTER, 0, align_up(size, LAYER_CLUSTER) / LAYER_CLUSTER - from / LAYER_CLUSTER);
+        memset(l->holds + from / LAYER_CLUSTER, 0,
+               align_up(size, LAYER_CLUSTER) / LAYER_CLUSTER - from / LAYER_CLUSTER);
     }
     l->n.size_bytes = size;
     return true;
@@ -46,7 +47,8 @@ static bool layer_open(struct node *n, GError **error)
     struct layer *l = container_of(n, struct layer, n);
     struct node *backing = node_open_child(n, "backing", CHILD_BACKING, false, error);
     g_free(n->filename);
-    n->filename = g_strdup_printf("/layers/%s", json_object_get_string_member(n->options, "node-name"));
+    n->filename =
+        g_strdup_printf("/layers/%s", json_object_get_string_member(n->options, "node-name"));
     if (backing)
         l->header = g_strdup(node_filename(backing));
     n->request_align = 512;
@@ -98,7 +100,8 @@ static int take(struct layer *l, uint64_t cluster)
     if (l->holds[cluster])
         return 0;
     struct iovec iov;
-    int err = read_below(&l->n, at, vec_flat(&iov, l->bytes + at, min_u64(LAYER_CLUSTER, l->n.size_bytes - at)));
+    int err = read_below(
+        &l->n, at, vec_flat(&iov, l->bytes + at, min_u64(LAYER_CLUSTER, l->n.size_bytes - at)));
     l->holds[cluster] = err >= 0;
     return err;
 }
@@ -158,7 +161,8 @@ static bool layer_resize(struct node *n, uint64_t size, enum image_prealloc p, G
     return allocate(container_of(n, struct layer, n), size);
 }
 
-static bool layer_change_backing(struct node *n, const char *file, const char *format, GError **error)
+static bool layer_change_backing(struct node *n, const char *file, const char *format,
+                                 GError **error)
 {
     struct layer *l = container_of(n, struct layer, n);
     g_free(l->header);
@@ -184,7 +188,8 @@ static const struct image_driver layer_driver = {
 };
 IMAGE_DRIVER(layer_driver);
 
-struct node *layer_new(struct graph *g, const char *name, uint64_t size, const char *backing, bool writable)
+struct node *layer_new(struct graph *g, const char *name, uint64_t size, const char *backing,
+                       bool writable)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(JsonObject) o = json_object_new();

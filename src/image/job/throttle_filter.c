@@ -17,7 +17,7 @@ struct throttle_filter {
 
 static const struct image_option throttle_options[] = {
     OPT_STRING("throttle-group", struct throttle_filter, group_name, "Group whose limits hold"),
-    {0},
+    { 0 },
 };
 
 static struct throttle_filter *of(struct node *n)
