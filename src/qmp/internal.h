@@ -2,6 +2,7 @@
 /* Inside qmp/: the server's parts. */
 #pragma once
 
+#include "qmp/errors.h"
 #include "qmp/frame.h"
 #include "qmp/qmp.h"
 
@@ -26,12 +27,8 @@ struct qmp_server {
     volatile bool stop_waiting;
 };
 
-/* The domain of errors whose class is CommandNotFound. */
-#define QMP_COMMAND_NOT_FOUND g_quark_from_static_string("qmp-command-not-found")
-
 /* dispatch.c */
 const struct qmp_command *qmp_command_find(const char *name);
-bool qmp_check_args(const struct qmp_command *c, JsonObject *args, GError **error);
 
 /* session.c: a line of output, without its end. A session that lets too much wait is dropped. */
 void qmp_session_send(struct qmp_session *q, const char *text);

@@ -74,6 +74,8 @@ void qmp_event(struct qmp_server *s, const char *name, JsonObject *data);
 /* Runs one command as a session would (HMP, tests): result or error. `args` is borrowed, may be
  * NULL. */
 JsonNode *qmp_execute(struct qmp_server *s, const char *command, JsonObject *args, GError **error);
+/* Does `args` fit c->args? For commands within commands, too. */
+bool qmp_check_args(const struct qmp_command *c, JsonObject *args, GError **error);
 const struct qmp_command *const *qmp_command_list(void); /* sorted, NULL-ended */
 const struct qmp_event_type *const *qmp_event_list(void); /* sorted, NULL-ended */
 /* What query-qmp-schema returns: made from the two lists. */

@@ -81,6 +81,8 @@ static const char *error_class(const GError *e)
 {
     if (e->domain == QMP_COMMAND_NOT_FOUND)
         return "CommandNotFound";
+    if (e->domain == QMP_DEVICE_NOT_ACTIVE)
+        return "DeviceNotActive";
     return g_error_matches(e, RUCHE_ERROR, RUCHE_ERR_NOT_FOUND) ? "DeviceNotFound" : "GenericError";
 }
 

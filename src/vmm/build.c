@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The machine from its options: configuration, devices, order; see build.h. */
-#include "vmm/build.h"
+#include "vmm/block.h"
 
 #include "base/log.h"
 #include "base/units.h"
@@ -298,6 +298,7 @@ void vmm_init(struct vmm *v)
     vm_options_init(&v->options);
     v->chardevs = g_ptr_array_new_with_free_func((GDestroyNotify)chardev_free);
     v->drives = g_ptr_array_new_with_free_func(vm_drive_free);
+    v->throttle_groups = g_ptr_array_new_with_free_func((GDestroyNotify)throttle_group_put);
     v->netdevs = g_ptr_array_new_with_free_func((GDestroyNotify)netdev_free);
     v->iothreads = g_ptr_array_new_with_free_func(free_iothread);
     v->monitors = g_ptr_array_new_with_free_func(monitor_free);
@@ -359,14 +360,24 @@ bool vmm_build(struct vmm *v, GError **error)
     return true;
 }
 
+/* Jobs and exports work on nodes that devices have taken to their threads: they end before the machine. */
+static void end_block_work(struct vmm *v)
+{
+    block_events_done();
+    g_clear_pointer(&v->jobs, job_set_free);
+    block_exports_done(v);
+}
+
 void vmm_done(struct vmm *v)
 {
+    end_block_work(v);
     g_clear_pointer(&v->machine, machine_free);
     g_clear_pointer(&v->monitors, g_ptr_array_unref);
     g_clear_pointer(&v->qmp, qmp_server_free);
     g_clear_pointer(&v->netdevs, g_ptr_array_unref);
     g_clear_pointer(&v->drives, g_ptr_array_unref);
     g_clear_pointer(&v->graph, graph_free);
+    g_clear_pointer(&v->throttle_groups, g_ptr_array_unref);
     g_clear_pointer(&v->image_context, context_put);
     g_clear_pointer(&v->chardevs, g_ptr_array_unref);
     g_clear_pointer(&v->iothreads, g_ptr_array_unref);

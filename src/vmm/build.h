@@ -18,6 +18,8 @@
 
 struct chardev;
 struct context;
+struct job_set;
+struct nbd_server;
 struct graph;
 struct image;
 struct netdev;
@@ -27,8 +29,7 @@ struct vm_drive {
     char *id;            /* drive id or node name */
     bool is_drive;       /* -drive rather than -blockdev */
     struct image *image;
-    char *serial, *werror, *rerror; /* handed to the device, as -drive does */
-    bool write_through, direct, no_flush;
+    char *serial;        /* handed to the device, as -drive does */
 };
 
 struct vm_iothread {
@@ -56,6 +57,9 @@ struct vmm {
     GPtrArray *chardevs;         /* struct chardev, owned */
     struct context *image_context; /* of the main loop; referenced */
     struct graph *graph;         /* of image nodes */
+    struct job_set *jobs;
+    struct nbd_server *nbd;      /* nbd-server-start; NULL: none */
+    GPtrArray *throttle_groups;  /* struct throttle_group, of -object */
     GPtrArray *drives;           /* struct vm_drive */
     GPtrArray *netdevs;          /* struct netdev */
     GPtrArray *iothreads;        /* struct vm_iothread */
@@ -88,7 +92,7 @@ struct vm_drive *vmm_find_drive(struct vmm *v, const char *id);
 /* -object kinds. */
 struct object_type {
     const char *name, *summary;
-    const char *const *props; /* NULL-ended */
+    const char *const *props; /* NULL-ended; NULL: create() checks them */
     bool (*create)(struct vmm *v, struct kv_list *l, GError **error);
 };
 extern const struct object_type object_types[]; /* ends with a row without a name */

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* -object: I/O threads, memory backends, sources of randomness. */
-#include "vmm/build.h"
+/* -object: I/O threads, memory backends, sources of randomness, secrets, limits. */
+#include "vmm/block.h"
+
+#include "image/nbd/tls.h"
+#include "image/secret.h"
 
 #include "base/log.h"
 #include "base/units.h"
@@ -78,6 +81,59 @@ static bool create_rng_builtin(struct vmm *v, struct kv_list *l, GError **error)
     return true;
 }
 
+/* The properties as members of a JSON object: "limits.bps-total" is bps-total of limits. */
+static JsonObject *props_of(struct kv_list *l)
+{
+    JsonObject *o = json_object_new();
+    for (size_t i = 0; i < l->count; i++)
+        if (strcmp(l->pairs[i].key, "qom-type") && strcmp(l->pairs[i].key, "id"))
+            json_object_set_string_member(o, l->pairs[i].key, l->pairs[i].value);
+    return o;
+}
+
+static bool create_secret(struct vmm *v, struct kv_list *l, GError **error)
+{
+    g_autoptr(JsonObject) props = props_of(l);
+    return secret_add(kv_get(l, "id"), props, error);
+}
+
+static bool create_tls_creds(struct vmm *v, struct kv_list *l, GError **error)
+{
+    g_autoptr(JsonObject) props = props_of(l);
+    struct tls_creds *c = tls_creds_new(kv_get(l, "qom-type"), kv_get(l, "id"), props, error);
+    bool ok = c && tls_creds_add(c, error);
+    tls_creds_unref(c);
+    return ok;
+}
+
+/* "limits.bps-total" in JSON, "x-bps-total" on command lines. */
+static bool group_limit(struct kv_list *l, const char *name, uint64_t *ret, GError **error)
+{
+    g_autofree char *dotted = g_strdup_printf("limits.%s", name), *plain = g_strdup_printf("x-%s", name);
+    return kv_get_u64(l, dotted, 0, THROTTLE_VALUE_MAX, ret, error) &&
+           kv_get_u64(l, plain, 0, THROTTLE_VALUE_MAX, ret, error);
+}
+
+static bool create_throttle_group(struct vmm *v, struct kv_list *l, GError **error)
+{
+    struct throttle_limits limits = { 0 };
+    for (const struct throttle_name *t = throttle_names; t->qmp; t++) {
+        g_autofree char *max = g_strdup_printf("%s-max", t->option),
+                        *length = g_strdup_printf("%s-max-length", t->option);
+        limits.of[t->kind].length = 1;
+        if (!group_limit(l, t->option, &limits.of[t->kind].avg, error) ||
+            !group_limit(l, max, &limits.of[t->kind].max, error) ||
+            !group_limit(l, length, &limits.of[t->kind].length, error))
+            return false;
+    }
+    if (!group_limit(l, "iops-size", &limits.op_size, error) || !throttle_check(&limits, error))
+        return false;
+    struct throttle_group *g = throttle_group_get(kv_get(l, "id"));
+    throttle_group_set(g, &limits);
+    g_ptr_array_add(v->throttle_groups, g);
+    return true;
+}
+
 static const char *const iothread_props[] = { "qom-type",
                                               "id",
                                               "poll-max-ns",
@@ -94,6 +150,13 @@ static const char *const memory_props[] = { "qom-type",     "id",          "size
                                             "discard-data", "reserve",     NULL };
 static const char *const rng_props[] = { "qom-type", "id", "filename", NULL };
 static const char *const id_props[] = { "qom-type", "id", NULL };
+#define LIMIT_PROPS(p, name) p name, p name "-max", p name "-max-length"
+#define ALL_LIMIT_PROPS(p)                                                                         \
+    LIMIT_PROPS(p, "bps-total"), LIMIT_PROPS(p, "bps-read"), LIMIT_PROPS(p, "bps-write"),          \
+        LIMIT_PROPS(p, "iops-total"), LIMIT_PROPS(p, "iops-read"), LIMIT_PROPS(p, "iops-write"),   \
+        p "iops-size"
+static const char *const throttle_props[] = { "qom-type", "id", ALL_LIMIT_PROPS("x-"), ALL_LIMIT_PROPS("limits."),
+                                              NULL };
 
 const struct object_type object_types[] = {
     { "iothread", "A thread for devices' I/O, named by a device's iothread=", iothread_props,
@@ -105,17 +168,23 @@ const struct object_type object_types[] = {
       create_memory },
     { "rng-random", "Randomness from a file: filename=/dev/urandom", rng_props, create_rng_random },
     { "rng-builtin", "Randomness from the system", id_props, create_rng_builtin },
+    { "throttle-group", "Limits that disks share: limits.bps-total=, x-iops-total=...", throttle_props,
+      create_throttle_group },
+    { "secret", "A password or key: data= or file=", NULL, create_secret },
+    { "tls-creds-x509", "Certificates for TLS: dir=, endpoint=", NULL, create_tls_creds },
+    { "tls-creds-psk", "Keys for TLS: dir=, endpoint=", NULL, create_tls_creds },
+    { "tls-creds-anon", "TLS without identities: endpoint=", NULL, create_tls_creds },
     { 0 },
 };
 
 bool build_object(struct vmm *v, struct kv_list *l, GError **error)
 {
-    const char *type = kv_get(l, "qom-type"), *names[16];
+    const char *type = kv_get(l, "qom-type"), *names[24];
     size_t n = 0;
     for (const struct object_type *t = object_types; t->name; t++) {
         names[n++] = t->name;
         if (!strcmp(t->name, type))
-            return kv_check_known(l, t->props, error) && t->create(v, l, error);
+            return (!t->props || kv_check_known(l, t->props, error)) && t->create(v, l, error);
     }
     names[n] = NULL;
     return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown type '%s'%s", type,

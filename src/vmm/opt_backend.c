@@ -4,43 +4,39 @@
  */
 #include "vmm/options.h"
 
+#include "image/driver.h"
+
 #include <string.h>
 
 /* ---- disks ---- */
 
 static const char *const drive_keys[] = {
-    "file",
-    "if",
-    "format",
-    "index",
-    "bus",
-    "unit",
-    "media",
-    "cache",
-    "cache.direct",
-    "cache.no-flush",
-    "cache.writeback",
-    "aio",
-    "discard",
-    "readonly",
-    "read-only",
-    "snapshot",
-    "id",
-    "werror",
-    "rerror",
-    "serial",
-    "detect-zeroes",
-    "copy-on-read",
-    "file.locking",
-    "locking",
-    "driver",
-    "node-name",
-    "file.driver",
-    "file.filename",
-    "auto-read-only",
-    "addr",
-    NULL,
+    "file",          "if",           "format",       "index",           "bus",           "unit",
+    "media",         "cache",        "aio",          "discard",         "readonly",      "read-only",
+    "snapshot",      "id",           "werror",       "rerror",          "serial",        "detect-zeroes",
+    "copy-on-read",  "locking",      "driver",       "node-name",       "auto-read-only", "addr",
+    "force-share",   "group",        "iops_size",    "bps",             "bps_rd",        "bps_wr",
+    "iops",          "iops_rd",      "iops_wr",      "bps_max",         "bps_rd_max",    "bps_wr_max",
+    "iops_max",      "iops_rd_max",  "iops_wr_max",  "bps_max_length",  "bps_rd_max_length",
+    "bps_wr_max_length", "iops_max_length", "iops_rd_max_length", "iops_wr_max_length",
 };
+
+/* Options of the drivers that are here may stand beside the drive's own; those of nodes below ("file.x",
+ * "backing.x") are checked when they are opened. */
+static bool check_drive_keys(struct kv_list *l, GError **error)
+{
+    g_autoptr(GPtrArray) known = g_ptr_array_new();
+    for (size_t i = 0; i < G_N_ELEMENTS(drive_keys); i++)
+        g_ptr_array_add(known, (gpointer)drive_keys[i]);
+    LINKSET_FOREACH(image_drivers, struct image_driver, d)
+        for (const struct image_option *o = d->open_options; o && o->name; o++)
+            g_ptr_array_add(known, (gpointer)o->name);
+    for (size_t i = 0; i < l->count; i++)
+        if (strchr(l->pairs[i].key, '.'))
+            g_ptr_array_add(known, l->pairs[i].key);
+    g_ptr_array_add(known, NULL);
+    return kv_check_known(l, (const char *const *)known->pdata, error);
+}
 
 static bool check_drive(struct kv_list *l, GError **error)
 {
@@ -55,43 +51,55 @@ static bool check_drive(struct kv_list *l, GError **error)
     if (bus && !g_strv_contains(buses, bus))
         return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown interface '%s'%s", bus,
                            suggest_phrase(bus, buses));
-    bool copy = false;
-    if (!kv_get_bool(l, "copy-on-read", &copy, error))
-        return false;
-    if (copy)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "'copy-on-read' is not here yet");
     return !kv_get(l, "id") || kv_check_id(kv_get(l, "id"), error);
 }
 
 static bool take_drive(struct vm_options *o, const char *arg, GError **error)
 {
     auto_kv *l = kv_parse(arg, "file", error);
-    if (!l || !kv_check_known(l, drive_keys, error) || !check_drive(l, error))
+    if (!l || !check_drive_keys(l, error) || !check_drive(l, error))
         return false;
-    if (!kv_has(l, "file") && !kv_has(l, "file.filename"))
+    if (!kv_has(l, "file") && !kv_has(l, "file.filename") && !kv_has(l, "file.driver"))
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "'file=' is missing: drives without a medium are not here");
     g_ptr_array_add(o->drives, g_steal_pointer(&l));
     return true;
 }
 
-static bool take_blockdev(struct vm_options *o, const char *arg, GError **error)
+static JsonObject *parse_json_options(const char *text, GError **error)
 {
-    static const char *const drivers[] = { "raw", "file", "host_device", NULL };
-    auto_kv *l = kv_parse(arg, "driver", error);
-    if (!l)
-        return false;
-    const char *driver = kv_get(l, "driver"), *node = kv_get(l, "node-name");
+    g_autoptr(GError) local = NULL;
+    g_autoptr(JsonNode) n = json_from_string(text, &local);
+    if (n && JSON_NODE_HOLDS_OBJECT(n))
+        return json_node_dup_object(n);
+    ruche_error(error, RUCHE_ERR_INVALID, "bad JSON: %s", local ? local->message : "not an object");
+    return NULL;
+}
+
+static bool check_blockdev(JsonObject *o, GError **error)
+{
+    const char *driver = json_object_get_string_member_with_default(o, "driver", NULL);
+    const char *node = json_object_get_string_member_with_default(o, "node-name", NULL);
     if (!driver)
         return ruche_error(error, RUCHE_ERR_INVALID, "'driver' is missing");
-    if (!g_strv_contains(drivers, driver))
-        return ruche_error(error, RUCHE_ERR_UNKNOWN, "unknown driver '%s'%s", driver,
-                           suggest_phrase(driver, drivers));
+    if (!driver_find(driver, error))
+        return false;
     if (!node)
         return ruche_error(error, RUCHE_ERR_INVALID, "'node-name' is missing");
-    if (!kv_check_id(node, error))
+    return kv_check_id(node, error);
+}
+
+static bool take_blockdev(struct vm_options *o, const char *arg, GError **error)
+{
+    JsonObject *options =
+        arg[0] == '{' ? parse_json_options(arg, error) : option_parse_text(arg, "driver", error);
+    if (!options)
         return false;
-    g_ptr_array_add(o->blockdevs, g_steal_pointer(&l));
+    if (!check_blockdev(options, error)) {
+        json_object_unref(options);
+        return false;
+    }
+    g_ptr_array_add(o->blockdevs, options);
     return true;
 }
 
@@ -333,9 +341,9 @@ static bool take_keyboard(struct vm_options *o, const char *arg, GError **error)
 }
 
 const struct option_row backend_option_rows[] = {
-    { "drive", "file=FILE[,if=virtio|none][,format=raw][,id=ID][,cache=MODE][,readonly=on]...",
+    { "drive", "file=FILE[,if=virtio|none][,format=FORMAT][,id=ID][,cache=MODE][,readonly=on]...",
       "a disk; with if=virtio (the default) its device is made too", GROUP_STORAGE, take_drive },
-    { "blockdev", "[driver=]raw|file|host_device,node-name=ID,...",
+    { "blockdev", "[driver=]DRIVER,node-name=ID,...",
       "a disk's backend, as key=value or JSON", GROUP_STORAGE, take_blockdev },
     { "snapshot", NULL, "writes go to temporary files, not to the disks", GROUP_STORAGE,
       take_snapshot },

@@ -2,6 +2,8 @@
 /* The walk over the command line; the options themselves are rows in opt_*.c. */
 #include "vmm/options.h"
 
+#include <json-glib/json-glib.h>
+
 #include <string.h>
 
 #define MAX_ROWS 160
@@ -30,10 +32,9 @@ static void free_fw_cfg(gpointer p)
 /* The lists of a struct vm_options that hold struct kv_list. */
 static GPtrArray **const *kv_lists(struct vm_options *o)
 {
-    static __thread GPtrArray **lists[12];
-    GPtrArray **all[] = { &o->drives,  &o->blockdevs, &o->devices, &o->globals,
-                          &o->netdevs, &o->nics,      &o->nets,    &o->chardevs,
-                          &o->objects, &o->mons,      &o->smbios,  NULL };
+    static __thread GPtrArray **lists[11];
+    GPtrArray **all[] = { &o->drives, &o->devices,  &o->globals, &o->netdevs, &o->nics,  &o->nets,
+                          &o->chardevs, &o->objects, &o->mons,   &o->smbios,  NULL };
     G_STATIC_ASSERT(sizeof(all) == sizeof(lists));
     memcpy(lists, all, sizeof(all));
     return lists;
@@ -44,6 +45,7 @@ void vm_options_init(struct vm_options *o)
     *o = (struct vm_options){ .accel_config.translate = CPU_TRANSLATE_ON };
     for (GPtrArray **const *l = kv_lists(o); *l; l++)
         **l = g_ptr_array_new_with_free_func(free_kv);
+    o->blockdevs = g_ptr_array_new_with_free_func((GDestroyNotify)json_object_unref);
     o->serials = g_ptr_array_new_with_free_func(g_free);
     o->monitors = g_ptr_array_new_with_free_func(free_monitor);
     o->fw_cfg = g_ptr_array_new_with_free_func(free_fw_cfg);
@@ -53,6 +55,7 @@ void vm_options_done(struct vm_options *o)
 {
     for (GPtrArray **const *l = kv_lists(o); *l; l++)
         g_clear_pointer(*l, g_ptr_array_unref);
+    g_clear_pointer(&o->blockdevs, g_ptr_array_unref);
     g_clear_pointer(&o->serials, g_ptr_array_unref);
     g_clear_pointer(&o->monitors, g_ptr_array_unref);
     g_clear_pointer(&o->fw_cfg, g_ptr_array_unref);

@@ -68,8 +68,8 @@ struct vm_options {
     bool no_hpet, no_acpi;
 
     /* struct kv_list each, in the order of the command line */
-    GPtrArray *drives, *blockdevs, *devices, *globals, *netdevs, *nics, *nets, *chardevs, *objects,
-        *mons, *smbios;
+    GPtrArray *drives, *devices, *globals, *netdevs, *nics, *nets, *chardevs, *objects, *mons, *smbios;
+    GPtrArray *blockdevs;       /* JsonObject */
     GPtrArray *serials;         /* char * */
     GPtrArray *monitors;        /* struct monitor_text */
     GPtrArray *fw_cfg;          /* struct fw_cfg_text */

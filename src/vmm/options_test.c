@@ -106,7 +106,7 @@ static const struct {
     { "-drive file=a,fromat=raw", "-drive: unknown property 'fromat'; did you mean 'format'?" },
     { "-drive id=x,if=none", "-drive: 'file=' is missing: drives without a medium are not here" },
     { "-hda x", "-hda: there are no IDE disks here; use -drive file=x,format=raw,if=virtio" },
-    { "-blockdev driver=qcow3,node-name=a", "-blockdev: unknown driver 'qcow3'" },
+    { "-blockdev driver=qcow3,node-name=a", "-blockdev: unknown image driver 'qcow3'; did you mean 'qcow2'?" },
     { "-blockdev driver=raw,node-name=1a",
       "-blockdev: '1a' is not an id; use a letter, then letters, digits, '-', '.' and '_'" },
     { "-netdev user", "-netdev: 'id=' is missing" },

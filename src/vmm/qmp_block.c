@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QMP: disks. */
-#include "image/image.h"
-#include "vmm/qmp_util.h"
+/* QMP: what the disks and nodes are, and what they did. */
+#include "vmm/block.h"
+
+#include "image/driver.h"
 
 static void set_backend_names(JsonObject *o, const struct vm_drive *d)
 {
@@ -11,45 +12,13 @@ static void set_backend_names(JsonObject *o, const struct vm_drive *d)
         json_object_set_string_member(o, "qdev", user);
 }
 
-static JsonObject *describe_image(const struct image_info *info)
-{
-    JsonObject *o = json_object_new();
-    json_object_set_string_member(o, "filename", info->filename ? info->filename : "");
-    json_object_set_string_member(o, "format", info->format ? info->format : "raw");
-    json_object_set_int_member(o, "virtual-size", info->size_bytes);
-    json_object_set_boolean_member(o, "dirty-flag", FALSE);
-    return o;
-}
-
-static JsonObject *describe_inserted(const struct vm_drive *d)
-{
-    static const char *const limits[] = { "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr",
-                                          "backing_file_depth", "write_threshold" };
-    struct image_info info;
-    JsonObject *o = json_object_new(), *cache = json_object_new();
-    image_get_info(d->image, &info);
-    json_object_set_boolean_member(cache, "writeback", !d->write_through);
-    json_object_set_boolean_member(cache, "direct", d->direct);
-    json_object_set_boolean_member(cache, "no-flush", d->no_flush);
-    json_object_set_string_member(o, "file", info.filename ? info.filename : "");
-    json_object_set_string_member(o, "node-name", info.node_name ? info.node_name : d->id);
-    json_object_set_boolean_member(o, "ro", info.read_only);
-    json_object_set_string_member(o, "drv", info.format ? info.format : "raw");
-    json_object_set_boolean_member(o, "encrypted", FALSE);
-    json_object_set_string_member(o, "detect_zeroes", "off");
-    for (size_t i = 0; i < G_N_ELEMENTS(limits); i++)
-        json_object_set_int_member(o, limits[i], 0);
-    json_object_set_object_member(o, "cache", cache);
-    json_object_set_object_member(o, "image", describe_image(&info));
-    return o;
-}
-
 static JsonNode *query_block(void *opaque, JsonObject *args, GError **error)
 {
-    const struct vmm *v = opaque;
+    struct vmm *v = opaque;
     JsonArray *list = json_array_new();
     for (guint i = 0; i < v->drives->len; i++) {
-        const struct vm_drive *d = g_ptr_array_index(v->drives, i);
+        struct vm_drive *d = g_ptr_array_index(v->drives, i);
+        struct node *n = image_node(d->image);
         JsonObject *o = json_object_new();
         set_backend_names(o, d);
         json_object_set_string_member(o, "type", "unknown");
@@ -57,14 +26,43 @@ static JsonNode *query_block(void *opaque, JsonObject *args, GError **error)
         json_object_set_boolean_member(o, "removable", FALSE);
         json_object_set_string_member(o, "io-status",
                                       v->machine->state == RUN_IO_ERROR ? "failed" : "ok");
-        json_object_set_object_member(o, "inserted", describe_inserted(d));
+        if (n) {
+            JsonObject *inserted = describe_node(v, n, false);
+            struct node *image = node_skip_filters(n);
+            if (image->bitmaps)
+                json_object_set_array_member(inserted, "dirty-bitmaps", describe_bitmaps(image));
+            json_object_set_object_member(o, "inserted", inserted);
+        }
         json_array_add_object_element(list, o);
     }
     return qmp_array(list);
 }
-static const struct qmp_command query_block_cmd = { .name = "query-block", .summary = "Disks",
+static const struct qmp_command query_block_cmd = { .name = "query-block",
+                                                    .summary = "Disks",
                                                     .call = query_block };
 QMP_COMMAND(query_block_cmd);
+
+static JsonNode *query_nodes(void *opaque, JsonObject *args, GError **error)
+{
+    struct vmm *v = opaque;
+    JsonArray *list = json_array_new();
+    for (struct node *n = NULL; (n = graph_next(v->graph, n));)
+        json_array_add_object_element(list, describe_node(v, n, arg_bool(args, "flat", false)));
+    return qmp_array(list);
+}
+static const struct qmp_arg query_nodes_args[] = {
+    { "flat", QMP_BOOL, true, "Without the images below" },
+    { 0 },
+};
+static const struct qmp_command query_nodes_cmd = {
+    .name = "query-named-block-nodes",
+    .summary = "Nodes: files, formats, filters",
+    .args = query_nodes_args,
+    .call = query_nodes,
+};
+QMP_COMMAND(query_nodes_cmd);
+
+/* ---- statistics ---- */
 
 /* QEMU's word for each kind of request; NULL: it has no member of that family. */
 static const struct {
@@ -108,28 +106,48 @@ static JsonObject *describe_stats(const struct image_stats *s)
     return o;
 }
 
+/* Nodes are not counted one by one: what a disk did is its top's; below there is the shape
+ * alone. */
+static JsonObject *node_stats(struct node *n)
+{
+    static const struct image_stats none;
+    JsonObject *o = json_object_new();
+    json_object_set_string_member(o, "node-name", node_name(n));
+    json_object_set_object_member(o, "stats", describe_stats(&none));
+    if (node_file(n))
+        json_object_set_object_member(o, "parent", node_stats(node_file(n)));
+    return o;
+}
+
 static JsonNode *query_blockstats(void *opaque, JsonObject *args, GError **error)
 {
     const struct vmm *v = opaque;
     JsonArray *list = json_array_new();
+    if (arg_bool(args, "query-nodes", false)) {
+        for (struct node *n = NULL; (n = graph_next(v->graph, n));)
+            json_array_add_object_element(list, node_stats(n));
+        return qmp_array(list);
+    }
     for (guint i = 0; i < v->drives->len; i++) {
         const struct vm_drive *d = g_ptr_array_index(v->drives, i);
-        struct image_info info;
-        JsonObject *o = json_object_new();
-        image_get_info(d->image, &info);
+        struct node *n = image_node(d->image);
+        JsonObject *o = n ? node_stats(n) : json_object_new();
         set_backend_names(o, d);
-        json_object_set_string_member(o, "node-name", info.node_name ? info.node_name : d->id);
         json_object_set_object_member(o, "stats", describe_stats(image_get_stats(d->image)));
+        if (n && node_backing(n))
+            json_object_set_object_member(o, "backing", node_stats(node_backing(n)));
         json_array_add_object_element(list, o);
     }
     return qmp_array(list);
 }
 static const struct qmp_arg blockstats_args[] = {
-    { "query-nodes", QMP_BOOL, true, "Accepted: every disk is one node" },
+    { "query-nodes", QMP_BOOL, true, "Every node, rather than every disk" },
     { 0 },
 };
 static const struct qmp_command query_blockstats_cmd = {
-    .name = "query-blockstats", .summary = "What the disks did", .args = blockstats_args,
+    .name = "query-blockstats",
+    .summary = "What the disks did",
+    .args = blockstats_args,
     .call = query_blockstats,
 };
 QMP_COMMAND(query_blockstats_cmd);

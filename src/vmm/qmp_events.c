@@ -60,7 +60,8 @@ EVENT(panicked_event, "GUEST_PANICKED", "The guest's kernel panicked", action_da
       .limit_by = "action");
 EVENT(crashloaded_event, "GUEST_CRASHLOADED", "The guest's crash kernel was loaded", action_data,
       .limit_by = "action");
-EVENT(io_error_event, "BLOCK_IO_ERROR", "A disk request failed", io_error_data);
+EVENT(io_error_event, "BLOCK_IO_ERROR", "A disk request failed", io_error_data,
+      .limit_by = "device");
 EVENT(filter_event, "NIC_RX_FILTER_CHANGED", "The guest changed a receive filter", filter_data);
 EVENT(port_event, "VSERPORT_CHANGE", "The guest opened or closed a console port", port_data);
 EVENT(rtc_event, "RTC_CHANGE", "The guest set its clock", rtc_data);

@@ -2,6 +2,9 @@
 /* QMP: what the program is made of: commands, schema, options, boards, backends. */
 #include "chardev/chardev.h"
 #include "machine/backends.h"
+#include "image/nbd/tls.h"
+#include "image/secret.h"
+#include "image/throttle.h"
 #include "vmm/qmp_util.h"
 
 #include <string.h>
@@ -228,9 +231,10 @@ static JsonNode *object_add(void *opaque, JsonObject *args, GError **error)
     struct vmm *v = opaque;
     const char *type = json_object_get_string_member(args, "qom-type");
     const char *id = json_object_get_string_member(args, "id");
-    if (strcmp(type, "iothread")) {
-        ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                    "only an iothread can be added while the machine runs, no '%s'", type);
+    static const char *const kinds[] = { "iothread",       "secret",        "throttle-group",
+                                         "tls-creds-x509", "tls-creds-psk", "tls-creds-anon", NULL };
+    if (!g_strv_contains(kinds, type)) {
+        ruche_error(error, RUCHE_ERR_UNSUPPORTED, "a '%s' cannot be added while the machine runs", type);
         return NULL;
     }
     if (id_taken(v, id)) {
@@ -243,23 +247,55 @@ static JsonNode *object_add(void *opaque, JsonObject *args, GError **error)
     auto_kv *l = kv_parse(text, NULL, error);
     guint before = v->iothreads->len;
     if (l && kv_check_id(id, error) && build_object(v, l, error)) {
-        struct vm_iothread *t = g_ptr_array_index(v->iothreads, before);
-        backend_add(v->machine, BACKEND_IOTHREAD, t->id, t->loop);
+        if (v->iothreads->len > before) {
+            struct vm_iothread *t = g_ptr_array_index(v->iothreads, before);
+            backend_add(v->machine, BACKEND_IOTHREAD, t->id, t->loop);
+        }
     } else if (v->iothreads->len > before) {
         g_ptr_array_remove_index(v->iothreads, before);
     }
     return NULL;
 }
 static const struct qmp_arg object_add_args[] = {
-    { "qom-type", QMP_STRING, false, "iothread" },
+    { "qom-type", QMP_STRING, false, "iothread, secret, throttle-group, tls-creds-x509..." },
     { "id", QMP_STRING, false, "Its id" },
     { "*", QMP_ANY, true, "Its properties" },
     { 0 },
 };
 static const struct qmp_command object_add_cmd = {
     .name = "object-add",
-    .summary = "Add an I/O thread",
+    .summary = "Add an I/O thread, a secret, limits",
     .args = object_add_args,
     .call = object_add,
 };
 QMP_COMMAND(object_add_cmd);
+
+static bool remove_throttle_group(struct vmm *v, const char *id)
+{
+    for (guint i = 0; i < v->throttle_groups->len; i++) {
+        struct throttle_group *g = g_ptr_array_index(v->throttle_groups, i);
+        if (!strcmp(throttle_group_name(g), id))
+            return g_ptr_array_remove_index(v->throttle_groups, i) != NULL;
+    }
+    return false;
+}
+
+static JsonNode *object_del(void *opaque, JsonObject *args, GError **error)
+{
+    const char *id = json_object_get_string_member(args, "id");
+    if (remove_throttle_group(opaque, id) || secret_remove(id, NULL) || tls_creds_remove(id, NULL))
+        return NULL;
+    ruche_error(error, RUCHE_ERR_STATE, "there is no object '%s' that can be taken out", id);
+    return NULL;
+}
+static const struct qmp_arg object_del_args[] = {
+    { "id", QMP_STRING, false, "The object" },
+    { 0 },
+};
+static const struct qmp_command object_del_cmd = {
+    .name = "object-del",
+    .summary = "Take a secret, limits or TLS credentials out",
+    .args = object_del_args,
+    .call = object_del,
+};
+QMP_COMMAND(object_del_cmd);

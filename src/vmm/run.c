@@ -3,6 +3,7 @@
 #include "vmm/run.h"
 
 #include "base/log.h"
+#include "image/image.h"
 #include "vmm/build.h"
 
 #define TO(state) ((state) + 1) /* 0 is an empty cell: not allowed */
@@ -95,7 +96,11 @@ static bool step(struct vmm *v, enum run_event e, GError **error)
 
 bool run_cont(struct vmm *v, GError **error)
 {
-    return step(v, EV_CONT, error);
+    if (!step(v, EV_CONT, error))
+        return false;
+    for (guint i = 0; i < v->drives->len; i++) /* requests that were kept when they failed */
+        image_resume(((struct vm_drive *)g_ptr_array_index(v->drives, i))->image);
+    return true;
 }
 
 bool run_stop(struct vmm *v, GError **error)
