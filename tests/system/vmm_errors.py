@@ -131,7 +131,7 @@ BAD = {
                        r"-drive: the name 'a' is taken"),
     "bad drive id": (["-drive", "file={disk},format=raw,id=1"], r"'1' is not an id"),
     "IDE": (["-drive", "file={disk},if=ide"], r"no 'ide' disk interface"),
-    "blockdev without file": (["-blockdev", "driver=raw,node-name=a"], r"node 'a' lacks 'file'"),
+    "blockdev without file": (["-blockdev", "driver=raw,node-name=a"], r"needs 'file'"),
     "blockdev bad JSON": (["-blockdev", '{{"driver":"raw"'], r"-blockdev: bad JSON"),
     "blockdev unknown child": (["-blockdev", "driver=raw,node-name=a,file=b"], r"there is no node 'b'"),
     "unknown device": (["-device", "virtio-blk-pcj"], r"'virtio-blk-pcj'; did you mean 'virtio-blk-pci'"),
@@ -290,7 +290,7 @@ def test_every_query():
         if needed:
             assert f"lacks the argument '{needed[0]['name']}'" in reply["error"]["desc"], reply
         elif "error" in reply:
-            assert e["name"] == "system_wakeup", reply
+            assert e["name"] in ("system_wakeup", "nbd-server-stop"), reply
     assert m.qmp.execute("query-block")[0]["device"] == "d0"
     assert m.qmp.execute("query-iothreads")[0]["thread-id"] > 0
     m.qmp.execute("ringbuf-write", device="r0", data="abc")
