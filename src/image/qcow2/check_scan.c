@@ -133,27 +133,31 @@ static int scan_l1(struct check *c, const char *what, uint64_t off, uint64_t cou
     return r;
 }
 
-/* Opened for a check, the table may have been cut where it cannot be read. */
+/* Opened for a check, the table may have been cut where it cannot be read; a repair makes that last. */
 static int scan_snapshot_count(struct check *c)
 {
-    uint32_t have = c->s->header.snapshot_count, said;
-    int r = qcow2_meta_read(c->s, QCOW2_HEADER_SNAPSHOT_COUNT_AT, &said, sizeof(said));
+    struct qcow2 *s = c->s;
+    uint32_t have = s->header.snapshot_count, said;
+    int r = qcow2_meta_read(s, QCOW2_HEADER_SNAPSHOT_COUNT_AT, &said, sizeof(said));
     said = __builtin_bswap32(said);
-    if (r == 0 && said > have)
-        check_found(
-            c, FOUND_CORRUPTION,
-            "the snapshot table has %u entries that can be read, not the %u that the header says",
-            have, said);
-    return r;
+    if (r < 0 || said <= have)
+        return r;
+    bool fix = c->fix & CHECK_FIX_ERRORS;
+    check_found(c, fix ? FOUND_FIXED : FOUND_CORRUPTION,
+                "the snapshot table has %u entries that can be read, not the %u that the header says",
+                have, said);
+    if (fix)
+        r = qcow2_header_write_fields(s);
+    return r < 0 || !fix ? r : qcow2_meta_sync(s);
 }
 
 static int scan_snapshots(struct check *c)
 {
     struct qcow2 *s = c->s;
+    int r = scan_snapshot_count(c);
     if (s->header.snapshot_count &&
         !count_meta(c, "snapshot table", s->header.snapshots_offset, s->snapshot_table_bytes))
-        return 0;
-    int r = scan_snapshot_count(c);
+        return r;
     for (unsigned i = 0; r == 0 && i < s->header.snapshot_count; i++) {
         const struct qcow2_snapshot *snap = &s->snapshots[i];
         g_autofree char *what = g_strdup_printf("L1 table of snapshot '%s'", snap->id);

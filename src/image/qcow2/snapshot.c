@@ -72,6 +72,8 @@ static bool parse_entry(struct cur *c, uint64_t disk_size, struct qcow2_snapshot
     uint32_t extra = cur_be32(c);
     if (!c->bad && extra > EXTRA_MAX)
         *why = "has more than 1024 bytes of extra data";
+    else if (!c->bad && !id_len)
+        *why = "has no id";
     if (c->bad || *why)
         return false;
     parse_extra(c, extra, disk_size, e);
