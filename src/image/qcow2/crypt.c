@@ -9,13 +9,16 @@
 #include "image/qcow2/internal.h"
 
 #include "image/luks.h"
+#include "image/secret.h"
 
 #include <errno.h>
-#include <inttypes.h>
+#include <string.h>
+
+enum { AES_KEY_BYTES = 16 };
 
 struct crypt_work {
     struct qcow2 *s;
-    uint64_t host;
+    uint64_t place; /* that gives the initial vector: in the file with LUKS, on the disk with AES */
     uint8_t *buf;
     size_t len;
     bool encrypt;
@@ -24,8 +27,12 @@ struct crypt_work {
 static int crypt_run(void *opaque)
 {
     struct crypt_work *w = opaque;
-    return w->encrypt ? luks_encrypt(w->s->luks, w->host, w->buf, w->len)
-                      : luks_decrypt(w->s->luks, w->host, w->buf, w->len);
+    if (!w->s->aes && !w->s->luks)
+        return -EACCES; /* opened for information only */
+    if (w->s->aes)
+        return crypto_decrypt(w->s->aes, w->place, w->buf, w->len);
+    return w->encrypt ? luks_encrypt(w->s->luks, w->place, w->buf, w->len)
+                      : luks_decrypt(w->s->luks, w->place, w->buf, w->len);
 }
 
 static int crypt_do(struct crypt_work *w)
@@ -34,7 +41,7 @@ static int crypt_do(struct crypt_work *w)
                                           : crypt_run(w);
 }
 
-int qcow2_crypt_read(struct qcow2 *s, uint64_t host, struct vec v)
+int qcow2_crypt_read(struct qcow2 *s, uint64_t off, uint64_t host, struct vec v)
 {
     uint8_t *buf = g_try_malloc(v.len);
     if (!buf)
@@ -42,7 +49,8 @@ int qcow2_crypt_read(struct qcow2 *s, uint64_t host, struct vec v)
     struct iovec iov;
     int r = qcow2_read_host(s, host, vec_flat(&iov, buf, v.len));
     if (!r)
-        r = crypt_do(&(struct crypt_work){.s = s, .host = host, .buf = buf, .len = v.len});
+        r = crypt_do(
+            &(struct crypt_work){.s = s, .place = s->aes ? off : host, .buf = buf, .len = v.len});
     if (!r)
         vec_write(v, buf);
     g_free(buf);
@@ -56,7 +64,7 @@ int qcow2_crypt_write(struct qcow2 *s, uint64_t host, struct vec v)
         return -ENOMEM;
     vec_read(v, buf);
     int r = crypt_do(
-        &(struct crypt_work){.s = s, .host = host, .buf = buf, .len = v.len, .encrypt = true});
+        &(struct crypt_work){.s = s, .place = host, .buf = buf, .len = v.len, .encrypt = true});
     struct iovec iov;
     if (!r)
         r = node_write(qcow2_data(s), host, vec_flat(&iov, buf, v.len), 0);
@@ -97,13 +105,39 @@ static bool check_format(const struct qcow2 *s, GError **error)
     if (given && strcmp(given, is))
         return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is encrypted with %s, not with '%s'",
                            name, is, given);
-    if (s->header.crypt_method == QCOW2_CRYPT_AES && !(s->node.open_flags & NODE_NO_IO))
+    return true;
+}
+
+/* The old way: the password is the key, the initial vector is the guest's sector. Only to get the
+ * data out. */
+static bool open_aes(struct qcow2 *s, GError **error)
+{
+    const char *name = node_filename(&s->node);
+    const struct crypto_params how = {.cipher = CRYPTO_AES_128,
+                                      .mode = CRYPTO_CBC,
+                                      .ivgen = CRYPTO_PLAIN64,
+                                      .sector_bytes = CRYPTO_SECTOR_BYTES};
+    if (s->node.open_flags & (NODE_NO_IO | NODE_CHECK))
+        return true;
+    if (!s->node.read_only)
         return ruche_error(
             error, RUCHE_ERR_UNSUPPORTED,
-            "'%s' uses the AES-CBC encryption of old qcow2 images, which is not safe "
-            "and not supported; convert it with qemu-img to one with LUKS",
+            "'%s' uses the AES-CBC encryption of old qcow2 images, which is not safe: "
+            "it is only read; convert it to one with LUKS",
             name);
-    return true;
+    if (!s->opt.encrypt_key)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "'%s' is encrypted: encrypt.key-secret is missing", name);
+    g_autofree char *password = secret_get_text(s->opt.encrypt_key, error);
+    if (!password)
+        return false;
+    uint8_t key[AES_KEY_BYTES] = {0};
+    memcpy(key, password, min_u64(strlen(password), sizeof(key)));
+    s->aes = crypto_new(&how, key, error);
+    crypto_wipe(key, sizeof(key));
+    crypto_wipe(password, strlen(password));
+    s->node.request_align = CRYPTO_SECTOR_BYTES;
+    return s->aes != NULL;
 }
 
 bool qcow2_crypt_open(struct qcow2 *s, GError **error)
@@ -112,7 +146,7 @@ bool qcow2_crypt_open(struct qcow2 *s, GError **error)
         return false;
     s->node.encrypted = s->header.crypt_method != QCOW2_CRYPT_NONE;
     if (s->header.crypt_method != QCOW2_CRYPT_LUKS)
-        return true;
+        return !s->node.encrypted || open_aes(s, error);
     struct luks_io io = {.read = header_read,
                          .write = header_write,
                          .flush = header_flush,
@@ -130,7 +164,9 @@ bool qcow2_crypt_open(struct qcow2 *s, GError **error)
 void qcow2_crypt_close(struct qcow2 *s)
 {
     luks_free(s->luks);
+    crypto_free(s->aes);
     s->luks = NULL;
+    s->aes = NULL;
 }
 
 JsonObject *qcow2_crypt_describe(const struct qcow2 *s)

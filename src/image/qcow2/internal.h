@@ -175,6 +175,7 @@ enum qcow2_section {
 
 enum qcow2_discard { QCOW2_DISCARD_NEVER, QCOW2_DISCARD_REQUEST, QCOW2_DISCARD_SNAPSHOT, QCOW2_DISCARD_OTHER };
 
+struct crypto;
 struct luks;
 struct bitmap_dir;
 struct qcow2_pending;            /* refcount.c: clusters whose references are gone */
@@ -208,7 +209,8 @@ struct qcow2 {
     struct node_child *data_child; /* qcow2_data() */
     bool data_external, data_raw;
     unsigned depth;              /* images below, when it was opened */
-    struct luks *luks;           /* NULL: plain */
+    struct luks *luks;           /* NULL: plain, or the old way */
+    struct crypto *aes;          /* the old way: reading only */
 
     uint64_t *l1;                /* host order, header.l1_count entries (more may be allocated) */
     uint8_t *l1_dirty;           /* a byte for 64 entries (512 bytes on disk) */
@@ -482,7 +484,8 @@ JsonObject *qcow2_describe(struct node *n);
 
 bool qcow2_crypt_open(struct qcow2 *s, GError **error); /* (f) */
 void qcow2_crypt_close(struct qcow2 *s);
-int qcow2_crypt_read(struct qcow2 *s, uint64_t host, struct vec v);  /* (f) */
+/* `off`: guest, `host`: in the file. (f) */
+int qcow2_crypt_read(struct qcow2 *s, uint64_t off, uint64_t host, struct vec v);
 int qcow2_crypt_write(struct qcow2 *s, uint64_t host, struct vec v); /* (f) */
 JsonObject *qcow2_crypt_describe(const struct qcow2 *s); /* NULL: not encrypted. Caller owns */
 

@@ -15,7 +15,14 @@
 #include <errno.h>
 #include <string.h>
 
-enum { PLACES_MAX = 1 << 22, PLACES_OTHERS = 1 << 19, PLACES_MIN = 1024, SECTION_BITS = 4 };
+enum {
+    PLACES_MAX = 1 << 22,
+    PLACES_OTHERS = 1 << 19, /* of snapshots and bitmaps */
+    PLACES_MIN = 1024,
+    SECTION_BITS = 4,
+    PROBES_MAX = 128,
+};
+#define NO_PLACE UINT32_MAX
 
 /* Open addressing; an entry is cluster index << 4 | number of the section, plus 1; 0 is empty. */
 struct qcow2_places {
@@ -123,13 +130,15 @@ static uint64_t index_of(uint64_t slot)
     return (slot - 1) >> SECTION_BITS;
 }
 
-/* The slot of `index`, or the empty one where it would be. */
+/* The slot of `index`, or the empty one where it would be. NO_PLACE: neither is near; only indexes
+ * chosen for that get there, and they go unprotected rather than make every look-up slow. */
 static uint32_t place_find(const struct qcow2_places *p, uint64_t index)
 {
     uint32_t i = hash_of(p, index);
-    while (p->slots[i] && index_of(p->slots[i]) != index)
-        i = (i + 1) & p->mask;
-    return i;
+    for (unsigned probes = 0; probes < PROBES_MAX; probes++, i = (i + 1) & p->mask)
+        if (!p->slots[i] || index_of(p->slots[i]) == index)
+            return i;
+    return NO_PLACE;
 }
 
 static bool places_resize(struct qcow2_places *p, uint32_t slots)
@@ -140,9 +149,11 @@ static bool places_resize(struct qcow2_places *p, uint32_t slots)
     uint32_t old_mask = p->mask;
     p->slots = fresh;
     p->mask = slots - 1;
-    for (uint32_t i = 0; old && i <= old_mask; i++)
-        if (old[i])
-            fresh[place_find(p, index_of(old[i]))] = old[i];
+    for (uint32_t i = 0; old && i <= old_mask; i++) {
+        uint32_t to = old[i] ? place_find(p, index_of(old[i])) : NO_PLACE;
+        if (to != NO_PLACE)
+            fresh[to] = old[i];
+    }
     g_free(old);
     return true;
 }
@@ -158,6 +169,8 @@ void qcow2_places_add(struct qcow2 *s, enum qcow2_section section, uint64_t off)
     }
     uint64_t index = off >> s->cluster_bits;
     uint32_t i = place_find(p, index);
+    if (i == NO_PLACE)
+        return;
     p->count += !p->slots[i];
     p->slots[i] = (index << SECTION_BITS | (unsigned)__builtin_ctz(section)) + 1;
 }
@@ -169,7 +182,7 @@ void qcow2_places_remove(struct qcow2 *s, uint64_t off)
     if (!p)
         return;
     uint32_t gap = place_find(p, off >> s->cluster_bits);
-    if (!p->slots[gap])
+    if (gap == NO_PLACE || !p->slots[gap])
         return;
     p->count--;
     for (uint32_t i = (gap + 1) & p->mask; p->slots[i]; i = (i + 1) & p->mask) {
@@ -277,7 +290,8 @@ static unsigned place_hit(const struct qcow2 *s, unsigned sections, uint64_t off
     const struct qcow2_places *p = s->places;
     uint64_t last = (off + len - 1) >> s->cluster_bits;
     for (uint64_t index = off >> s->cluster_bits; p && index <= last; index++) {
-        uint64_t slot = p->slots[place_find(p, index)];
+        uint32_t i = place_find(p, index);
+        uint64_t slot = i == NO_PLACE ? 0 : p->slots[i];
         unsigned section = slot ? 1U << ((slot - 1) & ((1 << SECTION_BITS) - 1)) : 0;
         if (section & sections)
             return section;

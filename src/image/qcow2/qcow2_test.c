@@ -380,7 +380,7 @@ static void test_preallocate(const void *opaque)
 
 /* ---- LUKS ---- */
 
-#define SECRET "--object secret,id=key0,data=honey"
+#define SECRET    "--object secret,id=key0,data=honey"
 #define ENCRYPTED "driver=qcow2,encrypt.format=luks,encrypt.key-secret=key0,file.filename"
 
 static const struct layout encrypted = {"luks", "", false, false, false, true};
@@ -388,15 +388,19 @@ static const struct layout encrypted = {"luks", "", false, false, false, true};
 /* qemu-img makes it, both write, each reads the other's. */
 static void test_luks(void)
 {
-    g_autofree char *path = path_of(&encrypted, ".qcow2"), *raw = path_of(&encrypted, ".raw"), *got = NULL;
+    g_autofree char *path = path_of(&encrypted, ".qcow2"), *raw = path_of(&encrypted, ".raw"),
+                    *got = NULL;
     struct session s = {.layout = &encrypted, .rand = g_rand_new_with_seed(7)};
     GError *error = NULL;
     gsize len;
     s.shadow = g_malloc0(DISK_BYTES);
-    run_peer(NULL, "qemu-img create -q -f qcow2 " SECRET
-                   " -o encrypt.format=luks,encrypt.key-secret=key0,encrypt.iter-time=10 %s %" G_GUINT64_FORMAT,
+    run_peer(NULL,
+             "qemu-img create -q -f qcow2 " SECRET
+             " -o encrypt.format=luks,encrypt.key-secret=key0,encrypt.iter-time=10 %s "
+             "%" G_GUINT64_FORMAT,
              path, (uint64_t)DISK_BYTES);
-    run_peer(NULL, "qemu-io " SECRET " --image-opts " ENCRYPTED "=%s -c 'write -P 9 100k 300k'", path);
+    run_peer(NULL, "qemu-io " SECRET " --image-opts " ENCRYPTED "=%s -c 'write -P 9 100k 300k'",
+             path);
     memset(s.shadow + 100 * KIB, 9, 300 * KIB);
     g_autoptr(JsonNode) secret = json_from_string("{\"data\": \"honey\"}", NULL);
     secret_add("key0", json_node_get_object(secret), &error);
@@ -408,11 +412,54 @@ static void test_luks(void)
     g_assert_cmpint(context_run(s.ctx, change_all, &s), ==, 0);
     g_assert_cmpint(context_run(s.ctx, compare_all, &s), ==, 0);
     session_close(&s);
-    run_peer("No errors were found", "qemu-img check " SECRET " --image-opts " ENCRYPTED "=%s", path);
-    run_peer(NULL, "qemu-img convert " SECRET " --image-opts -O raw " ENCRYPTED "=%s %s", path, raw);
+    run_peer("No errors were found", "qemu-img check " SECRET " --image-opts " ENCRYPTED "=%s",
+             path);
+    run_peer(NULL, "qemu-img convert " SECRET " --image-opts -O raw " ENCRYPTED "=%s %s", path,
+             raw);
     g_file_get_contents(raw, &got, &len, &error);
     g_assert_no_error(error);
     g_assert_cmpmem(got, len, s.shadow, DISK_BYTES);
+    session_free(&s);
+    secret_remove("key0", NULL);
+}
+
+/* ---- AES-CBC, the old way ---- */
+
+static const struct layout old_way = {"aes", "", false, false, false, true};
+
+static void test_aes(void)
+{
+    g_autofree char *path = path_of(&old_way, ".qcow2");
+    struct session s = {.layout = &old_way, .rand = g_rand_new_with_seed(8)};
+    GError *error = NULL;
+    s.shadow = g_malloc0(DISK_BYTES);
+    run_peer(NULL,
+             "qemu-img create -q -f qcow2 " SECRET
+             " -o encrypt.format=aes,encrypt.key-secret=key0 %s %" G_GUINT64_FORMAT,
+             path, (uint64_t)DISK_BYTES);
+    run_peer(
+        NULL,
+        "qemu-io " SECRET
+        " --image-opts driver=qcow2,encrypt.format=aes,encrypt.key-secret=key0,file.filename=%s "
+        "-c 'write -P 9 100k 300k' -c 'write -P 8 3M 1k'",
+        path);
+    memset(s.shadow + 100 * KIB, 9, 300 * KIB);
+    memset(s.shadow + 3 * MIB, 8, KIB);
+    g_autoptr(JsonNode) secret = json_from_string("{\"data\": \"honey\"}", NULL);
+    secret_add("key0", json_node_get_object(secret), &error);
+    g_assert_no_error(error);
+    session_open(&s, path, 0, "{\"encrypt\": {\"format\": \"aes\", \"key-secret\": \"key0\"}}");
+    g_assert_cmpint(context_run(s.ctx, compare_all, &s), ==, 0);
+    g_autoptr(JsonObject) again = json_object_ref(s.node->options);
+    g_autoptr(JsonObject) only = json_object_new();
+    json_object_set_object_member(only, "encrypt",
+                                  json_object_ref(json_object_get_object_member(again, "encrypt")));
+    node_unref(s.node);
+    s.node = node_open_name(s.graph, path, "qcow2", only, NODE_RW, &error);
+    g_assert_null(s.node);
+    g_assert_nonnull(strstr(error->message, "it is only read"));
+    g_clear_error(&error);
+    session_close(&s);
     session_free(&s);
     secret_remove("key0", NULL);
 }
@@ -426,6 +473,7 @@ int main(int argc, char **argv)
         return 0;
     }
     g_test_add_func("/qcow2/luks", test_luks);
+    g_test_add_func("/qcow2/aes", test_aes);
     folder = g_dir_make_tmp("ruche-qcow2-XXXXXX", NULL);
     for (unsigned i = 0; i < ARRAY_COUNT(layouts); i++) {
         if (!layouts[i].quick && !g_test_slow())

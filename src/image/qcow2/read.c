@@ -28,9 +28,9 @@ static int read_host(struct qcow2 *s, uint64_t host, struct vec v)
     return there ? node_read(data, host, vec_slice(v, 0, there), 0) : 0;
 }
 
-static int read_normal(struct qcow2 *s, uint64_t host, struct vec v)
+static int read_normal(struct qcow2 *s, uint64_t off, uint64_t host, struct vec v)
 {
-    return s->luks ? qcow2_crypt_read(s, host, v) : read_host(s, host, v);
+    return unlikely(s->node.encrypted) ? qcow2_crypt_read(s, off, host, v) : read_host(s, host, v);
 }
 
 int qcow2_read_host(struct qcow2 *s, uint64_t host, struct vec v)
@@ -70,7 +70,7 @@ static int read_run(struct qcow2 *s, const struct qcow2_mapping *m, uint64_t off
 {
     switch (m->kind) {
     case QCOW2_NORMAL:
-        return read_normal(s, m->host, v);
+        return read_normal(s, off, m->host, v);
     case QCOW2_PACKED:
         return qcow2_packed_read(s, m->entry, (uint32_t)(off & (s->cluster_bytes - 1)), v);
     case QCOW2_UNALLOCATED:
@@ -181,7 +181,7 @@ int qcow2_map(struct node *n, uint64_t off, uint64_t len, struct image_extent *r
     if (r)
         return r;
     unsigned flags = flags_of[m.kind];
-    if (s->luks)
+    if (n->encrypted)
         flags &= ~EXTENT_OFFSET;
     uint64_t total = m.len;
     while (total < len && !qcow2_lookup(s, off + total, len - total, &more)) {
