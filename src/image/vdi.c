@@ -442,7 +442,8 @@ static bool vdi_open(struct node *n, GError **error)
     uint64_t places = data / VDI_BLOCK_BYTES + (data % VDI_BLOCK_BYTES != 0);
     v->file_allocated = h->allocated;
     h->allocated = (uint32_t)MAX(h->allocated, MIN(places, VDI_PLACES_MAX));
-    r = map_cache_init(&v->map, &map_ops, v, VDI_PAGE_ENTRIES, v->cache_bytes);
+    uint64_t all = (uint64_t)h->block_count * sizeof(uint32_t) + VDI_PAGE_BYTES;
+    r = map_cache_init(&v->map, &map_ops, v, VDI_PAGE_ENTRIES, min_u64(v->cache_bytes, all));
     return r >= 0 ||
            ruche_error_errno(error, -r, "image '%s': no memory for the block map", n->filename);
 }

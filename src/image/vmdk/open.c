@@ -209,7 +209,7 @@ static bool set_up(struct vmdk *v, GError **error)
 {
     struct node *n = &v->node;
     unsigned entries = 0;
-    uint64_t recovered = 0;
+    uint64_t recovered = 0, tables = 0;
     n->zero_init = true;
     for (unsigned i = 0; i < v->extent_count; i++) {
         struct vmdk_extent *e = &v->extents[i];
@@ -223,6 +223,7 @@ static bool set_up(struct vmdk *v, GError **error)
         if (!is_sparse(e))
             continue;
         entries = MAX(entries, e->table_entries);
+        tables += e->directory_count;
         n->cluster_bytes = n->cluster_bytes ? n->cluster_bytes : (uint32_t)e->grain_bytes;
         n->zero_align = e->zero_grains ? (uint32_t)e->grain_bytes : n->zero_align;
         v->buffer_bytes =
@@ -235,9 +236,9 @@ static bool set_up(struct vmdk *v, GError **error)
         return ruche_error(
             error, RUCHE_ERR_INVALID,
             "%s: its footer is missing, and the disk is too large to be read without", n->filename);
-    int r = entries ? map_cache_init(&v->tables, &vmdk_map_ops, v, entries,
-                                     max_u64(v->cache_bytes, recovered))
-                    : 0;
+    uint64_t all = tables * entries * sizeof(uint32_t);
+    uint64_t bytes = max_u64(min_u64(v->cache_bytes, all), recovered);
+    int r = entries ? map_cache_init(&v->tables, &vmdk_map_ops, v, entries, bytes) : 0;
     return r >= 0 || ruche_error_errno(error, -r, "%s: no memory for grain tables", n->filename);
 }
 

@@ -17,7 +17,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { MARKER_BYTES = 12, READ_GRAINS_MAX = 64, FOOTER_SECTORS = 3 };
+enum { MARKER_BYTES = 12, READ_GRAINS_MAX = 64, FOOTER_SECTORS = 3, INLINE_BYTES = 16 * 1024 };
 
 /* What a grain takes at most, with its marker; worse can only be broken. */
 static uint64_t record_bytes_max(const struct vmdk_extent *e)
@@ -39,6 +39,13 @@ static uint64_t grain_valid(const struct vmdk_extent *e, uint64_t grain)
 size_t vmdk_stream_buffer_bytes(const struct vmdk_extent *e)
 {
     return e->grain_bytes + max_u64(VMDK_CHUNK_BYTES / e->grain_bytes, 1) * record_bytes_max(e);
+}
+
+/* What takes less than changing threads is done at once. */
+static int on_a_thread(struct vmdk_extent *e, int (*fn)(void *opaque), void *job, uint64_t bytes)
+{
+    return bytes <= INLINE_BYTES ? fn(job)
+                                 : context_offload(node_context(&e->image->node), fn, job);
 }
 
 /* ---- reading ---- */
@@ -158,7 +165,7 @@ static int read_batch(struct vmdk_extent *e, uint64_t off, struct vec v, const u
         j.packed_bytes = (uint32_t)inside;
         r = node_pread(e->file, first, j.packed, inside);
         if (r >= 0)
-            r = context_offload(node_context(&e->image->node), inflate_grains, &j);
+            r = on_a_thread(e, inflate_grains, &j, j.count * gb);
     }
     if (r >= 0 && j.count == 1 && *ret_len < gb)
         keep_inflated(e, j.grain, entries[0], j.flat);
@@ -344,7 +351,7 @@ static int write_whole(struct vmdk_extent *e, uint64_t off, struct vec v, uint64
     };
     int skip = may_skip_zeroes(e, off, *ret_len);
     j.keep_zeroes = skip == 0;
-    int r = skip < 0 ? skip : context_offload(node_context(&e->image->node), deflate_grains, &j);
+    int r = skip < 0 ? skip : on_a_thread(e, deflate_grains, &j, *ret_len);
     wait_turn(e, ticket);
     return r < 0 ? r : put_down(e, &j);
 }
