@@ -423,8 +423,8 @@ bool copy_run(const struct copy *c, GError **error)
     if (!c->size_bytes)
         return true;
     choose_sizes(&r);
-    r.by_host =
-        (c->share || c->offload) && !c->layer && !c->compress && c->target->driver->copy_range;
+    r.by_host = (c->share || c->offload) && !c->rate && !c->layer && !c->compress &&
+                c->target->driver->copy_range;
     img_parallel(c->workers ? c->workers : 8, worker, &r);
     if (r.error)
         g_propagate_error(error, r.error);
