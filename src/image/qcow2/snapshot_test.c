@@ -295,40 +295,48 @@ static void test_bitmap_refusals(void)
 
 /* ---- power cuts ---- */
 
-static void op_snapshot(struct node *n)
+static bool op_snapshot(struct node *n, GError **error)
 {
-    snapshot(n, "new", 0);
+    struct snapshot_info s = {.name = (char *)"new"};
+    return n->driver->snapshot_create(n, &s, error);
 }
 
-static void op_delete(struct node *n)
+static bool op_delete(struct node *n, GError **error)
 {
-    snapshot_do(n->driver->snapshot_delete, n, "old");
+    return n->driver->snapshot_delete(n, "old", error);
 }
 
-static void op_apply(struct node *n)
+static bool op_apply(struct node *n, GError **error)
 {
-    snapshot_do(n->driver->snapshot_apply, n, "old");
+    return n->driver->snapshot_apply(n, "old", error);
 }
 
-static void op_width(struct node *n)
+static bool op_amend(struct node *n, const char *option, bool on, GError **error)
 {
-    amend(n, "{\"refcount_bits\": 64}");
+    g_autoptr(JsonObject) o = json_object_new();
+    json_object_set_string_member(o, option, on ? "on" : "64");
+    return n->driver->amend(n, o, NULL, error);
 }
 
-static void op_bitmap(struct node *n)
+static bool op_width(struct node *n, GError **error)
+{
+    return op_amend(n, "refcount_bits", false, error);
+}
+
+static bool op_features(struct node *n, GError **error)
+{
+    return op_amend(n, "lazy_refcounts", true, error);
+}
+
+static bool op_bitmap(struct node *n, GError **error)
 {
     dirty_set(new_bitmap(n, "b", 4096), 0, 5 * 65536);
-    g_assert_true(qcow2_bitmaps_store(qcow2_of(n), NULL));
+    return qcow2_bitmaps_store(qcow2_of(n), error);
 }
 
-static void op_features(struct node *n)
-{
-    amend(n, "{\"lazy_refcounts\": true}");
-}
-
-static const struct {
+static const struct operation {
     const char *name;
-    void (*fn)(struct node *n);
+    bool (*fn)(struct node *n, GError **error);
     bool changes; /* the disk shows the old snapshot afterwards */
 } operations[] = {
     {"snapshot", op_snapshot, false}, {"delete", op_delete, false},
@@ -377,26 +385,34 @@ static void cut_everywhere(struct memory_file *sure, struct memory_file *disk, G
     memory_file_free(left);
 }
 
+/* What the operations work on, in memory://disk. */
+static struct memory_file *make_disk(const char *options)
+{
+    struct memory_file *disk = memory_file_new("disk", 0);
+    create("disk", DISK, options);
+    struct node *n = open_image("disk", NODE_RW);
+    fill(n, 0, 256 * KIB, 1);
+    snapshot(n, "old", 0);
+    fill(n, 0, 128 * KIB, 2);
+    fill(n, MIB, 65536, 3);
+    node_unref(n);
+    return disk;
+}
+
 static void body_power_cut(const void *arg)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(operations); i++) {
-        struct memory_file *disk = memory_file_new("disk", 0), *sure = memory_file_new("sure", 0);
-        create("disk", DISK, arg);
+    for (const struct operation *o = operations; o < operations + G_N_ELEMENTS(operations); o++) {
+        GError *error = NULL;
+        struct memory_file *disk = make_disk(arg), *sure = memory_file_new("sure", 0);
         struct node *n = open_image("disk", NODE_RW);
-        fill(n, 0, 256 * KIB, 1);
-        snapshot(n, "old", 0);
-        fill(n, 0, 128 * KIB, 2);
-        fill(n, MIB, 65536, 3);
-        g_assert_cmpint(node_flush(n), ==, 0);
-        node_unref(n);
-        n = open_image("disk", NODE_RW);
         memory_file_assign(sure, disk);
         memory_file_record(disk, true);
-        g_test_message("%s: %s", (const char *)arg, operations[i].name);
-        operations[i].fn(n);
+        g_test_message("%s: %s", (const char *)arg, o->name);
+        o->fn(n, &error);
+        g_assert_no_error(error);
         g_assert_cmpint(node_flush(n), ==, 0);
         GRand *r = g_rand_new_with_seed(7);
-        cut_everywhere(sure, disk, r, operations[i].changes);
+        cut_everywhere(sure, disk, r, o->changes);
         g_rand_free(r);
         node_unref(n);
         memory_file_free(disk);
@@ -411,6 +427,39 @@ static void test_power_cut(void)
     in_fiber(body_power_cut, "{\"extended_l2\": true, \"cluster_size\": 16384}");
 }
 
+/* The medium fills up at any point of an operation: it fails in a sentence, and nothing is lost. */
+static void body_no_space(const void *arg)
+{
+    for (const struct operation *o = operations; o < operations + G_N_ELEMENTS(operations); o++) {
+        struct memory_file *full = make_disk(arg), *disk = memory_file_new("disk2", 0);
+        bool done = false;
+        g_test_message("%s: %s", (const char *)arg, o->name);
+        for (uint64_t room = 0; !done; room += 4096) {
+            g_autoptr(GError) error = NULL;
+            memory_file_assign(disk, full);
+            struct node *n = open_image("disk2", NODE_RW);
+            memory_file_limit(disk, memory_file_allocated(disk) + room);
+            done = o->fn(n, &error);
+            g_assert_true(done || error);
+            memory_file_limit(disk, UINT64_MAX);
+            node_unref(n);
+            struct memory_file *left = memory_file_new("left", 0);
+            memory_file_assign(left, disk);
+            judge_cut(left, o->changes);
+            memory_file_free(left);
+            g_assert_cmpuint(room, <, 64 * MIB);
+        }
+        memory_file_free(full);
+        memory_file_free(disk);
+    }
+}
+
+static void test_no_space(void)
+{
+    in_fiber(body_no_space, "{}");
+    in_fiber(body_no_space, "{\"cluster_size\": 4096}");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -422,5 +471,6 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2-snapshot/bitmaps", test_bitmaps);
     g_test_add_func("/qcow2-snapshot/bitmap-refusals", test_bitmap_refusals);
     g_test_add_func("/qcow2-snapshot/power-cut", test_power_cut);
+    g_test_add_func("/qcow2-snapshot/no-space", test_no_space);
     return g_test_run();
 }
