@@ -8,9 +8,11 @@
  */
 #include "image/shadow.h"
 
+#include "image/dirty.h"
+
 #include <string.h>
 
-enum { BATCHES = 120, BATCH_MAX = 4, SNAPSHOTS_MAX = 3 };
+enum { BATCHES = 120, BATCH_MAX = 4, SNAPSHOTS_MAX = 3, BITMAPS_MAX = 5 };
 
 struct run {
     struct bed *bed;
@@ -21,7 +23,7 @@ struct run {
     struct node *node;
     unsigned busy; /* of a batch */
     struct fiber_queue batch_done;
-    unsigned snapshots, tried;
+    unsigned snapshots, bitmaps, tried;
 };
 
 static gint wanted_states = 60, run_seed = 1;
@@ -87,6 +89,38 @@ static void guest_snapshot(struct run *t)
     g_assert_no_error(error);
 }
 
+/* Bitmaps are stored when the image is closed, which happens in the middle too. */
+static void guest_reopens(struct run *t)
+{
+    GError *error = NULL;
+    if (t->f->flags & BED_BITMAPS) {
+        g_autofree char *name = g_strdup_printf("b%u", t->bitmaps);
+        struct dirty_bitmap *b = dirty_find(t->node, name);
+        if (b && g_rand_boolean(t->shadow.r)) {
+            g_assert_true(t->node->driver->bitmap_forget(t->node, name, &error));
+            dirty_free(b);
+        } else if (t->bitmaps < BITMAPS_MAX) {
+            g_autofree char *next = g_strdup_printf("b%u", ++t->bitmaps);
+            b = dirty_new(t->node, 0, next, 4096, &error);
+            g_assert_no_error(error);
+            b->enabled = b->persistent = true;
+        }
+    }
+    node_unref(t->node);
+    t->node = bed_must_open(t->bed, t->f, "disk", NODE_RW);
+}
+
+/* The shadow knows only what was there before. */
+static void guest_grows(struct run *t)
+{
+    g_autoptr(GError) error = NULL;
+    if (!(t->f->flags & BED_RESIZE) || node_size(t->node) > 2 * t->f->size_bytes)
+        return;
+    uint64_t more = 512 * (uint64_t)g_rand_int_range(t->shadow.r, 1, 1000);
+    bool ok = node_resize(t->node, node_size(t->node) + more, PREALLOC_OFF, &error);
+    g_assert_true(ok || t->snapshots); /* version 2 cannot with snapshots */
+}
+
 static void guest_works(struct run *t)
 {
     memory_file_delay(t->disk, g_rand_int(t->shadow.r) | 1);
@@ -97,6 +131,10 @@ static void guest_works(struct run *t)
             guest_flush(t);
         if (t->f->flags & BED_SNAPSHOTS && g_rand_int_range(t->shadow.r, 0, 25) == 0)
             guest_snapshot(t);
+        if (g_rand_int_range(t->shadow.r, 0, 20) == 0)
+            guest_reopens(t);
+        if (g_rand_int_range(t->shadow.r, 0, 30) == 0)
+            guest_grows(t);
     }
     node_unref(g_steal_pointer(&t->node));
     memory_file_delay(t->disk, 0);
