@@ -46,6 +46,7 @@ static int dial(void *opaque)
 static bool connect_socket(struct nbd_node *n, struct nbd_link *l, GError **error)
 {
     struct dial d = { .n = n, .error = error, .fd = -1 };
+    n->reached = false;
     if (n->server.type == NBD_SERVER_UNIX)
         dial(&d);
     else
@@ -57,6 +58,7 @@ static bool connect_socket(struct nbd_node *n, struct nbd_link *l, GError **erro
     int rc = context_wait_fd(n->node.ctx, d.fd, POLLOUT);
     if (rc >= 0)
         rc = sock_connect_result(d.fd);
+    n->reached = rc >= 0;
     return rc >= 0 || ruche_error_errno(error, -rc, "cannot connect to '%s'", n->where);
 }
 
