@@ -9,6 +9,7 @@ qemu-img and nbdinfo look at what was made.
 """
 import json
 import os
+import resource
 import shutil
 import struct
 import subprocess
@@ -329,6 +330,24 @@ def test_killed():
             m.vmm.process.kill()
             m.vmm.process.wait()
             check_pair(m.path("a1"), m.path("b1"))
+
+
+def test_full_disk():
+    """No room on the host: the machine stands, and goes on where it was once there is room."""
+    with Machine() as m:
+        pid = m.vmm.process.pid
+        room = MIB  # both images are larger by now
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        event = m.qmp.wait_event("BLOCK_IO_ERROR", 60)["data"]
+        assert event["action"] == "stop" and event["nospace"] and event["operation"] == "write", event
+        m.qmp.wait_event("STOP")
+        assert m.do("query-status")["status"] == "io-error"
+        assert m.do("query-block")[0]["io-status"] == "failed"
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        m.do("cont")
+        m.wait_steps()
+        m.quit()
+        check_pair(m.path("a"), m.path("b"))
 
 
 def test_quit():
