@@ -150,7 +150,7 @@ static bool amend_refcount_bits(struct amend *a, GError **error)
         return true;
     struct image_check found = {0};
     struct check c = {.s = s, .r = &found};
-    int r = qcow2_commit_and_free(s);
+    int r = qcow2_settle(s);
     bool good = r == 0 && check_begin(&c, error);
     if (good) {
         r = check_scan(&c);
@@ -203,18 +203,15 @@ static bool amend_version_up(struct amend *a, GError **error)
 static bool amend_features(struct amend *a, GError **error)
 {
     struct qcow2 *s = a->s;
+    int r = has(a, "lazy_refcounts") ? qcow2_settle(s) : 0;
+    if (r < 0)
+        return ruche_error_errno(error, -r, "'%s': cannot write the refcounts",
+                                 node_filename(&s->node));
     struct qcow2_header before = s->header;
     if (has(a, "lazy_refcounts")) {
         s->header.compatible &= ~(uint64_t)QCOW2_COMPAT_LAZY_REFCOUNTS;
         s->header.compatible |= a->o.lazy_refcounts ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0;
         s->opt.lazy_refcounts = a->o.lazy_refcounts;
-        int r = a->o.lazy_refcounts ? 0 : qcow2_commit_and_free(s);
-        if (r == 0 && !a->o.lazy_refcounts)
-            r = qcow2_header_set_incompatible(s, 0, QCOW2_INCOMPAT_DIRTY);
-        if (r < 0)
-            return ruche_error_errno(error, -r, "'%s': cannot write the refcounts",
-                                     node_filename(&s->node));
-        s->dirty_marked = s->header.incompatible & QCOW2_INCOMPAT_DIRTY;
     }
     if (has(a, "data_file_raw") && !a->o.data_file_raw) {
         s->header.autoclear &= ~(uint64_t)QCOW2_AUTOCLEAR_DATA_FILE_RAW;
@@ -313,9 +310,9 @@ static bool amend_version_down(struct amend *a, GError **error)
         return true;
     if (!expand_active(a, error) || !expand_snapshots(a, error))
         return false;
-    int r = qcow2_header_set_incompatible(s, 0, QCOW2_INCOMPAT_DIRTY);
+    int r = qcow2_settle(s); /* lazy refcounts must not be needed any more */
     if (r < 0)
-        return ruche_error_errno(error, -r, "'%s': cannot write the header",
+        return ruche_error_errno(error, -r, "'%s': cannot write the refcounts",
                                  node_filename(&s->node));
     struct qcow2_header before = s->header;
     s->header.version = 2;

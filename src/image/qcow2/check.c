@@ -114,7 +114,7 @@ bool qcow2_check(struct node *n, unsigned fix, struct image_check *ret, GError *
     if (fix && n->read_only)
         return ruche_error(error, RUCHE_ERR_STATE, "'%s' is open read-only: it cannot be repaired",
                            node_name(n));
-    int r = n->read_only ? 0 : qcow2_commit_and_free(s);
+    int r = n->read_only ? 0 : qcow2_settle(s);
     if (r < 0)
         return ruche_error_errno(error, -r, "'%s': cannot write what is changed in memory",
                                  node_name(n));

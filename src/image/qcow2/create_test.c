@@ -212,6 +212,34 @@ static void body_amend_width(const void *arg)
     memory_file_free(f);
 }
 
+/* Counts that are only in memory get to the disk before an amendment relies on them, or ends their being lazy. */
+static void body_amend_lazy(const void *option)
+{
+    struct memory_file *f = memory_file_new("am", 0), *crashed = memory_file_new("crashed", 0);
+    create("am", DISK, "{\"lazy_refcounts\": true}");
+    struct node *n = open_image("am", NODE_RW);
+    fill(n, 0, MIB, 1);
+    g_assert_cmpint(node_flush(n), ==, 0);
+    amend(n, option);
+    memory_file_assign(crashed, f);
+    check_clean("crashed");
+    fill(n, MIB, MIB, 2);
+    node_unref(n);
+    check_clean("am");
+    n = open_image("crashed", 0);
+    expect(n, 0, MIB, 1);
+    node_unref(n);
+    memory_file_free(f);
+    memory_file_free(crashed);
+}
+
+static void test_amend_lazy(void)
+{
+    in_fiber(body_amend_lazy, "{\"lazy_refcounts\": false}");
+    in_fiber(body_amend_lazy, "{\"refcount_bits\": 64}");
+    in_fiber(body_amend_lazy, "{\"compat\": \"0.10\"}");
+}
+
 static void test_amend_width(void)
 {
     in_fiber(body_amend_width, NULL);
@@ -292,6 +320,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2-create/create-refusals", test_create_refusals);
     g_test_add_func("/qcow2-create/measure", test_measure);
     g_test_add_func("/qcow2-create/amend-width", test_amend_width);
+    g_test_add_func("/qcow2-create/amend-lazy", test_amend_lazy);
     g_test_add_func("/qcow2-create/amend-version", test_amend_version);
     g_test_add_func("/qcow2-create/amend-refusals", test_amend_refusals);
     return g_test_run();

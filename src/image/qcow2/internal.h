@@ -348,6 +348,8 @@ int qcow2_commit(struct qcow2 *s, bool durable);
 /* qcow2_commit(durable), then drops the references that it removed for good: refcounts of cleared lists fall. Not
  * between qcow2_enter() and qcow2_leave(). (f) */
 int qcow2_commit_and_free(struct qcow2 *s);
+/* Everything to disk, lazy refcounts too; then the header says "clean". (f) */
+int qcow2_settle(struct qcow2 *s);
 
 /* A request that uses a mapping enters before it waits for the first time after the lookup, and leaves when its
  * I/O is over; clusters it may use are not given to others meanwhile. */

@@ -249,14 +249,10 @@ int qcow2_mark_dirty(struct qcow2 *s)
     return r;
 }
 
-/* Everything to disk, pending lists too; then the image is clean. */
-static int settle(struct qcow2 *s)
+int qcow2_settle(struct qcow2 *s)
 {
-    g_autoptr(GError) error = NULL;
     s->closing = true;
     int r = 0;
-    if (!qcow2_bitmaps_store(s, &error))
-        log_warn("image '%s': %s", s->node.filename, error->message);
     while (!r && qcow2_pending_count(s))
         r = qcow2_commit_and_free(s);
     if (!r)
@@ -269,11 +265,20 @@ static int settle(struct qcow2 *s)
     return r;
 }
 
+/* The last that is written before the image is closed, or only read. */
+static int finish(struct qcow2 *s)
+{
+    g_autoptr(GError) error = NULL;
+    if (!qcow2_bitmaps_store(s, &error))
+        log_warn("image '%s': %s", s->node.filename, error->message);
+    return qcow2_settle(s);
+}
+
 static void qcow2_close(struct node *n)
 {
     struct qcow2 *s = qcow2_of(n);
     if (s->places && !n->read_only) {
-        int r = settle(s);
+        int r = finish(s);
         if (r)
             log_warn("image '%s': metadata could not be written: %s", n->filename, g_strerror(-r));
     }
@@ -308,7 +313,7 @@ static bool qcow2_set_read_only(struct node *n, bool read_only, GError **error)
         n->read_only = !good;
         return good;
     }
-    int r = settle(s);
+    int r = finish(s);
     return !r || ruche_error_errno(error, -r, "'%s': metadata could not be written", n->filename);
 }
 
