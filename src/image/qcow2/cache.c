@@ -10,12 +10,13 @@
 
 #include <errno.h>
 
-enum { HASH_MIN = 64, TABLES_MIN = 4, BUFFER_ALIGN = 4096 };
+enum { HASH_MIN = 64, TABLES_MIN = 4, BUFFER_ALIGN = 64 };
 
+/* Aligned as the file wants it and no further: a page's alignment costs malloc another page. */
 static uint8_t *buffer_new(const struct qcow2_cache *c)
 {
-    size_t bytes = align_up(c->entry_bytes, BUFFER_ALIGN);
-    return aligned_alloc(BUFFER_ALIGN, bytes);
+    size_t align = max_u64(BUFFER_ALIGN, qcow2_file(c->image)->mem_align);
+    return aligned_alloc(align, align_up(c->entry_bytes, align));
 }
 
 bool qcow2_cache_init(struct qcow2_cache *c, struct qcow2 *s, uint32_t entry_bytes, uint64_t bytes)
