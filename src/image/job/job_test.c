@@ -2,6 +2,7 @@
 /* The states of jobs, commands on them, transactions, and filters by name. */
 #include "image/driver.h"
 #include "image/job/world.h"
+#include "image/throttle.h"
 
 #include <errno.h>
 #include <string.h>
@@ -228,6 +229,69 @@ static void test_copy_on_read(void)
     world_done(&w);
 }
 
+struct write_call {
+    struct node *node;
+    uint64_t off;
+    unsigned count;
+};
+
+static int write_sectors(void *opaque)
+{
+    const struct write_call *c = opaque;
+    static const uint8_t sector[512] = { 0xa5 };
+    for (unsigned i = 0; i < c->count; i++) {
+        int err = node_pwrite(c->node, c->off + i * 512, sector, sizeof(sector), 0);
+        if (err < 0)
+            return err;
+    }
+    return 0;
+}
+
+static void test_throttle(void)
+{
+    struct world w;
+    GError *error = NULL;
+    world_init(&w);
+    layer_new(w.graph, "disk", MIB, NULL, true);
+    g_autoptr(JsonObject) o =
+        option_parse_text("driver=throttle,file=disk,throttle-group=g0", NULL, NULL);
+    g_assert_null(node_open(w.graph, o, NODE_RW, &error));
+    assert_sentence(error, "there is no throttle group 'g0'");
+    struct throttle_group *g = throttle_group_get("g0");
+    throttle_group_set(
+        g, &(struct throttle_limits){ .of[THROTTLE_OPS_WRITE] = { .avg = 100, .length = 1 } });
+    struct node *f = open_filter(&w, "throttle,file=disk,throttle-group=g0");
+    throttle_group_put(g);
+    struct write_call c = { .node = f, .count = 31 };
+    int64_t begin = loop_now_ns();
+    g_assert_cmpint(context_run(w.ctx, write_sectors, &c), ==, 0);
+    g_assert_cmpint(loop_now_ns() - begin, >, 150 * NS_PER_MS); /* 11 at once, 20 at 100 a second */
+    node_unref(f);
+    world_done(&w);
+}
+
+/* What is overwritten is on the target; a target that fails makes the guest's write fail, as asked. */
+static void test_copy_before_write(void)
+{
+    struct world w;
+    world_init(&w);
+    struct node *disk = layer_new(w.graph, "disk", MIB, NULL, true);
+    struct node *target = layer_new(w.graph, "target", MIB, NULL, true);
+    layer_fill(disk, 0, MIB, 9);
+    struct node *f = open_filter(&w, "copy-before-write,file=disk,target=target");
+    struct write_call c = { .node = f, .off = 3 * LAYER_CLUSTER + 512, .count = 2 };
+    g_assert_cmpint(context_run(w.ctx, write_sectors, &c), ==, 0);
+    g_assert_true(layer_holds(target, 3 * LAYER_CLUSTER));
+    g_assert_false(layer_holds(target, 2 * LAYER_CLUSTER));
+    layer_fail_writes(target, 1, -ENOSPC);
+    c.off = 0;
+    g_assert_cmpint(context_run(w.ctx, write_sectors, &c), ==, -ENOSPC);
+    g_assert_cmpint(context_run(w.ctx, write_sectors, &c), ==, 0);
+    g_assert_true(layer_holds(target, 0));
+    node_unref(f);
+    world_done(&w);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -242,5 +306,7 @@ int main(int argc, char **argv)
     g_test_add_func("/job/dropped", test_dropped);
     g_test_add_func("/job/tool", test_tool);
     g_test_add_func("/job/copy-on-read", test_copy_on_read);
+    g_test_add_func("/job/throttle", test_throttle);
+    g_test_add_func("/job/copy-before-write", test_copy_before_write);
     return g_test_run();
 }
