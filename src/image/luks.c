@@ -350,12 +350,12 @@ JsonObject *luks_describe(const struct luks *l)
     const struct luks_header *h = &l->h;
     JsonObject *o = json_object_new();
     json_object_set_string_member(o, "ivgen-alg", crypto_ivgen_words[h->params.ivgen]);
-    if (h->params.ivgen == CRYPTO_ESSIV)
-        json_object_set_string_member(o, "ivgen-hash-alg", crypto_hash_words[h->params.ivgen_hash]);
     json_object_set_string_member(o, "hash-alg", crypto_hash_words[h->hash]);
     json_object_set_string_member(o, "cipher-alg", crypto_cipher_words[h->params.cipher]);
     g_autofree char *uuid = g_utf8_make_valid(h->uuid, -1);
     json_object_set_string_member(o, "uuid", uuid);
+    if (h->params.ivgen == CRYPTO_ESSIV)
+        json_object_set_string_member(o, "ivgen-hash-alg", crypto_hash_words[h->params.ivgen_hash]);
     json_object_set_string_member(o, "cipher-mode", crypto_mode_words[h->params.mode]);
     json_object_set_array_member(o, "slots", describe_slots(h));
     json_object_set_int_member(o, "payload-offset", (gint64)h->payload_offset);

@@ -143,7 +143,7 @@ static void vhd_close(struct node *n)
     int r = 0;
     if (v->pages && !n->read_only && !n->corrupt) {
         r = pages_commit(v->pages);
-        if (!r && v->space_known && v->reserved_end > v->next_free)
+        if (!r && v->space_known)
             r = vhd_tighten(v);
     }
     if (r)

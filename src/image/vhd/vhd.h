@@ -111,7 +111,8 @@ int vhd_lookup(struct vhd *v, uint32_t block, uint64_t *ret_off);
 int vhd_allocate(struct vhd *v, uint32_t block, uint64_t *ret_off);
 /* The first byte behind the last block, table, header and locator. */
 int vhd_find_end(struct vhd *v, uint64_t *ret);
-/* Gives back what was reserved: the file ends with the footer right behind the last block. */
+/* Gives back what was reserved: the file ends with the footer right behind the last block, where others expect it
+ * when they append one. */
 int vhd_tighten(struct vhd *v);
 /* Serial: under alloc_lock, or while nothing is in flight. Room behind all that there is; its first
  * sector may hold an old footer, the rest is zeroes. */

@@ -121,7 +121,7 @@ static bool create_dynamic(const struct image_create *c, const struct vhd_footer
     if (!plan_header(c, &h, area, &h.table_offset, error))
         return false;
     uint64_t table_bytes = align_up(4ULL * h.entries, VHD_SECTOR);
-    uint64_t end = vhd_place(h.table_offset + table_bytes, h.block_bytes);
+    uint64_t end = h.table_offset + table_bytes;
     uint8_t footer[VHD_FOOTER_BYTES], header[VHD_HEADER_BYTES];
     vhd_footer_store(f, footer);
     vhd_header_store(&h, header);
@@ -186,7 +186,7 @@ bool vhd_measure(const void *create_options, uint64_t size_bytes, struct node *s
     uint64_t blocks = (f.current_bytes + o->block_size - 1) / o->block_size, used = 0;
     uint64_t front =
         VHD_FOOTER_BYTES + VHD_HEADER_BYTES + align_up(4 * max_u64(blocks, 1), VHD_SECTOR);
-    uint64_t start = vhd_place(front, (uint32_t)o->block_size) + VHD_FOOTER_BYTES;
+    uint64_t start = front + 4096 + VHD_FOOTER_BYTES; /* the first block is aligned */
     if (source && !count_blocks(source, o->block_size, &used, error))
         return false;
     uint64_t stride = vhd_stride((uint32_t)o->block_size);

@@ -98,7 +98,7 @@ int vhd_find_end(struct vhd *v, uint64_t *ret)
         if (v->header.locators[i].code[0] && v->header.locators[i].off <= VHD_FILE_MAX)
             end = max_u64(end, v->header.locators[i].off +
                                    align_up(v->header.locators[i].len, VHD_SECTOR));
-    uint32_t count = MIN(v->header.entries, VHD_ENTRIES_MAX);
+    uint32_t count = vhd_blocks(v); /* entries behind the disk mean nothing */
     for (uint32_t i = 0, n; i < count; i += n) {
         n = MIN(count - i, SCAN_ENTRIES);
         int r = part ? pages_read(v->pages, v->header.table_offset + 4ULL * i, part, 4ULL * n)
@@ -122,7 +122,6 @@ int vhd_tighten(struct vhd *v)
     int r = vhd_find_end(v, &end);
     if (r)
         return r;
-    end = vhd_place(end, v->header.block_bytes);
     v->space_known = false;
     /* Wild entries are for check to mend; until then nothing is allocated behind them. */
     if (end > VHD_FILE_MAX || end > node_size(file) + v->header.block_bytes + 2 * MIB)
@@ -138,7 +137,8 @@ int vhd_tighten(struct vhd *v)
         r = -EIO;
     if (!r) {
         v->space_known = true;
-        v->next_free = v->reserved_end = end;
+        v->next_free = vhd_place(end, v->header.block_bytes);
+        v->reserved_end = end;
     }
     return r;
 }
@@ -162,6 +162,8 @@ static int reserve(struct vhd *v, uint64_t need)
     int r = vhd_write_end_footer(v, end);
     if (!r)
         r = node_flush(file);
+    if (!r) /* the old one may come to lie inside a block */
+        r = node_zero(file, v->reserved_end, VHD_FOOTER_BYTES, 0);
     if (!r)
         v->reserved_end = end;
     return r;
