@@ -138,6 +138,9 @@ bool args_size(const char *what, const char *text, uint64_t *ret, GError **error
 /* Opens the image as the options say; `cache` NULL: writeback; format NULL: probed. */
 struct node *img_open(struct img *img, const struct img_common *c, const char *name,
                       const char *format, const char *cache, unsigned flags, GError **error);
+/* An image that was made with these options, for writing. */
+struct node *img_open_new(struct img *img, const char *path, const char *format,
+                          JsonObject *made_with, const char *cache, GError **error);
 /* The same with image-opts given explicitly: for verbs where source and target differ. */
 struct node *img_open_as(struct img *img, const char *name, bool image_opts, const char *format,
                          const char *cache, bool share, unsigned flags, GError **error);

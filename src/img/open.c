@@ -101,6 +101,35 @@ struct node *img_open_as(struct img *img, const char *name, bool image_opts, con
     return n;
 }
 
+/* Of what an image was made with, what opens it again: the IDs of its secrets. */
+static void add_secrets(JsonObject *made_with, JsonObject *extra)
+{
+    JsonNode *encrypt = json_object_get_member(made_with, "encrypt");
+    if (json_object_has_member(made_with, "key-secret"))
+        json_object_set_member(extra, "key-secret", json_object_dup_member(made_with, "key-secret"));
+    if (json_object_has_member(made_with, "encrypt.key-secret"))
+        json_object_set_member(extra, "encrypt.key-secret",
+                               json_object_dup_member(made_with, "encrypt.key-secret"));
+    if (!encrypt || !JSON_NODE_HOLDS_OBJECT(encrypt) ||
+        !json_object_has_member(json_node_get_object(encrypt), "key-secret"))
+        return;
+    JsonObject *o = json_object_new();
+    json_object_set_member(o, "key-secret",
+                           json_object_dup_member(json_node_get_object(encrypt), "key-secret"));
+    json_object_set_object_member(extra, "encrypt", o);
+}
+
+struct node *img_open_new(struct img *img, const char *path, const char *format,
+                          JsonObject *made_with, const char *cache, GError **error)
+{
+    const struct cache_mode *m = find_cache(cache ? cache : "writeback", error);
+    if (!m)
+        return NULL;
+    g_autoptr(JsonObject) extra = open_options(m, false);
+    add_secrets(made_with, extra);
+    return node_open_name(img->graph, path, format, extra, NODE_RW, error);
+}
+
 struct node *img_open(struct img *img, const struct img_common *c, const char *name,
                       const char *format, const char *cache, unsigned flags, GError **error)
 {

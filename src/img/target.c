@@ -19,7 +19,7 @@ static bool open_target(struct img *img, const struct creation *c, const char *p
     if (!image_create(img->graph, c->driver, path, c->size_bytes, c->backing, c->backing_format,
                       c->options, error))
         return false;
-    t->node = img_open_as(img, path, false, c->driver->name, cache, false, NODE_RW, error);
+    t->node = img_open_new(img, path, c->driver->name, c->options, cache, error);
     return t->node;
 }
 
