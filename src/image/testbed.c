@@ -2,7 +2,10 @@
 /* Ground for tests of whole images. See the header. */
 #include "image/testbed.h"
 
+#include "image/secret.h"
+
 #include <stdlib.h>
+#include <string.h>
 
 #define QCOW2_ALL (BED_SNAPSHOTS | BED_BITMAPS | BED_COMPRESS | BED_RESIZE | BED_ORDERED)
 
@@ -32,6 +35,10 @@ const struct bed_format bed_formats[] = {
     {"qcow2-64k-metadata", "qcow2", "{\"preallocation\": \"metadata\"}", 4 * MIB, 65536, QCOW2_ALL},
     {"qcow2-2m", "qcow2", "{\"cluster_size\": 2097152}", 32 * MIB, 2097152,
      QCOW2_ALL | BED_BACKING},
+    {"qcow2-4k-luks", "qcow2",
+     "{\"cluster_size\": 4096, \"encrypt.format\": \"luks\", \"encrypt.key-secret\": \"bed\", "
+     "\"encrypt.iter-time\": 10}",
+     2 * MIB, 4096, QCOW2_ALL & ~BED_COMPRESS},
     {"vmdk", "vmdk", "{}", 8 * MIB, 65536, BED_ORDERED | BED_QUICK},
     {"vmdk-zeroed", "vmdk", "{\"zeroed_grain\": true}", 8 * MIB, 65536, BED_ORDERED},
     {"vmdk-stream", "vmdk", "{\"subformat\": \"streamOptimized\"}", 8 * MIB, 65536,
@@ -69,6 +76,14 @@ void bed_options(int *argc, char ***argv, const GOptionEntry *entries)
     g_option_context_free(c);
 }
 
+static JsonObject *json(const char *text)
+{
+    GError *error = NULL;
+    g_autoptr(JsonNode) node = json_from_string(text, &error);
+    g_assert_no_error(error);
+    return json_object_ref(json_node_get_object(node));
+}
+
 struct bed *bed_new(void)
 {
     GError *error = NULL;
@@ -76,6 +91,9 @@ struct bed *bed_new(void)
     b->ctx = context_new(&error);
     g_assert_no_error(error);
     b->graph = graph_new(b->ctx);
+    g_autoptr(JsonObject) secret = json("{\"data\": \"buckwheat\"}");
+    if (!secret_exists("bed"))
+        secret_add("bed", secret, NULL);
     return b;
 }
 
@@ -91,14 +109,6 @@ void bed_free(struct bed *b)
 int bed_run(struct bed *b, int (*fn)(void *opaque), void *opaque)
 {
     return context_run(b->ctx, fn, opaque);
-}
-
-static JsonObject *json(const char *text)
-{
-    GError *error = NULL;
-    g_autoptr(JsonNode) node = json_from_string(text, &error);
-    g_assert_no_error(error);
-    return json_object_ref(json_node_get_object(node));
 }
 
 void bed_create(struct bed *b, const struct bed_format *f, const char *name, const char *backing)
@@ -121,8 +131,12 @@ struct node *bed_open(struct bed *b, const struct bed_format *f, const char *nam
         g_strdup_printf("{\"driver\": \"memory\", \"name\": \"%s\", \"discard\": \"unmap\"}", name);
     g_autoptr(GString) filtered = g_string_new(above ? above : "%s");
     g_string_replace(filtered, "%s", file, 0);
-    g_autofree char *text = g_strdup_printf(
-        "{\"driver\": \"%s\", \"discard\": \"unmap\", \"file\": %s}", f->driver, filtered->str);
+    const char *key = strstr(f->options ? f->options : "", "encrypt.")
+                          ? ", \"encrypt\": {\"key-secret\": \"bed\"}"
+                          : "";
+    g_autofree char *text =
+        g_strdup_printf("{\"driver\": \"%s\", \"discard\": \"unmap\", \"file\": %s%s}", f->driver,
+                        filtered->str, key);
     g_autoptr(JsonObject) options = json(text);
     return node_open(b->graph, options, flags, error);
 }
