@@ -269,7 +269,8 @@ static char *extent_name(const struct image_create *c, unsigned index)
 /* Streams and hosted sparse extents hold their descriptor. */
 bool vmdk_makes_one_file(JsonObject *options)
 {
-    const char *word = json_object_get_string_member_with_default(options, "subformat", subformat_words[0]);
+    const char *word =
+        json_object_get_string_member_with_default(options, "subformat", subformat_words[0]);
     return !strcmp(word, subformat_words[VMDK_MONOLITHIC_SPARSE]) ||
            !strcmp(word, subformat_words[VMDK_STREAM_OPTIMIZED]);
 }

@@ -17,17 +17,17 @@
 #include <errno.h>
 #include <string.h>
 
-enum { MARKER_BYTES = 12, READ_GRAINS_MAX = 64, FOOTER_SECTORS = 3, INLINE_BYTES = 16 * 1024 };
+enum { READ_GRAINS_MAX = 64, INLINE_BYTES = 16 * 1024 };
 
 /* What a grain takes at most, with its marker; worse can only be broken. */
-static uint64_t record_bytes_max(const struct vmdk_extent *e)
+uint64_t vmdk_record_bytes_max(const struct vmdk_extent *e)
 {
-    return align_up(MARKER_BYTES + e->grain_bytes + e->grain_bytes / 64 + 128, VMDK_SECTOR);
+    return align_up(VMDK_MARKER_BYTES + e->grain_bytes + e->grain_bytes / 64 + 128, VMDK_SECTOR);
 }
 
-static uint64_t record_bytes(uint32_t size)
+uint64_t vmdk_record_bytes(uint32_t size)
 {
-    return align_up(MARKER_BYTES + (uint64_t)size, VMDK_SECTOR);
+    return align_up(VMDK_MARKER_BYTES + (uint64_t)size, VMDK_SECTOR);
 }
 
 /* Bytes of a grain that are inside the disk. */
@@ -38,7 +38,8 @@ static uint64_t grain_valid(const struct vmdk_extent *e, uint64_t grain)
 
 size_t vmdk_stream_buffer_bytes(const struct vmdk_extent *e)
 {
-    return e->grain_bytes + max_u64(VMDK_CHUNK_BYTES / e->grain_bytes, 1) * record_bytes_max(e);
+    return e->grain_bytes +
+           max_u64(VMDK_CHUNK_BYTES / e->grain_bytes, 1) * vmdk_record_bytes_max(e);
 }
 
 /* What takes less than changing threads is done at once. */
@@ -61,8 +62,8 @@ struct inflate_job {
     uint8_t *packed, *flat; /* flat: one grain */
 };
 
-static int inflate_record(const struct vmdk_extent *e, uint64_t grain, const uint8_t *record,
-                          size_t len, uint8_t *to)
+int vmdk_record_inflate(const struct vmdk_extent *e, uint64_t grain, const uint8_t *record,
+                        size_t len, uint8_t *to)
 {
     struct cur c = cur_of(record, len);
     size_t size = len;
@@ -90,8 +91,8 @@ static int inflate_grains(void *opaque)
     for (unsigned i = 0; i < j->count; i++) {
         uint64_t begin = max_u64((j->grain + i) * gb, j->off);
         uint64_t end = min_u64((j->grain + i + 1) * gb, j->off + j->v.len);
-        int r = inflate_record(j->e, j->grain + i, j->packed + j->at[i], j->packed_bytes - j->at[i],
-                               j->flat);
+        int r = vmdk_record_inflate(j->e, j->grain + i, j->packed + j->at[i],
+                                    j->packed_bytes - j->at[i], j->flat);
         if (r < 0)
             return r;
         vec_write(vec_slice(j->v, begin - j->off, end - begin),
@@ -103,7 +104,8 @@ static int inflate_grains(void *opaque)
 /* The records of as many grains as lie behind one another in the file; where they end. */
 static uint64_t gather(struct inflate_job *j, const uint32_t *entries, unsigned count)
 {
-    uint64_t most = record_bytes_max(j->e), room = j->e->image->buffer_bytes - j->e->grain_bytes;
+    uint64_t most = vmdk_record_bytes_max(j->e),
+             room = j->e->image->buffer_bytes - j->e->grain_bytes;
     uint64_t first = (uint64_t)entries[0] * VMDK_SECTOR;
     j->count = 0;
     for (unsigned i = 0; i < count; i++) {
@@ -216,18 +218,18 @@ struct deflate_job {
 static int deflate_record(const struct vmdk_extent *e, uint64_t grain, const uint8_t *flat,
                           uint8_t *record, uint64_t room)
 {
-    ssize_t n = room < record_bytes_max(e)
+    ssize_t n = room < vmdk_record_bytes_max(e)
                     ? -ENOSPC
-                    : compress_buffer(COMPRESS_ZLIB, 0, flat, e->grain_bytes, record + MARKER_BYTES,
-                                      room - MARKER_BYTES);
+                    : compress_buffer(COMPRESS_ZLIB, 0, flat, e->grain_bytes,
+                                      record + VMDK_MARKER_BYTES, room - VMDK_MARKER_BYTES);
     if (n < 0)
         return (int)n;
     uint64_t sector = grain * (e->grain_bytes / VMDK_SECTOR);
     uint32_t size = (uint32_t)n;
     memcpy(record, &sector, sizeof(sector));
     memcpy(record + sizeof(sector), &size, sizeof(size));
-    uint64_t bytes = record_bytes(size);
-    memset(record + MARKER_BYTES + n, 0, bytes - MARKER_BYTES - (uint64_t)n);
+    uint64_t bytes = vmdk_record_bytes(size);
+    memset(record + VMDK_MARKER_BYTES + n, 0, bytes - VMDK_MARKER_BYTES - (uint64_t)n);
     return (int)bytes;
 }
 
@@ -252,57 +254,13 @@ static int deflate_grains(void *opaque)
     return 0;
 }
 
-/* Cuts off what finish() wrote; grow_lock is held. The cut is durable before anything new stands
- * there. */
-static int reopen_stream(struct vmdk_extent *e)
-{
-    uint64_t size = align_down(node_size(e->file), VMDK_SECTOR);
-    uint64_t footer = size - FOOTER_SECTORS * VMDK_SECTOR;
-    uint64_t directory = align_up((uint64_t)e->directory_count * sizeof(uint32_t), VMDK_SECTOR);
-    bool in_front =
-        e->directory_offset + directory == footer && e->directory_offset > e->data_begin;
-    uint64_t end = in_front ? e->directory_offset - VMDK_SECTOR : footer;
-    g_autoptr(GError) error = NULL;
-    if (e->finished && !node_resize(e->file, end, PREALLOC_OFF, &error)) {
-        g_message("%s: cannot cut off the footer: %s", e->filename, error->message);
-        return -EIO;
-    }
-    if (e->finished) {
-        e->end = end;
-        e->finished = false;
-        e->cut = true;
-    }
-    int r = node_flush(e->file);
-    e->cut = r < 0;
-    return r;
-}
-
-/* Puts records behind the end. The position is taken before the write, since tables are put there
- * meanwhile. */
-static int append(struct vmdk_extent *e, const void *bytes, uint64_t len, uint64_t *ret_at)
-{
-    uint64_t at = e->end;
-    if ((at + len) / VMDK_SECTOR > UINT32_MAX)
-        return -EFBIG;
-    if (e->broken)
-        return -EIO;
-    e->end += len;
-    int r = node_pwrite(e->file, at, bytes, len, 0);
-    if (r < 0 && e->end == at + len)
-        e->end = at;
-    else if (r < 0)
-        e->broken = true;
-    *ret_at = at;
-    return r;
-}
-
 static int put_down(struct vmdk_extent *e, const struct deflate_job *j)
 {
     uint64_t at = 0;
     fiber_mutex_lock(&e->grow_lock);
-    int r = e->at_end && (e->finished || e->cut) ? reopen_stream(e) : 0;
+    int r = e->at_end && (e->finished || e->cut) ? vmdk_stream_reopen(e) : 0;
     if (r >= 0 && j->packed_bytes)
-        r = append(e, j->packed, j->packed_bytes, &at);
+        r = vmdk_stream_append(e, j->packed, j->packed_bytes, &at);
     for (unsigned i = 0; r >= 0 && i < j->count; i++) {
         if (j->size[i])
             r = vmdk_set_entries(e, j->grain + i, 1, (uint32_t)(at / VMDK_SECTOR), 0);
@@ -338,7 +296,7 @@ static int write_whole(struct vmdk_extent *e, uint64_t off, struct vec v, uint64
                        uint8_t *buffer, uint64_t *ret_len)
 {
     uint64_t gb = e->grain_bytes, room = e->image->buffer_bytes - gb;
-    uint64_t most = min_u64(room / record_bytes_max(e), READ_GRAINS_MAX) * gb;
+    uint64_t most = min_u64(room / vmdk_record_bytes_max(e), READ_GRAINS_MAX) * gb;
     *ret_len = min_u64(v.len, most);
     struct deflate_job j = {
         .e = e,
@@ -397,159 +355,4 @@ int vmdk_stream_write(struct vmdk_extent *e, uint64_t off, struct vec v)
     if (buffer)
         vmdk_buffer_put(e->image, buffer);
     return r;
-}
-
-/* ---- the end of a stream ---- */
-
-static void put_marker(uint8_t *sector, uint64_t sectors, enum vmdk_marker type)
-{
-    uint32_t word = type;
-    memset(sector, 0, VMDK_SECTOR);
-    memcpy(sector, &sectors, sizeof(sectors));
-    memcpy(sector + MARKER_BYTES, &word, sizeof(word));
-}
-
-int vmdk_stream_store_table(struct vmdk_extent *e, uint32_t index, const uint32_t *entries)
-{
-    uint64_t bytes = align_up(e->table_entries * sizeof(uint32_t), VMDK_SECTOR), at;
-    g_autofree uint8_t *record = g_try_malloc0(VMDK_SECTOR + bytes);
-    if (!record)
-        return -ENOMEM;
-    put_marker(record, bytes / VMDK_SECTOR, VMDK_MARKER_GT);
-    memcpy(record + VMDK_SECTOR, entries, e->table_entries * sizeof(uint32_t));
-    int r = append(e, record, VMDK_SECTOR + bytes, &at);
-    if (r >= 0)
-        e->directory[index] = (uint32_t)(at / VMDK_SECTOR) + 1;
-    return r;
-}
-
-uint8_t *vmdk_stream_tail(const struct vmdk_extent *e, uint64_t *ret_len)
-{
-    uint64_t count_bytes = (uint64_t)e->directory_count * sizeof(uint32_t);
-    uint64_t bytes = align_up(count_bytes, VMDK_SECTOR);
-    struct vmdk_header h = {
-        .version = e->version,
-        .flags = e->flags,
-        .capacity = e->capacity_sectors,
-        .grain_sectors = e->grain_bytes / VMDK_SECTOR,
-        .desc_offset = e->descriptor_offset / VMDK_SECTOR,
-        .desc_sectors = e->descriptor_bytes / VMDK_SECTOR,
-        .table_entries = e->table_entries,
-        .directory_offset = e->end / VMDK_SECTOR + 1,
-        .overhead = e->data_begin / VMDK_SECTOR,
-        .compression = 1,
-    };
-    *ret_len = bytes + (1 + FOOTER_SECTORS) * VMDK_SECTOR;
-    uint8_t *tail = g_try_malloc0(*ret_len);
-    if (!tail)
-        return NULL;
-    put_marker(tail, bytes / VMDK_SECTOR, VMDK_MARKER_GD);
-    memcpy(tail + VMDK_SECTOR, e->directory, count_bytes);
-    put_marker(tail + VMDK_SECTOR + bytes, 1, VMDK_MARKER_FOOTER);
-    vmdk_header_build(&h, tail + 2 * VMDK_SECTOR + bytes);
-    return tail;
-}
-
-/* Everything that the footer refers to is durable before the footer is written. */
-static int write_tail(struct vmdk_extent *e)
-{
-    uint64_t len, at = e->end, footer = FOOTER_SECTORS * VMDK_SECTOR;
-    g_autofree uint8_t *tail = vmdk_stream_tail(e, &len);
-    int r = tail ? append(e, tail, len - footer, &at) : -ENOMEM;
-    if (r >= 0)
-        r = node_flush(e->file);
-    if (r >= 0)
-        r = append(e, tail + len - footer, footer, &(uint64_t){0});
-    g_autoptr(GError) error = NULL;
-    if (r >= 0 && node_size(e->file) > e->end &&
-        !node_resize(e->file, e->end, PREALLOC_OFF, &error)) {
-        g_message("%s: cannot cut off what is behind the end mark: %s", e->filename,
-                  error->message);
-        r = -EIO;
-    }
-    if (r < 0)
-        e->end = at;
-    e->directory_offset = r < 0 ? 0 : at + VMDK_SECTOR;
-    e->finished = r >= 0;
-    return r;
-}
-
-int vmdk_stream_finish(struct vmdk_extent *e)
-{
-    fiber_mutex_lock(&e->grow_lock);
-    int r = 0;
-    if (!e->finished) {
-        r = map_cache_flush(&e->image->tables);
-        if (r >= 0)
-            r = write_tail(e);
-    }
-    fiber_mutex_unlock(&e->grow_lock);
-    return r;
-}
-
-/* ---- recovery ---- */
-
-struct record {
-    uint64_t value;
-    uint32_t size, type;
-};
-
-/* A grain is taken when it is whole and inflates. */
-static int recover_grain(struct vmdk_extent *e, uint64_t at, const struct record *m,
-                         uint8_t *buffer)
-{
-    uint64_t sectors = e->grain_bytes / VMDK_SECTOR, bytes = record_bytes(m->size);
-    uint64_t grain = m->value / sectors;
-    if (m->value % sectors || grain >= e->grain_count || bytes > record_bytes_max(e) ||
-        !range_fits(at, bytes, node_size(e->file)))
-        return 0;
-    struct iovec iov;
-    struct inflate_job j = {.e = e,
-                            .grain = grain,
-                            .off = grain * e->grain_bytes,
-                            .v = vec_flat(&iov, NULL, 0),
-                            .count = 1,
-                            .flat = buffer,
-                            .packed = buffer + e->grain_bytes,
-                            .packed_bytes = (uint32_t)bytes};
-    int r = node_pread(e->file, at, j.packed, bytes);
-    if (r < 0)
-        return r;
-    r = inflate_record(e, grain, j.packed, bytes, j.flat);
-    if (r >= 0)
-        r = vmdk_set_entries(e, grain, 1, (uint32_t)(at / VMDK_SECTOR), 0);
-    return r == -EIO ? 0 : r < 0 ? r : 1;
-}
-
-static int recover(struct vmdk_extent *e, uint8_t *buffer)
-{
-    uint64_t at = e->data_begin, size = node_size(e->file);
-    int r = 1;
-    while (r > 0 && range_fits(at, VMDK_SECTOR, size) && at / VMDK_SECTOR <= UINT32_MAX) {
-        uint8_t sector[16];
-        r = node_pread(e->file, at, sector, sizeof(sector));
-        struct cur c = cur_of(sector, sizeof(sector));
-        struct record m = {.value = cur_le64(&c)};
-        m.size = cur_le32(&c);
-        m.type = cur_le32(&c);
-        uint64_t table = align_up(e->table_entries * sizeof(uint32_t), VMDK_SECTOR);
-        if (r >= 0 && m.size)
-            r = recover_grain(e, at, &m, buffer);
-        else if (r >= 0)
-            r = m.type == VMDK_MARKER_GT && m.value == table / VMDK_SECTOR;
-        if (r > 0)
-            at += m.size ? record_bytes(m.size) : VMDK_SECTOR + table;
-    }
-    e->end = at;
-    return r;
-}
-
-bool vmdk_stream_recover(struct vmdk_extent *e, GError **error)
-{
-    uint8_t *buffer = vmdk_buffer_get(e->image);
-    int r = buffer ? recover(e, buffer) : -ENOMEM;
-    if (buffer)
-        vmdk_buffer_put(e->image, buffer);
-    return r >= 0 ||
-           ruche_error_errno(error, -r, "%s: cannot read the grains by their markers", e->filename);
 }

@@ -214,10 +214,28 @@ int vmdk_sparse_discard(struct vmdk_extent *e, uint64_t off, uint64_t len);
 
 /* ---- stream.c (f) ---- */
 
+#define VMDK_MARKER_BYTES 12u /* in front of a compressed grain: its sector and size */
+
 int vmdk_stream_read(struct vmdk_extent *e, uint64_t off, struct vec v); /* of one run */
 int vmdk_stream_write(struct vmdk_extent *e, uint64_t off, struct vec v);
 /* What compressing or reading it needs at a time, see vmdk_buffer_get(). */
 size_t vmdk_stream_buffer_bytes(const struct vmdk_extent *e);
+/* What a grain takes at most, with its marker; worse can only be broken. */
+uint64_t vmdk_record_bytes_max(const struct vmdk_extent *e);
+/* What a grain of that compressed size takes. */
+uint64_t vmdk_record_bytes(uint32_t size);
+/* One grain out of its record, into grain_bytes. Any thread. 0 or -EIO. */
+int vmdk_record_inflate(const struct vmdk_extent *e, uint64_t grain, const uint8_t *record,
+                        size_t len, uint8_t *to);
+
+/* ---- stream_end.c (f) ---- */
+
+/* Cuts off what finish() wrote; grow_lock is held. The cut is durable before anything new stands
+ * there. */
+int vmdk_stream_reopen(struct vmdk_extent *e);
+/* Puts records behind the end. The position is taken before the write, since tables are put there
+ * meanwhile. */
+int vmdk_stream_append(struct vmdk_extent *e, const void *bytes, uint64_t len, uint64_t *ret_at);
 /* Puts a changed table at the end of the stream, with its marker. */
 int vmdk_stream_store_table(struct vmdk_extent *e, uint32_t index, const uint32_t *entries);
 /* Directory, footer and end mark that belong at e->end. Caller frees; NULL: no memory. */
