@@ -3,11 +3,13 @@
  * so much.
  *
  * Owner     The client's connection or the server's client embeds it; channel_done() closes the
- * socket. Thread    The home thread of `ctx`; channel_shutdown() from any thread while the channel
- * lives. Fiber     Everything that moves bytes. One fiber reads at a time; any number send: each
- * message leaves whole, and those that wait leave together. Errors    0 or negative errno:
- * -ECONNRESET at the end of the stream in the middle of what was asked, -ENODATA at its end before
- * the first byte. After an error the channel is of no use.
+ *           socket.
+ * Thread    The home thread of `ctx`; channel_shutdown() from any thread while the channel lives.
+ * Fiber     Everything that moves bytes. One fiber reads at a time; any number send: each message
+ *           leaves whole, and those that wait leave together.
+ * Errors    0 or negative errno: -ECONNRESET at the end of the stream in the middle of what was
+ *           asked, -ENODATA at its end before the first byte. After an error the channel is of no
+ *           use.
  */
 #pragma once
 

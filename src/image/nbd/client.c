@@ -4,7 +4,7 @@
  * Spec      NBD protocol; options of QEMU's blockdev driver nbd.
  * Fiber     Every operation waits for its answers; as many are in flight as the node layer brings.
  * Trust     The server is hostile, see link.h: it can give wrong data, never data outside of what
- * was asked, and it can let requests wait.
+ *           was asked, and it can let requests wait.
  */
 #include "image/nbd/client.h"
 

@@ -2,7 +2,7 @@
 /* The driver "nbd": between its files.
  *
  * Spec      QEMU's names and options: nbd://, nbds://, nbd+tcp://, nbd+unix://, nbds+unix://,
- * nbd:HOST:PORT and nbd:unix:PATH.
+ *           nbd:HOST:PORT and nbd:unix:PATH.
  */
 #pragma once
 

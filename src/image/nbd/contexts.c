@@ -2,8 +2,8 @@
 /* NBD server: which meta contexts there are, and which ones a client asks for.
  *
  * Spec      NBD protocol, NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT; QEMU's
- * doc/interop/nbd for "qemu:". Trust     The client's list of queries is walked once for each
- * context that we have: 66 at most.
+ *           doc/interop/nbd for "qemu:".
+ * Trust     The client's list of queries is walked once for each context that we have: 66 at most.
  */
 #include "image/nbd/server_priv.h"
 

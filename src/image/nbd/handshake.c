@@ -3,9 +3,10 @@
  *
  * Spec      NBD protocol, "Handshake" and "Option types".
  * Thread    The server's; a deadline shuts the channel down (server.c), which bounds everything
- * here in time. Trust     The client: an option's data is capped, parsed by a bounded cursor, and
- * must be used up exactly. The replies to one option are made before any of them is sent: no export
- * is looked at again after a wait.
+ *           here in time.
+ * Trust     The client: an option's data is capped, parsed by a bounded cursor, and must be used up
+ *           exactly. The replies to one option are made before any of them is sent: no export is
+ *           looked at again after a wait.
  */
 #include "image/nbd/server_priv.h"
 

@@ -3,11 +3,11 @@
  *
  * Spec      NBD protocol, "Transmission", simple and structured replies.
  * Owner     Counted: the node holds one reference; every call and the reader hold one while they
- * run. The last one closes the socket. Fiber     nbd_link_call() waits for the answer. The fiber
- * that reads answers exists while calls are in flight, so that an idle connection holds on to
- * nothing of its context. Trust     The server is hostile: an answer must belong to a call in
- * flight, stay inside what that call asked for, and a read is complete only when every byte of it
- * came.
+ *           run. The last one closes the socket.
+ * Fiber     nbd_link_call() waits for the answer. The fiber that reads answers exists while calls
+ *           are in flight, so that an idle connection holds on to nothing of its context.
+ * Trust     The server is hostile: an answer must belong to a call in flight, stay inside what that
+ *           call asked for, and a read is complete only when every byte of it came.
  */
 #pragma once
 

@@ -2,9 +2,9 @@
 /* A program for tests/system/nbd.py: our server and our client by themselves, to be put against
  * other programs.
  *
- *   nbd_peer serve IMAGE-OPTIONS SERVER-OPTIONS    prints "ready WHERE"; ends with its standard
- * input nbd_peer client IMAGE-OPTIONS                  obeys the commands on its standard input
- *   ... CREDS-OPTIONS                              id=x,kind=tls-creds-psk,dir=...
+ *   nbd_peer serve IMAGE-OPTIONS SERVER-OPTIONS   prints "ready WHERE"; ends with its input
+ *   nbd_peer client IMAGE-OPTIONS                 obeys the commands on its input
+ *   ... CREDS-OPTIONS                             id=x,kind=tls-creds-psk,dir=...
  *
  * Options are "a=b,c.d=e" as on QEMU's command line.
  */

@@ -2,10 +2,11 @@
 /* The client's half of the NBD handshake: from a connected socket to a known export.
  *
  * Spec      NBD protocol, "Handshake" and "Option types"; fixed newstyle, and newstyle without
- * "fixed" as far as it goes. Fiber     Waits for the peer; who wants a limit in time shuts the
- * channel down. Trust     The server is hostile: lengths are capped, replies to one option are
- * counted, text is checked. Errors    Sentences that begin with `where` and end with what the
- * server said.
+ *           "fixed" as far as it goes.
+ * Fiber     Waits for the peer; who wants a limit in time shuts the channel down.
+ * Trust     The server is hostile: lengths are capped, replies to one option are counted, text is
+ *           checked.
+ * Errors    Sentences that begin with `where` and end with what the server said.
  */
 #pragma once
 

@@ -4,8 +4,8 @@
  * Spec      The NBD protocol (doc/proto.md of the reference implementation), fixed newstyle only.
  * Units     Bytes; everything on the wire is big-endian.
  * Trust     The parse functions take hostile bytes; they check magics and shapes, and leave it to
- * the caller whether a well-formed value makes sense. Errors    -EBADMSG: not of the protocol's
- * form.
+ *           the caller whether a well-formed value makes sense.
+ * Errors    -EBADMSG: not of the protocol's form.
  */
 #pragma once
 

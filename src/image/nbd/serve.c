@@ -3,10 +3,11 @@
  *
  * Spec      NBD protocol, "Transmission".
  * Thread    The export's. One fiber reads requests, each runs in a fiber of its own, answers leave
- * in any order. Trust     The client: a request's command, flags, range and length are checked
- * before anything is done. Buffers are bounded by the server's max_bytes, requests by max_requests:
- * when either is used up, nothing is read from the client until answers have left. What cannot be
- * skipped or understood ends the connection.
+ *           in any order.
+ * Trust     The client: a request's command, flags, range and length are checked before anything is
+ *           done. Buffers are bounded by the server's max_bytes, requests by max_requests: when
+ *           either is used up, nothing is read from the client until answers have left. What cannot
+ *           be skipped or understood ends the connection.
  */
 #include "image/nbd/server_priv.h"
 

@@ -2,8 +2,9 @@
 /* NBD server: between its files.
  *
  * Thread    "Server" is the home thread of the server's context, "export" the one of the node's
- * context. Life      A client is born on the server's thread, shakes hands there (handshake.c),
- * moves to its export's thread for its requests (serve.c), and comes back to be freed (server.c).
+ *           context.
+ * Life      A client is born on the server's thread, shakes hands there (handshake.c), moves to its
+ *           export's thread for its requests (serve.c), and comes back to be freed (server.c).
  */
 #pragma once
 

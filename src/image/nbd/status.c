@@ -3,7 +3,7 @@
  *
  * Spec      NBD protocol, NBD_CMD_BLOCK_STATUS; QEMU's doc/interop/nbd for "qemu:".
  * Trust     The client: one answer has at most as many extents as fit into NBD_STATUS_BYTES, and
- * asks the map at most STEPS_MAX times; it may be shorter than what was asked.
+ *           asks the map at most STEPS_MAX times; it may be shorter than what was asked.
  */
 #include "image/nbd/server_priv.h"
 

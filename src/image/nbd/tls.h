@@ -4,10 +4,12 @@
  *
  * Spec      RFC 8446, RFC 5246; file names and properties are QEMU's.
  * Owner     Credentials are counted: the registry and every server, node and session hold one
- * reference. Thread    Credentials: any. A session: one thread; one fiber may send while another
- * one receives. Trust     The peer: gnutls parses it; without verify-peer=off its certificate must
- * be signed by our CA, and a server's must be for the name that we asked for. Errors    Sentences
- * with the object and the file; sessions: -EAGAIN (see tls_session_wants()), -EIO.
+ *           reference.
+ * Thread    Credentials: any. A session: one thread; one fiber may send while another one receives.
+ * Trust     The peer: gnutls parses it; without verify-peer=off its certificate must be signed by
+ *           our CA, and a server's must be for the name that we asked for.
+ * Errors    Sentences with the object and the file; sessions: -EAGAIN (see tls_session_wants()),
+ *           -EIO.
  */
 #pragma once
 

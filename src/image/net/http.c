@@ -3,11 +3,11 @@
  *
  * Spec      RFC 9110, sections 13 and 14 (range requests).
  * Fiber     libsoup blocks: each request runs on a thread of the context's pool, so several are
- * under way at a time. Memory    WINDOW_COUNT windows of `readahead` bytes; larger reads go
- * straight to their place. Trust     The server is hostile: an answer must be the range that was
- * asked for, of a file that is still as long and has the same ETag as when it was opened; not a
- * byte more is taken. Errors    -EIO, and one sentence in the log for each reason that comes up
- * anew.
+ *           under way at a time.
+ * Memory    WINDOW_COUNT windows of `readahead` bytes; larger reads go straight to their place.
+ * Trust     The server is hostile: an answer must be the range that was asked for, of a file that
+ *           is still as long and has the same ETag as when it was opened; not a byte more is taken.
+ * Errors    -EIO, and one sentence in the log for each reason that comes up anew.
  */
 #include "base/log.h"
 #include "image/driver.h"

@@ -2,11 +2,14 @@
 /* Driver "iscsi": a logical unit of an iSCSI target, without the kernel's initiator.
  *
  * Spec      RFC 7143; SBC-3 (READ (16), WRITE (16), SYNCHRONIZE CACHE (16), UNMAP, WRITE SAME (16),
- * GET LBA STATUS). Names iscsi://[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN and QEMU's options. Fiber
- * Logging in and out block, on a thread of the pool; after that see service.h. libiscsi logs in
- * again when the connection is lost, and repeats what was in flight. Trust     The target's answers
- * are parsed by libiscsi; block size, length and limits are checked here. Errors    -EIO, -ENOSPC,
- * -EROFS, -ENOTSUP by the sense data; a unit attention or a busy target is asked again.
+ *           GET LBA STATUS). Names iscsi://[USER@]HOST[:PORT]/TARGET/LUN and QEMU's
+ *           options.
+ * Fiber     Logging in and out block, on a thread of the pool; after that see service.h. libiscsi
+ *           logs in again when the connection is lost, and repeats what was in flight.
+ * Trust     The target's answers are parsed by libiscsi; block size, length and limits are checked
+ *           here.
+ * Errors    -EIO, -ENOSPC, -EROFS, -ENOTSUP by the sense data; a unit attention or a busy target is
+ *           asked again.
  */
 #include "image/driver.h"
 #include "image/net/service.h"

@@ -2,10 +2,12 @@
 /* Driver "nfs": a file on an NFS server, without mounting it.
  *
  * Spec      nfs://SERVER/PATH[?uid=...&gid=...&version=4...], QEMU's options; RFC 1813, RFC 7530 by
- * libnfs. Fiber     Opening and closing block, on a thread of the pool. After that libnfs runs on
- * its own descriptor, which the fibers that wait for answers serve in turn: see service.h. Trust
- * The server's answers are parsed by libnfs; no more bytes are taken than were asked for. Errors
- * Negative errno of the server. As with a hard mount, a server that went away is waited for.
+ *           libnfs.
+ * Fiber     Opening and closing block, on a thread of the pool. After that libnfs runs on its own
+ *           descriptor, which the fibers that wait for answers serve in turn: see service.h.
+ * Trust     The server's answers are parsed by libnfs; no more bytes are taken than were asked for.
+ * Errors    Negative errno of the server. As with a hard mount, a server that went away is waited
+ *           for.
  */
 #include "image/driver.h"
 #include "image/net/service.h"
@@ -361,7 +363,8 @@ static const struct image_option nfs_options[] = {
             "Port of the server (default: as its portmapper says)"),
     OPT_U64("mount-port", struct nfs_node, mount_port, 0, 0, 65535,
             "Port of its mount service (default: likewise)"),
-    OPT_U64("version", struct nfs_node, version, 3, 3, 4, "Version of the protocol: 3, or 4, by which libnfs 4.0 only reads"),
+    OPT_U64("version", struct nfs_node, version, 3, 3, 4,
+            "Version of the protocol: 3, or 4, by which libnfs 4.0 only reads"),
     { 0 },
 };
 

@@ -2,10 +2,12 @@
 /* Driver "rbd": an image in a Ceph cluster.
  *
  * Spec      rbd:POOL[/NAMESPACE]/IMAGE[@SNAPSHOT][:KEY=VALUE...], where '\' takes the meaning from
- * ':', '/' and '@', and QEMU's options; librbd. Thread    librbd answers on threads of its own,
- * which post to the node's loop. Fiber     Opening, closing and resizing block, on a thread of the
- * pool; requests are asynchronous. Trust     The cluster's answers are parsed by librbd; no more
- * bytes are taken than were asked for.
+ *           ':', '/' and '@', and QEMU's options; librbd.
+ * Thread    librbd answers on threads of its own, which post to the node's loop.
+ * Fiber     Opening, closing and resizing block, on a thread of the pool; requests are
+ *           asynchronous.
+ * Trust     The cluster's answers are parsed by librbd; no more bytes are taken than were asked
+ *           for.
  */
 #include "image/driver.h"
 #include "image/secret.h"
