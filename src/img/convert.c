@@ -130,8 +130,7 @@ static bool create_target(struct convert *c, const char *name, const char *cache
     if (!creation_init(n, name, o->target_format ? o->target_format : "raw", o->options, o->backing,
                        o->backing_format, error))
         return false;
-    if (!n->size_given)
-        n->size_bytes = c->total;
+    n->size_bytes = c->total; /* whatever -o size says */
     if (o->compress && !(n->driver->flags & DRIVER_COMPRESS))
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "images of format '%s' cannot be compressed (-c)", n->driver->name);

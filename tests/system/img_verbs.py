@@ -400,6 +400,33 @@ case("qcow2: refused options", """
     py pass
 """)
 
+case("qcow2: convert", """
+    create -q a.raw 10M
+    io a.raw write -P 3 1M 1M
+    convert -O qcow2 -o size=20M a.raw b.qcow2
+    info b.qcow2
+    convert -O qcow2 -o data_file=c.data,lazy_refcounts=on a.raw c.qcow2
+    info c.qcow2
+    create -q -f qcow2 d.qcow2 12M
+    io d.qcow2 write -P 9 0 12M
+    convert -n -O qcow2 a.raw d.qcow2
+    ! convert -n -O qcow2 d.qcow2 b.qcow2
+    create -q -f qcow2 e.qcow2 10M
+    convert -n --target-is-zero -O qcow2 a.raw e.qcow2
+    map --output=json e.qcow2
+    convert -n --target-image-opts a.raw driver=qcow2,file.filename=e.qcow2
+    ! convert -n --target-image-opts -O qcow2 a.raw driver=qcow2,file.filename=e.qcow2
+    convert -O qcow2 a.raw a.raw f.qcow2
+    info f.qcow2
+    ! convert -O qcow2 -B a.raw -F raw a.raw a.raw g.qcow2
+    ! convert -C -c -O qcow2 a.raw g.qcow2
+    ! convert -S 100 a.raw g.raw
+    ! convert -m 100 a.raw g.raw
+    ! convert -t nonsense a.raw g.raw
+    ! convert --target-is-zero a.raw g.raw
+    ! convert a.raw a.raw
+""")
+
 case("qcow2: compressed", """
     create -q a.raw 10M
     io a.raw write -P 3 1M 1M; write -P 0 3M 1M; write -P 4 5000000 100000
