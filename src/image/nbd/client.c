@@ -14,16 +14,18 @@
 #include <string.h>
 
 #define ZERO_LEN_MAX GIB /* of one request without payload */
+#define TRIES_MAX    32  /* of one request, on as many connections */
 
 static struct nbd_node *nbd_of(struct node *n)
 {
     return container_of(n, struct nbd_node, node);
 }
 
-/* Sends it, and again as long as a lost connection can be had anew. */
+/* Sends it, and again when the connection was lost and could be had anew; a server that hangs up each
+ * time is given up. */
 static int call(struct nbd_node *n, struct nbd_call *template, struct nbd_call *c)
 {
-    for (;;) {
+    for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
         struct nbd_link *l = nbd_pick_link(n);
         if (!l)
             return -EIO;
@@ -33,6 +35,7 @@ static int call(struct nbd_node *n, struct nbd_call *template, struct nbd_call *
         if (!c->lost)
             return rc;
     }
+    return -EIO;
 }
 
 static int nbd_read(struct node *node, uint64_t off, struct vec v, unsigned flags)
