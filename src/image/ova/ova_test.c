@@ -213,8 +213,8 @@ static void refused_archives(struct ground *t)
     put_member(tar, "x", "x", 1);
     refused(t, tar, "no member is a description");
     tar = g_byte_array_new();
-    put_header(tar, "p", 512, 'x', false);
-    put_bytes(tar, "99 path=x\n", 512);
+    put_header(tar, "p", 10, 'x', false);
+    put_bytes(tar, "99 path=x\n", 10);
     refused(t, tar, "extension header");
     tar = g_byte_array_new();
     for (unsigned i = 0; i < 1100; i++) {
