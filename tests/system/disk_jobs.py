@@ -133,6 +133,14 @@ def steps_of(path, form, backing_ok=True):
     return at
 
 
+def wait_unlocked(path):
+    """The kernel ends a killed process's ring, and with it the locks of its files, a moment after the process."""
+    end = time.monotonic() + 20
+    while subprocess.run(["qemu-img", "info", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+        assert time.monotonic() < end, f"{path} is still locked"
+        time.sleep(0.1)
+
+
 def check_pair(first, second, form="qcow2"):
     a, b = steps_of(first, form), steps_of(second, form)
     assert a in (b, b + 1), f"{first} is at step {a}, {second} at step {b}: not of one moment"
@@ -329,6 +337,8 @@ def test_killed():
             m.wait_steps(1)
             m.vmm.process.kill()
             m.vmm.process.wait()
+            for n in "ab":
+                wait_unlocked(m.path(n + "1"))
             check_pair(m.path("a1"), m.path("b1"))
 
 
