@@ -152,9 +152,12 @@ int qcow2_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
 
 /* ---- map ---- */
 
-/* Preallocated without data: most clusters are holes of the file, and read as zero. One look at its size tells. */
+/* Preallocated without data: most clusters are holes of the file, and read as zero. One look at its size tells. An
+ * external data file is as long as the disk anyway: its holes tell nothing. */
 static bool has_holes(struct qcow2 *s)
 {
+    if (s->data_external)
+        return false;
     if (!s->has_holes) {
         struct node *file = qcow2_data(s);
         int64_t bytes = node_allocated_bytes(file);
