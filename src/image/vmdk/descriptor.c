@@ -241,7 +241,8 @@ char *vmdk_descriptor_set_extent(const char *text, unsigned index, uint64_t sect
         if (!is_extent_line(*l) || index--)
             continue;
         const char *at = *l;
-        g_autofree char *access = next_word(&at), *old = next_word(&at);
+        g_autofree char *access = next_word(&at);
+        g_free(next_word(&at)); /* the old size */
         char *line = g_strdup_printf("%s %" G_GUINT64_FORMAT "%s", access, (guint64)sectors, at);
         g_free(*l);
         *l = line;
