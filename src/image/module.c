@@ -60,15 +60,22 @@ const struct image_driver *module_driver(const char *name)
     return NULL;
 }
 
-/* Beside the program (a build folder), else where packages are installed. */
+static void *open_path(void *path)
+{
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+/* Beside the program (a build folder), else where packages are installed. On a thread of its own: what libraries do when
+ * they are loaded may take more stack than a fiber has (Ceph's does). */
 void *module_open(const char *file)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *folder = self ? g_path_get_dirname(self) : g_strdup(".");
     g_autofree char *beside = g_strdup_printf("%s/image-%s.so", folder, file);
     g_autofree char *installed = g_strdup_printf("%s/image-%s.so", RUCHE_MODULE_DIR, file);
-    void *handle = access(beside, R_OK) == 0 ? dlopen(beside, RTLD_NOW | RTLD_LOCAL) : NULL;
-    return handle ? handle : dlopen(installed, RTLD_NOW | RTLD_LOCAL);
+    char *path = access(beside, R_OK) == 0 ? beside : installed;
+    void *handle = g_thread_join(g_thread_new("module", open_path, path));
+    return handle ? handle : open_path(path); /* fails here, too: dlerror() is each thread's own */
 }
 
 bool module_load(const char *name, GError **error)

@@ -369,6 +369,15 @@ def nfs_inside():
         refused("cannot be opened", "info", "-f", "raw", name("nothing"))
 
 
+# --- Ceph ---
+
+def test_rbd_refusals():
+    """There is no cluster: the module loads, and says why nothing opens."""
+    refused("cannot connect to the cluster", "info", "-f", "raw", "rbd:pool/disk:client_mount_timeout=2:mon_host=127.0.0.1")
+    refused("rbd:POOL/IMAGE", "info", "-f", "raw", "rbd:pool")
+    refused("key-secret", "info", "-f", "raw", "rbd:pool/disk:key=abc")
+
+
 TESTS = {
     "copies by HTTP": test_http_copy,
     "a backing file by HTTP": test_http_backing,
@@ -378,6 +387,7 @@ TESTS = {
     "iSCSI both ways": test_iscsi,
     "iSCSI with CHAP": test_iscsi_chap,
     "NFS both ways": test_nfs,
+    "Ceph without a cluster": test_rbd_refusals,
 }
 
 if __name__ == "__main__":
