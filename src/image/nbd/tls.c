@@ -291,7 +291,7 @@ static struct tls_creds **registry_slot(const char *id)
 
 bool tls_creds_add(struct tls_creds *c, GError **error)
 {
-    g_autoptr(GMutexLocker) lock = g_mutex_locker_new(&registry_lock);
+    g_autoptr(GMutexLocker) lock G_GNUC_UNUSED = g_mutex_locker_new(&registry_lock);
     struct tls_creds **at = registry_slot(c->id);
     if (*at)
         return ruche_error(error, RUCHE_ERR_EXISTS, "an object '%s' exists already", c->id);
@@ -302,7 +302,7 @@ bool tls_creds_add(struct tls_creds *c, GError **error)
 
 bool tls_creds_remove(const char *id, GError **error)
 {
-    g_autoptr(GMutexLocker) lock = g_mutex_locker_new(&registry_lock);
+    g_autoptr(GMutexLocker) lock G_GNUC_UNUSED = g_mutex_locker_new(&registry_lock);
     struct tls_creds **at = registry_slot(id), *c = *at;
     if (!c)
         return ruche_error(error, RUCHE_ERR_NOT_FOUND, "there are no TLS credentials '%s'", id);
@@ -313,7 +313,7 @@ bool tls_creds_remove(const char *id, GError **error)
 
 struct tls_creds *tls_creds_find(const char *id, bool server, GError **error)
 {
-    g_autoptr(GMutexLocker) lock = g_mutex_locker_new(&registry_lock);
+    g_autoptr(GMutexLocker) lock G_GNUC_UNUSED = g_mutex_locker_new(&registry_lock);
     struct tls_creds *c = *registry_slot(id);
     if (!c) {
         ruche_error(error, RUCHE_ERR_NOT_FOUND,
