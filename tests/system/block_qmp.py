@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QMP commands on image nodes that need no guest: reopen, amend, names of backing files, a corrupt image.
+
+    block_qmp.py RUCHE-VMM
+
+qemu-img makes the images and looks at them afterwards; qemu-io writes through our NBD export.
+"""
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+sys.path[:0] = [os.path.join(ROOT, "tools"), os.path.dirname(os.path.abspath(__file__))]
+
+import tap  # noqa: E402
+from guest import GuestError, Vmm  # noqa: E402
+
+BINARY = sys.argv[1]
+SIZE = "4M"
+
+
+def tool(*arguments, status=0):
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == status, f"{' '.join(arguments)} ended with {done.returncode}: {done.stdout}"
+    return done.stdout
+
+
+def info(path):
+    return json.loads(tool("qemu-img", "info", "-U", "--output=json", path))
+
+
+class Bench:
+    """A machine without a guest, and a folder for its images."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="ruche-block-")
+        self.vmm = Vmm(BINARY, ["-accel", "soft", "-m", "16M", "-S"], console=False)
+        self.qmp = self.vmm.qmp
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def create(self, name, *options):
+        tool("qemu-img", "create", "-q", "-f", "qcow2", *options, self.path(name), SIZE)
+        return self.path(name)
+
+    def add(self, node, **options):
+        self.qmp.execute("blockdev-add", driver="qcow2", node_name=node,
+                         file={"driver": "file", "filename": self.path(node)}, **options)
+
+    def node(self, name):
+        return next(n for n in self.qmp.execute("query-named-block-nodes") if n["node-name"] == name)
+
+    def write(self, node, command):
+        """qemu-io's command on a writable export of the node; its output."""
+        socket = self.path("nbd")
+        self.qmp.execute("nbd-server-start", addr={"type": "unix", "data": {"path": socket}})
+        try:
+            self.qmp.execute("nbd-server-add", device=node, writable=True)
+            done = subprocess.run(["qemu-io", "-f", "raw", "-c", command, f"nbd+unix:///{node}?socket={socket}"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        finally:
+            self.qmp.execute("nbd-server-stop")
+        return done.stdout
+
+    def job(self, command, job, **arguments):
+        self.qmp.execute(command, job_id=job, **arguments)
+        while True:
+            event = self.qmp.wait_event("JOB_STATUS_CHANGE")
+            if event["data"]["id"] == job and event["data"]["status"] == "concluded":
+                break
+        error = next(j for j in self.qmp.execute("query-jobs") if j["id"] == job).get("error")
+        self.qmp.execute("job-dismiss", id=job)
+        assert not error, error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.vmm.close()
+        shutil.rmtree(self.folder)
+
+
+def refused(what, call, *arguments, **options):
+    try:
+        call(*arguments, **options)
+    except GuestError as error:
+        assert what in str(error), error
+    else:
+        raise AssertionError(f"not refused: {what}")
+
+
+def test_reopen():
+    with Bench() as b:
+        b.create("a")
+        b.add("a")
+        assert not b.node("a")["ro"]
+        options = {"driver": "qcow2", "node-name": "a", "file": {"driver": "file", "filename": b.path("a")}}
+        b.qmp.execute("blockdev-reopen", options=[options | {"read-only": True, "discard": "unmap"}])
+        assert b.node("a")["ro"]
+        refused("read-only", b.write, "a", "write 0 512")
+        b.qmp.execute("blockdev-reopen", options=[options | {"read-only": False}])
+        assert not b.node("a")["ro"]
+        assert "wrote 512/512" in b.write("a", "write -P 7 0 512")
+        refused("'b'", b.qmp.execute, "blockdev-reopen", options=[options | {"backing": "b"}])
+
+
+def test_reopen_backing():
+    """Another node becomes the backing file, and none."""
+    with Bench() as b:
+        b.create("base")
+        tool("qemu-io", "-f", "qcow2", "-c", "write -P 5 0 64k", b.path("base"))
+        b.create("top")
+        b.add("base", read_only=True)
+        b.add("top")
+        options = {"driver": "qcow2", "node-name": "top", "file": {"driver": "file", "filename": b.path("top")}}
+        b.qmp.execute("blockdev-reopen", options=[options | {"backing": "base"}])
+        assert "read 65536/65536" in (out := b.write("top", "read -P 5 0 64k")) and "verification" not in out, out
+        b.qmp.execute("blockdev-reopen", options=[options | {"backing": None}])
+        assert "verification" not in (out := b.write("top", "read -P 0 0 64k")), out
+
+
+def test_amend():
+    with Bench() as b:
+        b.create("a", "-o", "compat=0.10")
+        b.add("a")
+        b.job("x-blockdev-amend", "amend0", node_name="a", options={"driver": "qcow2", "compat": "1.1"})
+        b.qmp.execute("blockdev-del", node_name="a")
+        assert info(b.path("a"))["format-specific"]["data"]["compat"] == "1.1"
+        tool("qemu-img", "check", b.path("a"))
+
+
+def test_change_backing_file():
+    with Bench() as b:
+        b.create("base")
+        b.create("top", "-b", b.path("base"), "-F", "qcow2")
+        b.add("top")
+        shutil.copy(b.path("base"), b.path("moved"))
+        b.qmp.execute("change-backing-file", device="top", image_node_name="top", backing_file=b.path("moved"))
+        b.qmp.execute("blockdev-del", node_name="top")
+        after = info(b.path("top"))
+        assert after["backing-filename"] == b.path("moved"), after
+        assert after["backing-filename-format"] == "qcow2", after
+
+
+def test_corrupt():
+    """A mapping that points into metadata: the write is refused, one event says so, the image is marked and read-only."""
+    with Bench() as b:
+        path = b.create("a")
+        tool("qemu-io", "-f", "qcow2", "-c", "write 0 64k", path)
+        with open(path, "r+b") as f:
+            head = f.read(72)
+            l1, table = struct.unpack_from(">Q", head, 40)[0], struct.unpack_from(">Q", head, 48)[0]
+            f.seek(l1)
+            l2 = struct.unpack(">Q", f.read(8))[0] & 0x00fffffffffffe00
+            f.seek(l2)
+            f.write(struct.pack(">Q", table | 1 << 63))
+        b.add("a")
+        out = b.write("a", "write -P 9 0 64k")
+        assert "wrote" not in out, out
+        event = b.qmp.wait_event("BLOCK_IMAGE_CORRUPTED")
+        assert event["data"]["node-name"] == "a" and event["data"]["fatal"], event
+        assert b.node("a")["ro"]
+        assert not [e for e in b.qmp.events if e["event"] == "BLOCK_IMAGE_CORRUPTED"], "said twice"
+        b.qmp.execute("blockdev-del", node_name="a")
+        assert info(path)["format-specific"]["data"]["corrupt"]
+        refused("corrupt", b.add, "a")
+
+
+def main():
+    tap.run({"blockdev-reopen": test_reopen, "blockdev-reopen: backing": test_reopen_backing,
+             "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
+             "BLOCK_IMAGE_CORRUPTED": test_corrupt})
+
+
+if __name__ == "__main__":
+    main()
