@@ -69,13 +69,18 @@ void map_cache_done(struct map_cache *c)
     *c = (struct map_cache){0};
 }
 
-/* The page that was not used for longest and can be given up; NULL: all are being changed, loaded
- * or stored. */
+#define VICTIM_SAMPLE 16
+
+/* A page to be given up: one never used yet, else the one of a sample that was not used for longest; all are looked at
+ * only while none of the sample will do. NULL: all are being changed, loaded or stored. */
 static struct map_page *find_victim(struct map_cache *c)
 {
     struct map_page *best = NULL;
-    for (unsigned i = 0; i < c->page_count; i++) {
-        struct map_page *p = &c->pages[i];
+    if (c->fresh < c->page_count)
+        return &c->pages[c->fresh++];
+    for (unsigned i = 0; i < c->page_count && !(best && i >= VICTIM_SAMPLE); i++) {
+        struct map_page *p = &c->pages[c->hand];
+        c->hand = c->hand + 1 == c->page_count ? 0 : c->hand + 1;
         if (!p->valid)
             return p;
         if (!p->loading && !p->storing && !p->changed && (!best || p->used < best->used))

@@ -35,6 +35,7 @@ struct map_cache {
     const struct map_ops *ops;
     void *opaque;
     unsigned page_entries, page_count, changed_count;
+    unsigned fresh, hand;      /* pages used so far; where the search for a victim goes on */
     uint64_t clock;
     struct map_page *pages, **hash;
     uint32_t *memory;         /* of all pages */

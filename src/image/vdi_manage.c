@@ -312,6 +312,7 @@ struct check {
     uint64_t places; /* blocks that the file has room for */
     uint8_t *used;   /* a bit for each */
     uint64_t found, last;
+    uint64_t limit;  /* no place from here on is used */
 };
 
 static void G_GNUC_PRINTF(2, 3) report(struct check *c, const char *format, ...)
@@ -342,6 +343,7 @@ static int check_block(struct check *c, uint64_t block)
     const char *wrong = misplaced(c, place);
     if (!wrong) {
         c->used[place / 8] |= (uint8_t)(1 << place % 8);
+        c->limit = max_u64(c->limit, (uint64_t)place + 1);
         c->ret->fragmented_clusters += c->found && place != c->last + 1;
         c->found++;
         c->last = place;
@@ -363,23 +365,24 @@ static bool is_used(const struct check *c, uint64_t place)
 }
 
 /* Places up to the highest one that the map uses. */
-static uint64_t used_end(const struct check *c)
+static uint64_t used_end(struct check *c)
 {
-    uint64_t end = c->places;
-    while (end && !is_used(c, end - 1))
-        end--;
-    return end;
+    while (c->limit && !is_used(c, c->limit - 1))
+        c->limit--;
+    return c->limit;
 }
 
-/* Which block lies in each place; NULL: no memory. */
-static uint32_t *list_owners(struct check *c, int *ret)
+#define OWNERS_MAX (16u << 20) /* places: 64 MiB for the list, 16 TiB of disk */
+
+/* Which block lies in each place below `end`; NULL: no memory. */
+static uint32_t *list_owners(struct check *c, uint64_t end, int *ret)
 {
-    uint32_t *owners = g_try_malloc_n(c->places + 1, sizeof(uint32_t));
+    uint32_t *owners = g_try_malloc_n(end + 1, sizeof(uint32_t));
     *ret = owners ? 0 : -ENOMEM;
     for (uint64_t b = 0; *ret >= 0 && b < c->v->header.block_count; b++) {
         uint32_t *t;
         *ret = vdi_get_page(c->v, b, &t);
-        if (*ret >= 0 && vdi_is_block(*t) && *t < c->places)
+        if (*ret >= 0 && vdi_is_block(*t) && *t < end)
             owners[*t] = (uint32_t)b;
     }
     return owners;
@@ -392,7 +395,7 @@ static int fill_gaps(struct check *c)
     struct vdi *v = c->v;
     int r;
     uint64_t end = used_end(c);
-    g_autofree uint32_t *owners = list_owners(c, &r);
+    g_autofree uint32_t *owners = list_owners(c, end, &r);
     for (uint64_t gap = 0; r >= 0; gap++) {
         while (gap < end && is_used(c, gap))
             gap++;
@@ -457,7 +460,9 @@ static int check_count(struct check *c)
     c->ret->leaks += leaks;
     bool sound = c->ret->corruptions == c->ret->corruptions_fixed;
     bool may = sound && c->fix & CHECK_FIX_LEAKS && v->header.type == VDI_DYNAMIC;
-    return may ? fix_leaks(c, leaks) : 0;
+    if (may && end > OWNERS_MAX)
+        report(c, "The map uses places up to %" PRIu64 "; leaks are closed below %u only", end, OWNERS_MAX);
+    return may && end <= OWNERS_MAX ? fix_leaks(c, leaks) : 0;
 }
 
 bool vdi_check(struct node *n, unsigned fix, struct image_check *ret, GError **error)
