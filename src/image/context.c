@@ -188,6 +188,28 @@ void context_set_patient(struct context *c, bool on)
     c->patient = on;
 }
 
+static size_t bytes_of(const struct iovec *iov, unsigned count)
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < count && len <= AT_ONCE_BYTES; i++)
+        len += iov[i].iov_len;
+    return len;
+}
+
+/* The ring copies what is in the cache on this thread, one after the other: long reads share the work. */
+ssize_t context_preadv_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
+                              uint64_t off)
+{
+    struct transfer t = { .fd = fd, .iov = iov, .count = count, .off = off };
+    if (!c->patient || bytes_of(iov, count) <= AT_ONCE_BYTES)
+        return transfer(c, &t);
+    int result;
+    do
+        result = context_offload(c, transfer_call, &t);
+    while (result == -EINTR);
+    return result;
+}
+
 /* The ring would hand each of them to a thread and back: for a few KiB that takes longer than the write. */
 ssize_t context_pwritev_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
                                uint64_t off, int flags)
@@ -195,12 +217,10 @@ ssize_t context_pwritev_cached(struct context *c, int fd, const struct iovec *io
     struct transfer t = { .fd = fd, .iov = iov, .count = count, .off = off, .flags = flags, .write = true };
     if (!c->patient || flags)
         return transfer(c, &t);
-    size_t len = 0;
-    for (unsigned i = 0; i < count && len <= AT_ONCE_BYTES; i++)
-        len += iov[i].iov_len;
+    bool at_once = bytes_of(iov, count) <= AT_ONCE_BYTES;
     int result;
     do
-        result = len <= AT_ONCE_BYTES ? transfer_call(&t) : context_offload(c, transfer_call, &t);
+        result = at_once ? transfer_call(&t) : context_offload(c, transfer_call, &t);
     while (result == -EINTR);
     return result;
 }

@@ -52,8 +52,10 @@ ssize_t context_preadv(struct context *c, int fd, const struct iovec *iov, unsig
                        uint64_t off);
 ssize_t context_pwritev(struct context *c, int fd, const struct iovec *iov, unsigned count,
                         uint64_t off, int flags);
-/* The same for files in the page cache, where a write waits for memory and locks, not for the disk: in a patient
- * context a short one is made at once, and a long one by the pool. */
+/* The same for files in the page cache, where I/O waits for memory and locks rather than for the disk: in a patient
+ * context long copies are made by the pool, beside one another, and short writes at once. */
+ssize_t context_preadv_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
+                              uint64_t off);
 ssize_t context_pwritev_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
                                uint64_t off, int flags);
 int context_fallocate(struct context *c, int fd, int flags, uint64_t off, uint64_t len);

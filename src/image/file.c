@@ -226,7 +226,8 @@ static int file_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
         size_t want;
         struct vec rest = vec_slice(v, done, v.len - done);
         unsigned count = vec_to_iov(rest, iov, FILE_IOVS, &want);
-        ssize_t got = context_preadv(n->ctx, f->fd, iov, count, off + done);
+        ssize_t got = n->direct ? context_preadv(n->ctx, f->fd, iov, count, off + done)
+                                : context_preadv_cached(n->ctx, f->fd, iov, count, off + done);
         if (got < 0)
             return (int)got;
         done += (size_t)got;
