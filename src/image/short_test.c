@@ -22,14 +22,14 @@ static gint wanted_ops = 150;
 static GRand *chance; /* NULL: transfers are whole */
 static unsigned shortened;
 
-ssize_t __real_context_preadv(struct context *c, int fd, const struct iovec *iov, unsigned count,
-                              uint64_t off);
-ssize_t __wrap_context_preadv(struct context *c, int fd, const struct iovec *iov, unsigned count,
-                              uint64_t off);
-ssize_t __real_context_pwritev(struct context *c, int fd, const struct iovec *iov, unsigned count,
-                               uint64_t off, int flags);
-ssize_t __wrap_context_pwritev(struct context *c, int fd, const struct iovec *iov, unsigned count,
-                               uint64_t off, int flags);
+ssize_t __real_context_preadv_cached(struct context *c, int fd, const struct iovec *iov,
+                                     unsigned count, uint64_t off);
+ssize_t __wrap_context_preadv_cached(struct context *c, int fd, const struct iovec *iov,
+                                     unsigned count, uint64_t off);
+ssize_t __real_context_pwritev_cached(struct context *c, int fd, const struct iovec *iov,
+                                      unsigned count, uint64_t off, int flags);
+ssize_t __wrap_context_pwritev_cached(struct context *c, int fd, const struct iovec *iov,
+                                      unsigned count, uint64_t off, int flags);
 
 /* A part of the first vector, 1 byte at least. */
 static struct iovec part_of(const struct iovec *iov)
@@ -41,22 +41,22 @@ static struct iovec part_of(const struct iovec *iov)
     return part;
 }
 
-ssize_t __wrap_context_preadv(struct context *c, int fd, const struct iovec *iov, unsigned count,
-                              uint64_t off)
+ssize_t __wrap_context_preadv_cached(struct context *c, int fd, const struct iovec *iov,
+                                     unsigned count, uint64_t off)
 {
     if (!chance)
-        return __real_context_preadv(c, fd, iov, count, off);
+        return __real_context_preadv_cached(c, fd, iov, count, off);
     struct iovec part = part_of(iov);
-    return __real_context_preadv(c, fd, &part, 1, off);
+    return __real_context_preadv_cached(c, fd, &part, 1, off);
 }
 
-ssize_t __wrap_context_pwritev(struct context *c, int fd, const struct iovec *iov, unsigned count,
-                               uint64_t off, int flags)
+ssize_t __wrap_context_pwritev_cached(struct context *c, int fd, const struct iovec *iov,
+                                      unsigned count, uint64_t off, int flags)
 {
     if (!chance)
-        return __real_context_pwritev(c, fd, iov, count, off, flags);
+        return __real_context_pwritev_cached(c, fd, iov, count, off, flags);
     struct iovec part = part_of(iov);
-    return __real_context_pwritev(c, fd, &part, 1, off, flags);
+    return __real_context_pwritev_cached(c, fd, &part, 1, off, flags);
 }
 
 /* ---- between memory and the real file ---- */
