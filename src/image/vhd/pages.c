@@ -322,3 +322,25 @@ int pages_commit(struct pages *p)
     fiber_queue_wake_all(&p->loaded);
     return r;
 }
+
+/* ---- measuring ---- */
+
+bool pages_count_blocks(struct node *source, uint64_t block_bytes, uint64_t *ret, GError **error)
+{
+    uint64_t size = node_size(source), count = 0, counted_to = 0;
+    struct image_extent e;
+    for (uint64_t off = 0; off < size; off += e.len) {
+        unsigned depth;
+        int r = node_map_chain(source, NULL, off, size - off, &e, &depth);
+        if (r)
+            return ruche_error_errno(error, -r, "image '%s': cannot map", node_filename(source));
+        if (e.flags & EXTENT_ZERO)
+            continue;
+        uint64_t first = max_u64(off / block_bytes, counted_to);
+        uint64_t end = (off + e.len + block_bytes - 1) / block_bytes;
+        count += end > first ? end - first : 0;
+        counted_to = max_u64(counted_to, end);
+    }
+    *ret = count;
+    return true;
+}

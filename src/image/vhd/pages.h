@@ -48,3 +48,6 @@ void pages_forget(struct pages *p, uint64_t off, size_t len);
 bool pages_are_dirty(const struct pages *p);
 /* All changes made before are durable, and everything written to the file, too. */
 int pages_commit(struct pages *p);
+
+/* How many blocks of a source are not all zero: what a new image would hold. (f) */
+bool pages_count_blocks(struct node *source, uint64_t block_bytes, uint64_t *ret, GError **error);

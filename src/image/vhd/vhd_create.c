@@ -5,6 +5,7 @@
  * force_size a disk is rounded up to whole cylinders, and its creator says that the geometry counts
  * ("qemu"); with it, or where no geometry reaches, the size is exact ("qem2").
  */
+#include "image/vhd/pages.h"
 #include "image/crypto.h"
 #include "image/vhd/vhd.h"
 
@@ -150,27 +151,6 @@ bool vhd_create(struct image_create *c, GError **error)
     return f.type == VHD_FIXED ? create_fixed(c, &f, error) : create_dynamic(c, &f, error);
 }
 
-/* Blocks of a source that are not all zero. */
-static bool count_blocks(struct node *source, uint64_t block_bytes, uint64_t *ret, GError **error)
-{
-    uint64_t size = node_size(source), count = 0, counted_to = 0;
-    struct image_extent e;
-    for (uint64_t off = 0; off < size; off += e.len) {
-        unsigned depth;
-        int r = node_map_chain(source, NULL, off, size - off, &e, &depth);
-        if (r)
-            return ruche_error_errno(error, -r, "'%s': cannot map", node_filename(source));
-        if (e.flags & EXTENT_ZERO)
-            continue;
-        uint64_t first = max_u64(off / block_bytes, counted_to);
-        uint64_t end = (off + e.len + block_bytes - 1) / block_bytes;
-        count += end > first ? end - first : 0;
-        counted_to = max_u64(counted_to, end);
-    }
-    *ret = count;
-    return true;
-}
-
 bool vhd_measure(const void *create_options, uint64_t size_bytes, struct node *source,
                  struct image_measure *ret, GError **error)
 {
@@ -187,7 +167,7 @@ bool vhd_measure(const void *create_options, uint64_t size_bytes, struct node *s
     uint64_t front =
         VHD_FOOTER_BYTES + VHD_HEADER_BYTES + align_up(4 * max_u64(blocks, 1), VHD_SECTOR);
     uint64_t start = front + 4096 + VHD_FOOTER_BYTES; /* the first block is aligned */
-    if (source && !count_blocks(source, o->block_size, &used, error))
+    if (source && !pages_count_blocks(source, o->block_size, &used, error))
         return false;
     uint64_t stride = vhd_stride((uint32_t)o->block_size);
     *ret = (struct image_measure){start + used * stride, start + blocks * stride, UINT64_MAX};

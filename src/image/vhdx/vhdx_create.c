@@ -4,6 +4,7 @@
  * Spec      [MS-VHDX] 2; QEMU's options and defaults.
  * Layout    Headers and region tables in the first MiB; log; metadata, 1 MiB; BAT; blocks.
  */
+#include "image/vhd/pages.h"
 #include "image/crypto.h"
 #include "image/vhd/put.h"
 #include "image/vhdx/vhdx.h"
@@ -203,27 +204,6 @@ bool vhdx_create(struct image_create *c, GError **error)
     return ok;
 }
 
-/* Blocks of a source that are not all zero. */
-static bool count_blocks(struct node *source, uint64_t block_bytes, uint64_t *ret, GError **error)
-{
-    uint64_t size = node_size(source), count = 0, counted_to = 0;
-    struct image_extent e;
-    for (uint64_t off = 0; off < size; off += e.len) {
-        unsigned depth;
-        int r = node_map_chain(source, NULL, off, size - off, &e, &depth);
-        if (r)
-            return ruche_error_errno(error, -r, "image '%s': cannot map", node_filename(source));
-        if (e.flags & EXTENT_ZERO)
-            continue;
-        uint64_t first = max_u64(off / block_bytes, counted_to);
-        uint64_t end = (off + e.len + block_bytes - 1) / block_bytes;
-        count += end > first ? end - first : 0;
-        counted_to = max_u64(counted_to, end);
-    }
-    *ret = count;
-    return true;
-}
-
 bool vhdx_measure(const void *create_options, uint64_t size_bytes, struct node *source,
                   struct image_measure *ret, GError **error)
 {
@@ -234,7 +214,7 @@ bool vhdx_measure(const void *create_options, uint64_t size_bytes, struct node *
         return false;
     if (o->subformat == SUB_FIXED)
         used = p.blocks;
-    else if (source && !count_blocks(source, p.m.block_bytes, &used, error))
+    else if (source && !pages_count_blocks(source, p.m.block_bytes, &used, error))
         return false;
     *ret = (struct image_measure){p.blocks_at + used * p.m.block_bytes,
                                   p.blocks_at + p.blocks * p.m.block_bytes, UINT64_MAX};
