@@ -74,15 +74,17 @@ struct job_transaction *job_transaction_new(void);
 void job_transaction_put(struct job_transaction *t);
 
 /* Copies what lies below `n` up to `base` (exclusive; NULL: all) into n, then makes base its
- * backing file. bottom: the last node that is copied, instead of base. */
+ * backing file. bottom: the last node that is copied, instead of base. filter_name: of the filter over n
+ * meanwhile; NULL: made up. */
 struct job *job_stream(struct job_set *s, const struct job_common *c, struct node *n,
                        struct node *base, struct node *bottom, const char *backing_file,
-                       GError **error);
+                       const char *filter_name, GError **error);
 /* Copies the nodes from top (inclusive) down to base (exclusive) into base and takes them out of
- * the chain of `n`. top == n: the active layer; ready, then job_complete. */
+ * the chain of `n`. top == n: the active layer; ready, then job_complete. filter_name: of a filter over
+ * top meanwhile; NULL: one only over the active layer, its name made up. */
 struct job *job_commit(struct job_set *s, const struct job_common *c, struct node *n,
                        struct node *top, struct node *base, const char *backing_file,
-                       GError **error);
+                       const char *filter_name, GError **error);
 
 enum sync_mode { SYNC_FULL, SYNC_TOP, SYNC_NONE, SYNC_INCREMENTAL, SYNC_BITMAP };
 enum bitmap_mode { BITMAP_ON_SUCCESS, BITMAP_NEVER, BITMAP_ALWAYS };

@@ -377,7 +377,8 @@ static JsonNode *block_stream(void *opaque, JsonObject *args, GError **error)
         chain_node(v, n, arg_string(args, "base-node"), arg_string(args, "base"), "base", &base,
                    error) &&
         chain_node(v, n, arg_string(args, "bottom"), NULL, "bottom", &bottom, error))
-        job_stream(v->jobs, &c, n, base, bottom, arg_string(args, "backing-file"), error);
+        job_stream(v->jobs, &c, n, base, bottom, arg_string(args, "backing-file"),
+                   arg_string(args, "filter-node-name"), error);
     return NULL;
 }
 static const struct qmp_arg block_stream_args[] = {
@@ -388,7 +389,7 @@ static const struct qmp_arg block_stream_args[] = {
     { "bottom", QMP_STRING, true, "The last node that is copied" },
     { "backing-file", QMP_STRING, true, "Backing file to write into the header" },
     { "on-error", QMP_STRING, true, "report, ignore, stop, enospc" },
-    { "filter-node-name", QMP_STRING, true, "Accepted" },
+    { "filter-node-name", QMP_STRING, true, "Name of the filter over the disk" },
     { 0 },
 };
 static const struct qmp_command block_stream_cmd = {
@@ -419,7 +420,7 @@ static JsonNode *block_commit(void *opaque, JsonObject *args, GError **error)
                     error))
         return NULL;
     job_commit(v->jobs, &c, n, top, base ? base : lowest(n), arg_string(args, "backing-file"),
-               error);
+               arg_string(args, "filter-node-name"), error);
     return NULL;
 }
 static const struct qmp_arg block_commit_args[] = {
@@ -432,7 +433,7 @@ static const struct qmp_arg block_commit_args[] = {
     { "top-node", QMP_STRING, true, "The same, by node-name" },
     { "backing-file", QMP_STRING, true, "Backing file to write into the header above" },
     { "on-error", QMP_STRING, true, "report, ignore, stop, enospc" },
-    { "filter-node-name", QMP_STRING, true, "Accepted" },
+    { "filter-node-name", QMP_STRING, true, "Name of the filter over the topmost image" },
     { 0 },
 };
 static const struct qmp_command block_commit_cmd = {

@@ -20,7 +20,9 @@ struct commit {
     struct node *overlay, *top, *base; /* referenced; the overlay's backing file is top */
     char *backing_file; /* as the overlay's header shall say; NULL: the base's name */
     bool blocked_top, blocked_base, base_was_read_only;
+    struct node *filter; /* over top, when the user gave it a name; NULL: none */
     struct node_user top_user, base_user;
+    struct backing_change change;
 };
 
 static struct commit *of(struct job *j)
@@ -67,17 +69,19 @@ static bool commit_prepare(struct job *j, GError **error)
 {
     struct commit *c = of(j);
     const char *name = c->backing_file ? c->backing_file : node_filename(c->base);
-    node_drain_begin(c->overlay);
-    bool ok =
-        node_change_backing(c->overlay, name, node_format(node_skip_filters(c->base)), error) &&
-        node_set_backing(c->overlay, c->base, error);
-    node_drain_end(c->overlay);
-    return ok;
+    return backing_change(&c->change, c->overlay, c->base, name, error);
+}
+
+static void commit_abort(struct job *j)
+{
+    backing_restore(&of(j)->change);
 }
 
 static void commit_clean(struct job *j)
 {
     struct commit *c = of(j);
+    backing_settle(&c->change);
+    filter_remove(c->filter);
     if (c->base_user.node)
         node_leave(&c->base_user);
     if (c->top_user.node)
@@ -101,11 +105,39 @@ static const struct job_type commit_type = {
     .size = sizeof(struct commit),
     .run = commit_run,
     .prepare = commit_prepare,
+    .abort = commit_abort,
     .clean = commit_clean,
 };
 
+/* ---- commit_top: what has the name that the user gave ---- */
+
+static bool top_open(struct node *n, GError **error)
+{
+    filter_inherit(n);
+    return true;
+}
+
+static int top_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
+{
+    return node_read(node_file(n), off, v, flags);
+}
+
+static const struct image_driver commit_top = {
+    .name = "commit_top",
+    .summary = "Over the topmost image of a commit job",
+    .kind = DRIVER_FILTER,
+    .flags = DRIVER_HIDDEN,
+    .size = sizeof(struct node),
+    .open = top_open,
+    .read = top_read,
+};
+IMAGE_DRIVER(commit_top);
+
+/* ---- its beginning ---- */
+
 struct setup {
     struct commit *c;
+    const char *filter_name;
     GError **error;
 };
 
@@ -122,6 +154,11 @@ static int set_up(void *opaque)
         c->base_was_read_only = node_set_read_only(c->base, false, s->error);
         if (!c->base_was_read_only)
             return -EROFS;
+    }
+    if (s->filter_name) {
+        c->filter = filter_insert(c->top, "commit_top", s->filter_name, NULL, s->error);
+        if (!c->filter)
+            return -EINVAL;
     }
     bool ok = copy_make_room(c->top, c->base, s->error) &&
               job_use_node(&c->job, &c->base_user, c->base, PERM_WRITE, PERM_READ, s->error) &&
@@ -146,7 +183,7 @@ static bool check(struct node *n, struct node *top, struct node *base, GError **
 
 struct job *job_commit(struct job_set *set, const struct job_common *common, struct node *n,
                        struct node *top, struct node *base, const char *backing_file,
-                       GError **error)
+                       const char *filter_name, GError **error)
 {
     n = node_skip_filters(n);
     top = top ? node_skip_filters(top) : n;
@@ -159,6 +196,7 @@ struct job *job_commit(struct job_set *set, const struct job_common *common, str
                                        .sync = SYNC_TOP,
                                        .base = base,
                                        .is_commit = true,
+                                       .filter_name = filter_name,
                                        .unmap = true };
         return mirror_new(set, common, &p, error);
     }
@@ -170,7 +208,7 @@ struct job *job_commit(struct job_set *set, const struct job_common *common, str
     c->top = node_ref(top);
     c->base = node_ref(base);
     c->backing_file = g_strdup(backing_file);
-    struct setup s = { .c = c, .error = error };
+    struct setup s = { .c = c, .filter_name = filter_name, .error = error };
     if (context_run(j->ctx, set_up, &s) < 0) {
         job_call(j, commit_clean);
         job_free_new(j);

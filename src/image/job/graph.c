@@ -115,6 +115,52 @@ bool job_use_node(struct job *j, struct node_user *u, struct node *n, unsigned p
     return node_use(n, u, error);
 }
 
+/* ---- backing files ---- */
+
+bool backing_change(struct backing_change *c, struct node *n, struct node *backing, const char *file,
+                    GError **error)
+{
+    struct node *former = node_backing(n);
+    const char *format = backing ? node_format(node_skip_filters(backing)) : NULL;
+    g_autofree char *former_file = g_strdup(n->backing_file),
+                    *former_format = g_strdup(n->backing_format);
+    node_drain_begin(n);
+    bool ok = node_change_backing(n, file, format, error);
+    if (ok) {
+        c->node = n;
+        c->former = former ? node_ref(former) : NULL;
+        c->former_file = g_steal_pointer(&former_file);
+        c->former_format = g_steal_pointer(&former_format);
+        ok = c->linked = node_set_backing(n, backing, error);
+    }
+    node_drain_end(n);
+    return ok;
+}
+
+/* The node reads the same with either: a header that cannot be written again may stay as it is. */
+void backing_restore(struct backing_change *c)
+{
+    g_autoptr(GError) error = NULL;
+    if (!c->node)
+        return;
+    node_drain_begin(c->node);
+    bool ok = !c->linked || node_set_backing(c->node, c->former, &error);
+    ok = ok && node_change_backing(c->node, c->former_file, c->former_format, &error);
+    if (!ok)
+        log_warn("image '%s': its former backing file could not be put back: %s",
+                 node_filename(c->node), error->message);
+    node_drain_end(c->node);
+    backing_settle(c);
+}
+
+void backing_settle(struct backing_change *c)
+{
+    node_unref(c->former);
+    g_free(c->former_file);
+    g_free(c->former_format);
+    *c = (struct backing_change){ 0 };
+}
+
 bool node_is_below(struct node *n, const struct node *below)
 {
     for (struct node *b = node_backing(n); b; b = node_backing(b))

@@ -190,6 +190,20 @@ void filter_remove(struct node *filter);
 /* The link of a job to a node. */
 bool job_use_node(struct job *j, struct node_user *u, struct node *n, unsigned perms,
                   unsigned shared, GError **error);
+/* Another backing file for a node, in its header and in the graph; it can be taken back, as long as
+ * the node is drained, until it is settled. Zeroed at first; restore and settle of one that is so
+ * are fine. */
+struct backing_change {
+    struct node *node;                 /* borrowed: its header was written; NULL: it was not */
+    struct node *former;               /* referenced: what was below it; NULL: nothing */
+    char *former_file, *former_format; /* as its header said */
+    bool linked;                       /* the graph was changed, too */
+};
+/* file NULL: none. False: what was changed until then is left for backing_restore(). */
+bool backing_change(struct backing_change *c, struct node *n, struct node *backing,
+                    const char *file, GError **error);
+void backing_restore(struct backing_change *c);
+void backing_settle(struct backing_change *c);
 /* is `below` a node of the chain under `n`? */
 bool node_is_below(struct node *n, const struct node *below);
 /* The node of n's chain whose backing file (filters in between) is `below`; NULL: none. */

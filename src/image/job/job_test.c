@@ -72,17 +72,17 @@ static void test_ids(void)
     world_init(&w);
     struct chain c = make_chain(&w);
     common.id = NULL;
-    g_assert_null(job_stream(w.jobs, &common, c.top, NULL, NULL, NULL, &error));
+    g_assert_null(job_stream(w.jobs, &common, c.top, NULL, NULL, NULL, NULL, &error));
     assert_sentence(error, "a job needs an id");
     error = NULL;
     common.id = "1x";
-    g_assert_null(job_stream(w.jobs, &common, c.top, NULL, NULL, NULL, &error));
+    g_assert_null(job_stream(w.jobs, &common, c.top, NULL, NULL, NULL, NULL, &error));
     assert_sentence(error, "'1x' cannot be a job's id");
     error = NULL;
     common.id = "j0";
     common.speed = 1;
-    g_assert_nonnull(job_stream(w.jobs, &common, c.top, NULL, NULL, NULL, NULL));
-    g_assert_null(job_stream(w.jobs, &common, c.base, NULL, NULL, NULL, &error));
+    g_assert_nonnull(job_stream(w.jobs, &common, c.top, NULL, NULL, NULL, NULL, NULL));
+    g_assert_null(job_stream(w.jobs, &common, c.base, NULL, NULL, NULL, NULL, &error));
     assert_sentence(error, "the job id 'j0' is in use");
     world_done(&w); /* cancels it */
 }
@@ -177,7 +177,7 @@ static void test_tool(void)
     struct node *base = layer_new(g, "base", MIB, NULL, false),
                 *top = layer_new(g, "top", MIB, "base", true);
     layer_fill(base, 0, MIB, 1);
-    struct job *j = job_stream(jobs, &usual, top, NULL, NULL, NULL, &error);
+    struct job *j = job_stream(jobs, &usual, top, NULL, NULL, NULL, NULL, &error);
     g_assert_true(job_wait(j, &error));
     g_assert_null(node_backing(top));
     g_assert_true(layer_holds(top, MIB - 1));

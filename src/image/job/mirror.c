@@ -27,10 +27,11 @@
 struct mirror {
     struct job job;
     struct node *source, *target, *filter, *base; /* referenced; base may be NULL */
+    struct node *replaced;                        /* referenced: whose place the target has taken */
     enum sync_mode sync;
     char *replaces;
     bool is_commit, unmap, write_blocking, target_is_new_zero;
-    bool blocked_source, blocked_target, target_was_read_only, pivoted;
+    bool blocked_source, blocked_target, target_was_read_only;
     uint32_t granularity;
     uint64_t buf_bytes;
     struct dirty_bitmap *dirty;
@@ -167,6 +168,8 @@ static bool pivot(struct mirror *m, GError **error)
         node_leave(&m->target_user);
         ok = node_replace(old, m->target, error);
     }
+    if (ok)
+        m->replaced = node_ref(old);
     node_drain_end(m->target);
     node_drain_end(old);
     return ok;
@@ -180,20 +183,18 @@ static bool mirror_prepare(struct job *j, GError **error)
     if (m->blocked_target)
         node_block(m->target, NULL, NULL);
     m->blocked_target = false;
-    m->pivoted = pivot(m, error);
-    return m->pivoted;
+    return pivot(m, error);
 }
 
 /* Another job of the transaction could not be prepared. */
 static void mirror_abort(struct job *j)
 {
     struct mirror *m = of(j);
-    if (!m->pivoted)
+    if (!m->replaced)
         return;
     node_drain_begin(m->target);
-    node_drain_begin(m->filter);
-    m->pivoted = !node_replace(m->target, m->filter, NULL);
-    node_drain_end(m->filter);
+    if (node_replace(m->target, m->replaced, NULL)) /* who had it before fits still */
+        g_clear_pointer(&m->replaced, node_unref);
     node_drain_end(m->target);
 }
 
@@ -212,7 +213,7 @@ static void quiet_filter(struct mirror *m)
 static void unlink_filter(struct mirror *m)
 {
     quiet_filter(m);
-    if (m->pivoted && !m->replaces)
+    if (m->replaced == m->filter)
         node_unref(m->filter);
     else
         filter_remove(m->filter);
@@ -233,13 +234,14 @@ static void mirror_clean(struct job *j)
         node_block(m->target, NULL, NULL);
     if (m->is_commit)
         backing_allow_write(m->source, m->target, false);
-    if (m->target_was_read_only && !m->pivoted)
+    if (m->target_was_read_only && !m->replaced)
         node_set_read_only(m->target, true, NULL);
     sweep_done(&m->sweep);
     dirty_free(m->dirty);
     node_unref(m->source);
     node_unref(m->base);
     node_unref(m->target);
+    node_unref(m->replaced);
     g_clear_pointer(&m->replaces, g_free);
 }
 

@@ -22,6 +22,7 @@ struct stream {
     char *backing_file; /* as the header shall say; NULL: the base's name */
     bool was_read_only, blocked;
     struct node_user user;
+    struct backing_change change;
 };
 
 static int copy_chunk(struct sweep *s, uint64_t off, uint64_t len, void *buf, bool *ret_write)
@@ -56,17 +57,18 @@ static bool stream_prepare(struct job *j, GError **error)
 {
     struct stream *t = container_of(j, struct stream, job);
     const char *name = t->backing_file ? t->backing_file : t->base ? node_filename(t->base) : NULL;
-    const char *format = t->base ? node_format(node_skip_filters(t->base)) : NULL;
-    node_drain_begin(t->node);
-    bool ok = node_change_backing(t->node, t->base ? name : NULL, format, error) &&
-              node_set_backing(t->node, t->base, error);
-    node_drain_end(t->node);
-    return ok;
+    return backing_change(&t->change, t->node, t->base, t->base ? name : NULL, error);
+}
+
+static void stream_abort(struct job *j)
+{
+    backing_restore(&container_of(j, struct stream, job)->change);
 }
 
 static void stream_clean(struct job *j)
 {
     struct stream *t = container_of(j, struct stream, job);
+    backing_settle(&t->change);
     filter_remove(t->filter);
     if (t->user.node)
         node_leave(&t->user);
@@ -85,11 +87,13 @@ static const struct job_type stream_type = {
     .size = sizeof(struct stream),
     .run = stream_run,
     .prepare = stream_prepare,
+    .abort = stream_abort,
     .clean = stream_clean,
 };
 
 struct stream_setup {
     struct stream *t;
+    const char *filter_name;
     GError **error;
 };
 
@@ -105,7 +109,7 @@ static int set_up(void *opaque)
         if (!t->was_read_only)
             return -EROFS;
     }
-    t->filter = filter_insert(t->node, "copy-on-read", NULL, NULL, s->error);
+    t->filter = filter_insert(t->node, "copy-on-read", s->filter_name, NULL, s->error);
     if (!t->filter)
         return -EINVAL;
     copy_on_read_set_bottom(t->filter, t->base);
@@ -131,7 +135,7 @@ static bool check(struct node *n, struct node *base, struct node *bottom, GError
 
 struct job *job_stream(struct job_set *set, const struct job_common *c, struct node *n,
                        struct node *base, struct node *bottom, const char *backing_file,
-                       GError **error)
+                       const char *filter_name, GError **error)
 {
     n = node_skip_filters(n);
     if (!check(n, base, bottom, error))
@@ -145,7 +149,7 @@ struct job *job_stream(struct job_set *set, const struct job_common *c, struct n
     if (t->base)
         node_ref(t->base);
     t->backing_file = g_strdup(backing_file);
-    struct stream_setup s = { .t = t, .error = error };
+    struct stream_setup s = { .t = t, .filter_name = filter_name, .error = error };
     if (context_run(j->ctx, set_up, &s) < 0) {
         job_call(j, stream_clean);
         job_free_new(j);

@@ -15,6 +15,7 @@ struct layer {
     unsigned failing_writes, failing_reads, flushes;
     int write_error, read_error;
     int64_t delay_ns;
+    bool header_stays;
 };
 
 struct layer *layer_of(struct node *n)
@@ -49,8 +50,11 @@ static bool layer_open(struct node *n, GError **error)
     g_free(n->filename);
     n->filename =
         g_strdup_printf("/layers/%s", json_object_get_string_member(n->options, "node-name"));
-    if (backing)
+    if (backing) {
         l->header = g_strdup(node_filename(backing));
+        n->backing_file = g_strdup(l->header);
+        n->backing_format = g_strdup(node_format(backing));
+    }
     n->request_align = 512;
     n->cluster_bytes = LAYER_CLUSTER;
     n->zero_flags = NODE_MAY_UNMAP;
@@ -165,6 +169,8 @@ static bool layer_change_backing(struct node *n, const char *file, const char *f
                                  GError **error)
 {
     struct layer *l = container_of(n, struct layer, n);
+    if (l->header_stays)
+        return ruche_error(error, RUCHE_ERR_IO, "the header of '%s' cannot be written", n->filename);
     g_free(l->header);
     l->header = g_strdup(file);
     return true;
@@ -225,6 +231,11 @@ void layer_fail_reads(struct node *n, unsigned count, int err)
 {
     layer_of(n)->failing_reads = count;
     layer_of(n)->read_error = err;
+}
+
+void layer_keep_header(struct node *n)
+{
+    layer_of(n)->header_stays = true;
 }
 
 void layer_dawdle(struct node *n, int64_t ns)

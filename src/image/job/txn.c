@@ -139,18 +139,55 @@ static bool prepare(struct job *j)
     return false;
 }
 
+/* Guests wait from before the first job is prepared until the last is concluded: what they wrote to a
+ * target that has taken a disk's place would be lost when another job cannot be prepared. */
+static int drain_begin(void *n)
+{
+    node_drain_begin(n);
+    return 0;
+}
+
+static int drain_end(void *n)
+{
+    node_drain_end(n);
+    return 0;
+}
+
+static GPtrArray *drain_all(const struct job_transaction *t)
+{
+    GPtrArray *drained = g_ptr_array_new_with_free_func((GDestroyNotify)node_unref);
+    for (const struct job *j = t->jobs; j; j = j->txn_next) {
+        if (!j->node)
+            continue;
+        g_ptr_array_add(drained, node_ref(j->node));
+        context_run(j->ctx, drain_begin, j->node);
+    }
+    return drained;
+}
+
+static void drain_all_end(GPtrArray *drained)
+{
+    for (guint i = 0; i < drained->len; i++) {
+        struct node *n = g_ptr_array_index(drained, i);
+        context_run(node_context(n), drain_end, n);
+    }
+    g_ptr_array_unref(drained);
+}
+
 static void finalize(struct job_transaction *t)
 {
     if (t->finalizing)
         return;
     t->finalizing = true;
     t->refs++;
+    GPtrArray *drained = drain_all(t);
     for (struct job *j = t->jobs; j; j = j->txn_next)
         if (!prepare(j)) {
             abort_all(t, j);
             break;
         }
     conclude_all(t);
+    drain_all_end(drained);
     job_transaction_put(t);
 }
 
