@@ -11,12 +11,12 @@ GQuark ruche_error_quark(void)
     return g_quark_from_static_string("ruche-error");
 }
 
-bool ruche_error(GError **error, enum ruche_err code, const char *format, ...)
+bool ruche_error(GError **error, int code, const char *format, ...)
 {
     if (error) {
         va_list ap;
         va_start(ap, format);
-        *error = g_error_new_valist(RUCHE_ERROR, (int)code, format, ap);
+        *error = g_error_new_valist(RUCHE_ERROR, code, format, ap);
         va_end(ap);
     }
     return false;

@@ -25,8 +25,9 @@ enum ruche_err {
     RUCHE_ERR_INTERNAL,
 };
 
-/* Sets *error (which may be NULL) and returns false, so that callers say `return ruche_error(...)`. */
-bool ruche_error(GError **error, enum ruche_err code, const char *format, ...) G_GNUC_PRINTF(3, 4);
+/* Sets *error (which may be NULL) and returns false, so that callers say `return ruche_error(...)`. `code` is
+ * one of enum ruche_err, or of a higher floor's enum behind it (manager/error.h). */
+bool ruche_error(GError **error, int code, const char *format, ...) G_GNUC_PRINTF(3, 4);
 /* The same with ": strerror(err)" behind; err is a positive errno; ENOSPC/ENOMEM and EBUSY choose their code. */
 bool ruche_error_errno(GError **error, int err, const char *format, ...) G_GNUC_PRINTF(3, 4);
 

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Domains: a host's virtual machines, defined or running, and all that is done to them.
+ *
+ * Spec      libvirt's domain API at 9.0.0; flags are its numbers, and a flag that is not known here is
+ *           MANAGER_ERR_ARGUMENT.
+ * Thread    The loop thread. Functions marked (waits) need a task.
+ * Owner     The table of domains owns them; domain_find_*() return references.
+ * Lock      Operations that change a domain take its job lock, in order of arrival, and give up after
+ *           30 s (MANAGER_ERR_LOCK_TIMEOUT) with the name of the operation that holds it. Queries take none.
+ * Stored    config_dir/domains/NAME.xml, config_dir/autostart/NAME.xml (a link); while it runs
+ *           runtime_dir/domains/NAME.xml: live definition, state, process, monitor. Each is written and
+ *           synced before the operation says that it was done.
+ */
+#pragma once
+
+#include "manager/domain/def.h"
+#include "manager/manager.h"
+
+/* virDomainState */
+enum domain_state {
+    DOMAIN_NOSTATE, DOMAIN_RUNNING, DOMAIN_BLOCKED, DOMAIN_PAUSED, DOMAIN_SHUTDOWN, DOMAIN_SHUTOFF,
+    DOMAIN_CRASHED, DOMAIN_PMSUSPENDED, DOMAIN_STATES
+};
+#define DOMAIN_NAME_MAX 200
+
+struct vm; /* its process: vm.h */
+
+struct domain {
+    unsigned refs;
+    int id;                    /* while it runs, else -1; grows, never used twice by one daemon's state */
+    enum domain_state state;
+    int reason;                /* virDomain*Reason of the state */
+    bool autostart, persistent;
+    bool removed;              /* no longer in the table */
+    struct domain_def *def;    /* what stands in config_dir; of a transient one NULL */
+    struct domain_def *live;   /* what runs; NULL unless it does */
+    struct vm *vm;             /* NULL unless it runs */
+    const char *job_holder;    /* operation that holds the lock; NULL: free */
+    struct fiber_queue job_queue;
+    int64_t job_since_us;
+};
+/* The name and UUID, of what runs or is defined. */
+const struct domain_summary *domain_summary(const struct domain *d);
+static inline bool domain_is_active(const struct domain *d)
+{
+    return d->id != -1;
+}
+struct domain *domain_ref(struct domain *d);
+void domain_unref(struct domain *d); /* NULL is fine */
+
+/* Finding. NULL with MANAGER_ERR_NO_DOMAIN. */
+struct domain *domain_find_name(const char *name, GError **error);
+struct domain *domain_find_uuid(const uint8_t *uuid, GError **error);
+struct domain *domain_find_id(int id, GError **error);
+/* All that pass virConnectListAllDomainsFlags (0: all), sorted by name; references in an array that
+ * frees them. */
+GPtrArray *domain_list(const struct caller *who, unsigned list_flags);
+unsigned domain_count(bool active);
+
+/* Life. `start_flags` are virDomainCreateFlags, and so on. */
+struct domain *domain_define(const struct caller *who, const char *xml, unsigned define_flags, GError **error); /* (waits) */
+struct domain *domain_create_xml(const struct caller *who, const char *xml, unsigned start_flags, GError **error); /* (waits) */
+bool domain_undefine(const struct caller *who, struct domain *d, unsigned undefine_flags, GError **error); /* (waits) */
+bool domain_start(const struct caller *who, struct domain *d, unsigned start_flags, GError **error);   /* (waits) */
+bool domain_suspend(const struct caller *who, struct domain *d, GError **error);                       /* (waits) */
+bool domain_resume(const struct caller *who, struct domain *d, GError **error);                        /* (waits) */
+bool domain_shutdown(const struct caller *who, struct domain *d, unsigned shutdown_flags, GError **error); /* (waits) */
+bool domain_reboot(const struct caller *who, struct domain *d, unsigned reboot_flags, GError **error); /* (waits) */
+bool domain_reset(const struct caller *who, struct domain *d, GError **error);                         /* (waits) */
+bool domain_destroy(const struct caller *who, struct domain *d, unsigned destroy_flags, GError **error); /* (waits) */
+bool domain_rename(const struct caller *who, struct domain *d, const char *name, GError **error);      /* (waits) */
+bool domain_set_autostart(const struct caller *who, struct domain *d, bool on, GError **error);        /* (waits) */
+bool domain_inject_nmi(const struct caller *who, struct domain *d, GError **error);                    /* (waits) */
+
+/* Description. `affect` is virDomainModificationImpact: 0 current, 1 live, 2 config. */
+char *domain_xml(const struct caller *who, struct domain *d, unsigned format_flags, GError **error);
+bool domain_set_metadata(const struct caller *who, struct domain *d, int type, const char *text, const char *prefix,
+                         const char *uri, unsigned affect, GError **error); /* (waits) */
+char *domain_get_metadata(const struct caller *who, struct domain *d, int type, const char *uri, unsigned affect,
+                          GError **error);
+bool domain_device(const struct caller *who, struct domain *d, enum def_device_action action, const char *xml,
+                   unsigned affect, GError **error); /* (waits) */
+/* A change of the definition by its tree: fn changes a copy, which is then checked, stored, and takes the old
+ * one's place. For what has no own operation above. */
+bool domain_change_config(const struct caller *who, struct domain *d, const char *operation,
+                          bool (*fn)(xmlNode *domain, void *opaque, GError **error), void *opaque, GError **error); /* (waits) */
+
+/* Changes of resources. */
+bool domain_set_memory(const struct caller *who, struct domain *d, uint64_t kib, unsigned memory_flags, GError **error); /* (waits) */
+bool domain_set_vcpus(const struct caller *who, struct domain *d, unsigned count, unsigned vcpu_flags, GError **error);  /* (waits) */
+int domain_get_vcpus(const struct caller *who, struct domain *d, unsigned vcpu_flags, GError **error); /* -1: error */
+/* Which: "scheduler", "memory", "blkio", "numa", "interface:DEV", "blockio:DEV" (iotune), as libvirt's calls. */
+bool domain_set_params(const struct caller *who, struct domain *d, const char *which, const struct param_list *l,
+                       unsigned affect, GError **error); /* (waits) */
+bool domain_get_params(const struct caller *who, struct domain *d, const char *which, unsigned affect,
+                       struct param_list *ret, GError **error); /* (waits) */
+/* cpumap: bits of host CPUs, cpumap_len bytes. vcpu -1: the emulator. iothread pins by their own call. */
+bool domain_pin_vcpu(const struct caller *who, struct domain *d, int vcpu, const uint8_t *cpumap, unsigned len,
+                     unsigned affect, GError **error); /* (waits) */
+/* maps: count rows of len bytes; vcpu pins, or (emulator) one row. Returns rows, -1: error. */
+int domain_get_pins(const struct caller *who, struct domain *d, bool emulator, unsigned affect, uint8_t *maps,
+                    unsigned count, unsigned len, GError **error);
+
+/* Queries from memory, /proc and cgroups: none of these waits. */
+struct domain_info {
+    enum domain_state state;
+    uint64_t max_memory_kib, memory_kib, cpu_time_ns;
+    unsigned vcpus;
+};
+bool domain_info(const struct caller *who, struct domain *d, struct domain_info *ret, GError **error);
+struct domain_vcpu {
+    unsigned number;
+    int state, cpu; /* virVcpuState; host CPU, -1: not running */
+    uint64_t cpu_time_ns;
+};
+int domain_vcpus(const struct caller *who, struct domain *d, struct domain_vcpu *ret, unsigned room, GError **error);
+
+/* Queries that may ask the machine. */
+/* virDomainStatsTypes; 0: all that there are. Adds rows as virConnectGetAllDomainStats names them. */
+bool domain_stats(const struct caller *who, struct domain *d, unsigned stats, unsigned flags, struct param_list *ret,
+                  GError **error); /* (waits, unless all it needs was asked for less than a second ago) */
+struct domain_block_stats {
+    int64_t rd_req, rd_bytes, rd_ns, wr_req, wr_bytes, wr_ns, flush_req, flush_ns, errs; /* -1: not known */
+};
+bool domain_block_stats(const struct caller *who, struct domain *d, const char *disk, struct domain_block_stats *ret,
+                        GError **error); /* (waits) */
+struct domain_block_info { uint64_t capacity, allocation, physical; };
+bool domain_block_info(const struct caller *who, struct domain *d, const char *disk, struct domain_block_info *ret,
+                       GError **error); /* (waits) */
+bool domain_block_resize(const struct caller *who, struct domain *d, const char *disk, uint64_t bytes, GError **error); /* (waits) */
+struct domain_interface_stats { int64_t rx_bytes, rx_packets, rx_errs, rx_drop, tx_bytes, tx_packets, tx_errs, tx_drop; };
+bool domain_interface_stats(const struct caller *who, struct domain *d, const char *device,
+                            struct domain_interface_stats *ret, GError **error); /* (waits) */
+struct domain_memory_stat { int tag; uint64_t value; }; /* virDomainMemoryStatTags */
+int domain_memory_stats(const struct caller *who, struct domain *d, struct domain_memory_stat *ret, unsigned room,
+                        GError **error); /* (waits) */
+/* cpu -1: one list for the sum ("cpu_time", "user_time", "system_time"); else of host CPU `cpu`. */
+bool domain_cpu_stats(const struct caller *who, struct domain *d, int cpu, struct param_list *ret, GError **error);
+
+/* A console, serial port or channel by alias (NULL: the first console): a connected descriptor, the caller's.
+ * force ends another's session. (waits) */
+int domain_open_console(const struct caller *who, struct domain *d, const char *alias, bool force, bool channel,
+                        GError **error);
+/* The guest agent: a JSON text to it, its answer. timeout_s: -2 block, -1 default, 0 none, else seconds. (waits) */
+char *domain_agent_command(const struct caller *who, struct domain *d, const char *json, int timeout_s, GError **error);
+/* One command to the machine's monitor, JSON (or HMP text with hmp): for tools that must. (waits) */
+char *domain_monitor_command(const struct caller *who, struct domain *d, const char *text, bool hmp, GError **error);
+/* The last lines that the guest kernel wrote to its first console, from the log. */
+char *domain_dmesg(const struct caller *who, struct domain *d, GError **error);
+
+/* manager_start() calls these: reads what is stored and finds what runs; then starts what wants it. */
+bool domains_load(GError **error);
+void domains_autostart(void); /* (waits) */
+void domains_stop(void);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A running machine as the manager sees it: a process (ruche-vmm or QEMU), its QMP socket, its cgroup
+ * and its log. Knows how a description becomes a command line, and QMP's answers become ours.
+ *
+ * Spec      QEMU's options and QMP; ruche-vmm speaks both.
+ * Thread    The loop thread; all but vm_free() in a task.
+ * Owner     The domain has at most one vm. The process is not our child: it lives on without us, and is
+ *           found again by its socket and pidfd.
+ * Trust     Answers of the monitor are data: checked types, bounded sizes. A machine that does not answer
+ *           in 30 s fails the call (MANAGER_ERR_TIMEOUT), nothing else.
+ * Layers    domain.c decides and stores; vm*.c carries out and reports by domain_vm_event().
+ */
+#pragma once
+
+#include "manager/domain/domain.h"
+
+/* Starts the process of d->live and leaves the guest paused, before its first instruction. The live
+ * definition is filled in as it goes (aliases, ptys, tap names): through *ret_live, a new definition. On failure
+ * nothing is left of it. */
+struct vm *vm_start(struct domain *d, struct domain_def **ret_live, GError **error);
+/* Finds the process of a status file again; `status` is the element vm_status() made. NULL: it is gone. */
+struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error);
+/* What vm_attach() needs, added to a status element. */
+void vm_status(const struct vm *v, xmlNode *status);
+/* Lets go of it; the process is not touched. */
+void vm_free(struct vm *v);
+/* Ends the process: graceful waits for SIGTERM's effect (15 s), else SIGKILL; returns when it is gone
+ * and its cgroup, taps and sockets are taken away. */
+bool vm_kill(struct vm *v, bool graceful, GError **error);
+
+bool vm_cont(struct vm *v, GError **error);
+bool vm_stop(struct vm *v, GError **error);
+bool vm_powerdown(struct vm *v, GError **error); /* ACPI's button */
+bool vm_reset(struct vm *v, GError **error);
+bool vm_nmi(struct vm *v, GError **error);
+pid_t vm_pid(const struct vm *v);
+
+/* What the machine is asked by domain_*(): the same contracts, carried out. */
+bool vm_set_memory(struct vm *v, uint64_t kib, GError **error);
+bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **error);
+bool vm_set_params(struct vm *v, const char *which, const struct param_list *l, GError **error);
+bool vm_get_params(struct vm *v, const char *which, struct param_list *ret, GError **error);
+bool vm_pin(struct vm *v, int vcpu, const uint8_t *cpumap, unsigned len, GError **error);
+uint64_t vm_cpu_time_ns(struct vm *v);   /* does not wait: cgroup, else /proc */
+uint64_t vm_memory_kib(const struct vm *v); /* does not wait: the balloon's last word */
+int vm_vcpus(struct vm *v, struct domain_vcpu *ret, unsigned room);
+bool vm_stats(struct vm *v, unsigned stats, struct param_list *ret, GError **error);
+bool vm_block_stats(struct vm *v, const char *disk, struct domain_block_stats *ret, GError **error);
+bool vm_block_info(struct vm *v, const char *disk, struct domain_block_info *ret, GError **error);
+bool vm_interface_stats(struct vm *v, const char *device, struct domain_interface_stats *ret, GError **error);
+int vm_memory_stats(struct vm *v, struct domain_memory_stat *ret, unsigned room);
+int vm_open_console(struct vm *v, const char *alias, bool force, bool channel, GError **error);
+char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error);
+char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **error);
+/* Live attach, detach, update: MANAGER_ERR_CONFIG with the reason where the machine cannot. */
+bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error);
+
+/* The machine says that something happened; domain.c decides (state, on_reboot, event, status file). */
+enum vm_event {
+    VM_EV_RESUMED, VM_EV_STOPPED, VM_EV_IO_ERROR, VM_EV_SHUTDOWN /* by the guest, or asked for */, VM_EV_RESET,
+    VM_EV_PANIC, VM_EV_GONE /* the process ended: detail is 0 if it was after VM_EV_SHUTDOWN */, VM_EV_WATCHDOG,
+    VM_EV_BALLOON, VM_EV_RTC, VM_EV_AGENT, VM_EV_DEVICE_DELETED, VM_EV_BLOCK_JOB, VM_EV_TRAY
+};
+/* text[] and number as struct event's. Defined in domain.c; called on the loop, outside of tasks. */
+void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4], uint64_t number);
+
+/* May this definition run here? Asked at define time: devices, buses, models, types that the emulator does
+ * not have are MANAGER_ERR_CONFIG by name. Does not wait (what an emulator can do is asked once and kept). */
+bool vm_check_def(struct domain_def *d, GError **error);
