@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Making images: under a temporary name, synced, then moved over the final one.
+/* Making images: under temporary names (files.c), synced, then moved over the final ones.
  *
- * Fiber     image_create(), image_create_file(); the target's functions are plain system calls.
+ * Fiber     All of it.
  * Errors    Sentences; a failure leaves what was there.
  */
 #include "image/graph.h"
@@ -14,156 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-struct image_target {
-    char *final;    /* symbolic links resolved */
-    char *path;     /* where it is written; the same as final: in place */
-    bool in_place;
-    struct image_target *next; /* of those that are written now */
-};
-/* What an interrupted program has to remove. Home thread. */
-static struct image_target *live_targets;
-
-/* Who has the file open would go on with the old one: refused. */
-static bool not_in_use(const char *path, GError **error)
-{
-    autofd fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT || ruche_error_errno(error, errno, "'%s' cannot be overwritten", path);
-    return image_lock(fd, path, true, false, error);
-}
-
-static char *resolve_links(const char *path)
-{
-    char *real = realpath(path, NULL);
-    char *copy = real ? g_strdup(real) : g_strdup(path);
-    free(real);
-    return copy;
-}
-
-static char *temporary_name(const char *final)
-{
-    const char *slash = strrchr(final, '/');
-    int folder = slash ? (int)(slash - final) + 1 : 0;
-    return g_strdup_printf("%.*s.%s.%d.%08x.part", folder, final, final + folder, getpid(), g_random_int());
-}
-
-struct image_target *image_target_new(const char *filename, GError **error)
-{
-    struct stat st;
-    const char *path = g_str_has_prefix(filename, "file:") ? filename + 5 : filename;
-    bool local = !g_str_has_prefix(filename, "json:") && (path != filename || !driver_of_scheme(filename));
-    bool on_its_way = image_target_final(path) != path; /* a target's own file: it gets no second name */
-    struct image_target *t = g_new0(struct image_target, 1);
-    t->final = local ? resolve_links(path) : g_strdup(filename);
-    bool exists = local && stat(t->final, &st) == 0;
-    t->in_place = !local || on_its_way || (exists && !S_ISREG(st.st_mode));
-    if (local && exists && S_ISDIR(st.st_mode)) {
-        ruche_error(error, RUCHE_ERR_INVALID, "'%s' is a directory", path);
-        image_target_abort(t);
-        return NULL;
-    }
-    if (!t->in_place && exists && !not_in_use(t->final, error)) {
-        t->in_place = true;
-        t->path = g_strdup(t->final);
-        image_target_abort(t);
-        return NULL;
-    }
-    t->path = t->in_place ? g_strdup(t->final) : temporary_name(t->final);
-    if (t->in_place)
-        return t;
-    int fd = open(t->path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, exists ? st.st_mode & 0777 : 0644);
-    if (fd < 0 && exists && (errno == EACCES || errno == EROFS || errno == EPERM)) {
-        /* a file that we may write, in a folder that we may not */
-        t->in_place = true;
-        g_free(t->path);
-        t->path = g_strdup(t->final);
-        return t;
-    }
-    if (fd < 0) {
-        ruche_error_errno(error, errno, "'%s' cannot be created", path);
-        t->in_place = true;
-        image_target_abort(t);
-        return NULL;
-    }
-    if (exists && fchown(fd, st.st_uid, st.st_gid) < 0 && geteuid() == 0) {
-        ruche_error_errno(error, errno, "'%s': its owner cannot be kept", path);
-        close(fd);
-        image_target_abort(t);
-        return NULL;
-    }
-    close(fd);
-    t->next = live_targets;
-    live_targets = t;
-    return t;
-}
-
-const char *image_target_path(const struct image_target *t)
-{
-    return t->path;
-}
-
-const char *image_target_final(const char *path)
-{
-    for (const struct image_target *t = live_targets; t; t = t->next) {
-        if (!strcmp(t->path, path))
-            return t->final;
-    }
-    return path;
-}
-
-static void target_free(struct image_target *t)
-{
-    for (struct image_target **at = &live_targets; *at; at = &(*at)->next) {
-        if (*at == t) {
-            *at = t->next;
-            break;
-        }
-    }
-    g_free(t->final);
-    g_free(t->path);
-    g_free(t);
-}
-
-static void sync_folder(const char *path)
-{
-    autofd fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0)
-        fsync(fd);
-}
-
-bool image_target_commit(struct image_target *t, bool sync, GError **error)
-{
-    if (!t->in_place) {
-        g_autofree char *folder = g_path_get_dirname(t->final);
-        if (rename(t->path, t->final) < 0) {
-            ruche_error_errno(error, errno, "'%s' cannot be put in place", t->final);
-            image_target_abort(t);
-            return false;
-        }
-        if (sync)
-            sync_folder(folder);
-    }
-    target_free(t);
-    return true;
-}
-
-void image_target_abort(struct image_target *t)
-{
-    if (!t)
-        return;
-    if (!t->in_place && t->path)
-        unlink(t->path);
-    target_free(t);
-}
-
-void image_target_abort_all(void)
-{
-    while (live_targets)
-        image_target_abort(live_targets);
-}
-
-/* ---- files and images ---- */
 
 /* A local file is made, and what an old one held is gone. */
 static bool make_empty_file(const char *path, GError **error)
@@ -231,16 +81,17 @@ bool image_create(struct graph *g, const struct image_driver *d, const char *fil
     struct image_create c = { .driver = d, .graph = g, .filename = filename, .size_bytes = size_bytes,
                               .backing_file = backing_file, .backing_format = backing_format,
                               .options = parsed };
-    bool whole = !(d->flags & DRIVER_MULTIFILE) && d->kind != DRIVER_PROTOCOL;
-    struct image_target *t = NULL;
+    struct image_files *own = g->files ? NULL : image_files_new(); /* or whoever set the graph's moves them */
+    c.files = own ? own : g->files;
+    bool makes_files = d->flags & DRIVER_MULTIFILE || d->kind == DRIVER_PROTOCOL;
+    const char *path = filename;
     bool ok = option_parse(d->create_options, left, d->name, parsed, error) &&
-              option_all_used(left, d->create_options, NULL, d->name, error);
-    if (ok && whole)
-        ok = (t = image_target_new(filename, error)) != NULL;
-    ok = ok && format(&c, t ? image_target_path(t) : filename, error);
+              option_all_used(left, d->create_options, NULL, d->name, error) &&
+              (makes_files || (path = image_files_add(c.files, filename, error))) && format(&c, path, error);
     option_clear(d->create_options, parsed);
-    if (t && ok)
-        return image_target_commit(t, false, error); /* format() has synced what it wrote */
-    image_target_abort(t);
+    if (own && ok)
+        return image_files_commit(own, false, error); /* format() has synced what it wrote */
+    if (own)
+        image_files_abort(own);
     return ok;
 }

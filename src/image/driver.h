@@ -119,6 +119,7 @@ struct image_create {
     const struct image_driver *driver;
     struct graph *graph;
     const char *filename;       /* final name: for messages and for the names of extents */
+    struct image_files *files;  /* borrowed: to add further files to */
     struct node *file;          /* NULL for protocols and DRIVER_MULTIFILE, which make their own */
     uint64_t size_bytes;
     const char *backing_file, *backing_format; /* NULL: none; checked to exist by the caller */
@@ -165,8 +166,6 @@ struct image_driver {
     int64_t (*allocated_bytes)(struct node *n);
 
     bool (*create)(struct image_create *c, GError **error);
-    /* DRIVER_MULTIFILE: true when these create options make one file; NULL: they never do. */
-    bool (*makes_one_file)(JsonObject *options);
     /* source NULL: an empty image of size_bytes. */
     bool (*measure)(const void *create_options, uint64_t size_bytes, struct node *source,
                     struct image_measure *ret, GError **error);
@@ -199,7 +198,7 @@ struct image_driver {
     void (*attach)(struct node *n);
     void (*drain)(struct node *n, bool begin); /* background work of the driver stops; may be NULL */
 };
-#define DRIVER_MULTIFILE 1   /* create() makes all files itself */
+#define DRIVER_MULTIFILE 1   /* create() makes all files itself, in image_create.files */
 #define DRIVER_COMPRESS 2    /* takes NODE_COMPRESSED */
 #define DRIVER_BACKING 4     /* can have a backing file */
 #define DRIVER_NO_FILE 8     /* a format or filter without CHILD_FILE */
@@ -229,6 +228,7 @@ struct node_child *node_add_child(struct node *n, const char *name, enum child_r
 void node_remove_child(struct node *n, struct node_child *c); /* (f) */
 /* relative to the file that n is, unless absolute or with a scheme. Caller frees. NULL: the base has no name. */
 char *node_resolve_name(const struct node *n, const char *filename);
+char *name_beside(const char *base, const char *filename); /* the same, relative to the file `base` */
 
 /* One sentence for the user and BLOCK_IMAGE_CORRUPTED, once; the node is read-only from now on (fatal) .
  * offset -1, size 0: unknown. Returns -EIO. */
@@ -246,17 +246,23 @@ void node_on_write_threshold(void (*fn)(struct node *n, uint64_t exceeded_by));
 
 /* A protocol file of that size at a name; truncated when there is one. Opened for writing. */
 struct node *image_create_file(struct graph *g, const char *filename, uint64_t size, GError **error);
-/* A file that is to appear whole: written at image_target_path(), then moved over the final name with what
- * it says synced. Devices, URLs and folders that we may not write in are written in place. */
-struct image_target;
-struct image_target *image_target_new(const char *filename, GError **error);
-const char *image_target_path(const struct image_target *t);
-/* The name that a file at `path` will have, of a target on its way; path itself otherwise. Borrowed. Home thread. */
-const char *image_target_final(const char *path);
-/* Who wrote it has synced it (node_flush()), or does not mind. sync: the new name, too, is on disk. Frees t. */
-bool image_target_commit(struct image_target *t, bool sync, GError **error);
-void image_target_abort(struct image_target *t);                  /* removes what was written; frees t */
-void image_target_abort_all(void); /* every one that is left, before a program ends by a signal. Home thread */
+/* New files that appear together, when all of them are whole: written under temporary names beside the final ones,
+ * then moved. Devices, URLs and files in folders that we may not write in are written in place. */
+struct image_files;
+struct image_files *image_files_new(void);
+/* One more, empty; the first one is the image, which names the others and is moved last. Returns where to write it,
+ * borrowed. Refused when somebody uses the file that is there. */
+const char *image_files_add(struct image_files *s, const char *filename, GError **error);
+/* Who wrote them has synced them (node_flush()), or does not mind. sync: the new names, too, are on disk. Frees s. */
+bool image_files_commit(struct image_files *s, bool sync, GError **error);
+/* Removes what was written; frees s. False: something is left half written, in place. */
+bool image_files_abort(struct image_files *s);
+void image_files_abort_all(void); /* every one that is left, before a program ends by a signal */
+/* Until set to NULL: image_create() adds its files here and leaves it to the caller to move them, and the graph's
+ * nodes find them under their final names. */
+void graph_set_files(struct graph *g, struct image_files *files);
+/* Where the file that goes by this name is now; path itself otherwise. Borrowed. */
+const char *graph_place(const struct graph *g, const char *path);
 /* The whole of `create`: file under a temporary name beside the final one, format, sync, rename. An existing image
  * that is in use is refused; what was there stays until the rename. options NULL: defaults. */
 bool image_create(struct graph *g, const struct image_driver *d, const char *filename,

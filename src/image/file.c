@@ -171,7 +171,7 @@ static bool file_open(struct node *n, GError **error)
         return ruche_error(error, RUCHE_ERR_INVALID, "driver %s needs 'filename'", n->driver->name);
     g_free(n->filename);
     n->filename = g_strdup(f->filename);
-    f->fd = open_path(f, f->filename, &read_only, n->auto_read_only, error);
+    f->fd = open_path(f, graph_place(n->graph, f->filename), &read_only, n->auto_read_only, error);
     if (f->fd < 0 || !geometry(f, error) || !lock(f, read_only, error))
         return false;
     n->read_only = read_only;

@@ -11,6 +11,7 @@ struct graph {
     struct node *first, *last;   /* all nodes, oldest first */
     graph_policy_fn *policy;     /* NULL: the default */
     void *policy_opaque;
+    struct image_files *files;   /* borrowed: of the image that is being made, or NULL */
     unsigned next_auto;          /* for "#block123" */
     pthread_mutex_t lock;        /* the list, next_auto and drained; several threads serve nodes */
     GHashTable *drained;         /* context to the depth of its drained sections */

@@ -108,9 +108,8 @@ static bool has_scheme(const char *filename)
     return g_str_has_prefix(filename, "json:") || driver_of_scheme(filename);
 }
 
-char *node_resolve_name(const struct node *n, const char *filename)
+char *name_beside(const char *base, const char *filename)
 {
-    const char *base = n->filename;
     if (*filename == '/' || has_scheme(filename))
         return g_strdup(filename);
     if (!base || !*base || g_str_has_prefix(base, "json:"))
@@ -119,4 +118,9 @@ char *node_resolve_name(const struct node *n, const char *filename)
     if (!slash)
         return g_strdup(filename);
     return g_strdup_printf("%.*s%s", (int)(slash - base) + 1, base, filename);
+}
+
+char *node_resolve_name(const struct node *n, const char *filename)
+{
+    return name_beside(n->filename, filename);
 }

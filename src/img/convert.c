@@ -117,7 +117,7 @@ static bool open_existing(struct convert *c, const char *name, const char *cache
 {
     const struct convert_options *o = c->o;
     const char *format = o->target_image_opts ? NULL : o->target_format ? o->target_format : "raw";
-    c->target = (struct target){.name = name, .existed = true};
+    c->target = (struct target){.name = name};
     c->target.node =
         img_open_as(c->img, name, o->target_image_opts, format, cache, false, NODE_RW, error);
     return c->target.node;
@@ -151,7 +151,7 @@ static bool make_zero(const struct convert *c, bool has_backing)
         return true;
     if (has_backing)
         return false;
-    if (!c->target.existed && n->zero_init)
+    if (c->target.files && n->zero_init)
         return true;
     return c->total == node_size(n) &&
            node_zero(n, 0, node_size(n), NODE_MAY_UNMAP | NODE_NO_FALLBACK) == 0;

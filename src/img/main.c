@@ -113,7 +113,7 @@ void img_on_end(void (*fn)(void *opaque), void *opaque)
 
 static void end_by_signal(int number)
 {
-    image_target_abort_all();
+    image_files_abort_all();
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, number);

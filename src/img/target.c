@@ -3,42 +3,21 @@
 #include "img/target.h"
 
 #include <string.h>
-#include <unistd.h>
-
-/* Does the image name further files inside? */
-static bool must_be_in_place(const struct creation *c)
-{
-    const struct image_driver *d = c->driver;
-    bool one_file = !(d->flags & DRIVER_MULTIFILE) || (d->makes_one_file && d->makes_one_file(c->options));
-    return !one_file || json_object_has_member(c->options, "data_file");
-}
-
-static bool open_target(struct img *img, const struct creation *c, const char *path,
-                        const char *cache, struct target *t, GError **error)
-{
-    if (!image_create(img->graph, c->driver, path, c->size_bytes, c->backing, c->backing_format,
-                      c->options, error))
-        return false;
-    t->node = img_open_new(img, path, c->driver->name, c->options, cache, error);
-    return t->node;
-}
 
 bool target_new(struct img *img, const struct creation *c, const char *cache, struct target *ret,
                 GError **error)
 {
-    *ret = (struct target){.name = c->filename, .sync = strcmp(cache, "unsafe") != 0};
-    const char *path = c->filename;
-    if (!must_be_in_place(c)) {
-        ret->file = image_target_new(c->filename, error);
-        if (!ret->file)
-            return false;
-        path = image_target_path(ret->file);
-    }
-    if (open_target(img, c, path, cache, ret, error))
-        return true;
-    if (ret->file)
-        image_target_abort(ret->file);
-    return false;
+    *ret = (struct target){
+        .name = c->filename,
+        .graph = img->graph,
+        .files = image_files_new(),
+        .sync = strcmp(cache, "unsafe") != 0,
+    };
+    graph_set_files(img->graph, ret->files);
+    if (image_create(img->graph, c->driver, c->filename, c->size_bytes, c->backing,
+                     c->backing_format, c->options, error))
+        ret->node = img_open_new(img, c->filename, c->driver->name, c->options, cache, error);
+    return ret->node || target_finish(ret, false, NULL);
 }
 
 bool target_finish(struct target *t, bool good, GError **error)
@@ -46,14 +25,14 @@ bool target_finish(struct target *t, bool good, GError **error)
     int r = good && t->node ? node_flush(t->node) : 0;
     if (r < 0)
         good = ruche_error_errno(error, -r, "'%s': the last writes failed", t->name);
+    bool opened = t->node;
     node_unref(t->node);
-    if (t->existed)
+    if (!t->files)
         return good;
-    if (!t->file && !good)
+    graph_set_files(t->graph, NULL);
+    if (good)
+        return image_files_commit(t->files, t->sync, error);
+    if (!image_files_abort(t->files) && opened)
         img_warn("'%s' is left incomplete", t->name);
-    if (t->file && good)
-        return image_target_commit(t->file, t->sync, error);
-    if (t->file)
-        image_target_abort(t->file);
-    return good;
+    return false;
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A new image that appears whole: made and filled under a temporary name, moved when all is well.
- * Images of several files carry their names inside and are made in place.
+/* A new image that appears whole: made and filled under temporary names, moved when all is well.
  *
  * Owner     target_new() ... target_finish(); img owns the node meanwhile.
  * Fiber     All of it.
@@ -10,10 +9,10 @@
 #include "img/create.h"
 
 struct target {
-    struct node *node;         /* opened for writing */
-    struct image_target *file; /* NULL: in place */
+    struct node *node; /* opened for writing */
+    struct graph *graph;
+    struct image_files *files; /* NULL: an image that existed, kept whatever happens */
     const char *name;          /* the final one */
-    bool existed;              /* the caller's own image: kept whatever happens */
     bool sync;                 /* on disk before it appears */
 };
 

@@ -129,6 +129,35 @@ def makes(target, arguments, verify):
             os.unlink(path(name))
 
 
+def makes_several(fmt, *options):
+    """An image of several files over an older one of the same names: it is the old one, or the new one, or for a moment
+    neither, but never files of both."""
+    def test():
+        folder = path("several")
+        target = os.path.join(folder, "disk." + fmt)
+        arguments = ["convert", "-f", "raw", "-O", fmt, *options, path("top.raw"), target]
+
+        def shown():
+            return [name for name in ("base.raw", "top.raw")
+                    if judge("compare", "-f", "raw", "-F", fmt, path(name), target).returncode == 0]
+
+        def prepare():
+            shutil.rmtree(folder, ignore_errors=True)
+            os.mkdir(folder)
+            make("convert", "-f", "raw", "-O", fmt, *options, path("base.raw"), target)
+        for seconds in moments(arguments, prepare):
+            prepare()
+            run_and_kill(arguments, seconds)
+            assert shown() or not os.path.exists(target), os.listdir(folder)
+        prepare()
+        before = sorted(os.listdir(folder))
+        assert shown() == ["base.raw"]
+        tool(*arguments)
+        assert shown() == ["top.raw"] and sorted(os.listdir(folder)) == before, os.listdir(folder)
+        shutil.rmtree(folder)
+    return test
+
+
 def changes(arguments, files, verify_killed, verify_done):
     """A command that changes copies of `files` in place."""
     def prepare():
@@ -282,6 +311,10 @@ def main():
     tests = {f"convert to {fmt}": convert_to(fmt, *options) for fmt, options in {
         "qcow2": [], "raw": [], "vmdk": [], "vdi": [], "vhdx": [], "vpc": ["-o", "force_size=on"]}.items()}
     tests["convert compressed"] = convert_to("qcow2", "-c")
+    os.makedirs(path("several"))
+    tests |= {f"convert to {fmt} of several files, {what}": makes_several(fmt, "-o", options) for what, fmt, options in (
+        ("flat", "vmdk", "subformat=monolithicFlat"), ("split", "vmdk", "subformat=twoGbMaxExtentSparse"),
+        ("data file", "qcow2", f"data_file={path('several/disk.data')}"))}
     tests |= {f"no space for {fmt}": no_space(fmt) for fmt in ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx")}
     tests |= {name[5:].replace("_", " "): f for name, f in globals().items() if name.startswith("test_")}
     tap.run({name: f for name, f in tests.items() if only in name})

@@ -98,14 +98,6 @@ static int create_run(struct job *j)
     g_autoptr(GError) error = NULL;
     const struct image_driver *d = m->driver;
     g_autofree void *options = d->create_size ? g_malloc0(d->create_size) : NULL;
-    struct image_create c = { .driver = d,
-                              .graph = m->graph,
-                              .filename = m->filename,
-                              .file = m->node,
-                              .size_bytes = m->size_bytes,
-                              .backing_file = m->backing_file,
-                              .backing_format = m->backing_format,
-                              .options = options };
     job_set_total(j, 1);
     if (!d->create) { /* a file, of which only the size is asked for */
         struct node *n = image_create_file(m->graph, m->filename, m->size_bytes, &error);
@@ -113,12 +105,26 @@ static int create_run(struct job *j)
         job_add_done(j, n != NULL);
         return n ? 0 : job_fail(j, -EINVAL, "%s", error->message);
     }
+    struct image_create c = { .driver = d,
+                              .graph = m->graph,
+                              .filename = m->filename,
+                              .files = image_files_new(),
+                              .file = m->node,
+                              .size_bytes = m->size_bytes,
+                              .backing_file = m->backing_file,
+                              .backing_format = m->backing_format,
+                              .options = options };
     bool ok = option_parse(d->create_options, m->given, d->name, options, &error) &&
               option_all_used(m->given, d->create_options, NULL, d->name, &error) &&
               d->create(&c, &error);
     if (d->create_options && options)
         option_clear(d->create_options, options);
-    if (ok && m->node && node_flush(m->node) < 0)
+    int r = ok && m->node ? node_flush(m->node) : 0;
+    if (r < 0 || !ok)
+        image_files_abort(c.files);
+    else
+        ok = image_files_commit(c.files, true, &error);
+    if (r < 0)
         return -EIO;
     if (!ok)
         return job_fail(j, -EINVAL, "%s", error ? error->message : "the image cannot be made");

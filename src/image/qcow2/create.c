@@ -422,39 +422,24 @@ static bool write_image(const struct plan *p, struct image_create *c, GError **e
     return put_header(p, c, error);
 }
 
-/* The data file under a temporary name, of the image's size. */
-static bool make_data_file(const struct plan *p, struct image_create *c, struct image_target **ret,
-                           GError **error)
+/* The data file, of the image's size. */
+static bool make_data_file(const struct plan *p, struct image_create *c, GError **error)
 {
-    g_autofree char *name = node_resolve_name(c->file, p->o->data_file);
-    struct image_target *t = image_target_new(name ? name : p->o->data_file, error);
-    if (!t)
+    g_autofree char *name = name_beside(c->filename, p->o->data_file);
+    const char *path = image_files_add(c->files, name ? name : p->o->data_file, error);
+    if (!path)
         return false;
     enum image_prealloc mode = p->prealloc == PREALLOC_METADATA ? PREALLOC_OFF : p->prealloc;
-    struct node *data = image_create_file(c->graph, image_target_path(t), 0, error);
+    struct node *data = image_create_file(c->graph, path, 0, error);
     bool good = data && (node_size(data) >= p->size || node_resize(data, p->size, mode, error));
     int r = good ? node_flush(data) : 0;
-    if (r < 0)
-        good = ruche_error_errno(error, -r, "'%s': cannot sync", p->o->data_file);
     node_unref(data);
-    if (good)
-        *ret = t;
-    else
-        image_target_abort(t);
-    return good;
+    return r < 0 ? ruche_error_errno(error, -r, "'%s': cannot sync", p->o->data_file) : good;
 }
 
 bool qcow2_create(struct image_create *c, GError **error)
 {
     struct plan p = {0};
-    struct image_target *data = NULL;
-    if (!plan_make(&p, c, error) || (p.o->data_file && !make_data_file(&p, c, &data, error)))
-        return false;
-    bool good = write_image(&p, c, error);
-    if (!data)
-        return good;
-    if (good)
-        return image_target_commit(data, true, error);
-    image_target_abort(data);
-    return false;
+    return plan_make(&p, c, error) && (!p.o->data_file || make_data_file(&p, c, error)) &&
+           write_image(&p, c, error);
 }

@@ -4,7 +4,7 @@
  * Spec      "Virtual Disk Format 5.0"; options as QEMU names them.
  * Fiber     All of it.
  * Order     Every file is written under a temporary name; the one with the descriptor gets its
- * final name last.
+ *           final name last (image_files).
  */
 #include "image/vmdk/vmdk.h"
 
@@ -266,27 +266,12 @@ static char *extent_name(const struct image_create *c, unsigned index)
                            index + 1, ending);
 }
 
-/* Streams and hosted sparse extents hold their descriptor. */
-bool vmdk_makes_one_file(JsonObject *options)
-{
-    const char *word =
-        json_object_get_string_member_with_default(options, "subformat", subformat_words[0]);
-    return !strcmp(word, subformat_words[VMDK_MONOLITHIC_SPARSE]) ||
-           !strcmp(word, subformat_words[VMDK_STREAM_OPTIMIZED]);
-}
-
-static struct node *open_target(const struct image_create *c, struct image_target *t,
-                                GError **error)
-{
-    return image_create_file(c->graph, image_target_path(t), 0, error);
-}
-
-/* One extent, complete under its temporary name. */
-static bool write_extent(const struct image_create *c, struct image_target *t, uint64_t size,
+/* One extent, complete, at `path`. */
+static bool write_extent(const struct image_create *c, const char *path, uint64_t size,
                          GError **error)
 {
     const struct vmdk_create_options *o = c->options;
-    struct node *file = open_target(c, t, error);
+    struct node *file = image_create_file(c->graph, path, 0, error);
     if (!file)
         return false;
     bool ok = is_flat(o) ? node_resize(file, size, prealloc_of[o->prealloc], error)
@@ -297,19 +282,15 @@ static bool write_extent(const struct image_create *c, struct image_target *t, u
 }
 
 /* All extents of an image that has them in files of their own; their lines are added. */
-static bool write_extents(const struct image_create *c, GString *lines, GPtrArray *targets,
-                          GError **error)
+static bool write_extents(const struct image_create *c, GString *lines, GError **error)
 {
     const struct vmdk_create_options *o = c->options;
     uint64_t part = is_split(o) ? SPLIT_BYTES : c->size_bytes, left = c->size_bytes;
     for (unsigned i = 0; left || !i; i++) {
         uint64_t size = min_u64(left, part);
         g_autofree char *name = extent_name(c, i), *base = g_path_get_basename(name);
-        struct image_target *t = image_target_new(name, error);
-        if (!t)
-            return false;
-        g_ptr_array_add(targets, t);
-        if (!write_extent(c, t, size, error))
+        const char *path = image_files_add(c->files, name, error);
+        if (!path || !write_extent(c, path, size, error))
             return false;
         g_string_append_printf(lines, "RW %" PRIu64 " %s \"%s\"%s\n", size / VMDK_SECTOR,
                                is_flat(o) ? "FLAT" : "SPARSE", base, is_flat(o) ? " 0" : "");
@@ -319,17 +300,17 @@ static bool write_extents(const struct image_create *c, GString *lines, GPtrArra
 }
 
 /* The file that goes by the image's name. */
-static bool write_main(const struct image_create *c, struct image_target *t, uint32_t parent_cid,
+static bool write_main(const struct image_create *c, const char *path, uint32_t parent_cid,
                        GString *lines, GError **error)
 {
     const struct vmdk_create_options *o = c->options;
     bool single = !is_split(o) && !is_flat(o);
-    g_autofree char *base = g_path_get_basename(image_target_final(c->filename));
+    g_autofree char *base = g_path_get_basename(c->filename);
     if (single)
         g_string_append_printf(lines, "RW %" PRIu64 " SPARSE \"%s\"\n", c->size_bytes / VMDK_SECTOR,
                                base);
     g_autofree char *text = build_descriptor(c, parent_cid, lines->str);
-    struct node *file = open_target(c, t, error);
+    struct node *file = image_create_file(c->graph, path, 0, error);
     if (!file)
         return false;
     bool ok = true;
@@ -344,19 +325,6 @@ static bool write_main(const struct image_create *c, struct image_target *t, uin
     return ok;
 }
 
-static bool commit_all(GPtrArray *targets, GError **error)
-{
-    bool ok = true;
-    for (unsigned i = 0; i < targets->len; i++) {
-        struct image_target *t = targets->pdata[i];
-        if (ok)
-            ok = image_target_commit(t, true, error);
-        else
-            image_target_abort(t);
-    }
-    return ok;
-}
-
 bool vmdk_create(struct image_create *c, GError **error)
 {
     const struct vmdk_create_options *o = c->options;
@@ -366,19 +334,14 @@ bool vmdk_create(struct image_create *c, GError **error)
     c->size_bytes = sectors_of(c->size_bytes) * VMDK_SECTOR;
     if (c->backing_file && !backing_id(c, &parent_cid, error))
         return false;
-    g_autoptr(GPtrArray) targets = g_ptr_array_new();
+    const char *path = image_files_add(c->files, c->filename, error);
+    if (!path)
+        return false;
     GString *lines = g_string_new(NULL);
-    bool ok = (!is_split(o) && !is_flat(o)) || write_extents(c, lines, targets, error);
-    struct image_target *t = ok ? image_target_new(c->filename, error) : NULL;
-    if (t)
-        g_ptr_array_add(targets, t);
-    ok = t && write_main(c, t, parent_cid, lines, error);
+    bool ok = ((!is_split(o) && !is_flat(o)) || write_extents(c, lines, error)) &&
+              write_main(c, path, parent_cid, lines, error);
     g_string_free(lines, TRUE);
-    if (ok)
-        return commit_all(targets, error);
-    for (unsigned i = 0; i < targets->len; i++)
-        image_target_abort(targets->pdata[i]);
-    return false;
+    return ok;
 }
 
 /* Bytes of source that are not known to be zero, in whole grains. */

@@ -405,7 +405,6 @@ static const struct image_driver vmdk_driver = {
     .resize = vmdk_resize,
     .allocated_bytes = vmdk_allocated_bytes,
     .create = vmdk_create,
-    .makes_one_file = vmdk_makes_one_file,
     .measure = vmdk_measure,
     .check = vmdk_check,
     .change_backing = vmdk_change_backing,

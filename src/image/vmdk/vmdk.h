@@ -272,7 +272,6 @@ enum vmdk_subformat {
 };
 extern const struct image_option vmdk_create_options[];
 bool vmdk_create(struct image_create *c, GError **error);
-bool vmdk_makes_one_file(JsonObject *options);
 bool vmdk_measure(const void *create_options, uint64_t size_bytes, struct node *source,
                   struct image_measure *ret, GError **error);
 /* Header, directories, empty grain tables, and `descriptor` (NULL: none), into an empty file. (f)
