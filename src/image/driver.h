@@ -12,6 +12,7 @@
 
 #include "base/linkset.h"
 #include "image/node.h"
+#include "image/stats.h"
 
 enum driver_kind { DRIVER_PROTOCOL, DRIVER_FORMAT, DRIVER_FILTER };
 
@@ -87,6 +88,7 @@ struct node {
     uint64_t write_threshold;   /* 0: none; see node_on_write_threshold(). Set by any thread */
     uint64_t writes, flushed;   /* generation counters: a flush with nothing new is free */
     struct fiber_mutex flush_lock;
+    struct image_stats stats;
     struct dirty_bitmap *bitmaps; /* image/dirty.h */
     struct node *next, *prev;   /* of the graph */
 };

@@ -63,6 +63,11 @@ bool graph_allows(const struct node *parent, const char *filename, GError **erro
     return !g->policy || g->policy(parent, filename, g->policy_opaque, error);
 }
 
+void graph_time_requests(struct graph *g)
+{
+    __atomic_store_n(&g->timed, true, __ATOMIC_RELAXED);
+}
+
 struct node *graph_find(const struct graph *g, const char *name)
 {
     struct node *n;
@@ -422,6 +427,11 @@ const char *node_format(const struct node *n)
 uint64_t node_size(const struct node *n)
 {
     return n->size_bytes;
+}
+
+const struct image_stats *node_get_stats(const struct node *n)
+{
+    return &n->stats;
 }
 
 bool node_is_read_only(const struct node *n)

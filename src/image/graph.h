@@ -13,6 +13,7 @@ struct graph {
     void *policy_opaque;
     struct image_files *files;   /* borrowed: of the image that is being made, or NULL */
     unsigned next_auto;          /* for "#block123" */
+    bool timed;                  /* requests are; set by any thread */
     pthread_mutex_t lock;        /* the list, next_auto and drained; several threads serve nodes */
     GHashTable *drained;         /* context to the depth of its drained sections */
 };

@@ -26,6 +26,7 @@ struct image {
     bool ctx_shared;                  /* got by context_get() */
     struct loop *loop;
     struct image_stats stats;
+    struct latency_histogram *histograms[IMAGE_OPS]; /* owned; NULL: not counted */
     char *attached_to;
     bool writethrough;
     enum image_on_error on_read_error, on_write_error;
@@ -75,11 +76,10 @@ static void account(struct image *i, const struct image_request *r)
         s->failed[op]++;
         return;
     }
-    s->ops[op]++;
-    s->bytes[op] += r->op == IMAGE_FLUSH ? 0 : r->len;
+    stats_count(s, op, r->offset, r->op == IMAGE_FLUSH ? 0 : r->len);
     s->total_ns[op] += (uint64_t)(now - r->begin_ns);
-    if (r->op == IMAGE_WRITE || r->op == IMAGE_WRITE_ZEROES)
-        s->wr_highest_offset = max_u64(s->wr_highest_offset, r->offset + r->len);
+    if (unlikely(i->histograms[op]))
+        histogram_count(i->histograms[op], (uint64_t)(now - r->begin_ns));
 }
 
 /* Calls `done` of what has ended; a callback may submit more, which ends in a later round. */
@@ -366,6 +366,8 @@ void image_close(struct image *i)
     image_set_loop(i, NULL);
     end_throttle(i);
     node_leave(&i->user);
+    for (unsigned op = 0; op < IMAGE_OPS; op++)
+        histogram_free(i->histograms[op]);
     g_free(i->name);
     g_free(i->attached_to);
     g_free(i);
@@ -507,6 +509,17 @@ void image_get_info(const struct image *i, struct image_info *ret)
 const struct image_stats *image_get_stats(const struct image *i)
 {
     return &i->stats;
+}
+
+void image_set_histogram(struct image *i, enum image_op op, struct latency_histogram *h)
+{
+    histogram_free(i->histograms[op]);
+    i->histograms[op] = h;
+}
+
+const struct latency_histogram *image_get_histogram(const struct image *i, enum image_op op)
+{
+    return i->histograms[op];
 }
 
 static void sync_done(struct image_request *r, int result)

@@ -14,14 +14,13 @@
 
 #include "base/error.h"
 #include "base/loop.h"
+#include "image/stats.h"
 
 #include <sys/uio.h>
 
 struct image;
 struct node;
 struct throttle_limits;
-
-enum image_op { IMAGE_READ, IMAGE_WRITE, IMAGE_FLUSH, IMAGE_DISCARD, IMAGE_WRITE_ZEROES };
 
 /* One request, embedded by the submitter, who keeps it and the vectors alive until `done` is
  * called. */
@@ -57,15 +56,6 @@ enum image_on_error {
     IMAGE_ERROR_ENOSPC       /* stop when the disk is full, report otherwise */
 };
 
-/* Cumulative, for query-blockstats; read without a lock. */
-struct image_stats {
-    uint64_t bytes[5], ops[5], failed[5]; /* by enum image_op */
-    uint64_t total_ns[5];
-    uint64_t invalid[5];                  /* refused before submission */
-    uint64_t wr_highest_offset;
-    int64_t idle_since_ns;
-};
-
 /* A device's view of node n (NULL: no medium yet), of which it takes a reference; `name` for messages. Writes
  * are asked for unless n is read-only. NULL with *error: somebody uses n in a way that excludes us. */
 struct image *image_new(const char *name, struct node *n, GError **error);
@@ -75,7 +65,12 @@ struct node *image_node(const struct image *i); /* borrowed; NULL: no medium */
 /* Changes the medium; nothing in flight. */
 bool image_set_node(struct image *i, struct node *n, GError **error);
 void image_get_info(const struct image *i, struct image_info *ret);
+/* Read without a lock. */
 const struct image_stats *image_get_stats(const struct image *i);
+/* How long requests of that kind take from now on is counted in h, which is the image's then; NULL: not counted.
+ * Home loop, or nobody runs it. */
+void image_set_histogram(struct image *i, enum image_op op, struct latency_histogram *h);
+const struct latency_histogram *image_get_histogram(const struct image *i, enum image_op op);
 /* Every write is durable when done. */
 void image_set_writethrough(struct image *i, bool on);
 bool image_is_writethrough(const struct image *i);

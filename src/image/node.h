@@ -26,6 +26,7 @@
 struct node;
 struct graph;
 struct image_driver;
+struct image_stats;
 struct dirty_bitmap;
 
 /* ---- graph: names, policy, defaults ---- */
@@ -42,6 +43,8 @@ struct context *graph_set_context(struct graph *g, struct context *c);
 /* NULL: local files and known protocols by absolute or relative name (relative to the parent's folder). */
 void graph_set_policy(struct graph *g, graph_policy_fn *fn, void *opaque);
 struct node *graph_find(const struct graph *g, const char *node_name); /* borrowed, or NULL */
+/* Requests to nodes are timed from now on, which costs two looks at the clock for each. Any thread. */
+void graph_time_requests(struct graph *g);
 /* Every node, in order of creation; borrowed. Start with NULL. */
 struct node *graph_next(const struct graph *g, const struct node *after);
 
@@ -137,6 +140,7 @@ struct graph *node_graph(const struct node *n);
 struct node *node_backing(const struct node *n);  /* below filters: the next image of the chain, or NULL */
 struct node *node_file(const struct node *n);     /* the protocol or filtered child, or NULL */
 struct node *node_skip_filters(struct node *n);
+const struct image_stats *node_get_stats(const struct node *n); /* home thread */
 /* Bytes that the files below take on disk, backing not counted; negative errno when unknown. (f) */
 int64_t node_allocated_bytes(struct node *n);
 

@@ -7,6 +7,7 @@
  * Errors    0 or negative errno.
  */
 #include "image/dirty.h"
+#include "image/graph.h"
 #include "image/request.h"
 
 #include <errno.h>
@@ -70,6 +71,35 @@ void request_end(struct node *n, struct node_request *r)
         fiber_queue_wake_all(&r->waiters);
     if (--n->in_flight == 0 && n->idle_waiters.head)
         fiber_queue_wake_all(&n->idle_waiters);
+}
+
+/* ---- statistics ---- */
+
+/* When it began; 0: nobody wants to know. */
+static int64_t begin_ns(const struct node *n)
+{
+    return unlikely(__atomic_load_n(&n->graph->timed, __ATOMIC_RELAXED)) ? loop_now_ns() : 0;
+}
+
+/* A request has ended, with `err`, which it returns. */
+static int count(struct node *n, enum image_op op, uint64_t off, uint64_t len, int64_t began, int err)
+{
+    struct image_stats *s = &n->stats;
+    if (unlikely(err)) {
+        s->failed[op]++;
+        return err;
+    }
+    stats_count(s, op, off, len);
+    if (unlikely(began))
+        s->total_ns[op] += (uint64_t)(loop_now_ns() - began);
+    return 0;
+}
+
+/* One that is not made, with `err`, which it returns. */
+static int refuse(struct node *n, enum image_op op, int err)
+{
+    n->stats.invalid[op] += err != 0;
+    return err;
 }
 
 /* ---- checks ---- */
@@ -172,12 +202,13 @@ int node_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
 {
     int err = check_range(n, off, v.len);
     if (err || !v.len)
-        return err;
+        return refuse(n, IMAGE_READ, err);
+    int64_t began = begin_ns(n);
     if (n->grows && off + v.len > align_up(n->size_bytes, n->request_align)) {
         size_t inside = off < n->size_bytes ? n->size_bytes - off : 0;
         vec_fill(vec_slice(v, inside, v.len - inside), 0);
         if (!inside)
-            return 0;
+            return count(n, IMAGE_READ, off, v.len, began, 0);
         v = vec_slice(v, 0, inside);
     }
     struct node_request r;
@@ -189,7 +220,7 @@ int node_read(struct node *n, uint64_t off, struct vec v, unsigned flags)
     else
         err = read_around(n, off, v, flags & ~NODE_SERIALISE);
     request_end(n, &r);
-    return err;
+    return count(n, IMAGE_READ, off, v.len, began, err);
 }
 
 int node_pread(struct node *n, uint64_t off, void *buf, size_t len)
@@ -280,7 +311,7 @@ int node_write(struct node *n, uint64_t off, struct vec v, unsigned flags)
 {
     int err = check_write(n, off, v.len);
     if (err || !v.len)
-        return err;
+        return refuse(n, IMAGE_WRITE, err);
     if (unlikely(n->detect_zeroes) && write_as_zero(n, v, flags))
         return node_zero(n, off, v.len, (flags & NODE_FUA) | (n->detect_zeroes == 2 ? NODE_MAY_UNMAP : 0));
     bool aligned = is_aligned(n, off, v.len) ||
@@ -289,12 +320,13 @@ int node_write(struct node *n, uint64_t off, struct vec v, unsigned flags)
     uint64_t begin = aligned ? off : align_down(off, align);
     uint64_t end = aligned ? off + v.len : align_up(off + v.len, align);
     unsigned down = flags & (n->write_flags | NODE_COMPRESSED);
+    int64_t began = begin_ns(n);
     struct node_request r;
     request_begin(n, &r, begin, end - begin, true, !aligned || flags & NODE_SERIALISE);
     err = aligned ? transfer(n, off, v, down, true) : write_around(n, off, v, down);
     wrote(n, off, v.len, flags);
     request_end(n, &r);
-    return after_write(n, err, flags);
+    return count(n, IMAGE_WRITE, off, v.len, began, after_write(n, err, flags));
 }
 
 int node_pwrite(struct node *n, uint64_t off, const void *buf, size_t len, unsigned flags)
@@ -356,11 +388,12 @@ int node_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)
 {
     int err = check_write(n, off, len);
     if (err || !len)
-        return err;
+        return refuse(n, IMAGE_WRITE_ZEROES, err);
     if (!n->discard)
         flags &= ~NODE_MAY_UNMAP;
     uint64_t align = n->request_align;
     uint64_t begin = align_down(off, align), end = align_up(off + len, align);
+    int64_t began = begin_ns(n);
     struct node_request r;
     request_begin(n, &r, begin, end - begin, true, !is_aligned(n, off, len) || flags & NODE_SERIALISE);
     err = zero_range(n, off, len, flags);
@@ -369,7 +402,7 @@ int node_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)
     request_end(n, &r);
     if (!err && flags & NODE_FUA && !(n->zero_flags & NODE_FUA))
         err = node_flush(n);
-    return err;
+    return err == -ENOTSUP ? err : count(n, IMAGE_WRITE_ZEROES, off, len, began, err);
 }
 
 /* ---- copies that the host makes ---- */
@@ -391,6 +424,10 @@ int node_copy_range(struct node *from, uint64_t from_off, struct node *to, uint6
     wrote(to, off, len, 0);
     request_end(to, &r);
     request_end(from, &s);
+    if (!err) {
+        stats_count(&from->stats, IMAGE_READ, from_off, len);
+        stats_count(&to->stats, IMAGE_WRITE, off, len);
+    }
     return err;
 }
 
@@ -400,13 +437,14 @@ int node_discard(struct node *n, uint64_t off, uint64_t len)
 {
     int err = check_write(n, off, len);
     if (err || !len || !n->discard || !n->driver->discard)
-        return err;
+        return refuse(n, IMAGE_DISCARD, err);
     uint64_t align = n->discard_align ? n->discard_align : n->request_align;
     uint64_t begin = align_up(off, align), end = align_down(off + len, align);
     if (off + len == n->size_bytes)
         end = off + len;
     if (begin >= end)
         return 0;
+    int64_t began = begin_ns(n);
     struct node_request r;
     request_begin(n, &r, begin, end - begin, true, false);
     for (uint64_t at = begin; !err && at < end;) {
@@ -418,7 +456,7 @@ int node_discard(struct node *n, uint64_t off, uint64_t len)
     if (n->bitmaps)
         dirty_record(n, begin, end - begin);
     request_end(n, &r);
-    return err == -ENOTSUP ? 0 : err;
+    return err == -ENOTSUP ? 0 : count(n, IMAGE_DISCARD, begin, end - begin, began, err);
 }
 
 static int flush_children(struct node *n)
@@ -435,6 +473,7 @@ int node_flush(struct node *n)
 {
     if (n->read_only && n->driver->kind == DRIVER_PROTOCOL)
         return 0;
+    int64_t began = begin_ns(n);
     fiber_mutex_lock(&n->flush_lock);
     int err = 0;
     uint64_t generation = n->writes;
@@ -447,5 +486,5 @@ int node_flush(struct node *n)
             fiber_queue_wake_all(&n->idle_waiters);
     }
     fiber_mutex_unlock(&n->flush_lock);
-    return err;
+    return count(n, IMAGE_FLUSH, 0, 0, began, err);
 }

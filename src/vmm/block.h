@@ -75,6 +75,8 @@ extern const struct throttle_name throttle_names[]; /* ends with a row without a
 JsonObject *describe_image(struct node *n, unsigned depth);          /* ImageInfo */
 JsonObject *describe_node(struct vmm *v, struct node *n, bool flat); /* BlockDeviceInfo */
 JsonArray *describe_bitmaps(struct node *n);
+/* "device" and "qdev" of a disk. */
+void block_set_backend_names(JsonObject *o, const struct vm_drive *d);
 
 /* ---- actions ---- */
 

@@ -125,6 +125,28 @@ def test_reopen_backing():
         assert "verification" not in (out := b.write("top", "read -P 0 0 64k")), out
 
 
+def test_node_statistics():
+    """What each node was asked for: the format by the export, the file by the format."""
+    with Bench() as b:
+        b.create("a")
+        b.add("a", discard="unmap")
+
+        def stats():
+            nodes = b.qmp.execute("query-blockstats", query_nodes=True)
+            return next(n for n in nodes if n["node-name"] == "a")
+
+        assert stats()["stats"]["wr_bytes"] == 0, stats()
+        b.write("a", "write -P 3 1M 128k")
+        b.write("a", "read 0 4k")
+        b.write("a", "discard 1M 64k")
+        after = stats()
+        node, file = after["stats"], after["parent"]
+        assert (node["wr_operations"], node["wr_bytes"], node["wr_highest_offset"]) == (1, 131072, 0x120000), node
+        assert (node["rd_bytes"], node["unmap_bytes"]) == (4096, 65536), node
+        assert node["wr_total_time_ns"] > 0 and node["flush_operations"] > 0, node
+        assert file["stats"]["wr_bytes"] >= 131072 and file["driver-specific"]["driver"] == "file", file
+
+
 def test_amend():
     with Bench() as b:
         b.create("a", "-o", "compat=0.10")
@@ -174,7 +196,7 @@ def test_corrupt():
 
 def main():
     tap.run({"blockdev-reopen": test_reopen, "blockdev-reopen: backing": test_reopen_backing,
-             "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
+             "query-blockstats of nodes": test_node_statistics, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
              "BLOCK_IMAGE_CORRUPTED": test_corrupt})
 
 

@@ -287,6 +287,34 @@ def test_size_and_limits():
         check_pair(m.path("a"), m.path("b"))
 
 
+def test_statistics():
+    """Each write of the guest is in one bin of a histogram, and the nodes below a disk are in its tree."""
+    with Machine(iothread=True) as m:
+        def disk():
+            return next(d for d in m.do("query-blockstats") if d["device"] == "a")
+
+        assert "wr_latency_histogram" not in disk()["stats"]
+        m.do("block-latency-histogram-set", id="va", boundaries=[1, 10**6, 10**10], boundaries_read=[5])
+        m.wait_steps()
+        m.do("stop")
+        stats = disk()["stats"]
+        bins = stats["wr_latency_histogram"]["bins"]
+        assert stats["wr_latency_histogram"]["boundaries"] == [1, 10**6, 10**10], stats
+        assert stats["rd_latency_histogram"]["boundaries"] == [5], stats
+        assert bins[0] == bins[3] == 0 and 100 < sum(bins) <= stats["wr_operations"], stats
+        assert stats["wr_total_time_ns"] > 0 and disk()["parent"]["stats"]["wr_bytes"] > 100 * 512, disk()
+        assert "rising" in m.refused("block-latency-histogram-set", id="va", boundaries=[2, 1])["desc"]
+        m.do("block-latency-histogram-set", id="a")
+        assert "wr_latency_histogram" not in disk()["stats"]
+        m.do("cont")
+        m.do("blockdev-snapshot-sync", device="a", snapshot_file=m.path("over"), snapshot_node_name="over")
+        m.wait_steps()
+        top = disk()
+        assert top["node-name"] == "over" and top["backing"]["parent"]["driver-specific"], top
+        assert "backing" not in next(n for n in m.do("query-blockstats", query_nodes=True) if n["node-name"] == "over")
+        m.quit()
+
+
 def test_internal_snapshots():
     with Machine() as m:
         m.do("transaction", actions=[
