@@ -21,6 +21,8 @@ void task_yield(void);
 /* fn(opaque) on a thread of a bounded pool, while this task waits for it: what blocks (files that are
  * synced, programs, names, passwords) or computes long. fn sees only what it is given. */
 void task_work(void (*fn)(void *opaque), void *opaque);
+/* The same on a thread of its own: for what takes seconds and waits, so that short works do not queue behind it. */
+void task_work_long(void (*fn)(void *opaque), void *opaque);
 /* Waits until the descriptor is ready for any of `events` (G_IO_IN...). False: time is over. */
 bool task_wait_fd(int fd, GIOCondition events, int timeout_ms);
 /* Runs a program to its end, its output collected, at most max_bytes of each stream (more is an
