@@ -16,7 +16,7 @@
 
 struct serve_options {
     struct img_common common;
-    const char *port, *bind, *socket, *name, *description, *cache, *tls, *pid_file, *snapshot;
+    const char *port, *bind, *socket, *name, *description, *cache, *tls, *authz, *pid_file, *snapshot;
     GPtrArray *bitmaps;
     uint64_t shared, offset;
     bool persistent, read_only, depth, fork, verbose;
@@ -127,6 +127,7 @@ static struct nbd_server *start(struct img *img, const struct serve_options *o, 
     config.max_connections = (unsigned)o->shared;
     config.idle = o->persistent ? NULL : end;
     config.opaque = s;
+    config.tls_authz = o->authz;
     if (o->tls && !(config.tls = tls_creds_find(o->tls, true, error)))
         return NULL;
     struct nbd_server *server = nbd_server_new(img->ctx, &config, error);
@@ -233,6 +234,7 @@ static const struct arg serve_args[] = {
     WORD("discard", "MODE", discard_words, discard, "unmap, or ignore"),
     WORD("detect-zeroes", "MODE", detect_words, detect_zeroes, "off, on or unmap"),
     ROW(0, "tls-creds", "ID", ARG_TEXT, tls, "Demand TLS, with these credentials (--object)"),
+    ROW(0, "tls-authz", "ID", ARG_TEXT, authz, "Let in whom this object lets in (--object)"),
     ROW(0, "pid-file", "PATH", ARG_TEXT, pid_file, "Write the process id there"),
     ROW(0, "fork", NULL, ARG_FLAG, fork,
         "Serve in the background; return when clients may connect"),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* -object: I/O threads, memory backends, sources of randomness, secrets, limits. */
+/* -object: I/O threads, memory backends, sources of randomness, secrets, limits, who may connect. */
 #include "vmm/block.h"
 
+#include "image/authz.h"
 #include "image/nbd/tls.h"
 #include "image/secret.h"
 
@@ -97,6 +98,12 @@ static bool create_secret(struct vmm *v, struct kv_list *l, GError **error)
     return secret_add(kv_get(l, "id"), props, error);
 }
 
+static bool create_authz(struct vmm *v, struct kv_list *l, GError **error)
+{
+    g_autoptr(JsonObject) props = props_of(l);
+    return authz_add(kv_get(l, "qom-type"), kv_get(l, "id"), props, error);
+}
+
 static bool create_tls_creds(struct vmm *v, struct kv_list *l, GError **error)
 {
     g_autoptr(JsonObject) props = props_of(l);
@@ -173,6 +180,11 @@ const struct object_type object_types[] = {
     { "secret", "A password or key: data= or file=", NULL, create_secret },
     { "tls-creds-x509", "Certificates for TLS: dir=, endpoint=", NULL, create_tls_creds },
     { "tls-creds-psk", "Keys for TLS: dir=, endpoint=", NULL, create_tls_creds },
+    { "authz-simple", "Lets one client in: identity=", NULL, create_authz },
+    { "authz-list", "Lets clients in by rules: policy=, rules.0.match=, rules.0.policy=, rules.0.format=", NULL,
+      create_authz },
+    { "authz-list-file", "The same in a file: filename=, refresh=", NULL, create_authz },
+    { "authz-listfile", "The same", NULL, create_authz },
     { "tls-creds-anon", "TLS without identities: endpoint=", NULL, create_tls_creds },
     { 0 },
 };

@@ -81,10 +81,7 @@ static JsonNode *server_start(void *opaque, JsonObject *args, GError **error)
     if (!take_address(json_object_get_object_member(args, "addr"), &c, error) ||
         !arg_u64(args, "max-connections", UINT32_MAX, &max, error))
         return NULL;
-    if (arg_string(args, "tls-authz")) {
-        ruche_error(error, RUCHE_ERR_UNSUPPORTED, "tls-authz: authorization objects are not here");
-        return NULL;
-    }
+    c.tls_authz = arg_string(args, "tls-authz");
     c.tls = creds ? tls_creds_find(creds, true, error) : NULL;
     if (creds && !c.tls)
         return NULL;
@@ -98,7 +95,7 @@ static JsonNode *server_start(void *opaque, JsonObject *args, GError **error)
 static const struct qmp_arg server_start_args[] = {
     { "addr", QMP_OBJECT, false, "type inet or unix, and data" },
     { "tls-creds", QMP_STRING, true, "Id of TLS credentials" },
-    { "tls-authz", QMP_STRING, true, "Not here" },
+    { "tls-authz", QMP_STRING, true, "Id of the object that says who is let in" },
     { "max-connections", QMP_INT, true, "0: no limit but the server's own" },
     { 0 },
 };

@@ -2,6 +2,7 @@
 /* QMP: what the program is made of: commands, schema, options, boards, backends. */
 #include "chardev/chardev.h"
 #include "machine/backends.h"
+#include "image/authz.h"
 #include "image/nbd/tls.h"
 #include "image/secret.h"
 #include "image/throttle.h"
@@ -233,7 +234,7 @@ static JsonNode *object_add(void *opaque, JsonObject *args, GError **error)
     const char *id = json_object_get_string_member(args, "id");
     static const char *const kinds[] = { "iothread",       "secret",        "throttle-group",
                                          "tls-creds-x509", "tls-creds-psk", "tls-creds-anon", NULL };
-    if (!g_strv_contains(kinds, type)) {
+    if (!g_strv_contains(kinds, type) && !authz_is_kind(type)) {
         ruche_error(error, RUCHE_ERR_UNSUPPORTED, "a '%s' cannot be added while the machine runs", type);
         return NULL;
     }
@@ -257,7 +258,7 @@ static JsonNode *object_add(void *opaque, JsonObject *args, GError **error)
     return NULL;
 }
 static const struct qmp_arg object_add_args[] = {
-    { "qom-type", QMP_STRING, false, "iothread, secret, throttle-group, tls-creds-x509..." },
+    { "qom-type", QMP_STRING, false, "iothread, secret, throttle-group, tls-creds-x509, authz-simple..." },
     { "id", QMP_STRING, false, "Its id" },
     { "*", QMP_ANY, true, "Its properties" },
     { 0 },
@@ -283,7 +284,8 @@ static bool remove_throttle_group(struct vmm *v, const char *id)
 static JsonNode *object_del(void *opaque, JsonObject *args, GError **error)
 {
     const char *id = json_object_get_string_member(args, "id");
-    if (remove_throttle_group(opaque, id) || secret_remove(id, NULL) || tls_creds_remove(id, NULL))
+    if (remove_throttle_group(opaque, id) || secret_remove(id, NULL) || tls_creds_remove(id, NULL) ||
+        authz_remove(id))
         return NULL;
     ruche_error(error, RUCHE_ERR_STATE, "there is no object '%s' that can be taken out", id);
     return NULL;
@@ -294,7 +296,7 @@ static const struct qmp_arg object_del_args[] = {
 };
 static const struct qmp_command object_del_cmd = {
     .name = "object-del",
-    .summary = "Take a secret, limits or TLS credentials out",
+    .summary = "Take a secret, limits, TLS credentials or an authorization out",
     .args = object_del_args,
     .call = object_del,
 };

@@ -147,6 +147,32 @@ def test_node_statistics():
         assert file["stats"]["wr_bytes"] >= 131072 and file["driver-specific"]["driver"] == "file", file
 
 
+def test_authorization():
+    """nbd-server-start with tls-authz, here of the user whose key a client has; the object may change meanwhile."""
+    with Bench() as b:
+        b.create("a")
+        b.add("a")
+        tool("psktool", "-u", "bee", "-p", b.path("keys.psk"))
+        socket = b.path("nbd")
+        address = {"type": "unix", "data": {"path": socket}}
+        b.qmp.execute("object-add", qom_type="tls-creds-psk", id="tls", endpoint="server", dir=b.folder)
+        refused("needs tls-creds", b.qmp.execute, "nbd-server-start", addr=address, tls_authz="who")
+        b.qmp.execute("nbd-server-start", addr=address, tls_creds="tls", tls_authz="who")
+        b.qmp.execute("nbd-server-add", device="a")
+
+        def read(status):
+            tool("qemu-io", "-r", "--object", f"tls-creds-psk,id=c,endpoint=client,username=bee,dir={b.folder}", "--image-opts",
+                 "-c", "read 0 512", f"driver=nbd,tls-creds=c,export=a,server.type=unix,server.path={socket}", status=status)
+
+        read(1)
+        b.qmp.execute("object-add", qom_type="authz-simple", id="who", identity="wasp")
+        read(1)
+        b.qmp.execute("object-del", id="who")
+        b.qmp.execute("object-add", qom_type="authz-list", id="who",
+                      rules=[{"match": "b*", "format": "glob", "policy": "allow"}])
+        read(0)
+
+
 def test_amend():
     with Bench() as b:
         b.create("a", "-o", "compat=0.10")
@@ -196,7 +222,7 @@ def test_corrupt():
 
 def main():
     tap.run({"blockdev-reopen": test_reopen, "blockdev-reopen: backing": test_reopen_backing,
-             "query-blockstats of nodes": test_node_statistics, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
+             "query-blockstats of nodes": test_node_statistics, "tls-authz": test_authorization, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
              "BLOCK_IMAGE_CORRUPTED": test_corrupt})
 
 

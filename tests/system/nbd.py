@@ -433,7 +433,7 @@ def make_certificates():
         os.makedirs(path(folder))
         roles = {"ca": "cn = Test\nca\ncert_signing_key\n",
                  "server": "cn = localhost\ndns_name = localhost\nip_address = 127.0.0.1\ntls_www_server\nencryption_key\nsigning_key\n",
-                 "client": "cn = client\ntls_www_client\nencryption_key\nsigning_key\n"}
+                 "client": "cn = client\norganization = Bees\ncountry = FR\ntls_www_client\nencryption_key\nsigning_key\n"}
         for role, template in roles.items():
             key, cert = path(f"{folder}/{role}-key.pem"), path(f"{folder}/{role}-cert.pem")
             with open(path("template"), "w", encoding="ascii") as f:
@@ -499,6 +499,33 @@ def test_tls_x509_server():
         opts = f"driver=nbd,tls-creds=c,export=x,server.type=inet,server.host=localhost,server.port={port}"
         run("qemu-io", "-r", "--object", f"tls-creds-x509,id=c,endpoint=client,dir={path('pki-anonymous')}", "--image-opts",
             "-c", "read 0 1", opts)
+
+
+def test_tls_authz():
+    """Who is let in, by the name in a client's certificate: what our server takes for it, qemu-nbd does, too."""
+    make_certificates()
+    need("qemu-io")
+    file = image()
+    creds = f"id=t,kind=tls-creds-x509,endpoint=server,dir={path('pki')}"
+
+    def try_it(sock):
+        opts = f"driver=nbd,tls-creds=c,tls-hostname=localhost,export=x,server.type=unix,server.path={path(sock)}"
+        return run("qemu-io", "-r", "--object", f"tls-creds-x509,id=c,endpoint=client,dir={path('pki')}", "--image-opts",
+                   "-c", "read 0 512", opts, check=False).returncode == 0
+
+    name = "C=FR,O=Bees,CN=client".replace(",", ",,")
+    for identity, allowed in ((name, True), (name.replace("client", "clien"), False)):
+        with our_server(file, creds, f"id=a,kind=authz-simple,identity={identity}", tls="t", tls_authz="a"):
+            assert try_it("ours.sock") == allowed, identity
+        with qemu_nbd(file, "--object", f"tls-creds-x509,id=s,endpoint=server,verify-peer=on,dir={path('pki')}", "--tls-creds", "s",
+                      "--object", f"authz-simple,id=a,identity={identity}", "--tls-authz", "a"):
+            assert try_it("theirs.sock") == allowed, identity
+    rules = "id=a,kind=authz-list,policy=deny,rules.0.match=C=FR*,rules.0.format=glob,rules.0.policy="
+    for policy in ("allow", "deny"):
+        with our_server(file, creds, rules + policy, tls="t", tls_authz="a"):
+            assert try_it("ours.sock") == (policy == "allow"), policy
+    with our_server(file, creds, tls="t", tls_authz="missing"):
+        assert not try_it("ours.sock")
 
 
 def test_tls_anonymous():
@@ -824,6 +851,7 @@ TESTS = {
     "the server ends under load": test_server_end,
     "our server with TLS, pre-shared keys": test_tls_psk_server,
     "our server with TLS, certificates": test_tls_x509_server,
+    "authorization of TLS clients": test_tls_authz,
     "TLS, anonymous": test_tls_anonymous,
     "our client at qemu-nbd": test_client_qemu_nbd,
     "our client shows a bitmap of qemu-nbd": test_client_bitmap,

@@ -10,6 +10,9 @@
  */
 #include "image/nbd/server_priv.h"
 
+#include "base/log.h"
+#include "image/authz.h"
+
 #include <errno.h>
 
 /* What follows an option. */
@@ -242,10 +245,21 @@ static int greet(struct nbd_client *c)
     return flags & ~(uint32_t)(NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES) ? -EBADMSG : 0;
 }
 
+static bool is_authorized(struct nbd_client *c)
+{
+    if (!c->server->tls_authz)
+        return true;
+    g_autofree char *name = tls_session_peer(c->ch.tls);
+    if (authz_allows(c->server->tls_authz, name))
+        return true;
+    log_info("NBD server: '%s' does not let '%s' in", c->server->tls_authz, name ? name : "(no name)");
+    return false;
+}
+
 static bool begin_tls(struct nbd_client *c)
 {
     c->tls_done = true;
-    return channel_start_tls(&c->ch, c->server->tls, NULL, NULL);
+    return channel_start_tls(&c->ch, c->server->tls, NULL, NULL) && is_authorized(c);
 }
 
 static bool converse(struct nbd_client *c)

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "image/dirty.h"
 #include "image/nbd/server.h"
+#include "image/authz.h"
 #include "image/nbd/tls.h"
 
 #include <errno.h>
@@ -54,6 +55,12 @@ static void add_creds(const char *text)
     g_autofree char *id = g_strdup(text_of(o, "id")), *kind = g_strdup(text_of(o, "kind"));
     json_object_remove_member(o, "id");
     json_object_remove_member(o, "kind");
+    if (authz_is_kind(kind)) {
+        if (!authz_add(kind, id, o, &error))
+            die(text, error);
+        json_object_unref(o);
+        return;
+    }
     struct tls_creds *c = tls_creds_new(kind, id, o, &error);
     if (!c || !tls_creds_add(c, &error))
         die(text, error);
@@ -258,6 +265,7 @@ static struct nbd_server *start_server(struct context *ctx, JsonObject *so)
     config.max_connections = (unsigned)number_of(so, "max-connections");
     config.handshake_ms = (unsigned)number_of(so, "handshake-ms");
     config.max_requests = (unsigned)number_of(so, "max-requests");
+    config.tls_authz = text_of(so, "tls-authz");
     config.tls = text_of(so, "tls") ? tls_creds_find(text_of(so, "tls"), true, &error) : NULL;
     struct nbd_server *s = error ? NULL : nbd_server_new(ctx, &config, &error);
     if (!s)

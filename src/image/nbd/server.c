@@ -410,6 +410,7 @@ static void server_done(struct nbd_server *s)
         sock_path_remove(s->path);
     g_free(s->path);
     tls_creds_unref(s->tls);
+    g_free(s->tls_authz);
     g_free(s->where);
     g_free(s);
 }
@@ -429,6 +430,10 @@ struct nbd_server *nbd_server_new(struct context *c, const struct nbd_server_con
                     tls_creds_id(config->tls));
         return NULL;
     }
+    if (config->tls_authz && !config->tls) {
+        ruche_error(error, RUCHE_ERR_INVALID, "tls-authz needs tls-creds: without TLS nobody has a name");
+        return NULL;
+    }
     struct nbd_server *s = g_new0(struct nbd_server, 1);
     s->ctx = c;
     s->config = *config;
@@ -436,6 +441,7 @@ struct nbd_server *nbd_server_new(struct context *c, const struct nbd_server_con
     s->listen_fd = -1;
     s->idle_task = (struct loop_task){ .fn = tell_idle, .opaque = s };
     s->tls = config->tls ? tls_creds_ref(config->tls) : NULL;
+    s->tls_authz = g_strdup(config->tls_authz);
     if (!open_socket(s, error)) {
         server_done(s);
         return NULL;

@@ -28,6 +28,7 @@ struct nbd_server_config {
         *port;     /* or these (host NULL: loopback, port NULL: 10809; "0": any free one), */
     int listen_fd; /* or a listening socket, which is taken; -1: none */
     struct tls_creds *tls; /* NULL: plain; otherwise clients must use TLS. A reference is taken */
+    const char *tls_authz; /* id of the object that says who is let in (image/authz.h); NULL: all. Copied */
     /* 0: the default */
     unsigned max_connections; /* 100; further ones wait to be accepted */
     unsigned handshake_ms;    /* 10000 */

@@ -87,6 +87,7 @@ struct nbd_server {
     struct context *ctx;
     struct nbd_server_config config;
     struct tls_creds *tls;
+    char *tls_authz; /* NULL: everybody is let in */
     int listen_fd;
     struct sock_path *path;
     char *where;

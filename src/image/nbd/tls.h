@@ -45,6 +45,9 @@ struct tls_session *tls_session_new(struct tls_creds *c, int fd, const char *hos
 void tls_session_free(struct tls_session *s); /* NULL is fine */
 /* 1 when done, 0 to be called again when tls_session_wants() is ready, -1 with *error. */
 int tls_session_handshake(struct tls_session *s, GError **error);
+/* After the handshake: who the peer has proved to be: its certificate's distinguished name, or the user whose key
+ * it has. The caller's; NULL: nobody in particular. */
+char *tls_session_peer(struct tls_session *s);
 /* Bytes moved, 0 at the end of the stream, -EAGAIN or -EIO. After -EAGAIN tls_session_send() is
  * called again with the same bytes. */
 ssize_t tls_session_recv(struct tls_session *s, void *buf, size_t len);

@@ -109,6 +109,31 @@ int tls_session_handshake(struct tls_session *s, GError **error)
     return verify(s, error) ? 1 : -1;
 }
 
+static char *certified_name(struct tls_session *s)
+{
+    unsigned count = 0;
+    const gnutls_datum_t *list = gnutls_certificate_get_peers(s->session, &count);
+    gnutls_x509_crt_t cert;
+    char name[1024];
+    size_t len = sizeof(name);
+    if (!s->creds->verify_peer || !list || !count || gnutls_x509_crt_init(&cert) < 0)
+        return NULL;
+    int rc = gnutls_x509_crt_import(cert, &list[0], GNUTLS_X509_FMT_DER);
+    if (rc == 0)
+        rc = gnutls_x509_crt_get_dn(cert, name, &len);
+    gnutls_x509_crt_deinit(cert);
+    return rc == 0 ? g_strdup(name) : NULL;
+}
+
+char *tls_session_peer(struct tls_session *s)
+{
+    bool server = tls_creds_is_server(s->creds);
+    if (s->creds->kind == CREDS_X509)
+        return certified_name(s);
+    return server && s->creds->kind == CREDS_PSK ? g_strdup(gnutls_psk_server_get_username(s->session))
+                                                 : NULL;
+}
+
 /* Warnings and rekeying come as errors that are not fatal: ask again, as often as a peer may
  * interrupt us. */
 #define NON_FATAL_MAX 8
