@@ -18,6 +18,9 @@
  * definition is filled in as it goes (aliases, ptys, tap names): through *ret_live, a new definition. On failure
  * nothing is left of it. */
 struct vm *vm_start(struct domain *d, struct domain_def **ret_live, GError **error);
+/* Ends and takes away what a start of `d` that was cut off (by our own end) may have left: process, cgroup, taps, folder;
+ * found by d->live's UUID. Nothing there is fine. In a task. */
+void vm_clean(struct domain *d);
 /* Finds the process of a status file again; `status` is the element vm_status() made. NULL: it is gone. */
 struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error);
 /* What vm_attach() needs, added to a status element. */
@@ -34,6 +37,9 @@ bool vm_powerdown(struct vm *v, GError **error); /* ACPI's button */
 bool vm_reset(struct vm *v, GError **error);
 bool vm_nmi(struct vm *v, GError **error);
 pid_t vm_pid(const struct vm *v);
+/* Its run state as the monitor last said it, QMP's word: "running", "paused", "io-error", "shutdown",
+ * "guest-panicked", ... After vm_attach() it is fresh: so domain.c learns what it missed. Borrowed until the next wait. */
+const char *vm_run_state(const struct vm *v);
 
 /* What the machine is asked by domain_*(): the same contracts, carried out. */
 bool vm_set_memory(struct vm *v, uint64_t kib, GError **error);
@@ -56,6 +62,9 @@ char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **erro
 bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error);
 
 /* The machine says that something happened; domain.c decides (state, on_reboot, event, status file). */
+/* SHUTDOWN: the guest is off, and its process waits (-no-shutdown) for vm_kill(), or for vm_reset() and vm_cont() if it is
+ * to go on; detail is 1 if the guest wanted it, else 0. With s.on_reboot_destroy a reset by the guest comes as SHUTDOWN.
+ * IO_ERROR: text is source path, alias, reason; number is 1 if the guest was stopped by it. */
 enum vm_event {
     VM_EV_RESUMED, VM_EV_STOPPED, VM_EV_IO_ERROR, VM_EV_SHUTDOWN /* by the guest, or asked for */, VM_EV_RESET,
     VM_EV_PANIC, VM_EV_GONE /* the process ended: detail is 0 if it was after VM_EV_SHUTDOWN */, VM_EV_WATCHDOG,
