@@ -255,6 +255,8 @@ struct image_files *image_files_new(void);
 /* One more, empty; the first one is the image, which names the others and is moved last. Returns where to write it,
  * borrowed. Refused when somebody uses the file that is there. */
 const char *image_files_add(struct image_files *s, const char *filename, GError **error);
+/* The same for a file that the caller has open. */
+const char *image_files_replace(struct image_files *s, const char *filename, GError **error);
 /* Who wrote them has synced them (node_flush()), or does not mind. sync: the new names, too, are on disk. Frees s. */
 bool image_files_commit(struct image_files *s, bool sync, GError **error);
 /* Removes what was written; frees s. False: something is left half written, in place. */

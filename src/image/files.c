@@ -103,7 +103,7 @@ static char *temporary_name(const char *final)
 {
     const char *slash = strrchr(final, '/');
     int folder = slash ? (int)(slash - final) + 1 : 0;
-    return g_strdup_printf("%.*s.%s.%d.%08x.part", folder, final, final + folder, getpid(),
+    return g_strdup_printf("%.*s.%.200s.%d.%08x.part", folder, final, final + folder, getpid(),
                            g_random_int());
 }
 
@@ -135,7 +135,7 @@ static bool make_file(struct new_file *f, const struct stat *old, GError **error
     return true;
 }
 
-static bool prepare(struct new_file *f, const char *filename, GError **error)
+static bool prepare(struct new_file *f, const char *filename, bool ours, GError **error)
 {
     struct stat st;
     const char *path;
@@ -148,13 +148,14 @@ static bool prepare(struct new_file *f, const char *filename, GError **error)
     f->in_place = !local || (exists && !S_ISREG(st.st_mode));
     f->replaces = exists && !f->in_place;
     f->path = f->in_place ? g_strdup(f->final) : temporary_name(f->final);
-    return f->in_place || ((!exists || not_in_use(f->final, error)) && make_file(f, &st, error));
+    return f->in_place ||
+           ((!exists || ours || not_in_use(f->final, error)) && make_file(f, &st, error));
 }
 
-const char *image_files_add(struct image_files *s, const char *filename, GError **error)
+static const char *add(struct image_files *s, const char *filename, bool ours, GError **error)
 {
     struct new_file *f = g_new0(struct new_file, 1);
-    if (!prepare(f, filename, error)) {
+    if (!prepare(f, filename, ours, error)) {
         file_free(f);
         return NULL;
     }
@@ -169,6 +170,16 @@ const char *image_files_add(struct image_files *s, const char *filename, GError 
     }
     g_ptr_array_add(s->files, f);
     return f->path;
+}
+
+const char *image_files_add(struct image_files *s, const char *filename, GError **error)
+{
+    return add(s, filename, false, error);
+}
+
+const char *image_files_replace(struct image_files *s, const char *filename, GError **error)
+{
+    return add(s, filename, true, error);
 }
 
 static bool is_same_name(const char *a, const char *b)

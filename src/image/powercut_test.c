@@ -12,7 +12,12 @@
 
 #include <string.h>
 
-enum { BATCHES = 120, BATCH_MAX = 4, SNAPSHOTS_MAX = 3, BITMAPS_MAX = 5 };
+enum { BATCHES = 120, BATCH_MAX = 4, SNAPSHOTS_MAX = 3, BITMAPS_MAX = 5, NAMES = 3 };
+
+/* A change of the backing file's name, between two moments of the record. */
+struct renaming {
+    unsigned begin, end, name;
+};
 
 struct run {
     struct bed *bed;
@@ -24,6 +29,9 @@ struct run {
     unsigned busy; /* of a batch */
     struct fiber_queue batch_done;
     unsigned snapshots, bitmaps, tried;
+    char *names[NAMES]; /* all of them are the same backing file */
+    struct memory_file *aliases[NAMES];
+    GArray *renamings; /* struct renaming */
 };
 
 static gint wanted_states = 60, run_seed = 1;
@@ -121,6 +129,31 @@ static void guest_grows(struct run *t)
     g_assert_true(ok || t->snapshots); /* version 2 cannot with snapshots */
 }
 
+static bool is_vmdk(const struct bed_format *f)
+{
+    return !strcmp(f->driver, "vmdk");
+}
+
+/* VMDK begins without a parent, and gets some that are as empty. */
+static bool renames(const struct bed_format *f)
+{
+    return f->flags & BED_BACKING || is_vmdk(f);
+}
+
+/* The backing file goes by other names, of which some take several sectors of the header. */
+static void guest_renames(struct run *t)
+{
+    GError *error = NULL;
+    struct renaming r = {.begin = memory_file_event_count(t->disk)};
+    /* What has clusters of 1 KiB or less has no room for two headers. */
+    r.name = (unsigned)g_rand_int_range(t->shadow.r, 0, t->f->cluster_bytes < 4096 ? 1 : NAMES);
+    const char *format = g_rand_boolean(t->shadow.r) ? NULL : is_vmdk(t->f) ? "vmdk" : "raw";
+    node_change_backing(t->node, t->names[r.name], format, &error);
+    g_assert_no_error(error);
+    r.end = memory_file_event_count(t->disk);
+    g_array_append_val(t->renamings, r);
+}
+
 static void guest_works(struct run *t)
 {
     memory_file_delay(t->disk, g_rand_int(t->shadow.r) | 1);
@@ -135,12 +168,29 @@ static void guest_works(struct run *t)
             guest_reopens(t);
         if (g_rand_int_range(t->shadow.r, 0, 30) == 0)
             guest_grows(t);
+        if (renames(t->f) && g_rand_int_range(t->shadow.r, 0, 8) == 0)
+            guest_renames(t);
     }
     node_unref(g_steal_pointer(&t->node));
     memory_file_delay(t->disk, 0);
 }
 
 /* ---- what a power cut leaves ---- */
+
+/* The last name that it got, or the one that was being written. */
+static void check_name(const struct run *t, unsigned moment, const struct node *n)
+{
+    const char *sure = is_vmdk(t->f) ? NULL : t->names[0], *maybe = sure;
+    for (unsigned i = 0; i < t->renamings->len; i++) {
+        const struct renaming *r = &g_array_index(t->renamings, struct renaming, i);
+        if (r->begin < moment)
+            maybe = t->names[r->name];
+        if (r->end <= moment)
+            sure = maybe;
+    }
+    if (g_strcmp0(n->backing_file, maybe))
+        g_assert_cmpstr(n->backing_file, ==, sure);
+}
 
 static void check_state(struct run *t, unsigned moment)
 {
@@ -151,6 +201,8 @@ static void check_state(struct run *t, unsigned moment)
         g_assert_true(bed_check(t->bed, t->f, "left", BED_ALLOW_LEAKS));
     struct node *n = bed_must_open(t->bed, t->f, "left", write ? NODE_RW : 0);
     shadow_check(&t->shadow, moment, n);
+    if (renames(t->f))
+        check_name(t, moment, n);
     if (write && t->tried % 16 == 0) /* life goes on */
         g_assert_cmpint(shadow_scribble(&t->shadow, n), ==, 0);
     node_unref(n);
@@ -217,12 +269,28 @@ static int run_in_fiber(void *opaque)
     bool backing = t->f->flags & BED_BACKING;
     if (backing)
         shadow_fill_base(&t->shadow, t->base);
-    bed_create(t->bed, t->f, "disk", backing ? "base" : NULL);
+    for (unsigned i = 0; i < NAMES; i++) {
+        if (backing)
+            memory_file_assign(t->aliases[i], t->base);
+        else if (is_vmdk(t->f))
+            bed_create(t->bed, t->f, strrchr(t->names[i], '/') + 1, NULL);
+    }
+    bed_create(t->bed, t->f, "disk", backing ? strrchr(t->names[0], '/') + 1 : NULL);
     memory_file_assign(t->sure, t->disk);
     memory_file_record(t->disk, true);
     guest_works(t);
     cut_everywhere(t);
     return 0;
+}
+
+static void name_aliases(struct run *t)
+{
+    static const size_t lengths[NAMES] = {4, 500, 900};
+    for (unsigned i = 0; i < NAMES; i++) {
+        g_autofree char *name = g_strnfill(lengths[i], (char)('a' + i));
+        t->aliases[i] = memory_file_new(name, 0);
+        t->names[i] = g_strconcat("memory://", name, NULL);
+    }
 }
 
 static void test_format(gconstpointer data)
@@ -234,6 +302,8 @@ static void test_format(gconstpointer data)
     t.base = memory_file_new("base", 0);
     t.sure = memory_file_new("sure", 0);
     t.left = memory_file_new("left", 0);
+    t.renamings = g_array_new(FALSE, FALSE, sizeof(struct renaming));
+    name_aliases(&t);
     shadow_init(&t.shadow, f, seed);
     g_test_message("--format=%s --seed=%u", f->label, seed);
     bed_run(t.bed, run_in_fiber, &t);
@@ -243,6 +313,11 @@ static void test_format(gconstpointer data)
     memory_file_free(t.base);
     memory_file_free(t.sure);
     memory_file_free(t.left);
+    for (unsigned i = 0; i < NAMES; i++) {
+        memory_file_free(t.aliases[i]);
+        g_free(t.names[i]);
+    }
+    g_array_unref(t.renamings);
     shadow_done(&t.shadow);
 }
 

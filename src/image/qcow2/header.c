@@ -250,6 +250,11 @@ static bool ext_bitmaps(struct parse *p, const uint8_t *data, uint32_t len)
     return check_table(p, "bitmap directory", e->bitmap_dir_offset, e->bitmap_dir_bytes);
 }
 
+static bool ext_padding(struct parse *p, const uint8_t *data, uint32_t len)
+{
+    return true;
+}
+
 static const struct {
     uint32_t type;
     bool (*parse)(struct parse *p, const uint8_t *data, uint32_t len);
@@ -259,6 +264,7 @@ static const struct {
     {QCOW2_EXT_CRYPTO, ext_crypto},
     {QCOW2_EXT_BITMAPS, ext_bitmaps},
     {QCOW2_EXT_DATA_FILE, ext_data_file},
+    {QCOW2_EXT_PADDING, ext_padding},
 };
 
 static bool ext_unknown(struct parse *p, uint32_t type, const uint8_t *data, uint32_t len)

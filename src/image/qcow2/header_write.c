@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writing the first cluster. Changes of fixed fields go out as one sector, so that a crash leaves
- * the old header or the new one; extensions stand in an order that keeps the small ones in place
- * when others come and go.
+/* Writing the first cluster, so that a crash leaves the old header or the new one.
  *
  * Spec      qcow2, "Header" and "Header extensions".
  * Thread    The node's home thread.
+ * Order     What differs in one sector goes out as one sector. Otherwise extensions and names are
+ *           first written behind all that is in use, where the new first sector then refers to them
+ *           across an extension of padding; then they are written to their own place, and the first
+ *           sector once more. A sync stands between each two.
  */
 #include "image/qcow2/internal.h"
 
@@ -141,20 +143,22 @@ static void out_bitmaps(struct out *o, const struct qcow2_exts *e)
 }
 
 /* Where it was, or behind room for a bitmaps extension. */
-static void out_backing(struct out *o, struct qcow2_header *h, const char *backing)
+static void out_backing(struct out *o, struct qcow2_header *h, const char *backing, bool moved)
 {
     size_t len = backing ? strlen(backing) : 0;
-    if (h->backing_name_offset >= o->at && range_fits(h->backing_name_offset, len, o->len))
+    if (!moved && h->backing_name_offset >= o->at &&
+        range_fits(h->backing_name_offset, len, o->len))
         o->at = h->backing_name_offset;
-    else if (o->len - o->at >= len + EXT_HEAD_BYTES + BITMAPS_BYTES)
+    else if (!moved && o->len - o->at >= len + EXT_HEAD_BYTES + BITMAPS_BYTES)
         o->at += EXT_HEAD_BYTES + BITMAPS_BYTES;
     h->backing_name_offset = backing ? o->at : 0;
     h->backing_name_bytes = len;
     out_bytes(o, backing, len);
 }
 
-int qcow2_header_build(struct qcow2_header *h, const struct qcow2_exts *e, const char *backing,
-                       uint8_t *to)
+/* `at`: where the extensions begin, behind padding; 0: behind the fields. */
+static int build_at(struct qcow2_header *h, const struct qcow2_exts *e, const char *backing,
+                    size_t at, uint8_t *to)
 {
     struct out o = {.to = to, .len = (size_t)1 << h->cluster_bits};
     memset(to, 0, o.len);
@@ -167,6 +171,11 @@ int qcow2_header_build(struct qcow2_header *h, const struct qcow2_exts *e, const
         return -ENAMETOOLONG;
 
     o.at = h->header_bytes; /* fields last: they say where the name is */
+    if (at) {
+        out_be32(&o, QCOW2_EXT_PADDING);
+        out_be32(&o, (uint32_t)(at - o.at - 4));
+        o.at = at;
+    }
     out_exts(&o, h, e);
     if (h->version >= 3) {
         /* Only if there is room: it is for people. */
@@ -179,12 +188,18 @@ int qcow2_header_build(struct qcow2_header *h, const struct qcow2_exts *e, const
     }
     out_bitmaps(&o, e);
     out_be64(&o, 0); /* end of extensions */
-    out_backing(&o, h, backing);
+    out_backing(&o, h, backing, at != 0);
     if (o.full)
         return -ENOSPC;
     struct out fields = {.to = to, .len = o.len};
     out_fields(&fields, h);
     return 0;
+}
+
+int qcow2_header_build(struct qcow2_header *h, const struct qcow2_exts *e, const char *backing,
+                       uint8_t *to)
+{
+    return build_at(h, e, backing, 0, to);
 }
 
 int qcow2_header_write_fields(struct qcow2 *s)
@@ -201,20 +216,98 @@ int qcow2_header_write_fields(struct qcow2 *s)
     return r;
 }
 
+/* ---- the whole of it ---- */
+
+struct clusters {
+    uint8_t *old, *new, *between; /* as it is; as it is to be; with the extensions elsewhere */
+    size_t bytes;
+};
+
+static size_t used_bytes(const uint8_t *cluster, size_t len)
+{
+    while (len && !cluster[len - 1])
+        len--;
+    return len;
+}
+
+/* The only sector in which they differ; `bytes`: none; -1: there are more. */
+static ssize_t only_change(const struct clusters *c)
+{
+    ssize_t found = (ssize_t)c->bytes;
+    for (size_t at = 0; at < c->bytes; at += SECTOR_BYTES) {
+        if (!memcmp(c->old + at, c->new + at, SECTOR_BYTES))
+            continue;
+        if (found != (ssize_t)c->bytes)
+            return -1;
+        found = (ssize_t)at;
+    }
+    return found;
+}
+
+static int put(struct qcow2 *s, const uint8_t *cluster, size_t at, size_t len)
+{
+    return node_pwrite(qcow2_file(s), at, cluster + at, len, 0);
+}
+
+static int put_and_sync(struct qcow2 *s, const uint8_t *cluster, size_t at, size_t len)
+{
+    int r = put(s, cluster, at, len);
+    return r ? r : qcow2_meta_sync(s);
+}
+
+/* By way of c->between, whose extensions begin at `at`, behind all that is in use. */
+static int switch_over(struct qcow2 *s, struct clusters *c, size_t at)
+{
+    size_t end = align_up(used_bytes(c->between, c->bytes), SECTOR_BYTES);
+    int r = put_and_sync(s, c->between, at, end - at);
+    if (!r)
+        r = put_and_sync(s, c->between, 0, SECTOR_BYTES);
+    if (!r)
+        r = put_and_sync(s, c->new, SECTOR_BYTES, at - SECTOR_BYTES);
+    if (!r)
+        r = put_and_sync(s, c->new, 0, SECTOR_BYTES);
+    return r ? r : put(s, c->new, at, end - at); /* zeroes */
+}
+
+static int write_clusters(struct qcow2 *s, struct clusters *c)
+{
+    int r = qcow2_meta_read(s, 0, c->old, c->bytes);
+    struct qcow2_header h = s->header, moved = s->header;
+    if (!r)
+        r = qcow2_header_build(&h, &s->ext, s->node.backing_file, c->new);
+    if (r)
+        return r;
+    ssize_t sector = only_change(c);
+    size_t at =
+        align_up(MAX(used_bytes(c->old, c->bytes), used_bytes(c->new, c->bytes)), SECTOR_BYTES);
+    if (sector >= 0)
+        r = sector < (ssize_t)c->bytes ? put(s, c->new, (size_t)sector, SECTOR_BYTES) : 0;
+    else if (at < c->bytes && !build_at(&moved, &s->ext, s->node.backing_file, at, c->between))
+        r = switch_over(s, c, at);
+    else
+        r = put(s, c->new, 0, c->bytes); /* clusters too small for two */
+    if (r)
+        return r;
+    /* Only these: others change what else is in it while we wait. */
+    s->header.header_bytes = h.header_bytes;
+    s->header.backing_name_offset = h.backing_name_offset;
+    s->header.backing_name_bytes = h.backing_name_bytes;
+    return 0;
+}
+
 int qcow2_header_write(struct qcow2 *s)
 {
-    uint8_t *cluster = g_try_malloc(s->cluster_bytes);
-    if (!cluster)
+    uint8_t *memory = g_try_malloc(3 * (size_t)s->cluster_bytes);
+    if (!memory)
         return -ENOMEM;
+    struct clusters c = {.old = memory,
+                         .new = memory + s->cluster_bytes,
+                         .between = memory + 2 * (size_t)s->cluster_bytes,
+                         .bytes = s->cluster_bytes};
     fiber_mutex_lock(&s->header_lock);
-    struct qcow2_header h = s->header;
-    int r = qcow2_header_build(&h, &s->ext, s->node.backing_file, cluster);
-    if (!r)
-        r = node_pwrite(qcow2_file(s), 0, cluster, s->cluster_bytes, 0);
-    if (!r)
-        s->header = h;
+    int r = write_clusters(s, &c);
     fiber_mutex_unlock(&s->header_lock);
-    g_free(cluster);
+    g_free(memory);
     return r;
 }
 

@@ -68,6 +68,7 @@ enum qcow2_ext {
     QCOW2_EXT_CRYPTO = 0x0537be77u,
     QCOW2_EXT_BITMAPS = 0x23852875u,
     QCOW2_EXT_DATA_FILE = 0x44415441u,
+    QCOW2_EXT_PADDING = 0x52706164u, /* ours, between two writes of a header: to be passed over */
 };
 
 /* Table entries, in host order. */

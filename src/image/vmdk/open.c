@@ -44,25 +44,6 @@ char *vmdk_descriptor_load(struct vmdk *v, GError **error)
     return read_text(v, error);
 }
 
-bool vmdk_descriptor_store(struct vmdk *v, const char *text, GError **error)
-{
-    size_t len = strlen(text), room = v->descriptor_is_file ? len : v->descriptor_bytes;
-    if (len > room)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "%s: the descriptor of %zu bytes does not fit into its %zu bytes",
-                           v->node.filename, len, room);
-    g_autofree char *padded = g_malloc0(room + 1);
-    memcpy(padded, text, len);
-    int r = node_pwrite(v->descriptor_file, v->descriptor_offset, padded, room, 0);
-    if (r < 0)
-        return ruche_error_errno(error, -r, "%s: cannot write the descriptor", v->node.filename);
-    if (v->descriptor_is_file && v->descriptor_bytes > len &&
-        !node_resize(v->descriptor_file, len, PREALLOC_OFF, error))
-        return false;
-    v->descriptor_bytes = room;
-    return true;
-}
-
 bool vmdk_content_id(struct graph *g, const char *filename, uint32_t *ret, GError **error)
 {
     struct node *n = node_open_name(g, filename, "vmdk", NULL,

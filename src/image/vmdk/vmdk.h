@@ -161,12 +161,15 @@ JsonObject *vmdk_describe(struct node *n);
 bool vmdk_set_read_only(struct node *n, bool read_only, GError **error);
 /* The descriptor's text. NULL with *error. (f) */
 char *vmdk_descriptor_load(struct vmdk *v, GError **error);
-/* Writes it in the old one's place. (f) */
-bool vmdk_descriptor_store(struct vmdk *v, const char *text, GError **error);
 /* The content id of another image. (f) */
 bool vmdk_content_id(struct graph *g, const char *filename, uint32_t *ret, GError **error);
 /* Before the first change of contents: children of this disk must notice. (f) */
 int vmdk_touch(struct vmdk *v);
+
+/* ---- store.c ---- */
+
+/* Puts it in the old one's place: a crash leaves one of both. (f) */
+bool vmdk_descriptor_store(struct vmdk *v, const char *text, GError **error);
 
 /* ---- header.c ---- */
 

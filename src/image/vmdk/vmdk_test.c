@@ -146,6 +146,39 @@ static void change_parent(struct ground *t)
     node_unref(n);
 }
 
+/* A descriptor of several sectors in a file of its own: a new file takes the place of the old one,
+ * which stays what it was to who has it open. */
+static void replace_descriptor(struct ground *t)
+{
+    GError *error = NULL;
+    g_autofree char *long_name = g_strnfill(240, 'p'),
+                    *parent = g_strconcat(long_name, ".vmdk", NULL);
+    ground_create(t, "vmdk", parent, 5 * GIB, NULL, "{}");
+    ground_create(t, "vmdk", "top.vmdk", 5 * GIB, NULL,
+                  "{\"subformat\": \"twoGbMaxExtentSparse\"}");
+    g_autofree char *before = NULL, *still = NULL, *after = NULL;
+    g_assert_true(g_file_get_contents(ground_path(t, "top.vmdk"), &before, NULL, NULL));
+    FILE *old = fopen(ground_path(t, "top.vmdk"), "re");
+    struct node *n = ground_open(t, "vmdk", "top.vmdk", NODE_RW);
+    node_change_backing(n, parent, "vmdk", &error);
+    g_assert_no_error(error);
+    still = g_malloc0(strlen(before) + 2);
+    g_assert_cmpuint(fread(still, 1, strlen(before) + 1, old), ==, strlen(before));
+    fclose(old);
+    g_assert_cmpstr(still, ==, before);
+    ground_write(n, 3 * GIB, 512, 0x21); /* a new content id goes into the new file */
+    ground_cannot_open(t, "vmdk", "top.vmdk", NODE_RW, "use");
+    g_autofree char *id = g_strdup_printf("CID=%08x\n", vmdk_of(n)->desc.cid);
+    node_unref(n);
+    g_assert_true(g_file_get_contents(ground_path(t, "top.vmdk"), &after, NULL, NULL));
+    g_assert_nonnull(strstr(after, parent));
+    g_assert_nonnull(strstr(after, id));
+    n = ground_open(t, "vmdk", "top.vmdk", 0);
+    ground_expect(n, 3 * GIB, 512, 0x21);
+    g_assert_true(g_str_has_suffix(node_filename(node_backing(n)), parent));
+    node_unref(n);
+}
+
 static void make_empty(struct ground *t)
 {
     ground_create(t, "vmdk", "base.vmdk", 4 * MIB, NULL, "{}");
@@ -578,6 +611,7 @@ int main(int argc, char **argv)
     ground_add("/vmdk/content-id", content_id);
     ground_add("/vmdk/parent", parent);
     ground_add("/vmdk/change-parent", change_parent);
+    ground_add("/vmdk/replace-descriptor", replace_descriptor);
     ground_add("/vmdk/make-empty", make_empty);
     ground_add("/vmdk/resize", resize);
     ground_add("/vmdk/zero-and-discard", zero_and_discard);
