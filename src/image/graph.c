@@ -220,6 +220,11 @@ static unsigned drain_depth(struct graph *g, const struct context *c, int change
     return depth;
 }
 
+unsigned graph_drain_depth(struct graph *g, const struct context *c)
+{
+    return drain_depth(g, c, 0);
+}
+
 /* Everybody on the context: links may change meanwhile, and who was told to pause must be told to go on. */
 static void tell_all(struct graph *g, const struct context *c, bool begin)
 {

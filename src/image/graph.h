@@ -24,6 +24,8 @@ void graph_remove(struct node *n);
 /* A new node in a drained section: its driver is told. */
 void graph_enter_drained(struct node *n);
 bool graph_allows(const struct node *parent, const char *filename, GError **error);
+/* How many drained sections of c are open. */
+unsigned graph_drain_depth(struct graph *g, const struct context *c);
 /* Is `below` n itself or reachable from it? */
 bool node_reaches(const struct node *n, const struct node *below);
 /* Who else uses n would be in the way of `perms`, or mind what does not stand in `shared`? `self_link`,

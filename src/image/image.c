@@ -25,6 +25,7 @@ struct image {
     struct context *ctx;              /* the node's; referenced when of a loop */
     bool ctx_shared;                  /* got by context_get() */
     struct loop *loop;
+    bool moving; /* image_set_loop() is at it */
     struct image_stats stats;
     struct latency_histogram *histograms[IMAGE_OPS]; /* owned; NULL: not counted */
     char *attached_to;
@@ -276,6 +277,17 @@ static void on_resized(struct node_user *u)
         i->events.resized(i->events.opaque);
 }
 
+/* By image_set_loop(); or somebody else moves a node that no device uses. */
+static bool on_move(struct node_user *u, struct context *to)
+{
+    struct image *i = u->opaque;
+    if (i->moving)
+        return true;
+    if (to)
+        i->ctx = to;
+    return !i->ctx_shared && !i->in_flight && !i->throttled;
+}
+
 void image_on_event(struct image *i, const struct image_events *e)
 {
     i->events = e ? *e : (struct image_events){ 0 };
@@ -325,6 +337,7 @@ bool image_set_node(struct image *i, struct node *n, GError **error)
     i->user.opaque = i;
     i->user.drained = on_drained;
     i->user.resized = on_resized;
+    i->user.move = on_move;
     if (!node_use(n, &i->user, error))
         return false;
     if (!i->ctx_shared)
@@ -466,7 +479,9 @@ int image_set_loop(struct image *i, struct loop *l)
     struct context *to = l ? context_get(l) : n ? graph_context(node_graph(n)) : NULL;
     if (l && !to)
         return -ENOMEM;
+    i->moving = true;
     int err = n ? node_set_context(n, to) : 0;
+    i->moving = false;
     if (err) {
         if (l)
             context_put(to);

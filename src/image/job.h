@@ -113,9 +113,9 @@ struct job *job_create(struct job_set *s, const struct job_common *c, struct gra
 struct job *job_amend(struct job_set *s, const struct job_common *c, struct node *n,
                       JsonObject *given, bool force, GError **error);
 
-/* Everything of `n` moves to c, where nobody uses it yet; nothing happens when it is there
- * already. Main thread, outside of fibers. For targets and overlays, which go where their source
- * is. */
+/* Everything of `n` moves to c, with users that allow it; nothing happens when it is there
+ * already. Main thread, whose context is the graph's, outside of fibers. For targets and overlays, which go
+ * where their source is. */
 bool node_move(struct node *n, struct context *c, GError **error);
 
 const char *job_id(const struct job *j);

@@ -63,15 +63,46 @@ static bool movable(const struct node *n, const struct context *from)
     return true;
 }
 
+const struct node_user *node_kept_by(const struct node *n)
+{
+    for (struct node_user *u = n->users; u; u = u->next) {
+        if (!u->move || !u->move(u, NULL))
+            return u;
+    }
+    for (unsigned k = 0; k < n->child_count; k++) {
+        const struct node_user *u = node_kept_by(n->children[k]->node);
+        if (u)
+            return u;
+    }
+    return NULL;
+}
+
+/* Drained sections are of contexts: n and its users leave those of one and enter those of another. */
+static void change_drained(struct node *n, bool begin, unsigned times)
+{
+    for (; times; times--) {
+        for (struct node_user *u = n->users; u; u = u->next) {
+            if (u->drained)
+                u->drained(u, begin);
+        }
+        if (n->driver->drain)
+            n->driver->drain(n, begin);
+    }
+}
+
 static void move(struct node *n, struct context *c)
 {
+    change_drained(n, false, graph_drain_depth(n->graph, n->ctx));
     if (n->driver->detach)
         n->driver->detach(n);
     n->ctx = c;
+    for (struct node_user *u = n->users; u; u = u->next)
+        u->move(u, c);
     for (unsigned k = 0; k < n->child_count; k++)
         move(n->children[k]->node, c);
     if (n->driver->attach)
         n->driver->attach(n);
+    change_drained(n, true, graph_drain_depth(n->graph, c));
 }
 
 /* Somebody outside of the tree below `top` holds one of its nodes. */
@@ -94,7 +125,7 @@ int node_set_context(struct node *n, struct context *c)
 {
     if (n->ctx == c)
         return 0;
-    if (!movable(n, n->ctx) || shared_outside(n, n))
+    if (!movable(n, n->ctx) || shared_outside(n, n) || node_kept_by(n))
         return -EBUSY;
     move(n, c);
     return 0;

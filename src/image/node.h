@@ -160,8 +160,11 @@ bool node_change_backing(struct node *n, const char *backing_file, const char *b
                          GError **error);
 /* Reopens for writing or not, children too as far as it takes. */
 bool node_set_read_only(struct node *n, bool read_only, GError **error);
-/* Everything moves to another context; nothing in flight. Home thread of both, or neither runs. */
+/* Everything moves to another context, users that allow it included; nothing in flight. Home thread of both, or
+ * neither runs. -EBUSY, and nothing happens, when somebody keeps it where it is. */
 int node_set_context(struct node *n, struct context *c);
+/* A user of n or of a node below that keeps it on its context; NULL: none. */
+const struct node_user *node_kept_by(const struct node *n);
 /* A job or export works on it: others that ask get "node 'x' is busy: <why>". NULL ends it. One at a time. */
 bool node_block(struct node *n, const char *why, GError **error);
 const char *node_blocked_by(const struct node *n);
@@ -180,6 +183,8 @@ struct node_user {
      * drains. */
     void (*drained)(struct node_user *u, bool begin);
     void (*resized)(struct node_user *u); /* or NULL */
+    /* May another context serve the node? `to` not NULL: it does from now on. NULL: it may not. */
+    bool (*move)(struct node_user *u, struct context *to);
     void *opaque;
     struct node_user *next;
 };

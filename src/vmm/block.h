@@ -43,6 +43,8 @@ struct node *block_node(struct vmm *v, const char *device, const char *node_name
 struct vm_drive *block_drive_of(struct vmm *v, struct node *n);
 /* QMP's "device" of events: the drive's id, or "". */
 const char *block_device_name(struct vmm *v, struct node *n);
+/* Where an I/O thread serves nodes; borrowed; NULL with *error. */
+struct context *block_iothread(struct vmm *v, const char *id, GError **error);
 /* Runs fn in a fiber of the node's context. */
 int block_run(struct node *n, int (*fn)(void *opaque), void *opaque);
 /* Opens for the user, who owns it by its node-name from then on. */

@@ -286,6 +286,8 @@ static void free_iothread(gpointer p)
     struct vm_iothread *t = p;
     if (t->loop) {
         loop_thread_join(t->loop);
+        if (t->images)
+            context_put(t->images);
         loop_free(t->loop);
     }
     g_free(t->id);

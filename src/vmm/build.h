@@ -35,6 +35,7 @@ struct vm_drive {
 struct vm_iothread {
     char *id;
     struct loop *loop;
+    struct context *images;      /* a reference: nodes may be there without a device */
     uint64_t poll_max_ns;
     int thread_id;
 };

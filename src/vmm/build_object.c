@@ -30,6 +30,9 @@ static bool create_iothread(struct vmm *v, struct kv_list *l, GError **error)
     int err = t->loop ? loop_thread_start(t->loop) : -errno;
     if (!err)
         loop_call(t->loop, note_thread, t);
+    t->images = err ? NULL : context_get(t->loop);
+    if (!err && !t->images)
+        err = -ENOMEM;
     return !err || ruche_error_errno(error, -err, "I/O thread '%s'", t->id);
 }
 

@@ -200,6 +200,17 @@ static const char **bitmap_names(JsonObject *args, GError **error)
     return names;
 }
 
+/* iothread: where the node shall be served; it is no error when it cannot go there, unless fixed-iothread. */
+static bool move_to_iothread(struct vmm *v, struct node *n, JsonObject *args, GError **error)
+{
+    const char *id = arg_string(args, "iothread");
+    struct context *c = id ? block_iothread(v, id, error) : NULL;
+    if (!c)
+        return !id;
+    return node_move(n, c, arg_bool(args, "fixed-iothread", false) ? error : NULL) ||
+           !arg_bool(args, "fixed-iothread", false);
+}
+
 static JsonNode *export_add(void *opaque, JsonObject *args, GError **error)
 {
     const char *type = arg_string(args, "type"), *name = arg_string(args, "name");
@@ -209,7 +220,9 @@ static JsonNode *export_add(void *opaque, JsonObject *args, GError **error)
         return NULL;
     }
     struct node *n = block_node(opaque, NULL, arg_string(args, "node-name"), error);
-    g_autofree const char **bitmaps = n ? bitmap_names(args, error) : NULL;
+    if (!n || !move_to_iothread(opaque, n, args, error))
+        return NULL;
+    g_autofree const char **bitmaps = bitmap_names(args, error);
     if (!bitmaps)
         return NULL;
     const struct nbd_export_config c = {
@@ -229,8 +242,8 @@ static const struct qmp_arg export_add_args[] = {
     { "node-name", QMP_STRING, false, "The node" },
     { "writable", QMP_BOOL, true, "Clients may write" },
     { "writethrough", QMP_BOOL, true, "Accepted: clients say when to flush" },
-    { "iothread", QMP_STRING, true, "Accepted: an export runs where its node does" },
-    { "fixed-iothread", QMP_BOOL, true, "Accepted" },
+    { "iothread", QMP_STRING, true, "Where its node is served, if it can move" },
+    { "fixed-iothread", QMP_BOOL, true, "It is an error if it cannot" },
     { "name", QMP_STRING, true, "Its name in NBD" },
     { "description", QMP_STRING, true, "For people" },
     { "bitmaps", QMP_ARRAY, true, "Bitmaps to show to clients" },

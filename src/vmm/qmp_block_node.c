@@ -233,6 +233,41 @@ static const struct qmp_command blockdev_amend_cmd = {
 };
 QMP_COMMAND(blockdev_amend_cmd);
 
+/* ---- I/O threads ---- */
+
+struct context *block_iothread(struct vmm *v, const char *id, GError **error)
+{
+    for (guint i = 0; i < v->iothreads->len; i++) {
+        const struct vm_iothread *t = g_ptr_array_index(v->iothreads, i);
+        if (!strcmp(t->id, id))
+            return t->images;
+    }
+    ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no I/O thread '%s'", id);
+    return NULL;
+}
+
+static JsonNode *set_iothread(void *opaque, JsonObject *args, GError **error)
+{
+    struct vmm *v = opaque;
+    struct node *n = block_node(v, NULL, arg_string(args, "node-name"), error);
+    const char *id = arg_string(args, "iothread");
+    struct context *c = !n ? NULL : id ? block_iothread(v, id, error) : v->image_context;
+    if (c)
+        node_move(n, c, error);
+    return NULL;
+}
+static const struct qmp_arg set_iothread_args[] = {
+    { "node-name", QMP_STRING, false, "The node, which no device uses" },
+    { "iothread", QMP_ANY, false, "Its I/O thread from now on; null: the main loop" },
+    { "force", QMP_BOOL, true, "Accepted; a device's node stays with it all the same" },
+    { 0 },
+};
+static const struct qmp_command set_iothread_cmd = { .name = "x-blockdev-set-iothread",
+                                                     .summary = "Move a node to an I/O thread",
+                                                     .args = set_iothread_args,
+                                                     .call = set_iothread };
+QMP_COMMAND(set_iothread_cmd);
+
 /* ---- size ---- */
 
 struct resize_call {

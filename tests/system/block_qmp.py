@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path[:0] = [os.path.join(ROOT, "tools"), os.path.dirname(os.path.abspath(__file__))]
@@ -173,6 +174,43 @@ def test_authorization():
         read(0)
 
 
+def test_iothreads():
+    """Exported nodes on I/O threads: they move while nobody is connected; a machine ends with nodes left there."""
+    with Bench() as b:
+        b.create("a")
+        b.add("a")
+        for name in ("io0", "io1"):
+            b.qmp.execute("object-add", qom_type="iothread", id=name)
+        socket = b.path("nbd")
+        b.qmp.execute("nbd-server-start", addr={"type": "unix", "data": {"path": socket}})
+        refused("no I/O thread 'io2'", b.qmp.execute, "block-export-add", type="nbd", id="e", node_name="a", iothread="io2")
+        b.qmp.execute("block-export-add", type="nbd", id="e", node_name="a", writable=True, iothread="io0", fixed_iothread=True)
+
+        def io(command):
+            assert "512/512" in tool("qemu-io", "-f", "raw", "-c", command, f"nbd+unix:///a?socket={socket}")
+
+        io("write -P 1 0 512")
+        client = subprocess.Popen(["qemu-io", "-f", "raw", f"nbd+unix:///a?socket={socket}"], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, text=True)
+        client.stdin.write("read -P 1 0 512\n")
+        client.stdin.flush()
+        assert "512/512" in client.stdout.readline() + client.stdout.readline()
+        refused("NBD export 'a' uses it", b.qmp.execute, "x-blockdev-set-iothread", node_name="a", iothread="io1")
+        client.stdin.close()
+        client.wait(20)
+        for where in ("io1", None, "io1", "io0"):
+            for _ in range(50):  # the server hears of the client's end a moment later
+                reply = b.qmp.call("x-blockdev-set-iothread", node_name="a", iothread=where)
+                if "error" not in reply:
+                    break
+                time.sleep(0.05)
+            assert "error" not in reply, reply
+            io("write -P 2 512 512")
+            io("read -P 1 0 512")
+        b.qmp.execute("quit")
+        assert b.vmm.wait(30) == 0
+
+
 def test_amend():
     with Bench() as b:
         b.create("a", "-o", "compat=0.10")
@@ -222,7 +260,7 @@ def test_corrupt():
 
 def main():
     tap.run({"blockdev-reopen": test_reopen, "blockdev-reopen: backing": test_reopen_backing,
-             "query-blockstats of nodes": test_node_statistics, "tls-authz": test_authorization, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
+             "query-blockstats of nodes": test_node_statistics, "nodes on I/O threads": test_iothreads, "tls-authz": test_authorization, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
              "BLOCK_IMAGE_CORRUPTED": test_corrupt})
 
 

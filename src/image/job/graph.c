@@ -204,21 +204,35 @@ static void move_node(void *opaque)
     m->result = node_set_context(m->node, m->to);
 }
 
-bool node_move(struct node *n, struct context *c, GError **error)
+/* On the thread of `loop`, which is the home of one of the two contexts; the other's does not run: it is that of
+ * the caller, who waits. */
+static int move_on(struct loop *loop, struct node *n, struct context *to)
 {
-    struct move m = { .node = n, .to = c };
-    struct loop *home = context_home(c);
-    if (node_context(n) == c)
-        return true;
-    if (n->users)
-        return ruche_error(error, RUCHE_ERR_BUSY, "node '%s' is used by %s on another I/O thread",
-                           node_name(n), n->users->who);
-    if (home)
-        loop_call(home, move_node, &m);
+    struct move m = { .node = n, .to = to };
+    if (loop && loop_has_home(loop))
+        loop_call(loop, move_node, &m);
     else
         move_node(&m);
-    return m.result >= 0 ||
-           ruche_error_errno(error, -m.result,
+    return m.result;
+}
+
+bool node_move(struct node *n, struct context *c, GError **error)
+{
+    struct context *main = graph_context(node_graph(n));
+    if (node_context(n) == c)
+        return true;
+    const struct node_user *keeper = node_kept_by(n);
+    if (keeper)
+        return ruche_error(error, RUCHE_ERR_BUSY,
+                           "node '%s' cannot go to another I/O thread: %s uses it", node_name(n),
+                           keeper->who);
+    int err = 0;
+    if (node_context(n) != main)
+        err = move_on(context_home(node_context(n)), n, main);
+    if (!err)
+        err = move_on(context_home(c), n, c);
+    return !err ||
+           ruche_error_errno(error, -err,
                              "node '%s' is served by another I/O thread and cannot move",
                              node_name(n));
 }

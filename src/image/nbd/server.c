@@ -203,6 +203,15 @@ static void on_drained(struct node_user *u, bool begin)
         fiber_queue_wake_all(&e->resume);
 }
 
+/* Clients are served on the node's thread: it may change while there are none. */
+static bool on_move(struct node_user *u, struct context *to)
+{
+    struct nbd_export *e = container_of(u, struct nbd_export, user);
+    if (to)
+        e->ctx = to;
+    return !e->clients;
+}
+
 struct node *nbd_export_enter(struct nbd_export *e)
 {
     while (unlikely(e->paused))
@@ -292,6 +301,7 @@ struct nbd_export *nbd_server_add(struct nbd_server *s, const struct nbd_export_
     e->user.perms = PERM_READ | (e->writable ? PERM_WRITE : 0);
     e->user.shared = PERM_ALL & ~PERM_RESIZE;
     e->user.drained = on_drained;
+    e->user.move = on_move;
     struct add a = { .e = e, .config = config, .error = error };
     context_run(e->ctx, attach_node, &a);
     if (!a.good) {

@@ -7,7 +7,7 @@
  * Owner     nbd_server_new() ... nbd_server_free(). An export holds its node, and its bitmaps busy.
  * Thread    Everything here: the home thread of the server's context. Handshakes run there; a
  *           client's requests run on the context of the node that it asked for, which stays the
- *           same while it is exported.
+ *           same while the export has clients.
  *           While that is another thread, exports are added and removed outside of fibers.
  * Trust     Clients are hostile: each has bounds on requests and bytes in flight, on the time of
  *           its handshake, and on what one request may ask; one that does not read holds up itself

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Our client at our server, in one thread: what a user sees of exports, of their end, and of many
- * connections. */
+/* Our client at our server, in one thread, and with the exports on another one: what a user sees of exports, of
+ * their end, and of many connections. */
 #include "base/fd.h"
 #include "base/sock.h"
 #include "image/dirty.h"
 #include "image/nbd/client.h"
 #include "image/nbd/server.h"
+#include "image/job.h"
 #include "image/testbed.h"
 
 #include <errno.h>
@@ -244,13 +245,128 @@ static void test_drain(void)
     ground_free(g);
 }
 
-/* --- many connections --- */
+/* --- another thread --- */
 
 static int pause_shortly(void *opaque)
 {
     context_sleep_ns(opaque, 20 * NS_PER_MS);
     return 0;
 }
+
+struct far {
+    struct loop *loop;
+    struct context *ctx;
+};
+
+static void far_init(struct far *f)
+{
+    f->loop = loop_new("far");
+    g_assert_cmpint(loop_thread_start(f->loop), ==, 0);
+    f->ctx = context_get(f->loop);
+    g_assert_nonnull(f->ctx);
+}
+
+static void far_done(struct far *f)
+{
+    loop_thread_join(f->loop);
+    context_put(f->ctx);
+    loop_free(f->loop);
+}
+
+static int drain_shortly(void *opaque)
+{
+    struct ground *g = opaque;
+    node_drain_begin(g->disk);
+    context_sleep_ns(node_context(g->disk), NS_PER_MS);
+    node_drain_end(g->disk);
+    return 0;
+}
+
+struct storm {
+    struct node *n;
+    unsigned left;
+};
+
+static void storm_fiber(void *opaque)
+{
+    struct storm *s = opaque;
+    uint8_t buf[4096] = { 1 };
+    for (unsigned i = 0; i < 50; i++) {
+        g_assert_cmpint(node_pwrite(s->n, i * 8192, buf, sizeof(buf), 0), ==, 0);
+        g_assert_cmpint(node_pread(s->n, i * 8192, buf, sizeof(buf)), ==, 0);
+    }
+    s->left--;
+}
+
+static int storm(void *opaque)
+{
+    struct storm *s = opaque;
+    s->left = 8;
+    for (unsigned i = 0; i < 8; i++)
+        fiber_start(storm_fiber, s);
+    for (unsigned i = 0; i < 2000 && s->left; i++)
+        context_sleep_ns(node_context(s->n), 5 * NS_PER_MS);
+    g_assert_cmpuint(s->left, ==, 0);
+    return 0;
+}
+
+/* The server here, the export's node there: clients come, are served there, and go, while it is drained. */
+static void test_far(void)
+{
+    struct ground *g = ground_new(0);
+    struct far f;
+    g_autoptr(GError) error = NULL;
+    far_init(&f);
+    g_assert_true(node_move(g->disk, f.ctx, &error));
+    g_assert_nonnull(export(g, "x", true, &error));
+    for (unsigned i = 0; i < 5; i++) {
+        struct node *n = client(g, "x", ",multi-conn=2", &error);
+        struct storm s = { .n = n };
+        g_assert_no_error(error);
+        context_run(g->bed->ctx, round_trip, n);
+        context_run(f.ctx, drain_shortly, g);
+        context_run(g->bed->ctx, storm, &s);
+        context_run(g->bed->ctx, close_disk, n);
+    }
+    struct node *n = client(g, "x", "", &error);
+    g_assert_true(nbd_server_remove(g->server, "x", true, &error));
+    g_assert_cmpint(context_run(g->bed->ctx, read_one, n), ==, -EIO);
+    context_run(g->bed->ctx, close_disk, n);
+    g_assert_true(node_move(g->disk, g->bed->ctx, &error));
+    far_done(&f);
+    ground_free(g);
+}
+
+/* An exported node moves while nobody is connected, there and back; and not while somebody is. */
+static void test_move(void)
+{
+    struct ground *g = ground_new(0);
+    struct far one, two;
+    g_autoptr(GError) error = NULL;
+    far_init(&one);
+    far_init(&two);
+    struct context *const way[] = { one.ctx, two.ctx, g->bed->ctx, two.ctx, g->bed->ctx };
+    struct nbd_export *e = export(g, "x", true, &error);
+    for (unsigned i = 0; i < ARRAY_COUNT(way); i++) {
+        g_assert_true(node_move(g->disk, way[i], &error));
+        g_assert_true(node_context(g->disk) == way[i]);
+        struct node *n = client(g, "x", "", &error);
+        g_assert_no_error(error);
+        context_run(g->bed->ctx, round_trip, n);
+        g_assert_false(node_move(g->disk, way[(i + 1) % ARRAY_COUNT(way)], &error));
+        refused(&error, RUCHE_ERR_BUSY, "NBD export 'x' uses it");
+        context_run(g->bed->ctx, round_trip, n);
+        context_run(g->bed->ctx, close_disk, n);
+        for (unsigned k = 0; k < 500 && nbd_export_client_count(e); k++)
+            context_run(g->bed->ctx, pause_shortly, g->bed->ctx);
+        g_assert_cmpuint(nbd_export_client_count(e), ==, 0);
+    }
+    far_done(&one);
+    far_done(&two);
+    ground_free(g);
+}
+
+/* --- many connections --- */
 
 /* More idle ones than the ring has entries: requests go on all the same. */
 static void test_many(void)
@@ -372,6 +488,8 @@ int main(int argc, char **argv)
     g_test_add_func("/nbd/exports", test_exports);
     g_test_add_func("/nbd/removal", test_removal);
     g_test_add_func("/nbd/drain", test_drain);
+    g_test_add_func("/nbd/far", test_far);
+    g_test_add_func("/nbd/move", test_move);
     g_test_add_func("/nbd/many", test_many);
     g_test_add_func("/nbd/names", test_names);
     g_test_add_func("/nbd/credentials", test_credentials);
