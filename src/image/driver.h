@@ -205,6 +205,7 @@ struct image_driver {
 #define DRIVER_BACKING 4     /* can have a backing file */
 #define DRIVER_NO_FILE 8     /* a format or filter without CHILD_FILE */
 #define DRIVER_HIDDEN 16     /* for jobs: not by name */
+#define DRIVER_SWAP_FILE 64  /* goes to CHILD_FILE by its link each time, for node_set_file() */
 #define DRIVER_SEQUENTIAL 32 /* written once, from the front (streamOptimized) */
 
 LINKSET_DECLARE(image_drivers);

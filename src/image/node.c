@@ -9,6 +9,7 @@
 #include "image/request.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* ---- writing or not ---- */
 
@@ -48,6 +49,100 @@ bool node_set_read_only(struct node *n, bool read_only, GError **error)
     n->wanted_rw = !read_only;
     renew_perms(n);
     return !read_only || children_read_only(n, true, error);
+}
+
+/* ---- another file ---- */
+
+static unsigned link_count(const struct node *n)
+{
+    unsigned count = 0;
+    for (const struct node *p = n->graph->first; p; p = p->next) {
+        for (unsigned k = 0; k < p->child_count; k++)
+            count += p->children[k]->node == n;
+    }
+    for (const struct node_user *u = n->users; u; u = u->next)
+        count++;
+    return count;
+}
+
+/* A filter that was put over a node which somebody else writes to was opened as a reader (link_child()): it writes
+ * as long as it stands in that one's way. */
+static void filter_rest(struct node *f, bool rest)
+{
+    if (f->driver->kind != DRIVER_FILTER || !f->wanted_rw || f->read_only == rest)
+        return;
+    f->read_only = rest;
+    renew_perms(f);
+}
+
+/* What grew below them while they rested. */
+static void refresh_size(struct node *f)
+{
+    struct node *below = f->driver->kind == DRIVER_FILTER ? node_file(f) : NULL;
+    if (!below)
+        return;
+    refresh_size(below);
+    f->size_bytes = below->size_bytes;
+}
+
+static bool check_file(const struct node *n, struct node *old, struct node *file, GError **error)
+{
+    bool same = node_skip_filters(old) == node_skip_filters(file);
+    if (file->ctx != n->ctx)
+        return ruche_error(error, RUCHE_ERR_BUSY, "file: node '%s' runs on another I/O thread", file->name);
+    if (node_reaches(file, n))
+        return ruche_error(error, RUCHE_ERR_INVALID, "file: node '%s' stands above '%s'", file->name, n->name);
+    if (!same && file->size_bytes != old->size_bytes)
+        return ruche_error(error, RUCHE_ERR_INVALID, "file: node '%s' has %" G_GUINT64_FORMAT " bytes, not %"
+                           G_GUINT64_FORMAT " as '%s'", file->name, file->size_bytes, old->size_bytes, old->name);
+    if (!(n->driver->flags & DRIVER_SWAP_FILE))
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "node '%s': what lies below driver %s cannot change while "
+                           "it is open", n->name, n->driver->name);
+    if (n->driver->kind == DRIVER_FORMAT && strcmp(n->driver->name, "raw") && !same)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "node '%s': format %s remembers what its file holds: only a "
+                           "filter over '%s', or what such a filter is over, can take the place of it", n->name,
+                           n->driver->name, node_skip_filters(old)->name);
+    return true;
+}
+
+bool node_set_file(struct node *n, struct node *file, GError **error)
+{
+    struct node_child *c = NULL;
+    for (unsigned k = 0; k < n->child_count && !c; k++)
+        c = n->children[k]->role == CHILD_FILE ? n->children[k] : NULL;
+    if (!c)
+        return ruche_error(error, RUCHE_ERR_INVALID, "node '%s' has no file", n->name);
+    struct node *old = c->node;
+    if (old == file)
+        return true;
+    if (!check_file(n, old, file, error))
+        return false;
+    int err = n->read_only ? 0 : node_flush(n);
+    if (err)
+        return ruche_error_errno(error, -err, "node '%s' cannot be flushed", n->name);
+    unsigned perms = c->perms;
+    bool rested = file->read_only;
+    c->perms = PERM_READ; /* our own writes are not in the new one's way */
+    if (link_count(old) == 1)
+        filter_rest(old, true);
+    if (perms & PERM_WRITE)
+        filter_rest(file, false);
+    bool ok = node_perms_fit(file, perms, c->shared, n->name, c, NULL, error);
+    if (ok && perms & PERM_WRITE && file->read_only)
+        ok = ruche_error(error, RUCHE_ERR_INVALID, "file: node '%s' is read-only, and '%s' writes", file->name, n->name);
+    c->perms = perms;
+    if (!ok) {
+        if (rested)
+            filter_rest(file, true);
+        filter_rest(old, false);
+        return false;
+    }
+    refresh_size(file);
+    c->node = node_ref(file);
+    node_unref(old);
+    g_free(n->filename);
+    n->filename = g_strdup(file->filename);
+    return true;
 }
 
 /* ---- another thread ---- */

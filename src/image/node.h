@@ -155,6 +155,9 @@ void node_drain_end(struct node *n);
 bool node_replace(struct node *from, struct node *to, GError **error);
 /* Puts another image (or NULL) below as the backing file, in memory only. */
 bool node_set_backing(struct node *n, struct node *backing, GError **error);
+/* Puts another node below as CHILD_FILE, which must hold the same bytes: for formats other than raw one that leads to
+ * the same file as before. n is drained. */
+bool node_set_file(struct node *n, struct node *file, GError **error);
 /* Also writes the name into the image's header. NULL backing_file: none. */
 bool node_change_backing(struct node *n, const char *backing_file, const char *backing_format,
                          GError **error);

@@ -129,6 +129,18 @@ void node_remove_child(struct node *n, struct node_child *c)
     }
 }
 
+/* A filter over a node that somebody writes to is opened as a reader: it writes once it has taken that one's place
+ * (node_set_file()). */
+static bool may_rest(struct node *n, enum child_role role, struct node *child)
+{
+    bool read_only = n->read_only;
+    n->read_only = true;
+    unsigned shared, perms = node_child_perms(n, role, &shared);
+    n->read_only = read_only;
+    return n->driver->kind == DRIVER_FILTER && role == CHILD_FILE && n->wanted_rw && child->ctx == n->ctx &&
+           !child->read_only && node_perms_fit(child, perms, shared, n->driver->name, NULL, NULL, NULL);
+}
+
 /* Fits `child` (referenced; taken, also on failure) in, if who else uses it allows. */
 static struct node *link_child(struct node *n, const char *name, enum child_role role,
                                struct node *child, GError **error)
@@ -144,6 +156,10 @@ static struct node *link_child(struct node *n, const char *name, enum child_role
                          child->name);
     else
         ok = node_perms_fit(child, perms, shared, n->driver->name, NULL, NULL, error);
+    if (!ok && may_rest(n, role, child)) {
+        g_clear_error(error);
+        n->read_only = ok = true;
+    }
     if (!ok) {
         node_unref(child);
         return NULL;

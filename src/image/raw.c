@@ -165,6 +165,7 @@ static const struct image_driver raw_driver = {
     .summary = "The guest's bytes as they are",
     .spec = "none",
     .kind = DRIVER_FORMAT,
+    .flags = DRIVER_SWAP_FILE,
     .size = sizeof(struct raw_node),
     .open_options = raw_options,
     .create_options = raw_create_options,

@@ -126,6 +126,86 @@ def test_reopen_backing():
         assert "verification" not in (out := b.write("top", "read -P 0 0 64k")), out
 
 
+def test_reopen_file():
+    """A filter is put under an image and taken out again; another file under a raw one; what cannot be is refused."""
+    with Bench() as b:
+        b.create("a")
+        for name in ("raw0", "raw1"):
+            with open(b.path(name), "wb") as f:
+                f.write(bytes([int(name[-1]) + 1]) * (1 << 20))
+        for name in ("a", "raw0", "raw1"):
+            b.qmp.execute("blockdev-add", driver="file", node_name="f" + name, filename=b.path(name))
+        b.qmp.execute("blockdev-add", driver="qcow2", node_name="a", file="fa")
+        b.qmp.execute("blockdev-add", driver="raw", node_name="r", file="fraw0")
+        b.qmp.execute("object-add", qom_type="throttle-group", id="slow", limits={"iops-write": 10**6})
+        b.qmp.execute("blockdev-add", driver="throttle", node_name="t", file="fa", throttle_group="slow")
+        assert b.node("t")["ro"], "it writes beside its user"
+
+        def reopen(*rows):
+            b.qmp.execute("blockdev-reopen", options=[{"node-name": n, "file": f, **more} for n, f, more in rows])
+
+        def written(node):
+            return next(n for n in b.qmp.execute("query-blockstats", query_nodes=True)
+                        if n["node-name"] == node)["stats"]["wr_operations"]
+
+        assert "wrote" in b.write("a", "write -P 1 0 64k")
+        reopen(("a", "t", {}))
+        assert not b.node("t")["ro"] and written("t") == 0
+        assert "wrote" in b.write("a", "write -P 2 64k 64k")
+        assert written("t") > 0
+        refused("in use by a", b.qmp.execute, "blockdev-del", node_name="t")
+        refused("bytes, not", reopen, ("a", "fraw1", {}))
+        b.qmp.execute("blockdev-add", driver="file", node_name="copy", filename=shutil.copy(b.path("a"), b.path("copy")))
+        refused("remembers", reopen, ("a", "copy", {}))
+        refused("stands above", reopen, ("t", "a", {}))
+        refused("no node 'nope'", reopen, ("a", "nope", {}))
+        refused("cannot be without", reopen, ("a", None, {}))
+        assert "verification" not in b.write("r", "read -P 1 0 1M")
+        refused("no node 'nope'", reopen, ("a", "fa", {"discard": "unmap"}), ("r", "fraw1", {}), ("a", "nope", {}))
+        assert "verification" not in b.write("r", "read -P 1 0 1M")
+        before = written("t")
+        assert "wrote" in b.write("a", "write -P 3 128k 64k") and written("t") > before, "not taken back"
+        reopen(("a", "fa", {}), ("r", "fraw1", {}))
+        assert b.node("t")["ro"]
+        assert "verification" not in b.write("r", "read -P 2 0 1M")
+        assert "wrote" in b.write("r", "write -P 9 0 4k")
+        b.qmp.execute("blockdev-del", node_name="t")
+        assert "verification" not in b.write("a", "read -P 2 64k 64k")
+        b.qmp.execute("nbd-server-start", addr={"type": "unix", "data": {"path": b.path("nbd")}})
+        b.qmp.execute("nbd-server-add", device="a", writable=True)
+        refused("NBD export 'a' writes", reopen, ("a", "fa", {"read-only": True}))
+        b.qmp.execute("nbd-server-stop")
+        for name in ("a", "fa"):
+            b.qmp.execute("blockdev-del", node_name=name)
+        tool("qemu-img", "check", b.path("a"))
+        for name, first in (("raw0", 1), ("raw1", 9)):
+            with open(b.path(name), "rb") as f:
+                assert f.read(1) == bytes([first])
+
+
+def test_reopen_options():
+    """What is not said has its default again; options of a child by name and by value; what cannot change is refused."""
+    with Bench() as b:
+        b.create("a")
+        b.add("a", discard="unmap", detect_zeroes="unmap")
+        options = {"driver": "qcow2", "node-name": "a", "file": {"driver": "file", "filename": b.path("a")}}
+
+        def reopen(**more):
+            b.qmp.execute("blockdev-reopen", options=[options | {k.replace("_", "-"): v for k, v in more.items()}])
+
+        assert b.node("a")["detect_zeroes"] == "unmap"
+        reopen(cache={"no-flush": True})
+        assert b.node("a")["detect_zeroes"] == "off" and b.node("a")["cache"]["no-flush"]
+        assert all(n["cache"]["no-flush"] for n in b.qmp.execute("query-named-block-nodes"))
+        reopen(detect_zeroes="on")
+        assert b.node("a")["detect_zeroes"] == "on" and not b.node("a")["cache"]["no-flush"]
+        refused("'cache.direct' cannot change", reopen, cache={"direct": True})
+        refused("'l2-cache-size' cannot change", reopen, l2_cache_size=1 << 20)
+        refused("'filename' cannot change", reopen, file={"driver": "file", "filename": b.path("b")})
+        refused("has driver 'file'", reopen, file={"driver": "nbd"})
+        assert b.node("a")["detect_zeroes"] == "on"
+
+
 def test_node_statistics():
     """What each node was asked for: the format by the export, the file by the format."""
     with Bench() as b:
@@ -260,6 +340,7 @@ def test_corrupt():
 
 def main():
     tap.run({"blockdev-reopen": test_reopen, "blockdev-reopen: backing": test_reopen_backing,
+             "blockdev-reopen: file": test_reopen_file, "blockdev-reopen: options": test_reopen_options,
              "query-blockstats of nodes": test_node_statistics, "nodes on I/O threads": test_iothreads, "tls-authz": test_authorization, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
              "BLOCK_IMAGE_CORRUPTED": test_corrupt})
 

@@ -29,6 +29,7 @@ static bool throttle_filter_open(struct node *n, GError **error)
 {
     struct throttle_filter *s = of(n);
     filter_inherit(n);
+    n->grows = node_file(n)->grows;
     if (!s->group_name)
         return ruche_error(error, RUCHE_ERR_INVALID, "'throttle-group' is missing");
     struct throttle_group *g = throttle_group_find(s->group_name);
@@ -93,6 +94,7 @@ static const struct image_driver throttle = {
     .name = "throttle",
     .summary = "Limits on operations and bytes a second",
     .kind = DRIVER_FILTER,
+    .flags = DRIVER_SWAP_FILE,
     .size = sizeof(struct throttle_filter),
     .open_options = throttle_options,
     .open = throttle_filter_open,
