@@ -25,6 +25,17 @@ static char *sibling(const char *name)
     return found ? found : g_build_filename("/usr/bin", name, NULL);
 }
 
+/* Beside our program in a build folder, else where they are installed. */
+static char *recipes_dir(void)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *dir = self ? g_path_get_dirname(self) : NULL;
+    g_autofree char *path = dir ? g_build_filename(dir, "images", NULL) : NULL;
+    if (path && g_file_test(path, G_FILE_TEST_IS_DIR))
+        return g_steal_pointer(&path);
+    return g_build_filename(RUCHE_DATADIR, "images", NULL);
+}
+
 static void host_uuid(uint8_t ret[16])
 {
     static const char *const files[] = {"/sys/class/dmi/id/product_uuid", "/etc/machine-id"};
@@ -65,6 +76,7 @@ void manager_config_init(bool session)
         system_dirs();
     manager.vmm = sibling("ruche-vmm");
     manager.img = sibling("ruche-img");
+    manager.recipes = recipes_dir();
     manager.start_parallel = CLAMP(g_get_num_processors() / 2, 1, 16);
     manager.uri = g_strdup(session ? "qemu:///session" : "qemu:///system");
     host_uuid(manager.host_uuid);

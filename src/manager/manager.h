@@ -27,6 +27,7 @@ struct manager_config {
     char *cache_dir;     /* what can be made again: /var/cache/ruche, ~/.cache/ruche */
     char *vmm;           /* path of ruche-vmm */
     char *img;           /* path of ruche-img */
+    char *recipes;       /* folder of programs that build images: launch/launch.h */
     char *user, *group;  /* whom machines run as; NULL: ourselves */
     unsigned start_parallel; /* how many machines autostart starts at a time */
     char *uri;           /* what ConnectGetURI answers: "qemu:///system", "qemu:///session" */

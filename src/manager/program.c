@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define CANCEL_LOOK_MS 100 /* how often a cancellable program's flag is looked at */
+
 enum { TO_STDIN, FROM_STDOUT, FROM_STDERR, PROCESS, FDS };
 
 struct run {
@@ -24,6 +26,7 @@ struct run {
     const char *in; /* what is left for its standard input */
     size_t in_left, max_bytes;
     int timeout_ms;
+    const atomic_bool *cancelled; /* may be NULL */
     GPid pid;
     struct pollfd fds[FDS];
     GString *out[2]; /* standard output, standard error */
@@ -102,9 +105,13 @@ static bool attend(struct run *r)
     gint64 deadline = g_get_monotonic_time() + r->timeout_ms * G_GINT64_CONSTANT(1000);
     for (;;) {
         gint64 left_ms = r->timeout_ms < 0 ? -1 : (deadline - g_get_monotonic_time() + 999) / 1000;
+        if (r->cancelled && atomic_load(r->cancelled))
+            return ruche_error(&r->error, MANAGER_ERR_ABORTED, "%s was ended, as it was asked for", r->argv[0]);
         if (r->timeout_ms >= 0 && left_ms <= 0)
             return ruche_error(&r->error, MANAGER_ERR_TIMEOUT, "%s did not end within %d ms",
                                r->argv[0], r->timeout_ms);
+        if (r->cancelled && (left_ms < 0 || left_ms > CANCEL_LOOK_MS))
+            left_ms = CANCEL_LOOK_MS;
         if (poll(r->fds, FDS, (int)left_ms) < 0 && errno != EINTR)
             return ruche_error_errno(&r->error, errno, "%s: poll", r->argv[0]);
         if (r->fds[TO_STDIN].fd >= 0 && r->fds[TO_STDIN].revents)
@@ -158,12 +165,19 @@ static bool judge(struct run *r, GError **error)
 bool task_run_program(const char *const *argv, const char *stdin_text, size_t max_bytes,
                       int timeout_ms, char **ret_out, GError **error)
 {
+    return task_run_program_until(NULL, argv, stdin_text, max_bytes, timeout_ms, ret_out, error);
+}
+
+bool task_run_program_until(const atomic_bool *cancelled, const char *const *argv, const char *stdin_text,
+                            size_t max_bytes, int timeout_ms, char **ret_out, GError **error)
+{
     struct run r = {
         .argv = argv,
         .in = stdin_text,
         .in_left = stdin_text ? strlen(stdin_text) : 0,
         .max_bytes = max_bytes,
         .timeout_ms = timeout_ms,
+        .cancelled = cancelled,
         .out = {g_string_new(NULL), g_string_new(NULL)},
     };
     for (int i = 0; i < FDS; i++)

@@ -11,6 +11,7 @@
 #include "base/fiber.h"
 
 #include <glib.h>
+#include <stdatomic.h>
 
 /* Runs fn(opaque) as a task, at once, until it first waits. */
 void task_start(void (*fn)(void *opaque), void *opaque);
@@ -30,6 +31,9 @@ bool task_wait_fd(int fd, GIOCondition events, int timeout_ms);
  * last line of standard error. timeout_ms -1: none; a late program is killed. `ret_out` may be NULL. */
 bool task_run_program(const char *const *argv, const char *stdin_text, size_t max_bytes, int timeout_ms,
                       char **ret_out, GError **error);
+/* The same; the program is killed soon after *cancelled has become true (MANAGER_ERR_ABORTED). */
+bool task_run_program_until(const atomic_bool *cancelled, const char *const *argv, const char *stdin_text,
+                            size_t max_bytes, int timeout_ms, char **ret_out, GError **error);
 
 /* Something that happens once and that one task waits for, perhaps with a deadline. Embedded; all zeroes
  * is ready for use. */
