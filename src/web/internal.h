@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Inside web/: connections, and the answers that go on (events, consoles). */
+#pragma once
+
+#include "web/op.h"
+#include "web/web.h"
+
+#include <libsoup/soup.h>
+
+/* listen.c: sockets, who is behind them, and how many. */
+bool web_listen(SoupServer *server, const struct web_config *c, GError **error);
+void web_listen_stop(void);
+/* Who sent this message; valid while the message is. */
+const struct caller *web_caller(SoupServerMessage *msg);
+/* HTTPS without a certificate: the bearer's token decides. False: not shown. */
+bool web_authenticate(SoupServerMessage *msg, GError **error);
+
+/* server.c */
+void web_answer_error(SoupServerMessage *msg, const GError *error);
+
+/* events.c: the rest of this answer is events, until the reader goes. */
+void web_events(SoupServerMessage *msg);
+void web_events_stop(void);
+
+/* console.c: a websocket is a machine's console. */
+void web_console(SoupServer *server, SoupServerMessage *msg, const char *path, SoupWebsocketConnection *socket,
+                 gpointer opaque);

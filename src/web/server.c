@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Requests: from HTTP to a row of the table, run in place or as a task, and its result back.
+ *
+ * Spec      docs/rest.md. Thread: the loop thread. Trust: all of a request is the peer's.
+ */
+#include "web/internal.h"
+
+#include "base/log.h"
+#include "base/util.h"
+#include "qmp/frame.h"
+
+#include <string.h>
+
+struct web_run {
+    const struct web_op *op;
+    SoupServerMessage *msg; /* referenced */
+    struct web_request request;
+};
+
+static SoupServer *server;
+
+static void answer_text(SoupServerMessage *msg, unsigned status, const char *type, char *text)
+{
+    soup_server_message_set_status(msg, status, NULL);
+    soup_server_message_set_response(msg, type, SOUP_MEMORY_TAKE, text, strlen(text));
+}
+
+static void answer_json(SoupServerMessage *msg, unsigned status, JsonNode *node)
+{
+    g_autoptr(JsonGenerator) g = json_generator_new();
+    json_generator_set_root(g, node);
+    answer_text(msg, status, "application/json", json_generator_to_data(g, NULL));
+}
+
+void web_answer_error(SoupServerMessage *msg, const GError *error)
+{
+    const char *word;
+    unsigned status = web_status(error, &word);
+    JsonObject *inner = json_object_new(), *outer = json_object_new();
+    json_object_set_string_member(inner, "code", word);
+    json_object_set_string_member(inner, "message", error->message);
+    json_object_set_object_member(outer, "error", inner);
+    g_autoptr(JsonNode) node = web_node(outer);
+    answer_json(msg, status, node);
+    if (status == 401)
+        soup_message_headers_replace(soup_server_message_get_response_headers(msg), "WWW-Authenticate", "Bearer");
+}
+
+static void run_free(struct web_run *run)
+{
+    json_object_unref(run->request.args);
+    g_free(run->request.ret_text);
+    g_object_unref(run->msg);
+    g_free(run);
+}
+
+static void run_op(struct web_run *run)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) node = run->op->call(&run->request, &error);
+    unsigned status = run->op->status ? run->op->status : 200;
+    if (error)
+        web_answer_error(run->msg, error);
+    else if (run->request.ret_text)
+        answer_text(run->msg, status, run->request.text_type, g_steal_pointer(&run->request.ret_text));
+    else {
+        if (!node)
+            node = web_node(json_object_new());
+        answer_json(run->msg, status, node);
+    }
+}
+
+static void run_task(void *opaque)
+{
+    struct web_run *run = opaque;
+    run_op(run);
+    soup_server_message_unpause(run->msg);
+    run_free(run);
+}
+
+static void add_query(JsonObject *args, GHashTable *query)
+{
+    GHashTableIter it;
+    gpointer name, value;
+    if (!query)
+        return;
+    g_hash_table_iter_init(&it, query);
+    while (g_hash_table_iter_next(&it, &name, &value))
+        if (g_utf8_validate(name, -1, NULL) && g_utf8_validate(value, -1, NULL))
+            json_object_set_string_member(args, name, value);
+}
+
+/* A member of the body never replaces what stands in the path. */
+static void add_member(JsonObject *object, const char *name, JsonNode *value, gpointer opaque)
+{
+    JsonObject *args = opaque;
+    if (!json_object_has_member(args, name) && !JSON_NODE_HOLDS_NULL(value))
+        json_object_set_member(args, name, json_node_copy(value));
+}
+
+static bool add_json(JsonObject *args, const char *text, size_t len, GError **error)
+{
+    const char *wrong = frame_check(text, len, WEB_MAX_BODY, WEB_MAX_DEPTH);
+    if (wrong)
+        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not JSON: %s", wrong);
+    g_autoptr(JsonParser) parser = json_parser_new();
+    if (!json_parser_load_from_data(parser, text, (gssize)len, NULL))
+        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not JSON");
+    JsonNode *root = json_parser_get_root(parser);
+    if (!root || !JSON_NODE_HOLDS_OBJECT(root))
+        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not a JSON object");
+    json_object_foreach_member(json_node_get_object(root), add_member, args);
+    return true;
+}
+
+static bool add_body(JsonObject *args, SoupServerMessage *msg, GError **error)
+{
+    g_autoptr(GBytes) body = soup_message_body_flatten(soup_server_message_get_request_body(msg));
+    size_t len;
+    const char *text = g_bytes_get_data(body, &len);
+    if (!len)
+        return true;
+    const char *type = soup_message_headers_get_content_type(soup_server_message_get_request_headers(msg), NULL);
+    if (!type || !strcmp(type, "application/json"))
+        return add_json(args, text, len, error);
+    if (strcmp(type, "application/xml") != 0 && strcmp(type, "text/xml") != 0)
+        return ruche_error(error, RUCHE_ERR_INVALID, "a body of type '%s' is not taken; use application/json or "
+                           "application/xml", type);
+    if (memchr(text, 0, len) || !g_utf8_validate(text, (gssize)len, NULL))
+        return ruche_error(error, MANAGER_ERR_XML_SYNTAX, "the request's body is not UTF-8 text");
+    g_autofree char *copy = g_strndup(text, len);
+    json_object_set_string_member(args, "xml", copy);
+    return true;
+}
+
+static void answer_status(SoupServerMessage *msg, unsigned status, const char *path)
+{
+    g_autoptr(GError) error = NULL;
+    ruche_error(&error, status == 404 ? RUCHE_ERR_NOT_FOUND : RUCHE_ERR_UNSUPPORTED, "%s %s is no operation; GET "
+                "/openapi.json lists them", soup_server_message_get_method(msg), path);
+    web_answer_error(msg, error);
+    soup_server_message_set_status(msg, status, NULL);
+}
+
+static void serve(SoupServerMessage *msg, const char *path, GHashTable *query)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonObject) args = json_object_new();
+    unsigned status;
+    const struct web_op *op = web_route(soup_server_message_get_method(msg), path, args, &status);
+    if (!op) {
+        answer_status(msg, status, path);
+        return;
+    }
+    add_query(args, query);
+    /* what stands in the path stands above the query */
+    web_route(soup_server_message_get_method(msg), path, args, &status);
+    if (!add_body(args, msg, &error) || !web_check_args(op, args, &error)) {
+        web_answer_error(msg, error);
+        return;
+    }
+    struct web_run *run = g_new0(struct web_run, 1);
+    *run = (struct web_run){ .op = op, .msg = g_object_ref(msg), .request.who = web_caller(msg),
+                             .request.args = g_steal_pointer(&args) };
+    if (op->quick) {
+        run_op(run);
+        run_free(run);
+    } else {
+        soup_server_message_pause(msg);
+        task_start(run_task, run);
+    }
+}
+
+static void on_request(SoupServer *s, SoupServerMessage *msg, const char *path, GHashTable *query, gpointer opaque)
+{
+    g_autoptr(GError) error = NULL;
+    if (!web_authenticate(msg, &error))
+        web_answer_error(msg, error);
+    else if (!strcmp(path, "/events") && !strcmp(soup_server_message_get_method(msg), "GET"))
+        web_events(msg);
+    else
+        serve(msg, path, query);
+}
+
+/* Before the body is read: too long or of unknown length, and it never is. */
+static void on_headers(SoupServer *s, SoupServerMessage *msg, const char *path, GHashTable *query, gpointer opaque)
+{
+    SoupMessageHeaders *h = soup_server_message_get_request_headers(msg);
+    if (soup_message_headers_get_encoding(h) == SOUP_ENCODING_CHUNKED)
+        soup_server_message_set_status(msg, SOUP_STATUS_LENGTH_REQUIRED, NULL);
+    else if (soup_message_headers_get_content_length(h) > (goffset)WEB_MAX_BODY)
+        soup_server_message_set_status(msg, SOUP_STATUS_REQUEST_ENTITY_TOO_LARGE, NULL);
+}
+
+bool web_start(const struct web_config *c, GError **error)
+{
+    server = soup_server_new("server-header", "ruche/" RUCHE_VERSION, NULL);
+    soup_server_add_early_handler(server, NULL, on_headers, NULL, NULL);
+    soup_server_add_handler(server, NULL, on_request, NULL, NULL);
+    soup_server_add_websocket_handler(server, "/console", NULL, NULL, web_console, NULL, NULL);
+    if (web_listen(server, c, error))
+        return true;
+    web_stop();
+    return false;
+}
+
+void web_stop(void)
+{
+    web_listen_stop();
+    web_events_stop();
+    if (server)
+        soup_server_disconnect(server);
+    g_clear_object(&server);
+}
