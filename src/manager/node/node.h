@@ -16,7 +16,9 @@ struct node_info {
 };
 bool node_info(const struct caller *who, struct node_info *ret, GError **error);
 char *node_hostname(void);
-/* virConnectGetCapabilities(): host CPU, topology with NUMA cells and their pages, guests of the emulators there are. */
+char *node_arch(void); /* "x86_64" */
+/* virConnectGetCapabilities(): host CPU, topology with NUMA cells and their pages, guests of the emulators there are.
+ * Asks each emulator once (waits). */
 char *node_capabilities(const struct caller *who, GError **error);
 /* virConnectGetDomainCapabilities(); NULL arguments mean the default. Asks the emulator once (waits). */
 char *node_domain_capabilities(const struct caller *who, const char *emulator, const char *arch, const char *machine,
@@ -29,7 +31,8 @@ struct emulator {
     unsigned version;
     bool kvm;           /* KVM can be used */
     const char *const *machines; /* canonical names and aliases: "pc-q35-7.2", "q35" */
-    /* devices, buses and models by their words in domain XML: has("disk.bus", "virtio") */
+    /* devices, buses and models by their words in domain XML: has("disk.bus", "virtio"). The sets are named by element
+     * and attribute; emulator_words.c has all of them. */
     GHashTable *words;
 };
 /* NULL path: the default for the arch (NULL: the host's). NULL with *error. Borrowed. (waits, the first time) */
