@@ -166,16 +166,20 @@ def commit_on_full_disk():
             raise tap.Skip("a file system cannot be mounted here")
         try:
             f.fill("a.raw", 16)
-            f.run("create", "-q", "-f", "qcow2", "small/base.qcow2", "16M")
-            f.run("create", "-q", "-f", "qcow2", "-b", f.file("small/base.qcow2"), "-F", "qcow2", "top.qcow2")
-            f.run("convert", "-n", "-O", "qcow2", "a.raw", "top.qcow2")
-            done = f.run("commit", "top.qcow2", code=1)
-            assert "No space left" in done.stderr, done.stderr
-            f.run("compare", "a.raw", "top.qcow2")
-            checked = f.start("check", "-q", "small/base.qcow2")
-            checked.communicate(timeout=60)
-            assert checked.returncode in (0, 3), checked.returncode  # leaks at the most: the tables had no room
-            f.run("check", "top.qcow2")
+            for tool, cluster in (("ours", 65536), ("ours", 4096), ("ours", 512), ("qemu-img", 65536), ("qemu-img", 4096)):
+                base = f.file("small/base.qcow2")
+                if tool == "ours":
+                    f.run("create", "-q", "-f", "qcow2", "-o", f"cluster_size={cluster}", base, "16M")
+                else:
+                    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"cluster_size={cluster}", base, "16M"], check=True)
+                f.run("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", "top.qcow2")
+                f.run("convert", "-n", "-O", "qcow2", "a.raw", "top.qcow2")
+                done = f.run("commit", "top.qcow2", code=1)
+                assert "No space left" in done.stderr, done.stderr
+                f.run("compare", "a.raw", "top.qcow2")
+                f.run("check", "-q", base)  # no leaks: what metadata may need is there before data counts on it
+                f.run("check", "top.qcow2")
+                os.unlink(base)
         finally:
             subprocess.run(["umount", f.file("small")], check=False)
 

@@ -153,6 +153,22 @@ static int l2_fill(struct qcow2 *s, uint64_t to, uint64_t from)
     return r;
 }
 
+/* A sector of L1 that never held anything may be a hole of the file: it is written as it is before anything counts on
+ * it, so that a full disk refuses the guest's write rather than the commit, which would leave clusters counted that
+ * nothing refers to. */
+static int l1_back_sector(struct qcow2 *s, uint64_t index)
+{
+    static const uint8_t zeroes[L1_SECTOR_ENTRIES * 8];
+    uint64_t sector = index / L1_SECTOR_ENTRIES, first = sector * L1_SECTOR_ENTRIES;
+    if (s->l1_dirty[sector])
+        return 0;
+    for (uint64_t i = first; i < first + L1_SECTOR_ENTRIES && i < s->header.l1_count; i++)
+        if (s->l1[i])
+            return 0;
+    return qcow2_meta_write(s, QCOW2_SECTION_ACTIVE_L1, s->header.l1_offset + first * 8, zeroes,
+                            sizeof(zeroes));
+}
+
 /* Under l2_lock: entry `index` of L1 gets a table of its own. */
 static int l2_make(struct qcow2 *s, uint64_t index)
 {
@@ -161,7 +177,9 @@ static int l2_make(struct qcow2 *s, uint64_t index)
     if (old & (s->cluster_bytes - 1))
         return qcow2_corrupt(
             s, true, -1, 0, "L1 entry %" PRIu64 " has the unaligned offset 0x%" PRIx64, index, old);
-    int r = qcow2_alloc_run(s, 1, &off, &count, &fresh);
+    int r = l1_back_sector(s, index);
+    if (!r)
+        r = qcow2_alloc_run(s, 1, &off, &count, &fresh);
     if (r)
         return r;
     r = l2_fill(s, off, old);

@@ -84,18 +84,33 @@ static void cluster_freed(struct qcow2 *s, uint64_t index)
         s->packed_offset = 0;
 }
 
+/* A slice whose counts are to be raised; a block is made where there is none. One that counts nothing yet may be a
+ * hole of the file: it is written as it is first, so that a full disk cannot keep its counts from it later. */
+static int slice_to_raise(struct qcow2 *s, uint64_t index, struct qcow2_table **ret,
+                          uint64_t *ret_entry)
+{
+    int r = qcow2_refcount_slice(s, index, ret, ret_entry);
+    if (!r && !*ret) {
+        r = qcow2_refblock_make(s, index >> s->refblock_bits);
+        return r ? r : qcow2_refcount_slice(s, index, ret, ret_entry);
+    }
+    if (r || (*ret)->dirty || (*ret)->writing || !bytes_are_zero((*ret)->data, s->refcount_cache.entry_bytes))
+        return r;
+    g_autofree uint8_t *zeroes = g_try_malloc0(s->refcount_cache.entry_bytes);
+    r = !zeroes ? -ENOMEM
+                : qcow2_meta_write(s, QCOW2_SECTION_REFBLOCK, (*ret)->offset, zeroes,
+                                   s->refcount_cache.entry_bytes);
+    return r ? r : qcow2_refcount_slice(s, index, ret, ret_entry);
+}
+
 /* One slice's part of a change: *ret_done clusters. */
 static int add_in_slice(struct qcow2 *s, uint64_t index, uint64_t count, int addend,
                         uint64_t *ret_done)
 {
     struct qcow2_table *t;
     uint64_t entry;
-    int r = qcow2_refcount_slice(s, index, &t, &entry);
-    if (!r && !t && addend > 0) {
-        r = qcow2_refblock_make(s, index >> s->refblock_bits);
-        if (!r)
-            r = qcow2_refcount_slice(s, index, &t, &entry);
-    }
+    int r = addend > 0 ? slice_to_raise(s, index, &t, &entry)
+                       : qcow2_refcount_slice(s, index, &t, &entry);
     if (!r && !t)
         r = qcow2_corrupt(s, true, (int64_t)(index << s->cluster_bits), s->cluster_bytes,
                           "a cluster in use has no refcount block");
@@ -156,11 +171,7 @@ static int slice_for_search(struct qcow2 *s, uint64_t index, struct qcow2_table 
 {
     if (index > CLUSTER_INDEX_MAX(s))
         return -EFBIG;
-    int r = qcow2_refcount_slice(s, index, ret, ret_entry);
-    if (r || *ret)
-        return r;
-    r = qcow2_refblock_make(s, index >> s->refblock_bits);
-    return r ? r : qcow2_refcount_slice(s, index, ret, ret_entry);
+    return slice_to_raise(s, index, ret, ret_entry);
 }
 
 static uint64_t count_free(const struct qcow2 *s, const struct qcow2_table *t, uint64_t entry,
