@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Events for clients that asked: each registration is a class, an event, perhaps an object.
+ *
+ * Spec      libvirt's remote protocol at 9.0.0; messages have serial 1 and lead with the callback's
+ * id, but for those of the old registrations. Thread    The loop thread. Owner: the client has its
+ * registrations.
+ */
+#pragma once
+
+#include "libvirt/client.h"
+#include "manager/event.h"
+
+enum { EVENT_REGISTRATIONS_MAX = 1024 }; /* of one client */
+
+void events_start(void);
+void events_stop(void);
+/* `uuid` or `name` NULL: every object. Returns the callback's id, -1 with *error. */
+int events_register(struct client *c, enum event_class class, int event, const uint8_t *uuid,
+                    const char *name, GError **error);
+bool events_deregister(struct client *c, enum event_class class, int callback, GError **error);
+/* Without ids: procedures 105, 106, 167, 168. At most one for each event. */
+bool events_register_old(struct client *c, int event, GError **error);
+bool events_deregister_old(struct client *c, int event, GError **error);
+/* The client has ended. */
+void events_forget(struct client *c);

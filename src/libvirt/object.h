@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Objects of the core as the protocol names them. Thread: the loop thread. */
+#pragma once
+
+#include "libvirt/params.h"
+#include "libvirt/rpc.h"
+#include "manager/domain/domain.h"
+
+#include <string.h>
+
+static inline void domain_auto_unref(struct domain **d)
+{
+    domain_unref(*d);
+}
+#define auto_domain __attribute__((cleanup(domain_auto_unref))) struct domain
+
+/* The domain that a call names: by its UUID. A reference; NULL with *error. */
+static inline struct domain *object_domain(const struct wire_domain *w, GError **error)
+{
+    return domain_find_uuid(w->uuid, error);
+}
+
+static inline void object_fill_domain(const struct domain *d, struct wire_domain *ret)
+{
+    const struct domain_summary *s = domain_summary(d);
+    ret->name = g_strdup(s->name);
+    memcpy(ret->uuid, s->uuid, sizeof(ret->uuid));
+    ret->id = d->id;
+}
+
+/* Flags that a call may have; others are an error by number. */
+static inline bool object_flags(uint32_t flags, uint32_t known, const char *call, GError **error)
+{
+    if (!(flags & ~known))
+        return true;
+    return ruche_error(error, MANAGER_ERR_ARGUMENT, "%s: flags 0x%x are not known", call,
+                       flags & ~known);
+}
+
+/* How many results a client takes. */
+static inline bool object_room(int32_t room, uint32_t limit, const char *call, GError **error)
+{
+    if (room >= 0 && (uint32_t)room <= limit)
+        return true;
+    return ruche_error(error, RUCHE_ERR_INVALID, "%s: room for %d is not from 0 to %u", call, room,
+                       limit);
+}
