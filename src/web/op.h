@@ -54,6 +54,8 @@ const struct web_op *const *web_op_list(void);
 /* The row for a request. NULL with *ret_status: 404, or 405 when only the method does not fit. `args` gains
  * what stands in the path. */
 const struct web_op *web_route(const char *method, const char *path, JsonObject *args, unsigned *ret_status);
+/* A body's members become arguments; what stands in the path stays. */
+bool web_add_json(JsonObject *args, const char *text, size_t len, GError **error);
 /* Is `args` what the row takes? Sizes become numbers. */
 bool web_check_args(const struct web_op *op, JsonObject *args, GError **error);
 JsonNode *web_openapi(void);

@@ -5,6 +5,8 @@
 
 #include "base/units.h"
 #include "base/util.h"
+#include "qmp/frame.h"
+#include "web/web.h"
 
 #include <inttypes.h>
 #include <errno.h>
@@ -76,6 +78,29 @@ static bool in_path(const struct web_op *op, const char *name)
 {
     g_autofree char *part = g_strdup_printf("{%s}", name);
     return strstr(op->path, part);
+}
+
+/* A member of the body never replaces what stands in the path. */
+static void add_member(JsonObject *object, const char *name, JsonNode *value, gpointer opaque)
+{
+    JsonObject *args = opaque;
+    if (!json_object_has_member(args, name) && !JSON_NODE_HOLDS_NULL(value))
+        json_object_set_member(args, name, json_node_copy(value));
+}
+
+bool web_add_json(JsonObject *args, const char *text, size_t len, GError **error)
+{
+    const char *wrong = frame_check(text, len, WEB_MAX_BODY, WEB_MAX_DEPTH);
+    if (wrong)
+        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not JSON: %s", wrong);
+    g_autoptr(JsonParser) parser = json_parser_new();
+    if (!json_parser_load_from_data(parser, text, (gssize)len, NULL))
+        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not JSON");
+    JsonNode *root = json_parser_get_root(parser);
+    if (!root || !JSON_NODE_HOLDS_OBJECT(root))
+        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not a JSON object");
+    json_object_foreach_member(json_node_get_object(root), add_member, args);
+    return true;
 }
 
 static const struct web_field *find_field(const struct web_op *op, const char *name)

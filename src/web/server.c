@@ -5,9 +5,7 @@
  */
 #include "web/internal.h"
 
-#include "base/log.h"
 #include "base/util.h"
-#include "qmp/frame.h"
 
 #include <string.h>
 
@@ -90,29 +88,6 @@ static void add_query(JsonObject *args, GHashTable *query)
             json_object_set_string_member(args, name, value);
 }
 
-/* A member of the body never replaces what stands in the path. */
-static void add_member(JsonObject *object, const char *name, JsonNode *value, gpointer opaque)
-{
-    JsonObject *args = opaque;
-    if (!json_object_has_member(args, name) && !JSON_NODE_HOLDS_NULL(value))
-        json_object_set_member(args, name, json_node_copy(value));
-}
-
-static bool add_json(JsonObject *args, const char *text, size_t len, GError **error)
-{
-    const char *wrong = frame_check(text, len, WEB_MAX_BODY, WEB_MAX_DEPTH);
-    if (wrong)
-        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not JSON: %s", wrong);
-    g_autoptr(JsonParser) parser = json_parser_new();
-    if (!json_parser_load_from_data(parser, text, (gssize)len, NULL))
-        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not JSON");
-    JsonNode *root = json_parser_get_root(parser);
-    if (!root || !JSON_NODE_HOLDS_OBJECT(root))
-        return ruche_error(error, RUCHE_ERR_INVALID, "the request's body is not a JSON object");
-    json_object_foreach_member(json_node_get_object(root), add_member, args);
-    return true;
-}
-
 static bool add_body(JsonObject *args, SoupServerMessage *msg, GError **error)
 {
     g_autoptr(GBytes) body = soup_message_body_flatten(soup_server_message_get_request_body(msg));
@@ -122,7 +97,7 @@ static bool add_body(JsonObject *args, SoupServerMessage *msg, GError **error)
         return true;
     const char *type = soup_message_headers_get_content_type(soup_server_message_get_request_headers(msg), NULL);
     if (!type || !strcmp(type, "application/json"))
-        return add_json(args, text, len, error);
+        return web_add_json(args, text, len, error);
     if (strcmp(type, "application/xml") != 0 && strcmp(type, "text/xml") != 0)
         return ruche_error(error, RUCHE_ERR_INVALID, "a body of type '%s' is not taken; use application/json or "
                            "application/xml", type);
