@@ -27,14 +27,18 @@ void caller_done(struct caller *c)
     g_clear_pointer(&c->name, g_free);
 }
 
+bool access_has(const struct caller *c, enum right right)
+{
+    return c->authenticated && (!c->read_only || right == RIGHT_READ);
+}
+
 bool access_check(const struct caller *c, enum right right, const char *what, GError **error)
 {
+    if (access_has(c, right))
+        return true;
     if (!c->authenticated)
         return ruche_error(error, MANAGER_ERR_DENIED, "to %s, say who you are first", what);
-    if (c->read_only && right != RIGHT_READ)
-        return ruche_error(error, MANAGER_ERR_READ_ONLY, "read only access prevents this: %s",
-                           what);
-    return true;
+    return ruche_error(error, MANAGER_ERR_READ_ONLY, "read only access prevents this: %s", what);
 }
 
 /* ---- audit ---- */

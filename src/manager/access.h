@@ -30,6 +30,7 @@ struct caller {
 };
 
 void caller_done(struct caller *c);
+bool access_has(const struct caller *c, enum right right);
 /* False with MANAGER_ERR_READ_ONLY or MANAGER_ERR_DENIED. `what` names operation and object: "define
  * domain 'web'". */
 bool access_check(const struct caller *c, enum right right, const char *what, GError **error);

@@ -5,7 +5,6 @@
  */
 #include "manager/manager.h"
 
-#include "manager/store.h"
 #include "manager/uuid.h"
 
 #include <string.h>

@@ -28,11 +28,12 @@
 #define XFS_SUPER_MAGIC 0x58465342
 #endif
 
-#define TEMP_PREFIX    ".ruche-new-"
+#define TEMP_PREFIX ".ruche-new-"
 
 /* One change that somebody waits for. text NULL: take the file away. */
 struct change {
     const char *path, *text;
+    bool link; /* text is what a symbolic link says */
     char *temp, *dir;
     mode_t mode;
     int fd, err;      /* positive errno */
@@ -70,12 +71,16 @@ static void write_temp(struct change *c)
 {
     static _Atomic unsigned serial;
     c->temp = g_strdup_printf("%s/" TEMP_PREFIX "%d-%u", c->dir, (int)getpid(), serial++);
+    if (c->link) {
+        if (symlink(c->text, c->temp) < 0)
+            failed(c, "link");
+        return;
+    }
     c->fd = open(c->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, c->mode);
     if (c->fd < 0)
         return failed(c, "open");
     if (fchmod(c->fd, c->mode) < 0 || !write_all(c->fd, c->text, strlen(c->text)))
         return failed(c, "write");
-    sync_file_range(c->fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* a start, while the others are written */
 }
 
 static bool orders_renames(int fd)
@@ -88,9 +93,11 @@ static void put_in_place(struct change *c)
 {
     const unsigned whole =
         SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-    if ((orders_renames(c->fd) ? sync_file_range(c->fd, 0, 0, whole) : fsync(c->fd)) < 0)
+    if (!c->link &&
+        (orders_renames(c->fd) ? sync_file_range(c->fd, 0, 0, whole) : fsync(c->fd)) < 0)
         return failed(c, "sync");
-    close(c->fd);
+    if (c->fd >= 0)
+        close(c->fd);
     c->fd = -1;
     if (rename(c->temp, c->path) < 0)
         return failed(c, "rename");
@@ -121,7 +128,12 @@ static void carry_out(struct change *list)
         c->dir = g_path_get_dirname(c->path);
         if (c->text)
             write_temp(c);
-        else if (unlink(c->path) < 0 && errno != ENOENT)
+        if (c->fd >= 0)
+            sync_file_range(c->fd, 0, 0,
+                            SYNC_FILE_RANGE_WRITE); /* a start, while the others are written */
+        if (c->text)
+            continue;
+        if (unlink(c->path) < 0 && errno != ENOENT)
             failed(c, "remove");
     }
     for (struct change *c = list; c; c = c->next)
@@ -145,6 +157,20 @@ bool store_write_blocking(const char *path, const char *text, mode_t mode, GErro
 {
     struct change c = {.path = path, .text = text, .mode = mode};
     carry_out(&c);
+    return outcome(&c, error);
+}
+
+bool store_write_volatile(const char *path, const char *text, mode_t mode, GError **error)
+{
+    struct change c = {.path = path, .text = text, .mode = mode, .fd = -1};
+    c.dir = g_path_get_dirname(path);
+    write_temp(&c);
+    if (!c.err && rename(c.temp, path) < 0)
+        failed(&c, "rename");
+    if (c.fd >= 0)
+        close(c.fd);
+    g_free(c.dir);
+    g_free(c.temp);
     return outcome(&c, error);
 }
 
@@ -189,6 +215,12 @@ static bool change_and_wait(struct change *c, GError **error)
 bool store_write(const char *path, const char *text, mode_t mode, GError **error)
 {
     struct change c = {.path = path, .text = text, .mode = mode};
+    return change_and_wait(&c, error);
+}
+
+bool store_link(const char *path, const char *target, GError **error)
+{
+    struct change c = {.path = path, .text = target, .link = true};
     return change_and_wait(&c, error);
 }
 

@@ -14,6 +14,10 @@
 bool store_write_blocking(const char *path, const char *text, mode_t mode, GError **error);
 /* The same, from a task, on a worker; writes of several tasks run side by side. */
 bool store_write(const char *path, const char *text, mode_t mode, GError **error);
+/* A symbolic link to `target` in the place of `path`. From a task. */
+bool store_link(const char *path, const char *target, GError **error);
+/* For what need not outlive the host (the state of what runs): replaced as a whole, but not synced. Any thread. */
+bool store_write_volatile(const char *path, const char *text, mode_t mode, GError **error);
 /* Takes a file away and syncs the folder; a missing one is fine. From a task. */
 bool store_remove(const char *path, GError **error);
 /* The whole file; more than max_bytes is an error. Left-overs of writes that were cut off are

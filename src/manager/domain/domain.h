@@ -8,8 +8,9 @@
  * Lock      Operations that change a domain take its job lock, in order of arrival, and give up after
  *           30 s (MANAGER_ERR_LOCK_TIMEOUT) with the name of the operation that holds it. Queries take none.
  * Stored    config_dir/domains/NAME.xml, config_dir/autostart/NAME.xml (a link); while it runs
- *           runtime_dir/domains/NAME.xml: live definition, state, process, monitor. Each is written and
- *           synced before the operation says that it was done.
+ *           runtime_dir/domains/NAME.xml: live definition, state, process, monitor. Descriptions are written and synced
+ *           before the operation says that it was done; the state of what runs is written, which is enough to
+ *           outlive us: it does not outlive the host.
  */
 #pragma once
 
@@ -24,20 +25,31 @@ enum domain_state {
 #define DOMAIN_NAME_MAX 200
 
 struct vm; /* its process: vm.h */
+struct vm_use;
+struct domain_waiter;
 
 struct domain {
     unsigned refs;
+    char *name;                /* what the tables know it by: the same in `def` and `live` */
+    uint8_t uuid[16];
     int id;                    /* while it runs, else -1; grows, never used twice by one daemon's state */
     enum domain_state state;
     int reason;                /* virDomain*Reason of the state */
     bool autostart, persistent;
     bool removed;              /* no longer in the table */
+    bool unborn;               /* its first definition is being stored: nobody finds it yet */
     struct domain_def *def;    /* what stands in config_dir; of a transient one NULL */
     struct domain_def *live;   /* what runs; NULL unless it does */
     struct vm *vm;             /* NULL unless it runs */
+    struct vm_use *use;        /* private: who is in a call of `vm` */
     const char *job_holder;    /* operation that holds the lock; NULL: free */
-    struct fiber_queue job_queue;
+    struct domain_waiter *job_queue;
     int64_t job_since_us;
+    /* of the running machine */
+    int pause_reason;          /* why we stop it now: virDomainPausedReason; 0: we do not */
+    bool fake_reboot;          /* the next power-off is the first half of a reboot */
+    bool agent;                /* the guest agent is connected */
+    const struct caller *autodestroy; /* its end is the machine's: compared, never followed */
 };
 /* The name and UUID, of what runs or is defined. */
 const struct domain_summary *domain_summary(const struct domain *d);
@@ -71,6 +83,9 @@ bool domain_destroy(const struct caller *who, struct domain *d, unsigned destroy
 bool domain_rename(const struct caller *who, struct domain *d, const char *name, GError **error);      /* (waits) */
 bool domain_set_autostart(const struct caller *who, struct domain *d, bool on, GError **error);        /* (waits) */
 bool domain_inject_nmi(const struct caller *who, struct domain *d, GError **error);                    /* (waits) */
+
+/* The connection of `who` has ended: so do the machines that were started with START_AUTODESTROY by it. */
+void domain_autodestroy(const struct caller *who);
 
 /* Description. `affect` is virDomainModificationImpact: 0 current, 1 live, 2 config. */
 char *domain_xml(const struct caller *who, struct domain *d, unsigned format_flags, GError **error);

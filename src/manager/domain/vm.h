@@ -37,6 +37,8 @@ bool vm_powerdown(struct vm *v, GError **error); /* ACPI's button */
 bool vm_reset(struct vm *v, GError **error);
 bool vm_nmi(struct vm *v, GError **error);
 pid_t vm_pid(const struct vm *v);
+/* By its pidfd; does not wait. For a machine whose operation hangs. */
+void vm_signal(struct vm *v, int signal);
 /* Its run state as the monitor last said it, QMP's word: "running", "paused", "io-error", "shutdown",
  * "guest-panicked", ... After vm_attach() it is fresh: so domain.c learns what it missed. Borrowed until the next wait. */
 const char *vm_run_state(const struct vm *v);
@@ -51,6 +53,7 @@ uint64_t vm_cpu_time_ns(struct vm *v);   /* does not wait: cgroup, else /proc */
 uint64_t vm_memory_kib(const struct vm *v); /* does not wait: the balloon's last word */
 int vm_vcpus(struct vm *v, struct domain_vcpu *ret, unsigned room);
 bool vm_stats(struct vm *v, unsigned stats, struct param_list *ret, GError **error);
+bool vm_cpu_stats(struct vm *v, int cpu, struct param_list *ret, GError **error); /* does not wait */
 bool vm_block_stats(struct vm *v, const char *disk, struct domain_block_stats *ret, GError **error);
 bool vm_block_info(struct vm *v, const char *disk, struct domain_block_info *ret, GError **error);
 bool vm_interface_stats(struct vm *v, const char *device, struct domain_interface_stats *ret, GError **error);

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Changes of a description: metadata, devices, whatever a function does to its tree; stored, live,
+ * or both.
+ *
+ * Thread    The loop thread; all that changes waits.
+ * Order     Both new definitions are made and checked before anything is done: what can fail for
+ * its text fails first. Then the machine, then the file.
+ */
+#include "manager/domain/domain_priv.h"
+
+#include <string.h>
+
+/* The new definitions of one change; NULL: not affected. */
+struct change {
+    unsigned affect;
+    struct domain_def *config, *live;
+};
+
+static void change_done(struct change *c)
+{
+    domain_def_unref(c->config);
+    domain_def_unref(c->live);
+}
+
+/* Puts the definitions into their places. What runs is changed already. */
+static bool settle(struct domain *d, struct change *c, GError **error)
+{
+    if (c->live && d->live) { /* the machine may have ended while it was asked */
+        domain_def_shrink(c->live);
+        domain_def_unref(d->live);
+        d->live = g_steal_pointer(&c->live);
+        if (d->vm && !domain_write_status(d, false, error))
+            return false;
+    }
+    if (!c->config)
+        return true;
+    if (!domain_store_def(d->name, c->config, error))
+        return false;
+    domain_def_shrink(c->config);
+    domain_def_unref(d->def);
+    d->def = g_steal_pointer(&c->config);
+    return true;
+}
+
+/* How changes here begin: right, lock, and what is affected. */
+static bool begin(const struct caller *who, struct domain *d, const char *operation, unsigned flags,
+                  unsigned others, struct change *c, GError **error)
+{
+    if (!domain_allowed(who, d, RIGHT_WRITE, operation, error) || !domain_lock(d, operation, error))
+        return false;
+    if (domain_affect(d, flags, others, &c->affect, error))
+        return true;
+    domain_unlock(d);
+    return false;
+}
+
+static bool end(const struct caller *who, struct domain *d, const char *operation, struct change *c,
+                bool ok, GError **error)
+{
+    if (d->def)
+        domain_def_shrink(d->def);
+    if (d->live)
+        domain_def_shrink(d->live);
+    change_done(c);
+    domain_unlock(d);
+    domain_audit(who, operation, d->name, ok, error);
+    return ok;
+}
+
+/* ---- text ---- */
+
+char *domain_xml(const struct caller *who, struct domain *d, unsigned format_flags, GError **error)
+{
+    const unsigned known =
+        DEF_FORMAT_SECURE | DEF_FORMAT_INACTIVE | DEF_FORMAT_UPDATE_CPU | DEF_FORMAT_MIGRATABLE;
+    enum right right = format_flags & DEF_FORMAT_SECURE ? RIGHT_READ_SECURE : RIGHT_READ;
+    if (!domain_flags(format_flags, known, "dumpxml", error) ||
+        !domain_allowed(who, d, right, "read", error))
+        return NULL;
+    bool live = d->live && (!(format_flags & DEF_FORMAT_INACTIVE) || !d->persistent);
+    struct domain_def *def = live ? d->live : d->def;
+    char *text = domain_def_format(def, format_flags, live ? d->id : -1);
+    domain_def_shrink(def);
+    return text;
+}
+
+/* ---- metadata ---- */
+
+bool domain_set_metadata(const struct caller *who, struct domain *d, int type, const char *text,
+                         const char *prefix, const char *uri, unsigned affect, GError **error)
+{
+    const char *const told[4] = {uri};
+    struct change c = {0};
+    if (!begin(who, d, "set metadata of", affect, 0, &c, error))
+        return false;
+    bool ok = (!(c.affect & AFFECT_CONFIG) ||
+               (c.config = domain_def_set_metadata(d->def, type, text, prefix, uri, error))) &&
+              (!(c.affect & AFFECT_LIVE) ||
+               (c.live = domain_def_set_metadata(d->live, type, text, prefix, uri, error))) &&
+              settle(d, &c, error);
+    if (ok)
+        domain_emit_id(d, DOMAIN_EVENT_METADATA_CHANGE, 0, 0, told, (uint64_t)type);
+    return end(who, d, "set metadata of", &c, ok, error);
+}
+
+char *domain_get_metadata(const struct caller *who, struct domain *d, int type, const char *uri,
+                          unsigned affect, GError **error)
+{
+    unsigned which;
+    if (!domain_allowed(who, d, RIGHT_READ, "read", error) ||
+        !domain_affect(d, affect, 0, &which, error))
+        return NULL;
+    struct domain_def *def = which & AFFECT_CONFIG ? d->def : d->live;
+    char *text = domain_def_get_metadata(def, type, uri, error);
+    domain_def_shrink(def);
+    return text;
+}
+
+/* ---- devices ---- */
+
+/* The machine does it; then what runs is described anew. */
+static bool device_live(struct domain *d, enum def_device_action action, const char *xml,
+                        struct change *c, GError **error)
+{
+    xmlNode *device = NULL;
+    struct vm *v = domain_machine(d, error);
+    if (!v)
+        return false;
+    c->live = domain_def_device(d->live, action, xml, DEF_LIVE, &device, error);
+    return c->live && vm_device(v, action, device, error);
+}
+
+static bool device_locked(struct domain *d, enum def_device_action action, const char *xml,
+                          struct change *c, GError **error)
+{
+    if (c->affect & AFFECT_CONFIG) {
+        c->config = domain_def_device(d->def, action, xml, 0, NULL, error);
+        if (!c->config || (action != DEF_DETACH && !vm_check_def(c->config, error)))
+            return false;
+    }
+    if ((c->affect & AFFECT_LIVE) && !device_live(d, action, xml, c, error))
+        return false;
+    return settle(d, c, error);
+}
+
+bool domain_device(const struct caller *who, struct domain *d, enum def_device_action action,
+                   const char *xml, unsigned affect, GError **error)
+{
+    enum { FORCE = 4 }; /* VIR_DOMAIN_DEVICE_MODIFY_FORCE */
+    static const char *const operations[] = {"attach a device to", "detach a device from",
+                                             "update a device of"};
+    struct change c = {0};
+    if (!begin(who, d, operations[action], affect, FORCE, &c, error))
+        return false;
+    return end(who, d, operations[action], &c, device_locked(d, action, xml, &c, error), error);
+}
+
+/* ---- anything, by the tree ---- */
+
+static struct domain_def *edited(struct domain_def *old, unsigned def_flags,
+                                 bool (*fn)(xmlNode *domain, void *opaque, GError **error),
+                                 void *opaque, GError **error)
+{
+    xmlNode *tree = domain_def_tree(old);
+    xmlDoc *copy = tree ? xmlCopyDoc(tree->doc, 1) : NULL;
+    if (!copy) {
+        ruche_error(error, RUCHE_ERR_NO_SPACE, "domain '%s': no memory for its description",
+                    old->s.name);
+        return NULL;
+    }
+    if (!fn(xmlDocGetRootElement(copy), opaque, error)) {
+        xmlFreeDoc(copy);
+        return NULL;
+    }
+    auto_domain_def *def = domain_def_from_doc(copy, def_flags, error);
+    if (!def)
+        return NULL;
+    if (strcmp(def->s.name, old->s.name) != 0 || memcmp(def->s.uuid, old->s.uuid, 16) != 0) {
+        ruche_error(error, RUCHE_ERR_INVALID,
+                    "domain '%s': name and UUID cannot be changed in this way", old->s.name);
+        return NULL;
+    }
+    return g_steal_pointer(&def);
+}
+
+bool domain_change(const struct caller *who, struct domain *d, const char *operation,
+                   unsigned affect, unsigned others, const struct domain_edit *edit, GError **error)
+{
+    struct change c = {0};
+    bool ok = true;
+    if (!begin(who, d, operation, affect, others, &c, error))
+        return false;
+    if (c.affect & AFFECT_CONFIG) {
+        c.config = edited(d->def, 0, edit->fn, edit->opaque, error);
+        ok = c.config && vm_check_def(c.config, error);
+    }
+    if (ok && (c.affect & AFFECT_LIVE)) {
+        struct vm *v = domain_machine(d, error);
+        ok = v && (!edit->live || edit->live(v, edit->opaque, error));
+        if (ok && d->live)
+            ok = (c.live = edited(d->live, DEF_LIVE | DEF_STORED, edit->fn, edit->opaque, error)) !=
+                 NULL;
+    }
+    return end(who, d, operation, &c, ok && settle(d, &c, error), error);
+}
+
+bool domain_change_config(const struct caller *who, struct domain *d, const char *operation,
+                          bool (*fn)(xmlNode *domain, void *opaque, GError **error), void *opaque,
+                          GError **error)
+{
+    const struct domain_edit edit = {.fn = fn, .opaque = opaque};
+    return domain_change(who, d, operation, AFFECT_CONFIG, 0, &edit, error);
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the machine says, and what follows: changes of state, the actions of <on_poweroff>,
+ * <on_reboot>, <on_crash>.
+ *
+ * Thread    The loop thread. Events come outside of tasks and change the state at once; what takes
+ * time (to restart, to take away) is a task, which waits for the job lock as long as it takes.
+ */
+#include "manager/domain/domain_priv.h"
+
+#include "base/log.h"
+
+#include <string.h>
+
+/* ---- the end ---- */
+
+void domain_over(struct domain *d, int shutoff_reason, int stopped_detail)
+{
+    struct vm *v = d->vm;
+    g_autoptr(GError) error = NULL;
+    if (v && !vm_kill(v, false, &error)) /* gone or not: this also takes away what belonged to it */
+        log_warn("domain '%s': %s", d->name, error->message);
+    domain_set_vm(d, NULL);
+    domain_remove_status(d);
+    domain_set_id(d, -1);
+    domain_drop_live(d);
+    d->fake_reboot = d->agent = false;
+    d->autodestroy = NULL;
+    d->state = DOMAIN_SHUTOFF;
+    d->reason = shutoff_reason;
+    domain_emit(d, LIFE_STOPPED, stopped_detail);
+    if (!d->persistent)
+        domain_table_remove(d);
+}
+
+/* ---- what is to be done when the guest is off or has panicked ---- */
+
+static bool wants(struct domain *d, const char *element, const char *action)
+{
+    xmlNode *tree = domain_def_tree(d->live);
+    bool yes = tree && xml_is(tree, element, action);
+    domain_def_shrink(d->live);
+    return yes;
+}
+
+/* The same process goes on from its reset; if it does not, another begins. */
+static bool restart(struct domain *d, GError **error)
+{
+    d->fake_reboot = false;
+    if (!vm_reset(d->vm, error) || !vm_cont(d->vm, error))
+        return false;
+    domain_set_state(d, DOMAIN_RUNNING, RUNNING_BOOTED);
+    domain_emit_id(d, DOMAIN_EVENT_REBOOT, 0, 0, NULL, 0);
+    domain_emit(d, LIFE_RESUMED, RESUMED_UNPAUSED);
+    return true;
+}
+
+static void powered_off(struct domain *d)
+{
+    g_autoptr(GError) error = NULL;
+    if ((d->fake_reboot || wants(d, "on_poweroff", "restart")) && restart(d, &error))
+        return;
+    if (error)
+        log_warn("domain '%s' could not be restarted: %s", d->name, error->message);
+    domain_over(d, SHUTOFF_SHUTDOWN, STOPPED_SHUTDOWN);
+}
+
+static void panicked(struct domain *d)
+{
+    g_autoptr(GError) error = NULL;
+    if (wants(d, "on_crash", "preserve"))
+        return;
+    if (wants(d, "on_crash", "restart") && restart(d, &error))
+        return;
+    if (error)
+        log_warn("domain '%s' could not be restarted: %s", d->name, error->message);
+    domain_over(d, SHUTOFF_CRASHED, STOPPED_CRASHED);
+}
+
+static void gone(struct domain *d)
+{
+    bool off = d->state == DOMAIN_SHUTDOWN;
+    if (!off)
+        log_warn("domain '%s': its process ended without the guest's having shut down", d->name);
+    domain_over(d, off ? SHUTOFF_SHUTDOWN : SHUTOFF_CRASHED,
+                off ? STOPPED_SHUTDOWN : STOPPED_FAILED);
+}
+
+/* A task for one of the above: with the lock, if the machine is still the one that it was about. */
+struct follow {
+    struct domain *d;
+    struct vm_use *use;
+    void (*fn)(struct domain *d);
+};
+
+static void follow_task(void *opaque)
+{
+    struct follow f = *(struct follow *)opaque;
+    auto_domain *d = domain_ref(f.d);
+    if (domain_lock_within(d, "follow up on", -1, NULL)) {
+        if (d->use == f.use)
+            f.fn(d);
+        domain_unlock(d);
+    }
+    domain_use_end(f.use);
+}
+
+static void follow(struct domain *d, void (*fn)(struct domain *d))
+{
+    struct follow f = {.d = d, .use = d->use, .fn = fn};
+    d->use->refs++; /* so that its address is not another's meanwhile */
+    task_start(follow_task, &f);
+}
+
+/* ---- events ---- */
+
+static void on_resumed(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    if (d->state != DOMAIN_PAUSED || d->reason == PAUSED_STARTING_UP)
+        return;
+    domain_set_state(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);
+    domain_emit(d, LIFE_RESUMED, RESUMED_UNPAUSED);
+}
+
+static void pause_for(struct domain *d, int reason, int detail)
+{
+    if (d->state != DOMAIN_RUNNING)
+        return;
+    domain_set_state(d, DOMAIN_PAUSED, reason);
+    domain_emit(d, LIFE_SUSPENDED, detail);
+}
+
+static void on_stopped(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    pause_for(d, d->pause_reason, SUSPENDED_PAUSED);
+}
+
+static void on_io_error(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    bool stops = number == 1;
+    int action = stops ? 1 : 2; /* virDomainEventIOErrorAction: pause, report */
+    domain_emit_id(d, DOMAIN_EVENT_IO_ERROR, 0, action, text, 0);
+    domain_emit_id(d, DOMAIN_EVENT_IO_ERROR_REASON, 0, action, text, 0);
+    if (stops && d->state == DOMAIN_PAUSED &&
+        d->reason == PAUSED_UNKNOWN) /* STOP came first, without its reason */
+        domain_set_state(d, DOMAIN_PAUSED, PAUSED_IOERROR);
+    if (stops)
+        pause_for(d, PAUSED_IOERROR, SUSPENDED_IOERROR);
+}
+
+static void on_shutdown(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    if (d->state == DOMAIN_SHUTDOWN)
+        return;
+    domain_set_state(d, DOMAIN_SHUTDOWN, SHUTDOWN_UNKNOWN);
+    domain_emit(d, LIFE_SHUTDOWN, detail ? SHUTDOWN_GUEST : SHUTDOWN_HOST);
+    follow(d, powered_off);
+}
+
+static void on_reset(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    domain_emit_id(d, DOMAIN_EVENT_REBOOT, 0, 0, NULL, 0);
+}
+
+static void on_panic(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    if (d->state == DOMAIN_CRASHED)
+        return;
+    domain_set_state(d, DOMAIN_CRASHED, CRASHED_PANICKED);
+    domain_emit(d, LIFE_CRASHED, 0);
+    follow(d, panicked);
+}
+
+static void on_gone(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    follow(d, gone);
+}
+
+static void on_watchdog(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    enum { WATCHDOG_PAUSE = 1 };
+    domain_emit_id(d, DOMAIN_EVENT_WATCHDOG, 0, detail, text, 0);
+    if (detail == WATCHDOG_PAUSE)
+        pause_for(d, PAUSED_WATCHDOG, SUSPENDED_WATCHDOG);
+}
+
+static void on_agent(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    enum { CONNECTED = 1, DISCONNECTED = 2, BY_CHANNEL = 2 };
+    if (d->agent == (detail != 0))
+        return;
+    d->agent = detail != 0;
+    domain_emit_id(d, DOMAIN_EVENT_AGENT_LIFECYCLE, d->agent ? CONNECTED : DISCONNECTED, BY_CHANNEL,
+                   NULL, 0);
+}
+
+static void (*const handlers[])(struct domain *d, int detail, const char *const text[4],
+                                uint64_t number) = {
+    [VM_EV_RESUMED] = on_resumed,   [VM_EV_STOPPED] = on_stopped,   [VM_EV_IO_ERROR] = on_io_error,
+    [VM_EV_SHUTDOWN] = on_shutdown, [VM_EV_RESET] = on_reset,       [VM_EV_PANIC] = on_panic,
+    [VM_EV_GONE] = on_gone,         [VM_EV_WATCHDOG] = on_watchdog, [VM_EV_AGENT] = on_agent,
+};
+/* Those that change nothing here are only told. */
+static const int told_as[] = {
+    [VM_EV_BALLOON] = DOMAIN_EVENT_BALLOON_CHANGE,
+    [VM_EV_RTC] = DOMAIN_EVENT_RTC_CHANGE,
+    [VM_EV_DEVICE_DELETED] = DOMAIN_EVENT_DEVICE_REMOVED,
+    [VM_EV_BLOCK_JOB] = DOMAIN_EVENT_BLOCK_JOB,
+    [VM_EV_TRAY] = DOMAIN_EVENT_TRAY_CHANGE,
+};
+
+void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4],
+                     uint64_t number)
+{
+    if (!d->vm || d->removed)
+        return;
+    if (event < G_N_ELEMENTS(handlers) && handlers[event])
+        handlers[event](d, detail, text, number);
+    else if (event < G_N_ELEMENTS(told_as) && told_as[event])
+        domain_emit_id(d, told_as[event], 0, detail, text, number);
+}
+
+/* ---- after the daemon's start ---- */
+
+void domain_catch_up(struct domain *d)
+{
+    static const struct {
+        const char *run_state;
+        enum vm_event event;
+        uint64_t number;
+    } rows[] = {
+        {"running", VM_EV_RESUMED, 0},      {"paused", VM_EV_STOPPED, 0},
+        {"io-error", VM_EV_IO_ERROR, 1},    {"shutdown", VM_EV_SHUTDOWN, 0},
+        {"guest-panicked", VM_EV_PANIC, 0}, {"watchdog", VM_EV_WATCHDOG, 0},
+    };
+    const char *run_state = vm_run_state(d->vm);
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++)
+        if (g_strcmp0(run_state, rows[i].run_state) == 0) {
+            if (rows[i].event == VM_EV_SHUTDOWN || rows[i].event == VM_EV_PANIC)
+                d->state = DOMAIN_RUNNING; /* the status file may say it already; its follow-up
+                                              ended with us */
+            domain_vm_event(d, rows[i].event, rows[i].event == VM_EV_WATCHDOG, NULL,
+                            rows[i].number);
+        }
+    domain_set_state(d, d->state, d->reason);
+}

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Questions about a domain: from memory where that can be, else from its machine.
+ *
+ * Thread    The loop thread. What asks the machine waits without the job lock: it holds the
+ * machine's struct (domain_use), not the domain.
+ */
+#include "manager/domain/domain_priv.h"
+
+#include <json-glib/json-glib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+bool domain_info(const struct caller *who, struct domain *d, struct domain_info *ret,
+                 GError **error)
+{
+    const struct domain_summary *s = domain_summary(d);
+    if (!domain_allowed(who, d, RIGHT_READ, "read", error))
+        return false;
+    *ret = (struct domain_info){
+        .state = d->state,
+        .max_memory_kib = s->memory_kib,
+        .memory_kib = d->vm ? vm_memory_kib(d->vm) : s->current_memory_kib,
+        .cpu_time_ns = d->vm ? vm_cpu_time_ns(d->vm) : 0,
+        .vcpus = s->vcpus,
+    };
+    return true;
+}
+
+int domain_vcpus(const struct caller *who, struct domain *d, struct domain_vcpu *ret, unsigned room,
+                 GError **error)
+{
+    if (!domain_allowed(who, d, RIGHT_READ, "read", error) || !domain_machine(d, error))
+        return -1;
+    return vm_vcpus(d->vm, ret, room);
+}
+
+/* ---- statistics ---- */
+
+enum {
+    STATS_STATE = 1,
+    STATS_BALLOON = 4,
+    STATS_VCPU = 8,
+    STATS_INTERFACE = 16,
+    STATS_BLOCK = 32,
+    STATS_ALL = 2047
+};
+
+/* What is known of a domain that does not run. */
+static void stats_inactive(const struct domain_summary *s, unsigned stats, struct param_list *ret)
+{
+    if (stats & STATS_BALLOON) {
+        param_ullong(ret, "balloon.current", s->current_memory_kib);
+        param_ullong(ret, "balloon.maximum", s->memory_kib);
+    }
+    if (stats & STATS_VCPU) {
+        param_uint(ret, "vcpu.current", s->vcpus);
+        param_uint(ret, "vcpu.maximum", s->vcpus_max);
+    }
+    if (!(stats & STATS_BLOCK))
+        return;
+    param_uint(ret, "block.count", s->disk_count);
+    for (unsigned i = 0; i < s->disk_count; i++) {
+        param_string_at(ret, s->disks[i].target ? s->disks[i].target : "", "block.%u.name", i);
+        if (s->disks[i].source)
+            param_string_at(ret, s->disks[i].source, "block.%u.path", i);
+    }
+}
+
+bool domain_stats(const struct caller *who, struct domain *d, unsigned stats, unsigned flags,
+                  struct param_list *ret, GError **error)
+{
+    enum { ENFORCE = 1u << 31 };
+    unsigned wanted = stats ? stats : STATS_ALL;
+    if (!domain_allowed(who, d, RIGHT_READ, "read", error))
+        return false;
+    if ((flags & ENFORCE) && (stats & ~(unsigned)STATS_ALL))
+        return ruche_error(error, MANAGER_ERR_ARGUMENT, "stats types 0x%x are not known",
+                           stats & ~(unsigned)STATS_ALL);
+    if (wanted & STATS_STATE) {
+        param_int(ret, "state.state", d->state);
+        param_int(ret, "state.reason", d->reason);
+    }
+    if (!(wanted & ~(unsigned)STATS_STATE))
+        return true;
+    struct vm_use *u = d->vm ? domain_use(d, NULL) : NULL;
+    if (!u) {
+        stats_inactive(domain_summary(d), wanted, ret);
+        return true;
+    }
+    bool ok = vm_stats(u->vm, wanted & ~(unsigned)STATS_STATE, ret, error);
+    domain_use_end(u);
+    return ok;
+}
+
+bool domain_cpu_stats(const struct caller *who, struct domain *d, int cpu, struct param_list *ret,
+                      GError **error)
+{
+    if (!domain_allowed(who, d, RIGHT_READ, "read", error) || !domain_machine(d, error))
+        return false;
+    return vm_cpu_stats(d->vm, cpu, ret, error);
+}
+
+/* ---- asking the machine ---- */
+
+/* Right and machine of a question; NULL: neither. */
+static struct vm_use *ask(const struct caller *who, struct domain *d, enum right right,
+                          const char *operation, GError **error)
+{
+    return domain_allowed(who, d, right, operation, error) ? domain_use(d, error) : NULL;
+}
+
+bool domain_block_stats(const struct caller *who, struct domain *d, const char *disk,
+                        struct domain_block_stats *ret, GError **error)
+{
+    struct vm_use *u = ask(who, d, RIGHT_READ, "read", error);
+    bool ok = u && vm_block_stats(u->vm, disk, ret, error);
+    if (u)
+        domain_use_end(u);
+    return ok;
+}
+
+bool domain_interface_stats(const struct caller *who, struct domain *d, const char *device,
+                            struct domain_interface_stats *ret, GError **error)
+{
+    struct vm_use *u = ask(who, d, RIGHT_READ, "read", error);
+    bool ok = u && vm_interface_stats(u->vm, device, ret, error);
+    if (u)
+        domain_use_end(u);
+    return ok;
+}
+
+int domain_memory_stats(const struct caller *who, struct domain *d, struct domain_memory_stat *ret,
+                        unsigned room, GError **error)
+{
+    struct vm_use *u = ask(who, d, RIGHT_READ, "read", error);
+    int n = u ? vm_memory_stats(u->vm, ret, room) : -1;
+    if (u)
+        domain_use_end(u);
+    return n;
+}
+
+int domain_open_console(const struct caller *who, struct domain *d, const char *alias, bool force,
+                        bool channel, GError **error)
+{
+    const char *operation = channel ? "open a channel of" : "open a console of";
+    struct vm_use *u = ask(who, d, RIGHT_CONTROL, operation, error);
+    int fd = u ? vm_open_console(u->vm, alias, force, channel, error) : -1;
+    if (u)
+        domain_use_end(u);
+    domain_audit(who, operation, d->name, fd >= 0, error);
+    return fd;
+}
+
+char *domain_agent_command(const struct caller *who, struct domain *d, const char *json,
+                           int timeout_s, GError **error)
+{
+    struct vm_use *u = ask(who, d, RIGHT_WRITE, "command the agent of", error);
+    char *answer = u ? vm_agent_command(u->vm, json, timeout_s, error) : NULL;
+    if (u)
+        domain_use_end(u);
+    domain_audit(who, "command the agent of", d->name, answer, error);
+    return answer;
+}
+
+char *domain_monitor_command(const struct caller *who, struct domain *d, const char *text, bool hmp,
+                             GError **error)
+{
+    struct vm_use *u = ask(who, d, RIGHT_WRITE, "command the monitor of", error);
+    char *answer = u ? vm_monitor_command(u->vm, text, hmp, error) : NULL;
+    if (u)
+        domain_use_end(u);
+    domain_audit(who, "command the monitor of", d->name, answer, error);
+    return answer;
+}
+
+/* ---- disks ---- */
+
+/* The disk of this target name or source. */
+static const struct def_disk *find_disk(struct domain *d, const char *disk, GError **error)
+{
+    const struct domain_summary *s = domain_summary(d);
+    for (unsigned i = 0; i < s->disk_count; i++)
+        if (g_strcmp0(s->disks[i].target, disk) == 0 ||
+            (*disk && g_strcmp0(s->disks[i].source, disk) == 0))
+            return &s->disks[i];
+    ruche_error(error, RUCHE_ERR_INVALID, "invalid path '%s' not assigned to domain '%s'", disk,
+                d->name);
+    return NULL;
+}
+
+/* The figures of a file that no machine has open: what the host says of it, and ruche-img of what
+ * is in it. */
+static bool image_info(const char *path, struct domain_block_info *ret, GError **error)
+{
+    const char *argv[] = {manager.img, "info", "--output=json", "-U", path, NULL};
+    g_autofree char *out = NULL;
+    if (!task_run_program(argv, NULL, 1 << 20, 30000, &out, error))
+        return false;
+    g_autoptr(JsonNode) node = json_from_string(out, NULL);
+    if (!node || !JSON_NODE_HOLDS_OBJECT(node))
+        return ruche_error(error, RUCHE_ERR_IO, "'%s': ruche-img does not say what it is", path);
+    JsonObject *o = json_node_get_object(node);
+    ret->capacity = (uint64_t)json_object_get_int_member_with_default(o, "virtual-size", 0);
+    ret->allocation = (uint64_t)json_object_get_int_member_with_default(o, "actual-size", 0);
+    struct stat st;
+    ret->physical =
+        stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : ret->allocation;
+    return true;
+}
+
+bool domain_block_info(const struct caller *who, struct domain *d, const char *disk,
+                       struct domain_block_info *ret, GError **error)
+{
+    if (!domain_allowed(who, d, RIGHT_READ, "read", error))
+        return false;
+    const struct def_disk *row = find_disk(d, disk, error);
+    if (!row)
+        return false;
+    g_autofree char *target = g_strdup(row->target), *source = g_strdup(row->source);
+    struct vm_use *u = d->vm ? domain_use(d, NULL) : NULL;
+    if (u) {
+        bool ok = vm_block_info(u->vm, target, ret, error);
+        domain_use_end(u);
+        return ok;
+    }
+    if (!source)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "disk '%s' of domain '%s' does not currently have a source assigned",
+                           target, d->name);
+    return image_info(source, ret, error);
+}
+
+bool domain_block_resize(const struct caller *who, struct domain *d, const char *disk,
+                         uint64_t bytes, GError **error)
+{
+    if (!domain_allowed(who, d, RIGHT_WRITE, "resize a disk of", error) ||
+        !domain_lock(d, "resize a disk of", error))
+        return false;
+    struct vm *v = domain_machine(d, error);
+    const struct def_disk *row = v ? find_disk(d, disk, error) : NULL;
+    g_autofree char *target = row ? g_strdup(row->target) : NULL;
+    bool ok = target && vm_block_resize(v, target, bytes, error);
+    domain_unlock(d);
+    domain_audit(who, "resize a disk of", d->name, ok, error);
+    return ok;
+}

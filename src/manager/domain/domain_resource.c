@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Memory, vCPUs and their pins: in the description, in the machine, or both.
+ *
+ * Thread    The loop thread; all that changes waits.
+ */
+#include "manager/domain/domain_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CPUS_MAX 4096 /* the highest host CPU that a set may name */
+
+/* ---- memory ---- */
+
+struct memory {
+    uint64_t kib;
+    bool maximum;
+};
+
+static bool edit_memory(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct memory *m = opaque;
+    uint64_t max = xml_get_u64(domain, "memory", 0),
+             current = xml_get_u64(domain, "currentMemory", max);
+    if (m->maximum && xml_find(domain, "cpu/numa"))
+        return ruche_error(
+            error, RUCHE_ERR_STATE,
+            "the maximum memory of a domain with NUMA cells is theirs: change <cpu><numa>");
+    if (m->maximum)
+        xml_set_f(domain, "memory", "%" G_GUINT64_FORMAT, m->kib);
+    else if (m->kib > max)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "cannot set memory higher than max memory: %" G_GUINT64_FORMAT
+                           " KiB, and %" G_GUINT64_FORMAT " KiB are the most",
+                           m->kib, max);
+    xml_set(domain, "memory@unit", "KiB");
+    xml_set(domain, "currentMemory@unit", "KiB");
+    xml_set_f(domain, "currentMemory", "%" G_GUINT64_FORMAT,
+              m->maximum ? MIN(current, m->kib) : m->kib);
+    return true;
+}
+
+static bool live_memory(struct vm *v, void *opaque, GError **error)
+{
+    const struct memory *m = opaque;
+    return vm_set_memory(v, m->kib, error);
+}
+
+bool domain_set_memory(const struct caller *who, struct domain *d, uint64_t kib,
+                       unsigned memory_flags, GError **error)
+{
+    enum { MEMORY_MAXIMUM = 4 };
+    struct memory m = {.kib = kib, .maximum = memory_flags & MEMORY_MAXIMUM};
+    const struct domain_edit edit = {.fn = edit_memory, .live = live_memory, .opaque = &m};
+    unsigned affect;
+    if (!kib)
+        return ruche_error(error, RUCHE_ERR_INVALID, "domain '%s': memory of 0 KiB", d->name);
+    if (!domain_affect(d, memory_flags, MEMORY_MAXIMUM, &affect, error))
+        return false;
+    if (m.maximum && (affect & AFFECT_LIVE))
+        return ruche_error(error, RUCHE_ERR_STATE,
+                           "cannot resize the maximum memory on an active domain: '%s' runs",
+                           d->name);
+    if ((affect & AFFECT_LIVE) && kib > d->live->s.memory_kib)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "cannot set memory higher than max memory: %" G_GUINT64_FORMAT
+                           " KiB, and %" G_GUINT64_FORMAT " KiB are the most",
+                           kib, d->live->s.memory_kib);
+    return domain_change(who, d, "set memory of", affect, 0, &edit, error);
+}
+
+/* ---- vCPUs ---- */
+
+enum { VCPU_MAXIMUM = 4, VCPU_GUEST = 8, VCPU_HOTPLUGGABLE = 16 };
+
+struct vcpus {
+    unsigned count;
+    bool maximum;
+};
+
+static bool edit_vcpus(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct vcpus *n = opaque;
+    unsigned max = (unsigned)xml_get_u64(domain, "vcpu", 1);
+    unsigned current = (unsigned)xml_get_u64(domain, "vcpu@current", max);
+    if (!n->maximum && n->count > max)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "requested vcpus is greater than max allowable vcpus for the persistent "
+                           "domain: %u > %u",
+                           n->count, max);
+    if (n->maximum)
+        xml_set_f(domain, "vcpu", "%u", n->count);
+    max = n->maximum ? n->count : max;
+    current = n->maximum ? MIN(current, max) : n->count;
+    if (current == max)
+        xml_remove(domain, "vcpu@current");
+    else
+        xml_set_f(domain, "vcpu@current", "%u", current);
+    return true;
+}
+
+static bool live_vcpus(struct vm *v, void *opaque, GError **error)
+{
+    const struct vcpus *n = opaque;
+    return ruche_error(error, MANAGER_ERR_CONFIG,
+                       "a running machine's vCPUs cannot be made %u: no CPU hotplug; use --config",
+                       n->count);
+}
+
+/* By the agent: CPUs that the guest has, put to sleep and woken. */
+static bool guest_vcpus(struct domain *d, unsigned count, GError **error)
+{
+    g_autoptr(GString) json =
+        g_string_new("{\"execute\":\"guest-set-vcpus\",\"arguments\":{\"vcpus\":[");
+    struct vm_use *u = domain_use(d, error);
+    if (!u)
+        return false;
+    unsigned max = d->live->s.vcpus;
+    for (unsigned i = 1; i < max; i++) /* the first stays */
+        g_string_append_printf(json, "%s{\"logical-id\":%u,\"online\":%s}", i > 1 ? "," : "", i,
+                               i < count ? "true" : "false");
+    g_string_append(json, "]}}");
+    bool ok = count <= max ||
+              ruche_error(error, RUCHE_ERR_INVALID, "domain '%s' has %u vCPUs, and cannot wake %u",
+                          d->name, max, count);
+    g_autofree char *answer = ok ? vm_agent_command(u->vm, json->str, -1, error) : NULL;
+    domain_use_end(u);
+    return answer != NULL;
+}
+
+bool domain_set_vcpus(const struct caller *who, struct domain *d, unsigned count,
+                      unsigned vcpu_flags, GError **error)
+{
+    struct vcpus n = {.count = count, .maximum = vcpu_flags & VCPU_MAXIMUM};
+    struct domain_edit edit = {.fn = edit_vcpus, .live = live_vcpus, .opaque = &n};
+    unsigned affect;
+    if (!count)
+        return ruche_error(error, RUCHE_ERR_INVALID, "domain '%s': 0 vCPUs", d->name);
+    if (!domain_affect(d, vcpu_flags, VCPU_MAXIMUM | VCPU_GUEST | VCPU_HOTPLUGGABLE, &affect,
+                       error))
+        return false;
+    if (vcpu_flags & VCPU_GUEST)
+        return domain_allowed(who, d, RIGHT_WRITE, "set vCPUs of", error) &&
+               guest_vcpus(d, count, error);
+    if (n.maximum && (affect & AFFECT_LIVE))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "maximum vCPU count of a live domain cannot be modified: '%s' runs",
+                           d->name);
+    if ((affect & AFFECT_LIVE) && count > d->live->s.vcpus_max)
+        return ruche_error(
+            error, RUCHE_ERR_INVALID,
+            "requested vcpus is greater than max allowable vcpus for the live domain: %u > %u",
+            count, d->live->s.vcpus_max);
+    if ((affect & AFFECT_LIVE) && count == d->live->s.vcpus)
+        edit.live = NULL; /* it has them */
+    return domain_change(who, d, "set vCPUs of", affect, 0, &edit, error);
+}
+
+int domain_get_vcpus(const struct caller *who, struct domain *d, unsigned vcpu_flags,
+                     GError **error)
+{
+    unsigned affect;
+    if (!domain_allowed(who, d, RIGHT_READ, "read", error) ||
+        !domain_affect(d, vcpu_flags, VCPU_MAXIMUM | VCPU_GUEST, &affect, error))
+        return -1;
+    if (vcpu_flags & VCPU_GUEST) {
+        ruche_error(error, MANAGER_ERR_AGENT,
+                    "domain '%s': how many vCPUs the guest uses is asked by guest-get-vcpus",
+                    d->name);
+        return -1;
+    }
+    const struct domain_summary *s = affect & AFFECT_CONFIG ? &d->def->s : &d->live->s;
+    return (int)(vcpu_flags & VCPU_MAXIMUM ? s->vcpus_max : s->vcpus);
+}
+
+/* ---- pins ---- */
+
+struct pin {
+    int vcpu; /* -1: the emulator */
+    const uint8_t *map;
+    unsigned len;
+};
+
+static bool map_has(const uint8_t *map, unsigned len, unsigned cpu)
+{
+    return cpu / 8 < len && (map[cpu / 8] >> (cpu % 8) & 1);
+}
+
+/* Bits as "0-3,7"; "" when none is set. */
+static char *map_text(const uint8_t *map, unsigned len)
+{
+    GString *s = g_string_new(NULL);
+    for (unsigned cpu = 0; cpu < len * 8; cpu++) {
+        unsigned first = cpu;
+        if (!map_has(map, len, cpu))
+            continue;
+        while (map_has(map, len, cpu + 1))
+            cpu++;
+        g_string_append_printf(s, first == cpu ? "%s%u" : "%s%u-%u", s->len ? "," : "", first, cpu);
+    }
+    return g_string_free(s, false);
+}
+
+/* "0-3,^2,7" into bits; what has no room is left out. The text is checked already. */
+static void map_read(const char *text, uint8_t *map, unsigned len)
+{
+    g_auto(GStrv) parts = g_strsplit(text, ",", CPUS_MAX);
+    for (char **p = parts; *p; p++) {
+        const char *t = g_strstrip(*p);
+        bool not = *t == '^';
+        char *end;
+        unsigned long first = strtoul(t + not, &end, 10),
+                      last = *end == '-' ? strtoul(end + 1, NULL, 10) : first;
+        for (unsigned long cpu = first; cpu <= last && cpu < (unsigned long)len * 8; cpu++)
+            map[cpu / 8] =
+                (uint8_t)(not ? map[cpu / 8] & ~(1u << (cpu % 8)) : map[cpu / 8] | 1u << (cpu % 8));
+    }
+}
+
+static xmlNode *find_vcpupin(xmlNode *domain, unsigned vcpu)
+{
+    xmlNode *tune = xml_find(domain, "cputune");
+    for (xmlNode *pin = tune ? xml_find(tune, "vcpupin") : NULL; pin; pin = xml_next(pin))
+        if (xml_get_u64(pin, "@vcpu", G_MAXUINT64) == vcpu)
+            return pin;
+    return NULL;
+}
+
+static bool edit_pin(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct pin *p = opaque;
+    g_autofree char *cpus = map_text(p->map, p->len);
+    if (p->vcpu < 0) {
+        xml_set(domain, "cputune/emulatorpin@cpuset", cpus);
+        return true;
+    }
+    unsigned max = (unsigned)xml_get_u64(domain, "vcpu", 1);
+    if ((unsigned)p->vcpu >= max)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "vcpu %d is out of range of persistent cpu count %u", p->vcpu, max);
+    xmlNode *pin = find_vcpupin(domain, (unsigned)p->vcpu);
+    if (!pin) {
+        xmlNode *tune = xml_find(domain, "cputune");
+        if (!tune)
+            tune = xmlNewChild(domain, NULL, BAD_CAST "cputune", NULL);
+        pin = xmlNewChild(tune, NULL, BAD_CAST "vcpupin", NULL);
+        xml_set_f(pin, "@vcpu", "%d", p->vcpu);
+    }
+    xml_set(pin, "@cpuset", cpus);
+    return true;
+}
+
+static bool live_pin(struct vm *v, void *opaque, GError **error)
+{
+    const struct pin *p = opaque;
+    return vm_pin(v, p->vcpu, p->map, p->len, error);
+}
+
+bool domain_pin_vcpu(const struct caller *who, struct domain *d, int vcpu, const uint8_t *cpumap,
+                     unsigned len, unsigned affect, GError **error)
+{
+    struct pin p = {.vcpu = vcpu, .map = cpumap, .len = MIN(len, CPUS_MAX / 8)};
+    const struct domain_edit edit = {.fn = edit_pin, .live = live_pin, .opaque = &p};
+    g_autofree char *cpus = map_text(p.map, p.len);
+    if (!*cpus)
+        return ruche_error(error, RUCHE_ERR_INVALID, "domain '%s': an empty list of CPUs to pin to",
+                           d->name);
+    return domain_change(who, d, "pin vCPUs of", affect, 0, &edit, error);
+}
+
+int domain_get_pins(const struct caller *who, struct domain *d, bool emulator, unsigned affect,
+                    uint8_t *maps, unsigned count, unsigned len, GError **error)
+{
+    unsigned which, host = g_get_num_processors();
+    if (!domain_allowed(who, d, RIGHT_READ, "read", error) ||
+        !domain_affect(d, affect, 0, &which, error))
+        return -1;
+    struct domain_def *def = which & AFFECT_CONFIG ? d->def : d->live;
+    xmlNode *tree = domain_def_tree(def);
+    const char *all = xml_get(tree, "vcpu@cpuset");
+    unsigned rows = emulator ? 1 : MIN(count, def->s.vcpus);
+    memset(maps, 0, (size_t)count * len);
+    for (unsigned i = 0; i < MIN(rows, count); i++) {
+        xmlNode *pin = emulator ? NULL : find_vcpupin(tree, i);
+        const char *set = emulator ? xml_get(tree, "cputune/emulatorpin@cpuset")
+                          : pin    ? xml_get(pin, "@cpuset")
+                                   : NULL;
+        g_autofree char *none = g_strdup_printf("0-%u", host - 1);
+        map_read(set ? set : all ? all : none, maps + (size_t)i * len, len);
+    }
+    domain_def_shrink(def);
+    return (int)rows;
+}
