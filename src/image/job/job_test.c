@@ -296,6 +296,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     add_chain_tests();
+    add_make_tests();
     add_mirror_tests();
     add_backup_tests();
     g_test_add_func("/job/full-disk-stops-the-job", test_full_disk_stops_the_job);

@@ -79,5 +79,6 @@ struct job_copy copy_to(struct world *w, struct chain *c, enum sync_mode sync,
                         struct node **ret_target);
 
 void add_chain_tests(void);
+void add_make_tests(void);
 void add_mirror_tests(void);
 void add_backup_tests(void);
