@@ -23,7 +23,7 @@ static JsonNode *query_block(void *opaque, JsonObject *args, GError **error)
         block_set_backend_names(o, d);
         json_object_set_string_member(o, "type", "unknown");
         json_object_set_boolean_member(o, "locked", FALSE);
-        json_object_set_boolean_member(o, "removable", FALSE);
+        json_object_set_boolean_member(o, "removable", !image_attached_to(d->image));
         json_object_set_string_member(o, "io-status",
                                       v->machine->state == RUN_IO_ERROR ? "failed" : "ok");
         if (n) {

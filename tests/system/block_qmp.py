@@ -38,9 +38,12 @@ def info(path):
 class Bench:
     """A machine without a guest, and a folder for its images."""
 
-    def __init__(self):
+    def __init__(self, *images, arguments=()):
         self.folder = tempfile.mkdtemp(prefix="ruche-block-")
-        self.vmm = Vmm(BINARY, ["-accel", "soft", "-m", "16M", "-S"], console=False)
+        for name in images:
+            self.create(name)
+        arguments = [a.replace("@", self.folder + "/") for a in arguments]
+        self.vmm = Vmm(BINARY, ["-accel", "soft", "-m", "16M", "-S", *arguments], console=False)
         self.qmp = self.vmm.qmp
 
     def path(self, name):
@@ -291,6 +294,43 @@ def test_iothreads():
         assert b.vmm.wait(30) == 0
 
 
+def test_media():
+    """A disk is not removable; the medium of a drive without a device is taken out, put in and changed."""
+    arguments = ("-drive", "file=@a,format=qcow2,id=a,if=none", "-device", "virtio-blk-pci,drive=a,id=va",
+                 "-drive", "file=@b,format=qcow2,id=b,if=none")
+    with Bench("a", "b", "c", arguments=arguments) as b:
+        def medium(name="b"):
+            return next(d for d in b.qmp.execute("query-block") if d["device"] == name).get("inserted", {}).get("file")
+
+        rows = (("eject", {"device": "a"}), ("eject", {"id": "va", "force": True}), ("blockdev-open-tray", {"id": "va"}),
+                ("blockdev-close-tray", {"id": "va"}), ("blockdev-remove-medium", {"id": "va"}),
+                ("blockdev-insert-medium", {"id": "va", "node_name": "c"}),
+                ("blockdev-change-medium", {"id": "va", "filename": b.path("c"), "format": "qcow2"}))
+        for command, options in rows:
+            reply = b.qmp.call(command, **options)["error"]
+            assert "is not removable" in reply["desc"] and reply["class"] == "GenericError", (command, reply)
+            reply = b.qmp.call(command, **options | ({"device": "x"} if "device" in options else {"id": "x"}))["error"]
+            assert reply["class"] == "DeviceNotFound", (command, reply)
+        assert medium("a") == b.path("a") and medium() == b.path("b")
+        b.qmp.execute("blockdev-open-tray", id="b")
+        b.qmp.execute("eject", device="b")
+        assert medium() is None
+        b.qmp.execute("eject", device="b")
+        tool("qemu-img", "check", b.path("b"))  # nobody holds it
+        b.add("c")
+        b.qmp.execute("blockdev-insert-medium", id="b", node_name="c")
+        refused("has a medium already", b.qmp.execute, "blockdev-insert-medium", id="b", node_name="c")
+        refused("in use by", b.qmp.execute, "blockdev-del", node_name="c")
+        refused("'format' is missing", b.qmp.execute, "blockdev-change-medium", id="b", filename=b.path("b"))
+        refused("no-such-file", b.qmp.execute, "blockdev-change-medium", id="b", filename="no-such-file", format="raw")
+        assert medium() == b.path("c")
+        b.qmp.execute("blockdev-change-medium", id="b", filename=b.path("b"), read_only_mode="read-only")
+        assert medium() == b.path("b")
+        refused("read-only", b.write, "b", "write 0 512")
+        b.qmp.execute("blockdev-remove-medium", id="b")
+        b.qmp.execute("blockdev-del", node_name="c")
+
+
 def test_amend():
     with Bench() as b:
         b.create("a", "-o", "compat=0.10")
@@ -341,7 +381,7 @@ def test_corrupt():
 def main():
     tap.run({"blockdev-reopen": test_reopen, "blockdev-reopen: backing": test_reopen_backing,
              "blockdev-reopen: file": test_reopen_file, "blockdev-reopen: options": test_reopen_options,
-             "query-blockstats of nodes": test_node_statistics, "nodes on I/O threads": test_iothreads, "tls-authz": test_authorization, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
+             "query-blockstats of nodes": test_node_statistics, "nodes on I/O threads": test_iothreads, "tls-authz": test_authorization, "eject and its family": test_media, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
              "BLOCK_IMAGE_CORRUPTED": test_corrupt})
 
 
