@@ -294,6 +294,37 @@ def test_iothreads():
         assert b.vmm.wait(30) == 0
 
 
+def test_limits():
+    """The limits of a throttle group: as they were given, as they are seen, changed while in use."""
+    with Bench() as b:
+        b.create("a")
+        b.qmp.execute("object-add", qom_type="throttle-group", id="g", limits={"iops-write": 20, "iops-write-max": 20})
+        b.qmp.execute("blockdev-add", driver="throttle", node_name="t", throttle_group="g",
+                      file={"driver": "qcow2", "file": {"driver": "file", "filename": b.path("a")}})
+        limits = b.qmp.execute("qom-get", path="/objects/g", property="limits")
+        assert (limits["iops-write"], limits["iops-write-max"], limits["bps-total"]) == (20, 20, 0), limits
+
+        def seconds(count=45):
+            socket = b.path("nbd")
+            b.qmp.execute("nbd-server-start", addr={"type": "unix", "data": {"path": socket}})
+            b.qmp.execute("nbd-server-add", device="t", writable=True)
+            begin = time.monotonic()
+            tool("qemu-io", "-f", "raw", *[word for _ in range(count) for word in ("-c", "write 0 512")], f"nbd+unix:///t?socket={socket}")
+            took = time.monotonic() - begin
+            b.qmp.execute("nbd-server-stop")
+            return took
+
+        assert seconds() > 0.8
+        b.qmp.execute("qom-set", path="g", property="limits", value={"iops-write": 0, "iops-write-max": 0})
+        assert seconds() < 0.8
+        assert b.qmp.execute("qom-get", path="g", property="limits")["iops-write"] == 0
+        refused("no limit 'iops'", b.qmp.execute, "qom-set", path="g", property="limits", value={"iops": 1})
+        refused("not a number", b.qmp.execute, "qom-set", path="g", property="limits", value={"bps-read": -1})
+        refused("no object 'h'", b.qmp.execute, "qom-get", path="h", property="limits")
+        refused("no property 'x-bps'", b.qmp.execute, "qom-get", path="g", property="x-bps")
+        assert {"name": "g", "type": "child<throttle-group>"} in b.qmp.execute("qom-list", path="/objects")
+
+
 def test_media():
     """A disk is not removable; the medium of a drive without a device is taken out, put in and changed."""
     arguments = ("-drive", "file=@a,format=qcow2,id=a,if=none", "-device", "virtio-blk-pci,drive=a,id=va",
@@ -381,7 +412,7 @@ def test_corrupt():
 def main():
     tap.run({"blockdev-reopen": test_reopen, "blockdev-reopen: backing": test_reopen_backing,
              "blockdev-reopen: file": test_reopen_file, "blockdev-reopen: options": test_reopen_options,
-             "query-blockstats of nodes": test_node_statistics, "nodes on I/O threads": test_iothreads, "tls-authz": test_authorization, "eject and its family": test_media, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
+             "query-blockstats of nodes": test_node_statistics, "nodes on I/O threads": test_iothreads, "tls-authz": test_authorization, "eject and its family": test_media, "qom-set of limits": test_limits, "x-blockdev-amend": test_amend, "change-backing-file": test_change_backing_file,
              "BLOCK_IMAGE_CORRUPTED": test_corrupt})
 
 
