@@ -86,6 +86,14 @@ struct vm_drive *block_drive_of(struct vmm *v, struct node *n)
     return NULL;
 }
 
+struct node *block_shown_node(const struct vm_drive *d)
+{
+    struct node *n = image_node(d->image);
+    while (n && n->driver->kind == DRIVER_FILTER && node_name(n)[0] == '#' && node_file(n))
+        n = node_file(n);
+    return n;
+}
+
 const char *block_device_name(struct vmm *v, struct node *n)
 {
     const struct vm_drive *d = block_drive_of(v, n);

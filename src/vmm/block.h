@@ -41,6 +41,8 @@ struct vm_drive *block_drive(struct vmm *v, const char *device, GError **error);
 struct node *block_node(struct vmm *v, const char *device, const char *node_name, GError **error);
 /* The image whose device uses n, directly or through filters; NULL: none. */
 struct vm_drive *block_drive_of(struct vmm *v, struct node *n);
+/* The node of a disk that is shown as its own: below filters that nobody gave a name, as those of jobs. NULL: none. */
+struct node *block_shown_node(const struct vm_drive *d);
 /* QMP's "device" of events: the drive's id, or "". */
 const char *block_device_name(struct vmm *v, struct node *n);
 /* Where an I/O thread serves nodes; borrowed; NULL with *error. */

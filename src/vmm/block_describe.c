@@ -157,7 +157,7 @@ JsonObject *describe_node(struct vmm *v, struct node *n, bool flat)
     static const char *const detect_words[] = { "off", "on", "unmap" };
     JsonObject *o = json_object_new(), *cache = json_object_new();
     struct vm_drive *d = block_drive_of(v, n);
-    bool is_top = d && image_node(d->image) == n;
+    bool is_top = d && block_shown_node(d) == n;
     json_object_set_boolean_member(cache, "writeback", !is_top || !image_is_writethrough(d->image));
     json_object_set_boolean_member(cache, "direct", n->direct);
     json_object_set_boolean_member(cache, "no-flush", n->no_flush);

@@ -18,7 +18,7 @@ static JsonNode *query_block(void *opaque, JsonObject *args, GError **error)
     JsonArray *list = json_array_new();
     for (guint i = 0; i < v->drives->len; i++) {
         struct vm_drive *d = g_ptr_array_index(v->drives, i);
-        struct node *n = image_node(d->image);
+        struct node *n = block_shown_node(d);
         JsonObject *o = json_object_new();
         block_set_backend_names(o, d);
         json_object_set_string_member(o, "type", "unknown");

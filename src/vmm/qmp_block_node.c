@@ -18,6 +18,11 @@ static const struct qmp_arg blockdev_add_args[] = {
     { "driver", QMP_STRING, false, "Format, protocol or filter" },
     { "node-name", QMP_STRING, true, "Its name, which it must have" },
     { "read-only", QMP_BOOL, true, "Never write" },
+    { "auto-read-only", QMP_BOOL, true, "Only read where writing is not allowed" },
+    { "force-share", QMP_BOOL, true, "Read although others may write" },
+    { "discard", QMP_STRING, true, "ignore, unmap" },
+    { "detect-zeroes", QMP_STRING, true, "off, on, unmap" },
+    { "cache", QMP_OBJECT, true, "direct, no-flush" },
     { "*", QMP_ANY, true, "Its options and children" },
     { 0 },
 };

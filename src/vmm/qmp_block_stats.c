@@ -162,7 +162,7 @@ static JsonNode *query_blockstats(void *opaque, JsonObject *args, GError **error
     }
     for (guint i = 0; i < v->drives->len; i++) {
         const struct vm_drive *d = g_ptr_array_index(v->drives, i);
-        json_array_add_object_element(list, stats_of(image_node(d->image), d));
+        json_array_add_object_element(list, stats_of(block_shown_node(d), d));
     }
     return qmp_array(list);
 }
