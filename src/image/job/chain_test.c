@@ -210,6 +210,83 @@ static void test_abort_before(void)
     end_together(true);
 }
 
+static void set_loop(void *opaque)
+{
+    struct world *w = opaque;
+    g_assert_cmpint(image_set_loop(w->guest.image, w->far), ==, 0);
+}
+
+static void begin_far(void *opaque)
+{
+    guest_begin(opaque);
+}
+
+/* The guest is on a thread of its own, and goes on while a job is prepared that fails slowly: nothing that it writes
+ * is lost with the mirror's target, which had taken the disk's place. */
+static void test_abort_under_guest(void)
+{
+    struct world w;
+    struct node *target;
+    world_init(&w);
+    struct chain c = make_chain(&w), f = plain_chain(&w, "f");
+    struct job_copy copy = copy_to(&w, &c, SYNC_FULL, &target);
+    struct job_transaction *txn = job_transaction_new();
+    struct job_common common = { .id = "j0", .auto_finalize = true, .txn = txn, .hold = true };
+    w.far = loop_new("far");
+    g_assert_cmpint(loop_thread_start(w.far), ==, 0);
+    struct context *far = context_get(w.far);
+    loop_call(w.far, set_loop, &w);
+    layer_keep_header(f.top);
+    struct job *failing = job_stream(w.jobs, &common, f.top, NULL, NULL, NULL, NULL, NULL);
+    common.id = "j1";
+    struct job *mirror = job_mirror(w.jobs, &common, &copy, NULL);
+    g_assert_true(failing && mirror);
+    job_transaction_put(txn);
+    loop_call(w.far, begin_far, &w.guest);
+    job_start(failing);
+    job_start(mirror);
+    PUMP_UNTIL(&w, has(&w, "j1:ready") && has(&w, "j0:waiting"));
+    layer_dawdle(f.top, 100 * NS_PER_MS);
+    g_assert_true(job_do(mirror, JOB_VERB_COMPLETE, 0, false, NULL));
+    PUMP_UNTIL(&w, has(&w, "j1:concluded"));
+    guest_end(&w);
+    g_assert_true(image_node(w.guest.image) == c.top);
+    g_assert_true(holds(&w, c.top, w.guest.shadow));
+    loop_thread_join(w.far);
+    world_done(&w);
+    context_put(far);
+    loop_free(w.far);
+}
+
+/* A mirror whose target was to take the place of another node than its source gives that place back. */
+static void test_abort_replaces(void)
+{
+    struct world w;
+    struct node *target;
+    world_init(&w);
+    struct chain c = make_chain(&w), f = plain_chain(&w, "f");
+    struct node *place = layer_new(w.graph, "place", SIZE, NULL, true);
+    struct image *user = image_new("user", place, NULL);
+    struct job_copy copy = copy_to(&w, &c, SYNC_FULL, &target);
+    struct job_transaction *txn = job_transaction_new();
+    struct job_common common = { .id = "j0", .auto_finalize = true, .txn = txn, .hold = true };
+    layer_keep_header(f.top);
+    struct job *failing = job_stream(w.jobs, &common, f.top, NULL, NULL, NULL, NULL, NULL);
+    common.id = "j1";
+    copy.replaces = "place";
+    struct job *mirror = job_mirror(w.jobs, &common, &copy, NULL);
+    job_transaction_put(txn);
+    job_start(failing);
+    job_start(mirror);
+    PUMP_UNTIL(&w, has(&w, "j1:ready"));
+    g_assert_true(job_do(mirror, JOB_VERB_COMPLETE, 0, false, NULL));
+    PUMP_UNTIL(&w, has(&w, "j1:concluded"));
+    g_assert_true(image_node(user) == place);
+    g_assert_true(image_node(w.guest.image) == c.top);
+    image_close(user);
+    world_done(&w);
+}
+
 /* ---- filters with names of the user's ---- */
 
 static void test_filter_names(void)
@@ -256,5 +333,7 @@ void add_chain_tests(void)
     g_test_add_func("/job/commit-refused", test_commit_refused);
     g_test_add_func("/job/abort-undoes", test_abort_undoes);
     g_test_add_func("/job/abort-before", test_abort_before);
+    g_test_add_func("/job/abort-under-guest", test_abort_under_guest);
+    g_test_add_func("/job/abort-replaces", test_abort_replaces);
     g_test_add_func("/job/filter-names", test_filter_names);
 }

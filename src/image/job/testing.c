@@ -169,6 +169,8 @@ static bool layer_change_backing(struct node *n, const char *file, const char *f
                                  GError **error)
 {
     struct layer *l = container_of(n, struct layer, n);
+    if (l->delay_ns)
+        context_sleep_ns(node_context(n), l->delay_ns);
     if (l->header_stays)
         return ruche_error(error, RUCHE_ERR_IO, "the header of '%s' cannot be written", n->filename);
     g_free(l->header);

@@ -21,7 +21,7 @@ const char *layer_header(struct node *n); /* the backing file's name as "stored"
 void layer_fail_writes(struct node *n, unsigned count, int err);
 void layer_fail_reads(struct node *n, unsigned count, int err);
 void layer_keep_header(struct node *n);        /* changes of its backing file fail from now on */
-void layer_dawdle(struct node *n, int64_t ns); /* each write takes that long */
+void layer_dawdle(struct node *n, int64_t ns); /* each write, also of its header, takes that long */
 unsigned layer_flushes(struct node *n);
 
 /* Fills [off, off + len) with a pattern made of `seed`. (f) */

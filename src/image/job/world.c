@@ -110,7 +110,7 @@ static int read_all(void *opaque)
 bool holds(struct world *w, struct node *n, const uint8_t *bytes)
 {
     struct compare c = { .a = n, .bytes = bytes };
-    context_run(w->ctx, read_all, &c);
+    context_run(node_context(n), read_all, &c);
     return c.equal;
 }
 

@@ -35,6 +35,7 @@ struct guest {
 
 struct world {
     struct loop *loop;
+    struct loop *far; /* of tests with a guest on another thread */
     struct context *ctx;
     struct graph *graph;
     struct job_set *jobs;
