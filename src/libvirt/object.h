@@ -45,3 +45,35 @@ static inline bool object_room(int32_t room, uint32_t limit, const char *call, G
     return ruche_error(error, RUCHE_ERR_INVALID, "%s: room for %d is not from 0 to %u", call, room,
                        limit);
 }
+
+/* A procedure that is one operation on one domain: `expression` sees c, a (the arguments), d, ret and error. */
+#define DOMAIN_PROC(ident, number_, flags_, shape, expression, ...)                                \
+    static bool do_##ident(struct rpc_call *c, void *args, void *ret, GError **error)              \
+    {                                                                                              \
+        struct shape *a = args;                                                                    \
+        auto_domain *d = object_domain(&a->dom, error);                                            \
+        return d && (expression);                                                                  \
+    }                                                                                              \
+    RPC_PROC(ident, .number = number_, .flags = flags_, ARGS(shape), .call = do_##ident, ##__VA_ARGS__)
+
+#define OBJECT_QUERY (RPC_FAST | RPC_READONLY)
+
+/* Results of one value; true. */
+static inline bool object_int(void *ret, int32_t v)
+{
+    ((struct r_int *)ret)->v = v;
+    return true;
+}
+
+static inline bool object_u64(void *ret, uint64_t v)
+{
+    ((struct r_u64 *)ret)->v = v;
+    return true;
+}
+
+/* Takes the text; NULL is a failure that has been told. */
+static inline bool object_text(void *ret, char *text)
+{
+    ((struct r_text *)ret)->text = text;
+    return text != NULL;
+}
