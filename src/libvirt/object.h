@@ -46,7 +46,8 @@ static inline bool object_room(int32_t room, uint32_t limit, const char *call, G
                        limit);
 }
 
-/* A procedure that is one operation on one domain: `expression` sees c, a (the arguments), d, ret and error. */
+/* A procedure that is one operation on one domain: `expression` sees c, a (the arguments), d, ret
+ * and error. */
 #define DOMAIN_PROC(ident, number_, flags_, shape, expression, ...)                                \
     static bool do_##ident(struct rpc_call *c, void *args, void *ret, GError **error)              \
     {                                                                                              \
@@ -54,7 +55,8 @@ static inline bool object_room(int32_t room, uint32_t limit, const char *call, G
         auto_domain *d = object_domain(&a->dom, error);                                            \
         return d && (expression);                                                                  \
     }                                                                                              \
-    RPC_PROC(ident, .number = number_, .flags = flags_, ARGS(shape), .call = do_##ident, ##__VA_ARGS__)
+    RPC_PROC(ident, .number = number_, .flags = flags_, ARGS(shape), .call = do_##ident,           \
+             ##__VA_ARGS__)
 
 #define OBJECT_QUERY (RPC_FAST | RPC_READONLY)
 
