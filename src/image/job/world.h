@@ -27,10 +27,10 @@ struct guest {
     struct image *image;
     uint8_t *shadow;
     struct slot slot[SLOTS];
-    bool stop;
-    unsigned in_flight;
-    uint64_t writes;
-    int worst; /* result of all requests */
+    _Atomic bool stop;
+    _Atomic unsigned in_flight;
+    _Atomic uint64_t writes;
+    _Atomic int worst; /* result of all requests */
 };
 
 struct world {
