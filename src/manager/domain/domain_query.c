@@ -6,9 +6,11 @@
  */
 #include "manager/domain/domain_priv.h"
 
+#include <fcntl.h>
 #include <json-glib/json-glib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 bool domain_info(const struct caller *who, struct domain *d, struct domain_info *ret,
                  GError **error)
@@ -243,4 +245,49 @@ bool domain_block_resize(const struct caller *who, struct domain *d, const char 
     domain_unlock(d);
     domain_audit(who, "resize a disk of", d->name, ok, error);
     return ok;
+}
+
+/* ---- the guest's own words ---- */
+
+#define DMESG_BYTES (64 << 10)
+
+/* The file's end, from the beginning of a line. */
+static char *read_tail(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+    g_autofree char *text = g_malloc0(DMESG_BYTES + 1);
+    off_t from = size > DMESG_BYTES ? size - DMESG_BYTES : 0;
+    ssize_t n = fd >= 0 ? pread(fd, text, DMESG_BYTES, from) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (n < 0)
+        return NULL;
+    const char *begin = from ? memchr(text, '\n', (size_t)n) : NULL;
+    begin = begin ? begin + 1 : text;
+    return g_strndup(begin, (size_t)(text + n - begin));
+}
+
+/* What a guest writes could steer a terminal: only text and its lines are left. */
+static void make_printable(char *text)
+{
+    char *to = text;
+    for (const char *p = text; *p; p++)
+        if (*p == '\n' || *p == '\t' || (unsigned char)*p >= ' ')
+            *to++ = *p == 0x7f ? '?' : *p;
+    *to = 0;
+}
+
+char *domain_dmesg(const struct caller *who, struct domain *d, GError **error)
+{
+    if (!domain_allowed(who, d, RIGHT_READ, "read the log of", error))
+        return NULL;
+    g_autofree char *path = vm_console_log_path(d->name), *text = read_tail(path);
+    if (!text) {
+        ruche_error(error, RUCHE_ERR_NOT_FOUND,
+                    "domain '%s' has written nothing to a console that is logged", d->name);
+        return NULL;
+    }
+    make_printable(text);
+    return g_utf8_make_valid(text, -1);
 }

@@ -1,0 +1,808 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Domains on machines that are not there: vm_*() here do what a test says. */
+#include "manager/domain/domain_priv.h"
+#include "manager/manager.h"
+
+#include <glib/gstdio.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the machines ---- */
+
+struct vm {
+    struct domain *d;
+    bool alive;
+    const char *run_state;
+};
+
+static struct {
+    bool fail_start, fail_cont, hang, gone_on_attach;
+    const char *attach_state;
+    unsigned starts, kills, cleans, resets, live, signals;
+} fake;
+
+struct vm *vm_start(struct domain *d, struct domain_def **ret_live, GError **error)
+{
+    task_sleep_ms(2);
+    fake.starts++;
+    if (fake.fail_start) {
+        ruche_error(error, MANAGER_ERR_MACHINE, "the machine did not want to");
+        return NULL;
+    }
+    struct vm *v = g_new0(struct vm, 1);
+    v->d = d;
+    v->alive = true;
+    v->run_state = "prelaunch";
+    fake.live++;
+    return v;
+}
+
+struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error)
+{
+    task_sleep_ms(1);
+    if (fake.gone_on_attach || !xml_is(status, "fake@alive", "yes")) {
+        ruche_error(error, MANAGER_ERR_MACHINE, "no such process");
+        return NULL;
+    }
+    struct vm *v = g_new0(struct vm, 1);
+    v->d = d;
+    v->alive = true;
+    v->run_state = fake.attach_state;
+    fake.live++;
+    return v;
+}
+
+void vm_status(const struct vm *v, xmlNode *status)
+{
+    xml_set(status, "fake@alive", v->alive ? "yes" : "no");
+}
+
+void vm_free(struct vm *v)
+{
+    if (!v)
+        return;
+    fake.live--;
+    g_free(v);
+}
+
+bool vm_kill(struct vm *v, bool graceful, GError **error)
+{
+    task_sleep_ms(1);
+    v->alive = false;
+    fake.kills++;
+    return true;
+}
+
+void vm_clean(struct domain *d)
+{
+    fake.cleans++;
+}
+
+void vm_signal(struct vm *v, int signal)
+{
+    v->alive = false;
+    fake.signals++;
+}
+
+bool vm_cont(struct vm *v, GError **error)
+{
+    task_sleep_ms(1);
+    if (fake.fail_cont)
+        return ruche_error(error, MANAGER_ERR_MACHINE, "it does not go on");
+    v->run_state = "running";
+    return true;
+}
+
+bool vm_stop(struct vm *v, GError **error)
+{
+    while (fake.hang && v->alive)
+        task_sleep_ms(5);
+    if (!v->alive)
+        return ruche_error(error, MANAGER_ERR_MACHINE, "the machine has ended");
+    v->run_state = "paused";
+    domain_vm_event(v->d, VM_EV_STOPPED, 0, NULL, 0);
+    return true;
+}
+
+bool vm_powerdown(struct vm *v, GError **error)
+{
+    return true;
+}
+
+bool vm_reset(struct vm *v, GError **error)
+{
+    fake.resets++;
+    return v->alive;
+}
+
+bool vm_nmi(struct vm *v, GError **error)
+{
+    return true;
+}
+
+pid_t vm_pid(const struct vm *v)
+{
+    return 0;
+}
+
+const char *vm_run_state(const struct vm *v)
+{
+    return v->run_state;
+}
+
+bool vm_set_memory(struct vm *v, uint64_t kib, GError **error)
+{
+    return true;
+}
+
+bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **error)
+{
+    return true;
+}
+
+bool vm_set_params(struct vm *v, const char *which, const struct param_list *l, GError **error)
+{
+    return true;
+}
+
+bool vm_get_params(struct vm *v, const char *which, struct param_list *ret, GError **error)
+{
+    return true;
+}
+
+bool vm_pin(struct vm *v, int vcpu, const uint8_t *cpumap, unsigned len, GError **error)
+{
+    return true;
+}
+
+uint64_t vm_cpu_time_ns(struct vm *v)
+{
+    return 5;
+}
+
+uint64_t vm_memory_kib(const struct vm *v)
+{
+    return 65536;
+}
+
+int vm_vcpus(struct vm *v, struct domain_vcpu *ret, unsigned room)
+{
+    return 0;
+}
+
+bool vm_stats(struct vm *v, unsigned stats, struct param_list *ret, GError **error)
+{
+    task_sleep_ms(20); /* long enough for the machine to go meanwhile */
+    param_ullong(ret, "cpu.time", 5);
+    return v->alive || ruche_error(error, MANAGER_ERR_MACHINE, "the machine has ended");
+}
+
+bool vm_cpu_stats(struct vm *v, int cpu, struct param_list *ret, GError **error)
+{
+    return true;
+}
+
+bool vm_block_stats(struct vm *v, const char *disk, struct domain_block_stats *ret, GError **error)
+{
+    return true;
+}
+
+bool vm_block_info(struct vm *v, const char *disk, struct domain_block_info *ret, GError **error)
+{
+    return true;
+}
+
+bool vm_interface_stats(struct vm *v, const char *device, struct domain_interface_stats *ret,
+                        GError **error)
+{
+    return true;
+}
+
+int vm_memory_stats(struct vm *v, struct domain_memory_stat *ret, unsigned room)
+{
+    return 0;
+}
+
+int vm_open_console(struct vm *v, const char *alias, bool force, bool channel, GError **error)
+{
+    return -1;
+}
+
+char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error)
+{
+    ruche_error(error, MANAGER_ERR_AGENT, "no agent");
+    return NULL;
+}
+
+char *vm_console_log_path(const char *domain_name)
+{
+    return g_build_filename(manager.log_dir, "console", NULL);
+}
+
+char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **error)
+{
+    return g_strdup("{}");
+}
+
+bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error)
+{
+    return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
+}
+
+bool vm_check_def(struct domain_def *d, GError **error)
+{
+    return true;
+}
+
+/* ---- what is heard ---- */
+
+static GString *heard;
+static const struct caller *me = &caller_self;
+
+static void hear(void *opaque, const struct event *e)
+{
+    if (e->id == DOMAIN_EVENT_LIFECYCLE)
+        g_string_append_printf(heard, "%s:%d.%d ", e->name, e->event, e->detail);
+    else
+        g_string_append_printf(heard, "%s#%d ", e->name, e->id);
+}
+
+#define HEARD(text)                                                                                \
+    do {                                                                                           \
+        g_assert_cmpstr(heard->str, ==, text);                                                     \
+        g_string_truncate(heard, 0);                                                               \
+    } while (0)
+
+/* ---- helpers ---- */
+
+static char *xml_of(const char *name, unsigned number, const char *more)
+{
+    return g_strdup_printf(
+        "<domain type='qemu'><name>%s</name><uuid>00000000-0000-4000-8000-%012u</uuid>"
+        "<memory unit='MiB'>128</memory><vcpu>2</vcpu><os><type "
+        "arch='x86_64'>hvm</type></os>%s</domain>",
+        name, number, more);
+}
+
+static struct domain *define(const char *name, unsigned number, const char *more)
+{
+    g_autofree char *xml = xml_of(name, number, more);
+    g_autoptr(GError) error = NULL;
+    struct domain *d = domain_define(me, xml, 0, &error);
+    g_assert_no_error(error);
+    return d;
+}
+
+/* Until what began beside this task has ended. */
+static void settle(void)
+{
+    do
+        task_sleep_ms(1);
+    while (task_count() > 1);
+}
+
+#define FAILS(call, wanted_code, part)                                                             \
+    do {                                                                                           \
+        g_autoptr(GError) error = NULL;                                                            \
+        g_assert_false(call);                                                                      \
+        g_assert_error(error, RUCHE_ERROR, (int)(wanted_code));                                    \
+        g_assert_nonnull(strstr(error->message, part));                                            \
+    } while (0)
+#define WORKS(call)                                                                                \
+    do {                                                                                           \
+        g_autoptr(GError) error = NULL;                                                            \
+        bool works = (call);                                                                       \
+        g_assert_no_error(error);                                                                  \
+        g_assert_true(works);                                                                      \
+    } while (0)
+#define STATE(d, s, r)                                                                             \
+    do {                                                                                           \
+        g_assert_cmpint((d)->state, ==, s);                                                        \
+        g_assert_cmpint((d)->reason, ==, r);                                                       \
+    } while (0)
+
+static char *root;
+
+static bool is_file(const char *folder, const char *name)
+{
+    g_autofree char *path = g_strdup_printf("%s/%s/%s.xml", root, folder, name);
+    return g_file_test(path, G_FILE_TEST_IS_REGULAR);
+}
+
+/* The daemon ends and begins: what is on disk and what runs is all that there is. */
+static void reborn(void)
+{
+    domains_stop();
+    WORKS(domains_load(&error));
+    settle();
+}
+
+/* ---- defining ---- */
+
+static void define_task(void *opaque)
+{
+    auto_domain *d = define("web", 1, "");
+    HEARD("web:0.0 ");
+    g_assert_true(d->persistent && !domain_is_active(d) && is_file("config/domains", "web"));
+    auto_domain *again = define("web", 1, "<title>two</title>");
+    g_assert_true(again == d);
+    HEARD("web:0.1 ");
+    g_autofree char *other_name = xml_of("db", 1, ""), *other_uuid = xml_of("web", 2, ""),
+                    *slash = xml_of("a/b", 3, "");
+    FAILS(domain_define(me, other_name, 0, &error), RUCHE_ERR_EXISTS,
+          "domain 'web' is already defined with uuid 00000000-0000-4000-8000-000000000001");
+    FAILS(domain_define(me, other_uuid, 0, &error), RUCHE_ERR_EXISTS,
+          "domain 'web' already exists with uuid 00000000-0000-4000-8000-000000000001");
+    g_assert_null(domain_define(me, slash, 0, NULL));
+    FAILS(domain_define(me, other_name, 8, &error), MANAGER_ERR_ARGUMENT,
+          "unsupported flags (0x8)");
+    struct caller reader = {.transport = "unix", .authenticated = true, .read_only = true};
+    FAILS(domain_define(&reader, other_name, 0, &error), MANAGER_ERR_READ_ONLY, "");
+    FAILS(domain_undefine(&reader, d, 0, &error), MANAGER_ERR_READ_ONLY, "undefine domain 'web'");
+    HEARD("");
+    g_assert_cmpuint(domain_count(false), ==, 1);
+    reborn();
+    g_assert_cmpuint(domain_count(false), ==, 1);
+    auto_domain *found = domain_find_name("web", NULL);
+    g_assert_cmpstr(domain_summary(found)->title, ==, "two");
+    WORKS(domain_undefine(me, found, 0, &error));
+    HEARD("web:1.0 ");
+    g_assert_false(is_file("config/domains", "web"));
+    FAILS(domain_find_name("web", &error), MANAGER_ERR_NO_DOMAIN,
+          "no domain with matching name 'web'");
+    FAILS(domain_start(me, found, 0, &error), MANAGER_ERR_NO_DOMAIN, "web");
+}
+
+static void define_one(void *opaque)
+{
+    auto_domain *d = define("same", 7, "");
+    g_assert_nonnull(d);
+    (*(unsigned *)opaque)++;
+}
+
+/* Many define the same at once: one is added, the others change it. */
+static void define_many_task(void *opaque)
+{
+    unsigned done = 0;
+    for (int i = 0; i < 10; i++)
+        task_start(define_one, &done);
+    g_assert_null(domain_find_name("same", NULL)); /* not before it is stored */
+    g_autoptr(GPtrArray) list = domain_list(me, 0);
+    g_assert_cmpuint(list->len, ==, 0);
+    while (done < 10)
+        task_sleep_ms(1);
+    g_assert_true(g_str_has_prefix(heard->str, "same:0.0 same:0.1 same:0.1 "));
+    g_string_truncate(heard, 0);
+    auto_domain *d = domain_find_name("same", NULL);
+    WORKS(domain_undefine(me, d, 127 & ~8 & ~64, &error));
+    HEARD("same:1.0 ");
+}
+
+static void list_task(void *opaque)
+{
+    auto_domain *b = define("b", 2, ""), *a = define("a", 1, ""), *c = define("c", 3, "");
+    WORKS(domain_start(me, b, 0, &error));
+    WORKS(domain_set_autostart(me, c, true, &error));
+    static const struct {
+        unsigned flags;
+        const char *names;
+    } rows[] = {{0, "abc"},     {1, "b"},       {2, "ac"},          {3, "abc"},
+                {4, "abc"},     {8, ""},        {16, "b"},          {32, ""},
+                {64, "ac"},     {1 << 10, "c"}, {2 | 1 << 11, "a"}, {1 << 8, ""},
+                {1 << 9, "abc"}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(GPtrArray) list = domain_list(me, rows[i].flags);
+        g_autoptr(GString) names = g_string_new(NULL);
+        for (unsigned k = 0; k < list->len; k++)
+            g_string_append(names, ((struct domain *)list->pdata[k])->name);
+        g_assert_cmpstr(names->str, ==, rows[i].names);
+    }
+    g_assert_cmpuint(domain_count(true), ==, 1);
+    g_assert_cmpuint(domain_count(false), ==, 2);
+    auto_domain *found = domain_find_id(b->id, NULL);
+    g_assert_true(found == b);
+    WORKS(domain_destroy(me, b, 0, &error));
+    WORKS(domain_undefine(me, a, 0, &error) && domain_undefine(me, b, 0, &error) &&
+          domain_undefine(me, c, 0, &error));
+    g_assert_false(g_file_test("config/autostart/c.xml", G_FILE_TEST_IS_SYMLINK));
+    g_string_truncate(heard, 0);
+}
+
+/* ---- life ---- */
+
+static void life_task(void *opaque)
+{
+    auto_domain *d = define("web", 1, "");
+    HEARD("web:0.0 ");
+    STATE(d, DOMAIN_SHUTOFF, SHUTOFF_UNKNOWN);
+    FAILS(domain_suspend(me, d, &error), RUCHE_ERR_STATE,
+          "cannot suspend 'web': domain is not running");
+    FAILS(domain_destroy(me, d, 0, &error), RUCHE_ERR_STATE, "domain is not running");
+    WORKS(domain_start(me, d, 0, &error));
+    HEARD("web:2.0 ");
+    STATE(d, DOMAIN_RUNNING, RUNNING_BOOTED);
+    int first = d->id;
+    g_assert_cmpint(first, >, 0);
+    g_assert_true(is_file("run/domains", "web"));
+    FAILS(domain_start(me, d, 0, &error), RUCHE_ERR_STATE, "domain is already running");
+    FAILS(domain_resume(me, d, &error), RUCHE_ERR_STATE, "domain is already running");
+    WORKS(domain_suspend(me, d, &error));
+    WORKS(domain_suspend(me, d, &error)); /* as libvirt: paused is what was wanted */
+    HEARD("web:3.0 ");
+    STATE(d, DOMAIN_PAUSED, PAUSED_USER);
+    WORKS(domain_resume(me, d, &error));
+    HEARD("web:4.0 ");
+    STATE(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);
+    struct domain_info info;
+    WORKS(domain_info(me, d, &info, &error));
+    g_assert_cmpuint(info.max_memory_kib, ==, 131072);
+    g_assert_cmpuint(info.memory_kib, ==, 65536);
+    g_assert_cmpuint(info.vcpus, ==, 2);
+    WORKS(domain_destroy(me, d, 0, &error));
+    HEARD("web:5.1 ");
+    STATE(d, DOMAIN_SHUTOFF, SHUTOFF_DESTROYED);
+    g_assert_cmpint(d->id, ==, -1);
+    g_assert_false(is_file("run/domains", "web"));
+    WORKS(domain_start(me, d, START_PAUSED, &error));
+    HEARD("web:2.0 web:3.0 ");
+    g_assert_cmpint(d->id, >, first);
+    WORKS(domain_destroy(me, d, 1, &error));
+    fake.fail_start = true;
+    FAILS(domain_start(me, d, 0, &error), MANAGER_ERR_MACHINE, "did not want to");
+    fake.fail_start = false;
+    STATE(d, DOMAIN_SHUTOFF, SHUTOFF_FAILED);
+    fake.fail_cont = true;
+    FAILS(domain_start(me, d, 0, &error), MANAGER_ERR_MACHINE, "does not go on");
+    fake.fail_cont = false;
+    g_assert_false(is_file("run/domains", "web"));
+    HEARD("web:5.1 ");
+    WORKS(domain_undefine(me, d, 0, &error));
+    g_string_truncate(heard, 0);
+}
+
+static void transient_task(void *opaque)
+{
+    g_autofree char *xml = xml_of("gone", 1, ""),
+                    *defined = xml_of("kept", 2, "<title>live</title>");
+    g_autoptr(GError) error = NULL;
+    auto_domain *d = domain_create_xml(me, xml, 0, &error);
+    g_assert_no_error(error);
+    HEARD("gone:2.0 ");
+    g_assert_true(!d->persistent && domain_is_active(d));
+    FAILS(domain_create_xml(me, xml, 0, &error), RUCHE_ERR_STATE,
+          "domain is already active as 'gone'");
+    FAILS(domain_set_autostart(me, d, true, &error), RUCHE_ERR_STATE, "transient");
+    FAILS(domain_undefine(me, d, 0, &error), RUCHE_ERR_STATE, "transient");
+    WORKS(domain_destroy(me, d, 0, &error));
+    HEARD("gone:5.1 ");
+    g_assert_null(domain_find_name("gone", NULL));
+    g_assert_cmpstr(domain_summary(d)->name, ==, "gone"); /* for those who still hold it */
+    fake.fail_start = true;
+    g_assert_null(domain_create_xml(me, xml, 0, NULL));
+    fake.fail_start = false;
+    g_assert_null(domain_find_name("gone", NULL));
+
+    auto_domain *k = define("kept", 2, "<title>stored</title>");
+    auto_domain *same =
+        domain_create_xml(me, defined, 0, &error); /* a defined one, as this text describes it */
+    g_assert_true(same == k && k->persistent);
+    g_assert_cmpstr(k->live->s.title, ==, "live");
+    g_assert_cmpstr(k->def->s.title, ==, "stored");
+    WORKS(domain_undefine(me, k, 0, &error)); /* while it runs: transient from here on */
+    g_assert_true(!k->persistent && domain_is_active(k) && !k->removed);
+    WORKS(domain_destroy(me, k, 0, &error));
+    g_assert_true(k->removed);
+    g_string_truncate(heard, 0);
+}
+
+static void guest_task(void *opaque)
+{
+    auto_domain *d =
+        define("web", 1, "<on_poweroff>destroy</on_poweroff><on_crash>restart</on_crash>");
+    const char *const where[4] = {"/disk", "vda", "enospc"};
+    g_string_truncate(heard, 0);
+    WORKS(domain_start(me, d, 0, &error));
+    domain_vm_event(d, VM_EV_SHUTDOWN, 1, NULL, 0);
+    STATE(d, DOMAIN_SHUTDOWN, SHUTDOWN_UNKNOWN);
+    settle();
+    STATE(d, DOMAIN_SHUTOFF, SHUTOFF_SHUTDOWN);
+    HEARD("web:2.0 web:6.1 web:5.0 ");
+
+    WORKS(domain_start(me, d, 0, &error)); /* a reboot is a power-off that goes on */
+    WORKS(domain_reboot(me, d, 1, &error));
+    domain_vm_event(d, VM_EV_SHUTDOWN, 1, NULL, 0);
+    settle();
+    STATE(d, DOMAIN_RUNNING, RUNNING_BOOTED);
+    g_assert_cmpuint(fake.resets, ==, 1);
+    HEARD("web:2.0 web:6.1 web#1 web:4.0 ");
+
+    domain_vm_event(d, VM_EV_IO_ERROR, 0, where, 1);
+    STATE(d, DOMAIN_PAUSED, PAUSED_IOERROR);
+    HEARD("web#4 web#6 web:3.2 ");
+    WORKS(domain_resume(me, d, &error));
+    STATE(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);
+
+    domain_vm_event(d, VM_EV_PANIC, 0, NULL, 0);
+    STATE(d, DOMAIN_CRASHED, CRASHED_PANICKED);
+    settle();
+    STATE(d, DOMAIN_RUNNING, RUNNING_BOOTED); /* on_crash */
+    HEARD("web:4.0 web:8.0 web#1 web:4.0 ");
+
+    domain_vm_event(d, VM_EV_GONE, 1, NULL, 0);
+    settle();
+    STATE(d, DOMAIN_SHUTOFF, SHUTOFF_CRASHED);
+    HEARD("web:5.5 ");
+    domain_vm_event(d, VM_EV_STOPPED, 0, NULL, 0); /* too late: nothing */
+    FAILS(domain_shutdown(me, d, 0, &error), RUCHE_ERR_STATE, "domain is not running");
+    WORKS(domain_undefine(me, d, 0, &error));
+    g_string_truncate(heard, 0);
+}
+
+/* ---- the lock ---- */
+
+static void suspend_one(void *opaque)
+{
+    struct domain *d = opaque;
+    g_autoptr(GError) error = NULL;
+    g_assert_false(domain_suspend(me, d, &error));
+    g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_MACHINE);
+}
+
+static void stats_one(void *opaque)
+{
+    struct param_list l = {0};
+    domain_stats(me, opaque, 0, 0, &l, NULL);
+    param_list_done(&l);
+}
+
+static void lock_task(void *opaque)
+{
+    auto_domain *d = define("web", 1, "");
+    WORKS(domain_start(me, d, 0, &error));
+    g_string_truncate(heard, 0);
+    fake.hang = true;
+    task_start(suspend_one, d);
+    FAILS(domain_lock_within(d, "reset", 20, &error), MANAGER_ERR_LOCK_TIMEOUT,
+          "cannot reset domain 'web' now: 'suspend' has held it");
+    task_start(stats_one, d); /* asks the machine while it is taken away */
+    WORKS(domain_destroy(me, d, 0, &error));
+    g_assert_cmpuint(fake.signals, ==, 1);
+    fake.hang = false;
+    HEARD("web:5.1 ");
+    settle();
+    g_assert_cmpuint(fake.live, ==, 0);
+    WORKS(domain_undefine(me, d, 0, &error));
+    g_string_truncate(heard, 0);
+}
+
+/* ---- after a restart ---- */
+
+static void reborn_task(void *opaque)
+{
+    auto_domain *d = define("web", 1, "");
+    g_autofree char *xml = xml_of("moving", 2, "");
+    auto_domain *t = domain_create_xml(me, xml, 0, NULL);
+    WORKS(domain_start(me, d, 0, &error));
+    int id = d->id, moving_id = t->id;
+    fake.attach_state = "running";
+    reborn();
+    auto_domain *found = domain_find_name("web", NULL), *moving = domain_find_name("moving", NULL);
+    g_assert_true(found && found != d && found->persistent && found->id == id && found->vm);
+    g_assert_true(moving && !moving->persistent && moving->id == moving_id);
+    STATE(found, DOMAIN_RUNNING, RUNNING_BOOTED);
+    g_string_truncate(heard, 0);
+
+    fake.attach_state = "io-error"; /* what happened meanwhile */
+    reborn();
+    auto_domain *stopped = domain_find_name("web", NULL);
+    STATE(stopped, DOMAIN_PAUSED, PAUSED_IOERROR);
+    fake.attach_state = "shutdown";
+    reborn();
+    auto_domain *off = domain_find_name("web", NULL);
+    STATE(off, DOMAIN_SHUTOFF, SHUTOFF_SHUTDOWN);
+    g_assert_null(domain_find_name("moving", NULL));
+    g_assert_false(is_file("run/domains", "web") || is_file("run/domains", "moving"));
+
+    WORKS(domain_start(me, off, 0, &error));
+    g_assert_cmpint(off->id, >, 0);
+    fake.gone_on_attach = true;
+    reborn();
+    fake.gone_on_attach = false;
+    auto_domain *gone = domain_find_name("web", NULL);
+    STATE(gone, DOMAIN_SHUTOFF, SHUTOFF_UNKNOWN);
+
+    gone->live = domain_def_ref(gone->def); /* killed between the status file and the process */
+    domain_set_id(gone, 77);
+    WORKS(domain_write_status(gone, true, &error));
+    domain_drop_live(gone);
+    fake.cleans = 0;
+    reborn();
+    g_assert_cmpuint(fake.cleans, ==, 1);
+    auto_domain *clean = domain_find_name("web", NULL);
+    g_assert_false(domain_is_active(clean));
+    WORKS(domain_undefine(me, clean, 0, &error));
+    g_string_truncate(heard, 0);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    g_autofree char *text = NULL;
+    g_assert_true(g_file_get_contents(from, &text, NULL, NULL));
+    g_assert_true(g_file_set_contents(to, text, -1, NULL));
+}
+
+static void rename_task(void *opaque)
+{
+    auto_domain *d = define("old", 1, ""), *other = define("taken", 2, "");
+    WORKS(domain_set_autostart(me, d, true, &error));
+    g_string_truncate(heard, 0);
+    FAILS(domain_rename(me, d, "taken", &error), RUCHE_ERR_EXISTS,
+          "domain with name 'taken' already exists");
+    FAILS(domain_rename(me, d, "old", &error), RUCHE_ERR_INVALID, "itself");
+    FAILS(domain_rename(me, d, "a/b", &error), MANAGER_ERR_XML, "a/b");
+    WORKS(domain_rename(me, d, "new", &error));
+    HEARD("old:1.1 new:0.2 ");
+    g_assert_true(is_file("config/domains", "new") && !is_file("config/domains", "old"));
+    WORKS(domain_start(me, d, 0, &error));
+    FAILS(domain_rename(me, d, "third", &error), RUCHE_ERR_STATE, "active");
+    WORKS(domain_destroy(me, d, 0, &error));
+
+    /* Cut off in the middle of a rename to 'third'. */
+    g_autofree char *from = g_build_filename(root, "config/domains/new.xml", NULL);
+    g_autofree char *to = g_build_filename(root, "config/domains/third.xml", NULL), *text = NULL;
+    copy_file(from, to);
+    g_assert_true(g_file_get_contents(to, &text, NULL, NULL));
+    g_auto(GStrv) parts = g_strsplit(text, "<name>new</name>", 2);
+    g_autofree char *renamed = g_strjoinv("<name>third</name>", parts);
+    g_usleep(20000);
+    g_assert_true(g_file_set_contents(to, renamed, -1, NULL));
+    reborn();
+    auto_domain *third = domain_find_name("third", NULL), *second = domain_find_name("taken", NULL);
+    g_assert_true(third && third->autostart && second);
+    g_assert_null(domain_find_name("new", NULL));
+    g_assert_false(is_file("config/domains", "new"));
+    WORKS(domain_undefine(me, third, 0, &error) && domain_undefine(me, second, 0, &error));
+    g_assert_true(other->refs == 1);
+    g_string_truncate(heard, 0);
+}
+
+static void autostart_task(void *opaque)
+{
+    auto_domain *a = define("a", 1, ""), *b = define("b", 2, ""), *c = define("c", 3, "");
+    WORKS(domain_set_autostart(me, c, true, &error) && domain_set_autostart(me, a, true, &error));
+    reborn();
+    g_string_truncate(heard, 0);
+    domains_autostart();
+    HEARD("a:2.0 c:2.0 ");
+    auto_domain *started = domain_find_name("c", NULL);
+    WORKS(domain_destroy(me, started, 0, &error));
+    g_string_truncate(heard, 0);
+    domains_autostart(); /* the same boot: once is enough */
+    HEARD("");
+    g_autoptr(GPtrArray) all = domain_list(me, 0);
+    for (unsigned i = 0; i < all->len; i++) {
+        struct domain *d = all->pdata[i];
+        if (domain_is_active(d))
+            WORKS(domain_destroy(me, d, 0, &error));
+        WORKS(domain_undefine(me, d, 0, &error));
+    }
+    g_assert_true(b->refs == 1);
+    g_string_truncate(heard, 0);
+}
+
+/* ---- changes ---- */
+
+static void change_task(void *opaque)
+{
+    auto_domain *d = define("web", 1, "");
+    WORKS(domain_set_metadata(me, d, 1, "A title", NULL, NULL, 0, &error));
+    g_assert_cmpstr(d->def->s.title, ==, "A title");
+    HEARD("web:0.0 web#23 ");
+    FAILS(domain_set_metadata(me, d, 1, "x", NULL, NULL, AFFECT_LIVE, &error), RUCHE_ERR_STATE,
+          "not running");
+    FAILS(domain_set_memory(me, d, 262144, 0, &error), RUCHE_ERR_INVALID,
+          "cannot set memory higher than max memory");
+    WORKS(domain_set_memory(me, d, 262144, 4, &error));
+    g_assert_cmpuint(d->def->s.memory_kib, ==, 262144);
+    g_assert_cmpuint(d->def->s.current_memory_kib, ==, 131072);
+    WORKS(domain_set_memory(me, d, 200000, AFFECT_CONFIG, &error));
+    g_assert_cmpuint(d->def->s.current_memory_kib, ==, 200000);
+    WORKS(domain_set_vcpus(me, d, 4, AFFECT_CONFIG | 4, &error));
+    WORKS(domain_set_vcpus(me, d, 3, AFFECT_CONFIG, &error));
+    FAILS(domain_set_vcpus(me, d, 5, AFFECT_CONFIG, &error), RUCHE_ERR_INVALID, "5 > 4");
+    g_assert_cmpint(domain_get_vcpus(me, d, AFFECT_CONFIG, NULL), ==, 3);
+    g_assert_cmpint(domain_get_vcpus(me, d, AFFECT_CONFIG | 4, NULL), ==, 4);
+
+    const uint8_t cpus[1] = {0x0b};
+    uint8_t maps[4] = {0};
+    WORKS(domain_pin_vcpu(me, d, 1, cpus, 1, AFFECT_CONFIG, &error));
+    g_assert_cmpint(domain_get_pins(me, d, false, AFFECT_CONFIG, maps, 4, 1, NULL), ==, 3);
+    g_assert_cmpuint(maps[1], ==, 0x0b);
+    FAILS(domain_pin_vcpu(me, d, 9, cpus, 1, AFFECT_CONFIG, &error), RUCHE_ERR_INVALID,
+          "vcpu 9 is out of range");
+
+    struct param_list set = {0}, get = {0};
+    param_ullong(&set, "cpu_shares", 2048);
+    param_llong(&set, "vcpu_quota", -1);
+    WORKS(domain_set_params(me, d, "scheduler", &set, AFFECT_CONFIG, &error));
+    WORKS(domain_get_params(me, d, "scheduler", AFFECT_CONFIG, &get, &error));
+    g_assert_cmpuint(param_find(&get, "cpu_shares")->u, ==, 2048);
+    g_assert_cmpint(param_find(&get, "vcpu_quota")->i, ==, -1);
+    g_assert_cmpuint(param_find(&get, "vcpu_period")->u, ==, 0);
+    FAILS(domain_set_params(me, d, "memory", &set, AFFECT_CONFIG, &error), MANAGER_ERR_ARGUMENT,
+          "cpu_shares");
+    param_list_done(&set);
+    param_list_done(&get);
+    reborn();
+    auto_domain *found = domain_find_name("web", NULL);
+    g_assert_cmpuint(found->def->s.vcpus_max, ==, 4);
+    g_assert_cmpuint(found->def->s.current_memory_kib, ==, 200000);
+    WORKS(domain_undefine(me, found, 0, &error));
+    g_string_truncate(heard, 0);
+}
+
+/* A guest's log cannot steer the terminal of who reads it, nor be longer than is wanted. */
+static void dmesg_task(void *opaque)
+{
+    auto_domain *d = define("web", 1, "");
+    g_autofree char *path = vm_console_log_path("web"), *noise = g_strnfill(100000, 'x'),
+                    *text = NULL;
+    g_autofree char *log = g_strconcat(noise, "\n[0.1] one\n\033[2Jtwo\377\n", NULL);
+    FAILS(domain_dmesg(me, d, &error), RUCHE_ERR_NOT_FOUND, "web");
+    g_assert_true(g_file_set_contents(path, log, -1, NULL));
+    text = domain_dmesg(me, d, NULL);
+    g_assert_cmpstr(text, ==, "[0.1] one\n[2Jtwo\357\277\275\n");
+    WORKS(domain_undefine(me, d, 0, &error));
+    g_string_truncate(heard, 0);
+}
+
+/* ---- running them ---- */
+
+static const struct {
+    const char *path;
+    void (*fn)(void *opaque);
+} tests[] = {
+    {"/domain/define", define_task},       {"/domain/define-many", define_many_task},
+    {"/domain/list", list_task},           {"/domain/life", life_task},
+    {"/domain/transient", transient_task}, {"/domain/guest", guest_task},
+    {"/domain/lock", lock_task},           {"/domain/reborn", reborn_task},
+    {"/domain/rename", rename_task},       {"/domain/autostart", autostart_task},
+    {"/domain/change", change_task},       {"/domain/dmesg", dmesg_task},
+};
+
+static void run(gconstpointer number)
+{
+    unsigned before = fake.live;
+    memset(&fake, 0, sizeof(fake));
+    fake.live = before;
+    task_start(tests[GPOINTER_TO_UINT(number)].fn, NULL);
+    while (task_count())
+        g_main_context_iteration(NULL, true);
+    g_assert_cmpuint(domain_count(false) + domain_count(true), ==, 0);
+}
+
+int main(int argc, char **argv)
+{
+    struct event_listener listener = {.fn = hear};
+    g_autoptr(GError) error = NULL;
+    g_test_init(&argc, &argv, NULL);
+    root = g_dir_make_tmp("ruche-domain-XXXXXX", NULL);
+    heard = g_string_new(NULL);
+    manager_config_init(true);
+    g_free(manager.config_dir);
+    g_free(manager.runtime_dir);
+    g_free(manager.log_dir);
+    manager.config_dir = g_build_filename(root, "config", NULL);
+    manager.runtime_dir = g_build_filename(root, "run", NULL);
+    manager.log_dir = g_strdup(root);
+    if (!domains_load(&error))
+        g_error("%s", error->message);
+    event_listen(&listener);
+    for (unsigned i = 0; i < G_N_ELEMENTS(tests); i++)
+        g_test_add_data_func(tests[i].path, GUINT_TO_POINTER(i), run);
+    int status = g_test_run();
+    g_autofree char *command = g_strdup_printf("rm -rf '%s'", root);
+    return system(command) ? 1 : status;
+}
