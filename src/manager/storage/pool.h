@@ -11,13 +11,25 @@
  */
 #pragma once
 
-#include "manager/xml.h"
 #include "manager/manager.h"
+#include "manager/xml.h"
 
+#include <time.h>
+
+/* Mode and owners of a folder or file; -1: as the system does it. */
+struct file_perms {
+    int mode;
+    int64_t owner, group;
+};
 struct volume {
     char *name, *path, *format, *backing, *backing_format;
+    char *compat;                   /* "1.1" of qcow2, else NULL */
     int type;                       /* virStorageVolType: 0 file, 2 dir */
-    uint64_t capacity, allocation, physical;
+    uint64_t capacity, allocation, physical, cluster_size;
+    struct file_perms perms;
+    struct timespec atime, mtime, ctime;
+    uint64_t device, inode;         /* with mtime, ctime and physical: has the file changed since it was looked at? */
+    bool encrypted, lazy_refcounts, extended_l2;
     unsigned in_use;                /* uploads, downloads, jobs */
     bool building;
 };
@@ -26,6 +38,8 @@ struct pool {
     unsigned refs;
     uint8_t uuid[16];
     char *name, *type, *target, *text; /* canonical XML without figures */
+    struct file_perms perms;        /* what the description asks for */
+    struct file_perms real_perms;   /* what the folder of a running one has */
     enum pool_state state;
     bool persistent, autostart, removed;
     uint64_t capacity, allocation, available;
@@ -52,9 +66,11 @@ bool pool_set_autostart(const struct caller *who, struct pool *p, bool on, GErro
 char *pool_xml(const struct caller *who, struct pool *p, unsigned flags, GError **error);
 char *pool_capabilities(const struct caller *who, GError **error);
 
-/* Volumes: found by pool and name; by key and path (the same for files) in all pools. Borrowed until the next wait. */
+/* Volumes: found by pool and name; by key and path (the same for files) in all pools that run. Borrowed until the next
+ * wait. Figures are those of the last look: volume_update() looks again where the file has changed (waits). */
 struct volume *volume_find(struct pool *p, const char *name, GError **error);
 struct volume *volume_find_path(const char *path, struct pool **ret_pool, GError **error);
+struct volume *volume_update(struct pool *p, const char *name, GError **error);
 bool volume_create_xml(const struct caller *who, struct pool *p, const char *xml, const char *clone_of_path, unsigned flags,
                        char **ret_name, GError **error);
 bool volume_delete(const struct caller *who, struct pool *p, const char *name, unsigned flags, GError **error);

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of the storage part share. Thread, lock and trust: pool.h. */
+#pragma once
+
+#include "manager/storage/pool.h"
+
+#include <sys/stat.h>
+
+#define STAGE_PREFIX   ".ruche-" /* folders for what is being made; no volume is called so */
+#define VOLUMES_MAX    100000    /* of one pool */
+#define IMG_ANSWER_MAX (1u << 20)
+#define IMG_INFO_MS    15000
+#define IMG_AT_ONCE    4
+
+#define NO_PERMS ((struct file_perms){.mode = -1, .owner = -1, .group = -1})
+
+/* pool_def.c: descriptions. */
+struct pool_def {
+    uint8_t uuid[16];
+    bool has_uuid;
+    char *name, *type, *target;
+    struct file_perms perms;
+};
+bool pool_def_parse(struct pool_def *d, const char *xml, bool validate, GError **error);
+void pool_def_done(struct pool_def *d);
+/* With figures, as dumpxml tells them (inactive: zeroes), or without, as it is stored. */
+char *pool_format(const struct pool *p, bool figures, bool inactive);
+bool perms_parse(const xmlNode *target, const char *what, struct file_perms *ret, GError **error);
+void perms_format(GString *b, const char *indent, const struct file_perms *p);
+bool children_check(const xmlNode *n, const char *const *known, GError **error);
+
+/* volume_def.c */
+struct volume_def {
+    char *name, *format, *backing, *backing_format, *compat;
+    uint64_t capacity, allocation, cluster_size; /* allocation UINT64_MAX: not given */
+    struct file_perms perms;
+    bool lazy_refcounts, extended_l2, nocow, has_capacity;
+};
+bool volume_def_parse(struct volume_def *d, const char *xml, bool validate, GError **error);
+void volume_def_done(struct volume_def *d);
+char *volume_format(const struct volume *v);
+bool volume_name_check(const char *name, GError **error);
+
+/* pool_table.c */
+struct pool *pool_new(const struct pool_def *d);
+void pool_insert(struct pool *p);
+void pool_remove(struct pool *p); /* the table's reference goes */
+GPtrArray *pool_all(void);        /* references */
+void pool_emit(const struct pool *p, int id, int event);
+void volume_free(struct volume *v);
+/* Runs fn with the pool locked, after the right was checked, and writes the audit line. */
+bool pool_operation(const struct caller *who, struct pool *p, enum right right,
+                    const char *operation, bool (*fn)(struct pool *p, void *opaque, GError **error),
+                    void *opaque, GError **error);
+bool pool_check_active(const struct pool *p, GError **error);
+bool flags_check(const char *operation, unsigned flags, unsigned known, GError **error);
+
+/* pool_store.c: what stays. */
+bool pool_save(struct pool *p, GError **error);
+bool pool_save_state(struct pool *p, GError **error); /* of a running one; else takes it away */
+
+/* scan.c: the locked pool's volumes and figures as the file system has them. */
+bool pool_scan(struct pool *p, GError **error);
+bool pool_scan_figures(struct pool *p, GError **error);
+/* One file; a volume that is gone leaves the table. */
+bool volume_scan(struct pool *p, const char *name, GError **error);
+
+/* pool_fs.c: files of a pool by its folder's descriptor. Worker threads; blocks. */
+int pool_fs_open_dir(const char *target, GError **error);
+/* Never outside of the folder: not by '..', not by links. -1 with errno. */
+int pool_fs_open(int dir, const char *name, int flags);
+bool pool_fs_build(const char *target, const struct file_perms *perms, GError **error);
+bool pool_fs_apply(int fd, const char *what, const struct file_perms *perms, GError **error);
+/* A folder of our own beside the volumes: locked while we live, so that the next start knows what
+ * to remove. */
+struct stage {
+    int pool_fd, fd; /* -1: none */
+    char name[32];
+};
+bool stage_open(struct stage *s, const char *target, GError **error);
+bool stage_publish(struct stage *s, const char *name,
+                   GError **error); /* the file of that name becomes a volume */
+void stage_close(struct stage *s);  /* and what is left in it goes */
+void stage_clean(int pool_fd);
+/* Does a program hold one of the locks that image programs use? */
+bool pool_fs_image_busy(int fd);
+
+/* wipe.c */
+bool wipe_known(unsigned algorithm);
+bool wipe_file(int fd, unsigned algorithm, GError **error); /* worker */
+/* clone.c */
+bool clone_raw(int from, int to, bool reflink, GError **error); /* worker */

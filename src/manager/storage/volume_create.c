@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* New volumes: empty ones, ones on a backing store, and ones from another volume. They are made in
+ * a folder that is no volume, and move to their name when all is well: a manager that is killed
+ * leaves nothing that looks like a volume.
+ *
+ * Spec      libvirt's virStorageVolCreateXML, virStorageVolCreateXMLFrom.
+ * Thread    The loop thread, in a task. The pool is not locked while the image is made: its volume
+ * is "building".
+ */
+#include "base/fd.h"
+#include "manager/storage/storage_priv.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/statvfs.h>
+
+enum { PREALLOC_METADATA = 1, REFLINK = 2, VALIDATE = 4 }; /* virStorageVolCreateFlags */
+enum { DEFAULT_MODE = 0600 };
+
+/* The volume that the new one is made from; strings of our own, as its pool may change meanwhile.
+ */
+struct origin {
+    struct pool *pool; /* NULL: there is none */
+    char *name, *path, *format, *target;
+    uint64_t capacity;
+};
+
+struct maker {
+    struct volume_def def;
+    struct origin from;
+    unsigned flags;
+    char *target, *path; /* of the pool; of the image in its stage */
+    struct stage stage;
+    GError *error;
+    bool ok;
+};
+
+/* ---- on workers ---- */
+
+static void set_nocow(int fd)
+{
+    int flags;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+        flags |= FS_NOCOW_FL;
+        ioctl(fd, FS_IOC_SETFLAGS, &flags); /* only btrfs knows it */
+    }
+}
+
+static bool copies_bytes(const struct maker *m)
+{
+    bool same = m->from.pool && !strcmp(m->from.format, m->def.format);
+    return same && (!strcmp(m->def.format, "raw") || m->flags & REFLINK);
+}
+
+static bool copy_origin(struct maker *m, int fd)
+{
+    autofd dir = pool_fs_open_dir(m->from.target, &m->error);
+    autofd from = dir < 0 ? -1 : pool_fs_open(dir, m->from.name, O_RDONLY);
+    if (dir >= 0 && from < 0)
+        ruche_error_errno(&m->error, errno, "cannot open volume '%s'", m->from.path);
+    return from >= 0 && clone_raw(from, fd, m->flags & REFLINK, &m->error);
+}
+
+/* Asked for before it is begun: a disk that was filled up half way helps nobody. */
+static bool allocate(struct maker *m, int fd, uint64_t bytes)
+{
+    struct statvfs f;
+    bool fits = fstatvfs(fd, &f) < 0 || bytes <= (uint64_t)f.f_frsize * f.f_bfree;
+    if (fits && (!bytes || fallocate(fd, 0, 0, (off_t)bytes) == 0))
+        return true;
+    if (fits && errno == EOPNOTSUPP && posix_fallocate(fd, 0, (off_t)bytes) == 0)
+        return true;
+    return ruche_error(&m->error, RUCHE_ERR_NO_SPACE,
+                       "volume '%s': no room for %" PRIu64 " bytes in '%s'", m->def.name, bytes,
+                       m->target);
+}
+
+/* An allocation that is not given is all of it, as with libvirt. */
+static bool fill_file(struct maker *m, int fd)
+{
+    const struct volume_def *d = &m->def;
+    if (m->from.pool && !copy_origin(m, fd))
+        return false;
+    if (strcmp(d->format, "raw") != 0)
+        return true;
+    struct stat st;
+    if (fstat(fd, &st) < 0 ||
+        (d->capacity > (uint64_t)st.st_size && ftruncate(fd, (off_t)d->capacity) < 0))
+        return ruche_error_errno(&m->error, errno, "volume '%s': cannot have %" PRIu64 " bytes",
+                                 d->name, d->capacity);
+    return m->from.pool || allocate(m, fd, MIN(d->allocation, d->capacity));
+}
+
+static void begin(void *opaque)
+{
+    struct maker *m = opaque;
+    m->ok = stage_open(&m->stage, m->target, &m->error);
+    if (!m->ok)
+        return;
+    m->path = g_strdup_printf("%s/%s/%s", m->target, m->stage.name, m->def.name);
+    if (!copies_bytes(m) && (m->from.pool || strcmp(m->def.format, "raw") != 0))
+        return; /* ruche-img's turn */
+    autofd fd = openat(m->stage.fd, m->def.name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                       DEFAULT_MODE);
+    if (fd < 0) {
+        m->ok = ruche_error_errno(&m->error, errno, "cannot make volume '%s'", m->def.name);
+        return;
+    }
+    if (m->def.nocow)
+        set_nocow(fd);
+    m->ok = fill_file(m, fd);
+}
+
+static void publish(void *opaque)
+{
+    struct maker *m = opaque;
+    struct file_perms perms = m->def.perms;
+    if (perms.mode < 0)
+        perms.mode = DEFAULT_MODE;
+    autofd fd = openat(m->stage.fd, m->def.name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    m->ok = fd >= 0 ? pool_fs_apply(fd, m->def.name, &perms, &m->error)
+                    : ruche_error_errno(&m->error, errno, "volume '%s' was not made", m->def.name);
+    m->ok = m->ok && stage_publish(&m->stage, m->def.name, &m->error);
+}
+
+static void end(void *opaque)
+{
+    struct maker *m = opaque;
+    stage_close(&m->stage);
+}
+
+/* ---- ruche-img ---- */
+
+static char *format_options(const struct maker *m)
+{
+    const struct volume_def *d = &m->def;
+    GString *o = g_string_new(NULL);
+    if (d->compat)
+        g_string_append_printf(o, ",compat=%s", d->compat);
+    if (d->lazy_refcounts)
+        g_string_append(o, ",lazy_refcounts=on");
+    if (d->extended_l2)
+        g_string_append(o, ",extended_l2=on");
+    if (d->cluster_size)
+        g_string_append_printf(o, ",cluster_size=%" PRIu64, d->cluster_size);
+    if (m->flags & PREALLOC_METADATA)
+        g_string_append(o, d->allocation != UINT64_MAX && d->allocation >= d->capacity
+                               ? ",preallocation=falloc"
+                               : ",preallocation=metadata");
+    if (o->len)
+        g_string_erase(o, 0, 1);
+    return g_string_free(o, FALSE);
+}
+
+static bool run_create(struct maker *m, const char *options, GError **error)
+{
+    const struct volume_def *d = &m->def;
+    g_autofree char *size = g_strdup_printf("%" PRIu64, d->capacity);
+    const char *argv[16] = {manager.img, "create", "-q", "-f", d->format};
+    unsigned n = 5;
+    if (*options) {
+        argv[n++] = "-o";
+        argv[n++] = options;
+    }
+    if (d->backing) {
+        argv[n++] = "-b";
+        argv[n++] = d->backing;
+        argv[n++] = "-F";
+        argv[n++] = d->backing_format;
+    }
+    argv[n++] = m->path;
+    if (d->has_capacity)
+        argv[n++] = size;
+    return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error);
+}
+
+static bool run_convert(struct maker *m, const char *options, GError **error)
+{
+    const struct volume_def *d = &m->def;
+    const char *argv[20] = {manager.img, "convert", "-q", "-f", m->from.format, "-O", d->format};
+    unsigned n = 7;
+    if (*options) {
+        argv[n++] = "-o";
+        argv[n++] = options;
+    }
+    if (d->backing) {
+        argv[n++] = "-B";
+        argv[n++] = d->backing;
+        argv[n++] = "-F";
+        argv[n++] = d->backing_format;
+    }
+    argv[n++] = m->from.path;
+    argv[n++] = m->path;
+    return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error);
+}
+
+static bool run_grow(struct maker *m, GError **error)
+{
+    g_autofree char *size = g_strdup_printf("%" PRIu64, m->def.capacity);
+    const char *argv[] = {manager.img, "resize", "-q", "-f", m->def.format, m->path, size, NULL};
+    return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error);
+}
+
+static bool run_image_tool(struct maker *m, GError **error)
+{
+    bool raw = !strcmp(m->def.format, "raw"),
+         grows = m->from.pool && m->def.capacity > m->from.capacity;
+    g_autofree char *options = format_options(m);
+    if (copies_bytes(m))
+        return raw || !grows || run_grow(m, error);
+    if (!m->from.pool)
+        return raw || run_create(m, options, error);
+    return run_convert(m, options, error) && (!grows || run_grow(m, error));
+}
+
+static bool on_worker(struct maker *m, void (*fn)(void *opaque), GError **error)
+{
+    task_work_long(fn, m);
+    if (m->error)
+        g_propagate_error(error, g_steal_pointer(&m->error));
+    return m->ok;
+}
+
+static bool make_image(struct maker *m, GError **error)
+{
+    bool ok =
+        on_worker(m, begin, error) && run_image_tool(m, error) && on_worker(m, publish, error);
+    task_work(end, m);
+    return ok;
+}
+
+/* ---- the operation ---- */
+
+static void put_building(struct pool *p, const struct volume_def *d)
+{
+    struct volume *v = g_new0(struct volume, 1);
+    v->name = g_strdup(d->name);
+    v->path = g_build_filename(p->target, d->name, NULL);
+    v->format = g_strdup(d->format);
+    v->capacity = d->capacity;
+    v->perms = d->perms;
+    v->building = true;
+    g_hash_table_replace(p->volumes, v->name, v);
+}
+
+static bool do_create(struct pool *p, void *opaque, GError **error)
+{
+    struct maker *m = opaque;
+    if (!pool_check_active(p, error))
+        return false;
+    if (g_hash_table_contains(p->volumes, m->def.name))
+        return ruche_error(error, RUCHE_ERR_EXISTS, "storage volume '%s' exists already",
+                           m->def.name);
+    m->target = g_strdup(p->target);
+    put_building(p, &m->def);
+    fiber_mutex_unlock(&p->lock);
+    bool ok = make_image(m, error);
+    fiber_mutex_lock(&p->lock);
+    g_hash_table_remove(p->volumes, m->def.name);
+    if (!ok)
+        return false;
+    pool_scan_figures(p, NULL);
+    return volume_scan(p, m->def.name, error);
+}
+
+static bool check_maker(struct maker *m, GError **error)
+{
+    struct volume_def *d = &m->def;
+    bool qcow2 = !strcmp(d->format, "qcow2");
+    if (!d->has_capacity && !m->from.pool && !d->backing)
+        return ruche_error(error, MANAGER_ERR_XML, "volume '%s': element 'capacity' is missing",
+                           d->name);
+    if (m->flags & PREALLOC_METADATA && !qcow2)
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "volume '%s': metadata is preallocated in format qcow2 only, not %s",
+                           d->name, d->format);
+    if (m->flags & REFLINK && !copies_bytes(m))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "volume '%s': blocks are shared with a volume of the same format only",
+                           d->name);
+    if (m->from.pool && d->capacity < m->from.capacity)
+        d->capacity = m->from.capacity; /* as libvirt: never smaller than what is copied */
+    return true;
+}
+
+static bool find_origin(struct origin *o, const char *path, GError **error)
+{
+    if (!path)
+        return true;
+    struct volume *v = volume_find_path(path, &o->pool, error);
+    if (!v)
+        return false;
+    if (v->type != 0 || v->building)
+        return ruche_error(error, RUCHE_ERR_STATE,
+                           "volume '%s' is no image that could be copied now", v->path);
+    v->in_use++;
+    o->name = g_strdup(v->name);
+    o->path = g_strdup(v->path);
+    o->format = g_strdup(!strcmp(v->format, "iso") ? "raw" : v->format);
+    o->target = g_strdup(o->pool->target);
+    o->capacity = v->capacity;
+    return true;
+}
+
+static void drop_origin(struct origin *o)
+{
+    struct volume *v = o->pool && o->name ? g_hash_table_lookup(o->pool->volumes, o->name) : NULL;
+    if (v && v->in_use)
+        v->in_use--;
+    pool_unref(o->pool);
+    g_free(o->name);
+    g_free(o->path);
+    g_free(o->format);
+    g_free(o->target);
+}
+
+bool volume_create_xml(const struct caller *who, struct pool *p, const char *xml,
+                       const char *clone_of_path, unsigned flags, char **ret_name, GError **error)
+{
+    struct maker m = {.flags = flags, .stage = {.pool_fd = -1, .fd = -1}};
+    if (!access_check(who, RIGHT_WRITE, "create a storage volume", error) ||
+        !flags_check("create storage volume", flags,
+                     PREALLOC_METADATA | VALIDATE | (clone_of_path ? REFLINK : 0), error) ||
+        !volume_def_parse(&m.def, xml, flags & VALIDATE, error))
+        return false;
+    bool ok = find_origin(&m.from, clone_of_path, error) && check_maker(&m, error) &&
+              pool_operation(who, p, RIGHT_WRITE, "create volume in", do_create, &m, error);
+    drop_origin(&m.from);
+    if (ok && ret_name)
+        *ret_name = g_strdup(m.def.name);
+    volume_def_done(&m.def);
+    g_free(m.target);
+    g_free(m.path);
+    return ok;
+}
