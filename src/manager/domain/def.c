@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Descriptions of domains: from text to definition and back. See def.h. */
+#include "manager/domain/def_internal.h"
+
+#include <stdlib.h>
+
+struct domain_def *domain_def_parse(const char *text, size_t len, unsigned def_flags,
+                                    GError **error)
+{
+    xmlDoc *doc = xml_parse(text, len, "domain", error);
+    return doc ? domain_def_from_doc(doc, def_flags, error) : NULL;
+}
+
+struct domain_def *domain_def_ref(struct domain_def *d)
+{
+    d->refs++;
+    return d;
+}
+
+void domain_def_unref(struct domain_def *d)
+{
+    if (!d || --d->refs)
+        return;
+    def_summary_done(&d->s);
+    g_free(d->text);
+    xmlFreeDoc(d->doc);
+    g_free(d);
+}
+
+xmlNode *domain_def_tree(struct domain_def *d)
+{
+    if (!d->doc)
+        d->doc = xml_parse(d->text, strlen(d->text), "domain", NULL);
+    g_assert(d->doc); /* the text is our own */
+    return xmlDocGetRootElement(d->doc);
+}
+
+void domain_def_shrink(struct domain_def *d)
+{
+    g_clear_pointer(&d->doc, xmlFreeDoc);
+}
+
+/* What we fill in obeys the same tables as what came from outside: they are applied twice, the
+ * second time to put in order what was added. */
+struct domain_def *domain_def_from_doc(xmlDoc *doc, unsigned def_flags, GError **error)
+{
+    xmlNode *root = xmlDocGetRootElement(doc);
+    def_strip(root, def_flags);
+    if (!schema_apply(root, &schema_domain, def_flags, error) ||
+        !def_complete(root, def_flags, error) || !def_devices(root, def_flags, error) ||
+        !def_controllers(root, error) || !def_addresses(root, error) || !def_check(root, error)) {
+        xmlFreeDoc(doc);
+        return NULL;
+    }
+    if (def_flags & DEF_LIVE)
+        def_aliases(root);
+    if (!schema_apply(root, &schema_domain, def_flags & ~DEF_VALIDATE, error)) {
+        xmlFreeDoc(doc);
+        return NULL;
+    }
+    struct domain_def *d = g_new0(struct domain_def, 1);
+    *d = (struct domain_def){.refs = 1, .doc = doc, .text = xml_format(root, 0)};
+    def_summary(&d->s, root);
+    return d;
+}
+
+static bool has_secrets(const char *text)
+{
+    return strstr(text, " passwd='") || strstr(text, " passwdValidTo='") ||
+           strstr(text, "<cookies>");
+}
+
+static char *without_secrets(const char *text)
+{
+    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "domain", NULL);
+    xmlNode *root = xmlDocGetRootElement(doc);
+    schema_drop_secrets(root, &schema_domain);
+    return xml_format(root, 0);
+}
+
+/* The text of a definition as it would be if the machine did not run. */
+static char *inactive_text(const struct domain_def *d)
+{
+    if (!strstr(d->text, "<alias "))
+        return g_strdup(d->text);
+    auto_domain_def *plain = domain_def_parse(d->text, strlen(d->text), DEF_STORED, NULL);
+    return g_strdup(plain ? plain->text : d->text);
+}
+
+char *domain_def_format(struct domain_def *d, unsigned format_flags, int id)
+{
+    g_autofree char *text =
+        format_flags & DEF_FORMAT_INACTIVE ? inactive_text(d) : g_strdup(d->text);
+    if (!(format_flags & DEF_FORMAT_SECURE) && has_secrets(text)) {
+        char *open = without_secrets(text);
+        g_free(text);
+        text = open;
+    }
+    if (id < 0)
+        return g_steal_pointer(&text);
+    size_t head = strcspn(text, " >"); /* "<domain", then its type */
+    head += strlen(" type='") + strcspn(text + head + strlen(" type='"), "'") + 1;
+    return g_strdup_printf("%.*s id='%d'%s", (int)head, text, id, text + head);
+}

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The engine over the tables of descriptions. See schema.h.
+ *
+ * Each element is walked once: attributes, text, then children, so that conditions on the parent
+ * see attributes that were checked. Rows are remembered in the nodes' _private while an element is
+ * put in order.
+ */
+#include "manager/domain/schema.h"
+#include "manager/domain/def.h"
+
+#include <string.h>
+
+struct walk {
+    unsigned flags;
+    xmlNode *root;
+    xmlNs *old; /* declarations that known elements came with; freed at the end */
+};
+
+/* ---- names ---- */
+
+static const char *ident(const xmlNode *n)
+{
+    static const char *const paths[] = {"target@dev", "mac@address", "alias@name", "@index"};
+    for (size_t i = 0; i < G_N_ELEMENTS(paths); i++) {
+        const char *v = xml_get(n, paths[i]);
+        if (v && *v && strlen(v) < 128)
+            return v;
+    }
+    return NULL;
+}
+
+static bool is_element(const xmlNode *n, const char *name)
+{
+    return n && n->type == XML_ELEMENT_NODE && !strcmp((const char *)n->name, name);
+}
+
+static unsigned place_of(const xmlNode *n)
+{
+    unsigned place = 1;
+    for (const xmlNode *s = n->prev; s; s = s->prev)
+        place += is_element(s, (const char *)n->name);
+    return place;
+}
+
+char *schema_where(const xmlNode *n)
+{
+    GString *s = g_string_new(NULL);
+    for (; n && n->type == XML_ELEMENT_NODE; n = n->parent) {
+        if (is_element(n, "devices") || is_element(n, "domain"))
+            break;
+        g_autofree char *name = g_strndup((const char *)n->name, 64);
+        if (is_element(n->parent, "devices")) {
+            const char *id = ident(n);
+            g_autofree char *device =
+                id ? g_strdup_printf("%s '%s'%s", name, id, s->len ? ": " : "")
+                   : g_strdup_printf("%s %u%s", name, place_of(n), s->len ? ": " : "");
+            g_string_prepend(s, device);
+            break;
+        }
+        if (s->len)
+            g_string_prepend_c(s, '/');
+        g_string_prepend(s, name);
+    }
+    if (!s->len)
+        g_string_append(s, "domain");
+    return g_string_free(s, FALSE);
+}
+
+static bool refuse(const xmlNode *n, GError **error, const char *format, ...) G_GNUC_PRINTF(3, 4);
+static bool refuse(const xmlNode *n, GError **error, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    g_autofree char *text = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    g_autofree char *where = schema_where(n);
+    return ruche_error(error, MANAGER_ERR_XML, "%s: %s", where, text);
+}
+
+/* ---- rows ---- */
+
+static bool word_in(const char *list, const char *word)
+{
+    size_t len = strlen(word);
+    for (const char *p = list; len; p++) {
+        if (!strncmp(p, word, len) && (p[len] == '|' || !p[len]))
+            return true;
+        p = strchr(p, '|');
+        if (!p)
+            return false;
+    }
+    return false;
+}
+
+/* "path=a|b", "path!=a|b". A missing value is the empty word: it fits only "!=". */
+static bool condition_holds(const char *when, const xmlNode *n)
+{
+    if (!when)
+        return true;
+    const char *equals = strchr(when, '=');
+    bool negated = equals > when && equals[-1] == '!';
+    char path[48] = "@";
+    size_t len = (size_t)(equals - when) - negated;
+    bool plain = !memchr(when, '@', len);
+    memcpy(path + plain, when, MIN(len, sizeof(path) - 2));
+    path[MIN(len, sizeof(path) - 2) + plain] = 0;
+    return word_in(equals + 1, xml_get_or(n, path, "")) != negated;
+}
+
+static bool ns_fits(const char *want, const xmlNs *have)
+{
+    return want ? have && have->href && !strcmp(want, (const char *)have->href) : !have;
+}
+
+const struct schema_row *schema_row_of(const struct schema_row *rows, const xmlNode *n)
+{
+    for (const struct schema_row *r = rows; r && r->name; r++)
+        if (!strcmp(r->name, (const char *)n->name) && ns_fits(r->ns, n->ns) &&
+            condition_holds(r->when, n->parent))
+            return r;
+    return NULL;
+}
+
+/* ---- attributes ---- */
+
+static const char *attr_value(const xmlAttr *a)
+{
+    return a->children && a->children->content ? (const char *)a->children->content : "";
+}
+
+static xmlAttr *attr_of(const xmlNode *n, const char *name)
+{
+    for (xmlAttr *a = n->properties; a; a = a->next)
+        if (!a->ns && !strcmp((const char *)a->name, name))
+            return a;
+    return NULL;
+}
+
+static bool check_value(xmlNode *n, const char *attr, const struct schema_value *v,
+                        const char *text, char **ret_new, GError **error)
+{
+    g_autofree char *where = NULL;
+    g_autoptr(GError) inner = NULL;
+    const char *unit = v->kind == S_SIZE ? xml_get(n, "@unit") : NULL;
+    if (schema_value_check(v, text, unit, ret_new, &inner))
+        return true;
+    where = schema_where(n);
+    return ruche_error(error, inner->code, "%s%s%s: %s", where, attr ? "@" : "", attr ? attr : "",
+                       inner->message);
+}
+
+/* A size was rewritten in its row's unit; the row "unit" of the same table keeps it. */
+static void set_unit(xmlNode *n, const struct schema_value *v)
+{
+    if (v->kind == S_SIZE)
+        xmlSetProp(n, (const xmlChar *)"unit", (const xmlChar *)(v->scale == 1 ? "bytes" : "KiB"));
+}
+
+static bool apply_attr(struct walk *w, xmlNode *n, const struct schema_attr *row, GError **error)
+{
+    xmlAttr *a = attr_of(n, row->name);
+    if (a && ((row->flags & F_LIVE && !(w->flags & DEF_LIVE)) ||
+              (row->v.kind == S_PATH && !*attr_value(a)))) {
+        xmlRemoveProp(a);
+        a = NULL;
+    }
+    if (!a && row->otherwise)
+        a = xmlSetProp(n, (const xmlChar *)row->name, (const xmlChar *)row->otherwise);
+    if (!a)
+        return !(row->flags & F_NEED) || refuse(n, error, "attribute '%s' is missing", row->name);
+    g_autofree char *changed = NULL;
+    if (!check_value(n, row->name, &row->v, attr_value(a), &changed, error))
+        return false;
+    if (changed)
+        a = xmlSetProp(n, (const xmlChar *)row->name, (const xmlChar *)changed);
+    set_unit(n, &row->v);
+    a->_private = (void *)row;
+    return true;
+}
+
+static bool known_attr(const struct schema_attr *rows, const xmlAttr *a)
+{
+    for (; rows && rows->name && !a->ns; rows++)
+        if (!strcmp(rows->name, (const char *)a->name))
+            return true;
+    return false;
+}
+
+static bool apply_attrs(struct walk *w, xmlNode *n, const struct schema_attr *rows, GError **error)
+{
+    for (xmlAttr *a = n->properties; a; a = a->next) {
+        if (w->flags & DEF_VALIDATE && !known_attr(rows, a))
+            return refuse(n, error, "attribute '%.64s' is not known", (const char *)a->name);
+        a->_private = NULL;
+    }
+    for (const struct schema_attr *r = rows; r && r->name; r++) {
+        const xmlAttr *a = attr_of(n, r->name);
+        if (!(a && a->_private) && condition_holds(r->when, n) && !apply_attr(w, n, r, error))
+            return false;
+    }
+    return true;
+}
+
+static xmlAttr *take_attr(xmlNode *n, const struct schema_attr *row)
+{
+    xmlAttr *a = n->properties;
+    while (a && a->_private != row)
+        a = a->next;
+    if (!a)
+        return NULL;
+    *(a->prev ? &a->prev->next : &n->properties) = a->next;
+    if (a->next)
+        a->next->prev = a->prev;
+    a->_private = NULL;
+    a->next = a->prev = NULL;
+    return a;
+}
+
+/* The attributes that have a row, in the rows' order; the others are freed. */
+static void order_attrs(xmlNode *n, const struct schema_attr *rows)
+{
+    xmlAttr *first = NULL, *last = NULL;
+    for (const struct schema_attr *r = rows; r && r->name; r++) {
+        xmlAttr *a = take_attr(n, r);
+        if (!a)
+            continue;
+        a->prev = last;
+        *(last ? &last->next : &first) = a;
+        last = a;
+    }
+    xmlFreePropList(n->properties);
+    n->properties = first;
+}
+
+/* ---- text ---- */
+
+static void drop(xmlNode *n)
+{
+    xmlUnlinkNode(n);
+    xmlFreeNode(n);
+}
+
+static void drop_texts(xmlNode *n)
+{
+    for (xmlNode *c = n->children, *next; c; c = next) {
+        next = c->next;
+        if (c->type != XML_ELEMENT_NODE)
+            drop(c);
+    }
+}
+
+static bool apply_text(xmlNode *n, const struct schema_row *row, GError **error)
+{
+    g_autofree char *text = g_strdup(xml_get(n, ""));
+    if (row->text.kind == S_NONE || !*text) {
+        drop_texts(n);
+        return !(row->flags & F_TEXT) || refuse(n, error, "it is empty");
+    }
+    g_autofree char *changed = NULL;
+    if (!check_value(n, NULL, &row->text, text, &changed, error))
+        return false;
+    if (changed)
+        xml_set(n, "", changed);
+    set_unit(n, &row->text);
+    return true;
+}
+
+/* ---- elements ---- */
+
+static bool says_nothing(const xmlNode *n)
+{
+    return !n->properties && !n->children;
+}
+
+static xmlNs *canonical_ns(struct walk *w, const struct schema_row *row)
+{
+    if (!row->ns)
+        return NULL;
+    for (xmlNs *ns = w->root->nsDef; ns; ns = ns->next)
+        if (!strcmp((const char *)ns->href, row->ns))
+            return ns;
+    return xmlNewNs(w->root, (const xmlChar *)row->ns, (const xmlChar *)"qemu");
+}
+
+/* Declarations of known elements go, once nothing uses them; what is somebody else's takes its own
+ * along. */
+static void adopt(struct walk *w, xmlNode *n, const struct schema_row *row)
+{
+    xmlNs *last = n->nsDef;
+    while (last && last->next)
+        last = last->next;
+    if (last && !(n == w->root && w->old)) {
+        last->next = w->old;
+        w->old = n->nsDef;
+        n->nsDef = NULL;
+    }
+    n->ns = canonical_ns(w, row);
+}
+
+static bool apply_element(struct walk *w, xmlNode *n, const struct schema_row *row, GError **error);
+
+/* False with no error: the element is to go. */
+static bool admit(struct walk *w, const xmlNode *n, const struct schema_row *row, bool twice,
+                  GError **error)
+{
+    const char *why = !row ? "is not known here" : twice ? "is there twice" : NULL;
+    if (why && w->flags & DEF_VALIDATE)
+        return refuse(n->parent, error, "element <%.64s> %s", (const char *)n->name, why);
+    return !why && (!(row->flags & F_LIVE) || w->flags & DEF_LIVE);
+}
+
+static bool apply_children(struct walk *w, xmlNode *n, const struct schema_row *rows,
+                           GError **error)
+{
+    uint64_t seen[2] = {0}; /* rows; a table has at most 128 */
+    for (xmlNode *c = n->children, *next; c; c = next) {
+        next = c->next;
+        if (c->type != XML_ELEMENT_NODE)
+            continue;
+        const struct schema_row *row = schema_row_of(rows, c);
+        GError *inner = NULL;
+        size_t index = row ? (size_t)(row - rows) % 128 : 0;
+        bool twice = row && !(row->flags & F_MANY) && seen[index / 64] >> index % 64 & 1;
+        if (!admit(w, c, row, twice, &inner)) {
+            if (inner) {
+                g_propagate_error(error, inner);
+                return false;
+            }
+            drop(c);
+            continue;
+        }
+        if (!apply_element(w, c, row, error))
+            return false;
+        c->_private = (void *)row;
+        seen[index / 64] |= 1ULL << index % 64;
+        if (row->flags & F_PRUNE && says_nothing(c))
+            drop(c);
+    }
+    return true;
+}
+
+/* Children in the order of their rows; those of one row as they stood. */
+static void order_children(xmlNode *n, const struct schema_row *rows)
+{
+    xmlNode *first = NULL, *last = NULL;
+    for (const struct schema_row *r = rows; r && r->name; r++) {
+        for (xmlNode *c = n->children, *next; c; c = next) {
+            next = c->next;
+            if (c->_private != r)
+                continue;
+            *(c->prev ? &c->prev->next : &n->children) = next;
+            *(next ? &next->prev : &n->last) = c->prev;
+            c->_private = NULL;
+            c->prev = last;
+            c->next = NULL;
+            *(last ? &last->next : &first) = c;
+            last = c;
+        }
+    }
+    for (xmlNode *c = n->children; c; c = c->next) /* the element's text stands first */
+        if (!c->next) {
+            c->next = first;
+            if (first)
+                first->prev = c;
+            return;
+        }
+    n->children = first;
+    n->last = last;
+}
+
+static bool check_needed(const xmlNode *n, const struct schema_row *rows, GError **error)
+{
+    for (const struct schema_row *r = rows; r && r->name; r++)
+        if (r->flags & F_NEED && condition_holds(r->when, n) && !xml_find(n, r->name))
+            return refuse(n, error, "element <%s> is missing", r->name);
+    return true;
+}
+
+/* Somebody else's: each of its elements is of a namespace, of which there is one each; declarations
+ * that it uses from further up are copied with it. */
+static void own_subtree(xmlNode *n)
+{
+    drop_texts(n);
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+    for (xmlNode *c = n->children, *next; c; c = next) {
+        next = c->next;
+        xmlNode *copy = c->ns && !g_hash_table_contains(seen, c->ns->href)
+                            ? xmlDocCopyNode(c, c->doc, 1)
+                            : NULL;
+        if (copy) {
+            xmlReplaceNode(c, copy);
+            g_hash_table_add(seen, (void *)copy->ns->href);
+        } else {
+            xmlUnlinkNode(c);
+        }
+        xmlFreeNode(c);
+    }
+}
+
+static bool apply_element(struct walk *w, xmlNode *n, const struct schema_row *row, GError **error)
+{
+    adopt(w, n, row);
+    if (row->flags & F_ANY)
+        return own_subtree(n), true;
+    if (!apply_attrs(w, n, row->attrs, error) || !apply_text(n, row, error) ||
+        !apply_children(w, n, row->children, error) || !check_needed(n, row->children, error))
+        return false;
+    order_attrs(n, row->attrs);
+    order_children(n, row->children);
+    return true;
+}
+
+bool schema_apply(xmlNode *n, const struct schema_row *row, unsigned def_flags, GError **error)
+{
+    struct walk w = {.flags = def_flags, .root = n};
+    bool ok = apply_element(&w, n, row, error);
+    xmlFreeNsList(w.old);
+    return ok;
+}
+
+void schema_drop_secrets(xmlNode *n, const struct schema_row *row)
+{
+    for (const struct schema_attr *a = row->attrs; a && a->name; a++)
+        if (a->flags & F_SECRET)
+            xmlUnsetProp(n, (const xmlChar *)a->name);
+    for (xmlNode *c = n->children, *next; c; c = next) {
+        next = c->next;
+        const struct schema_row *r =
+            c->type == XML_ELEMENT_NODE ? schema_row_of(row->children, c) : NULL;
+        if (r && r->flags & F_SECRET)
+            drop(c);
+        else if (r)
+            schema_drop_secrets(c, r);
+    }
+}
