@@ -79,10 +79,7 @@ class Ruched(Daemon):
 
     def command(self):
         f = self.folder
-        with open(os.path.join(f, "ruched.conf"), "w", encoding="utf-8") as conf:
-            conf.write("[ruched]\nlibvirt_place=no\n")
-        return [os.path.join(self.build, "ruched"), "--system", "--runtime-dir", f + "/run", "--state-dir", f + "/state",
-                "--config-dir", f + "/etc", "--log-dir", f + "/log", "--cache-dir", f + "/cache"]
+        return [os.path.join(self.build, "ruched"), "--system", "--runtime-dir", f + "/run", "--state-dir", f + "/state"]
 
 
 class Libvirtd(Daemon):
