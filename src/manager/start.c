@@ -5,6 +5,7 @@
  */
 #include "manager/domain/domain.h"
 #include "manager/manager.h"
+#include "manager/storage/pool.h"
 
 #include <errno.h>
 
@@ -17,6 +18,7 @@ static const struct part {
     void (*autostart)(void); /* in a task */
     void (*stop)(void);
 } parts[] = {
+    {pools_load, pools_autostart, pools_stop},
     {domains_load, domains_autostart, domains_stop},
 };
 
