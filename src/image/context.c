@@ -23,6 +23,8 @@
 #include <sys/uio.h>
 
 #define RING_ENTRIES 256 /* operations that the kernel has at a time */
+#define IN_A_ROW 64 /* short reads */
+#define LANES 16 /* files that share one only wait for each other */
 #define POLLS_MAX (RING_ENTRIES / 2) /* then waits go to the loop: idle sockets must not hold up files */
 #define RETRY_NS (2 * NS_PER_MS)
 
@@ -37,12 +39,16 @@ struct context {
     struct loop *home;
     struct loop_fd inner_watch, ring_watch; /* at home */
     struct io_uring ring;
-    bool has_ring, polls_inner;   /* the ring watches `inner`: context_wait() */
+    bool has_ring, asked_for_ring; /* made when it is first needed: many commands never do */
+    bool polls_inner;             /* the ring watches `inner`: context_wait() */
     bool patient;
+    unsigned in_a_row;            /* reads made at once since the loop was last served */
     unsigned plugged, in_flight;  /* in_flight: ring entries in use */
     struct fiber_queue slots;     /* who waits for a ring entry */
     struct loop_timer retry;      /* the kernel had no memory for a submission; of inner */
     struct pool *pool;
+    struct pool_lane lanes[LANES], read_lanes[LANES]; /* lanes: by descriptor */
+    unsigned turn;                /* of read_lanes */
     /* of context_get() */
     unsigned refs;
     struct context *next;
@@ -91,6 +97,21 @@ static void reap(struct context *c)
     context_unplug(c);
 }
 
+static bool ring_init(struct context *c)
+{
+    return io_uring_queue_init(RING_ENTRIES, &c->ring, IORING_SETUP_COOP_TASKRUN) == 0 ||
+           io_uring_queue_init(RING_ENTRIES, &c->ring, 0) == 0;
+}
+
+static bool need_ring(struct context *c)
+{
+    if (unlikely(!c->asked_for_ring)) {
+        c->asked_for_ring = true;
+        c->has_ring = ring_init(c);
+    }
+    return c->has_ring;
+}
+
 static struct io_uring_sqe *ring_slot(struct context *c)
 {
     while (c->in_flight >= RING_ENTRIES)
@@ -127,12 +148,14 @@ struct transfer {
     bool write;
     const struct iovec *iov;
     unsigned count;
-    uint64_t off;
+    uint64_t off, reserve; /* reserve: bytes from off on that are allocated before */
 };
 
 static int transfer_call(void *opaque)
 {
     const struct transfer *t = opaque;
+    if (t->reserve)
+        fallocate(t->fd, FALLOC_FL_KEEP_SIZE, (off_t)t->off, (off_t)t->reserve);
     ssize_t n = t->write ? pwritev2(t->fd, t->iov, (int)t->count, (off_t)t->off, t->flags)
                          : preadv2(t->fd, t->iov, (int)t->count, (off_t)t->off, t->flags);
     return n < 0 ? -errno : (int)n;
@@ -157,7 +180,7 @@ static ssize_t transfer(struct context *c, struct transfer *t)
     int result;
     unsigned tries = 0;
     do {
-        struct io_uring_sqe *e = c->has_ring ? ring_slot(c) : NULL;
+        struct io_uring_sqe *e = need_ring(c) ? ring_slot(c) : NULL;
         if (e) {
             transfer_prepare(e, t);
             result = ring_wait(c, e);
@@ -188,6 +211,11 @@ void context_set_patient(struct context *c, bool on)
     c->patient = on;
 }
 
+bool context_is_patient(const struct context *c)
+{
+    return c->patient;
+}
+
 static size_t bytes_of(const struct iovec *iov, unsigned count)
 {
     size_t len = 0;
@@ -196,31 +224,62 @@ static size_t bytes_of(const struct iovec *iov, unsigned count)
     return len;
 }
 
-/* The ring copies what is in the cache on this thread, one after the other: long reads share the work. */
+static int offload(struct context *c, struct pool_lane *lane, int (*fn)(void *opaque),
+                   void *opaque);
+
+/* What is in the cache, by the processors beside one another: a lane for each of the others, and
+ * this thread when they have enough to do. -EAGAIN: it is not there. */
+static ssize_t read_from_cache(struct context *c, struct transfer *t)
+{
+    t->flags = RWF_NOWAIT;
+    if (pool_is_busy(c->pool))
+        return transfer_call(t);
+    unsigned others = pool_processors(c->pool) - 1;
+    c->turn = c->turn + 1 < min_u64(others, LANES) ? c->turn + 1 : 0;
+    return offload(c, &c->read_lanes[c->turn], transfer_call, t);
+}
+
+/* What is in the cache takes no longer than telling the ring of it. Now and then the loop
+ * must see signals. */
+static ssize_t read_short(struct context *c, struct transfer *t)
+{
+    t->flags = RWF_NOWAIT;
+    int n = ++c->in_a_row % IN_A_ROW ? transfer_call(t) : -EAGAIN;
+    t->flags = 0;
+    return n > 0 ? n : transfer(c, t);
+}
+
+/* The ring copies what is in the cache on this thread, one after the other: long reads share the
+ * work. */
 ssize_t context_preadv_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
                               uint64_t off)
 {
     struct transfer t = { .fd = fd, .iov = iov, .count = count, .off = off };
-    if (!c->patient || bytes_of(iov, count) <= AT_ONCE_BYTES)
+    if (!c->patient)
         return transfer(c, &t);
-    int result;
-    do
+    if (bytes_of(iov, count) <= AT_ONCE_BYTES)
+        return read_short(c, &t);
+    ssize_t result = read_from_cache(c, &t);
+    t.flags = 0;
+    while (result == -EAGAIN || result == -EINTR || result == -EOPNOTSUPP)
         result = context_offload(c, transfer_call, &t);
-    while (result == -EINTR);
     return result;
 }
 
-/* The ring would hand each of them to a thread and back: for a few KiB that takes longer than the write. */
+/* The ring would hand each of them to a thread and back: for a few KiB that takes longer than the
+ * write. Long ones of a file go one by one: the kernel lets in one at a time, and who waits spins. */
 ssize_t context_pwritev_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
-                               uint64_t off, int flags)
+                               uint64_t off, int flags, uint64_t reserve)
 {
     struct transfer t = { .fd = fd, .iov = iov, .count = count, .off = off, .flags = flags, .write = true };
     if (!c->patient || flags)
         return transfer(c, &t);
     bool at_once = bytes_of(iov, count) <= AT_ONCE_BYTES;
+    struct pool_lane *lane = &c->lanes[(unsigned)fd % LANES];
+    t.reserve = reserve;
     int result;
     do
-        result = at_once ? transfer_call(&t) : context_offload(c, transfer_call, &t);
+        result = at_once ? transfer_call(&t) : offload(c, lane, transfer_call, &t);
     while (result == -EINTR);
     return result;
 }
@@ -242,7 +301,7 @@ int context_fallocate(struct context *c, int fd, int flags, uint64_t off, uint64
     int result;
     unsigned tries = 0;
     do {
-        struct io_uring_sqe *e = c->has_ring ? ring_slot(c) : NULL;
+        struct io_uring_sqe *e = need_ring(c) ? ring_slot(c) : NULL;
         if (e) {
             io_uring_prep_fallocate(e, fd, flags, (off_t)off, (off_t)len);
             result = ring_wait(c, e);
@@ -263,7 +322,7 @@ int context_fdatasync(struct context *c, int fd)
     int result;
     unsigned tries = 0;
     do {
-        struct io_uring_sqe *e = c->has_ring ? ring_slot(c) : NULL;
+        struct io_uring_sqe *e = need_ring(c) ? ring_slot(c) : NULL;
         if (e) {
             io_uring_prep_fsync(e, fd, IORING_FSYNC_DATASYNC);
             result = ring_wait(c, e);
@@ -305,7 +364,7 @@ static int wait_fd_by_loop(struct context *c, int fd, unsigned events)
 
 int context_wait_fd(struct context *c, int fd, unsigned events)
 {
-    struct io_uring_sqe *e = c->has_ring && c->in_flight < POLLS_MAX ? ring_slot(c) : NULL;
+    struct io_uring_sqe *e = need_ring(c) && c->in_flight < POLLS_MAX ? ring_slot(c) : NULL;
     if (!e)
         return wait_fd_by_loop(c, fd, events);
     io_uring_prep_poll_add(e, fd, events);
@@ -336,15 +395,20 @@ static void offloaded(struct pool_call *call)
     fiber_wake(call->opaque_fiber);
 }
 
-int context_offload(struct context *c, int (*fn)(void *opaque), void *opaque)
+static int offload(struct context *c, struct pool_lane *lane, int (*fn)(void *opaque), void *opaque)
 {
-    struct pool_call call = { .fn = fn, .opaque = opaque, .done = offloaded,
+    struct pool_call call = { .fn = fn, .opaque = opaque, .lane = lane, .done = offloaded,
                               .opaque_fiber = fiber_self() };
     int err = pool_submit(c->pool, &call);
     if (err < 0)
         return err;
     fiber_wait();
     return call.result;
+}
+
+int context_offload(struct context *c, int (*fn)(void *opaque), void *opaque)
+{
+    return offload(c, NULL, fn, opaque);
 }
 
 unsigned context_threads(const struct context *c)
@@ -480,12 +544,6 @@ int context_run(struct context *c, int (*fn)(void *opaque), void *opaque)
 
 /* ---- life ---- */
 
-static bool ring_init(struct context *c)
-{
-    return io_uring_queue_init(RING_ENTRIES, &c->ring, IORING_SETUP_COOP_TASKRUN) == 0 ||
-           io_uring_queue_init(RING_ENTRIES, &c->ring, 0) == 0;
-}
-
 struct context *context_new(GError **error)
 {
     struct context *c = g_new0(struct context, 1);
@@ -496,7 +554,6 @@ struct context *context_new(GError **error)
         context_free(c);
         return NULL;
     }
-    c->has_ring = ring_init(c);
     loop_timer_init(c->inner, &c->retry, retry_submit, c);
     return c;
 }
@@ -523,7 +580,7 @@ int context_set_home(struct context *c, struct loop *home)
     if (!home)
         return 0;
     int err = loop_fd_add(home, &c->inner_watch, loop_descriptor(c->inner), EPOLLIN, inner_ready, c);
-    if (!err && c->has_ring)
+    if (!err && need_ring(c))
         err = loop_fd_add(home, &c->ring_watch, c->ring.ring_fd, EPOLLIN, ring_ready, c);
     if (err)
         context_set_home(c, NULL);

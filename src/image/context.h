@@ -42,6 +42,7 @@ void context_wait(struct context *c, const bool *done);
 
 /* Patient: its thread has nothing else to do than what its fibers wait for, as in a tool. Off in the beginning. */
 void context_set_patient(struct context *c, bool on);
+bool context_is_patient(const struct context *c);
 
 /* Between them, I/O is handed to the kernel together. They nest. */
 void context_plug(struct context *c);
@@ -53,11 +54,12 @@ ssize_t context_preadv(struct context *c, int fd, const struct iovec *iov, unsig
 ssize_t context_pwritev(struct context *c, int fd, const struct iovec *iov, unsigned count,
                         uint64_t off, int flags);
 /* The same for files in the page cache, where I/O waits for memory and locks rather than for the disk: in a patient
- * context long copies are made by the pool, beside one another, and short writes at once. */
+ * context long copies are made by the pool, and short writes at once. reserve: bytes from off on
+ * that the file system gives the file before; no error when it cannot. */
 ssize_t context_preadv_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
                               uint64_t off);
 ssize_t context_pwritev_cached(struct context *c, int fd, const struct iovec *iov, unsigned count,
-                               uint64_t off, int flags);
+                               uint64_t off, int flags, uint64_t reserve);
 int context_fallocate(struct context *c, int fd, int flags, uint64_t off, uint64_t len);
 int context_fdatasync(struct context *c, int fd);
 /* Fiber: fn(opaque) on a thread of the pool; what it returned. For compression, ciphers, ioctl. */

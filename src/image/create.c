@@ -58,6 +58,8 @@ static bool format(struct image_create *c, const char *path, GError **error)
             return false;
     }
     bool ok = c->driver->create(c, error);
+    if (ok && c->file && c->only_holes)
+        c->file->flushed = c->file->writes; /* a length: file systems keep it in order with the name */
     if (ok && c->file && !c->only_holes) {
         int err = node_flush(c->file);
         ok = !err || ruche_error_errno(error, -err, "'%s' cannot be synced", c->filename);

@@ -85,6 +85,7 @@ enum node_io_flags {
     NODE_SERIALISE = 1 << 4,    /* waits for, and holds up, every overlapping request */
     NODE_PREFETCH = 1 << 5,     /* read: only to populate (copy-on-read); no destination */
     NODE_UNCHANGED = 1 << 6,    /* write of what reads the same: dirty bitmaps stay */
+    NODE_FRESH = 1 << 7,        /* write: most likely nothing has a place there yet (a hint) */
 };
 
 int node_read(struct node *n, uint64_t off, struct vec v, unsigned flags);

@@ -12,25 +12,26 @@
 #include <stdlib.h>
 
 #define POOL_MAX 16
+#define LANE_LOW 2 /* calls that keep a lane going until the home thread has woken up */
+#define TELL_NS NS_PER_MS
 #define POOL_MIN 4 /* calls that wait for disks are more than the processors */
-
-struct call_list {
-    struct pool_call *head, *tail;
-};
 
 struct pool {
     struct loop_fd watch;
     int eventfd;
-    unsigned max, count;
+    unsigned processors, max, count;
     pthread_t threads[POOL_MAX];
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    struct call_list todo, done; /* under lock */
+    struct pool_lane todo, done; /* under lock */
+    unsigned load;               /* changed under lock: calls that wait or run */
     unsigned idle;               /* under lock */
+    bool told;                   /* under lock: of `done` */
+    int64_t done_ns;             /* under lock: since when there is any */
     bool stop;                   /* under lock */
 };
 
-static void push(struct call_list *l, struct pool_call *c)
+static void push(struct pool_lane *l, struct pool_call *c)
 {
     c->next = NULL;
     if (l->head)
@@ -38,14 +39,49 @@ static void push(struct call_list *l, struct pool_call *c)
     else
         l->head = c;
     l->tail = c;
+    l->waiting++;
 }
 
-static struct pool_call *pop(struct call_list *l)
+static struct pool_call *pop(struct pool_lane *l)
 {
     struct pool_call *c = l->head;
     if (c)
         l->head = c->next;
+    l->waiting -= c != NULL;
     return c;
+}
+
+/* Under the lock: is the home thread to be woken now? Waking it takes as long as writing 100 KiB:
+ * while a lane has enough to go on with, several calls are told together, for a millisecond at most. */
+static bool must_tell(struct pool *p, const struct pool_lane *lane)
+{
+    if (p->told)
+        return false;
+    if (lane && lane->waiting >= LANE_LOW) {
+        int64_t now = loop_now_ns();
+        p->done_ns = p->done_ns ? p->done_ns : now;
+        if (now - p->done_ns < TELL_NS)
+            return false;
+    }
+    return p->told = true;
+}
+
+/* Runs c, without the lock; what this thread does next: the next one of the lane, if any. */
+static struct pool_call *run(struct pool *p, struct pool_call *c)
+{
+    struct pool_lane *lane = c->lane;
+    c->result = c->fn(c->opaque);
+    pthread_mutex_lock(&p->lock);
+    struct pool_call *next = lane ? pop(lane) : NULL;
+    if (lane)
+        lane->busy = next != NULL;
+    push(&p->done, c);
+    bool tell = must_tell(p, lane);
+    __atomic_store_n(&p->load, p->load - 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&p->lock);
+    if (tell)
+        eventfd_signal(p->eventfd);
+    return next;
 }
 
 static void *worker(void *opaque)
@@ -61,11 +97,9 @@ static void *worker(void *opaque)
             continue;
         }
         pthread_mutex_unlock(&p->lock);
-        c->result = c->fn(c->opaque);
+        while (c)
+            c = run(p, c);
         pthread_mutex_lock(&p->lock);
-        if (!p->done.head)
-            eventfd_signal(p->eventfd);
-        push(&p->done, c);
     }
     pthread_mutex_unlock(&p->lock);
     return NULL;
@@ -76,8 +110,10 @@ static void calls_done(void *opaque, uint32_t events)
     struct pool *p = opaque;
     eventfd_drain(p->eventfd);
     pthread_mutex_lock(&p->lock);
-    struct call_list all = p->done;
-    p->done.head = NULL;
+    struct pool_lane all = p->done;
+    p->done = (struct pool_lane){ 0 };
+    p->told = false;
+    p->done_ns = 0;
     pthread_mutex_unlock(&p->lock);
     for (struct pool_call *c; (c = pop(&all));)
         c->done(c);
@@ -95,6 +131,7 @@ struct pool *pool_new(struct loop *l)
         return NULL;
     }
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    p->processors = cpus < 1 ? 1 : (unsigned)cpus;
     p->max = cpus < POOL_MIN ? POOL_MIN : cpus > POOL_MAX ? POOL_MAX : (unsigned)cpus;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
@@ -128,23 +165,51 @@ static void add_thread(struct pool *p)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
+/* Under the lock: whether c may run now, or waits for the others of its lane. */
+static bool enter_lane(struct pool_call *c)
+{
+    bool free = !c->lane || !c->lane->busy;
+    if (c->lane)
+        c->lane->busy = true;
+    return free;
+}
+
+/* There is no thread at all: nobody has seen c. */
+static int take_back(struct pool *p, struct pool_call *c)
+{
+    p->todo = (struct pool_lane){ 0 };
+    p->load = 0;
+    if (c->lane)
+        *c->lane = (struct pool_lane){ 0 };
+    return -EAGAIN;
+}
+
 int pool_submit(struct pool *p, struct pool_call *c)
 {
     pthread_mutex_lock(&p->lock);
-    bool grow = (!p->idle || p->todo.head) && p->count < p->max;
+    bool now = enter_lane(c);
+    bool grow = now && (!p->idle || p->todo.head) && p->count < p->max;
+    push(now ? &p->todo : c->lane, c);
+    __atomic_store_n(&p->load, p->load + 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&p->lock);
     if (grow)
         add_thread(p);
-    if (!p->count)
-        return -EAGAIN;
-    pthread_mutex_lock(&p->lock);
-    push(&p->todo, c);
-    pthread_cond_signal(&p->wake);
-    pthread_mutex_unlock(&p->lock);
-    return 0;
+    if (now)
+        pthread_cond_signal(&p->wake);
+    return p->count ? 0 : take_back(p, c);
 }
 
 unsigned pool_threads(const struct pool *p)
 {
     return p->max;
+}
+
+unsigned pool_processors(const struct pool *p)
+{
+    return p->processors;
+}
+
+bool pool_is_busy(const struct pool *p)
+{
+    return __atomic_load_n(&p->load, __ATOMIC_RELAXED) >= p->processors;
 }

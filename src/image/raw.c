@@ -66,7 +66,7 @@ static bool raw_open(struct node *n, GError **error)
     n->physical_block_bytes = file->physical_block_bytes;
     n->discard_align = file->discard_align;
     n->zero_align = file->zero_align;
-    n->write_flags = NODE_FUA;
+    n->write_flags = NODE_FUA | NODE_FRESH;
     n->zero_flags = NODE_FUA | NODE_MAY_UNMAP | NODE_NO_FALLBACK;
     n->zero_init = file->zero_init;
     return raw_set_size(r, error);

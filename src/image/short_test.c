@@ -27,9 +27,9 @@ ssize_t __real_context_preadv_cached(struct context *c, int fd, const struct iov
 ssize_t __wrap_context_preadv_cached(struct context *c, int fd, const struct iovec *iov,
                                      unsigned count, uint64_t off);
 ssize_t __real_context_pwritev_cached(struct context *c, int fd, const struct iovec *iov,
-                                      unsigned count, uint64_t off, int flags);
+                                      unsigned count, uint64_t off, int flags, uint64_t reserve);
 ssize_t __wrap_context_pwritev_cached(struct context *c, int fd, const struct iovec *iov,
-                                      unsigned count, uint64_t off, int flags);
+                                      unsigned count, uint64_t off, int flags, uint64_t reserve);
 
 /* A part of the first vector, 1 byte at least. */
 static struct iovec part_of(const struct iovec *iov)
@@ -51,12 +51,12 @@ ssize_t __wrap_context_preadv_cached(struct context *c, int fd, const struct iov
 }
 
 ssize_t __wrap_context_pwritev_cached(struct context *c, int fd, const struct iovec *iov,
-                                      unsigned count, uint64_t off, int flags)
+                                      unsigned count, uint64_t off, int flags, uint64_t reserve)
 {
     if (!chance)
-        return __real_context_pwritev_cached(c, fd, iov, count, off, flags);
+        return __real_context_pwritev_cached(c, fd, iov, count, off, flags, reserve);
     struct iovec part = part_of(iov);
-    return __real_context_pwritev_cached(c, fd, &part, 1, off, flags);
+    return __real_context_pwritev_cached(c, fd, &part, 1, off, flags, reserve);
 }
 
 /* ---- between memory and the real file ---- */

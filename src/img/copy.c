@@ -28,6 +28,7 @@ struct run {
     uint64_t piece_bytes, unit;
     uint64_t done;          /* bytes, for progress */
     bool by_host;           /* so far, the file system copies what it is asked to */
+    bool host_can;          /* and has done so */
     uint64_t tickets, turn; /* order of writes */
     struct fiber_queue turns;
     int64_t begin_ns; /* for the rate */
@@ -150,7 +151,7 @@ static uint64_t piece_limit(const struct run *r)
 {
     if (r->kind == KIND_ZERO)
         return MAP_STEP;
-    uint64_t step = r->kind == KIND_DATA && r->by_host ? HOST_BYTES : r->piece_bytes;
+    uint64_t step = r->kind == KIND_DATA && r->by_host && r->host_can ? HOST_BYTES : r->piece_bytes;
     return step - r->next % step;
 }
 
@@ -251,7 +252,8 @@ static int write_run(const struct run *r, uint64_t off, uint8_t *buf, uint64_t l
         return 0;
     if (zero)
         return node_zero(c->target, off, len, c->write_flags | NODE_MAY_UNMAP);
-    unsigned flags = c->write_flags | (c->compress ? NODE_COMPRESSED : 0);
+    unsigned flags = c->write_flags | (c->compress ? NODE_COMPRESSED : 0) |
+                     (c->reads_zero ? NODE_FRESH : 0);
     return node_write(c->target, off, vec_flat(&iov, buf, len), flags);
 }
 
@@ -339,6 +341,7 @@ static int copy_by_host(struct run *r, const struct piece *p)
         done += e.len;
     }
     r->by_host = r->by_host && err != -ENOTSUP;
+    r->host_can = r->host_can || !err;
     return err;
 }
 

@@ -84,7 +84,7 @@ static int cow_read(struct place *p)
 
 /* ---- the bytes ---- */
 
-static int write_host(struct qcow2 *s, uint64_t host, struct vec v)
+static int write_host(struct qcow2 *s, uint64_t host, struct vec v, unsigned flags)
 {
     if (!v.len)
         return 0;
@@ -92,7 +92,7 @@ static int write_host(struct qcow2 *s, uint64_t host, struct vec v)
     if (unlikely(r))
         return r;
     return unlikely(s->luks) ? qcow2_crypt_write(s, host, v)
-                             : node_write(qcow2_data(s), host, v, 0);
+                             : node_write(qcow2_data(s), host, v, flags);
 }
 
 static uint8_t zeroes[64 * KIB]; /* never written */
@@ -103,7 +103,7 @@ static int zero_host(struct qcow2 *s, uint64_t host, uint64_t len)
     struct iovec iov;
     for (uint64_t at = 0; at < len;) {
         uint64_t n = min_u64(len - at, sizeof(zeroes));
-        int r = write_host(s, host + at, vec_flat(&iov, zeroes, n));
+        int r = write_host(s, host + at, vec_flat(&iov, zeroes, n), 0);
         if (r)
             return r;
         at += n;
@@ -118,11 +118,12 @@ static int write_apart(struct place *p, uint64_t head, uint64_t tail)
     struct iovec iov;
     uint64_t host = p->host + (p->cow_begin - p->begin), behind = host + head + p->v.len;
     uint8_t *tail_bytes = p->cow ? p->cow + (p->cow_end - p->cow_begin - tail) : NULL;
-    int r = p->cow ? write_host(s, host, vec_flat(&iov, p->cow, head)) : zero_host(s, host, head);
+    int r = p->cow ? write_host(s, host, vec_flat(&iov, p->cow, head), 0)
+                   : zero_host(s, host, head);
     if (!r)
-        r = write_host(s, host + head, p->v);
+        r = write_host(s, host + head, p->v, 0);
     if (!r)
-        r = p->cow ? write_host(s, behind, vec_flat(&iov, tail_bytes, tail))
+        r = p->cow ? write_host(s, behind, vec_flat(&iov, tail_bytes, tail), 0)
                    : zero_host(s, behind, tail);
     return r;
 }
@@ -140,14 +141,16 @@ static int write_joined(struct place *p, uint64_t head, uint64_t tail)
         return write_apart(p, head, tail);
     if (tail)
         iov[n++] = (struct iovec){.iov_base = (void *)tail_bytes, .iov_len = tail};
-    return write_host(p->s, p->host + (p->cow_begin - p->begin), vec_of(iov, n));
+    return write_host(p->s, p->host + (p->cow_begin - p->begin), vec_of(iov, n),
+                      p->fresh ? NODE_FRESH : 0);
 }
 
 static int write_bytes(struct place *p)
 {
     uint64_t head = p->off - p->cow_begin, tail = p->cow_end - (p->off + p->v.len);
     if ((!head && !tail) || (!p->cow && p->fresh && !p->s->luks))
-        return write_host(p->s, p->host + (p->off - p->begin), p->v);
+        return write_host(p->s, p->host + (p->off - p->begin), p->v,
+                          p->fresh ? NODE_FRESH : 0);
     if (!p->cow && (head > sizeof(zeroes) || tail > sizeof(zeroes)))
         return write_apart(p, head, tail);
     return write_joined(p, head, tail);
@@ -291,7 +294,7 @@ static int write_placed(struct qcow2 *s, const struct qcow2_mapping *m, uint64_t
 static int write_in_place(struct qcow2 *s, uint64_t host, struct vec v)
 {
     unsigned e = qcow2_enter(s);
-    int r = write_host(s, host, v);
+    int r = write_host(s, host, v, 0);
     qcow2_leave(s, e);
     return r;
 }
