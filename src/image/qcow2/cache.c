@@ -10,7 +10,7 @@
 
 #include <errno.h>
 
-enum { HASH_MIN = 64, TABLES_MIN = 4, BUFFER_ALIGN = 64 };
+enum { HASH_MIN = 64, TABLES_MIN = 4, BUFFER_ALIGN = 64, AHEAD_MAX = 16 };
 
 /* Aligned as the file wants it and no further: a page's alignment costs malloc another page. */
 static uint8_t *buffer_new(const struct qcow2_cache *c)
@@ -152,17 +152,69 @@ int qcow2_cache_wait_busy(struct qcow2_cache *c)
     return c->count ? 0 : -ENOMEM;
 }
 
-/* Fills t, which nobody else may use meanwhile. */
-static int load(struct qcow2_cache *c, struct qcow2_table *t, uint64_t off)
+static void begin_load(struct qcow2_cache *c, struct qcow2_table *t, uint64_t off)
 {
     insert(c, t, off);
     t->loading = true;
-    int r = qcow2_meta_read(c->image, off, t->data, c->entry_bytes);
+}
+
+static void end_load(struct qcow2_cache *c, struct qcow2_table *t, bool failed)
+{
     t->loading = false;
-    if (r && t->offset)
+    if (failed && t->offset)
         forget(c, t);
     fiber_queue_wake_all(&t->waiters);
-    return r ? r : t->offset == off ? 0 : -EAGAIN; /* forgotten while it was read */
+}
+
+static struct qcow2_table *unused(struct qcow2_cache *c)
+{
+    struct qcow2_table *t = grow(c);
+    return t ? t : sweep(c);
+}
+
+/* Whoever walks through tables in order (map, convert) will want the rest of this cluster too: how
+ * many pieces from `off` on. */
+static unsigned pieces_ahead(const struct qcow2_cache *c, uint64_t off)
+{
+    uint64_t in_cluster = c->image->cluster_bytes - 1, size = node_size(qcow2_file(c->image));
+    bool next_table = c->in_order && !(c->next & in_cluster) && !(off & in_cluster);
+    if ((off != c->next && !next_table) || off >= size)
+        return 1;
+    uint64_t end = min_u64(align_up(off + 1, in_cluster + 1), size);
+    return (unsigned)max_u64(1, min_u64((end - off) / c->entry_bytes, AHEAD_MAX));
+}
+
+/* Fills t, and those behind it that are likely to be asked for next; nobody else may use them
+ * meanwhile. */
+static int load_in_order(struct qcow2_cache *c, struct qcow2_table *t, uint64_t off, unsigned most)
+{
+    struct qcow2_table *tables[AHEAD_MAX];
+    struct iovec iov[AHEAD_MAX];
+    unsigned n = 0;
+    do {
+        begin_load(c, t, off + (uint64_t)n * c->entry_bytes);
+        iov[n] = (struct iovec){.iov_base = t->data, .iov_len = c->entry_bytes};
+        tables[n++] = t;
+    } while (n < most && !find(c, off + (uint64_t)n * c->entry_bytes) && (t = unused(c)));
+    c->next = off + (uint64_t)n * c->entry_bytes;
+    int r = n == 1 ? qcow2_meta_read(c->image, off, tables[0]->data, c->entry_bytes)
+                   : node_read(qcow2_file(c->image), off, vec_of(iov, n), 0);
+    for (unsigned i = 0; i < n; i++)
+        end_load(c, tables[i], r);
+    return r ? r : tables[0]->offset == off ? 0 : -EAGAIN; /* forgotten while it was read */
+}
+
+static int load(struct qcow2_cache *c, struct qcow2_table *t, uint64_t off)
+{
+    unsigned most = pieces_ahead(c, off);
+    c->in_order = most > 1 || off == c->next;
+    int r = load_in_order(c, t, off, most);
+    if (r && r != -EAGAIN && most > 1) { /* perhaps not this one cannot be read */
+        c->in_order = false;
+        c->next = 0;
+        return -EAGAIN;
+    }
+    return r;
 }
 
 int qcow2_cache_get(struct qcow2_cache *c, uint64_t off, struct qcow2_table **ret)
@@ -179,9 +231,7 @@ int qcow2_cache_get(struct qcow2_cache *c, uint64_t off, struct qcow2_table **re
             fiber_queue_wait(&t->waiters);
             continue;
         }
-        t = grow(c);
-        if (!t)
-            t = sweep(c);
+        t = unused(c);
         if (!t) {
             int r = make_room(c);
             if (r)

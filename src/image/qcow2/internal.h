@@ -156,6 +156,8 @@ struct qcow2_cache {
     uint32_t hash_mask;
     uint32_t dirty_count;
     struct qcow2_table **tables, **hash;
+    uint64_t next;               /* behind what was loaded last */
+    bool in_order;               /* that was where the one before ended */
     uint64_t hits, misses;
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Whole mapping trees: L1 tables with all their L2 tables, read in parallel and counted.
  *
- * Fiber     Everything here. A walk starts WORKERS fibers; each takes the next run of neighbouring
+ * Fiber     Everything here. A walk starts several fibers; each takes the next run of neighbouring
  *           tables, reads it with one request and hands out its tables one by one.
  * Trust     Entries are hostile: what is no offset inside the file is refused.
  */
@@ -10,7 +10,12 @@
 
 #include <errno.h>
 
-enum { WORKERS = 16, RUN_BYTES = 1 << 20 };
+enum {
+    WORKERS_MIN = 4,
+    WORKERS_MAX = 16,
+    RUN_BYTES = 1 << 20,
+    IN_FLIGHT_BYTES = 256 << 10,
+};
 
 struct walk {
     struct qcow2 *s;
@@ -93,9 +98,12 @@ int tables_walk(struct qcow2 *s, const struct table_list *l, unsigned flags, tab
 {
     struct walk w = {.s = s, .list = l, .fn = fn, .opaque = opaque};
     w.holes = (flags & WALK_SKIP_HOLES) && has_holes(s, l);
+    /* Small tables need many requests to keep a disk busy, large ones memory. */
+    uint64_t workers =
+        min_u64(max_u64(IN_FLIGHT_BYTES / s->cluster_bytes, WORKERS_MIN), WORKERS_MAX);
     context_plug(s->node.ctx);
     w.running = 1; /* us, until all are started */
-    for (unsigned i = 0; i < WORKERS && w.next < l->count; i++) {
+    for (unsigned i = 0; i < workers && w.next < l->count; i++) {
         w.running++;
         fiber_start(worker, &w);
     }
