@@ -24,8 +24,7 @@ struct bench {
     size_t buffer_size;
     unsigned in_flight, write_flags;
     bool write, drain, flushing;
-    uint8_t *buffer; /* one per fiber, taken in turn */
-    unsigned taken;
+    uint8_t *buffer; /* of every request: all write the same, and what is read is not looked at */
     int result;
     struct fiber_queue idle, flushed;
 };
@@ -51,14 +50,14 @@ static int flush_in_turn(struct bench *b)
     return r;
 }
 
-static int one_request(struct bench *b, uint8_t *buf)
+static int one_request(struct bench *b)
 {
     struct iovec iov;
     uint64_t at = b->offset;
     b->left--;
     b->in_flight++;
     next_place(b);
-    struct vec v = vec_flat(&iov, buf, b->buffer_size);
+    struct vec v = vec_flat(&iov, b->buffer, b->buffer_size);
     int r = b->write ? node_write(b->node, at, v, b->write_flags) : node_read(b->node, at, v, 0);
     if (!--b->in_flight)
         fiber_queue_wake_all(&b->idle);
@@ -68,13 +67,12 @@ static int one_request(struct bench *b, uint8_t *buf)
 static void worker(void *opaque)
 {
     struct bench *b = opaque;
-    uint8_t *buf = b->buffer + b->buffer_size * b->taken++;
     while (b->left && b->result >= 0) {
         while (b->flushing)
             fiber_queue_wait(&b->flushed);
         if (!b->left)
             break;
-        int r = one_request(b, buf);
+        int r = one_request(b);
         if (r >= 0 && b->flush_interval && ++b->since_flush >= b->flush_interval)
             r = flush_in_turn(b);
         if (r < 0)
@@ -113,12 +111,10 @@ static bool bench_node(struct node *n, const struct bench_options *o, unsigned w
                            "a request of %zu bytes at byte %" PRIu64
                            " is beyond the image's %" PRIu64 " bytes",
                            b.buffer_size, b.offset, b.image_size);
-    size_t total = b.buffer_size * o->depth;
-    if (posix_memalign((void **)&b.buffer, 4096, total))
-        return ruche_error(error, RUCHE_ERR_NO_SPACE,
-                           "no memory for %" PRIu64 " buffers of %" PRIu64 " bytes", o->depth,
-                           o->buffer);
-    memset(b.buffer, (int)o->pattern, total);
+    if (posix_memalign((void **)&b.buffer, 4096, b.buffer_size))
+        return ruche_error(error, RUCHE_ERR_NO_SPACE, "no memory for a buffer of %zu bytes",
+                           b.buffer_size);
+    memset(b.buffer, (int)o->pattern, b.buffer_size);
     print_plan(o, b.step);
     int64_t begin_ns = loop_now_ns();
     img_parallel((unsigned)o->depth, worker, &b);
