@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ruche-img beside qemu-img: the same command lines in turn, in one folder, after what was written before is on disk.
+"""ruche-img beside qemu-img: the same command lines in turn, in one folder, from the same state of the machine.
 
 A row's figure is seconds (less is better) or MiB of memory; the ratio is the peer's median over ours, so more than 1 is ahead;
-the spread is the lowest and the highest ratio of the rounds. Where qemu-img has several ways to do I/O (-i threads,
--i io_uring), it is measured with each and compared at its better one.
+the spread is the lowest and the highest ratio of the rounds; CPU is user's and system's time of the median. Where qemu-img
+has several ways to do I/O (-i threads, -i io_uring), it is measured with each and compared at its better one.
+
+Before each run everything is written back, the files that the command reads are in the page cache, and memory for what it
+writes is at hand: a file of that size was written and removed just before. Otherwise a virtual machine whose host takes back
+free pages (and this takes five times as long as the write) gives any figure to either.
 """
 import argparse
 import os
@@ -25,6 +29,7 @@ class Bench:
     def __init__(self, tool, folder, size_mib, requests):
         self.tools = {"ours": tool, "peer": PEER}
         self.folder, self.size_mib, self.requests = folder, size_mib, requests
+        self.block = bytes(MIB)
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -50,19 +55,41 @@ class Bench:
         self.run("create", "-f", "qcow2", "-o", "preallocation=metadata", "large.qcow2", "256G")
 
 
-def settle():
-    os.sync()
+    def settle(self, words):
+        """The same state before every run, whoever ran before."""
+        os.sync()
+        for name in {w for w in words if os.path.exists(self.path(w))}:
+            read_data(self.path(name))
+        scratch = self.path("scratch")
+        with open(scratch, "wb", buffering=0) as f:
+            for _ in range(self.size_mib * 5 // 4):
+                f.write(self.block)
+        os.unlink(scratch)
+
+
+def read_data(path):
+    """All that is no hole."""
+    fd, at = os.open(path, os.O_RDONLY), 0
+    try:
+        while True:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+            end = os.lseek(fd, at, os.SEEK_HOLE)
+            while at < end:
+                at += len(os.pread(fd, min(MIB, end - at), at))
+    except OSError:
+        pass  # no data behind
+    finally:
+        os.close(fd)
 
 
 def measure(argv, folder, repeat=1):
-    """Seconds (as the tool says, or from start to end) and MiB at the most.
+    """Seconds (as the tool says, or from start to end), MiB at the most, and seconds of CPU.
 
     time(1) stands between: a child's peak of memory begins with that of who forked it, and Python is large.
     """
-    settle()
-    report = os.path.join(folder, "memory.txt")
-    argv = ["/usr/bin/time", "-q", "-f", "%M", "-o", report, *argv]
-    seconds, memory = 0.0, 0.0
+    report = os.path.join(folder, "report.txt")
+    argv = ["/usr/bin/time", "-q", "-f", "%M %U %S", "-o", report, *argv]
+    seconds, memory, cpu = 0.0, 0.0, 0.0
     for _ in range(repeat):
         start = time.perf_counter()
         p = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -74,9 +101,10 @@ def measure(argv, folder, repeat=1):
             raise RuntimeError(f"{' '.join(argv)}: {p.returncode} {err.decode()}")
         said = re.search(rb"Run completed in ([\d.]+) seconds", out)
         seconds += float(said.group(1)) if said else took
-        with open(report, encoding="ascii") as kib:
-            memory = max(memory, int(kib.read().split()[-1]) / 1024)
-    return seconds, memory
+        with open(report, encoding="ascii") as f:
+            kib, user, system = f.read().split()[-3:]
+        memory, cpu = max(memory, int(kib) / 1024), cpu + float(user) + float(system)
+    return seconds, memory, cpu
 
 
 class Row:
@@ -86,16 +114,27 @@ class Row:
         self.name, self.words, self.before, self.repeat, self.memory = name, words, before, repeat, memory
         self.ways = ["threads", "io_uring"] if ways else [None]
 
-    def once(self, bench, who):
-        best = None
-        for way in self.ways if who == "peer" else [None]:
-            if self.before:
-                self.before(bench)
-            words = list(self.words) if way is None else [self.words[0], "-i", way, *self.words[1:]]
-            seconds, memory = measure([bench.tools[who], *words], bench.folder, self.repeat)
-            value = memory if self.memory else seconds
-            best = value if best is None else min(best, value)
-        return best
+    def once(self, bench, who, way):
+        if self.before:
+            self.before(bench)
+        words = list(self.words) if way is None else [self.words[0], "-i", way, *self.words[1:]]
+        bench.settle(words)
+        seconds, memory, cpu = measure([bench.tools[who], *words], bench.folder, self.repeat)
+        return (memory if self.memory else seconds), cpu
+
+    def samples(self, bench, rounds):
+        """(ours, the peer's at its better way): a list of (value, CPU) each; who is first changes from round to round."""
+        runs = [("ours", None)] + [("peer", way) for way in self.ways]
+        taken = {run: [] for run in runs}
+        for turn in range(rounds):
+            for run in runs[turn % len(runs):] + runs[:turn % len(runs)]:
+                taken[run].append(self.once(bench, *run))
+        return taken[runs[0]], min((taken[run] for run in runs[1:]), key=lambda s: middle(s)[0])
+
+
+def middle(samples):
+    """The medians of values and of CPU."""
+    return tuple(statistics.median(column) for column in zip(*samples))
 
 
 def io_rows(bench):
@@ -155,12 +194,12 @@ def bar_of(name):
 
 
 def show(row, samples):
-    ours, peers = (statistics.median(samples[who]) for who in ("ours", "peer"))
-    ratios = [p / o for p, o in zip(samples["peer"], samples["ours"]) if o > 0] or [1.0]
+    (ours, our_cpu), (peers, peer_cpu) = (middle(s) for s in samples)
+    ratios = [p[0] / o[0] for o, p in zip(*samples) if o[0] > 0] or [1.0]
     ratio, bar = peers / ours if ours else 1.0, bar_of(row.name)
     unit = "MiB" if row.memory else "s  "
     print(f"{row.name:34} {ours:9.3f} {peers:9.3f} {unit} {ratio:6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
-          f"  {'ahead' if ratio >= bar else 'short of ' + str(bar)}", flush=True)
+          f"  CPU {our_cpu:.2f} {peer_cpu:.2f}  {'ahead' if ratio >= bar else 'short of ' + str(bar)}", flush=True)
     return ratio >= bar
 
 
@@ -179,13 +218,9 @@ def main():
     try:
         rows = [r for r in [*io_rows(bench), *tool_rows(bench)] if re.search(args.rows, r.name)]
         bench.fill()
-        print(f"{'row':34} {'ours':>9} {'peer':>9}      ratio  (spread)")
+        print(f"{'row':34} {'ours':>9} {'peer':>9}      ratio  (spread)  CPU of both, seconds")
         for row in rows:
-            samples = {"ours": [], "peer": []}
-            for turn in range(args.rounds):
-                for who in ("ours", "peer") if turn % 2 == 0 else ("peer", "ours"):
-                    samples[who].append(row.once(bench, who))
-            good &= show(row, samples)
+            good &= show(row, row.samples(bench, args.rounds))
     finally:
         shutil.rmtree(folder)
     return 0 if good else 1
