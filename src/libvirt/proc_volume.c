@@ -202,16 +202,16 @@ static bool info(struct pool *p, const char *name, unsigned flags, struct volume
                  GError **error)
 {
     enum { GET_PHYSICAL = 1 };
-    const struct volume *v = volume_find(p, name, error);
+    const struct volume *v = volume_update(p, name, error);
     if (!v || !object_flags(flags, GET_PHYSICAL, "storage_vol_get_info_flags", error))
         return false;
     *ret = (struct volume_info){v->type, v->capacity,
                                 flags & GET_PHYSICAL ? v->physical : v->allocation};
     return true;
 }
-VOLUME_PROC(storage_vol_get_info, 98, OBJECT_QUERY, a_volume, info(p, a->vol.name, 0, ret, error),
+VOLUME_PROC(storage_vol_get_info, 98, RPC_READONLY, a_volume, info(p, a->vol.name, 0, ret, error),
             RET(volume_info));
-VOLUME_PROC(storage_vol_get_info_flags, 378, OBJECT_QUERY, a_volume_flags,
+VOLUME_PROC(storage_vol_get_info_flags, 378, RPC_READONLY, a_volume_flags,
             info(p, a->vol.name, a->flags, ret, error), RET(volume_info));
 
 /* ---- streams ---- */

@@ -81,24 +81,14 @@ static void add_channel_types(GString *b, const struct emulator *e)
     add_enum(b, "      ", "type", words);
 }
 
-static void add_hostdev_fixed(GString *b)
-{
-    static const char *const modes[] = {"subsystem", NULL};
-    static const char *const policies[] = {"default", "mandatory", "requisite", "optional", NULL};
-    add_enum(b, "      ", "mode", modes);
-    add_enum(b, "      ", "startupPolicy", policies);
-}
-
 static void add_device(GString *b, const struct device_row *r, const struct emulator *e)
 {
-    bool there = set_is_there(e, r->decides), hostdev = !strcmp(r->element, "hostdev");
+    bool there = set_is_there(e, r->decides);
     if (!there) {
         markup_add(b, "    <%s supported='no'/>\n", r->element);
         return;
     }
     markup_add(b, "    <%s supported='yes'>\n", r->element);
-    if (hostdev)
-        add_hostdev_fixed(b);
     for (const struct enum_row *n = r->enums; n < r->enums + ARRAY_COUNT(r->enums) && n->name;
          n++) {
         if (!strcmp(n->set, "channel.type")) {
@@ -108,8 +98,6 @@ static void add_device(GString *b, const struct device_row *r, const struct emul
         g_autofree const char **words = emulator_set(e, n->set);
         add_enum(b, "      ", n->name, words);
     }
-    if (hostdev)
-        g_string_append(b, "      <enum name='capsType'/>\n      <enum name='pciBackend'/>\n");
     markup_add(b, "    </%s>\n", r->element);
 }
 

@@ -19,10 +19,13 @@
 #include <sys/stat.h>
 #include <sys/utsname.h>
 
-enum { ANSWER_MAX = 8 << 20, ANSWER_MS = 20000, CACHE_FORMAT = 1 };
+enum { ANSWER_MAX = 8 << 20, ANSWER_MS = 20000, CACHE_FORMAT = 1, FAILED_US = 60 * G_USEC_PER_SEC };
 
 struct slot {
     struct emulator_full *full; /* NULL: not asked yet, or in vain */
+    uint64_t failed_mtime_ns;   /* of the file that was asked in vain; 0: none */
+    int64_t failed_us;          /* and when */
+    GError *failure;
     bool asking;
     struct fiber_queue waiters;
 };
@@ -214,6 +217,21 @@ static struct slot *slot_of(const char *path)
     return s;
 }
 
+static void remember(struct slot *s, struct emulator_full *f, const struct stat *st,
+                     const GError *why)
+{
+    g_clear_error(&s->failure);
+    s->failed_mtime_ns = f ? 0 : mtime_of(st);
+    s->failed_us = g_get_monotonic_time();
+    if (!f)
+        s->failure = g_error_copy(why);
+    if (f && s->full)
+        g_ptr_array_add(replaced, s->full);
+    if (f)
+        s->full = f;
+}
+
+/* A program that could not answer is not asked again at once, unless its file has changed. */
 static const struct emulator_full *by_path(const char *path, GError **error)
 {
     struct stat st;
@@ -224,14 +242,19 @@ static const struct emulator_full *by_path(const char *path, GError **error)
         fiber_queue_wait(&s->waiters);
     if (s->full && s->full->mtime_ns == mtime_of(&st) && s->full->size == (uint64_t)st.st_size)
         return s->full;
+    if (s->failed_mtime_ns == mtime_of(&st) && g_get_monotonic_time() - s->failed_us < FAILED_US) {
+        g_propagate_error(error, g_error_copy(s->failure));
+        return NULL;
+    }
+    g_autoptr(GError) why = NULL;
+    g_autofree char *own = g_strdup(path);
     s->asking = true;
-    struct emulator_full *f = load(path, &st, error);
+    struct emulator_full *f = load(own, &st, &why);
     s->asking = false;
-    if (f && s->full)
-        g_ptr_array_add(replaced, s->full);
-    if (f)
-        s->full = f;
+    remember(s, f, &st, why);
     fiber_queue_wake_all(&s->waiters);
+    if (!f)
+        g_propagate_error(error, g_steal_pointer(&why));
     return f;
 }
 
@@ -289,4 +312,15 @@ unsigned node_max_vcpus(const char *virt_type)
     const struct emulator_machine *m = s && s->full ? emulator_machine(s->full, NULL) : NULL;
     unsigned most = m ? m->cpu_max : 64, kvm = node_kvm_max_vcpus();
     return virt_type && !strcmp(virt_type, "kvm") && kvm ? MIN(most, kvm) : most;
+}
+
+static void ask_all(void *opaque)
+{
+    g_autoptr(GPtrArray) all = emulator_all();
+    g_info("%u emulators answer", all->len);
+}
+
+void node_start(void)
+{
+    task_start(ask_all, NULL);
 }

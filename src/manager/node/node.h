@@ -39,6 +39,8 @@ struct emulator {
 const struct emulator *node_emulator(const char *path, const char *arch, GError **error);
 bool emulator_has(const struct emulator *e, const char *set, const char *word);
 unsigned node_max_vcpus(const char *virt_type);
+/* Begins to ask the emulators, in a task of its own, so that the first caller need not wait for them. */
+void node_start(void);
 
 /* cpu -1: all. Rows "kernel", "user", "idle", "iowait", in nanoseconds. */
 bool node_cpu_stats(const struct caller *who, int cpu, struct param_list *ret, GError **error);
