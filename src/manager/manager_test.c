@@ -18,6 +18,8 @@ static void run(void (*fn)(void *opaque), void *opaque)
         g_main_context_iteration(NULL, true);
 }
 
+static char *dir;
+
 /* ---- tasks ---- */
 
 static GString *order;
@@ -142,9 +144,32 @@ static void test_program(void)
     run(runs_programs, NULL);
 }
 
-/* ---- store ---- */
+static void runs_long(void *opaque)
+{
+    const char *const argv[] = {"sh", "-c", "echo $$ > \"$0\"; exec sleep 100", opaque, NULL};
+    task_run_program(argv, NULL, 100, -1, NULL, NULL);
+}
 
-static char *dir;
+/* A program does not outlive who waits for it, however that one ends. */
+static void test_program_orphan(void)
+{
+    g_autofree char *path = g_build_filename(dir, "pid", NULL), *text = NULL;
+    pid_t child = fork();
+    if (!child) {
+        run(runs_long, path);
+        _exit(0);
+    }
+    while (!g_file_get_contents(path, &text, NULL, NULL) || !*text)
+        g_usleep(1000);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    for (int i = 0; i < 5000 && kill(atoi(text), 0) == 0; i++)
+        g_usleep(1000);
+    g_assert_cmpint(kill(atoi(text), 0), ==, -1);
+    g_unlink(path);
+}
+
+/* ---- store ---- */
 
 struct many {
     unsigned number, done;
@@ -332,6 +357,8 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     dir = g_dir_make_tmp("ruche-manager-XXXXXX", NULL);
+    g_test_add_func("/task/program-orphan",
+                    test_program_orphan); /* the first: it forks while there are no threads */
     g_test_add_func("/task/sleep", test_sleep);
     g_test_add_func("/task/work", test_work);
     g_test_add_func("/task/event", test_event);

@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -42,15 +43,26 @@ static void close_fd(struct pollfd *p)
     p->fd = -1;
 }
 
+/* In the child: a program that nobody waits for any more ends with us. The thread that starts it
+ * waits for it, so that the signal comes with the process's end and not before. */
+static void child_setup(gpointer opaque)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != *(const pid_t *)opaque)
+        _exit(127);
+}
+
 static bool spawn(struct run *r)
 {
+    pid_t us = getpid();
     int in = -1, out = -1, err = -1;
     g_autoptr(GError) e = NULL;
     GSpawnFlags flags = G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_SEARCH_PATH;
     if (!r->in)
         flags |= G_SPAWN_STDIN_FROM_DEV_NULL;
-    if (!g_spawn_async_with_pipes_and_fds(NULL, r->argv, NULL, flags, NULL, NULL, -1, -1, -1, NULL,
-                                          NULL, 0, &r->pid, r->in ? &in : NULL, &out, &err, &e))
+    if (!g_spawn_async_with_pipes_and_fds(NULL, r->argv, NULL, flags, child_setup, &us, -1, -1, -1,
+                                          NULL, NULL, 0, &r->pid, r->in ? &in : NULL, &out, &err,
+                                          &e))
         return ruche_error(&r->error, RUCHE_ERR_NOT_FOUND, "%s could not be run: %s", r->argv[0],
                            e->message);
     if (in >= 0)
@@ -106,7 +118,8 @@ static bool attend(struct run *r)
     for (;;) {
         gint64 left_ms = r->timeout_ms < 0 ? -1 : (deadline - g_get_monotonic_time() + 999) / 1000;
         if (r->cancelled && atomic_load(r->cancelled))
-            return ruche_error(&r->error, MANAGER_ERR_ABORTED, "%s was ended, as it was asked for", r->argv[0]);
+            return ruche_error(&r->error, MANAGER_ERR_ABORTED, "%s was ended, as it was asked for",
+                               r->argv[0]);
         if (r->timeout_ms >= 0 && left_ms <= 0)
             return ruche_error(&r->error, MANAGER_ERR_TIMEOUT, "%s did not end within %d ms",
                                r->argv[0], r->timeout_ms);
@@ -168,8 +181,9 @@ bool task_run_program(const char *const *argv, const char *stdin_text, size_t ma
     return task_run_program_until(NULL, argv, stdin_text, max_bytes, timeout_ms, ret_out, error);
 }
 
-bool task_run_program_until(const atomic_bool *cancelled, const char *const *argv, const char *stdin_text,
-                            size_t max_bytes, int timeout_ms, char **ret_out, GError **error)
+bool task_run_program_until(const atomic_bool *cancelled, const char *const *argv,
+                            const char *stdin_text, size_t max_bytes, int timeout_ms,
+                            char **ret_out, GError **error)
 {
     struct run r = {
         .argv = argv,

@@ -10,6 +10,7 @@ file and no name is left over.
 import glob
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,11 +29,12 @@ KILLS = int(sys.argv[4]) if len(sys.argv) > 4 else 120
 SEED = int(sys.argv[5]) if len(sys.argv) > 5 else int(time.time())
 CLIENTS, NAMES = 8, 3
 FOLDER = tempfile.TemporaryDirectory(prefix="ruche-mkill-")
+VMM = shutil.copy(VMM, os.path.join(FOLDER.name, "ruche-vmm"))  # by its path, our machines are told from others
 RUN, STATE = os.path.join(FOLDER.name, "run"), os.path.join(FOLDER.name, "state")
 URI = f"qemu+unix:///system?socket={RUN}/libvirt-sock"
 XML = """<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>16</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='microvm'>hvm</type><kernel>{kernel}</kernel></os>
-<devices><emulator>{vmm}</emulator></devices></domain>"""
+<devices><emulator>{vmm}</emulator><memballoon model='none'/></devices></domain>"""
 
 # What a name can be.
 NONE, OFF, ON, MOVING = "undefined", "shut off", "active", "active, transient"
@@ -171,7 +173,7 @@ def machines():
                 line = f.read()
         except OSError:
             continue
-        if line.startswith(os.fsencode(VMM)) and FOLDER.name.encode() in line:
+        if line.startswith(os.fsencode(VMM)):
             found.append(int(path.split("/")[2]))
     return found
 
@@ -189,7 +191,7 @@ def storm(manager, clients):
     for c in clients:
         c.start()
     for _ in range(KILLS):
-        time.sleep(chance.choice((0.01, 0.05, 0.1, 0.2)) * chance.random())
+        time.sleep(chance.choice((0.1, 0.3, 0.6, 1.0)) * chance.random())
         manager.kill()
         manager.begin()
     time.sleep(0.5)
@@ -202,7 +204,7 @@ def storm(manager, clients):
     calls, checks = sum(c.calls for c in clients), sum(c.checks for c in clients)
     print(f"# {KILLS} kills, {calls} calls done, {checks} states checked, slowest start {manager.slowest:.2f} s, seed {SEED}")
     assert not wrong, "\n".join(wrong[:10])
-    assert calls > KILLS / 4, f"only {calls} calls were done"
+    assert calls > KILLS, f"only {calls} calls were done"
 
 
 def after(manager):
