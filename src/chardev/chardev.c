@@ -8,6 +8,7 @@
 #include "chardev/chardev_priv.h"
 
 #include "base/fd.h"
+#include "base/fdset.h"
 #include "base/units.h"
 
 #include <fcntl.h>
@@ -442,7 +443,7 @@ static bool open_log(struct chardev *c, const struct chardev_config *cfg, GError
         return false;
     if (!path)
         return true;
-    c->log_fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0644);
+    c->log_fd = fdset_open(path, O_WRONLY | O_CREAT | (append ? O_APPEND : O_TRUNC), 0644);
     if (c->log_fd < 0)
         return ruche_error_errno(error, errno, "chardev '%s': logfile '%s'", c->id, path);
     return true;

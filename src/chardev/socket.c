@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/sock.h"
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <signal.h>
 #include <string.h>
@@ -24,7 +25,7 @@ enum telnet_state { T_DATA, T_IAC, T_OPTION, T_SUB, T_SUB_IAC };
 
 struct sock {
     char *path, *host, *port;
-    bool telnet;
+    bool telnet, given; /* given: by fd= */
     uint64_t reconnect_s;
     int listen_fd, connecting_fd;
     struct loop_fd listen_watch, connect_watch;
@@ -165,13 +166,15 @@ static bool open_server(struct chardev *c, bool wait, GError **error)
 {
     struct sock *s = c->priv;
     g_autofree char *where = NULL;
-    s->listen_fd = s->path ? sock_listen_unix(s->path, &s->file, error)
-                           : sock_listen_tcp(s->host, s->port, &where, error);
+    if (s->listen_fd < 0)
+        s->listen_fd = s->path ? sock_listen_unix(s->path, &s->file, error)
+                               : sock_listen_tcp(s->host, s->port, &where, error);
     if (s->listen_fd < 0) {
         g_prefix_error(error, "chardev '%s': ", c->id);
         return false;
     }
-    c->where = s->path ? g_strdup_printf("unix:%s,server=on", s->path)
+    c->where = s->given ? g_strdup("fd,server=on")
+               : s->path ? g_strdup_printf("unix:%s,server=on", s->path)
                        : g_strdup_printf("%s:%s,server=on", s->telnet ? "telnet" : "tcp", where);
     loop_fd_add(c->loop, &s->listen_watch, s->listen_fd, EPOLLIN, client_arrived, c);
     if (wait)
@@ -187,6 +190,11 @@ static bool open_server(struct chardev *c, bool wait, GError **error)
 static bool open_client(struct chardev *c, GError **error)
 {
     struct sock *s = c->priv;
+    if (s->given) {
+        c->where = g_strdup("fd");
+        established(c, fd_steal(&s->connecting_fd));
+        return true;
+    }
     c->where = s->path
                    ? g_strdup_printf("unix:%s", s->path)
                    : g_strdup_printf("%s:%s:%s", s->telnet ? "telnet" : "tcp", s->host, s->port);
@@ -204,16 +212,41 @@ static bool open_client(struct chardev *c, GError **error)
     return true;
 }
 
-static bool take_address(struct chardev *c, const struct chardev_config *cfg, GError **error)
+/* fd=: a socket that somebody opened, listening where we are the server, connected where not. */
+static bool take_descriptor(struct chardev *c, const struct chardev_config *cfg, bool server, GError **error)
 {
     struct sock *s = c->priv;
+    uint64_t fd;
+    int listens = 0;
+    socklen_t len = sizeof(listens);
+    if (!chardev_opt_u64(c, cfg, "fd", 0, INT32_MAX, &fd, error))
+        return false;
+    if (chardev_opt(cfg, "path") || chardev_opt(cfg, "port"))
+        return ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': 'fd=' excludes 'path=' and 'port='", c->id);
+    if (getsockopt((int)fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0)
+        return ruche_error_errno(error, errno, "chardev '%s': descriptor %u is no socket", c->id, (unsigned)fd);
+    if (!!listens != server)
+        return ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': descriptor %u %s", c->id, (unsigned)fd,
+                           server ? "does not listen" : "listens: it needs server=on");
+    fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+    sock_set_nonblock((int)fd, true);
+    *(server ? &s->listen_fd : &s->connecting_fd) = (int)fd;
+    s->given = true;
+    return true;
+}
+
+static bool take_address(struct chardev *c, const struct chardev_config *cfg, bool server, GError **error)
+{
+    struct sock *s = c->priv;
+    if (chardev_opt(cfg, "fd"))
+        return take_descriptor(c, cfg, server, error);
     const char *path = chardev_opt(cfg, "path"), *port = chardev_opt(cfg, "port");
     bool abstract;
     if (!chardev_opt_bool(c, cfg, "abstract", false, &abstract, error))
         return false;
     if (!path == !port)
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "chardev '%s': socket needs either 'path=' or 'port='", c->id);
+                           "chardev '%s': socket needs 'path=', 'port=' or 'fd='", c->id);
     const char *host = chardev_opt(cfg, "host");
     s->path = path ? g_strconcat(abstract ? "@" : "", path, NULL) : NULL;
     s->host = g_strdup(host && *host ? host : "localhost");
@@ -231,7 +264,7 @@ static bool socket_open(struct chardev *c, const struct chardev_config *cfg, GEr
         !chardev_opt_bool(c, cfg, "wait", server, &wait, error) ||
         !chardev_opt_bool(c, cfg, "telnet", false, &s->telnet, error) ||
         !chardev_opt_u64(c, cfg, "reconnect", 0, 86400, &s->reconnect_s, error) ||
-        !take_address(c, cfg, error))
+        !take_address(c, cfg, server, error))
         return false;
     if (!server && chardev_opt(cfg, "wait"))
         return ruche_error(error, RUCHE_ERR_INVALID,
@@ -262,6 +295,7 @@ static const struct chardev_option_help socket_options[] = {
     { "abstract", "on: the path is a name in the abstract name space" },
     { "host", "a host's name or address; localhost" },
     { "port", "a TCP port's number or name" },
+    { "fd", "a socket that was opened before, listening where server=on" },
     { "server", "on: listen, and take one client at a time" },
     { "wait", "server: on holds up the start until a client comes (the default)" },
     { "telnet", "on: the peer is a telnet client" },

@@ -10,6 +10,7 @@
 #include "image/lock.h"
 
 #include "base/fd.h"
+#include "base/fdset.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -58,11 +59,11 @@ static int open_path(struct file_node *f, const char *path, bool *read_only, boo
                      GError **error)
 {
     int flags = O_CLOEXEC | O_NOCTTY | (f->n.direct ? O_DIRECT : 0);
-    int fd = open(path, flags | (*read_only ? O_RDONLY : O_RDWR));
+    int fd = fdset_open(path, flags | (*read_only ? O_RDONLY : O_RDWR), 0);
     if (fd < 0 && !*read_only && auto_read_only &&
         (errno == EACCES || errno == EROFS || errno == EPERM)) {
         *read_only = true;
-        fd = open(path, flags | O_RDONLY);
+        fd = fdset_open(path, flags | O_RDONLY, 0);
     }
     if (fd >= 0)
         return fd;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Options about the process and its run: starting, ending, logging. */
+#include "base/fdset.h"
 #include "base/log.h"
 #include "vmm/options.h"
 
@@ -141,6 +142,20 @@ static bool take_trace(struct vm_options *o, const char *arg, GError **error)
     return true;
 }
 
+static bool take_add_fd(struct vm_options *o, const char *arg, GError **error)
+{
+    static const char *const known[] = { "fd", "set", "opaque", NULL };
+    uint64_t fd = 0, set = 0;
+    auto_kv *l = kv_parse(arg, NULL, error);
+    if (!l || !kv_check_known(l, known, error) || !kv_get_u64(l, "fd", 3, INT32_MAX, &fd, error) ||
+        !kv_get_u64(l, "set", 0, INT32_MAX - 1, &set, error))
+        return false;
+    if (!kv_has(l, "fd") || !kv_has(l, "set"))
+        return ruche_error(error, RUCHE_ERR_INVALID, "'%s=' is missing", kv_has(l, "fd") ? "set" : "fd");
+    int err = fdset_add((int)set, (int)fd);
+    return err >= 0 || ruche_error_errno(error, -err, "descriptor %u", (unsigned)fd);
+}
+
 static bool take_sandbox(struct vm_options *o, const char *arg, GError **error)
 {
     static const char *const known[] = { "enable", "obsolete",        "elevateprivileges",
@@ -195,6 +210,7 @@ const struct option_row run_option_rows[] = {
       take_nodefaults },
     { "no-user-config", NULL, NULL, GROUP_RUN, take_nothing },
     { "nodefconfig", NULL, NULL, GROUP_RUN, take_nothing },
+    { "add-fd", "fd=N,set=M", "descriptor N is opened by the path /dev/fdset/M", GROUP_RUN, take_add_fd },
     { "sandbox", "on|off", "accepted; a system call filter is not here yet", GROUP_RUN,
       take_sandbox },
     { "overcommit", "mem-lock=on|off", NULL, GROUP_RUN, take_overcommit },

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Files of direct boot, read straight into guest RAM. */
 #include "base/fd.h"
+#include "base/fdset.h"
 #include "machine/boot/boot.h"
 
 #include <errno.h>
@@ -12,7 +13,7 @@ bool boot_file_open(struct boot_file *f, const char *what, const char *path, GEr
 {
     struct stat st;
     *f = (struct boot_file){ .name = path, .fd = -1 };
-    autofd fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    autofd fd = fdset_open(path, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0 || fstat(fd, &st))
         return ruche_error_errno(error, errno, "%s: cannot open '%s'", what, path);
     if (!S_ISREG(st.st_mode))
