@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The guest agent, behind its channel's socket.
+ *
+ * Spec      QEMU Guest Agent protocol: JSON lines; guest-sync begins each exchange, so that what an earlier
+ *           one left behind is not taken for an answer.
+ * Trust     The peer is the guest itself: bounded in bytes, depth and time.
+ */
+#include "manager/domain/vm_internal.h"
+
+#include "base/fd.h"
+#include "base/sock.h"
+#include "qmp/frame.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#define AGENT_NAME "org.qemu.guest_agent.0"
+#define MAX_ANSWER (16u << 20)
+#define DEFAULT_S 5
+#define BLOCK_S 3600
+enum { TIMEOUT_BLOCK = -2, TIMEOUT_DEFAULT = -1 };
+
+struct talk {
+    const struct vm *v;
+    int fd;
+    int64_t until_us;
+    struct frame frame;
+    char buf[4096]; /* read, from `at` on not yet looked at */
+    size_t at, len;
+};
+
+static bool no_agent(const struct vm *v, const char *why, GError **error)
+{
+    return ruche_error(error, MANAGER_ERR_AGENT, "Guest agent is not responding: machine '%s': %s", v->name, why);
+}
+
+static int left_ms(const struct talk *t)
+{
+    int64_t left = (t->until_us - g_get_monotonic_time()) / 1000;
+    return (int)CLAMP(left, 0, G_MAXINT);
+}
+
+static bool send_text(struct talk *t, const char *text, GError **error)
+{
+    for (size_t len = strlen(text), at = 0; at < len;) {
+        ssize_t n = send(t->fd, text + at, len - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n > 0)
+            at += (size_t)n;
+        else if (errno != EAGAIN && errno != EINTR)
+            return no_agent(t->v, "its channel is closed", error);
+        else if (!task_wait_fd(t->fd, G_IO_OUT, left_ms(t)))
+            return no_agent(t->v, "it does not read", error);
+    }
+    return true;
+}
+
+/* More bytes. False: over. */
+static bool fill(struct talk *t, GError **error)
+{
+    if (!task_wait_fd(t->fd, G_IO_IN, left_ms(t)))
+        return no_agent(t->v, "no answer in time; is the agent running in the guest?", error);
+    ssize_t n = recv(t->fd, t->buf, sizeof(t->buf), MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        return no_agent(t->v, "its channel was closed", error);
+    t->at = 0;
+    t->len = n > 0 ? (size_t)n : 0;
+    return true;
+}
+
+/* The next text that is JSON; noise before it is skipped. NULL with *error. */
+static char *receive_text(struct talk *t, GError **error)
+{
+    for (size_t total = 0; total < MAX_ANSWER; total += t->len) {
+        while (t->at < t->len) {
+            const char *p = t->buf + t->at, *why;
+            size_t left = t->len - t->at;
+            enum frame_result r = frame_feed(&t->frame, &p, &left, &why);
+            t->at = t->len - left;
+            if (r == FRAME_TEXT)
+                return g_strdup(t->frame.text->str);
+        }
+        if (!fill(t, error))
+            return NULL;
+    }
+    no_agent(t->v, "its answer is too long", error);
+    return NULL;
+}
+
+/* Until our number comes back. */
+static bool synchronize(struct talk *t, GError **error)
+{
+    int64_t id = (int64_t)g_random_int();
+    g_autofree char *text = g_strdup_printf("\xff{\"execute\":\"guest-sync\",\"arguments\":{\"id\":%" G_GINT64_FORMAT "}}\n", id);
+    if (!send_text(t, text, error))
+        return false;
+    for (int i = 0; i < 100; i++) {
+        g_autofree char *answer = receive_text(t, error);
+        if (!answer)
+            return false;
+        g_autoptr(JsonNode) n = json_from_string(answer, NULL);
+        if (vm_json_int(vm_json_object(n), "return", -1) == id)
+            return true;
+    }
+    return no_agent(t->v, "it does not come to an end", error);
+}
+
+static char *talk(struct vm *v, const char *path, const char *json, int timeout_s, GError **error)
+{
+    autofd fd = vm_connect(path, error);
+    if (fd < 0) {
+        g_prefix_error(error, "Guest agent is not responding: ");
+        return NULL;
+    }
+    int seconds = timeout_s == TIMEOUT_BLOCK ? BLOCK_S : timeout_s == TIMEOUT_DEFAULT ? DEFAULT_S : MAX(timeout_s, 1);
+    struct talk t = { .v = v, .fd = fd, .until_us = g_get_monotonic_time() + MIN(seconds, DEFAULT_S) * G_USEC_PER_SEC };
+    frame_init(&t.frame, MAX_ANSWER, QMP_MAX_DEPTH);
+    g_autofree char *line = g_strconcat(json, "\n", NULL);
+    char *answer = NULL;
+    if (synchronize(&t, error)) {
+        t.until_us = g_get_monotonic_time() + seconds * G_USEC_PER_SEC;
+        if (send_text(&t, line, error) && timeout_s != 0)
+            answer = receive_text(&t, error);
+        else if (timeout_s == 0)
+            answer = g_strdup("{}");
+    }
+    frame_done(&t.frame);
+    return answer;
+}
+
+static char *socket_of_agent(const struct vm *v)
+{
+    const struct domain_def *def = v->d ? v->d->live : NULL;
+    for (unsigned i = 0; def && i < def->s.chardev_count; i++) {
+        const struct def_chardev *c = &def->s.chardevs[i];
+        if (!g_strcmp0(c->kind, "channel") && !g_strcmp0(c->target, AGENT_NAME) && !g_strcmp0(c->type, "unix"))
+            return g_strdup(c->path);
+    }
+    return NULL;
+}
+
+char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error)
+{
+    auto_vm *keep = vm_ref(v);
+    g_autofree char *path = socket_of_agent(v);
+    const char *why = frame_check(json, strlen(json), QMP_MAX_INPUT, QMP_MAX_DEPTH);
+    if (why) {
+        ruche_error(error, RUCHE_ERR_INVALID, "a command to the agent: %s", why);
+        return NULL;
+    }
+    if (!path) {
+        ruche_error(error, MANAGER_ERR_CONFIG, "QEMU guest agent is not configured: machine '%s' has no channel '" AGENT_NAME "'",
+                    v->name);
+        return NULL;
+    }
+    fiber_mutex_lock(&keep->agent_lock);
+    char *answer = talk(keep, path, json, timeout_s, error);
+    fiber_mutex_unlock(&keep->agent_lock);
+    return answer;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* From a domain's completed tree to the command line of ruche-vmm or QEMU. What both have is made by the same code;
+ * vm_differs() rows and `ours` say where they part.
+ *
+ * Spec      QEMU's manual; docs/vmm.md for what ruche-vmm leaves out. What an emulator lacks was refused by
+ *           vm_check_def() before.
+ * Owner     The caller: vm_args_init() ... vm_args_done().
+ * Files     What the machine uses is opened by us and passed; numbers of descriptors are VM_FIRST_FD and on, in the
+ *           order in which they are asked for, so that the command line is always the same.
+ * Changes   Names that are made on the way (taps, sockets, ports) are written into the tree.
+ */
+#pragma once
+
+#include "manager/xml.h"
+
+#include <glib.h>
+
+struct vm_args {
+    xmlNode *domain, *devices; /* borrowed, changed as above */
+    bool ours;                 /* ruche-vmm, else QEMU */
+    const char *name;          /* of the domain */
+    const char *dir;           /* for sockets */
+    const char *console_log;   /* where the first console is logged */
+    GPtrArray *argv;           /* strings; NULL at its end after vm_args_build() */
+    GArray *fds;               /* int, owned */
+    unsigned fdsets, boot_next;
+    const struct vm_args_ops *ops;
+    void *opaque;
+};
+
+/* What touches the host; tests have others. Descriptors are the builder's. -1 with *error. */
+struct vm_args_ops {
+    int (*open)(void *opaque, const char *path, int flags, GError **error);
+    int (*listen)(void *opaque, const char *path, GError **error);
+    /* An interface's tap with `queues` descriptors; *ret_name is its name, g_malloc()ed. */
+    bool (*tap)(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name, GError **error);
+    /* A free TCP port from `first` on. 0 with *error. */
+    unsigned (*free_port)(void *opaque, unsigned first, GError **error);
+    int64_t (*now)(void *opaque); /* seconds, for clocks that begin at a date */
+};
+
+void vm_args_init(struct vm_args *a, xmlNode *domain, bool ours);
+void vm_args_done(struct vm_args *a);
+bool vm_args_build(struct vm_args *a, const char *program, GError **error);
+
+/* For vm_args_*.c. An option's value: "first,key=value,...", commas doubled. */
+GString *opt_new(const char *first);
+void opt_add(GString *s, const char *key, const char *value); /* NULL: left out */
+void opt_addf(GString *s, const char *key, const char *format, ...) G_GNUC_PRINTF(3, 4);
+void opt_on_off(GString *s, const char *key, const xmlNode *n, const char *path); /* an attribute of on or off */
+void args_add(struct vm_args *a, const char *option, const char *value); /* NULL: the option alone */
+void args_take(struct vm_args *a, const char *option, GString *value);
+void args_take_device(struct vm_args *a, GString *value);
+/* bus= and addr= of a PCI device. */
+void args_address(struct vm_args *a, GString *s, const xmlNode *device);
+void args_boot_index(struct vm_args *a, GString *s, const xmlNode *device);
+const char *args_alias(const xmlNode *device); /* never NULL */
+/* The number that a descriptor will have; takes it over. */
+unsigned args_pass(struct vm_args *a, int fd);
+/* "/dev/fdset/N" of a file that we open. NULL with *error. */
+char *args_file(struct vm_args *a, const char *path, bool write, bool create, bool direct, GError **error);
+bool args_word_error(const xmlNode *device, const char *what, const char *value, GError **error);
+
+/* Steps, one kind of element each. */
+bool args_cpu(struct vm_args *a, GError **error);
+bool args_numa(struct vm_args *a, GError **error);
+bool args_disks(struct vm_args *a, GError **error);
+bool args_interfaces(struct vm_args *a, GError **error);
+bool args_chardevs(struct vm_args *a, GError **error);
+bool args_controllers(struct vm_args *a, GError **error);
+bool args_displays(struct vm_args *a, GError **error);
+bool args_small_devices(struct vm_args *a, GError **error);
+bool args_smbios(struct vm_args *a, GError **error);
+bool args_clock(struct vm_args *a, GError **error);
+
+/* The node that a disk's device uses, by its target: "disk-vda". */
+char *vm_disk_node(const xmlNode *disk);

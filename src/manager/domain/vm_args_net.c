@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Command lines: network interfaces; see vm_args.h. Taps are made and opened by us. */
+#include "manager/domain/vm_args.h"
+
+#include "manager/error.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_QUEUES 16
+
+static bool tap_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+{
+    unsigned queues = (unsigned)CLAMP(xml_get_u64(n, "driver@queues", 1), 1, MAX_QUEUES);
+    int fds[MAX_QUEUES];
+    g_autofree char *name = NULL;
+    if (!a->ops->tap(a->opaque, n, queues, fds, &name, error))
+        return false;
+    xml_set(n, "target@dev", name);
+    g_autoptr(GString) list = g_string_new(NULL);
+    for (unsigned i = 0; i < queues; i++)
+        g_string_append_printf(list, "%s%u", i ? ":" : "", args_pass(a, fds[i]));
+    opt_add(s, queues > 1 ? "fds" : "fd", list->str);
+    return true;
+}
+
+static bool user_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+{
+    for (xmlNode *ip = xml_find(n, "ip"); ip; ip = xml_next(ip)) {
+        bool six = xml_is(ip, "@family", "ipv6");
+        opt_addf(s, six ? "ipv6-net" : "net", "%s/%s", xml_get_or(ip, "@address", ""),
+                 xml_get_or(ip, "@prefix", six ? "64" : "24"));
+    }
+    for (xmlNode *f = xml_find(n, "portForward"); f; f = xml_next(f)) {
+        const char *proto = xml_get_or(f, "@proto", "tcp"), *address = xml_get_or(f, "@address", "");
+        for (xmlNode *r = xml_find(f, "range"); r; r = xml_next(r)) {
+            const char *start = xml_get_or(r, "@start", "0");
+            opt_addf(s, "hostfwd", "%s:%s:%s-:%s", proto, address, start, xml_get_or(r, "@to", start));
+        }
+    }
+    return true;
+}
+
+/* Ethernet frames in UDP or TCP, as QEMU's 'socket'. */
+static bool socket_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+{
+    static const struct {
+        const char *type, *key;
+    } kinds[] = { { "mcast", "mcast" }, { "server", "listen" }, { "client", "connect" }, { "udp", "udp" } };
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (xml_is(n, "@type", kinds[i].type))
+            opt_addf(s, kinds[i].key, "%s:%s", xml_get_or(n, "source@address", ""), xml_get_or(n, "source@port", ""));
+    if (xml_is(n, "@type", "udp"))
+        opt_addf(s, "localaddr", "%s:%s", xml_get_or(n, "source/local@address", ""), xml_get_or(n, "source/local@port", ""));
+    return true;
+}
+
+static const struct {
+    const char *type, *backend;
+    bool (*fn)(struct vm_args *a, xmlNode *n, GString *s, GError **error);
+} backends[] = {
+    { "user", "user", user_backend },       { "bridge", "tap", tap_backend },     { "network", "tap", tap_backend },
+    { "ethernet", "tap", tap_backend },     { "direct", "tap", tap_backend },     { "mcast", "socket", socket_backend },
+    { "server", "socket", socket_backend }, { "client", "socket", socket_backend }, { "udp", "socket", socket_backend },
+};
+
+static bool add_backend(struct vm_args *a, xmlNode *n, const char *id, GError **error)
+{
+    const char *type = xml_get_or(n, "@type", "");
+    for (size_t i = 0; i < G_N_ELEMENTS(backends); i++) {
+        if (strcmp(backends[i].type, type))
+            continue;
+        g_autoptr(GString) s = opt_new(backends[i].backend);
+        if (!backends[i].fn(a, n, s, error))
+            return false;
+        opt_add(s, "id", id);
+        args_add(a, "-netdev", s->str);
+        return true;
+    }
+    return args_word_error(n, "type", type, error);
+}
+
+static const struct {
+    const char *model, *device;
+} models[] = {
+    { "virtio", "virtio-net-pci" },
+    { "virtio-transitional", "virtio-net-pci-transitional" },
+    { "virtio-non-transitional", "virtio-net-pci-non-transitional" },
+};
+
+static void add_device(struct vm_args *a, xmlNode *n, const char *backend)
+{
+    const char *model = xml_get_or(n, "model@type", "virtio"), *device = model;
+    for (size_t i = 0; i < G_N_ELEMENTS(models); i++)
+        if (!strcmp(models[i].model, model))
+            device = models[i].device;
+    bool virtio = g_str_has_prefix(device, "virtio");
+    uint64_t queues = xml_get_u64(n, "driver@queues", 1);
+    GString *s = opt_new(device);
+    if (virtio && queues > 1) {
+        opt_add(s, "mq", "on");
+        opt_addf(s, "vectors", "%u", (unsigned)queues * 2 + 2);
+    }
+    opt_add(s, "netdev", backend);
+    opt_add(s, "id", args_alias(n));
+    opt_add(s, "mac", xml_get(n, "mac@address"));
+    opt_add(s, "rx_queue_size", virtio ? xml_get(n, "driver@rx_queue_size") : NULL);
+    opt_add(s, "tx_queue_size", virtio ? xml_get(n, "driver@tx_queue_size") : NULL);
+    opt_add(s, "host_mtu", virtio ? xml_get(n, "mtu@size") : NULL);
+    args_boot_index(a, s, n);
+    args_address(a, s, n);
+    if (xml_is(n, "rom@enabled", "no"))
+        g_string_append(s, ",romfile=");
+    args_take_device(a, s);
+}
+
+bool args_interfaces(struct vm_args *a, GError **error)
+{
+    for (xmlNode *n = xml_find(a->devices, "interface"); n; n = xml_next(n)) {
+        g_autofree char *id = g_strconcat("host", args_alias(n), NULL);
+        if (!add_backend(a, n, id, error))
+            return false;
+        add_device(a, n, id);
+    }
+    return true;
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What a machine's monitor tells by itself, as the domain's events.
+ *
+ * Thread    The loop, outside of tasks.
+ * Trust     Data of events is read by type; names of devices are looked up, never believed.
+ */
+#include "manager/domain/vm_internal.h"
+
+#include <string.h>
+
+static const char *const no_text[4] = { NULL };
+
+void vm_report(struct vm *v, enum vm_event event, int detail, const char *const text[4], uint64_t number)
+{
+    if (v->reporting && v->d)
+        domain_vm_event(v->d, event, detail, text ? text : no_text, number);
+}
+
+/* The event's name stands for QMP's state. */
+static void note_state(struct vm *v, const char *word)
+{
+    g_free(v->run_state);
+    v->run_state = g_strdup(word);
+}
+
+static void on_shutdown(struct vm *v, JsonObject *data)
+{
+    note_state(v, "shutdown");
+    v->guest_ended = true;
+    vm_report(v, VM_EV_SHUTDOWN, vm_json_bool(data, "guest"), NULL, 0);
+}
+
+static void on_reset(struct vm *v, JsonObject *data)
+{
+    vm_report(v, VM_EV_RESET, vm_json_bool(data, "guest"), NULL, 0);
+}
+
+static void on_stop(struct vm *v, JsonObject *data)
+{
+    note_state(v, "paused");
+    vm_report(v, VM_EV_STOPPED, 0, NULL, 0);
+}
+
+static void on_resume(struct vm *v, JsonObject *data)
+{
+    note_state(v, "running");
+    v->guest_ended = false;
+    vm_report(v, VM_EV_RESUMED, 0, NULL, 0);
+}
+
+static void on_panic(struct vm *v, JsonObject *data)
+{
+    note_state(v, "guest-panicked");
+    vm_report(v, VM_EV_PANIC, 0, NULL, 0);
+}
+
+/* A word's place in a list that ends with NULL; -1: not there. */
+static int word_index(const char *word, const char *const *words)
+{
+    for (int i = 0; word && words[i]; i++)
+        if (!strcmp(words[i], word))
+            return i;
+    return -1;
+}
+
+/* A disk by its device's name or its node's: "disk-vda", "disk-vda-file". */
+static const struct def_disk *disk_of(const struct vm *v, const char *device, const char *node)
+{
+    const struct domain_def *def = v->d ? v->d->live : NULL;
+    for (unsigned i = 0; def && i < def->s.disk_count; i++) {
+        const struct def_disk *disk = &def->s.disks[i];
+        g_autofree char *own = g_strconcat("disk-", disk->target, NULL);
+        size_t len = strlen(own);
+        if ((device && !g_strcmp0(device, disk->alias)) || (device && !strcmp(device, own)) ||
+            (node && !strncmp(node, own, len) && (!node[len] || node[len] == '-')))
+            return disk;
+    }
+    return NULL;
+}
+
+static void on_io_error(struct vm *v, JsonObject *data)
+{
+    static const char *const actions[] = { "ignore", "stop", "report", NULL }; /* virDomainEventIOErrorAction */
+    const struct def_disk *disk = disk_of(v, vm_json_string(data, "device"), vm_json_string(data, "node-name"));
+    const char *const text[4] = { disk ? disk->source : "", disk ? disk->alias : "",
+                                  vm_json_bool(data, "nospace") ? "enospc" : "" };
+    int action = word_index(vm_json_string(data, "action"), actions);
+    vm_report(v, VM_EV_IO_ERROR, MAX(action, 0), text, action == 1);
+}
+
+static void on_watchdog(struct vm *v, JsonObject *data)
+{
+    static const char *const actions[] = { "none",     "pause", "reset",      "poweroff",
+                                           "shutdown", "debug", "inject-nmi", NULL }; /* virDomainEventWatchdogAction */
+    int action = word_index(vm_json_string(data, "action"), actions);
+    vm_report(v, VM_EV_WATCHDOG, MAX(action, 0), NULL, 0);
+}
+
+static void on_balloon(struct vm *v, JsonObject *data)
+{
+    int64_t bytes = vm_json_int(data, "actual", -1);
+    if (bytes < 0)
+        return;
+    v->balloon_kib = bytes / 1024;
+    vm_report(v, VM_EV_BALLOON, 0, NULL, v->balloon_kib);
+}
+
+static void on_rtc(struct vm *v, JsonObject *data)
+{
+    vm_report(v, VM_EV_RTC, 0, NULL, (uint64_t)vm_json_int(data, "offset", 0));
+}
+
+static bool is_agent(const struct vm *v, const char *alias)
+{
+    const struct domain_def *def = v->d ? v->d->live : NULL;
+    for (unsigned i = 0; def && i < def->s.chardev_count; i++)
+        if (!g_strcmp0(def->s.chardevs[i].alias, alias))
+            return !g_strcmp0(def->s.chardevs[i].target, "org.qemu.guest_agent.0");
+    return false;
+}
+
+static void on_port(struct vm *v, JsonObject *data)
+{
+    const char *const text[4] = { vm_json_string(data, "id") };
+    if (text[0] && is_agent(v, text[0])) /* virConnectDomainEventAgentLifecycleState */
+        vm_report(v, VM_EV_AGENT, vm_json_bool(data, "open") ? 1 : 2, text, 0);
+}
+
+static void on_device_deleted(struct vm *v, JsonObject *data)
+{
+    const char *const text[4] = { vm_json_string(data, "device") };
+    if (text[0])
+        vm_report(v, VM_EV_DEVICE_DELETED, 0, text, 0);
+}
+
+static void on_tray(struct vm *v, JsonObject *data)
+{
+    const char *const text[4] = { vm_json_string(data, "id") };
+    if (text[0])
+        vm_report(v, VM_EV_TRAY, vm_json_bool(data, "tray-open") ? 0 : 1, text, 0);
+}
+
+static const struct {
+    const char *name;
+    void (*fn)(struct vm *v, JsonObject *data);
+} rows[] = {
+    { "SHUTDOWN", on_shutdown },     { "RESET", on_reset },
+    { "STOP", on_stop },             { "RESUME", on_resume },
+    { "GUEST_PANICKED", on_panic },  { "BLOCK_IO_ERROR", on_io_error },
+    { "WATCHDOG", on_watchdog },     { "BALLOON_CHANGE", on_balloon },
+    { "RTC_CHANGE", on_rtc },        { "VSERPORT_CHANGE", on_port },
+    { "DEVICE_DELETED", on_device_deleted }, { "DEVICE_TRAY_MOVED", on_tray },
+};
+
+static void on_event(void *opaque, const char *name, JsonObject *data, int64_t seconds, int64_t microseconds)
+{
+    struct vm *v = opaque;
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
+        if (!strcmp(rows[i].name, name)) {
+            rows[i].fn(v, data);
+            return;
+        }
+}
+
+/* Mostly the process has ended, which its descriptor tells; else it runs on without a monitor, and can be ended. */
+static void on_closed(void *opaque, const char *why)
+{
+    struct vm *v = opaque;
+    g_free(v->lost_why);
+    v->lost_why = g_strdup(why);
+    g_clear_pointer(&v->qmp, qmp_client_free);
+    if (v->ended)
+        vm_report_gone(v);
+}
+
+const struct qmp_client_ops vm_monitor_ops = { .event = on_event, .closed = on_closed };

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Inside vm*.c: the parts of a machine's process; see vm.h.
+ *
+ * Owner     Reference counted: a call that waits for the monitor holds one, so that vm_free() may come from
+ *           anywhere meanwhile. After it, `d` and `qmp` are NULL.
+ */
+#pragma once
+
+#include "manager/cgroup.h"
+#include "manager/domain/vm.h"
+#include "manager/uuid.h"
+#include "qmp/client.h"
+
+#define VM_CALL_MS 30000    /* an answer of the monitor */
+#define VM_START_MS 60000   /* from the start of the process to its first answer */
+#define VM_MAX_VCPUS 4096
+
+/* A thread of the machine's process, as the monitor named it. */
+struct vm_thread {
+    unsigned number; /* vCPU or I/O thread */
+    pid_t tid;
+};
+
+/* Answers that are good for a while: bulk statistics ask each machine at most once a second. */
+struct vm_answer {
+    JsonNode *node;
+    GError *error;
+    int64_t at_us;
+};
+enum vm_question { VM_ASK_BLOCKSTATS, VM_ASK_NODES, VM_ASK_NETDEVS, VM_ASK_BALLOON_STATS, VM_ASK_IOTHREADS, VM_QUESTIONS };
+
+struct vm {
+    unsigned refs;
+    struct domain *d;          /* borrowed: it has us; NULL after vm_free() */
+    char *name;                /* for sentences */
+    bool ours;                 /* ruche-vmm, else QEMU */
+    pid_t pid;
+    uint64_t start_ticks;      /* of /proc/PID/stat: the process is the one that we mean */
+    int pidfd;
+    guint pid_source;
+    bool reporting;            /* events go to the domain: vm_start() is over, vm_kill() not begun */
+    bool ended, guest_ended;   /* the process is gone; after it had said so */
+    struct qmp_client *qmp;    /* NULL: not connected */
+    char uuid[UUID_TEXT_BYTES];
+    char *dir;                 /* runtime_dir/machines/UUID: sockets, and what vm_clean() looks for */
+    char *run_state;           /* QMP's word, as it was last said */
+    char *lost_why;            /* why there is no monitor */
+    struct cgroup *cgroup;
+    GArray *vcpus, *iothreads; /* struct vm_thread */
+    bool has_balloon;
+    unsigned plugged;          /* devices that were added since */
+    uint64_t balloon_kib;      /* 0: as defined */
+    struct vm_answer answers[VM_QUESTIONS];
+    struct fiber_mutex asking, agent_lock;
+    GHashTable *consoles;      /* alias to struct console (vm_console.c): sessions */
+    int64_t silent_until_us;   /* it did not answer: statistics do not ask before */
+};
+
+struct vm *vm_ref(struct vm *v);
+void vm_unref(struct vm *v);
+static inline void vm_auto_unref(struct vm **v)
+{
+    vm_unref(*v);
+}
+/* auto_vm *keep = vm_ref(v); */
+#define auto_vm __attribute__((cleanup(vm_auto_unref))) struct vm
+
+/* vm_monitor.c */
+/* Makes an object: key, type ('s' string, 'i' int64_t, 'b' bool, 'o' JsonObject *, taken; 'a' JsonArray *, taken),
+ * value, ..., NULL. Strings that are NULL are left out. */
+JsonObject *vm_json(const char *key, ...) G_GNUC_NULL_TERMINATED;
+/* One command. The value, or NULL with a sentence that names the machine. `args` is taken. */
+JsonNode *vm_call(struct vm *v, const char *command, JsonObject *args, GError **error);
+/* For commands whose value nobody reads. */
+bool vm_do(struct vm *v, const char *command, JsonObject *args, GError **error);
+/* With a descriptor, by SCM_RIGHTS. */
+bool vm_do_fd(struct vm *v, const char *command, JsonObject *args, int fd, GError **error);
+/* What a question was answered with, at most a second ago; borrowed until the next wait. */
+JsonNode *vm_ask(struct vm *v, enum vm_question q, GError **error);
+bool vm_connect_monitor(struct vm *v, int timeout_ms, GError **error);
+/* Values in answers: what is missing or of another type is NULL, 0, false. */
+JsonObject *vm_json_object(JsonNode *n);
+JsonArray *vm_json_array(JsonNode *n);
+JsonObject *vm_json_at(JsonArray *a, guint i); /* NULL: no object there */
+JsonObject *vm_json_sub(JsonObject *o, const char *name);
+JsonArray *vm_json_list(JsonObject *o, const char *name);
+const char *vm_json_string(JsonObject *o, const char *name);
+int64_t vm_json_int(JsonObject *o, const char *name, int64_t otherwise);
+bool vm_json_bool(JsonObject *o, const char *name);
+
+/* vm_events.c */
+extern const struct qmp_client_ops vm_monitor_ops; /* opaque: the vm */
+void vm_report(struct vm *v, enum vm_event event, int detail, const char *const text[4], uint64_t number);
+
+/* vm_life.c */
+struct vm *vm_new(struct domain *d);
+/* The process of v->pid is watched; its end becomes VM_EV_GONE. */
+bool vm_watch(struct vm *v, GError **error);
+uint64_t vm_process_start(pid_t pid); /* 0: no such process */
+bool vm_read_threads(struct vm *v, GError **error);
+/* Takes away what the machine had of the host: cgroup, links, sockets. */
+void vm_clean_up(struct vm *v);
+/* A link of the host to be deleted at the end, whoever is there then. */
+void vm_note_link(const struct vm *v, const char *ifname);
+const char *vm_cgroup_name(const struct vm *v); /* static buffer */
+bool vm_read_state(struct vm *v, GError **error);
+
+/* vm_chain.c: writes the backing chain of each disk into its <backingStore>. (waits) */
+bool vm_find_chains(xmlNode *domain, GError **error);
+
+/* vm_query.c, vm_block.c: rows of bulk statistics. */
+void vm_cpu_total_stats(struct vm *v, struct param_list *ret);
+void vm_vcpu_stats(struct vm *v, struct param_list *ret);
+void vm_balloon_stats(struct vm *v, struct param_list *ret);
+void vm_disk_stats(struct vm *v, struct param_list *ret);
+/* By target, source or alias. Borrowed until the next wait. */
+const struct def_disk *vm_find_disk(const struct vm *v, const char *name, GError **error);
+
+/* vm_console.c */
+void vm_console_free(gpointer console);
+
+/* vm_device.c: the link state of an <interface>. */
+bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error);
+
+/* vm_tune.c: what <cputune>, <memtune>, <blkiotune>, <numatune>, <iotune>, link states say. (waits) */
+bool vm_tune_at_start(struct vm *v, xmlNode *domain, GError **error);
+/* The process has ended and its monitor has said all: tells the domain, once. */
+void vm_report_gone(struct vm *v);
+
+/* For vm_start() and vm_attach(): from here on events go to the domain. */
+void vm_begin_reports(struct vm *v);
+
+/* vm_tap.c, vm_link.c */
+bool vm_tap_make(xmlNode *interface, unsigned queues, int *ret, char **ret_name, GError **error);
+bool vm_tap_stats(const char *ifname, struct domain_interface_stats *ret); /* false: no such interface */
+int vm_macvtap_make(const char *name, unsigned lower, const char *mode, const char *mac); /* 0 or an errno */
+void vm_link_delete(const char *name);
+
+/* vm_paths.c */
+char *vm_log_path(const char *name);
+char *vm_socket_path(const struct vm *v, const char *name);
+/* Unix sockets by paths of any length. -1 with *error. */
+int vm_listen(const char *path, GError **error);
+int vm_connect(const char *path, GError **error);
+/* Truncates a log that has become large. */
+void vm_log_bound(const char *name);
+/* Opens a machine's log for appending, the old one put aside when it is large. */
+int vm_log_open(const char *name, GError **error);
+/* The last lines of the log behind `from`, as one sentence's end; NULL: nothing there. */
+char *vm_log_tail(const char *name, off_t from);
