@@ -110,10 +110,16 @@ DOMAIN_PROC(domain_has_current_snapshot, 190, OBJECT_QUERY, a_domain_flags, obje
             RET(r_int));
 DOMAIN_PROC(domain_snapshot_num, 187, OBJECT_QUERY, a_domain_flags, object_int(ret, 0), RET(r_int));
 DOMAIN_PROC(domain_snapshot_list_names, 188, OBJECT_QUERY, a_domain_int_flags, true, RET(r_names));
-DOMAIN_PROC(domain_list_all_snapshots, 274, OBJECT_QUERY, a_domain_int_flags, true,
-            RET(r_params_count));
+struct snapshots {
+    struct xdr_array list;
+    int32_t count;
+};
+static const struct xdr_row snapshots_xdr[] = {
+    XDR_LIST(struct snapshots, list, wire_snapshot, LIMIT_OBJECTS),
+    XDR_F(INT, struct snapshots, count), XDR_DONE};
+DOMAIN_PROC(domain_list_all_snapshots, 274, OBJECT_QUERY, a_domain_int_flags, true, RET(snapshots));
 DOMAIN_PROC(domain_list_all_checkpoints, 413, OBJECT_QUERY, a_domain_int_flags, true,
-            RET(r_params_count));
+            RET(snapshots));
 DOMAIN_PROC(domain_snapshot_lookup_by_name, 189, OBJECT_QUERY, a_domain_text_flags,
             ruche_error(error, MANAGER_ERR_NO_SNAPSHOT, "domain '%s' has no snapshot '%s'",
                         domain_summary(d)->name, a->text));
@@ -226,12 +232,18 @@ static bool block_resize(struct rpc_call *c, struct domain *d, const struct bloc
 }
 DOMAIN_PROC(domain_block_resize, 251, 0, block_resize, block_resize(c, d, a, error));
 
+struct disk_error {
+    char *disk;
+    int32_t error;
+};
+static const struct xdr_row disk_error_xdr[] = {XDR_F(STRING, struct disk_error, disk),
+                                                XDR_F(INT, struct disk_error, error), XDR_DONE};
 struct disk_errors {
     struct xdr_array errors;
     int32_t count;
 };
 static const struct xdr_row disk_errors_xdr[] = {
-    XDR_LIST(struct disk_errors, errors, wire_string, 256), XDR_F(INT, struct disk_errors, count),
+    XDR_LIST(struct disk_errors, errors, disk_error, 256), XDR_F(INT, struct disk_errors, count),
     XDR_DONE};
 DOMAIN_PROC(domain_get_disk_errors, 263, OBJECT_QUERY, a_domain_int_flags, must_run(d, error),
             RET(disk_errors));

@@ -59,16 +59,15 @@ DOMAIN_PROC(domain_update_device_flags, 174, 0, a_domain_text_flags,
 /* ---- what a machine's security driver would say: there is none ---- */
 
 struct label {
-    struct xdr_bytes label;
+    struct xdr_array text;
     int32_t enforcing;
 };
-static const struct xdr_row label_xdr[] = {XDR_F(BYTES, struct label, label, .max = 4097),
+static const struct xdr_row label_xdr[] = {XDR_LIST(struct label, text, wire_u32, 4097),
                                            XDR_F(INT, struct label, enforcing), XDR_DONE};
 
-/* An empty text with its end. */
 static bool no_label(struct label *ret)
 {
-    ret->label = (struct xdr_bytes){.len = 1, .data = g_malloc0(1)};
+    ret->text = object_chars("");
     return true;
 }
 DOMAIN_PROC(domain_get_security_label, 121, OBJECT_QUERY, a_domain, no_label(ret), RET(label));

@@ -82,9 +82,9 @@ static const struct xdr_row on_secret_xdr[] = {XDR_F(INT, struct on_secret, even
     {                                                                                              \
         return events_deregister(c->client, class, ((struct a_int *)args)->v, error);              \
     }                                                                                              \
-    RPC_PROC(connect_##ident##_register, .number = register_number, .flags = OBJECT_QUERY,         \
+    RPC_PROC(connect_##ident##_register_any, .number = register_number, .flags = OBJECT_QUERY,     \
              ARGS(shape), RET(r_int), .call = register_##ident);                                   \
-    RPC_PROC(connect_##ident##_deregister, .number = deregister_number, .flags = OBJECT_QUERY,     \
+    RPC_PROC(connect_##ident##_deregister_any, .number = deregister_number, .flags = OBJECT_QUERY, \
              ARGS(a_int), .call = deregister_##ident)
 CLASS_PROCS(domain_event_callback, EVENT_DOMAIN, on_domain, 316, 317, a->dom ? a->dom->uuid : NULL,
             NULL);

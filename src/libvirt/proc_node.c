@@ -86,21 +86,16 @@ RPC_PROC(connect_get_sysinfo, .number = 203, .flags = RPC_READONLY, ARGS(a_flags
          .call = sysinfo);
 
 struct security_model {
-    struct xdr_bytes model, doi;
+    struct xdr_array model, doi;
 };
 static const struct xdr_row security_model_xdr[] = {
-    XDR_F(BYTES, struct security_model, model, .max = 257),
-    XDR_F(BYTES, struct security_model, doi, .max = 257), XDR_DONE};
-
-static struct xdr_bytes with_end(const char *text)
-{
-    return (struct xdr_bytes){(uint32_t)strlen(text) + 1, (uint8_t *)g_strdup(text)};
-}
+    XDR_LIST(struct security_model, model, wire_u32, 257),
+    XDR_LIST(struct security_model, doi, wire_u32, 257), XDR_DONE};
 
 static bool security_model(struct rpc_call *c, void *args, void *ret, GError **error)
 {
     *(struct security_model *)ret =
-        (struct security_model){with_end(node_security_model()), with_end("0")};
+        (struct security_model){object_chars(node_security_model()), object_chars("0")};
     return true;
 }
 RPC_PROC(node_get_security_model, .number = 122, .flags = OBJECT_QUERY, RET(security_model),
