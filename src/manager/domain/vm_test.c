@@ -372,9 +372,9 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     if (argc < 4)
         return 2;
-    program = argv[1];
-    image_tool = argv[2];
-    kernel = argv[3];
+    program = g_canonicalize_filename(argv[1], NULL);
+    image_tool = g_canonicalize_filename(argv[2], NULL);
+    kernel = g_canonicalize_filename(argv[3], NULL);
     scratch = g_dir_make_tmp("vm-test-XXXXXX", NULL);
     manager_config_init(true);
     manager.vmm = g_strdup(program);
