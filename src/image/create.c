@@ -37,8 +37,13 @@ struct node *image_create_file(struct graph *g, const char *filename, uint64_t s
     if (!o)
         return NULL;
     const char *driver = json_object_get_string_member_with_default(o, "driver", "");
-    if (!strcmp(driver, "file") &&
-        !make_empty_file(json_object_get_string_member(o, "filename"), error))
+    const struct image_driver *d = *driver ? driver_find(driver, error) : NULL;
+    if (*driver && !d)
+        return NULL;
+    g_autoptr(JsonObject) copy = options_copy(o); /* parsing takes things out */
+    if ((d && d->make_file && !d->make_file(g, copy, size, error)) ||
+        (!strcmp(driver, "file") &&
+         !make_empty_file(json_object_get_string_member(o, "filename"), error)))
         return NULL;
     json_object_set_string_member(o, "discard", "unmap");
     struct node *n = node_open(g, o, NODE_RW, error);
@@ -74,22 +79,30 @@ bool image_create(struct graph *g, const struct image_driver *d, const char *fil
                   JsonObject *options, GError **error)
 {
     if (!d->create)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "images of format %s cannot be created", d->name);
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "images of format %s cannot be created",
+                           d->name);
     if (size_bytes > IMAGE_SIZE_MAX)
-        return ruche_error(error, RUCHE_ERR_INVALID, "'%s': %" G_GUINT64_FORMAT " bytes is over the limit of %llu",
-                           filename, size_bytes, IMAGE_SIZE_MAX);
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "'%s': %" G_GUINT64_FORMAT " bytes is over the limit of %llu", filename,
+                           size_bytes, IMAGE_SIZE_MAX);
     g_autoptr(JsonObject) left = options_copy(options);
     g_autofree void *parsed = g_malloc0(d->create_size + 1);
-    struct image_create c = { .driver = d, .graph = g, .filename = filename, .size_bytes = size_bytes,
-                              .backing_file = backing_file, .backing_format = backing_format,
-                              .options = parsed };
-    struct image_files *own = g->files ? NULL : image_files_new(); /* or whoever set the graph's moves them */
+    struct image_create c = {.driver = d,
+                             .graph = g,
+                             .filename = filename,
+                             .size_bytes = size_bytes,
+                             .backing_file = backing_file,
+                             .backing_format = backing_format,
+                             .options = parsed};
+    struct image_files *own =
+        g->files ? NULL : image_files_new(); /* or whoever set the graph's moves them */
     c.files = own ? own : g->files;
     bool makes_files = d->flags & DRIVER_MULTIFILE || d->kind == DRIVER_PROTOCOL;
     const char *path = filename;
     bool ok = option_parse(d->create_options, left, d->name, parsed, error) &&
               option_all_used(left, d->create_options, NULL, d->name, error) &&
-              (makes_files || (path = image_files_add(c.files, filename, error))) && format(&c, path, error);
+              (makes_files || (path = image_files_add(c.files, filename, error))) &&
+              format(&c, path, error);
     option_clear(d->create_options, parsed);
     if (own && ok)
         return image_files_commit(own, false, error); /* format() has synced what it wrote */

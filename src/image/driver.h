@@ -141,7 +141,9 @@ struct image_driver {
     const char *const *schemes; /* protocols: "nbd", "nbd+unix"; NULL-terminated */
     const struct image_option *open_options;   /* into the driver's struct; NULL: none */
     const struct image_option *create_options; /* into create_size bytes; NULL: cannot be created */
-    const struct image_option *amend_options;  /* what amend() knows, for help; NULL: create_options */
+    const char *const *amendable;  /* create options that amend() takes, and maybe "size"; NULL-terminated */
+    const struct image_option *amend_options; /* more that it takes, their names behind amend_prefix; NULL: none */
+    const char *amend_prefix;
     size_t create_size;
 
     /* 0 (no) to 100 (its magic is there). Formats. */
@@ -167,6 +169,9 @@ struct image_driver {
     bool (*resize)(struct node *n, uint64_t size, enum image_prealloc p, GError **error);
     int64_t (*allocated_bytes)(struct node *n);
 
+    /* Protocols: a new file under the name that the options say; one that is there is emptied, or refused. NULL: only
+     * what is there can be written. (f) */
+    bool (*make_file)(struct graph *g, JsonObject *options, uint64_t size, GError **error);
     bool (*create)(struct image_create *c, GError **error);
     /* source NULL: an empty image of size_bytes. */
     bool (*measure)(const void *create_options, uint64_t size_bytes, struct node *source,
@@ -207,6 +212,7 @@ struct image_driver {
 #define DRIVER_HIDDEN 16     /* for jobs: not by name */
 #define DRIVER_SWAP_FILE 64  /* goes to CHILD_FILE by its link each time, for node_set_file() */
 #define DRIVER_SEQUENTIAL 32 /* written once, from the front (streamOptimized) */
+#define DRIVER_SPARSE_BLOCKS 128 /* what is not written of a new block stays a hole of the file */
 
 LINKSET_DECLARE(image_drivers);
 #define IMAGE_DRIVER(d) LINKSET_ENTRY(image_drivers, d)

@@ -57,6 +57,16 @@ void graph_set_policy(struct graph *g, graph_policy_fn *fn, void *opaque)
     g->policy_opaque = opaque;
 }
 
+void graph_set_patience(struct graph *g, unsigned seconds)
+{
+    g->patience_sec = seconds;
+}
+
+unsigned graph_patience_sec(const struct graph *g)
+{
+    return g->patience_sec;
+}
+
 bool graph_allows(const struct node *parent, const char *filename, GError **error)
 {
     const struct graph *g = parent->graph;

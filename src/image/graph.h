@@ -12,6 +12,7 @@ struct graph {
     graph_policy_fn *policy;     /* NULL: the default */
     void *policy_opaque;
     struct image_files *files;   /* borrowed: of the image that is being made, or NULL */
+    unsigned patience_sec;       /* 0: for ever */
     unsigned next_auto;          /* for "#block123" */
     bool timed;                  /* requests are; set by any thread */
     pthread_mutex_t lock;        /* the list, next_auto and drained; several threads serve nodes */

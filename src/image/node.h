@@ -42,6 +42,10 @@ struct context *graph_context(const struct graph *g);
 struct context *graph_set_context(struct graph *g, struct context *c);
 /* NULL: local files and known protocols by absolute or relative name (relative to the parent's folder). */
 void graph_set_policy(struct graph *g, graph_policy_fn *fn, void *opaque);
+/* How long drivers wait for a server that is gone, unless their own options say; 0, the default: for ever, as the
+ * disks of a machine should. */
+void graph_set_patience(struct graph *g, unsigned seconds);
+unsigned graph_patience_sec(const struct graph *g);
 struct node *graph_find(const struct graph *g, const char *node_name); /* borrowed, or NULL */
 /* Requests to nodes are timed from now on, which costs two looks at the clock for each. Any thread. */
 void graph_time_requests(struct graph *g);
@@ -126,7 +130,8 @@ int node_map_chain(struct node *n, struct node *base, uint64_t off, uint64_t len
 
 enum image_prealloc { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
 extern const char *const image_prealloc_words[];
-/* Grows or shrinks; new bytes read as zero (of a child with a shorter backing file, too). */
+/* Grows or shrinks; new bytes read as zero (of a child with a shorter backing file, too), but for LUKS: there they
+ * are what deciphering zeroes gives, as with QEMU. */
 bool node_resize(struct node *n, uint64_t size_bytes, enum image_prealloc p, GError **error);
 
 /* ---- what a node is ---- */

@@ -15,7 +15,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define VERBS_MAX 64
+#define VERBS_MAX    64
+#define PATIENCE_SEC 60
 
 /* What crosses from main() into the fiber and back. */
 struct call {
@@ -167,6 +168,7 @@ static int run_in_context(struct call *c, int signals)
         return img_fail(error, EXIT_FAILURE);
     context_set_patient(c->img.ctx, true);
     c->img.graph = graph_new(c->img.ctx);
+    graph_set_patience(c->img.graph, PATIENCE_SEC);
     struct loop_fd watch = {0};
     if (signals >= 0)
         loop_fd_add(context_loop(c->img.ctx), &watch, signals, EPOLLIN, on_signal, &signals);

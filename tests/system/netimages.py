@@ -367,6 +367,13 @@ def nfs_inside():
         img("resize", "-f", "raw", name("disk.raw"), "+1M")
         assert os.path.getsize(path("exported/disk.raw")) == SIZE + MIB
         refused("cannot be opened", "info", "-f", "raw", name("nothing"))
+        img("create", "-f", "raw", name("new.raw"), "3M")
+        assert contents(path("exported/new.raw")) == bytes(3 * MIB)
+        img("convert", "-f", "raw", "-O", "qcow2", path("other.raw"), name("new.raw"))
+        img("compare", "-f", "raw", "-F", "qcow2", path("other.raw"), path("exported/new.raw"))
+        img("check", "-f", "qcow2", path("exported/new.raw"))
+        os.mkdir(path("exported/folder"))
+        refused("folder", "create", "-f", "raw", name("folder"), "3M")
 
 
 # --- Ceph ---

@@ -182,6 +182,7 @@ static int64_t nfs_node_allocated(struct node *node)
 struct nfs_opening {
     struct nfs_node *n;
     struct nfs_stat_64 stat;
+    bool make; /* a file that is there is emptied */
     GError **error;
 };
 
@@ -203,6 +204,10 @@ static int open_call(void *opaque)
         return refuse(o, "the version cannot be set");
     if (nfs_mount(library_of(n), n->host, folder) < 0)
         return refuse(o, "the folder cannot be mounted");
+    if (o->make && nfs_creat(library_of(n), name, 0644, &n->file) < 0)
+        return refuse(o, "the file cannot be created");
+    if (o->make)
+        return nfs_ftruncate(library_of(n), n->file, 0) < 0 ? refuse(o, "the file cannot be emptied") : 0;
     if (nfs_open(library_of(n), name, n->node.read_only ? O_RDONLY : O_RDWR, &n->file) < 0)
         return refuse(o, "the file cannot be opened");
     return nfs_fstat64(library_of(n), n->file, &o->stat) < 0 ? refuse(o, "its size cannot be read")
@@ -238,7 +243,7 @@ static bool set_up(struct nfs_node *n, GError **error)
     if (n->gid)
         nfs_set_gid(nfs, (int)n->gid);
     if (n->syn_count)
-        nfs_set_tcp_syncnt(library_of(n), (int)n->syn_count);
+        nfs_set_tcp_syncnt(nfs, (int)n->syn_count);
     if (n->readahead)
         nfs_set_readahead(nfs, (uint32_t)n->readahead);
     if (n->page_cache)
@@ -368,6 +373,20 @@ static const struct image_option nfs_options[] = {
     { 0 },
 };
 
+/* The size comes later, by resize. */
+static bool nfs_make_file(struct graph *g, JsonObject *options, uint64_t size, GError **error)
+{
+    g_autofree struct nfs_node *n = g_new0(struct nfs_node, 1);
+    struct nfs_opening o = { .n = n, .make = true, .error = error };
+    n->node.graph = g;
+    n->node.ctx = graph_context(g);
+    bool ok = option_parse(nfs_options, options, "nfs", n, error) && set_up(n, error) &&
+              context_offload(n->node.ctx, open_call, &o) >= 0;
+    nfs_node_close(&n->node);
+    option_clear(nfs_options, n);
+    return ok;
+}
+
 static const char *const nfs_schemes[] = { "nfs", NULL };
 static const struct image_driver nfs_driver = {
     .name = "nfs",
@@ -386,6 +405,7 @@ static const struct image_driver nfs_driver = {
     .resize = nfs_node_resize,
     .allocated_bytes = nfs_node_allocated,
     .attach = nfs_node_attach,
+    .make_file = nfs_make_file,
 };
 
 extern const struct image_driver *const ruche_image_drivers[];

@@ -9,135 +9,11 @@
  * Trust     The cluster's answers are parsed by librbd; no more bytes are taken than were asked
  *           for.
  */
-#include "image/driver.h"
+#include "image/net/rbd.h"
 #include "image/secret.h"
 
 #include <errno.h>
-#include <rados/librados.h>
-#include <rbd/librbd.h>
 #include <string.h>
-
-#define IOVS_MAX 64
-
-struct rbd_node {
-    struct node node;
-    char *pool, *name_space, *image, *snapshot, *conf, *user, *key_secret;
-    JsonNode *values; /* more of ceph.conf: an object of strings */
-
-    rados_t cluster;
-    rados_ioctx_t pool_io;
-    rbd_image_t handle;
-};
-
-/* One request in flight, on its fiber's stack. */
-struct rbd_call {
-    struct rbd_node *n;
-    struct loop_task task;
-    struct fiber *fiber;
-    rbd_completion_t completion;
-    bool done;
-};
-
-static struct rbd_node *rbd_of(struct node *n)
-{
-    return container_of(n, struct rbd_node, node);
-}
-
-/* --- requests --- */
-
-static void at_home(void *opaque)
-{
-    struct rbd_call *c = opaque;
-    c->done = true;
-    if (c->fiber)
-        fiber_wake(c->fiber);
-}
-
-/* A thread of librbd. */
-static void completed(rbd_completion_t completion, void *opaque)
-{
-    struct rbd_call *c = opaque;
-    loop_post(context_loop(c->n->node.ctx), &c->task);
-}
-
-static int begin(struct rbd_node *n, struct rbd_call *c)
-{
-    *c = (struct rbd_call){ .n = n, .task = { .fn = at_home, .opaque = c } };
-    return rbd_aio_create_completion(c, completed, &c->completion);
-}
-
-/* `rc` is what starting it gave. */
-static ssize_t finish(struct rbd_call *c, int rc)
-{
-    ssize_t result = rc;
-    if (rc >= 0) {
-        while (!c->done) {
-            c->fiber = fiber_self();
-            fiber_wait();
-        }
-        result = rbd_aio_get_return_value(c->completion);
-    }
-    rbd_aio_release(c->completion);
-    return result;
-}
-
-static int transfer(struct rbd_node *n, uint64_t off, struct vec v, bool write)
-{
-    for (size_t done = 0; done < v.len;) {
-        struct iovec iov[IOVS_MAX];
-        struct rbd_call c;
-        size_t len;
-        int count = (int)vec_to_iov(vec_slice(v, done, v.len - done), iov, IOVS_MAX, &len);
-        int rc = begin(n, &c);
-        if (rc < 0)
-            return rc;
-        ssize_t got =
-            finish(&c, write ? rbd_aio_writev(n->handle, iov, count, off + done, c.completion)
-                             : rbd_aio_readv(n->handle, iov, count, off + done, c.completion));
-        if (got < 0)
-            return (int)got;
-        if (!write && (size_t)got < len) /* the image has become shorter */
-            vec_fill(vec_slice(v, done + (size_t)got, len - (size_t)got), 0);
-        done += len;
-    }
-    return 0;
-}
-
-static int rbd_node_read(struct node *node, uint64_t off, struct vec v, unsigned flags)
-{
-    return transfer(rbd_of(node), off, v, false);
-}
-
-static int rbd_node_write(struct node *node, uint64_t off, struct vec v, unsigned flags)
-{
-    return transfer(rbd_of(node), off, v, true);
-}
-
-static int rbd_node_flush(struct node *node)
-{
-    struct rbd_node *n = rbd_of(node);
-    struct rbd_call c;
-    int rc = begin(n, &c);
-    return rc < 0 ? rc : (int)finish(&c, rbd_aio_flush(n->handle, c.completion));
-}
-
-static int rbd_node_discard(struct node *node, uint64_t off, uint64_t len)
-{
-    struct rbd_node *n = rbd_of(node);
-    struct rbd_call c;
-    int rc = begin(n, &c);
-    return rc < 0 ? rc : (int)finish(&c, rbd_aio_discard(n->handle, off, len, c.completion));
-}
-
-static int rbd_node_zero(struct node *node, uint64_t off, uint64_t len, unsigned flags)
-{
-    struct rbd_node *n = rbd_of(node);
-    struct rbd_call c;
-    int rc = begin(n, &c), how = flags & NODE_MAY_UNMAP ? 0 : RBD_WRITE_ZEROES_FLAG_THICK_PROVISION;
-    return rc < 0
-               ? rc
-               : (int)finish(&c, rbd_aio_write_zeroes(n->handle, off, len, c.completion, how, 0));
-}
 
 /* --- calls that block --- */
 
@@ -175,6 +51,31 @@ static int set_values(struct rbd_blocking *b)
     return 0;
 }
 
+/* What the cluster is waited for, where the configuration does not say it. */
+static int set_timeouts(struct rbd_blocking *b)
+{
+    static const struct {
+        const char *name, *usual;
+    } rows[] = {
+        {"client_mount_timeout", "300"},
+        {"rados_mon_op_timeout", "0"},
+        {"rados_osd_op_timeout", "0"},
+    };
+    struct rbd_node *n = b->n;
+    uint64_t seconds = n->timeout_sec ? n->timeout_sec : graph_patience_sec(n->node.graph);
+    g_autofree char *text = g_strdup_printf("%u", (unsigned)seconds);
+    for (unsigned i = 0; seconds && i < ARRAY_COUNT(rows); i++) {
+        char now[32] = "";
+        if (rados_conf_get(n->cluster, rows[i].name, now, sizeof(now)) < 0 ||
+            strtod(now, NULL) != strtod(rows[i].usual, NULL))
+            continue;
+        int rc = rados_conf_set(n->cluster, rows[i].name, text);
+        if (rc < 0)
+            return refuse(b, rc, rows[i].name);
+    }
+    return 0;
+}
+
 static int connect_cluster(struct rbd_blocking *b)
 {
     struct rbd_node *n = b->n;
@@ -187,7 +88,7 @@ static int connect_cluster(struct rbd_blocking *b)
                               n->conf); /* NULL: where Ceph looks for it; may be absent then */
     if (rc < 0 && n->conf)
         return refuse(b, rc, n->conf);
-    if (set_values(b) < 0)
+    if (set_values(b) < 0 || set_timeouts(b) < 0)
         return -EIO;
     rc = b->key ? rados_conf_set(n->cluster, "key", b->key) : 0;
     if (rc < 0)
@@ -196,9 +97,8 @@ static int connect_cluster(struct rbd_blocking *b)
     return rc < 0 ? refuse(b, rc, "cannot connect to the cluster") : 0;
 }
 
-static int open_call(void *opaque)
+static int connect_pool(struct rbd_blocking *b)
 {
-    struct rbd_blocking *b = opaque;
     struct rbd_node *n = b->n;
     if (connect_cluster(b) < 0)
         return -EIO;
@@ -209,19 +109,55 @@ static int open_call(void *opaque)
     }
     if (n->name_space)
         rados_ioctx_set_namespace(n->pool_io, n->name_space);
-    rc = n->node.read_only ? rbd_open_read_only(n->pool_io, n->image, &n->handle, n->snapshot)
-                           : rbd_open(n->pool_io, n->image, &n->handle, n->snapshot);
+    return 0;
+}
+
+/* Are the objects that there are counted, and well? */
+static bool knows_objects(struct rbd_node *n)
+{
+    uint64_t features, flags;
+    return rbd_get_features(n->handle, &features) >= 0 && rbd_get_flags(n->handle, &flags) >= 0 &&
+           features & RBD_FEATURE_FAST_DIFF && !(flags & RBD_FLAG_FAST_DIFF_INVALID);
+}
+
+static int open_call(void *opaque)
+{
+    struct rbd_blocking *b = opaque;
+    struct rbd_node *n = b->n;
+    rbd_image_info_t info;
+    if (connect_pool(b) < 0)
+        return -EIO;
+    int rc = n->node.read_only ? rbd_open_read_only(n->pool_io, n->image, &n->handle, n->snapshot)
+                               : rbd_open(n->pool_io, n->image, &n->handle, n->snapshot);
     if (rc < 0) {
         n->handle = NULL;
         return refuse(b, rc, "cannot open the image");
     }
-    rc = rbd_get_size(n->handle, &b->size);
-    return rc < 0 ? refuse(b, rc, "cannot read its size") : 0;
+    rc = rbd_stat(n->handle, &info, sizeof(info));
+    if (rc < 0)
+        return refuse(b, rc, "cannot read its size");
+    b->size = info.size;
+    bool usual = is_power_of_2(info.obj_size) && info.obj_size <= GIB;
+    n->node.cluster_bytes = usual ? (uint32_t)info.obj_size : 0;
+    n->fast_diff = usual && knows_objects(n);
+    return 0;
+}
+
+static int create_call(void *opaque)
+{
+    struct rbd_blocking *b = opaque;
+    int order = 0; /* as the cluster is configured */
+    if (connect_pool(b) < 0)
+        return -EIO;
+    int rc = rbd_create(b->n->pool_io, b->n->image, b->size, &order);
+    return rc < 0 ? refuse(b, rc, "cannot be created") : 0;
 }
 
 static int close_call(void *opaque)
 {
     struct rbd_node *n = opaque;
+    if (n->gave_up) /* every step of closing would wait as long again */
+        rados_conf_set(n->cluster, "rados_osd_op_timeout", "1");
     if (n->handle)
         rbd_close(n->handle);
     if (n->pool_io)
@@ -234,24 +170,31 @@ static int close_call(void *opaque)
     return 0;
 }
 
-static int resize_call(void *opaque)
-{
-    struct rbd_blocking *b = opaque;
-    return rbd_resize(b->n->handle, b->size);
-}
-
 static bool rbd_node_resize(struct node *node, uint64_t size, enum image_prealloc p, GError **error)
 {
-    struct rbd_blocking b = { .n = rbd_of(node), .size = size, .error = error };
     if (p != PREALLOC_OFF)
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "image '%s': Ceph has no preallocation '%s'", node->filename,
                            image_prealloc_words[p]);
-    int rc = context_offload(node->ctx, resize_call, &b);
+    int rc = rbd_node_set_size(rbd_of(node), size);
     if (rc < 0)
         return ruche_error_errno(error, -rc, "image '%s' cannot be resized", node->filename);
     node->size_bytes = size;
     return true;
+}
+
+/* Off the loop, with the user's key if there is a secret for it. */
+static bool call_with_key(struct rbd_blocking *b, struct context *ctx, int (*fn)(void *opaque))
+{
+    const char *id = b->n->key_secret;
+    char *key = id ? secret_get_text(id, b->error) : NULL;
+    if (id && !key)
+        return false;
+    b->key = key;
+    int rc = context_offload(ctx, fn, b);
+    if (key)
+        secret_free(key, strlen(key));
+    return rc >= 0;
 }
 
 static bool rbd_node_open(struct node *node, GError **error)
@@ -266,17 +209,12 @@ static bool rbd_node_open(struct node *node, GError **error)
                                n->pool, n->image);
         node->read_only = true;
     }
-    char *key = n->key_secret ? secret_get_text(n->key_secret, error) : NULL;
-    if (n->key_secret && !key)
+    struct rbd_blocking b = {.n = n, .error = error};
+    if (!call_with_key(&b, node->ctx, open_call))
         return false;
-    struct rbd_blocking b = { .n = n, .key = key, .error = error };
-    int rc = context_offload(node->ctx, open_call, &b);
-    if (key)
-        secret_free(key, strlen(key));
-    if (rc < 0)
-        return false;
-    node->size_bytes = b.size;
+    node->size_bytes = n->image_bytes = b.size;
     node->zero_init = true;
+    node->grows = true;
     node->zero_flags = NODE_MAY_UNMAP;
     g_free(node->filename);
     node->filename = g_strdup_printf("rbd:%s%s%s/%s%s%s", n->pool, n->name_space ? "/" : "",
@@ -315,7 +253,7 @@ static bool bad_name(const char *filename, const char *why, GError **error)
                        filename, why);
 }
 
-/* "KEY=VALUE:KEY=VALUE": id and conf are ours, the rest is Ceph's. */
+/* "KEY=VALUE:KEY=VALUE": id, conf and timeout are ours, the rest is Ceph's. */
 static bool parse_values(const char *filename, const char *at, JsonObject *options, GError **error)
 {
     g_autoptr(JsonObject) values = json_object_new();
@@ -325,9 +263,10 @@ static bool parse_values(const char *filename, const char *at, JsonObject *optio
         if (!end)
             return bad_name(filename, "its options are KEY=VALUE", error);
         g_autofree char *value = take_part(&at, ":", &end);
-        const char *ours = strcmp(name, "id") == 0     ? "user"
-                           : strcmp(name, "conf") == 0 ? "conf"
-                                                       : NULL;
+        const char *ours = strcmp(name, "id") == 0        ? "user"
+                           : strcmp(name, "conf") == 0    ? "conf"
+                           : strcmp(name, "timeout") == 0 ? "timeout"
+                                                          : NULL;
         if (strcmp(name, "key") == 0)
             return bad_name(filename,
                             "a key in a name is seen by everybody on this host; give it as a "
@@ -373,11 +312,28 @@ static const struct image_option rbd_options[] = {
     OPT_STRING("user", struct rbd_node, user, "Ceph user, without 'client.'"),
     OPT_STRING("key-secret", struct rbd_node, key_secret,
                "Id of the secret that holds the user's key"),
+    OPT_U64("timeout", struct rbd_node, timeout_sec, 0, 0, 3600,
+            "Seconds until a cluster that does not answer is an error (0: those of the program)"),
     OPT_JSON("conf-values", struct rbd_node, values, "More settings of ceph.conf"),
-    { 0 },
+    {0},
 };
 
-static const char *const rbd_schemes[] = { "rbd", NULL };
+static bool rbd_make_file(struct graph *g, JsonObject *options, uint64_t size, GError **error)
+{
+    g_autofree struct rbd_node *n = g_new0(struct rbd_node, 1);
+    struct rbd_blocking b = {.n = n, .size = size, .error = error};
+    n->node.graph = g;
+    bool ok = option_parse(rbd_options, options, "rbd", n, error) &&
+              (n->snapshot
+                   ? ruche_error(error, RUCHE_ERR_INVALID,
+                                 "rbd image '%s/%s': a snapshot is not made so", n->pool, n->image)
+                   : call_with_key(&b, graph_context(g), create_call));
+    context_offload(graph_context(g), close_call, n);
+    option_clear(rbd_options, n);
+    return ok;
+}
+
+static const char *const rbd_schemes[] = {"rbd", NULL};
 static const struct image_driver rbd_driver = {
     .name = "rbd",
     .summary = "Image in a Ceph cluster",
@@ -394,9 +350,11 @@ static const struct image_driver rbd_driver = {
     .zero = rbd_node_zero,
     .discard = rbd_node_discard,
     .flush = rbd_node_flush,
+    .map = rbd_node_map,
     .resize = rbd_node_resize,
+    .make_file = rbd_make_file,
 };
 
 extern const struct image_driver *const ruche_image_drivers[];
 __attribute__((visibility("default")))
-const struct image_driver *const ruche_image_drivers[] = { &rbd_driver, NULL };
+const struct image_driver *const ruche_image_drivers[] = {&rbd_driver, NULL};
