@@ -56,8 +56,7 @@ extern const char *const luks_ivgen_hash_words[]; /* "", then crypto_hash_words 
         OPT_U64(prefix "iter-time", type, member.iter_time_ms, 2000, 1, 3600000,                   \
                 "Milliseconds that deriving a key is to take")
 
-/* Amend options: the names that `given` of luks_amend() may have; for help, ended by a row of
- * zeroes. */
+/* The names that `given` of luks_amend() may have, besides "force". */
 extern const struct image_option luks_amend_options[];
 
 enum luks_open_flags {

@@ -31,7 +31,6 @@ const struct image_option luks_amend_options[] = {
             "The slot; else a free one, or all that match"),
     OPT_U64("iter-time", struct amend, iter_time_ms, 2000, 1, 3600000,
             "Milliseconds that deriving the key is to take"),
-    OPT_BOOL("force", struct amend, force, false, "Erase the last key, overwrite an active one"),
     {0},
 };
 
@@ -166,9 +165,10 @@ bool luks_amend(struct luks *l, JsonObject *given, bool force, GError **error)
                                json_node_copy(json_object_get_member(given, n->data)));
     a.has_keyslot = json_object_has_member(given, "keyslot");
     a.has_iter_time = json_object_has_member(given, "iter-time");
+    a.force = force || json_object_get_boolean_member_with_default(left, "force", FALSE);
+    json_object_remove_member(left, "force");
     bool ok = option_parse(luks_amend_options, left, l->what, &a, error) &&
               option_all_used(left, luks_amend_options, NULL, l->what, error);
-    a.force |= force;
     if (ok && a.state == STATE_NONE)
         ok = refuse(l, error, "'state' is needed: active or inactive");
     ok = ok && (a.state == STATE_ACTIVE ? add(l, &a, error) : erase(l, &a, error));

@@ -282,6 +282,8 @@ static const struct image_driver luks_driver = {
     .create = driver_create,
     .measure = driver_measure,
     .amend = driver_amend,
+    .amendable = (const char *const[]){NULL},
+    .amend_options = luks_amend_options,
     .describe = driver_describe,
 };
 IMAGE_DRIVER(luks_driver);

@@ -296,7 +296,8 @@ static char *describe_values(const struct image_option *row)
         [OPTION_STRING] = "str", [OPTION_BOOL] = "on|off", [OPTION_U64] = "num",
         [OPTION_SIZE] = "size",  [OPTION_JSON] = "json",
     };
-    return row->kind == OPTION_WORD ? g_strjoinv("|", (char **)row->words)
+    bool unset = row->kind == OPTION_WORD && !*row->words[0]; /* a first word that nobody types */
+    return row->kind == OPTION_WORD ? g_strjoinv("|", (char **)row->words + unset)
                                     : g_strdup(kinds[row->kind]);
 }
 
@@ -310,7 +311,7 @@ static char *describe_default(const struct image_option *row)
         shown = g_strdup(row->words[row->def]);
     else if (row->def)
         shown = format_number(row, row->def);
-    return shown ? g_strdup_printf(" (default %s)", shown) : g_strdup("");
+    return shown && *shown ? g_strdup_printf(" (default %s)", shown) : g_strdup("");
 }
 
 static gint compare_lines(gconstpointer a, gconstpointer b)
@@ -318,15 +319,30 @@ static gint compare_lines(gconstpointer a, gconstpointer b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-char *option_help(const struct image_option *rows)
+static void add_lines(GPtrArray *lines, const struct image_option *rows, const char *const *names,
+                      const char *prefix)
 {
-    g_autoptr(GPtrArray) lines = g_ptr_array_new_with_free_func(g_free);
     for (const struct image_option *row = rows; row && row->name; row++) {
+        if (names && !g_strv_contains(names, row->name))
+            continue;
         g_autofree char *values = describe_values(row), *def = describe_default(row);
-        g_autofree char *usage = g_strdup_printf("%s=<%s>", row->name, values);
+        g_autofree char *usage = g_strdup_printf("%s%s=<%s>", prefix, row->name, values);
         g_ptr_array_add(lines, g_strdup_printf("  %-24s - %s%s\n", usage, row->help, def));
     }
+}
+
+char *option_help_some(const struct image_option *rows, const char *const *names,
+                       const struct image_option *more, const char *prefix)
+{
+    g_autoptr(GPtrArray) lines = g_ptr_array_new_with_free_func(g_free);
+    add_lines(lines, rows, names, "");
+    add_lines(lines, more, NULL, prefix ? prefix : "");
     g_ptr_array_sort(lines, compare_lines);
     g_ptr_array_add(lines, NULL);
     return g_strjoinv("", (char **)lines->pdata);
+}
+
+char *option_help(const struct image_option *rows)
+{
+    return option_help_some(rows, NULL, NULL, NULL);
 }

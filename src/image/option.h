@@ -55,3 +55,6 @@ bool option_all_used(JsonObject *left, const struct image_option *rows, const ch
 JsonObject *option_parse_text(const char *text, const char *first_key, GError **error);
 /* "  cluster_size=<size>  - Cluster size (default 64 KiB)" lines, sorted. Caller frees. */
 char *option_help(const struct image_option *rows);
+/* The same of those rows that `names` has (NULL: all), and of `more` (NULL: none), whose names get `prefix`. */
+char *option_help_some(const struct image_option *rows, const char *const *names,
+                       const struct image_option *more, const char *prefix);

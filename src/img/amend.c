@@ -3,6 +3,7 @@
 #include "img/img.h"
 
 #include <stdio.h>
+#include <string.h>
 
 struct amend_options {
     struct img_common common;
@@ -43,8 +44,10 @@ static int print_options(const struct image_driver *d)
                     "options of format '%s' cannot be changed afterwards", d->name);
         return img_fail(error, 1);
     }
-    g_autofree char *lines = option_help(d->amend_options ? d->amend_options : d->create_options);
-    printf("Amend options for '%s':\n%s", d->name, lines);
+    g_autofree char *lines =
+        option_help_some(d->create_options, d->amendable, d->amend_options, d->amend_prefix);
+    bool has_size = g_strv_contains(d->amendable, "size") && !strstr(lines, "  size=");
+    printf("Amend options for '%s':\n%s%s", d->name, lines, has_size ? IMG_SIZE_HELP : "");
     return 0;
 }
 

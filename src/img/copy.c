@@ -408,11 +408,13 @@ static void worker(void *opaque)
     free(buf);
 }
 
-/* Zeroes are looked for, and data written, in units of the target's clusters. */
+/* Zeroes are looked for, and data written, in units of the target's clusters, unless a part of one
+ * takes less space. */
 static void choose_sizes(struct run *r)
 {
     const struct copy *c = r->c;
-    uint32_t cluster = c->target->cluster_bytes;
+    uint32_t cluster =
+        c->target->driver->flags & DRIVER_SPARSE_BLOCKS ? 0 : c->target->cluster_bytes;
     r->unit = cluster && is_power_of_2(cluster) && cluster <= PIECE_MAX ? cluster : 4096;
     r->piece_bytes = c->piece_bytes ? c->piece_bytes : PIECE_BYTES;
     if (c->compress)

@@ -173,8 +173,7 @@ int creation_print_help(const char *format)
         return img_fail(error, 1);
     g_autofree char *lines = option_help(d->create_options);
     bool has_size = strstr(lines, "  size=");
-    printf("Supported %s options:\n%s%s", d->name, lines,
-           has_size ? "" : "  size=<size>            - Virtual disk size\n");
+    printf("Supported %s options:\n%s%s", d->name, lines, has_size ? "" : IMG_SIZE_HELP);
     return 0;
 }
 

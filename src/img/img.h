@@ -133,6 +133,9 @@ bool args_wants_help(GPtrArray *list); /* -o help, -o ? */
 /* "10G" or a sentence that names `what`. */
 bool args_size(const char *what, const char *text, uint64_t *ret, GError **error);
 
+/* The line of -o help that every format has. */
+#define IMG_SIZE_HELP "  size=<size>            - Virtual disk size\n"
+
 /* ---- opening (open.c) ---- */
 
 /* Opens the image as the options say; `cache` NULL: writeback; format NULL: probed. */

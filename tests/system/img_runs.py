@@ -251,6 +251,11 @@ def help_of_everything():
             name = line.strip().split("=")[0]
             if "=" in line and name not in ("encryption",):
                 assert f"{name}=" in ours, name
+        for fmt in ("qcow2", "luks"):
+            names = [[line.strip().split("=")[0] for line in f.run("amend", "-f", fmt, "-o", "help", tool=tool).stdout.splitlines()
+                      if "=" in line] for tool in (OURS, "qemu-img")]
+            assert names[0] == names[1], names
+        f.run("amend", "-f", "vmdk", "-o", "help", code=1)
 
 
 def one_writer():
@@ -318,6 +323,22 @@ def extracted():
         f.run("extract", "--no-verify", "bad.ova", "bad.qcow2")
 
 
+def space_taken():
+    """Small pieces far from each other take no more of the disk than they do with the peer, in each format."""
+    with Folder() as f:
+        with open(f.file("a.raw"), "wb") as disk:
+            disk.truncate(64 * MIB)
+            for i in range(20):
+                disk.seek(3 * MIB * i + 4096 * i)
+                disk.write(os.urandom(8192))
+        for fmt in ("vpc", "vdi", "vhdx", "vmdk", "qcow2", "raw"):
+            f.run("convert", "-f", "raw", "-O", fmt, "a.raw", "ours." + fmt)
+            f.run("convert", "-f", "raw", "-O", fmt, "a.raw", "theirs." + fmt, tool="qemu-img")
+            os.sync()
+            ours, theirs = (os.stat(f.file(name + fmt)).st_blocks * 512 for name in ("ours.", "theirs."))
+            assert ours <= theirs + 64 * 1024, f"{fmt}: {ours} bytes on disk, the peer's has {theirs}"
+
+
 def shared_blocks():
     """A raw copy on a file system that shares blocks takes no space."""
     with Folder() as f:
@@ -361,5 +382,6 @@ if __name__ == "__main__":
         "an image that is written to is refused": one_writer,
         "serve with bitmaps": served_with_bitmap,
         "extract": extracted,
+        "space taken by new images": space_taken,
         "blocks are shared": shared_blocks,
     })

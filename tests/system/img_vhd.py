@@ -6,6 +6,7 @@ Arguments: the ruche-img under test.
 """
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -354,6 +355,22 @@ def luks(options):
             os.remove("i")
 
 
+def luks_grown():
+    """What is new of a grown image is what deciphering zeroes gives: noise, and the same noise with the peer."""
+    one = secret("one", "first-secret")
+    with Folder():
+        raw_file("a.raw", 3 * MIB, 14)
+        peer("convert", *one, "-O", "luks", "-o", "key-secret=one,iter-time=100", "-f", "raw", "a.raw", "ours")
+        shutil.copyfile("ours", "theirs")
+        for tool, image in ((ours, "ours"), (peer, "theirs")):
+            tool("resize", *one, *luks_image(image), "5M")
+            tool("convert", *one, *luks_image(image), "-O", "raw", image + ".raw")
+        assert contents("ours") == contents("theirs")
+        grown = contents("ours.raw")
+        assert grown == contents("theirs.raw")
+        assert len(grown) == 5 * MIB and grown[:3 * MIB] == contents("a.raw") and grown[3 * MIB:].count(0) < MIB // 16
+
+
 def luks_plain(path):
     return [f"driver=raw,file.filename={path}"]
 
@@ -373,6 +390,7 @@ def main():
         tests[f"{form} made independent"] = lambda f=form: independent(f)
     tests["vhdx left open by the peer"] = crashed_vhdx
     tests["vpc differencing, by the specification"] = vhd_differencing
+    tests["luks grown"] = luks_grown
     for options in LUKS:
         tests[f"luks {options}"] = lambda o=options: luks(o)
     words = sys.argv[2:]

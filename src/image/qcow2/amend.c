@@ -40,6 +40,11 @@ static bool refuse(const struct amend *a, GError **error, const char *why)
 
 /* ---- what is asked ---- */
 
+const char *const qcow2_amendable[] = {
+    "backing_file",   "backing_fmt",   "compat", "data_file", "data_file_raw",
+    "lazy_refcounts", "refcount_bits", "size",   NULL,
+};
+
 static void add_encrypt(struct amend *a, const char *name, JsonNode *value)
 {
     if (!a->encrypt)

@@ -521,6 +521,7 @@ int qcow2_vmstate_write(struct node *n, uint64_t off, struct vec v);
 bool qcow2_bitmap_can_store(struct node *n, const char *name, uint64_t granularity, GError **error);
 bool qcow2_bitmap_forget(struct node *n, const char *name, GError **error);
 
+extern const char *const qcow2_amendable[];
 bool qcow2_amend(struct node *n, JsonObject *given, struct image_progress *p, GError **error);
 
 /* What qcow2_create_options parses into. */
