@@ -5,6 +5,7 @@
  */
 #include "manager/domain/domain.h"
 #include "manager/manager.h"
+#include "manager/node/node.h"
 #include "manager/storage/pool.h"
 
 #include <errno.h>
@@ -30,6 +31,7 @@ static bool make_dir(const char *path, GError **error)
 
 static void autostart_all(void *opaque)
 {
+    node_start();
     for (unsigned i = 0; i < G_N_ELEMENTS(parts); i++)
         parts[i].autostart();
 }

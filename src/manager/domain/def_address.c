@@ -466,7 +466,7 @@ bool def_addresses(xmlNode *domain, GError **error)
         place_ccw(p.devices);
     if (p.board == BOARD_CCW || p.board == BOARD_NONE)
         return true;
-    g_autoptr(GHashTable) taken = p.taken = g_hash_table_new(NULL, NULL);
+    g_autoptr(GHashTable) taken G_GNUC_UNUSED = p.taken = g_hash_table_new(NULL, NULL);
     add_root(&p);
     reserve(&p);
     if (!take_given(&p) || !place_pass(&p, true) || !add_buses(&p) || !place_pass(&p, false))

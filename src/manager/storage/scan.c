@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What is in a pool's folder: its files and folders as volumes, and how much room there is.
  *
- * A worker reads the folder and the first bytes of each file. What is no plain bytes by its first
- * bytes is then shown to ruche-img, IMG_AT_ONCE programs at a time; a file that has not changed
- * since the last look is not asked about again.
+ * A worker reads the folder and the first bytes of each file, which tell all of raw and of qcow2.
+ * Other images are then shown to ruche-img, IMG_AT_ONCE programs at a time; a file that has not
+ * changed since the last look is not asked about again.
  *
  * Thread    Workers for files, the loop thread for the table.
- * Trust     Files are hostile. Only first bytes are compared here; a program that fails, takes too
- * long or says too much costs its file the details, nothing else.
+ * Trust     Files are hostile. Only first bytes are read here; a program that fails, takes too
+ *           long or says too much costs its file the details, nothing else.
  */
 #include "base/fd.h"
+#include "manager/storage/qcow2_head.h"
 #include "manager/storage/storage_priv.h"
 
 #include <dirent.h>
@@ -67,6 +68,39 @@ static bool name_can_be_told(const char *name)
     return true;
 }
 
+/* A name relative to the image's folder becomes a path; a protocol's name ("nbd://...") is no path.
+ */
+static char *backing_path(const char *image, const char *name)
+{
+    const char *colon = strchr(name, ':'), *slash = strchr(name, '/');
+    if (!name_can_be_told(name) || (colon && (!slash || colon < slash)))
+        return NULL;
+    g_autofree char *dir = g_path_get_dirname(image);
+    return g_canonicalize_filename(name, dir);
+}
+
+static void read_qcow2(struct volume *v, int fd)
+{
+    uint8_t data[QCOW2_HEAD_BYTES];
+    char name[QCOW2_BACKING_MAX + 1] = "";
+    struct qcow2_head h;
+    ssize_t n = pread(fd, data, sizeof(data), 0);
+    if (n < 0 || qcow2_head_parse(data, (size_t)n, &h) < 0)
+        return;
+    v->capacity = h.capacity;
+    v->cluster_size = h.cluster_size;
+    v->compat = g_strdup(h.version == 2 ? "0.10" : "1.1");
+    v->encrypted = h.encrypted;
+    v->lazy_refcounts = h.lazy_refcounts;
+    v->extended_l2 = h.extended_l2;
+    if (!h.backing_bytes ||
+        pread(fd, name, h.backing_bytes, (off_t)h.backing_offset) != (ssize_t)h.backing_bytes)
+        return;
+    v->backing = backing_path(v->path, name);
+    if (v->backing && name_can_be_told(h.backing_format) && h.backing_format[0])
+        v->backing_format = g_strdup(h.backing_format);
+}
+
 /* NULL: no file or folder, or one that cannot be opened inside of the pool. Worker. */
 static struct volume *look_at(int dir, const char *target, const char *name)
 {
@@ -90,6 +124,8 @@ static struct volume *look_at(int dir, const char *target, const char *name)
         v->capacity = v->physical = (uint64_t)st.st_size;
         v->allocation = (uint64_t)st.st_blocks * 512;
     }
+    if (!strcmp(v->format, "qcow2"))
+        read_qcow2(v, fd);
     return v;
 }
 
@@ -145,7 +181,8 @@ static void scan_folder(void *opaque)
 
 static bool needs_asking(const struct volume *v)
 {
-    return v->type == 0 && strcmp(v->format, "raw") != 0 && strcmp(v->format, "iso") != 0;
+    static const char *const known[] = {"raw", "iso", "dir", "qcow2", NULL};
+    return !g_strv_contains(known, v->format);
 }
 
 static bool is_unchanged(const struct volume *v, const struct volume *old)
@@ -161,12 +198,8 @@ static void take_details(struct volume *v, const struct volume *old)
     v->format = g_strdup(old->format);
     v->backing = g_strdup(old->backing);
     v->backing_format = g_strdup(old->backing_format);
-    v->compat = g_strdup(old->compat);
     v->capacity = old->capacity;
-    v->cluster_size = old->cluster_size;
     v->encrypted = old->encrypted;
-    v->lazy_refcounts = old->lazy_refcounts;
-    v->extended_l2 = old->extended_l2;
 }
 
 static const char *text_of(JsonObject *o, const char *name)
@@ -188,12 +221,6 @@ static bool flag_of(JsonObject *o, const char *name)
 {
     JsonNode *n = json_object_get_member(o, name);
     return n && JSON_NODE_HOLDS_VALUE(n) && json_node_get_boolean(n);
-}
-
-static JsonObject *object_of(JsonObject *o, const char *name)
-{
-    JsonNode *n = o ? json_object_get_member(o, name) : NULL;
-    return n && JSON_NODE_HOLDS_OBJECT(n) ? json_node_get_object(n) : NULL;
 }
 
 static void read_backing(struct volume *v, JsonObject *o)
@@ -219,14 +246,6 @@ static void read_details(struct volume *v, JsonObject *o)
         v->capacity = number_of(o, "virtual-size");
     v->encrypted = flag_of(o, "encrypted");
     read_backing(v, o);
-    JsonObject *data = object_of(object_of(o, "format-specific"), "data");
-    if (!data || strcmp(v->format, "qcow2") != 0)
-        return;
-    v->cluster_size = number_of(o, "cluster-size");
-    const char *compat = text_of(data, "compat");
-    v->compat = g_strdup(compat && name_can_be_told(compat) ? compat : NULL);
-    v->lazy_refcounts = flag_of(data, "lazy-refcounts");
-    v->extended_l2 = flag_of(data, "extended-l2");
 }
 
 static void ask_about(struct volume *v)

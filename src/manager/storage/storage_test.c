@@ -414,6 +414,36 @@ static void streams(void *opaque)
     end_pool(p);
 }
 
+/* A header by hand: version 3, 64 KiB clusters, 1 GiB, a backing file of a relative name. */
+static void qcow2_heads(void *opaque)
+{
+    uint8_t head[512] = {'Q', 'F', 'I', 0xfb, 0, 0, 0, 3, 0,  0, 0, 0, 0, 0,   1,
+                         0,   0,   0,   0,    4, 0, 0, 0, 16, 0, 0, 0, 0, 0x40};
+    static const uint8_t extension[] = {0xe2, 0x79, 0x2a, 0xca, 0, 0, 0, 3, 'r', 'a', 'w'};
+    head[103] = 104;
+    memcpy(head + 104, extension, sizeof(extension));
+    memcpy(head + 256, "base", 4);
+    struct pool *p = begin_pool();
+    g_autofree char *base = at("base");
+    put("ok", (char *)head, sizeof(head));
+    head[259] = ':'; /* "bas:" is a protocol */
+    put("protocol", (char *)head, sizeof(head));
+    head[23] = 40;
+    put("clusters", (char *)head, sizeof(head));
+    put("short", (char *)head, 80);
+    g_assert_true(pool_refresh(&caller_self, p, 0, NULL));
+    struct volume *v = volume_find(p, "ok", NULL);
+    g_assert_cmpuint(v->capacity, ==, 1 << 30);
+    g_assert_cmpuint(v->cluster_size, ==, 65536);
+    g_assert_cmpstr(v->compat, ==, "1.1");
+    g_assert_cmpstr(v->backing, ==, base);
+    g_assert_cmpstr(v->backing_format, ==, "raw");
+    g_assert_null(volume_find(p, "protocol", NULL)->backing);
+    g_assert_cmpuint(volume_find(p, "clusters", NULL)->capacity, ==, sizeof(head));
+    g_assert_null(volume_find(p, "short", NULL)->compat);
+    end_pool(p);
+}
+
 static void images(void *opaque)
 {
     if (!img)
@@ -483,6 +513,7 @@ TEST(clones)
 TEST(wiping)
 TEST(streams)
 TEST(images)
+TEST(qcow2_heads)
 
 int main(int argc, char **argv)
 {
@@ -509,6 +540,7 @@ int main(int argc, char **argv)
     g_test_add_func("/volume/clones", test_clones);
     g_test_add_func("/volume/wiping", test_wiping);
     g_test_add_func("/volume/streams", test_streams);
+    g_test_add_func("/volume/qcow2", test_qcow2_heads);
     g_test_add_func("/volume/images", test_images);
     int result = g_test_run();
     remove_tree(root);
