@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -104,7 +103,9 @@ static bool be_the_one(GError **error)
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return ruche_error_errno(error, errno, "%s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    /* A lock of the process, which children that are on their way to another program do not share. */
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_SETLK, &lock) < 0) {
         close(fd);
         return ruche_error(error, RUCHE_ERR_BUSY, "another ruched looks after %s already; see %s",
                            manager.runtime_dir, path);
