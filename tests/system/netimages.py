@@ -8,47 +8,17 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 import tap
+from peers import (MIB, WORK, can_connect, contents, free_port, img, in_own_network, main, need, path, refused, run,
+                   wait_for)
 
-MIB = 1 << 20
 SIZE = 8 * MIB + 512
-IMG = sys.argv[1]
-WORK = tempfile.mkdtemp(prefix="netimages-")
-ENV = {**os.environ, "LC_ALL": "C"}
-
-
-def path(name):
-    return os.path.join(WORK, name)
-
-
-def run(*command, check=True, timeout=60):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=ENV, check=False)
-    if check and done.returncode:
-        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return done
-
-
-def img(*words, **more):
-    return run(IMG, *words, **more)
-
-
-def refused(part, *words):
-    done = img(*words, check=False)
-    assert done.returncode, f"{words} was not refused"
-    assert part in done.stderr, f"'{part}' is not in: {done.stderr}"
-
-
-def contents(name):
-    with open(name, "rb") as f:
-        return f.read()
 
 
 def image(name="disk.raw"):
@@ -56,25 +26,6 @@ def image(name="disk.raw"):
     with open(path(name), "wb") as f:
         f.write(data)
     return data
-
-
-def wait_for(what, test, seconds=15):
-    end = time.monotonic() + seconds
-    while not test():
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds} s for {what}")
-        time.sleep(0.05)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def can_connect(port):
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
 
 
 # --- HTTP ---
@@ -338,13 +289,8 @@ LOG {{ Default_Log_Level = EVENT; }}
 
 def test_nfs():
     """In a network of its own, as a server by NFS version 3 wants the portmapper."""
-    for program in ("ganesha.nfsd", "rpcbind", "unshare", "ip"):
-        if not shutil.which(program):
-            raise tap.Skip(f"{program} is not installed")
-    own = ["unshare", "-n", "-m", "sh", "-c", 'ip link set lo up && mount -t tmpfs none /run && exec "$@"', "sh"]
-    if run(*own, "true", check=False).returncode:
-        raise tap.Skip("no network namespaces here")
-    run(*own, sys.executable, os.path.abspath(__file__), os.path.abspath(IMG), "--inside")
+    need("ganesha.nfsd", "rpcbind")
+    run(*in_own_network())
 
 
 def nfs_inside():
@@ -398,10 +344,9 @@ TESTS = {
 }
 
 if __name__ == "__main__":
+    if "--inside" not in sys.argv:
+        main(TESTS)
     try:
-        if sys.argv[2:] == ["--inside"]:
-            nfs_inside()
-            sys.exit(0)
-        tap.run({k: v for k, v in TESTS.items() if len(sys.argv) < 3 or sys.argv[2] in k})
+        nfs_inside()
     finally:
         shutil.rmtree(WORK, ignore_errors=True)

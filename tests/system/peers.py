@@ -33,7 +33,8 @@ def contents(name):
 def run(*command, code=0, check=True, timeout=120, **more):
     """In the run's folder; code: how it has to end, unless check is off."""
     more.setdefault("cwd", WORK)
-    more.setdefault("stdin", subprocess.DEVNULL)
+    if "input" not in more:
+        more.setdefault("stdin", subprocess.DEVNULL)
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=ENV, check=False, **more)
     if check and done.returncode != code:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}, not {code}: "

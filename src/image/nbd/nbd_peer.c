@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A program for tests/system/nbd.py: our server and our client by themselves, to be put against
+/* A program for the tests of NBD under tests/system: our server and our client by themselves, to be put against
  * other programs.
  *
  *   nbd_peer serve IMAGE-OPTIONS SERVER-OPTIONS   prints "ready WHERE"; ends with its input
