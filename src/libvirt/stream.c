@@ -35,6 +35,7 @@ void stream_unref(struct rpc_stream *s)
     if (--s->refs)
         return;
     g_queue_clear_full(&s->items, g_free);
+    g_clear_error(&s->error);
     fd_close_keep_errno(s->fd);
     g_free(s);
 }
@@ -62,22 +63,22 @@ void stream_drop(struct rpc_stream *s)
     stream_over(s, NULL);
 }
 
-static void run_on_end(void *opaque)
+/* Tells the client how it ended, now that nothing of it is held any more. */
+static void tell_end(struct rpc_stream *s)
 {
-    struct rpc_stream *s = opaque;
-    s->on_end(s->on_end_opaque, fd_steal(&s->fd), !s->finished);
-    if (s->finished)
+    if (s->error)
+        client_send_error(s->client, &s->head, FRAME_STREAM, s->error);
+    else if (s->finished)
         stream_confirm(s);
     client_unref(g_steal_pointer(&s->client));
     stream_unref(s);
 }
 
-static void run_without(struct rpc_stream *s)
+static void run_on_end(void *opaque)
 {
-    if (s->finished)
-        stream_confirm(s);
-    client_unref(g_steal_pointer(&s->client));
-    stream_unref(s);
+    struct rpc_stream *s = opaque;
+    s->on_end(s->on_end_opaque, fd_steal(&s->fd), s->error || s->aborted || !s->finished);
+    tell_end(s);
 }
 
 void stream_over(struct rpc_stream *s, GError *e)
@@ -87,11 +88,7 @@ void stream_over(struct rpc_stream *s, GError *e)
         return;
     }
     s->over = true;
-    if (e) {
-        s->finished = false;
-        client_send_error(s->client, &s->head, FRAME_STREAM, e);
-    }
-    g_clear_error(&e);
+    s->error = e;
     g_queue_remove(&s->client->streams, s);
     g_queue_clear_full(&s->items, g_free);
     s->item_bytes = 0;
@@ -99,7 +96,7 @@ void stream_over(struct rpc_stream *s, GError *e)
     if (s->on_end)
         task_start(run_on_end, s);
     else
-        run_without(s);
+        tell_end(s);
 }
 
 void streams_end(struct client *c)
@@ -242,8 +239,7 @@ static void finish(struct rpc_stream *s)
 /* Ended early, by the client's will: that is not an error of ours. */
 static void abort_stream(struct rpc_stream *s)
 {
-    g_queue_clear_full(&s->items, g_free);
-    stream_confirm(s);
+    s->aborted = s->finished = true;
     stream_over(s, NULL);
 }
 

@@ -29,7 +29,9 @@ struct rpc_stream {
     uint64_t left; /* bytes that may still pass */
     bool sparse;
     bool begun, over;
-    bool finished; /* the client has said OK */
+    bool finished; /* the client has said OK, or ... */
+    bool aborted;  /* ... that it gives up */
+    GError *error; /* why we end it */
     GQueue items;
     size_t item_bytes;
     struct fiber *waiter;        /* the task of a file, while it waits for input or room */
