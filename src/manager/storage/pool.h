@@ -80,6 +80,7 @@ char *volume_xml(const struct caller *who, struct pool *p, const char *name, GEr
 /* A descriptor for a stream to or from the volume, positioned; *ret_length: how much may pass (0: to its end). */
 int volume_open(const struct caller *who, struct pool *p, const char *name, bool write, uint64_t offset, uint64_t length,
                 uint64_t *ret_length, GError **error);
+/* In a task: returns when the file is synced and the volume no longer in use. Else that comes later. */
 void volume_close(struct pool *p, const char *name, int fd, bool written);
 
 bool pools_load(GError **error);

@@ -375,5 +375,8 @@ void volume_close(struct pool *p, const char *name, int fd, bool written)
     struct closing *c = g_new(struct closing, 1);
     *c =
         (struct closing){.pool = pool_ref(p), .name = g_strdup(name), .fd = fd, .written = written};
-    task_start(close_task, c);
+    if (fiber_self())
+        close_task(c);
+    else
+        task_start(close_task, c);
 }
