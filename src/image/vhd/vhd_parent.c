@@ -7,6 +7,7 @@
  * is looked for beside the image. Crash     Names are written to new space, with a new header that
  * refers to them, before the footer does.
  */
+#include "image/vhd/parent.h"
 #include "image/vhd/vhd.h"
 
 #include <errno.h>
@@ -122,26 +123,9 @@ static bool check_identity(struct vhd *v, struct node *parent, GError **error)
 
 bool vhd_open_parent(struct vhd *v, GError **error)
 {
-    struct node *n = &v->n;
-    g_autoptr(GError) e = NULL;
-    n->backing_file = parent_name(v);
-    n->backing_format = g_strdup("vpc");
-    if (json_object_has_member(n->options, "backing")) { /* the user knows better */
-        n->backing_overridden = true;
-        node_open_child(n, "backing", CHILD_BACKING, false, &e);
-        if (e)
-            g_propagate_error(error, g_error_copy(e));
-        return !e;
-    }
-    if (n->open_flags & NODE_NO_BACKING)
-        return true;
-    if (!n->backing_file)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "image '%s': it is a differencing VHD without its parent's name",
-                           n->filename);
-    struct node *parent =
-        node_open_named_child(n, "backing", CHILD_BACKING, n->backing_file, "vpc", error);
-    return parent && (n->open_flags & NODE_CHECK || check_identity(v, parent, error));
+    struct node *named;
+    v->n.backing_file = parent_name(v);
+    return parent_open(&v->n, "vpc", &named, error) && (!named || check_identity(v, named, error));
 }
 
 uint32_t vhd_parent_time(struct node *parent)
@@ -212,13 +196,7 @@ bool vhd_name_parent(struct vhd_header *h, const char *name, struct vhd *parent,
 
 struct vhd *vhd_look_at_parent(struct node *near, const char *name, GError **error)
 {
-    g_autofree char *path = node_resolve_name(near, name);
-    if (!path) {
-        ruche_error(error, RUCHE_ERR_INVALID, "'%s' is relative to a name that is no path", name);
-        return NULL;
-    }
-    struct node *parent =
-        node_open_name(near->graph, path, "vpc", NULL, NODE_NO_BACKING | NODE_NO_LOCK, error);
+    struct node *parent = parent_look_at(near, name, "vpc", error);
     return parent ? vhd_of(parent) : NULL;
 }
 

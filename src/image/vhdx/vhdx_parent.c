@@ -7,6 +7,7 @@
  * looked for beside the image. Crash     Locator, table and parameters change in one commit, that
  * is, in one log entry.
  */
+#include "image/vhd/parent.h"
 #include "image/vhdx/vhdx.h"
 
 #include "base/cursor.h"
@@ -110,27 +111,9 @@ static bool check_identity(const struct vhdx *v, struct node *parent, GError **e
 
 bool vhdx_open_parent(struct vhdx *v, GError **error)
 {
-    struct node *n = &v->n;
-    g_autoptr(GError) e = NULL;
-    if (!load_locator(v, error))
-        return false;
-    n->backing_format = g_strdup("vhdx");
-    if (json_object_has_member(n->options, "backing")) { /* the user knows better */
-        n->backing_overridden = true;
-        node_open_child(n, "backing", CHILD_BACKING, false, &e);
-        if (e)
-            g_propagate_error(error, g_error_copy(e));
-        return !e;
-    }
-    if (n->open_flags & NODE_NO_BACKING)
-        return true;
-    if (!n->backing_file)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "image '%s': it is a differencing VHDX without its parent's name",
-                           n->filename);
-    struct node *parent =
-        node_open_named_child(n, "backing", CHILD_BACKING, n->backing_file, "vhdx", error);
-    return parent && (n->open_flags & NODE_CHECK || check_identity(v, parent, error));
+    struct node *named;
+    return load_locator(v, error) && parent_open(&v->n, "vhdx", &named, error) &&
+           (!named || check_identity(v, named, error));
 }
 
 /* ---- making one ---- */
@@ -176,12 +159,7 @@ static uint8_t *store_locator(const struct pair *pairs, unsigned count, size_t *
 /* The parent's data identifier, as text. */
 static bool look_at_parent(struct node *near, const char *name, char *ret, GError **error)
 {
-    g_autofree char *path = node_resolve_name(near, name);
-    if (!path)
-        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is relative to a name that is no path",
-                           name);
-    struct node *parent =
-        node_open_name(near->graph, path, "vhdx", NULL, NODE_NO_BACKING | NODE_NO_LOCK, error);
+    struct node *parent = parent_look_at(near, name, "vhdx", error);
     if (!parent)
         return false;
     vhdx_guid_text(vhdx_of(parent)->header.data_guid, ret);
