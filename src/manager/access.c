@@ -22,8 +22,17 @@
 const struct caller caller_self = {
     .transport = "self", .name = (char *)"ruched", .authenticated = true};
 
+static void (*on_done)(const struct caller *c);
+
+void caller_on_done(void (*fn)(const struct caller *c))
+{
+    on_done = fn;
+}
+
 void caller_done(struct caller *c)
 {
+    if (on_done)
+        on_done(c);
     g_clear_pointer(&c->name, g_free);
 }
 

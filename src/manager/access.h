@@ -30,6 +30,8 @@ struct caller {
 };
 
 void caller_done(struct caller *c);
+/* fn is told of each caller's end: the one who keeps what belongs to a connection (one function: domain/). */
+void caller_on_done(void (*fn)(const struct caller *c));
 bool access_has(const struct caller *c, enum right right);
 /* False with MANAGER_ERR_READ_ONLY or MANAGER_ERR_DENIED. `what` names operation and object: "define
  * domain 'web'". */

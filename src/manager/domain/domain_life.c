@@ -252,12 +252,17 @@ static void autodestroy_one(void *opaque)
 
 void domain_autodestroy(const struct caller *who)
 {
-    g_autoptr(GPtrArray) all = domain_list(&caller_self, 0);
+    g_autoptr(GPtrArray) list = NULL;
+    const GPtrArray *all = domain_table();
     for (unsigned i = 0; i < all->len; i++) {
         struct domain *d = all->pdata[i];
         if (d->autodestroy != who)
             continue;
+        if (!list)
+            list = g_ptr_array_new();
         d->autodestroy = NULL;
-        task_start(autodestroy_one, domain_ref(d));
+        g_ptr_array_add(list, domain_ref(d));
     }
+    for (unsigned i = 0; list && i < list->len; i++) /* which may change the table */
+        task_start(autodestroy_one, list->pdata[i]);
 }

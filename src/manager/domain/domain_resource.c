@@ -76,6 +76,7 @@ enum { VCPU_MAXIMUM = 4, VCPU_GUEST = 8, VCPU_HOTPLUGGABLE = 16 };
 struct vcpus {
     unsigned count;
     bool maximum;
+    bool all; /* with the maximum, what the machine begins with */
 };
 
 static bool edit_vcpus(xmlNode *domain, void *opaque, GError **error)
@@ -91,7 +92,7 @@ static bool edit_vcpus(xmlNode *domain, void *opaque, GError **error)
     if (n->maximum)
         xml_set_f(domain, "vcpu", "%u", n->count);
     max = n->maximum ? n->count : max;
-    current = n->maximum ? MIN(current, max) : n->count;
+    current = n->all ? max : n->maximum ? MIN(current, max) : n->count;
     if (current == max)
         xml_remove(domain, "vcpu@current");
     else
@@ -153,7 +154,16 @@ bool domain_set_vcpus(const struct caller *who, struct domain *d, unsigned count
             count, d->live->s.vcpus_max);
     if ((affect & AFFECT_LIVE) && count == d->live->s.vcpus)
         edit.live = NULL; /* it has them */
-    return domain_change(who, d, "set vCPUs of", affect, 0, &edit, error);
+    g_autoptr(GError) why = NULL;
+    if (domain_change(who, d, "set vCPUs of", affect, 0, &edit, &why))
+        return true;
+    n.all = n.maximum &&
+            g_error_matches(why, RUCHE_ERROR,
+                            MANAGER_ERR_CONFIG); /* no CPU hotplug: all are there at once */
+    if (n.all)
+        return domain_change(who, d, "set vCPUs of", affect, 0, &edit, error);
+    g_propagate_error(error, g_steal_pointer(&why));
+    return false;
 }
 
 int domain_get_vcpus(const struct caller *who, struct domain *d, unsigned vcpu_flags,

@@ -279,6 +279,7 @@ bool domains_load(GError **error)
         !make_folder(manager.config_dir, "autostart", error) ||
         !make_folder(manager.runtime_dir, "domains", error))
         return false;
+    caller_on_done(domain_autodestroy);
     for_files(manager.config_dir, "domains", load_def);
     for_files(manager.config_dir, "autostart", load_autostart);
     for_files(manager.runtime_dir, "domains", load_status);

@@ -479,6 +479,13 @@ static void transient_task(void *opaque)
     HEARD("gone:5.1 ");
     g_assert_null(domain_find_name("gone", NULL));
     g_assert_cmpstr(domain_summary(d)->name, ==, "gone"); /* for those who still hold it */
+    struct caller other = {.transport = "unix", .authenticated = true};
+    auto_domain *bound =
+        domain_create_xml(&other, xml, START_AUTODESTROY, &error); /* goes with its connection */
+    g_assert_no_error(error);
+    caller_done(&other);
+    settle();
+    g_assert_true(bound->removed);
     fake.fail_start = true;
     g_assert_null(domain_create_xml(me, xml, 0, NULL));
     fake.fail_start = false;
