@@ -7,49 +7,24 @@
  * a sync: until then the sector reads as before, from the parent or as zero. Trust     Bitmaps are
  * hostile, and may say what they like: both answers are safe.
  */
+#include "image/vhd/bits.h"
 #include "image/vhd/vhd.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define SPAN_BITMAP_BYTES 512u /* looked at in one step */
-#define MAP_BLOCKS        1024 /* that one map() walks over */
-
-static bool bit_at(const uint8_t *bits, uint32_t i)
-{
-    return bits[i / 8] & (0x80 >> i % 8);
-}
-
-/* How many of the `count` bits from `first` on are like the first. */
-static uint32_t same_bits(const uint8_t *bits, uint32_t first, uint32_t count)
-{
-    bool set = bit_at(bits, first);
-    uint8_t whole = set ? 0xff : 0;
-    uint32_t n = 1;
-    while (n < count) {
-        if ((first + n) % 8 == 0 && count - n >= 8 && bits[(first + n) / 8] == whole)
-            n += 8;
-        else if (bit_at(bits, first + n) == set)
-            n++;
-        else
-            break;
-    }
-    return n;
-}
+#define MAP_BLOCKS 1024 /* that one map() walks over */
 
 /* The run of sectors like the first in an allocated block; *len is shortened. */
 static int bitmap_run(struct vhd *v, uint64_t block_off, uint32_t first, uint64_t *len,
                       bool *present)
 {
-    uint8_t bits[SPAN_BITMAP_BYTES];
-    uint32_t skip = first % 8, count = (uint32_t)(*len / VHD_SECTOR);
-    count = MIN(count, SPAN_BITMAP_BYTES * 8 - skip);
-    int r = pages_read(v->pages, block_off + first / 8, bits, (skip + count + 7) / 8);
-    if (r)
-        return r;
-    *present = bit_at(bits, skip);
-    *len = (uint64_t)same_bits(bits, skip, count) * VHD_SECTOR;
-    return 0;
+    uint32_t count;
+    int r = bits_run(v->pages, block_off, first, (uint32_t)(*len / VHD_SECTOR), BITS_HIGH_FIRST,
+                     present, &count);
+    if (!r)
+        *len = (uint64_t)count * VHD_SECTOR;
+    return r;
 }
 
 int vhd_run_at(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *ret)
@@ -108,28 +83,6 @@ int vhd_read(struct node *n, uint64_t off, struct vec vec, unsigned flags)
     return r;
 }
 
-/* Sets the bits of sectors that are written now. */
-static int mark_present(struct vhd *v, uint64_t block_off, uint32_t first, uint32_t count)
-{
-    uint8_t bits[SPAN_BITMAP_BYTES];
-    for (uint32_t n; count; first += n, count -= n) {
-        uint32_t skip = first % 8;
-        n = MIN(count, SPAN_BITMAP_BYTES * 8 - skip);
-        size_t len = (skip + n + 7) / 8;
-        int r = pages_read(v->pages, block_off + first / 8, bits, len);
-        if (r)
-            return r;
-        if (bit_at(bits, skip) && same_bits(bits, skip, n) == n)
-            continue;
-        for (uint32_t i = skip; i < skip + n; i++)
-            bits[i / 8] |= (uint8_t)(0x80 >> i % 8);
-        r = pages_write(v->pages, block_off + first / 8, bits, len);
-        if (r)
-            return r;
-    }
-    return 0;
-}
-
 /* The block's place for writing: allocated, and whole in the file. */
 static int writable_block(struct vhd *v, uint32_t block, uint64_t *ret_off)
 {
@@ -158,7 +111,8 @@ int vhd_write(struct node *n, uint64_t off, struct vec vec, unsigned flags)
             r = node_write(node_file(n), block_off + v->bitmap_bytes + in, vec_slice(vec, at, part),
                            0);
         if (!r)
-            r = mark_present(v, block_off, in / VHD_SECTOR, (uint32_t)(part / VHD_SECTOR));
+            r = bits_set(v->pages, block_off, in / VHD_SECTOR, (uint32_t)(part / VHD_SECTOR),
+                         BITS_HIGH_FIRST);
     }
     return r;
 }
@@ -171,7 +125,9 @@ static int zero_over_parent(struct vhd *v, uint64_t off, uint64_t len, unsigned 
     int r = writable_block(v, (uint32_t)(off / v->header.block_bytes), &block_off);
     if (!r)
         r = node_zero(node_file(&v->n), block_off + v->bitmap_bytes + in, len, flags);
-    return r ? r : mark_present(v, block_off, in / VHD_SECTOR, (uint32_t)(len / VHD_SECTOR));
+    return r ? r
+             : bits_set(v->pages, block_off, in / VHD_SECTOR, (uint32_t)(len / VHD_SECTOR),
+                        BITS_HIGH_FIRST);
 }
 
 int vhd_zero(struct node *n, uint64_t off, uint64_t len, unsigned flags)

@@ -6,13 +6,13 @@
  * Crash     A sector's bit is set, in memory, when its data is written, and reaches the disk behind
  * a sync. Trust     Bitmaps may say what they like: both answers are safe.
  */
+#include "image/vhd/bits.h"
 #include "image/vhdx/vhdx.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define SPAN_BITMAP_BYTES 512u /* looked at in one step */
-#define MAP_BLOCKS        1024 /* that one map() walks over */
+#define MAP_BLOCKS 1024 /* that one map() walks over */
 
 enum place { PLACE_HERE, PLACE_ZERO, PLACE_BELOW };
 struct run {
@@ -20,42 +20,19 @@ struct run {
     enum place place;
 };
 
-static bool bit_at(const uint8_t *bits, uint32_t i)
-{
-    return bits[i / 8] & (1u << i % 8);
-}
-
-/* How many of the `count` bits from `first` on are like the first. */
-static uint32_t same_bits(const uint8_t *bits, uint32_t first, uint32_t count)
-{
-    bool set = bit_at(bits, first);
-    uint8_t whole = set ? 0xff : 0;
-    uint32_t n = 1;
-    while (n < count) {
-        if ((first + n) % 8 == 0 && count - n >= 8 && bits[(first + n) / 8] == whole)
-            n += 8;
-        else if (bit_at(bits, first + n) == set)
-            n++;
-        else
-            break;
-    }
-    return n;
-}
-
 /* The run of sectors like the first in a PARTIAL block. */
 static int bitmap_run(struct vhdx *v, uint64_t block, uint32_t in, struct run *run)
 {
-    uint8_t bits[SPAN_BITMAP_BYTES];
-    uint32_t first = in / v->m.sector_bytes, skip = first % 8;
-    uint32_t count = (uint32_t)min_u64(run->len / v->m.sector_bytes, SPAN_BITMAP_BYTES * 8 - skip);
+    uint32_t first = in / v->m.sector_bytes, count = (uint32_t)(run->len / v->m.sector_bytes);
     uint64_t off = 0;
+    bool here;
     int r = vhdx_bitmap(v, block, &off);
     if (!r)
-        r = pages_read(v->pages, off + first / 8, bits, (skip + count + 7) / 8);
+        r = bits_run(v->pages, off, first, count, BITS_LOW_FIRST, &here, &count);
     if (r)
         return r;
-    run->len = (uint64_t)same_bits(bits, skip, count) * v->m.sector_bytes;
-    run->place = bit_at(bits, skip) ? PLACE_HERE : PLACE_BELOW;
+    run->len = (uint64_t)count * v->m.sector_bytes;
+    run->place = here ? PLACE_HERE : PLACE_BELOW;
     return 0;
 }
 
@@ -111,22 +88,11 @@ int vhdx_read(struct node *n, uint64_t off, struct vec vec, unsigned flags)
 /* Sets the bits of sectors that are written now. */
 static int mark_present(struct vhdx *v, uint64_t block, uint32_t in, uint32_t len)
 {
-    uint8_t bits[SPAN_BITMAP_BYTES];
-    uint32_t first = in / v->m.sector_bytes, count = len / v->m.sector_bytes;
     uint64_t off;
     int r = vhdx_bitmap(v, block, &off);
-    for (uint32_t n; count && !r; first += n, count -= n) {
-        uint32_t skip = first % 8;
-        n = MIN(count, SPAN_BITMAP_BYTES * 8 - skip);
-        size_t bytes = (skip + n + 7) / 8;
-        r = pages_read(v->pages, off + first / 8, bits, bytes);
-        if (r || (bit_at(bits, skip) && same_bits(bits, skip, n) == n))
-            continue;
-        for (uint32_t i = skip; i < skip + n; i++)
-            bits[i / 8] |= (uint8_t)(1u << i % 8);
-        r = pages_write(v->pages, off + first / 8, bits, bytes);
-    }
-    return r;
+    return r ? r
+             : bits_set(v->pages, off, in / v->m.sector_bytes, len / v->m.sector_bytes,
+                        BITS_LOW_FIRST);
 }
 
 /* The block's place for writing: allocated, and whole in the file. */
