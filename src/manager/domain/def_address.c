@@ -10,6 +10,7 @@ struct places {
     xmlNode *domain, *devices;
     enum def_board board;
     GHashTable *taken; /* PLACE() */
+    unsigned bus;      /* those before have no root port that is free */
     GError **error;
 };
 #define PLACE(bus, slot, function) GUINT_TO_POINTER(((bus) << 8 | (slot) << 3 | (function)) + 1)
@@ -296,12 +297,12 @@ static xmlNode *add_bus(struct places *p, unsigned bus)
 
 static bool place_express(struct places *p, xmlNode *n)
 {
-    for (unsigned bus = 1; bus < 256; bus++) {
+    for (unsigned bus = MAX(p->bus, 1); bus < 256; bus++) {
         const xmlNode *c = bus_controller(p, bus);
         if (!c && !add_bus(p, bus))
             return false;
         if ((!c || xml_is(c, "@model", "pcie-root-port")) && bus_is_free(p, bus))
-            return take(p, n, bus, 0, 0);
+            return p->bus = bus + 1, take(p, n, bus, 0, 0);
     }
     return no_room(p, n);
 }

@@ -31,7 +31,7 @@ static char *controller_alias(const xmlNode *domain, const xmlNode *c)
     return g_strdup_printf("%s%s", type, index);
 }
 
-static char *numbered_alias(const xmlNode *n)
+static char *numbered_alias(GHashTable *taken, const xmlNode *n)
 {
     static const char *const prefixes[][2] = {
         {"interface", "net"},  {"filesystem", "fs"}, {"memballoon", "balloon"},
@@ -50,14 +50,9 @@ static char *numbered_alias(const xmlNode *n)
         prefix = xml_get(n, "@model");
     if (!prefix)
         return NULL;
-    unsigned number = 0;
-    const xmlNode *devices = n->parent;
-    for (;; number++) { /* the first that no device has */
+    for (unsigned number = 0;; number++) { /* the first that no device has */
         g_autofree char *alias = g_strdup_printf("%s%u", prefix, number);
-        bool taken = false;
-        FOREACH_NAMED(s, devices, (const char *)n->name)
-        taken |= xml_is(s, "alias@name", alias);
-        if (!taken)
+        if (!g_hash_table_contains(taken, alias))
             return g_steal_pointer(&alias);
     }
 }
@@ -65,6 +60,10 @@ static char *numbered_alias(const xmlNode *n)
 void def_aliases(xmlNode *domain)
 {
     xmlNode *devices = devices_of(domain);
+    g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    FOREACH_ELEMENT(n, devices)
+    if (xml_get(n, "alias@name"))
+        g_hash_table_add(taken, g_strdup(xml_get(n, "alias@name")));
     FOREACH_ELEMENT(n, devices)
     {
         if (xml_get(n, "alias@name"))
@@ -73,9 +72,11 @@ void def_aliases(xmlNode *domain)
                                  : is_named(n, "controller") ? controller_alias(domain, n)
                                  : is_named(n, "audio")
                                      ? g_strdup_printf("audio%s", xml_get(n, "@id"))
-                                     : numbered_alias(n);
-        if (alias)
-            xml_set(n, "alias@name", alias);
+                                     : numbered_alias(taken, n);
+        if (!alias)
+            continue;
+        xml_set(n, "alias@name", alias);
+        g_hash_table_add(taken, g_steal_pointer(&alias));
     }
     xmlNode *console = xml_find(devices, "console"), *serial = xml_find(devices, "serial");
     if (console && serial &&

@@ -29,6 +29,10 @@ static bool check_disk(const xmlNode *d, GError **error)
             error, MANAGER_ERR_CONFIG,
             "disk '%s': device 'lun' needs a block device or an iSCSI unit, not type '%s'", dev,
             xml_get(d, "@type"));
+    if ((xml_is(d, "@device", "disk") || xml_is(d, "@device", "lun")) && !xml_find(d, "source"))
+        return ruche_error(
+            error, MANAGER_ERR_XML,
+            "disk '%s': it has no source, which only CD-ROMs and floppy disks can do without", dev);
     if (xml_is(d, "@device", "floppy") != xml_is(d, "target@bus", "fdc"))
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "disk '%s': a floppy disk is on bus 'fdc', and nothing else is", dev);
@@ -77,7 +81,8 @@ static bool check_aliases(const xmlNode *devices, GError **error)
     FOREACH_ELEMENT(c, devices)
     {
         const char *alias = xml_get(c, "alias@name");
-        if (alias && !is_named(c, "console") && !g_hash_table_add(seen, (void *)alias))
+        if (alias && !is_named(c, "console") && !xml_is(c, "@type", "usb") &&
+            !g_hash_table_add(seen, (void *)alias))
             return ruche_error(error, MANAGER_ERR_XML,
                                "alias '%s' is given to more than one device", alias);
     }
@@ -179,14 +184,30 @@ static bool check_iothreads(const xmlNode *domain, GError **error)
     return true;
 }
 
+/* Who waits to be called cannot call again. */
+static bool check_chardevs(const xmlNode *devices, GError **error)
+{
+    FOREACH_ELEMENT(c, devices)
+    {
+        bool chardev = xml_is(c, "@type", "unix") || xml_is(c, "@type", "tcp");
+        if (!chardev || !xml_is(c, "source@mode", "bind") || !xml_find(c, "source/reconnect"))
+            continue;
+        g_autofree char *where = schema_where(c);
+        return ruche_error(error, MANAGER_ERR_XML, "%s: source: reconnect needs mode 'connect'",
+                           where);
+    }
+    return true;
+}
+
 bool def_check(xmlNode *domain, GError **error)
 {
     const xmlNode *devices = devices_of(domain);
     FOREACH_NAMED(d, devices, "disk")
     if (!check_disk(d, error))
         return false;
-    return check_targets(devices, error) && check_boot(domain, devices, error) &&
-           check_aliases(devices, error) && check_topology(domain, error) &&
-           check_cells(domain, error) && check_pins(domain, error) &&
-           check_memory_devices(domain, error) && check_iothreads(domain, error);
+    return check_targets(devices, error) && check_chardevs(devices, error) &&
+           check_boot(domain, devices, error) && check_aliases(devices, error) &&
+           check_topology(domain, error) && check_cells(domain, error) &&
+           check_pins(domain, error) && check_memory_devices(domain, error) &&
+           check_iothreads(domain, error);
 }

@@ -148,13 +148,8 @@ static bool complete_memory(xmlNode *domain, GError **error)
     if (!memory)
         return ruche_error(error, MANAGER_ERR_XML, "the size of memory is missing or 0");
     uint64_t current = xml_get_u64(domain, "currentMemory", 0);
-    if (!current)
-        xml_set_f(domain, "currentMemory", "%" PRIu64, current = memory);
-    if (current > memory)
-        return ruche_error(error, MANAGER_ERR_XML,
-                           "current memory %" PRIu64 " KiB is more than the %" PRIu64
-                           " KiB there are",
-                           current, memory);
+    if (!current || current > memory)
+        xml_set_f(domain, "currentMemory", "%" PRIu64, memory);
     set_missing(domain, "memory@unit", "KiB");
     set_missing(domain, "currentMemory@unit", "KiB");
     uint64_t most = xml_get_u64(domain, "maxMemory", 0);
@@ -221,13 +216,18 @@ static bool complete_cpu(xmlNode *domain, GError **error)
         return true;
     if (!xml_get(cpu, "@mode") && (xml_get(cpu, "@match") || xml_find(cpu, "model")))
         xml_set(cpu, "@mode", "custom");
-    if (xml_is(cpu, "@mode", "custom")) {
-        if (!*xml_get_or(cpu, "model", "") && (xml_find(cpu, "feature") || xml_get(cpu, "@match")))
-            return ruche_error(error, MANAGER_ERR_XML, "cpu of mode 'custom' needs a model");
+    bool named = *xml_get_or(cpu, "model", "") != 0;
+    if (xml_is(cpu, "@mode", "custom") && !named &&
+        (xml_find(cpu, "feature") || xml_get(cpu, "@match")))
+        return ruche_error(error, MANAGER_ERR_XML, "cpu of mode 'custom' needs a model");
+    if (xml_is(cpu, "@mode", "custom") && !named) { /* the emulator's own */
+        xml_remove(cpu, "@mode");
+        xml_remove(cpu, "@check");
+        xml_remove(cpu, "model");
+    } else if (xml_is(cpu, "@mode", "custom")) {
         set_missing(cpu, "@match", "exact");
         set_missing(cpu, "@check", "partial");
-        if (xml_find(cpu, "model"))
-            set_missing(cpu, "model@fallback", "allow");
+        set_missing(cpu, "model@fallback", "allow");
     } else if (xml_get(cpu, "@mode")) {
         xml_remove(cpu, "@match");
         bool model = xml_is(cpu, "@mode", "host-model");

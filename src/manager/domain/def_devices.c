@@ -3,6 +3,9 @@
  * and controllers: def_address.c. */
 #include "manager/domain/def_internal.h"
 
+/* More than any board has places for; bounds what loops over pairs of devices cost. */
+enum { MAX_DEVICES = 2048 };
+
 /* ---- disks ---- */
 
 static const struct {
@@ -43,15 +46,8 @@ char *def_disk_name(const char *bus, unsigned index)
     return g_strconcat(prefix, p, NULL);
 }
 
-static bool has_target(const xmlNode *devices, const char *dev)
-{
-    FOREACH_NAMED(d, devices, "disk")
-    if (xml_is(d, "target@dev", dev))
-        return true;
-    return false;
-}
-
-static bool complete_target(xmlNode *devices, xmlNode *disk, GError **error)
+/* taken: the names of all targets */
+static bool complete_target(GHashTable *taken, xmlNode *disk, GError **error)
 {
     const char *dev = xml_get(disk, "target@dev");
     if (dev && def_disk_index(dev) < 0)
@@ -66,19 +62,20 @@ static bool complete_target(xmlNode *devices, xmlNode *disk, GError **error)
                 bus = disk_buses[i].bus;
         xml_set(disk, "target@bus", bus);
     }
-    for (unsigned i = 0; !dev && i < 65536; i++) {
+    for (unsigned i = 0; !dev && i <= MAX_DEVICES; i++) {
         g_autofree char *name = def_disk_name(xml_get(disk, "target@bus"), i);
-        if (has_target(devices, name))
+        if (g_hash_table_contains(taken, name))
             continue;
         xml_set(disk, "target@dev", name);
+        g_hash_table_add(taken, g_steal_pointer(&name));
         break;
     }
     return true;
 }
 
-static bool complete_disk(xmlNode *devices, xmlNode *disk, GError **error)
+static bool complete_disk(GHashTable *taken, xmlNode *disk, GError **error)
 {
-    if (!complete_target(devices, disk, error))
+    if (!complete_target(taken, disk, error))
         return false;
     if (!xml_is(disk, "@type", "vhostuser")) {
         set_missing(disk, "driver@name", "qemu");
@@ -224,9 +221,13 @@ static void complete_channel(xmlNode *c)
 /* ---- display ---- */
 
 /* The attribute "listen" and the first <listen> say the same. */
-static void complete_listen(xmlNode *g, bool live)
+static void complete_listen(xmlNode *g)
 {
-    if (!xml_find(g, "listen")) {
+    bool local = xml_is(g, "@type", "spice") && !xml_get(g, "@port") && !xml_get(g, "@tlsPort") &&
+                 !xml_is(g, "@autoport", "yes");
+    if (!xml_find(g, "listen") && local && !xml_get(g, "@listen")) {
+        xml_set(g, "listen@type", "none"); /* nobody connects but through us */
+    } else if (!xml_find(g, "listen")) {
         xmlNode *l = add_element(g, "listen");
         const char *socket = xml_get(g, "@socket"), *address = xml_get(g, "@listen");
         xml_set(l, "@type", socket ? "socket" : "address");
@@ -269,8 +270,8 @@ static void complete_graphics(xmlNode *g, bool live)
     static const char *const servers[] = {"vnc", "spice", "rdp", NULL};
     if (!g_strv_contains(servers, xml_get_or(g, "@type", "")))
         return;
+    complete_listen(g);
     complete_ports(g, live);
-    complete_listen(g, live);
 }
 
 static void complete_video(xmlNode *video, bool first)
@@ -360,13 +361,29 @@ static void add_implicit(const xmlNode *domain, xmlNode *devices)
     }
 }
 
+static bool complete_disks(xmlNode *devices, GError **error)
+{
+    g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    FOREACH_NAMED(d, devices, "disk")
+    if (xml_get(d, "target@dev"))
+        g_hash_table_add(taken, g_strdup(xml_get(d, "target@dev")));
+    FOREACH_NAMED(d, devices, "disk")
+    if (!complete_disk(taken, d, error))
+        return false;
+    return true;
+}
+
 bool def_devices(xmlNode *domain, unsigned def_flags, GError **error)
 {
     xmlNode *devices = devices_of(domain);
+    unsigned long count = xmlChildElementCount(devices);
+    if (count > MAX_DEVICES)
+        return ruche_error(error, MANAGER_ERR_XML, "the domain has %lu devices; at most %d can be",
+                           count, MAX_DEVICES);
+    if (!complete_disks(devices, error))
+        return false;
     FOREACH_ELEMENT(c, devices)
     {
-        if (is_named(c, "disk") && !complete_disk(devices, c, error))
-            return false;
         if (is_named(c, "interface") && !complete_interface(domain, c, error))
             return false;
         if (is_named(c, "channel"))

@@ -252,7 +252,8 @@ static void drop_texts(xmlNode *n)
 static bool apply_text(xmlNode *n, const struct schema_row *row, GError **error)
 {
     g_autofree char *text = g_strdup(xml_get(n, ""));
-    if (row->text.kind == S_NONE || !*text) {
+    bool blank = !text[strspn(text, " \t\r\n")] && row->text.kind != S_TEXT;
+    if (row->text.kind == S_NONE || !*text || blank) {
         drop_texts(n);
         return !(row->flags & F_TEXT) || refuse(n, error, "it is empty");
     }

@@ -81,7 +81,7 @@ const struct schema_row schema_channel[] = {
 };
 const struct schema_row schema_smartcard[] = {
     ROWS_SOURCE,
-    { "certificate", PATH, .flags = F_MANY | F_TEXT, .when = "mode=host-certificates" },
+    { "certificate", TEXT_MAX(255), .flags = F_MANY | F_TEXT, .when = "mode=host-certificates" },
     { "database", PATH, .when = "mode=host-certificates" },
     { "target", .flags = F_PRUNE },
     ROWS_DEVICE,

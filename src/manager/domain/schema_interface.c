@@ -42,7 +42,7 @@ static const struct schema_row driver_rows[] = {
 
 const struct schema_attr schema_interface_attrs[] = {
     { "type", WORD("network|bridge|user|direct|ethernet|vhostuser|server|client|mcast|udp|internal|hostdev|vdpa|"
-                   "null|vds"), F_NEED },
+                   "null|vds"), .otherwise = "user" },
     { "managed", YES_NO, .when = "type=hostdev" }, { "trustGuestRxFilters", YES_NO }, { 0 },
 };
 const struct schema_row schema_interface[] = {

@@ -246,8 +246,7 @@ static bool cpu_range(const char *p, size_t len, uint8_t *set)
     last = first;
     if (dash && (!digits(dash + 1, len - head - 1, 10, &last) || last >= MAX_CPU || last < first))
         return false;
-    for (uint64_t i = first; i <= last; i++)
-        set[i] = !without;
+    memset(set + first, !without, last - first + 1);
     return true;
 }
 
