@@ -100,6 +100,8 @@ static bool check_words(const struct check *c, GError **error)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(rules); i++)
         for (xmlNode *n = xml_find(c->devices, rules[i].element); n; n = xml_next(n)) {
+            if (xml_is(n, "@model", "none"))
+                continue; /* says that it is not there: a USB controller, a balloon */
             const char *word = xml_get(n, rules[i].path);
             word = word ? word : rules[i].otherwise;
             if (word && *word && strcmp(word, "none") && !emulator_has(c->e, rules[i].set, word))
