@@ -2,6 +2,7 @@
 /* The unit tests' machine: see testing.h. */
 #include "devices/testing.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define TEST_RAM (1 * MIB)
@@ -82,7 +83,9 @@ struct test_machine *test_machine_new(unsigned vcpus)
     m->main_loop = loop_new("test");
     clock_init(&m->clock);
     m->fw_cfg = fw_cfg_new();
-    t->ram = g_malloc0(TEST_RAM);
+    t->ram = aligned_alloc(4096, TEST_RAM); /* whole pages can be given back */
+    g_assert_nonnull(t->ram);
+    memset(t->ram, 0, TEST_RAM);
     m->ram = t->ram;
     m->ram_below_4g = m->config.ram_bytes = TEST_RAM;
     mem_region_init_ram(&t->ram_region, "ram", MEM_RAM, t->ram, TEST_RAM, -1, 0);
@@ -108,7 +111,7 @@ void test_machine_free(struct test_machine *t)
     clock_done(&m->clock);
     loop_free(m->main_loop);
     current_vcpu = NULL;
-    g_free(t->ram);
+    free(t->ram);
     g_free(t);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QMP: qom-list, qom-get and qom-set for the objects that can change while the machine runs: limits that disks share.
- * I/O threads are shown.
+/* QMP: qom-list, qom-get and qom-set for the objects that can change while the machine runs: limits that disks share
+ * and the balloon. I/O threads are shown.
  *
  * Spec      QAPI's ThrottleLimits. What is left out of `limits` stays as it is.
  */
@@ -126,6 +126,8 @@ static JsonNode *qom_get(void *opaque, JsonObject *args, GError **error)
 {
     const char *path = arg_string(args, "path"), *name = arg_string(args, "property");
     struct object o;
+    if (qmp_balloon_path(opaque, path))
+        return qmp_balloon_get(opaque, name, error);
     if (!find(opaque, path, &o, error))
         return NULL;
     if (o.group && !strcmp(name, "limits"))
@@ -139,6 +141,10 @@ static JsonNode *qom_set(void *opaque, JsonObject *args, GError **error)
 {
     const char *path = arg_string(args, "path"), *name = arg_string(args, "property");
     struct object o;
+    if (qmp_balloon_path(opaque, path)) {
+        qmp_balloon_set(opaque, name, json_object_get_member(args, "value"), error);
+        return NULL;
+    }
     if (!find(opaque, path, &o, error))
         return NULL;
     if (o.group && !strcmp(name, "limits"))
@@ -180,7 +186,7 @@ static JsonNode *qom_list(void *opaque, JsonObject *args, GError **error)
     return qmp_array(list);
 }
 
-#define PATH { "path", QMP_STRING, false, "/objects/ID, or the id" }
+#define PATH { "path", QMP_STRING, false, "/objects/ID, /machine/peripheral/ID, or the id" }
 #define PROPERTY { "property", QMP_STRING, false, "Its name" }
 static const struct qmp_arg list_args[] = { PATH, { 0 } };
 static const struct qmp_arg get_args[] = { PATH, PROPERTY, { 0 } };

@@ -223,7 +223,7 @@ static bool add_rng(struct vm_args *a, xmlNode *n, GError **error)
 
 static bool add_balloon(struct vm_args *a, xmlNode *n, GError **error)
 {
-    if (xml_is(n, "@model", "none") || a->ours)
+    if (xml_is(n, "@model", "none"))
         return true;
     GString *s = opt_new("virtio-balloon-pci");
     opt_add(s, "id", args_alias(n));

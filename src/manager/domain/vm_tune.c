@@ -590,7 +590,7 @@ static bool start_balloon(struct vm *v, const xmlNode *domain, GError **error)
 {
     const xmlNode *b = xml_find(domain, "devices/memballoon");
     uint64_t most = xml_get_u64(domain, "memory", 0), now = xml_get_u64(domain, "currentMemory", most);
-    v->has_balloon = b && !xml_is(b, "@model", "none") && !v->ours;
+    v->has_balloon = b && !xml_is(b, "@model", "none");
     if (!v->has_balloon)
         return true;
     uint64_t period = xml_get_u64(b, "stats@period", 0);
