@@ -410,16 +410,21 @@ static bool add_buses(struct places *p)
     return true;
 }
 
-static void add_root(struct places *p)
+static bool add_root(struct places *p)
 {
     const char *model = p->board == BOARD_PCI ? "pci-root" : "pcie-root";
     xmlNode *root = bus_controller(p, 0);
+    if (root && !xml_is(root, "@model", model))
+        return ruche_error(p->error, MANAGER_ERR_XML,
+                           "PCI controller 0 is of model '%s'; on this machine it is '%s'",
+                           xml_get(root, "@model"), model);
     if (root)
-        return;
+        return true;
     root = add_element(p->devices, "controller");
     xml_set(root, "@type", "pci");
     xml_set(root, "@index", "0");
     xml_set(root, "@model", model);
+    return true;
 }
 
 /* Devices of the board stand where they stand, whatever else wants the place: `fixed` is a pass for
@@ -468,9 +473,9 @@ bool def_addresses(xmlNode *domain, GError **error)
     if (p.board == BOARD_CCW || p.board == BOARD_NONE)
         return true;
     g_autoptr(GHashTable) taken G_GNUC_UNUSED = p.taken = g_hash_table_new(NULL, NULL);
-    add_root(&p);
     reserve(&p);
-    if (!take_given(&p) || !place_pass(&p, true) || !add_buses(&p) || !place_pass(&p, false))
+    if (!add_root(&p) || !take_given(&p) || !place_pass(&p, true) || !add_buses(&p) ||
+        !place_pass(&p, false))
         return false;
     FOREACH_NAMED(c, p.devices, "controller")
     if (xml_is(c, "@type", "pci"))

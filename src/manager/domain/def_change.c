@@ -195,6 +195,27 @@ static bool change_tree(xmlNode *devices, enum def_device_action action, xmlNode
     return true;
 }
 
+static unsigned count_controllers(struct domain_def *d)
+{
+    unsigned count = 0;
+    FOREACH_NAMED(c, devices_of(domain_def_tree(d)), "controller")
+    count++;
+    return count;
+}
+
+/* A controller or root port that a device would need cannot come into a running machine beside it.
+ */
+static bool fits_running(struct domain_def *before, struct domain_def *after, const char *name,
+                         GError **error)
+{
+    if (!strcmp(name, "controller") || count_controllers(after) == count_controllers(before))
+        return true;
+    return ruche_error(error, MANAGER_ERR_CONFIG,
+                       "the running machine has no free port for the %s; machines get more by "
+                       "<controller type='pci' model='pcie-root-port'/> before they start",
+                       name);
+}
+
 struct domain_def *domain_def_device(struct domain_def *d, enum def_device_action action,
                                      const char *device_xml, unsigned def_flags,
                                      xmlNode **ret_device, GError **error)
@@ -211,6 +232,8 @@ struct domain_def *domain_def_device(struct domain_def *d, enum def_device_actio
         return NULL;
     }
     struct domain_def *made = domain_def_from_doc(doc, def_flags & ~DEF_VALIDATE, error);
+    if (made && def_flags & DEF_LIVE && action == DEF_ATTACH && !fits_running(d, made, name, error))
+        g_clear_pointer(&made, domain_def_unref);
     if (made && ret_device)
         *ret_device =
             find_made(devices_of(domain_def_tree(action == DEF_DETACH ? d : made)), name, place);

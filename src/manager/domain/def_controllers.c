@@ -41,7 +41,8 @@ static bool number_controllers(xmlNode *devices, GError **error)
             bool given = xml_get(c, "@index") != NULL;
             if (given == (pass == 1))
                 continue;
-            unsigned n = 0;
+            bool root = xml_is(c, "@model", "pci-root") || xml_is(c, "@model", "pcie-root");
+            unsigned n = !strcmp(type, "pci") && !root; /* PCI's 0 is the root */
             g_autofree char *key =
                 given ? g_strdup_printf("%s %s", type, xml_get(c, "@index")) : NULL;
             while (!given && (!key || g_hash_table_contains(seen, key))) {
