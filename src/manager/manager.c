@@ -65,9 +65,20 @@ static void session_dirs(void)
     manager.cache_dir = g_build_filename(g_get_user_cache_dir(), "ruche", NULL);
 }
 
+void manager_config_done(void)
+{
+    char *const strings[] = {manager.config_dir, manager.state_dir, manager.runtime_dir,
+                             manager.log_dir,    manager.cache_dir, manager.vmm,
+                             manager.img,        manager.recipes,   manager.user,
+                             manager.group,      manager.uri};
+    for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
+        g_free(strings[i]);
+    memset(&manager, 0, sizeof(manager));
+}
+
 void manager_config_init(bool session)
 {
-    memset(&manager, 0, sizeof(manager));
+    manager_config_done();
     manager.session = session;
     if (session)
         session_dirs();

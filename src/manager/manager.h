@@ -38,6 +38,7 @@ extern struct manager_config manager; /* set before manager_start(), constant af
 /* Fills `manager` with the defaults of system or session mode; every string is then the caller's to
  * replace (g_free, g_strdup). */
 void manager_config_init(bool session);
+void manager_config_done(void);
 /* Makes folders, reads what is stored, finds machines that run, starts those with autostart (once per
  * boot of the host). Runs tasks of its own; returns when stored objects are known. */
 bool manager_start(GError **error);

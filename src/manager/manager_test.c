@@ -350,7 +350,7 @@ static void test_config(void)
     g_assert_true(manager.session && g_str_has_suffix(manager.config_dir, "/ruche"));
     g_assert_true(g_str_has_prefix(manager.log_dir, manager.state_dir));
     g_assert_true(memcmp(before, manager.host_uuid, 16) == 0); /* the same host */
-    manager.log_dir = NULL;
+    manager_config_done();
 }
 
 int main(int argc, char **argv)
@@ -374,5 +374,6 @@ int main(int argc, char **argv)
     g_test_add_func("/manager/config", test_config);
     int status = g_test_run();
     g_rmdir(dir);
+    g_free(dir);
     return status;
 }

@@ -62,8 +62,8 @@ bool manager_start(GError **error)
     for (unsigned i = 0; i < G_N_ELEMENTS(parts); i++)
         if (!parts[i].load(error))
             return false;
-    run_tasks(
-        FIND_TIMEOUT_MS); /* machines that ran are asked; one that does not answer keeps its task */
+    /* Machines that ran are asked; one that does not answer keeps its task. */
+    run_tasks(FIND_TIMEOUT_MS);
     task_start(autostart_all, NULL);
     return true;
 }

@@ -192,5 +192,6 @@ int main(int argc, char **argv)
     }
     int status = run(&c);
     config_done(&c);
+    manager_config_done();
     return status;
 }
