@@ -60,14 +60,10 @@ static inline bool object_room(int32_t room, uint32_t limit, const char *call, G
 
 #define OBJECT_QUERY (RPC_FAST | RPC_READONLY)
 
-/* A text with its end as libvirt sends an array of char: a word for each. */
+/* A text with its end, as an array of char. */
 static inline struct xdr_array object_chars(const char *text)
 {
-    uint32_t n = (uint32_t)strlen(text) + 1;
-    struct wire_u32 *w = g_new(struct wire_u32, n);
-    for (uint32_t i = 0; i < n; i++)
-        w[i].v = (unsigned char)text[i];
-    return (struct xdr_array){n, w};
+    return wire_chars(text, strlen(text) + 1);
 }
 
 /* Results of one value; true. */

@@ -61,19 +61,19 @@ RPC_PROC(auth_sasl_init, .number = 67, .flags = RPC_FAST | RPC_NO_AUTH, RET(r_te
 struct sasl_start {
     char *mechanism;
     int32_t nil;
-    struct xdr_bytes data;
+    struct xdr_array data; /* of words, each a byte */
 };
 static const struct xdr_row sasl_start_xdr[] = {
     XDR_F(STRING, struct sasl_start, mechanism, .max = MECHANISM_MAX),
-    XDR_F(INT, struct sasl_start, nil), XDR_F(BYTES, struct sasl_start, data, .max = LIMIT_SASL),
+    XDR_F(INT, struct sasl_start, nil), XDR_LIST(struct sasl_start, data, wire_u32, LIMIT_SASL),
     XDR_DONE};
 struct sasl_reply {
     int32_t complete, nil;
-    struct xdr_bytes data;
+    struct xdr_array data; /* of words, each a byte */
 };
 static const struct xdr_row sasl_reply_xdr[] = {
     XDR_F(INT, struct sasl_reply, complete), XDR_F(INT, struct sasl_reply, nil),
-    XDR_F(BYTES, struct sasl_reply, data, .max = LIMIT_SASL), XDR_DONE};
+    XDR_LIST(struct sasl_reply, data, wire_u32, LIMIT_SASL), XDR_DONE};
 
 /* What the worker sees. */
 struct step {
@@ -141,15 +141,18 @@ static bool step(struct client *c, struct step *s, struct sasl_reply *r, GError 
         return false;
     r->complete = s->answer.complete;
     r->nil = !s->answer.data;
-    r->data = (struct xdr_bytes){s->answer.len, g_memdup2(s->answer.data, s->answer.len)};
+    r->data = wire_chars(s->answer.data, s->answer.data ? s->answer.len : 0);
     return true;
 }
 
-/* No data and empty data are two things. */
-static void take_data(struct step *s, int32_t nil, const struct xdr_bytes *b)
+/* No data and empty data are two things. The bytes stay in the words' place. */
+static void take_data(struct step *s, int32_t nil, struct xdr_array *a)
 {
-    s->data = nil ? NULL : b->data ? (const char *)b->data : "";
-    s->len = nil ? 0 : b->len;
+    char *bytes = a->items;
+    for (uint32_t i = 0; i < a->count; i++)
+        bytes[i] = (char)((struct wire_u32 *)a->items)[i].v;
+    s->data = nil ? NULL : bytes ? bytes : "";
+    s->len = nil ? 0 : a->count;
 }
 
 static bool start(struct rpc_call *c, void *args, void *ret, GError **error)
@@ -164,10 +167,10 @@ RPC_PROC(auth_sasl_start, .number = 68, .flags = RPC_NO_AUTH, ARGS(sasl_start), 
 
 struct sasl_step {
     int32_t nil;
-    struct xdr_bytes data;
+    struct xdr_array data; /* of words, each a byte */
 };
 static const struct xdr_row sasl_step_xdr[] = {
-    XDR_F(INT, struct sasl_step, nil), XDR_F(BYTES, struct sasl_step, data, .max = LIMIT_SASL),
+    XDR_F(INT, struct sasl_step, nil), XDR_LIST(struct sasl_step, data, wire_u32, LIMIT_SASL),
     XDR_DONE};
 
 static bool next(struct rpc_call *c, void *args, void *ret, GError **error)

@@ -95,3 +95,11 @@ TABLE(r_params_count, XDR_LIST(struct r_params_count, params, wire_param, LIMIT_
       XDR_F(INT, struct r_params_count, count));
 TABLE(r_bytes_int, XDR_F(BYTES, struct r_bytes_int, bytes, .max = LIMIT_CPUMAPS),
       XDR_F(INT, struct r_bytes_int, v));
+
+struct xdr_array wire_chars(const char *bytes, size_t len)
+{
+    struct wire_u32 *w = g_new(struct wire_u32, len + 1);
+    for (size_t i = 0; i < len; i++)
+        w[i].v = (unsigned char)bytes[i];
+    return (struct xdr_array){(uint32_t)len, w};
+}

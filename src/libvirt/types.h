@@ -230,5 +230,8 @@ extern const struct xdr_row a_flags_xdr[], a_name_xdr[], a_name_flags_xdr[], a_u
 extern const struct xdr_row r_domain_xdr[], r_named_xdr[], r_volume_xdr[], r_int_xdr[], r_u64_xdr[],
     r_text_xdr[], r_names_xdr[], r_params_xdr[], r_params_count_xdr[], r_bytes_int_xdr[];
 
+/* Bytes as the protocol has an array of char: a word for each. Of wire_u32. */
+struct xdr_array wire_chars(const char *bytes, size_t len);
+
 #define ARGS(shape) .args = shape##_xdr, .args_size = sizeof(struct shape)
 #define RET(shape)  .ret = shape##_xdr, .ret_size = sizeof(struct shape)

@@ -407,7 +407,7 @@ def needs_authentication():
             mechanisms = w.call(67)
             if mechanisms.status == OK:
                 refused(w.call(68, string("NIX") + struct.pack(">iI", 1, 0)), 45, 46)
-                refused(w.call(68, string("PLAIN") + struct.pack(">i", 0) + string(b"\0a\0b")), 45, 46)
+                refused(w.call(68, string("PLAIN") + struct.pack(">iI", 0, 4) + struct.pack(">4I", *b"\0a\0b")), 45, 46)
             refused(w.call(68, string("X" * 65) + struct.pack(">iI", 1, 0)), *RPC_ERROR)
             refused(w.call(157), *RPC_ERROR)
     finally:

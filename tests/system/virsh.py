@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian's virsh against ruched: its commands for hosts, domains, pools and volumes, and every transport. TAP.
+
+    virsh.py RUCHED RUCHE-VMM KERNEL
+"""
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import tap
+from libvirt_rpc import Daemon
+
+RUCHED, VMM, KERNEL = (os.path.abspath(p) for p in sys.argv[1:4])
+WORK = tempfile.mkdtemp(prefix="virsh-")
+os.chmod(WORK, 0o755)
+ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "XDG_CONFIG_HOME": WORK}
+USER, PASSWORD = "fred", "swordfish"
+DAEMON = None
+PORTS = {}
+
+DOMAIN = f"""<domain type='qemu'><name>loop</name><uuid>8f0f8a9e-6a2c-4d4f-8c0e-0123456789ab</uuid><title>a title</title>
+<memory unit='MiB'>64</memory><vcpu>2</vcpu>
+<os><type arch='x86_64'>hvm</type><kernel>{KERNEL}</kernel></os>
+<devices><emulator>{VMM}</emulator>
+<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{WORK}/disk.img'/><target dev='vda' bus='virtio'/></disk>
+<interface type='user'><mac address='52:54:00:11:22:33'/><model type='virtio'/></interface>
+<serial type='pty'/><console type='pty'/><memballoon model='none'/></devices></domain>"""
+DISK = f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{WORK}/disk.img'/><target dev='vdb' bus='virtio'/></disk>"
+POOL = f"<pool type='dir'><name>pool</name><target><path>{WORK}/pool</path></target></pool>"
+VOLUME = "<volume><name>made</name><capacity unit='MiB'>2</capacity><target><format type='raw'/></target></volume>"
+
+
+def path(name, text=None):
+    where = os.path.join(WORK, name)
+    if text is not None:
+        with open(where, "w", encoding="ascii") as out:
+            out.write(text)
+    return where
+
+
+def unix():
+    return f"qemu+unix:///system?socket={DAEMON.socket}"
+
+
+def virsh(*command, uri=None, env=None, check=True):
+    done = subprocess.run(["virsh", "-c", uri or unix(), *command], capture_output=True, text=True, timeout=60, check=False,
+                          env={**ENV, **(env or {})}, stdin=subprocess.DEVNULL)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout if check else done
+
+
+def try_rows(rows):
+    """Each row: a command line, a pattern of its output; '!' before the pattern: it fails, and says so."""
+    wrong = []
+    for line, pattern in rows:
+        done = virsh(*line.replace("@", WORK + "/").split(), check=False)
+        fails = pattern.startswith("!")
+        text = done.stdout + done.stderr
+        if bool(done.returncode) != fails or not re.search(pattern.lstrip("!"), text, re.MULTILINE):
+            wrong.append(f"virsh {line}: ended with {done.returncode}, not /{pattern}/: {text.strip()[:300]}")
+    assert not wrong, "\n".join(wrong)
+
+
+HOST = (
+    ("version", r"Running hypervisor: QEMU 9\.0\.0"), ("uri", "socket="), ("hostname", re.escape(socket.gethostname())),
+    ("nodeinfo", r"^CPU model: +x86_64"), ("nodecpumap", "CPUs present:"), ("nodecpustats", r"^idle:"), ("nodememstats", r"^free"),
+    ("freecell", "Total:|KiB"), ("freepages --cellno 0 --pagesize 4", "4KiB"), ("maxvcpus", r"^\d+$"), ("capabilities", "<capabilities>"),
+    ("domcapabilities", "<domainCapabilities>"), ("cpu-models x86_64", "qemu64"), ("list --all", ""), ("net-list --all", ""),
+    ("iface-list --all", ""), ("secret-list", ""), ("nwfilter-list", ""), ("nodedev-list", ""), ("pool-list --all", ""), ("pool-capabilities", "dir"),
+    ("net-info nix", "!Network not found"), ("iface-dumpxml nix", "!Interface not found"), ("nodedev-dumpxml nix", "![Nn]ode device"),
+    ("nwfilter-dumpxml nix", "![Nn]etwork filter|nwfilter"), ("secret-dumpxml 8f0f8a9e-6a2c-4d4f-8c0e-0123456789ab", "![Ss]ecret"),
+    ("dominfo nix", "!failed to get domain 'nix'"), ("net-define /dev/null", "!"), ("sysinfo", "sysinfo|!")[:2] if os.path.isdir("/sys/class/dmi/id")
+    else ("sysinfo", "!SMBIOS"), ("nodesuspend mem 60", "!does not support"),
+)
+
+STOPPED = (
+    ("define @domain.xml --validate", "defined"), ("domuuid loop", "8f0f8a9e"), ("domname 8f0f8a9e-6a2c-4d4f-8c0e-0123456789ab", "loop"),
+    ("domid loop", "-"), ("domstate loop --reason", r"shut off"), ("dominfo loop", r"Max memory: +65536 KiB"), ("dumpxml loop", "<name>loop</name>"),
+    ("dumpxml loop --inactive --security-info", "<uuid>"), ("desc loop --title", "a title"), ("desc loop --title other", "updated"),
+    ("desc loop --config some words", ""), ("desc loop", "some words"), ("metadata loop urn:x --key k --set <a/> --config", ""),
+    ("metadata loop urn:x --config", "<a/>"), ("autostart loop", ""), ("dominfo loop", r"Autostart: +enable"), ("autostart loop --disable", ""),
+    ("schedinfo loop", r"cpu_shares +: 1024"), ("schedinfo loop --config --set cpu_shares=512", "512"), ("memtune loop", "hard_limit"),
+    ("memtune loop --config --hard-limit 200000", ""), ("memtune loop --config", "200000"), ("blkiotune loop", "weight"), ("numatune loop", "numa_mode"),
+    ("blkdeviotune loop vda --config --total-bytes-sec 1000000", ""), ("blkdeviotune loop vda --config", "1000000"),
+    ("domiftune loop 52:54:00:11:22:33 --config", "inbound.average"), ("vcpucount loop", r"maximum +config +2"), ("setvcpus loop 2 --config", ""),
+    ("vcpucount loop --config --current", "2"), ("vcpupin loop", "0"), ("vcpupin loop 0 0 --config", ""), ("vcpupin loop --config", r"0 +0"),
+    ("emulatorpin loop", r"\*"), ("emulatorpin loop 0 --config", ""), ("setmem loop 32M --config", ""), ("setmaxmem loop 64M --config", ""),
+    ("iothreadinfo loop", ""), ("domblklist loop", "vda"), ("domiflist loop", "52:54:00:11:22:33"), ("vcpuinfo loop", "VCPU"),
+    ("domblkinfo loop vda", r"Capacity: +16777216"), ("attach-device loop @disk.xml --config", "attached"), ("domblklist loop --inactive", "vdb"),
+    ("detach-disk loop vdb --config", "detached"), ("domstats loop --state", r"state\.state=5"), ("domrename loop loop2", ""),
+    ("domrename loop2 loop", ""), ("snapshot-list loop", ""), ("managedsave loop", "!"), ("domblkerror loop", "!not running"),
+    ("destroy loop", "!not running"), ("suspend loop", "!not running"), ("domcontrol loop", "!not running"), ("domtime loop", "!"),
+)
+
+RUNNING = (
+    ("start loop", "started"), ("start loop", "!already"), ("list", "running"), ("domid loop", r"^\d+$"), ("domstate loop --reason", r"running \(booted\)"),
+    ("dumpxml loop", "<domain type='qemu' id="), ("dominfo loop", r"State: +running"), ("vcpuinfo loop", r"State: +running"), ("cpu-stats loop", "Total:"),
+    ("domstats", r"cpu\.time="), ("domstats loop --block --interface --balloon --vcpu", r"block\.count=1"), ("domblkstat loop vda", "rd_req"),
+    ("domblkinfo loop vda", "Physical"), ("domifstat loop 52:54:00:11:22:33", "rx_bytes"), ("dommemstat loop", "rss"), ("domcontrol loop", "ok"),
+    ("domjobinfo loop", "None"), ("domjobabort loop", "!no job"), ("domblkerror loop", "No errors|^$"), ("domifaddr loop --source arp", ""),
+    ("domifaddr loop", ""), ("domifaddr loop --source agent", "!agent"), ("domfsinfo loop", "!agent"), ("guestinfo loop", "!agent"), ("domhostname loop", "!agent"),
+    ("domdisplay loop", "!No graphical"), ("vcpupin loop 0 0 --live", ""), ("vcpupin loop --live", r"0 +0"), ("emulatorpin loop", "emulator|:|[*]"), ("suspend loop", ""),
+    ("domstate loop --reason", r"paused \(user\)"), ("resume loop", ""), ("domstate loop", "running"), ("blockresize loop vda 32M", "resized"),
+    ("domblkinfo loop vda", r"Capacity: +33554432"), ("inject-nmi loop", ""), ("reset loop", "reset"), ("qemu-monitor-command loop query-name", "loop"),
+    ("qemu-monitor-command --hmp loop info status", "running"), ("screenshot loop @x.ppm", "!does not support"), ("send-key loop KEY_A", "!does not support"),
+    ("save loop @saved", "!does not support"), ("migrate loop qemu:///x", "!"), ("undefine loop", ""), ("dominfo loop", r"Persistent: +no"),
+    ("destroy loop", "destroyed"), ("dominfo loop", "!failed to get domain"), ("create @domain.xml --paused", "created"),
+    ("domstate loop", "paused"), ("destroy loop --graceful", "destroyed"),
+)
+
+STORAGE = (
+    ("pool-define @pool.xml", "defined"), ("pool-build pool", "built"), ("pool-start pool", "started"), ("pool-autostart pool", ""),
+    ("pool-info pool", r"State: +running"), ("pool-list --details", "pool"), ("pool-dumpxml pool", "<name>pool</name>"), ("pool-uuid pool", "-"),
+    ("vol-create pool @volume.xml", "made created"), ("vol-create-as pool v 1M", "created"), ("vol-list pool --details", "made"),
+    ("vol-info v --pool pool", r"Capacity: +1\.00 MiB"), ("vol-path v --pool pool", "/v"), ("vol-key v --pool pool", "/v"), ("vol-pool @pool/v", "pool"),
+    ("vol-name @pool/v", "v"), ("vol-dumpxml v --pool pool", "<volume"), ("vol-upload v @data --pool pool", ""), ("vol-download v @back --pool pool", ""),
+    ("vol-download v @sparse --pool pool --sparse", ""), ("vol-upload v @hollow --pool pool --sparse", ""), ("vol-resize v 3M --pool pool", "changed"),
+    ("vol-wipe v --pool pool", "wiped"), ("vol-clone made copy --pool pool", "cloned"), ("vol-delete copy --pool pool", "deleted"), ("vol-delete made --pool pool", "deleted"),
+    ("vol-info nix --pool pool", "!volume not found"), ("pool-refresh pool", "refreshed"), ("vol-delete v --pool pool", ""), ("pool-destroy pool", "destroyed"),
+    ("pool-delete pool", "deleted"), ("pool-undefine pool", "undefined"), ("pool-info pool", "!pool not found"),
+)
+
+
+def host_commands():
+    try_rows(HOST)
+
+
+def stopped_domain_commands():
+    try_rows(STOPPED)
+
+
+def running_domain_commands():
+    try_rows(RUNNING)
+
+
+def storage_commands():
+    data = os.urandom(700000)
+    with open(path("data"), "wb") as out:
+        out.write(data)
+    with open(path("hollow"), "wb") as out:
+        out.truncate(1 << 20)
+    try_rows(STORAGE)
+    for name in ("back", "sparse"):
+        with open(path(name), "rb") as back:
+            assert back.read() == data + bytes((1 << 20) - len(data)), name
+
+
+def events():
+    watch = subprocess.Popen(["virsh", "-c", unix(), "event", "--all", "--loop", "--timeout", "20"], stdout=subprocess.PIPE, text=True, env=ENV)
+    time.sleep(1)
+    try:
+        for command in (("create", path("domain.xml")), ("suspend", "loop"), ("resume", "loop"), ("destroy", "loop")):
+            virsh(*command)
+        time.sleep(0.5)
+    finally:
+        watch.terminate()
+        text = watch.communicate(timeout=10)[0]
+    for word in ("Started", "Suspended", "Resumed", "Stopped"):
+        assert word in text, text
+
+
+def console():
+    virsh("create", path("domain.xml"))
+    try:
+        master, slave = os.openpty()
+        p = subprocess.Popen(["virsh", "-c", unix(), "console", "loop", "--force"], stdin=slave, stdout=slave, stderr=slave, env=ENV, close_fds=True)
+        os.close(slave)
+        text = b""
+        end = time.monotonic() + 10
+        while b"Escape character" not in text and time.monotonic() < end:
+            text += os.read(master, 4096)
+        assert b"Connected to domain 'loop'" in text, text
+        os.write(master, b"\x1d")
+        assert p.wait(10) == 0
+        os.close(master)
+    finally:
+        virsh("destroy", "loop")
+
+
+def read_only():
+    done = subprocess.run(["virsh", "-r", "-c", f"qemu+unix:///system?socket={DAEMON.socket_ro}", "list"], capture_output=True, text=True, env=ENV, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run(["virsh", "-r", "-c", unix(), "define", path("domain.xml")], capture_output=True, text=True, env=ENV, timeout=20, check=False)
+    assert done.returncode and "read only" in done.stderr, done.stderr
+
+
+def sasl():
+    uri = f"qemu+tcp://127.0.0.1:{PORTS['tcp']}/system"
+    auth = path("auth.conf", f"[credentials-x]\nauthname={USER}\npassword={PASSWORD}\n[auth-libvirt-127.0.0.1]\ncredentials=x\n")
+    assert "9.0.0" in virsh("version", uri=uri, env={"LIBVIRT_AUTH_FILE": auth})
+    assert "<capabilities>" in virsh("capabilities", uri=uri, env={"LIBVIRT_AUTH_FILE": auth})  # longer than one packet of the layer
+    wrong = path("wrong.conf", f"[credentials-x]\nauthname={USER}\npassword=no\n[auth-libvirt-127.0.0.1]\ncredentials=x\n")
+    done = virsh("version", uri=uri, env={"LIBVIRT_AUTH_FILE": wrong}, check=False)
+    assert done.returncode and "authentication failed" in done.stderr.lower(), done.stderr
+
+
+def tls():
+    uri = f"qemu+tls://localhost:{PORTS['tls']}/system?pkipath={WORK}/pki"
+    assert "9.0.0" in virsh("version", uri=uri)
+    assert "<capabilities>" in virsh("capabilities", uri=uri)
+    stranger = f"qemu+tls://localhost:{PORTS['tls']}/system?pkipath={WORK}/stranger"
+    assert virsh("version", uri=stranger, check=False).returncode
+
+
+def ssh():
+    """libvirt's ssh transport with an ssh that runs what it is told here, and a netcat."""
+    netcat = path("nc", "#!/usr/bin/python3\nimport os, selectors, socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[-1])\n"
+                  "w = selectors.DefaultSelector()\nw.register(0, 1)\nw.register(s, 1)\nwhile True:\n    for key, _ in w.select():\n"
+                  "        data = os.read(key.fd, 65536)\n        if not data:\n            sys.exit()\n"
+                  "        if key.fd:\n            os.write(1, data)\n        else:\n            s.sendall(data)\n")
+    fake = path("ssh", "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\nexec sh -c \"$*\"\n")
+    os.chmod(netcat, 0o755)
+    os.chmod(fake, 0o755)
+    uri = f"qemu+ssh://localhost/system?command={fake}&netcat={netcat}&proxy=netcat&socket={DAEMON.socket}"
+    assert "9.0.0" in virsh("version", uri=uri)
+    assert "<capabilities>" in virsh("capabilities", uri=uri)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def certificate(folder, name, template, ca=None):
+    key, cert, info = (os.path.join(folder, name + end) for end in ("key.pem", "cert.pem", ".info"))
+    with open(info, "w", encoding="ascii") as out:
+        out.write(template)
+    subprocess.run(["certtool", "--generate-privkey", "--bits=2048", "--outfile", key], check=True, capture_output=True)
+    sign = ["--generate-certificate", "--load-ca-certificate", ca + "cert.pem", "--load-ca-privkey", ca + "key.pem"] if ca else ["--generate-self-signed"]
+    subprocess.run(["certtool", *sign, "--load-privkey", key, "--template", info, "--outfile", cert], check=True, capture_output=True)
+
+
+def make_pki(folder):
+    os.makedirs(folder)
+    certificate(folder, "ca", "cn = CA\nca\ncert_signing_key\n")
+    ca = os.path.join(folder, "ca")
+    certificate(folder, "server", "cn = localhost\ndns_name = localhost\nip_address = 127.0.0.1\ntls_www_server\nsigning_key\nencryption_key\n", ca)
+    certificate(folder, "client", "cn = client\norganization = us\ntls_www_client\nsigning_key\nencryption_key\n", ca)
+
+
+def begin():
+    for name, text in (("domain.xml", DOMAIN), ("disk.xml", DISK), ("pool.xml", POOL), ("volume.xml", VOLUME)):
+        path(name, text)
+    with open(path("disk.img"), "wb") as disk:
+        disk.truncate(16 << 20)
+    os.chmod(path("disk.img"), 0o666)
+    os.makedirs(path("sasl"))
+    subprocess.run(["saslpasswd2", "-p", "-c", "-a", "libvirt", "-f", path("sasl/db"), USER], input=PASSWORD, text=True, check=True, capture_output=True)
+    path("sasl/libvirt.conf", f"mech_list: digest-md5\nauxprop_plugin: sasldb\nsasldb_path: {path('sasl/db')}\n")
+    make_pki(path("pki"))
+    make_pki(path("stranger"))
+    shutil.copy(path("pki/cacert.pem"), path("stranger/cacert.pem"))
+    PORTS.update(tcp=free_port(), tls=free_port())
+    settings = (f"tcp=127.0.0.1:{PORTS['tcp']}\nauth_tcp=sasl\ntls=localhost:{PORTS['tls']}\nauth_tls=none\n"
+                f"tls_ca={WORK}/pki/cacert.pem\ntls_cert={WORK}/pki/servercert.pem\ntls_key={WORK}/pki/serverkey.pem\n"
+                f"[machines]\nvmm={VMM}\n")
+    return Daemon(RUCHED, settings, env={"SASL_CONF_PATH": path("sasl")})
+
+
+def main():
+    global DAEMON
+    DAEMON = begin()
+    tests = (host_commands, stopped_domain_commands, running_domain_commands, storage_commands, events, console, read_only, sasl, tls, ssh)
+    try:
+        tap.run({t.__name__.replace("_", " "): t for t in tests})
+    finally:
+        DAEMON.stop()
+        shutil.rmtree(WORK, ignore_errors=True)
+
+
+main()
