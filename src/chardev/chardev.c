@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define INPUT_CHUNK 4096
 
@@ -80,13 +81,22 @@ static void out_flush_locked(struct chardev *c)
     c->out_head = c->out_len ? c->out_head : 0;
 }
 
+/* What a guest says does not fill the host's disk: a log that is full begins anew. */
+static void log_output(struct chardev *c, const void *data, size_t len)
+{
+    struct stat st;
+    bool full = fstat(c->log_fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)CHARDEV_LOG_MAX;
+    if ((full && (ftruncate(c->log_fd, 0) < 0 || lseek(c->log_fd, 0, SEEK_SET) < 0)) || write(c->log_fd, data, len) < 0)
+        fd_close_keep_errno(c->log_fd), c->log_fd = -1;
+}
+
 size_t chardev_write(struct chardev *c, const void *data, size_t len)
 {
     size_t taken = len;
     bool watch = false;
     pthread_mutex_lock(&c->lock);
-    if (c->log_fd >= 0 && write(c->log_fd, data, len) < 0)
-        fd_close_keep_errno(c->log_fd), c->log_fd = -1;
+    if (c->log_fd >= 0)
+        log_output(c, data, len);
     if (c->type->put) {
         c->type->put(c, data, len);
     } else if (c->out_fd >= 0 && !c->broken) {

@@ -15,6 +15,8 @@
 #include "base/linkset.h"
 #include "base/loop.h"
 
+#define CHARDEV_LOG_MAX (8u << 20) /* bytes of a logfile= */
+
 struct chardev;
 
 struct chardev_frontend {

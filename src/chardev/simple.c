@@ -3,6 +3,7 @@
 #include "chardev/chardev_priv.h"
 
 #include "base/fd.h"
+#include "base/fdset.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -38,8 +39,7 @@ static bool file_open(struct chardev *c, const struct chardev_config *cfg, GErro
     autofd in = -1;
     if (in_path && (in = open(in_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0)
         return ruche_error_errno(error, errno, "chardev '%s': '%s'", c->id, in_path);
-    int out = open(
-        path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0666);
+    int out = fdset_open(path, O_WRONLY | O_CREAT | O_NONBLOCK | (append ? O_APPEND : O_TRUNC), 0666);
     if (out < 0)
         return ruche_error_errno(error, errno, "chardev '%s': '%s'", c->id, path);
     c->where = g_strdup_printf("file:%s", path);

@@ -28,10 +28,10 @@ struct vcpu_thread {
 struct machine_run {
     pthread_mutex_t lock;
     pthread_cond_t go;   /* running, a hold or quit changed */
-    pthread_cond_t idle; /* executing fell to zero */
+    pthread_cond_t idle; /* executing fell to zero; a thread has its number */
     bool running, quit;
     unsigned executing;
-    unsigned count;
+    unsigned count, known; /* threads; those whose number the monitor can tell */
     struct vcpu_thread thread[];
 };
 
@@ -69,7 +69,11 @@ static void *vcpu_main(void *opaque)
     snprintf(name, sizeof(name), "vcpu %u", t->vcpu->index);
     pthread_setname_np(pthread_self(), name);
     current_vcpu = t->vcpu;
+    pthread_mutex_lock(&m->run->lock);
     t->vcpu->thread_id = gettid();
+    m->run->known++;
+    pthread_cond_broadcast(&m->run->idle);
+    pthread_mutex_unlock(&m->run->lock);
     while (wait_for_go(m->run, t)) {
         enum vcpu_exit why = ops->vcpu_run(t->vcpu);
         if (why == VCPU_EXIT_ERROR)
@@ -116,6 +120,10 @@ bool machine_threads_start(struct machine *m, GError **error)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (err)
         return ruche_error_errno(error, err, "no thread for a vCPU");
+    pthread_mutex_lock(&r->lock);
+    while (r->known < r->count)
+        pthread_cond_wait(&r->idle, &r->lock);
+    pthread_mutex_unlock(&r->lock);
     return true;
 }
 

@@ -89,11 +89,13 @@ static bool add_controller(struct vm_args *a, const xmlNode *c, GError **error)
     return args_word_error(c, "type", type, error);
 }
 
+/* Buses come before what stands on them. */
 bool args_controllers(struct vm_args *a, GError **error)
 {
-    for (xmlNode *c = xml_find(a->devices, "controller"); c; c = xml_next(c))
-        if (!add_controller(a, c, error))
-            return false;
+    for (int pci = 1; pci >= 0; pci--)
+        for (xmlNode *c = xml_find(a->devices, "controller"); c; c = xml_next(c))
+            if (xml_is(c, "@type", "pci") == pci && !add_controller(a, c, error))
+                return false;
     return true;
 }
 

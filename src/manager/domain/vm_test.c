@@ -331,11 +331,13 @@ static char *disks_xml(void)
     make_image(top, "qcow2", NULL, base);
     make_image(raw, "raw", "4M", NULL);
     return g_strdup_printf(
-        CONSOLE "<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='%s'/>"
+        CONSOLE "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+                "<serial type='file'><source path='%s/serial.txt'/></serial><rng model='virtio'><backend model='random'>"
+                "/dev/urandom</backend></rng><panic model='isa'/><disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='%s'/>"
                 "<target dev='vda' bus='virtio'/></disk><disk type='file' device='disk'><driver name='qemu' type='raw'/>"
                 "<source file='%s'/><target dev='vdb' bus='virtio'/><readonly/></disk>"
                 "<interface type='user'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>",
-        top, raw);
+        scratch, top, raw);
 }
 
 static void test_disks(void)
