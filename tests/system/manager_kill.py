@@ -77,6 +77,7 @@ class Manager:
         return True
 
     def kill(self):
+        assert self.process.poll() is None, "ruched ended by itself: " + self.said()
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 

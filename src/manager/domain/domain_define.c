@@ -24,10 +24,34 @@ enum {
     UNDEFINE_ALL = 127
 };
 
+/* What domain_machine.c can do when the guest is off, begins anew or has panicked. */
+static const struct {
+    const char *element, *actions[4];
+} lifecycle_rows[] = {
+    {"on_poweroff", {"destroy", "restart"}},
+    {"on_reboot", {"restart", "destroy"}},
+    {"on_crash", {"destroy", "restart", "preserve"}},
+};
+
+static bool check_lifecycle(struct domain_def *def, GError **error)
+{
+    xmlNode *domain = domain_def_tree(def);
+    for (unsigned i = 0; i < G_N_ELEMENTS(lifecycle_rows); i++) {
+        const char *const *actions = lifecycle_rows[i].actions;
+        const char *wanted = xml_get(domain, lifecycle_rows[i].element);
+        if (wanted && !g_strv_contains(actions, wanted))
+            return ruche_error(error, MANAGER_ERR_CONFIG,
+                               "<%s>: '%s' cannot be done; use '%s' or '%s'",
+                               lifecycle_rows[i].element, wanted, actions[0], actions[1]);
+    }
+    return true;
+}
+
 static struct domain_def *parse(const char *xml, bool validate, GError **error)
 {
     auto_domain_def *def = domain_def_parse(xml, strlen(xml), validate ? DEF_VALIDATE : 0, error);
-    if (!def || !store_name_check("domain", def->s.name, error) || !vm_check_def(def, error))
+    if (!def || !store_name_check("domain", def->s.name, error) || !check_lifecycle(def, error) ||
+        !vm_check_def(def, error))
         return NULL;
     return g_steal_pointer(&def);
 }

@@ -65,11 +65,14 @@ static bool run_process(struct domain *d, bool paused, GError **error)
         domain_def_unref(d->live);
         d->live = live;
     }
+    /* From the first instruction on the guest may do anything: what it does is to change this, and
+     * not the other way round. */
+    d->state = paused ? DOMAIN_PAUSED : DOMAIN_RUNNING;
+    d->reason = paused ? PAUSED_USER : RUNNING_BOOTED;
     if (!paused && !vm_cont(v, error))
         return false;
     domain_def_shrink(d->live);
-    domain_set_state(d, paused ? DOMAIN_PAUSED : DOMAIN_RUNNING,
-                     paused ? PAUSED_USER : RUNNING_BOOTED);
+    domain_set_state(d, d->state, d->reason);
     return true;
 }
 
