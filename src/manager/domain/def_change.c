@@ -149,6 +149,9 @@ static xmlDoc *parse_device(const char *text, unsigned def_flags, GError **error
     if (!row || is_named(n, "emulator")) {
         ruche_error(error, MANAGER_ERR_XML, "<%.64s> is not a device", (const char *)n->name);
     } else if (schema_apply(n, row, def_flags, error)) {
+        /* given by a run, which a stored description knows nothing of */
+        if (!(def_flags & DEF_LIVE) && !g_str_has_prefix(xml_get_or(n, "alias@name", "ua-"), "ua-"))
+            xml_remove(n, "alias");
         return doc;
     }
     xmlFreeDoc(doc);

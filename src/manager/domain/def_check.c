@@ -36,6 +36,9 @@ static bool check_disk(const xmlNode *d, GError **error)
     if (xml_is(d, "@device", "floppy") != xml_is(d, "target@bus", "fdc"))
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "disk '%s': a floppy disk is on bus 'fdc', and nothing else is", dev);
+    if (xml_find(d, "wwn") && !xml_is(d, "target@bus", "scsi") && !xml_is(d, "target@bus", "ide"))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "disk '%s': only disks on bus 'scsi' and 'ide' have a wwn", dev);
     if (xml_is(d, "@device", "cdrom") && xml_is(d, "target@bus", "virtio"))
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "disk '%s': a CD-ROM cannot be on bus 'virtio'; use 'sata' or 'scsi'",

@@ -305,11 +305,41 @@ static void place_smartcards(xmlNode *devices)
     }
 }
 
+/* ---- memory modules ---- */
+
+static bool is_module(const xmlNode *m)
+{
+    return xml_is(m, "@model", "dimm") || xml_is(m, "@model", "nvdimm");
+}
+
+static bool place_modules(xmlNode *devices, GError **error)
+{
+    bool taken[256] = {false};
+    for (int pass = 0; pass < 2; pass++) {
+        FOREACH_NAMED(m, devices, "memory")
+        {
+            bool given = xml_is(m, "address@type", "dimm");
+            if (!is_module(m) || given != (pass == 0) || (xml_find(m, "address") && !given))
+                continue;
+            unsigned slot = (unsigned)xml_get_u64(m, "address@slot", 0);
+            while (!given && slot < 255 && taken[slot])
+                slot++;
+            if (taken[slot])
+                return ruche_error(error, MANAGER_ERR_XML, "memory slot %u is taken twice", slot);
+            taken[slot] = true;
+            xml_set(m, "address@type", "dimm");
+            xml_set_f(m, "address@slot", "%u", slot);
+        }
+    }
+    return true;
+}
+
 bool def_controllers(xmlNode *domain, GError **error)
 {
     xmlNode *devices = devices_of(domain);
     if (!number_controllers(devices, error) || !place_drives(devices, error) ||
-        !place_ports(devices, error) || !place_usbs(domain, devices, error))
+        !place_ports(devices, error) || !place_usbs(domain, devices, error) ||
+        !place_modules(devices, error))
         return false;
     place_smartcards(devices);
     FOREACH_NAMED(c, devices, "controller")

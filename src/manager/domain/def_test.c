@@ -376,6 +376,9 @@ static void test_attach(void)
     auto_domain_def *silent =
         change(d, DEF_DETACH, "<serial type='pty'><target port='0'/></serial>", NULL);
     g_assert_cmpuint(silent->s.chardev_count, ==, 0);
+    auto_domain_def *own = change(
+        d, DEF_DETACH, "<memballoon model='virtio'><alias name='balloon0'/></memballoon>", NULL);
+    g_assert_cmpstr(got(own, "devices/memballoon@model"), ==, "virtio"); /* every machine has one */
     no_change(d, DEF_ATTACH, "<disk><source file='/b'/><target dev='vda'/></disk>", "target 'vda'");
     no_change(d, DEF_ATTACH,
               "<interface type='user'><mac address='52:54:00:00:00:01'/></interface>",
