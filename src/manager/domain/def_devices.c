@@ -181,6 +181,8 @@ static bool pair_console(xmlNode *devices, GError **error)
         xml_set(twin, "target@type", "serial");
         xml_set(twin, "target@port", xml_get_or(serial, "target@port", "0"));
         if (console) {
+            if (xml_get(console, "@tty")) /* of a running machine */
+                xml_set(twin, "@tty", xml_get(console, "@tty"));
             xmlReplaceNode(console, twin);
             xmlFreeNode(console);
         } else {

@@ -254,6 +254,7 @@ static void console(struct domain *d)
     struct vm *v = start(d);
     g_assert_cmpuint(d->live->s.chardev_count, >=, 1);
     g_assert_true(g_str_has_prefix(d->live->s.chardevs[0].path, "/dev/pts/"));
+    g_assert_nonnull(strstr(d->live->text, "<console type='pty' tty='/dev/pts/"));
     int a = vm_open_console(v, NULL, false, false, &error);
     g_assert_no_error(error);
     g_assert_cmpint(a, >=, 0);
