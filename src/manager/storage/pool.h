@@ -83,6 +83,7 @@ int volume_open(const struct caller *who, struct pool *p, const char *name, bool
 /* In a task: returns when the file is synced and the volume no longer in use. Else that comes later. */
 void volume_close(struct pool *p, const char *name, int fd, bool written);
 
+/* Begins tasks for those that run: they know their volumes when these have ended. */
 bool pools_load(GError **error);
 void pools_autostart(void);
 void pools_stop(void);

@@ -379,7 +379,20 @@ static bool do_resume(struct pool *p, void *opaque, GError **error)
     return false;
 }
 
-/* Those that ran are looked through again, those that start by themselves start. */
+static void resume_task(void *opaque)
+{
+    struct pool *p = opaque;
+    g_autoptr(GError) error = NULL;
+    if (!pool_operation(&caller_self, p, RIGHT_HOST, "resume", do_resume, NULL, &error))
+        g_warning("storage pool '%s' does not run any more: %s", p->name, error->message);
+    pool_unref(p);
+}
+
+void pool_resume(struct pool *p)
+{
+    task_start(resume_task, pool_ref(p));
+}
+
 void pools_autostart(void)
 {
     g_autoptr(GPtrArray) all = pool_all();
@@ -387,11 +400,8 @@ void pools_autostart(void)
         struct pool *p = all->pdata[i];
         g_autoptr(GError) error = NULL;
         unsigned flags = 0;
-        bool running = p->state != POOL_INACTIVE;
-        if (!running && !p->autostart)
-            continue;
-        if (!pool_operation(&caller_self, p, RIGHT_HOST, running ? "resume" : "autostart",
-                            running ? do_resume : do_start, &flags, &error))
+        if (p->autostart && p->state == POOL_INACTIVE &&
+            !pool_operation(&caller_self, p, RIGHT_HOST, "autostart", do_start, &flags, &error))
             g_warning("storage pool '%s' is not started: %s", p->name, error->message);
     }
 }

@@ -100,7 +100,7 @@ static void add_stored(struct pool *p)
     pool_insert(p);
 }
 
-/* It ran when the manager ended. Its volumes are looked at later: pools_autostart(). */
+/* It ran when the manager ended. */
 static void add_running(struct pool *p)
 {
     struct pool *known = pool_find_name(p->name, NULL);
@@ -109,6 +109,7 @@ static void add_running(struct pool *p)
         known = pool_ref(p);
     }
     known->state = POOL_RUNNING;
+    pool_resume(known);
     pool_unref(known);
 }
 

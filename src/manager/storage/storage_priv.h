@@ -52,6 +52,8 @@ void volume_free(struct volume *v);
 bool pool_operation(const struct caller *who, struct pool *p, enum right right,
                     const char *operation, bool (*fn)(struct pool *p, void *opaque, GError **error),
                     void *opaque, GError **error);
+/* Looks through a running pool of a manager before us, in a task of its own. */
+void pool_resume(struct pool *p);
 bool pool_check_active(const struct pool *p, GError **error);
 bool flags_check(const char *operation, unsigned flags, unsigned known, GError **error);
 

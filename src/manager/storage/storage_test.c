@@ -210,7 +210,8 @@ static void restart(void *opaque)
     g_assert_true(pools_load(NULL));
     p = pool_find_uuid(uuid, NULL);
     g_assert_true(p && p->state == POOL_RUNNING && p->persistent && p->autostart);
-    pools_autostart();
+    while (!g_hash_table_size(p->volumes))
+        task_sleep_ms(5);
     g_assert_nonnull(volume_find(p, "a", NULL));
     g_assert_false(g_file_test(left, G_FILE_TEST_EXISTS)); /* nobody's any more */
     g_assert_true(g_file_test(held, G_FILE_TEST_EXISTS));  /* somebody is at work there */
