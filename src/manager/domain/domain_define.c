@@ -50,10 +50,12 @@ static bool check_lifecycle(struct domain_def *def, GError **error)
 static struct domain_def *parse(const char *xml, bool validate, GError **error)
 {
     auto_domain_def *def = domain_def_parse(xml, strlen(xml), validate ? DEF_VALIDATE : 0, error);
-    if (!def || !store_name_check("domain", def->s.name, error) || !check_lifecycle(def, error) ||
-        !vm_check_def(def, error))
+    if (!def || !store_name_check("domain", def->s.name, error) || !check_lifecycle(def, error))
         return NULL;
-    return g_steal_pointer(&def);
+    auto_domain_def *fit = vm_fit_def(def, error);
+    if (!fit || !vm_check_def(fit, error))
+        return NULL;
+    return g_steal_pointer(&fit);
 }
 
 /* The domain that this description is of, NULL: of none. False: name or UUID are another's. */

@@ -231,6 +231,11 @@ bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GEr
     return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
 }
 
+struct domain_def *vm_fit_def(struct domain_def *d, GError **error)
+{
+    return domain_def_ref(d);
+}
+
 bool vm_check_def(struct domain_def *d, GError **error)
 {
     return true;

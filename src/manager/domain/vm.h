@@ -78,6 +78,9 @@ enum vm_event {
 /* text[] and number as struct event's. Defined in domain.c; called on the loop, outside of tasks. */
 void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4], uint64_t number);
 
+/* The same definition, or one without what clients write for every machine, which this emulator has not and nothing
+ * hangs on: an empty USB controller becomes one of model 'none'. A reference. (waits, the first time) */
+struct domain_def *vm_fit_def(struct domain_def *d, GError **error);
 /* May this definition run here? Asked at define time: devices, buses, models, types that the emulator does
  * not have are MANAGER_ERR_CONFIG by name. Does not wait (what an emulator can do is asked once and kept). */
 bool vm_check_def(struct domain_def *d, GError **error);
