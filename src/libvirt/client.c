@@ -107,8 +107,9 @@ void client_end(struct client *c, const char *why)
     c->ended = true;
     if (why) {
         server_figures()->dropped++;
-        log_debug("libvirt: a client by %s (process %d) is let go of: %s", c->who.transport,
-                  (int)c->who.pid, why);
+        if (log_on(LOG_TRACE))
+            log_trace("libvirt_client_end", "by %s, process %d: %s", c->who.transport,
+                      (int)c->who.pid, why);
     }
     server_unwatch(c->io.fd);
     transport_done(&c->io);

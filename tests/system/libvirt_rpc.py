@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -58,6 +59,8 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if os.environ.get("KEEP_LOG"):
+            sys.stderr.write(self.log())
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -115,9 +118,9 @@ class Wire:
 
     def __init__(self, path, open_it=True, flags=0, timeout=10):
         self.sock = socket.socket(socket.AF_UNIX) if isinstance(path, str) else socket.create_connection(path)
-        self.sock.settimeout(timeout)
         if isinstance(path, str):
-            self.sock.connect(path)
+            self.sock.connect(path)  # blocks while the daemon is behind
+        self.sock.settimeout(timeout)
         self.serial = 1
         if open_it:
             assert self.call(66, serial=0).status == OK
