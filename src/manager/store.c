@@ -30,7 +30,8 @@
 
 #define TEMP_PREFIX ".ruche-new-"
 
-/* One change that somebody waits for. text NULL: take the file away. */
+/* One change that somebody waits for. text NULL: the file was taken away, and its folder wants to
+ * be synced (waiter NULL: nobody waits, and it is on the heap). */
 struct change {
     const char *path, *text;
     bool link; /* text is what a symbolic link says */
@@ -131,10 +132,6 @@ static void carry_out(struct change *list)
         if (c->fd >= 0)
             sync_file_range(c->fd, 0, 0,
                             SYNC_FILE_RANGE_WRITE); /* a start, while the others are written */
-        if (c->text)
-            continue;
-        if (unlink(c->path) < 0 && errno != ENOENT)
-            failed(c, "remove");
     }
     for (struct change *c = list; c; c = c->next)
         if (c->text && !c->err)
@@ -184,6 +181,15 @@ static void writer_work(void *opaque)
     carry_out(opaque);
 }
 
+static void background_done(struct change *c)
+{
+    g_autoptr(GError) error = NULL;
+    if (!outcome(c, &error))
+        log_warn("%s", error->message);
+    g_free((char *)c->path);
+    g_free(c);
+}
+
 /* A task that goes on while there are changes: each round takes all. */
 static void writer(void *opaque)
 {
@@ -193,21 +199,29 @@ static void writer(void *opaque)
         task_work(writer_work, list);
         for (struct change *next; list; list = next) {
             next = list->next; /* it is gone with its task's frame */
-            fiber_wake(list->waiter);
+            if (list->waiter)
+                fiber_wake(list->waiter);
+            else
+                background_done(list);
         }
     }
     writer_runs = false;
 }
 
+static void enqueue(struct change *c)
+{
+    *waiting_end = c;
+    waiting_end = &c->next;
+    if (writer_runs)
+        return;
+    writer_runs = true;
+    task_start(writer, NULL);
+}
+
 static bool change_and_wait(struct change *c, GError **error)
 {
     c->waiter = fiber_self();
-    *waiting_end = c;
-    waiting_end = &c->next;
-    if (!writer_runs) {
-        writer_runs = true;
-        task_start(writer, NULL);
-    }
+    enqueue(c);
     fiber_wait();
     return outcome(c, error);
 }
@@ -224,10 +238,27 @@ bool store_link(const char *path, const char *target, GError **error)
     return change_and_wait(&c, error);
 }
 
+struct removal {
+    const char *path;
+    int err;
+};
+
+static void removal_work(void *opaque)
+{
+    struct removal *r = opaque;
+    r->err = unlink(r->path) < 0 ? errno : 0;
+}
+
 bool store_remove(const char *path, GError **error)
 {
-    struct change c = {.path = path};
-    return change_and_wait(&c, error);
+    struct removal r = {.path = path};
+    task_work(removal_work, &r);
+    if (r.err)
+        return r.err == ENOENT || ruche_error_errno(error, r.err, "%s: remove", path);
+    struct change *c = g_new0(struct change, 1);
+    c->path = g_strdup(path);
+    enqueue(c);
+    return true;
 }
 
 /* ---- reading ---- */

@@ -18,7 +18,8 @@ bool store_write(const char *path, const char *text, mode_t mode, GError **error
 bool store_link(const char *path, const char *target, GError **error);
 /* For what need not outlive the host (the state of what runs): replaced as a whole, but not synced. Any thread. */
 bool store_write_volatile(const char *path, const char *text, mode_t mode, GError **error);
-/* Takes a file away and syncs the folder; a missing one is fine. From a task. */
+/* Takes a file away; a missing one is fine. The folder is synced soon after, with others': a power cut in that moment may
+ * bring the old file back, whole. From a task. */
 bool store_remove(const char *path, GError **error);
 /* The whole file; more than max_bytes is an error. Left-overs of writes that were cut off are
  * removed by store_clean_dir(), once at the start. */
