@@ -9,6 +9,7 @@
 #include "manager/node/emulator.h"
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "manager/store.h"
 
 #include <fcntl.h>
@@ -223,8 +224,10 @@ static void remember(struct slot *s, struct emulator_full *f, const struct stat 
     g_clear_error(&s->failure);
     s->failed_mtime_ns = f ? 0 : mtime_of(st);
     s->failed_us = g_get_monotonic_time();
-    if (!f)
+    if (!f) {
         s->failure = g_error_copy(why);
+        log_warn("%s", why->message);
+    }
     if (f && s->full)
         g_ptr_array_add(replaced, s->full);
     if (f)
@@ -317,7 +320,6 @@ unsigned node_max_vcpus(const char *virt_type)
 static void ask_all(void *opaque)
 {
     g_autoptr(GPtrArray) all = emulator_all();
-    g_info("%u emulators answer", all->len);
 }
 
 void node_start(void)

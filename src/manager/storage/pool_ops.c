@@ -4,6 +4,7 @@
  * Spec      libvirt's virStoragePool* at 9.0.0.
  * Thread    The loop thread, in a task.
  */
+#include "base/log.h"
 #include "manager/markup.h"
 #include "manager/storage/storage_priv.h"
 #include "manager/uuid.h"
@@ -228,7 +229,7 @@ static void set_stopped(struct pool *p)
     g_hash_table_remove_all(p->volumes);
     g_autoptr(GError) ignored = NULL;
     if (!pool_save_state(p, &ignored))
-        g_warning("storage pool '%s': %s", p->name, ignored->message);
+        log_warn("storage pool '%s': %s", p->name, ignored->message);
     pool_emit(p, EVENT_LIFECYCLE, EVENT_STOPPED);
     if (!p->persistent)
         pool_remove(p);
@@ -384,7 +385,7 @@ static void resume_task(void *opaque)
     struct pool *p = opaque;
     g_autoptr(GError) error = NULL;
     if (!pool_operation(&caller_self, p, RIGHT_HOST, "resume", do_resume, NULL, &error))
-        g_warning("storage pool '%s' does not run any more: %s", p->name, error->message);
+        log_warn("storage pool '%s' does not run any more: %s", p->name, error->message);
     pool_unref(p);
 }
 
@@ -402,7 +403,7 @@ void pools_autostart(void)
         unsigned flags = 0;
         if (p->autostart && p->state == POOL_INACTIVE &&
             !pool_operation(&caller_self, p, RIGHT_HOST, "autostart", do_start, &flags, &error))
-            g_warning("storage pool '%s' is not started: %s", p->name, error->message);
+            log_warn("storage pool '%s' is not started: %s", p->name, error->message);
     }
 }
 

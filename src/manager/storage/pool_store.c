@@ -5,6 +5,7 @@
  *           runtime_dir/storage/NAME.xml while it runs: a host that boots begins with none.
  * Thread    The loop thread.
  */
+#include "base/log.h"
 #include "manager/storage/storage_priv.h"
 #include "manager/store.h"
 
@@ -63,13 +64,13 @@ static struct pool *load_file(const char *dir, const char *file)
     g_autofree char *text = store_read(path, STORED_MAX, &error);
     struct pool_def d;
     if (!text || !pool_def_parse(&d, text, false, &error)) {
-        g_warning("storage pool '%s' is left out: %s", path, error->message);
+        log_warn("storage pool '%s' is left out: %s", path, error->message);
         return NULL;
     }
     g_autofree char *wanted = g_strconcat(d.name, ".xml", NULL);
     struct pool *p = strcmp(wanted, file) ? NULL : pool_new(&d);
     if (!p)
-        g_warning("storage pool '%s' is left out: it describes '%s'", path, d.name);
+        log_warn("storage pool '%s' is left out: it describes '%s'", path, d.name);
     pool_def_done(&d);
     return p;
 }
@@ -92,7 +93,7 @@ static void add_stored(struct pool *p)
     g_autoptr(GPtrArray) all = pool_all();
     for (unsigned i = 0; i < all->len; i++)
         if (!memcmp(((struct pool *)all->pdata[i])->uuid, p->uuid, sizeof(p->uuid))) {
-            g_warning("storage pool '%s' is left out: its UUID is another's", p->name);
+            log_warn("storage pool '%s' is left out: its UUID is another's", p->name);
             return;
         }
     p->persistent = true;

@@ -10,6 +10,7 @@
  *           long or says too much costs its file the details, nothing else.
  */
 #include "base/fd.h"
+#include "base/log.h"
 #include "manager/storage/qcow2_head.h"
 #include "manager/storage/storage_priv.h"
 
@@ -255,7 +256,7 @@ static void ask_about(struct volume *v)
     g_autoptr(GError) error = NULL;
     g_autoptr(JsonParser) parser = json_parser_new();
     if (!task_run_program(argv, NULL, IMG_ANSWER_MAX, IMG_INFO_MS, &text, &error)) {
-        g_info("volume '%s': %s", v->path, error->message);
+        log_info("volume '%s': %s", v->path, error->message);
         return;
     }
     if (!json_parser_load_from_data(parser, text, -1, NULL))

@@ -326,8 +326,9 @@ bool volume_create_xml(const struct caller *who, struct pool *p, const char *xml
                      PREALLOC_METADATA | VALIDATE | (clone_of_path ? REFLINK : 0), error) ||
         !volume_def_parse(&m.def, xml, flags & VALIDATE, error))
         return false;
+    g_autofree char *operation = g_strdup_printf("create volume '%s' in", m.def.name);
     bool ok = find_origin(&m.from, clone_of_path, error) && check_maker(&m, error) &&
-              pool_operation(who, p, RIGHT_WRITE, "create volume in", do_create, &m, error);
+              pool_operation(who, p, RIGHT_WRITE, operation, do_create, &m, error);
     drop_origin(&m.from);
     if (ok && ret_name)
         *ret_name = g_strdup(m.def.name);

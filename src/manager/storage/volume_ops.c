@@ -14,6 +14,15 @@
 enum { DELETE_ZEROED = 1, DELETE_WITH_SNAPSHOTS = 2 };             /* virStorageVolDeleteFlags */
 enum { RESIZE_ALLOCATE = 1, RESIZE_DELTA = 2, RESIZE_SHRINK = 4 }; /* virStorageVolResizeFlags */
 
+/* An operation on the pool that says which volume it was about, in the audit log too. */
+static bool on_volume(const struct caller *who, struct pool *p, enum right right, const char *verb,
+                      bool (*fn)(struct pool *p, void *opaque, GError **error), void *opaque,
+                      const char *name, GError **error)
+{
+    g_autofree char *operation = g_strdup_printf("%s volume '%s' in", verb, name);
+    return pool_operation(who, p, right, operation, fn, opaque, error);
+}
+
 struct volume *volume_find(struct pool *p, const char *name, GError **error)
 {
     if (!pool_check_active(p, error))
@@ -152,7 +161,7 @@ bool volume_delete(const struct caller *who, struct pool *p, const char *name, u
     g_autofree char *own = g_strdup(name);
     struct change c = {.name = own, .flags = flags};
     return flags_check("delete storage volume", flags, DELETE_ZEROED, error) &&
-           pool_operation(who, p, RIGHT_WRITE, "delete volume in", do_delete, &c, error);
+           on_volume(who, p, RIGHT_WRITE, "delete", do_delete, &c, own, error);
 }
 
 static bool do_wipe(struct pool *p, void *opaque, GError **error)
@@ -176,7 +185,7 @@ bool volume_wipe(const struct caller *who, struct pool *p, const char *name, uns
     if (!wipe_known(algorithm))
         return ruche_error(error, MANAGER_ERR_ARGUMENT,
                            "wipe storage volume: algorithm %u is not known", algorithm);
-    return pool_operation(who, p, RIGHT_WRITE, "wipe volume in", do_wipe, &c, error);
+    return on_volume(who, p, RIGHT_WRITE, "wipe", do_wipe, &c, own, error);
 }
 
 /* The size in bytes that a change means; a multiple of 512. */
@@ -240,7 +249,7 @@ bool volume_resize(const struct caller *who, struct pool *p, const char *name, u
     struct change c = {.name = own, .bytes = bytes, .flags = flags};
     return flags_check("resize storage volume", flags,
                        RESIZE_ALLOCATE | RESIZE_DELTA | RESIZE_SHRINK, error) &&
-           pool_operation(who, p, RIGHT_WRITE, "resize volume in", do_resize, &c, error);
+           on_volume(who, p, RIGHT_WRITE, "resize", do_resize, &c, own, error);
 }
 
 /* ---- streams ---- */
@@ -332,8 +341,8 @@ int volume_open(const struct caller *who, struct pool *p, const char *name, bool
                     offset, length);
         return -1;
     }
-    if (!pool_operation(who, p, write ? RIGHT_WRITE : RIGHT_CONTROL,
-                        write ? "upload to" : "download from", do_open, &c, error))
+    if (!on_volume(who, p, write ? RIGHT_WRITE : RIGHT_CONTROL,
+                   write ? "upload to" : "download from", do_open, &c, own, error))
         return -1;
     *ret_length = c.passes;
     return c.fd;
