@@ -454,6 +454,8 @@ static void read_round(struct client *c, uint32_t events)
 static void client_ready(struct watch *w, uint32_t events)
 {
     struct client *c = (struct client *)w; /* its first member */
+    if (c->ended)
+        return; /* earlier in this round */
     client_ref(c);
     c->in_round = true;
     if (!c->io.shaken)
