@@ -151,9 +151,9 @@ static void read_row(struct reader *rd, const struct xdr_row *r, void *obj)
         *(uint64_t *)p = cur_be64(&rd->c);
         break;
     case XDR_STRING_OPT:
-        if (!cur_be32(&rd->c))
-            break;
-        /* fallthrough */
+        if (cur_be32(&rd->c))
+            read_string(rd, r, obj);
+        break;
     case XDR_STRING:
         read_string(rd, r, obj);
         break;
