@@ -6,7 +6,9 @@
 
 #include <string.h>
 
-enum { E_NO_CONNECT = 5, FROM_NONE = 0, OPEN_READ_ONLY = 1, OPEN_NO_ALIASES = 2 };
+enum { E_NO_CONNECT = 5, FROM_NONE = 0 };
+/* virConnectFlags; the last is a session's client saying that it would have begun the daemon. */
+enum { OPEN_READ_ONLY = 1, OPEN_NO_ALIASES = 2, OPEN_AUTOSTART = 4 };
 
 /* ---- opening and closing ---- */
 
@@ -35,7 +37,8 @@ static bool ours(const char *uri)
 static bool do_open(struct rpc_call *c, void *args, void *ret, GError **error)
 {
     const struct open *a = args;
-    if (!object_flags(a->flags, OPEN_READ_ONLY | OPEN_NO_ALIASES, "connect_open", error))
+    if (!object_flags(a->flags, OPEN_READ_ONLY | OPEN_NO_ALIASES | OPEN_AUTOSTART, "connect_open",
+                      error))
         return false;
     if (c->client->opened)
         return wire_error(error, LIBVIRT_ERROR_RPC, LIBVIRT_FROM_RPC,

@@ -288,6 +288,29 @@ def test_virt_install():
     assert "v.qcow2" not in virsh("vol-list", "p")
 
 
+def test_session():
+    """A person's own daemon, in his own folders."""
+    home = os.path.join(FOLDER.name, "home")
+    os.makedirs(os.path.join(home, "run"), mode=0o700)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")}
+    env.update(HOME=home, XDG_RUNTIME_DIR=os.path.join(home, "run"))
+    path = os.path.join(home, "run", "ruche", "libvirt-sock")
+    process = subprocess.Popen([RUCHED, "--session"], env=env, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not os.path.exists(path):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        uri = f"qemu+unix:///session?socket={path}"
+        virsh("pool-create-as", "s", "dir", "--target", os.path.join(home, "images"), "--build", uri=uri)
+        virsh("vol-create-as", "s", "v", "1M", uri=uri)
+        assert os.path.getsize(os.path.join(home, "images", "v")) == 1 << 20
+        assert "s" not in [line.split()[0] for line in virsh("pool-list", "--all").splitlines()[2:] if line.split()]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 # ---- ends ----
 
 def test_restart(daemon):
@@ -344,7 +367,7 @@ def main():
     daemon = Daemon()
     try:
         tests = (test_node_info, test_capabilities, test_domain_capabilities, test_pool_life, test_read_only, test_volumes,
-                 test_transfer, test_hostile_files, test_events, test_virt_install, test_restart, test_kills, test_end)
+                 test_transfer, test_hostile_files, test_events, test_virt_install, test_session, test_restart, test_kills, test_end)
         tap.run({t.__name__[5:].replace("_", " "): (lambda t=t: t(daemon)) if t.__code__.co_argcount else t for t in tests})
     finally:
         if daemon.process.poll() is None:
