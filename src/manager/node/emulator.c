@@ -319,7 +319,7 @@ unsigned node_max_vcpus(const char *virt_type)
 
 static void ask_all(void *opaque)
 {
-    g_autoptr(GPtrArray) all = emulator_all();
+    g_ptr_array_unref(emulator_all());
 }
 
 void node_start(void)
