@@ -233,8 +233,7 @@ static bool place_root_port(struct places *p, xmlNode *port)
             xml_set(port, "address@multifunction", "on");
             return true;
         }
-        FOREACH_NAMED(c, p->devices, "controller")
-        {
+        FOREACH_NAMED (c, p->devices, "controller") {
             if (!xml_is(c, "@model", "pcie-root-port") ||
                 xml_get_u64(c, "address@slot", 0) != slot || xml_get_u64(c, "address@bus", 1) ||
                 !xml_is(c, "address@multifunction", "on"))
@@ -277,9 +276,9 @@ static void complete_pci_controller(xmlNode *c)
 
 static xmlNode *bus_controller(const struct places *p, unsigned bus)
 {
-    FOREACH_NAMED(c, p->devices, "controller")
-    if (xml_is(c, "@type", "pci") && xml_get_u64(c, "@index", 0) == bus)
-        return c;
+    FOREACH_NAMED (c, p->devices, "controller")
+        if (xml_is(c, "@type", "pci") && xml_get_u64(c, "@index", 0) == bus)
+            return c;
     return NULL;
 }
 
@@ -301,8 +300,9 @@ static bool place_express(struct places *p, xmlNode *n)
         const xmlNode *c = bus_controller(p, bus);
         if (!c && !add_bus(p, bus))
             return false;
+        p->bus = bus + 1;
         if ((!c || xml_is(c, "@model", "pcie-root-port")) && bus_is_free(p, bus))
-            return p->bus = bus + 1, take(p, n, bus, 0, 0);
+            return take(p, n, bus, 0, 0);
     }
     return no_room(p, n);
 }
@@ -367,8 +367,7 @@ static bool place(struct places *p, xmlNode *n, enum pci_need need)
  * them. */
 static bool take_given(struct places *p)
 {
-    FOREACH_ELEMENT(n, p->devices)
-    {
+    FOREACH_ELEMENT (n, p->devices) {
         if (!is_given(n))
             continue;
         unsigned bus = (unsigned)xml_get_u64(n, "address@bus", 0),
@@ -391,14 +390,13 @@ static bool take_given(struct places *p)
 static bool add_buses(struct places *p)
 {
     unsigned most = 0;
-    FOREACH_ELEMENT(n, p->devices)
-    if (is_given(n))
-        most = MAX(most, (unsigned)xml_get_u64(n, "address@bus", 0));
+    FOREACH_ELEMENT (n, p->devices)
+        if (is_given(n))
+            most = MAX(most, (unsigned)xml_get_u64(n, "address@bus", 0));
     for (unsigned bus = 1; bus <= most; bus++)
         if (!bus_controller(p, bus) && !add_bus(p, bus))
             return false;
-    FOREACH_ELEMENT(n, p->devices)
-    {
+    FOREACH_ELEMENT (n, p->devices) {
         const xmlNode *c =
             is_given(n) ? bus_controller(p, (unsigned)xml_get_u64(n, "address@bus", 0)) : NULL;
         if (!c || !xml_is(c, "@model", "pcie-root-port") || xml_get_u64(n, "address@slot", 0) == 0)
@@ -432,8 +430,7 @@ static bool add_root(struct places *p)
 static bool place_pass(struct places *p, bool fixed)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(needs); i++)
-        FOREACH_NAMED(n, p->devices, needs[i].name)
-        {
+        FOREACH_NAMED (n, p->devices, needs[i].name) {
             enum pci_need need = needs[i].need(n);
             if (has_address(n) || is_given(n) || (need == PCI_NOT && !xml_find(n, "address")))
                 continue;
@@ -446,12 +443,11 @@ static bool place_pass(struct places *p, bool fixed)
 static void place_ccw(const xmlNode *devices)
 {
     unsigned next = 0;
-    FOREACH_ELEMENT(n, devices)
-    if (xml_is(n, "address@type", "ccw"))
-        next = MAX(next, (unsigned)xml_get_u64(n, "address@devno", 0) + 1);
+    FOREACH_ELEMENT (n, devices)
+        if (xml_is(n, "address@type", "ccw"))
+            next = MAX(next, (unsigned)xml_get_u64(n, "address@devno", 0) + 1);
     for (size_t i = 0; i < G_N_ELEMENTS(needs); i++)
-        FOREACH_NAMED(n, devices, needs[i].name)
-        {
+        FOREACH_NAMED (n, devices, needs[i].name) {
             if (xml_find(n, "address") || needs[i].need(n) != PCI_EXPRESS ||
                 xml_is(n, "@type", "pci") || next > 0xffff)
                 continue;
@@ -477,8 +473,8 @@ bool def_addresses(xmlNode *domain, GError **error)
     if (!add_root(&p) || !take_given(&p) || !place_pass(&p, true) || !add_buses(&p) ||
         !place_pass(&p, false))
         return false;
-    FOREACH_NAMED(c, p.devices, "controller")
-    if (xml_is(c, "@type", "pci"))
-        complete_pci_controller(c);
+    FOREACH_NAMED (c, p.devices, "controller")
+        if (xml_is(c, "@type", "pci"))
+            complete_pci_controller(c);
     return true;
 }

@@ -61,11 +61,10 @@ void def_aliases(xmlNode *domain)
 {
     xmlNode *devices = devices_of(domain);
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    FOREACH_ELEMENT(n, devices)
-    if (xml_get(n, "alias@name"))
-        g_hash_table_add(taken, g_strdup(xml_get(n, "alias@name")));
-    FOREACH_ELEMENT(n, devices)
-    {
+    FOREACH_ELEMENT (n, devices)
+        if (xml_get(n, "alias@name"))
+            g_hash_table_add(taken, g_strdup(xml_get(n, "alias@name")));
+    FOREACH_ELEMENT (n, devices) {
         if (xml_get(n, "alias@name"))
             continue;
         g_autofree char *alias = is_named(n, "disk")         ? disk_alias(n)

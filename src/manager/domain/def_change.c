@@ -27,11 +27,10 @@ static bool says_all(const xmlNode *have, const xmlNode *want)
     if (*xml_get(want, "") && !element_from(want->children) &&
         strcmp(xml_get(have, ""), xml_get(want, "")) != 0)
         return false;
-    FOREACH_ELEMENT(c, want)
-    {
+    FOREACH_ELEMENT (c, want) {
         bool found = false;
-        FOREACH_NAMED(h, have, (const char *)c->name)
-        found = found || says_all(h, c);
+        FOREACH_NAMED (h, have, (const char *)c->name)
+            found = found || says_all(h, c);
         if (!found)
             return false;
     }
@@ -65,8 +64,7 @@ static bool is_meant(const xmlNode *have, const xmlNode *want)
 static xmlNode *find_meant(xmlNode *devices, const xmlNode *want, GError **error)
 {
     xmlNode *found = NULL;
-    FOREACH_NAMED(c, devices, (const char *)want->name)
-    {
+    FOREACH_NAMED (c, devices, (const char *)want->name) {
         if (!is_meant(c, want))
             continue;
         if (found && is_named(want, "interface")) {
@@ -115,9 +113,9 @@ static void inherit(xmlNode *fresh, const xmlNode *old)
 
 static bool has_same_mac(const xmlNode *devices, const xmlNode *n)
 {
-    FOREACH_NAMED(c, devices, "interface")
-    if (c != n && same_at(c, n, "mac@address"))
-        return true;
+    FOREACH_NAMED (c, devices, "interface")
+        if (c != n && same_at(c, n, "mac@address"))
+            return true;
     return false;
 }
 
@@ -201,8 +199,8 @@ static bool change_tree(xmlNode *devices, enum def_device_action action, xmlNode
 static unsigned count_controllers(struct domain_def *d)
 {
     unsigned count = 0;
-    FOREACH_NAMED(c, devices_of(domain_def_tree(d)), "controller")
-    count++;
+    FOREACH_NAMED (c, devices_of(domain_def_tree(d)), "controller")
+        count++;
     return count;
 }
 
@@ -248,9 +246,9 @@ struct domain_def *domain_def_device(struct domain_def *d, enum def_device_actio
 static xmlNode *find_ns(const xmlNode *metadata, const char *uri)
 {
     if (metadata)
-        FOREACH_ELEMENT(c, metadata)
-    if (c->ns && !xmlStrcmp(c->ns->href, (const xmlChar *)uri))
-        return c;
+        FOREACH_ELEMENT (c, metadata)
+            if (c->ns && !xmlStrcmp(c->ns->href, (const xmlChar *)uri))
+                return c;
     return NULL;
 }
 

@@ -5,8 +5,7 @@
 static bool check_targets(const xmlNode *devices, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-    FOREACH_NAMED(d, devices, "disk")
-    {
+    FOREACH_NAMED (d, devices, "disk") {
         const char *dev = xml_get(d, "target@dev");
         const xmlNode *first = g_hash_table_lookup(seen, dev);
         if (first) {
@@ -65,8 +64,7 @@ static bool check_disk(const xmlNode *d, GError **error)
 static bool check_boot(const xmlNode *domain, const xmlNode *devices, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-    FOREACH_ELEMENT(c, devices)
-    {
+    FOREACH_ELEMENT (c, devices) {
         const char *order = xml_get(c, "boot@order");
         if (order && !g_hash_table_add(seen, (void *)order))
             return ruche_error(error, MANAGER_ERR_XML,
@@ -81,8 +79,7 @@ static bool check_boot(const xmlNode *domain, const xmlNode *devices, GError **e
 static bool check_aliases(const xmlNode *devices, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-    FOREACH_ELEMENT(c, devices)
-    {
+    FOREACH_ELEMENT (c, devices) {
         const char *alias = xml_get(c, "alias@name");
         if (alias && !is_named(c, "console") && !xml_is(c, "@type", "usb") &&
             !g_hash_table_add(seen, (void *)alias))
@@ -116,8 +113,7 @@ static bool check_cells(const xmlNode *domain, GError **error)
         return true;
     uint64_t vcpus = xml_get_u64(domain, "vcpu", 1);
     g_autofree uint8_t *seen = g_malloc0(16384);
-    FOREACH_NAMED(c, numa, "cell")
-    {
+    FOREACH_NAMED (c, numa, "cell") {
         g_auto(GStrv) parts = g_strsplit(xml_get_or(c, "@cpus", ""), ",", -1);
         for (char **p = parts; *p; p++) {
             char *end;
@@ -140,25 +136,25 @@ static bool check_pins(const xmlNode *domain, GError **error)
     uint64_t count = xml_get_u64(domain, "vcpu", 1);
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     if (cputune)
-        FOREACH_NAMED(p, cputune, "vcpupin")
-    if (!g_hash_table_add(seen, (void *)xml_get(p, "@vcpu")))
-        return ruche_error(error, MANAGER_ERR_XML, "vcpupin: vCPU %s is pinned twice",
-                           xml_get(p, "@vcpu"));
+        FOREACH_NAMED (p, cputune, "vcpupin")
+            if (!g_hash_table_add(seen, (void *)xml_get(p, "@vcpu")))
+                return ruche_error(error, MANAGER_ERR_XML, "vcpupin: vCPU %s is pinned twice",
+                                   xml_get(p, "@vcpu"));
     if (vcpus)
-        FOREACH_NAMED(v, vcpus, "vcpu")
-    if (xml_get_u64(v, "@id", 0) >= count)
-        return ruche_error(error, MANAGER_ERR_XML,
-                           "vcpus: vCPU %s is beyond the %" PRIu64 " there are", xml_get(v, "@id"),
-                           count);
+        FOREACH_NAMED (v, vcpus, "vcpu")
+            if (xml_get_u64(v, "@id", 0) >= count)
+                return ruche_error(error, MANAGER_ERR_XML,
+                                   "vcpus: vCPU %s is beyond the %" PRIu64 " there are",
+                                   xml_get(v, "@id"), count);
     return true;
 }
 
 static bool check_memory_devices(const xmlNode *domain, GError **error)
 {
     uint64_t count = 0, slots = xml_get_u64(domain, "maxMemory@slots", 0);
-    FOREACH_NAMED(m, devices_of(domain), "memory")
-    count += !xml_is(m, "@model", "virtio-mem") && !xml_is(m, "@model", "virtio-pmem") &&
-             !xml_is(m, "@model", "sgx-epc");
+    FOREACH_NAMED (m, devices_of(domain), "memory")
+        count += !xml_is(m, "@model", "virtio-mem") && !xml_is(m, "@model", "virtio-pmem") &&
+                 !xml_is(m, "@model", "sgx-epc");
     if (count > slots)
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "%" PRIu64
@@ -172,12 +168,12 @@ static bool check_iothreads(const xmlNode *domain, GError **error)
     const xmlNode *ids = xml_find(domain, "iothreadids");
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     if (ids)
-        FOREACH_NAMED(t, ids, "iothread")
-    if (!g_hash_table_add(seen, (void *)xml_get(t, "@id")))
-        return ruche_error(error, MANAGER_ERR_XML, "iothread %s is there twice", xml_get(t, "@id"));
+        FOREACH_NAMED (t, ids, "iothread")
+            if (!g_hash_table_add(seen, (void *)xml_get(t, "@id")))
+                return ruche_error(error, MANAGER_ERR_XML, "iothread %s is there twice",
+                                   xml_get(t, "@id"));
     uint64_t count = xml_get_u64(domain, "iothreads", 0);
-    FOREACH_NAMED(d, devices_of(domain), "disk")
-    {
+    FOREACH_NAMED (d, devices_of(domain), "disk") {
         const char *id = xml_get(d, "driver@iothread");
         if (id && !g_hash_table_contains(seen, id) && xml_get_u64(d, "driver@iothread", 0) > count)
             return ruche_error(error, MANAGER_ERR_CONFIG,
@@ -190,8 +186,7 @@ static bool check_iothreads(const xmlNode *domain, GError **error)
 /* Who waits to be called cannot call again. */
 static bool check_chardevs(const xmlNode *devices, GError **error)
 {
-    FOREACH_ELEMENT(c, devices)
-    {
+    FOREACH_ELEMENT (c, devices) {
         bool chardev = xml_is(c, "@type", "unix") || xml_is(c, "@type", "tcp");
         if (!chardev || !xml_is(c, "source@mode", "bind") || !xml_find(c, "source/reconnect"))
             continue;
@@ -205,9 +200,9 @@ static bool check_chardevs(const xmlNode *devices, GError **error)
 bool def_check(xmlNode *domain, GError **error)
 {
     const xmlNode *devices = devices_of(domain);
-    FOREACH_NAMED(d, devices, "disk")
-    if (!check_disk(d, error))
-        return false;
+    FOREACH_NAMED (d, devices, "disk")
+        if (!check_disk(d, error))
+            return false;
     return check_targets(devices, error) && check_chardevs(devices, error) &&
            check_boot(domain, devices, error) && check_aliases(devices, error) &&
            check_topology(domain, error) && check_cells(domain, error) &&

@@ -41,8 +41,7 @@ void def_strip(xmlNode *domain, unsigned def_flags)
     xml_remove(domain, "@id");
     if (!devices || def_flags & DEF_LIVE)
         return;
-    FOREACH_ELEMENT(c, devices)
-    {
+    FOREACH_ELEMENT (c, devices) {
         const char *alias = xml_get(c, "alias@name");
         if (xml_find(c, "alias") && (!alias || !g_str_has_prefix(alias, "ua-")))
             xml_remove(c, "alias");
@@ -60,18 +59,22 @@ bool def_is_x86(const xmlNode *domain)
 }
 
 static const struct {
-    const char *arch, *machine;
-    enum def_board board;
+    const char *arch, *machine, *qemu; /* qemu-system-... */
 } arches[] = {
-    {"x86_64", "q35", BOARD_PCIE},         {"i686", "q35", BOARD_PCIE},
-    {"aarch64", "virt", BOARD_PCIE},       {"armv7l", "virt", BOARD_PCIE},
-    {"armv6l", "versatilepb", BOARD_NONE}, {"riscv64", "virt", BOARD_PCIE},
-    {"riscv32", "virt", BOARD_PCIE},       {"s390x", "s390-ccw-virtio", BOARD_CCW},
-    {"ppc64", "pseries", BOARD_PCI},       {"ppc64le", "pseries", BOARD_PCI},
-    {"loongarch64", "virt", BOARD_PCIE},
+    {"x86_64", "q35", "x86_64"},
+    {"i686", "q35", "i386"},
+    {"aarch64", "virt", "aarch64"},
+    {"armv7l", "virt", "arm"},
+    {"armv6l", "versatilepb", "arm"},
+    {"riscv64", "virt", "riscv64"},
+    {"riscv32", "virt", "riscv32"},
+    {"s390x", "s390-ccw-virtio", "s390x"},
+    {"ppc64", "pseries", "ppc64"},
+    {"ppc64le", "pseries", "ppc64"},
+    {"loongarch64", "virt", "loongarch64"},
 };
 
-/* Machines whose board is not that of their architecture's default. */
+/* The boards of machines, by the beginning of their names. */
 static const struct {
     const char *prefix;
     enum def_board board;
@@ -102,8 +105,8 @@ static void complete_os(xmlNode *domain)
         if (xml_is(os, "type@arch", arches[i].arch))
             set_missing(os, "type@machine", arches[i].machine);
     bool per_device = false;
-    FOREACH_ELEMENT(c, devices_of(domain))
-    per_device |= xml_find(c, "boot") != NULL;
+    FOREACH_ELEMENT (c, devices_of(domain))
+        per_device |= xml_find(c, "boot") != NULL;
     if (!per_device && !xml_find(os, "boot") && xml_is(os, "type", "hvm"))
         xml_set(os, "boot@dev", "hd");
 }
@@ -113,10 +116,14 @@ static void complete_emulator(xmlNode *domain)
     if (xml_find(domain, "devices/emulator"))
         return;
     const char *arch = xml_get_or(domain, "os/type@arch", "x86_64");
+    const char *qemu = arch;
+    for (size_t i = 0; i < G_N_ELEMENTS(arches); i++)
+        if (!strcmp(arch, arches[i].arch))
+            qemu = arches[i].qemu;
     if (!strcmp(arch, "x86_64") && manager.vmm)
         xml_set(domain, "devices/emulator", manager.vmm);
     else
-        xml_set_f(domain, "devices/emulator", "/usr/bin/qemu-system-%s", arch);
+        xml_set_f(domain, "devices/emulator", "/usr/bin/qemu-system-%s", qemu);
 }
 
 /* ---- memory ---- */
@@ -127,12 +134,12 @@ static bool sum_memory(const xmlNode *domain, uint64_t *ret)
     uint64_t sum = 0, devices = 0;
     const xmlNode *numa = xml_find(domain, "cpu/numa");
     if (numa)
-        FOREACH_NAMED(c, numa, "cell")
-    if (__builtin_add_overflow(sum, xml_get_u64(c, "@memory", 0), &sum))
-        return false;
-    FOREACH_NAMED(m, devices_of(domain), "memory")
-    if (__builtin_add_overflow(devices, xml_get_u64(m, "target/size", 0), &devices))
-        return false;
+        FOREACH_NAMED (c, numa, "cell")
+            if (__builtin_add_overflow(sum, xml_get_u64(c, "@memory", 0), &sum))
+                return false;
+    FOREACH_NAMED (m, devices_of(domain), "memory")
+        if (__builtin_add_overflow(devices, xml_get_u64(m, "target/size", 0), &devices))
+            return false;
     return !__builtin_add_overflow(sum, sum ? devices : 0, ret) && *ret <= INT64_MAX / 1024;
 }
 
@@ -179,8 +186,8 @@ static bool complete_vcpus(xmlNode *domain, GError **error)
     uint64_t threads = 0;
     const xmlNode *ids = xml_find(domain, "iothreadids");
     if (ids)
-        FOREACH_ELEMENT(t, ids)
-    threads++;
+        FOREACH_ELEMENT (t, ids)
+            threads++;
     if (threads > xml_get_u64(domain, "iothreads", 0))
         xml_set_f(domain, "iothreads", "%" PRIu64, threads);
     return true;
@@ -190,8 +197,7 @@ static bool number_cells(xmlNode *numa, GError **error)
 {
     unsigned next = 0;
     bool seen[1024] = {false};
-    FOREACH_NAMED(c, numa, "cell")
-    {
+    FOREACH_NAMED (c, numa, "cell") {
         if (!xml_get(c, "@id"))
             xml_set_f(c, "@id", "%u", next);
         uint64_t id = xml_get_u64(c, "@id", 0);

@@ -7,9 +7,9 @@ enum { MAX_CONTROLLER = 255 };
 
 xmlNode *def_controller(const xmlNode *devices, const char *type, uint64_t index)
 {
-    FOREACH_NAMED(c, devices, "controller")
-    if (xml_is(c, "@type", type) && xml_get_u64(c, "@index", 0) == index)
-        return c;
+    FOREACH_NAMED (c, devices, "controller")
+        if (xml_is(c, "@type", type) && xml_get_u64(c, "@index", 0) == index)
+            return c;
     return NULL;
 }
 
@@ -35,8 +35,7 @@ static bool number_controllers(xmlNode *devices, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (int pass = 0; pass < 2; pass++) { /* given numbers first */
-        FOREACH_NAMED(c, devices, "controller")
-        {
+        FOREACH_NAMED (c, devices, "controller") {
             const char *type = xml_get(c, "@type");
             bool given = xml_get(c, "@index") != NULL;
             if (given == (pass == 1))
@@ -137,8 +136,7 @@ static bool place_drives(xmlNode *devices, GError **error)
 {
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (int pass = 0; pass < 2; pass++) {
-        FOREACH_NAMED(d, devices, "disk")
-        {
+        FOREACH_NAMED (d, devices, "disk") {
             const struct drive_bus *b = drive_bus_of(d);
             bool given = xml_is(d, "address@type", "drive");
             if (!b || (xml_find(d, "address") && !given) || given != (pass == 0))
@@ -147,8 +145,7 @@ static bool place_drives(xmlNode *devices, GError **error)
                 return false;
         }
     }
-    FOREACH_NAMED(d, devices, "disk")
-    {
+    FOREACH_NAMED (d, devices, "disk") {
         const struct drive_bus *b = drive_bus_of(d);
         if (b && xml_is(d, "address@type", "drive"))
             def_add_controller(devices, b->controller, xml_get_u64(d, "address@controller", 0));
@@ -193,8 +190,7 @@ static bool place_ports(xmlNode *devices, GError **error)
 {
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (int pass = 0; pass < 2; pass++) {
-        FOREACH_ELEMENT(c, devices)
-        {
+        FOREACH_ELEMENT (c, devices) {
             if (!is_port(c) ||
                 (xml_find(c, "address") && !xml_is(c, "address@type", "virtio-serial")))
                 continue;
@@ -244,8 +240,7 @@ static unsigned usb_ports(const xmlNode *c)
 
 static bool place_usb(GHashTable *taken, xmlNode *devices, xmlNode *n, GError **error)
 {
-    FOREACH_NAMED(c, devices, "controller")
-    {
+    FOREACH_NAMED (c, devices, "controller") {
         if (!xml_is(c, "@type", "usb") || xml_find(c, "master"))
             continue;
         if (xml_get(n, "address@bus") && !xml_is(n, "address@bus", xml_get(c, "@index")))
@@ -268,8 +263,7 @@ static bool place_usbs(const xmlNode *domain, xmlNode *devices, GError **error)
 {
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (int pass = 0; pass < 2; pass++) {
-        FOREACH_ELEMENT(n, devices)
-        {
+        FOREACH_ELEMENT (n, devices) {
             if (!def_is_usb(n) || (xml_find(n, "address") && !xml_is(n, "address@type", "usb")))
                 continue;
             const char *port = xml_get(n, "address@port");
@@ -293,8 +287,7 @@ static bool place_usbs(const xmlNode *domain, xmlNode *devices, GError **error)
 static void place_smartcards(xmlNode *devices)
 {
     unsigned slot = 0;
-    FOREACH_NAMED(s, devices, "smartcard")
-    {
+    FOREACH_NAMED (s, devices, "smartcard") {
         if (!xml_find(s, "address")) {
             xml_set(s, "address@type", "ccid");
             xml_set(s, "address@controller", "0");
@@ -316,8 +309,7 @@ static bool place_modules(xmlNode *devices, GError **error)
 {
     bool taken[256] = {false};
     for (int pass = 0; pass < 2; pass++) {
-        FOREACH_NAMED(m, devices, "memory")
-        {
+        FOREACH_NAMED (m, devices, "memory") {
             bool given = xml_is(m, "address@type", "dimm");
             if (!is_module(m) || given != (pass == 0) || (xml_find(m, "address") && !given))
                 continue;
@@ -342,7 +334,7 @@ bool def_controllers(xmlNode *domain, GError **error)
         !place_modules(devices, error))
         return false;
     place_smartcards(devices);
-    FOREACH_NAMED(c, devices, "controller")
-    complete_controller(domain, c);
+    FOREACH_NAMED (c, devices, "controller")
+        complete_controller(domain, c);
     return true;
 }

@@ -133,11 +133,10 @@ static void complete_serial(const xmlNode *domain, xmlNode *serial)
 static bool number_ports(const xmlNode *devices, const char *name, GError **error)
 {
     unsigned next = 0;
-    FOREACH_NAMED(c, devices, name)
-    next = MAX(next, (unsigned)xml_get_u64(c, "target@port", UINT32_MAX) + 1);
+    FOREACH_NAMED (c, devices, name)
+        next = MAX(next, (unsigned)xml_get_u64(c, "target@port", UINT32_MAX) + 1);
     g_autoptr(GHashTable) taken = g_hash_table_new(g_str_hash, g_str_equal);
-    FOREACH_NAMED(c, devices, name)
-    {
+    FOREACH_NAMED (c, devices, name) {
         if (!xml_get(c, "target@port"))
             xml_set_f(c, "target@port", "%u", next++);
         if (!g_hash_table_add(taken, (void *)xml_get(c, "target@port")))
@@ -204,8 +203,8 @@ static bool complete_chardevs(const xmlNode *domain, xmlNode *devices, GError **
 {
     if (!number_ports(devices, "serial", error) || !pair_console(devices, error))
         return false;
-    FOREACH_NAMED(s, devices, "serial")
-    complete_serial(domain, s);
+    FOREACH_NAMED (s, devices, "serial")
+        complete_serial(domain, s);
     xmlNode *console = xml_find(devices, "console"), *serial = xml_find(devices, "serial");
     if (serial && !xml_get(serial, "target@port"))
         xml_set(serial, "target@port", "0");
@@ -247,24 +246,23 @@ static void complete_listen(xmlNode *g)
 
 static void complete_ports(xmlNode *g, bool live)
 {
-    bool vnc = !xml_is(g, "@type", "spice");
+    bool spice = xml_is(g, "@type", "spice");
     const char *port = xml_get(g, "@port");
     bool none = !port || !strcmp(port, "-1") || (!strcmp(port, "0") && !live);
     bool on_socket = xml_get(g, "@socket") || xml_is(g, "listen@type", "socket") ||
                      xml_is(g, "listen@type", "none");
     if (on_socket && !port)
         return;
-    if (!xml_get(g, "@autoport"))
-        xml_set(g, "@autoport",
-                vnc                                             ? (none ? "yes" : "no")
-                : (port && none && xml_is(g, "@tlsPort", "-1")) ? "yes"
-                                                                : "no");
-    if (xml_is(g, "@autoport", "yes") && !live) {
-        if (vnc)
-            xml_set(g, "@port", "-1");
-        else
-            xml_remove(g, "@port"), xml_remove(g, "@tlsPort");
-    }
+    /* A spice display chooses its ports when it is asked to, the others when they have none. */
+    bool chooses = none && (!spice || (port && xml_is(g, "@tlsPort", "-1")));
+    set_missing(g, "@autoport", chooses ? "yes" : "no");
+    if (!xml_is(g, "@autoport", "yes") || live)
+        return;
+    xml_remove(g, "@tlsPort");
+    if (spice)
+        xml_remove(g, "@port");
+    else
+        xml_set(g, "@port", "-1");
 }
 
 static void complete_graphics(xmlNode *g, bool live)
@@ -330,9 +328,9 @@ static void complete_small(const xmlNode *domain, xmlNode *n)
 
 static bool has_input(const xmlNode *devices, const char *type)
 {
-    FOREACH_NAMED(i, devices, "input")
-    if (xml_is(i, "@type", type) && xml_is(i, "@bus", "ps2"))
-        return true;
+    FOREACH_NAMED (i, devices, "input")
+        if (xml_is(i, "@type", type) && xml_is(i, "@bus", "ps2"))
+            return true;
     return false;
 }
 
@@ -356,8 +354,7 @@ static void add_implicit(const xmlNode *domain, xmlNode *devices)
     if (!xml_find(devices, "memballoon"))
         xml_set(devices, "memballoon@model", "virtio");
     bool first = true;
-    FOREACH_NAMED(v, devices, "video")
-    {
+    FOREACH_NAMED (v, devices, "video") {
         complete_video(v, first);
         first = false;
     }
@@ -366,12 +363,12 @@ static void add_implicit(const xmlNode *domain, xmlNode *devices)
 static bool complete_disks(xmlNode *devices, GError **error)
 {
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    FOREACH_NAMED(d, devices, "disk")
-    if (xml_get(d, "target@dev"))
-        g_hash_table_add(taken, g_strdup(xml_get(d, "target@dev")));
-    FOREACH_NAMED(d, devices, "disk")
-    if (!complete_disk(taken, d, error))
-        return false;
+    FOREACH_NAMED (d, devices, "disk")
+        if (xml_get(d, "target@dev"))
+            g_hash_table_add(taken, g_strdup(xml_get(d, "target@dev")));
+    FOREACH_NAMED (d, devices, "disk")
+        if (!complete_disk(taken, d, error))
+            return false;
     return true;
 }
 
@@ -384,8 +381,7 @@ bool def_devices(xmlNode *domain, unsigned def_flags, GError **error)
                            count, MAX_DEVICES);
     if (!complete_disks(devices, error))
         return false;
-    FOREACH_ELEMENT(c, devices)
-    {
+    FOREACH_ELEMENT (c, devices) {
         if (is_named(c, "interface") && !complete_interface(domain, c, error))
             return false;
         if (is_named(c, "channel"))

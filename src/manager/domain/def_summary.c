@@ -21,23 +21,23 @@ char *def_disk_source(const xmlNode *disk)
 static unsigned count_of(const xmlNode *devices, const char *const *names)
 {
     unsigned n = 0;
-    FOREACH_ELEMENT(c, devices)
-    n += g_strv_contains(names, (const char *)c->name);
+    FOREACH_ELEMENT (c, devices)
+        n += g_strv_contains(names, (const char *)c->name);
     return n;
 }
 
 static void add_disks(struct domain_summary *s, const xmlNode *devices)
 {
     s->disks = g_new0(struct def_disk, count_of(devices, (const char *const[]){"disk", NULL}));
-    FOREACH_NAMED(d, devices, "disk")
-    s->disks[s->disk_count++] = (struct def_disk){
-        .target = g_strdup(xml_get_or(d, "target@dev", "")),
-        .source = def_disk_source(d),
-        .bus = g_strdup(xml_get_or(d, "target@bus", "")),
-        .device = g_strdup(xml_get_or(d, "@device", "disk")),
-        .alias = g_strdup(xml_get(d, "alias@name")),
-        .read_only = xml_find(d, "readonly") != NULL,
-    };
+    FOREACH_NAMED (d, devices, "disk")
+        s->disks[s->disk_count++] = (struct def_disk){
+            .target = g_strdup(xml_get_or(d, "target@dev", "")),
+            .source = def_disk_source(d),
+            .bus = g_strdup(xml_get_or(d, "target@bus", "")),
+            .device = g_strdup(xml_get_or(d, "@device", "disk")),
+            .alias = g_strdup(xml_get(d, "alias@name")),
+            .read_only = xml_find(d, "readonly") != NULL,
+        };
 }
 
 static const char *interface_source(const xmlNode *i)
@@ -54,8 +54,7 @@ static void add_interfaces(struct domain_summary *s, const xmlNode *devices)
 {
     s->interfaces =
         g_new0(struct def_interface, count_of(devices, (const char *const[]){"interface", NULL}));
-    FOREACH_NAMED(i, devices, "interface")
-    {
+    FOREACH_NAMED (i, devices, "interface") {
         struct def_interface *row = &s->interfaces[s->interface_count++];
         *row = (struct def_interface){
             .type = g_strdup(xml_get_or(i, "@type", "")),
@@ -72,8 +71,7 @@ static void add_chardevs(struct domain_summary *s, const xmlNode *devices)
 {
     static const char *const kinds[] = {"serial", "parallel", "console", "channel", NULL};
     s->chardevs = g_new0(struct def_chardev, count_of(devices, kinds));
-    FOREACH_ELEMENT(c, devices)
-    {
+    FOREACH_ELEMENT (c, devices) {
         if (!g_strv_contains(kinds, (const char *)c->name))
             continue;
         const char *target = xml_get(c, "target@name");

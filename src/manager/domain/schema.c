@@ -401,8 +401,10 @@ static void own_subtree(xmlNode *n)
 static bool apply_element(struct walk *w, xmlNode *n, const struct schema_row *row, GError **error)
 {
     adopt(w, n, row);
-    if (row->flags & F_ANY)
-        return own_subtree(n), true;
+    if (row->flags & F_ANY) {
+        own_subtree(n);
+        return true;
+    }
     if (!apply_attrs(w, n, row->attrs, error) || !apply_text(n, row, error) ||
         !apply_children(w, n, row->children, error) || !check_needed(n, row->children, error))
         return false;
