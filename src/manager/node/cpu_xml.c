@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Processors in XML: comparing one with the host's, and what several have in common.
  *
- * Spec      libvirt's virConnectCompareCPU, virConnectBaselineCPU; <cpu> of formatdomain and of the
- * capabilities. Trust     The XML is hostile; manager/xml.h bounds it.
+ * Spec      libvirt's virConnectCompareCPU, virConnectBaselineCPU; <cpu> of formatdomain and of
+ *           the capabilities.
+ * Trust     The XML is hostile; manager/xml.h bounds it.
  */
 #include "manager/markup.h"
 #include "manager/node/cpu.h"

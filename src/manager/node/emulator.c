@@ -3,8 +3,9 @@
  * path, time and size of their file, so that the next start asks nobody.
  *
  * Thread    The loop thread. Asking runs the program while the task waits; who asks for the same
- * one meanwhile waits with it. Trust     A caller may name any path. Only a program that belongs to
- * root or to us, and that nobody else can write, is run.
+ *           one meanwhile waits with it.
+ * Trust     A caller may name any path. Only a program that is called like an emulator, belongs to
+ *           root or to us, and that nobody else can write, is run.
  */
 #include "manager/node/emulator.h"
 
@@ -59,10 +60,23 @@ static uint64_t mtime_of(const struct stat *st)
     return (uint64_t)st->st_mtim.tv_sec * NS_PER_SEC + (uint64_t)st->st_mtim.tv_nsec;
 }
 
+/* A caller who may only look can name a program here: only what is called like an emulator is run. */
+static bool is_named_like_one(const char *path)
+{
+    g_autofree char *name = g_path_get_basename(path);
+    return !g_strcmp0(path, manager.vmm) || g_str_has_prefix(name, "ruche-vmm") ||
+           g_str_has_prefix(name, "qemu-system-") || !strcmp(name, "qemu-kvm") ||
+           !strcmp(name, "kvm");
+}
+
 static bool stat_emulator(const char *path, struct stat *ret, GError **error)
 {
     if (path[0] != '/')
         return ruche_error(error, MANAGER_ERR_CONFIG, "emulator '%s' is not an absolute path",
+                           path);
+    if (!is_named_like_one(path))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "emulator '%s' is not called ruche-vmm, qemu-system-ARCH or qemu-kvm",
                            path);
     if (stat(path, ret) < 0)
         return ruche_error_errno(error, errno, "emulator '%s'", path);
@@ -144,7 +158,7 @@ static const char kvm_question[] = "{\"execute\":\"qmp_capabilities\"}\n"
 static bool looks_like_ours(const char *path)
 {
     g_autofree char *name = g_path_get_basename(path);
-    return !g_strcmp0(path, manager.vmm) || g_str_has_prefix(name, "ruche");
+    return !g_strcmp0(path, manager.vmm) || g_str_has_prefix(name, "ruche-vmm");
 }
 
 /* QEMU judges its processor models by the accelerator that it runs with: it is asked twice where

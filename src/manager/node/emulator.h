@@ -2,7 +2,7 @@
 /* Emulators in more detail than node.h shows: what the two capability documents are made from.
  *
  * Owner     The table in emulator.c. An emulator whose file has changed is asked again; the old
- * answer stays where it is, as somebody may hold it.
+ *           answer stays where it is, as somebody may hold it.
  */
 #pragma once
 

@@ -3,8 +3,9 @@
  * made of that.
  *
  * Spec      QEMU's query-version, query-target, query-machines, query-cpu-definitions,
- * qom-list-types. Trust     The emulator is a program of this host; its answer, or the cache's copy
- * of it, may still be anything: types are checked, and what has the wrong one is left out.
+ *           qom-list-types.
+ * Trust     The emulator is a program of this host; its answer, or the cache's copy of it, may
+ *           still be anything: types are checked, and what has the wrong one is left out.
  */
 #include "manager/node/emulator.h"
 

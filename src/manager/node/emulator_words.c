@@ -2,15 +2,17 @@
 /* What an emulator can do, in the words of libvirt's domain XML.
  *
  * Spec      A set is named by the element and its attribute: "disk.bus", "interface.model". A row
- * says which of the emulator's types stand for a word; what has no type of its own stands in a row
- * for all, for ruche-vmm, or for QEMU. The domain capabilities and the checks of definitions read
- * the same rows. Thread    Any; the tables are constant.
+ *           says which of the emulator's types stand for a word; what has no type of its own
+ *           stands in a row for all or for QEMU. The domain capabilities and the
+ *           checks of definitions read the same rows. A device that domain/vm_args*.c makes no
+ *           command line of has no row: it is neither offered nor accepted.
+ * Thread    Any; the tables are constant.
  */
 #include "manager/node/emulator.h"
 
 #include <string.h>
 
-enum whose { BY_TYPE, OURS, QEMU, BOTH };
+enum whose { BY_TYPE, QEMU, BOTH };
 
 struct word_row {
     const char *set, *word;
@@ -190,7 +192,7 @@ GHashTable *emulator_words(bool ours, GHashTable *types)
     GHashTable *words = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
         const struct word_row *r = &rows[i];
-        bool has = r->whose == BOTH || r->whose == (ours ? OURS : QEMU) ||
+        bool has = r->whose == BOTH || (r->whose == QEMU && !ours) ||
                    (r->whose == BY_TYPE && any_type(types, r->types));
         if (has)
             g_hash_table_add(words, g_strdup_printf("%s=%s", r->set, r->word));

@@ -2,7 +2,8 @@
 /* The host: what it is, what it can do for machines, how busy it is.
  *
  * Spec      libvirt's virNode* and capabilities at 9.0.0; sysfs, /proc, CPUID, DMI.
- * Thread    The loop thread; reads of /proc and /sys do not block. What never changes is read once.
+ * Thread    The loop thread; reads of /proc and /sys do not block. What never changes is read
+ *           once.
  * Root      NODE_SYSFS of the environment puts another tree in front of /sys and /proc: for tests.
  */
 #pragma once

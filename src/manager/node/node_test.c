@@ -340,8 +340,8 @@ static void asks_in_vain(void *opaque)
         g_assert_null(node_emulator(bad[i], NULL, &error));
         g_assert_nonnull(strstr(error->message, bad[i]));
     }
-    g_autofree char *program = g_strconcat(root, "/writable", NULL);
-    put("/writable", "#!/bin/sh\n");
+    g_autofree char *program = g_strconcat(root, "/qemu-system-writable", NULL);
+    put("/qemu-system-writable", "#!/bin/sh\n");
     g_assert_cmpint(chmod(program, 0777), ==, 0);
     g_autoptr(GError) error = NULL;
     g_assert_null(node_emulator(program, NULL, &error));

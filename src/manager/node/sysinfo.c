@@ -2,7 +2,8 @@
 /* The host's own SMBIOS texts.
  *
  * Spec      /sys/class/dmi/id of Linux; libvirt's <sysinfo type='smbios'>, sysinfo of
- * domaincommon.rng. Thread    The loop thread.
+ *           domaincommon.rng.
+ * Thread    The loop thread.
  */
 #include "manager/markup.h"
 #include "manager/node/node.h"

@@ -6,8 +6,9 @@
  * Lock      A pool's own, like a domain's job lock.
  * Stored    config_dir/storage/NAME.xml, config_dir/storage/autostart/NAME.xml; which run:
  *           runtime_dir/storage/NAME.xml.
- * Trust     Images are hostile: here only first bytes are read, through a bounded cursor; all else is ruche-img's,
- *           another process. Names of volumes have no '/'; links that leave the pool are not followed.
+ * Trust     Images are hostile: here only first bytes are read, through a bounded cursor; all else
+ *           is ruche-img's, another process. Names of volumes have no '/'; links that leave the
+ *           pool are not followed.
  */
 #pragma once
 

@@ -4,7 +4,8 @@
  *
  * Thread    Workers; every call may block.
  * Trust     Whoever may write into the folder can put links and odd files there at any time: files
- * are opened with openat2() below the folder's descriptor, and looked at through what was opened.
+ *           are opened with openat2() below the folder's descriptor, and looked at through what
+ *           was opened.
  */
 #include "base/fd.h"
 #include "manager/storage/storage_priv.h"

@@ -2,7 +2,8 @@
 /* What a qcow2 image says about itself in its first bytes: enough for a list of volumes, without a program for each.
  *
  * Spec      QEMU docs/interop/qcow2.txt, header and header extensions.
- * Trust     The bytes are hostile: read once through a bounded cursor, numbers checked against the format's limits.
+ * Trust     The bytes are hostile: read once through a bounded cursor, numbers checked against the
+ *           format's limits.
  * Thread    Any.
  */
 #pragma once

@@ -5,7 +5,7 @@
  *
  * Spec      libvirt's virStorageVolCreateXML, virStorageVolCreateXMLFrom.
  * Thread    The loop thread, in a task. The pool is not locked while the image is made: its volume
- * is "building".
+ *           is "building".
  */
 #include "base/fd.h"
 #include "manager/storage/storage_priv.h"

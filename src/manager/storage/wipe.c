@@ -2,8 +2,10 @@
 /* Writing over what a volume held, so that it cannot be read back.
  *
  * Spec      virStorageVolWipeAlgorithm; each row's passes are those of the procedure that libvirt
- * names. Note      What a file system or a disk keeps of earlier places is out of reach. Holes hold
- * nothing and stay. Thread    A worker; takes as long as the disk takes.
+ *           names.
+ * Note      What a file system or a disk keeps of earlier places is out of reach. Holes hold
+ *           nothing and stay.
+ * Thread    A worker; takes as long as the disk takes.
  */
 #include "manager/storage/storage_priv.h"
 
