@@ -118,6 +118,18 @@ char *domain_get_metadata(const struct caller *who, struct domain *d, int type, 
 
 /* ---- devices ---- */
 
+/* The machine has written what it made into the tree: a tap's name. */
+static bool read_back(struct change *c, GError **error)
+{
+    xmlDoc *copy = xmlCopyDoc(domain_def_tree(c->live)->doc, 1);
+    struct domain_def *def = domain_def_from_doc(copy, DEF_LIVE | DEF_STORED, error);
+    if (!def)
+        return false;
+    domain_def_unref(c->live);
+    c->live = def;
+    return true;
+}
+
 /* The machine does it; then what runs is described anew. */
 static bool device_live(struct domain *d, enum def_device_action action, const char *xml,
                         struct change *c, GError **error)
@@ -127,7 +139,8 @@ static bool device_live(struct domain *d, enum def_device_action action, const c
     if (!v)
         return false;
     c->live = domain_def_device(d->live, action, xml, DEF_LIVE, &device, error);
-    return c->live && vm_device(v, action, device, error);
+    return c->live && vm_device(v, action, device, error) &&
+           (action != DEF_ATTACH || read_back(c, error));
 }
 
 static bool device_locked(struct domain *d, enum def_device_action action, const char *xml,

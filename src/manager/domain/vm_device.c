@@ -14,6 +14,9 @@
 #include <fcntl.h>
 #include <string.h>
 
+#define FDSETS 256               /* numbers for the files of one device */
+#define FDSET_ROUNDS (1u << 22)
+
 /* ---- link state ---- */
 
 bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error)
@@ -183,6 +186,8 @@ static xmlDoc *domain_with(const struct vm *v, const xmlNode *device, xmlNode **
     domain_def_shrink(v->d->live);
     xmlNode *devices = xml_find(xmlDocGetRootElement(doc), "devices"), *own = xmlDocCopyNode((xmlNode *)device, doc, 1);
     xmlAddChild(devices, own);
+    while (xml_find(devices->parent, "os/boot")) /* its place is not that of the first of its kind */
+        xml_remove(devices->parent, "os/boot");
     for (xmlNode *n = devices->children, *next; n; n = next) {
         next = n->next;
         if (n == own || (n->name && !xmlStrcmp(n->name, BAD_CAST "controller")))
@@ -226,9 +231,10 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
         a.dir = v->dir;
         a.ops = &live_ops;
         a.opaque = v;
-        a.fdsets = 1000 + v->plugged * 16; /* behind those of the command line */
-        v->plugged++;
+        a.fdsets = 1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind those of the command line */
         bool ok = pluggable[i].build(&a, error) && add_all(v, &a, error);
+        if (ok && xml_get(own, "target@dev"))
+            xml_set(device, "target@dev", xml_get(own, "target@dev"));
         vm_args_done(&a);
         return ok;
     }
@@ -251,12 +257,56 @@ static char *alias_of(const struct vm *v, const xmlNode *device)
     return g_strdup(alias);
 }
 
+struct leftover {
+    struct vm *v;
+    char *alias, *node; /* node NULL: not a disk */
+};
+
+/* From the disk itself to the end of its chain. */
+static void delete_nodes(struct vm *v, const char *node)
+{
+    bool more = true;
+    for (unsigned depth = 0; more; depth++) {
+        g_autofree char *name = depth ? g_strdup_printf("%s-%u", node, depth) : g_strdup(node);
+        g_autofree char *file = g_strconcat(name, "-file", NULL);
+        more = vm_do(v, "blockdev-del", vm_json("node-name", 's', name, NULL), NULL) &&
+               vm_do(v, "blockdev-del", vm_json("node-name", 's', file, NULL), NULL);
+    }
+}
+
+static void delete_leftover(void *opaque)
+{
+    struct leftover l = *(struct leftover *)opaque;
+    g_free(opaque);
+    auto_vm *v = l.v;
+    g_autofree char *id = g_strconcat("host", l.alias, NULL);
+    if (l.node)
+        delete_nodes(v, l.node);
+    else
+        vm_do(v, "netdev_del", vm_json("id", 's', id, NULL), NULL);
+    g_free(l.alias);
+    g_free(l.node);
+}
+
+/* The device is gone: what it stood on goes too, so that its name is free again. */
+void vm_device_deleted(struct vm *v, const char *alias)
+{
+    gpointer key, node;
+    if (!g_hash_table_steal_extended(v->leaving, alias, &key, &node))
+        return;
+    struct leftover *l = g_new(struct leftover, 1);
+    *l = (struct leftover){ .v = vm_ref(v), .alias = key, .node = node };
+    task_start(delete_leftover, l);
+}
+
 /* The guest lets go of it when it likes: DEVICE_DELETED tells. */
 static bool detach(struct vm *v, xmlNode *device, GError **error)
 {
     g_autofree char *alias = alias_of(v, device);
+    bool disk = !strcmp((const char *)device->name, "disk");
     if (v->ours || !alias)
         return no_hot_plug(v, device, "taken out", error);
+    g_hash_table_replace(v->leaving, g_strdup(alias), disk ? vm_disk_node(device) : NULL);
     return vm_do(v, "device_del", vm_json("id", 's', alias, NULL), error);
 }
 

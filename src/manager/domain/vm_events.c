@@ -129,8 +129,10 @@ static void on_port(struct vm *v, JsonObject *data)
 static void on_device_deleted(struct vm *v, JsonObject *data)
 {
     const char *const text[4] = { vm_json_string(data, "device") };
-    if (text[0])
-        vm_report(v, VM_EV_DEVICE_DELETED, 0, text, 0);
+    if (!text[0])
+        return;
+    vm_device_deleted(v, text[0]);
+    vm_report(v, VM_EV_DEVICE_DELETED, 0, text, 0);
 }
 
 static void on_tray(struct vm *v, JsonObject *data)

@@ -48,7 +48,8 @@ struct vm {
     struct cgroup *cgroup;
     GArray *vcpus, *iothreads; /* struct vm_thread */
     bool has_balloon;
-    unsigned plugged;          /* devices that were added since */
+    unsigned plugged;          /* numbers the devices that are added; begins at the time, so that no two daemons say the same */
+    GHashTable *leaving;       /* alias to a disk's node, or NULL: devices that were asked to leave */
     uint64_t balloon_kib;      /* 0: as defined */
     struct vm_answer answers[VM_QUESTIONS];
     struct fiber_mutex asking, agent_lock;
@@ -120,6 +121,7 @@ const struct def_disk *vm_find_disk(const struct vm *v, const char *name, GError
 void vm_console_free(gpointer console);
 
 /* vm_device.c: the link state of an <interface>. */
+void vm_device_deleted(struct vm *v, const char *alias);
 bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error);
 
 /* vm_tune.c: what <cputune>, <memtune>, <blkiotune>, <numatune>, <iotune>, link states say. (waits) */

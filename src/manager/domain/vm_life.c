@@ -23,6 +23,8 @@ struct vm *vm_new(struct domain *d)
 {
     struct vm *v = g_new0(struct vm, 1);
     *v = (struct vm){ .refs = 1, .d = d, .pidfd = -1 };
+    v->plugged = (unsigned)(g_get_real_time() / G_USEC_PER_SEC);
+    v->leaving = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     v->consoles = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, vm_console_free);
     v->name = g_strdup(domain_summary(d)->name);
     v->vcpus = g_array_new(FALSE, TRUE, sizeof(struct vm_thread));
@@ -49,6 +51,7 @@ void vm_unref(struct vm *v)
     }
     fd_close_keep_errno(v->pidfd);
     g_hash_table_unref(v->consoles);
+    g_hash_table_unref(v->leaving);
     cgroup_free(v->cgroup);
     g_array_unref(v->vcpus);
     g_array_unref(v->iothreads);

@@ -368,6 +368,12 @@ static void remove_folder(const char *path)
     g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL);
 }
 
+static void replace(char **setting, char *value)
+{
+    g_free(*setting);
+    *setting = value;
+}
+
 int main(int argc, char **argv)
 {
     static void (*const with_qemu[])(struct domain *) = { life, killed, found_again, disks };
@@ -380,11 +386,11 @@ int main(int argc, char **argv)
     kernel = g_canonicalize_filename(argv[3], NULL);
     scratch = g_dir_make_tmp("vm-test-XXXXXX", NULL);
     manager_config_init(true);
-    manager.vmm = g_strdup(program);
-    manager.img = g_strdup(image_tool);
-    manager.runtime_dir = g_build_filename(scratch, "run", NULL);
-    manager.log_dir = g_build_filename(scratch, "log", NULL);
-    manager.cache_dir = g_build_filename(scratch, "cache", NULL);
+    replace(&manager.vmm, g_strdup(program));
+    replace(&manager.img, g_strdup(image_tool));
+    replace(&manager.runtime_dir, g_build_filename(scratch, "run", NULL));
+    replace(&manager.log_dir, g_build_filename(scratch, "log", NULL));
+    replace(&manager.cache_dir, g_build_filename(scratch, "cache", NULL));
     g_test_add_func("/vm/life", test_life);
     g_test_add_func("/vm/killed", test_killed);
     g_test_add_func("/vm/found-again", test_found_again);
