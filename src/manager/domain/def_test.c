@@ -372,6 +372,7 @@ static void test_attach(void)
         "<interface type='user'><mac address='52:54:00:00:00:01'/><link state='down'/></interface>",
         &n);
     g_assert_cmpstr(xml_get(n, "link@state"), ==, "down");
+    g_assert_cmpuint(down->s.interface_count, ==, 1);
     g_assert_cmpstr(xml_get(n, "model@type"), ==, "virtio");
     auto_domain_def *silent =
         change(d, DEF_DETACH, "<serial type='pty'><target port='0'/></serial>", NULL);
