@@ -371,6 +371,7 @@ def main():
         tap.run({t.__name__[5:].replace("_", " "): (lambda t=t: t(daemon)) if t.__code__.co_argcount else t for t in tests})
     finally:
         if daemon.process.poll() is None:
+            subprocess.run(["virsh", "-c", URI, "destroy", "v"], capture_output=True, timeout=60, check=False)
             daemon.kill(signal.SIGTERM)
 
 
