@@ -267,6 +267,8 @@ static bool listen_unix(const char *dir, const char *name, enum client_kind kind
     if (server.listener_count == LISTENERS)
         return ruche_error(error, RUCHE_ERR_INVALID, "'%s': at most %d sockets are listened on",
                            path, LISTENERS);
+    if (g_mkdir_with_parents(dir, 0755) < 0)
+        return ruche_error_errno(error, errno, "folder '%s' of libvirt's sockets", dir);
     int fd = sock_listen_unix(path, &where, error);
     if (fd < 0)
         return false;
@@ -373,8 +375,9 @@ bool libvirt_server_start(const struct libvirt_server_config *config, GError **e
     }
     listen_again();
     server.epoll_source = g_unix_fd_add(server.epoll, G_IO_IN, dispatch, NULL);
-    /* Nothing here runs the loop within itself. Of a source that might, GLib takes the descriptor out of its poll for
-     * each dispatch and wakes itself twice: four system calls more for each message. */
+    /* Nothing here runs the loop within itself. Of a source that might, GLib takes the descriptor
+     * out of its poll for each dispatch and wakes itself twice: four system calls more for each
+     * message. */
     g_source_set_can_recurse(g_main_context_find_source_by_id(NULL, server.epoll_source), true);
     server.tick_source = g_timeout_add_seconds(1, tick, NULL);
     events_start();

@@ -22,7 +22,8 @@ enum libvirt_auth {
 };
 
 struct libvirt_server_config {
-    /* libvirt-sock and libvirt-sock-ro are made in each of these folders, NULL-ended; NULL: none.
+    /* libvirt-sock and libvirt-sock-ro are made in each of these folders (made, too), NULL-ended;
+     * NULL: none.
      */
     const char *const *socket_dirs;
     const char *group; /* of LIBVIRT_AUTH_LOCAL, and the sockets' group; NULL: none */

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's virsh against ruched: its commands for hosts, domains, pools and volumes, and every transport. TAP.
+"""Debian's virsh against ruched: its commands for hosts, domains, pools and volumes, and every transport; virt-install and
+libvirt-dbus. TAP.
 
     virsh.py RUCHED RUCHE-VMM KERNEL
 """
@@ -223,6 +224,55 @@ def ssh():
     assert "<capabilities>" in virsh("capabilities", uri=uri)
 
 
+def virt_install():
+    if not shutil.which("virt-install"):
+        raise tap.Skip("virt-install is not installed")
+    done = subprocess.run(["virt-install", "--connect", unix(), "--name", "installed", "--memory", "128", "--vcpus", "1", "--import",
+                           "--disk", f"{WORK}/images/new.img,size=0.01,format=raw", "--osinfo", "linux2022", "--graphics", "none", "--noautoconsole",
+                           "--network", "user", "--memballoon", "none"], capture_output=True, text=True, timeout=100, env=ENV, check=False)
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        try_rows((("domstate installed", "running"), ("dumpxml installed", "libosinfo"), ("dominfo installed", r"Persistent: +yes"),
+                  ("pool-list", "images"), ("vol-list images", r"new\.img")))
+    finally:
+        for command in (("destroy", "installed"), ("undefine", "installed"), ("pool-destroy", "images"), ("pool-undefine", "images")):
+            virsh(*command, check=False)
+
+
+SESSION = """export HOME={0}/home XDG_RUNTIME_DIR={0}/run; cd {0}
+./ruched --session --config ruched.conf 2>log &
+for i in $(seq 100); do [ -S run/libvirt/libvirt-sock-ro ] && break; sleep 0.1; done
+virsh -c qemu:///session define domain.xml
+dbus-run-session -- sh -c '/usr/sbin/libvirt-dbus --session & for i in $(seq 50); do sleep 0.1
+gdbus call --session --dest org.libvirt --object-path /org/libvirt/QEMU --method org.libvirt.Connect.DomainLookupByName loop && break; done
+gdbus call --session --dest org.libvirt --object-path /org/libvirt/QEMU --method org.libvirt.Connect.ListDomains 0
+kill $!'
+kill $!; wait; cat log >&2"""
+
+
+def session_and_dbus():
+    """A person's own daemon, where libvirt's clients look for it, and libvirt-dbus on top of it."""
+    if not os.path.exists("/usr/sbin/libvirt-dbus") or not shutil.which("dbus-run-session"):
+        raise tap.Skip("libvirt-dbus is not installed")
+    if os.geteuid():
+        raise tap.Skip("only root can become a person with folders of his own")
+    home = path("person")
+    for folder in (home, home + "/run", home + "/home"):
+        os.makedirs(folder)
+        os.chown(folder, 65534, 65534)
+    for program in (RUCHED, VMM):
+        shutil.copy(program, home)
+    with open(home + "/domain.xml", "w", encoding="ascii") as out:
+        out.write(DOMAIN.replace(VMM, home + "/ruche-vmm"))
+    with open(home + "/ruched.conf", "w", encoding="ascii") as out:
+        out.write(f"[libvirt]\nusual_place=true\n[machines]\nvmm={home}/ruche-vmm\n")
+    done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", SESSION.format(home)],
+                          env={"PATH": "/usr/bin:/bin:/usr/sbin", "LC_ALL": "C"}, capture_output=True, text=True, timeout=60, check=False)
+    assert "Domain 'loop' defined" in done.stdout, done.stdout + done.stderr
+    assert re.search(r"^\(objectpath '/org/libvirt/QEMU/domain/_8f0f8a9e", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    assert "([objectpath '/org/libvirt/QEMU/domain/_8f0f8a9e" in done.stdout, done.stdout
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -253,6 +303,8 @@ def begin():
         disk.truncate(16 << 20)
     os.chmod(path("disk.img"), 0o666)
     os.makedirs(path("sasl"))
+    os.makedirs(path("images"), 0o777)
+    os.chmod(path("images"), 0o777)
     subprocess.run(["saslpasswd2", "-p", "-c", "-a", "libvirt", "-f", path("sasl/db"), USER], input=PASSWORD, text=True, check=True, capture_output=True)
     path("sasl/libvirt.conf", f"mech_list: digest-md5\nauxprop_plugin: sasldb\nsasldb_path: {path('sasl/db')}\n")
     make_pki(path("pki"))
@@ -268,7 +320,8 @@ def begin():
 def main():
     global DAEMON
     DAEMON = begin()
-    tests = (host_commands, stopped_domain_commands, running_domain_commands, storage_commands, events, console, read_only, sasl, tls, ssh)
+    tests = (host_commands, stopped_domain_commands, running_domain_commands, storage_commands, events, console, read_only, sasl, tls, ssh,
+             virt_install, session_and_dbus)
     try:
         tap.run({t.__name__.replace("_", " "): t for t in tests})
     finally:
