@@ -49,6 +49,7 @@ struct domain {
     int pause_reason;          /* why we stop it now: virDomainPausedReason; 0: we do not */
     bool fake_reboot;          /* the next power-off is the first half of a reboot */
     bool agent;                /* the guest agent is connected */
+    int64_t reboot_told_us;    /* when the last REBOOT event went out */
     const struct caller *autodestroy; /* its end is the machine's: compared, never followed */
 };
 /* The name and UUID, of what runs or is defined. */

@@ -42,6 +42,19 @@ static bool wants(struct domain *d, const char *element, const char *action)
     return yes;
 }
 
+#define REBOOT_QUIET_US 100000
+
+/* Once for a reset that is heard of twice; and a guest that resets in a loop does not keep
+ * everybody busy. */
+static void tell_reboot(struct domain *d)
+{
+    int64_t now = g_get_monotonic_time();
+    if (now - d->reboot_told_us < REBOOT_QUIET_US)
+        return;
+    d->reboot_told_us = now;
+    domain_emit_id(d, DOMAIN_EVENT_REBOOT, 0, 0, NULL, 0);
+}
+
 /* The same process goes on from its reset; if it does not, another begins. */
 static bool restart(struct domain *d, GError **error)
 {
@@ -49,7 +62,7 @@ static bool restart(struct domain *d, GError **error)
     if (!vm_reset(d->vm, error) || !vm_cont(d->vm, error))
         return false;
     domain_set_state(d, DOMAIN_RUNNING, RUNNING_BOOTED);
-    domain_emit_id(d, DOMAIN_EVENT_REBOOT, 0, 0, NULL, 0);
+    tell_reboot(d);
     domain_emit(d, LIFE_RESUMED, RESUMED_UNPAUSED);
     return true;
 }
@@ -158,7 +171,7 @@ static void on_shutdown(struct domain *d, int detail, const char *const text[4],
 
 static void on_reset(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
-    domain_emit_id(d, DOMAIN_EVENT_REBOOT, 0, 0, NULL, 0);
+    tell_reboot(d);
 }
 
 static void on_panic(struct domain *d, int detail, const char *const text[4], uint64_t number)
