@@ -36,7 +36,7 @@ int fdset_add(int set, int fd)
         size_t at = member_count++;
         for (; at && members[at - 1].set > set; at--)
             members[at] = members[at - 1];
-        members[at] = (struct member){ set, fd };
+        members[at] = (struct member){set, fd};
         result = set;
     }
     pthread_mutex_unlock(&lock);
@@ -128,7 +128,7 @@ void fdset_foreach(void (*fn)(int set, int fd, void *opaque), void *opaque)
     for (size_t i = 0;; i++) {
         pthread_mutex_lock(&lock);
         bool there = i < member_count;
-        struct member m = there ? members[i] : (struct member){ 0, -1 };
+        struct member m = there ? members[i] : (struct member){0, -1};
         pthread_mutex_unlock(&lock);
         if (!there)
             return;

@@ -12,12 +12,13 @@
 
 #define FDSET_MAX 4096 /* descriptors in all sets */
 
-/* Takes the descriptor over and makes it close-on-exec. `set` -1: a new one. Returns the set, or -errno. */
+/* Takes the descriptor over and makes it close-on-exec. `set` -1: a new one. Returns the set, or
+ * -errno. */
 int fdset_add(int set, int fd);
 /* fd -1: all of the set. 0, or -ENOENT. */
 int fdset_remove(int set, int fd);
-/* open(2), and copies of descriptors for "/dev/fdset/N": of those that can do what `flags` ask for, the one that
- * can do least. -1 with errno. */
+/* open(2), and copies of descriptors for "/dev/fdset/N": of those that can do what `flags` ask for,
+ * the one that can do least. -1 with errno. */
 int fdset_open(const char *path, int flags, mode_t mode);
 bool fdset_is_path(const char *path);
 /* Calls fn for each descriptor, in order of sets. */

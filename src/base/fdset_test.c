@@ -22,7 +22,8 @@ static void test_modes(void)
     int set = fdset_add(-1, rw);
     g_assert_cmpint(fdset_add(set, ro), ==, set);
     g_autofree char *path = path_of(set);
-    int a = fdset_open(path, O_RDONLY, 0), b = fdset_open(path, O_RDWR, 0), c = fdset_open(path, O_WRONLY, 0);
+    int a = fdset_open(path, O_RDONLY, 0), b = fdset_open(path, O_RDWR, 0),
+        c = fdset_open(path, O_WRONLY, 0);
     g_assert_cmpint(fcntl(a, F_GETFL) & O_ACCMODE, ==, O_RDONLY); /* the one that can do least */
     g_assert_cmpint(fcntl(b, F_GETFL) & O_ACCMODE, ==, O_RDWR);
     g_assert_cmpint(fcntl(c, F_GETFL) & O_ACCMODE, ==, O_RDWR);
@@ -33,7 +34,7 @@ static void test_modes(void)
     g_assert_cmpint(write(b, "x", 1), ==, 1); /* copies live on */
     g_assert_cmpint(fdset_open(none, O_RDONLY, 0), ==, -1);
     g_assert_cmpint(errno, ==, ENOENT);
-    int files[] = { a, b, c };
+    int files[] = {a, b, c};
     for (size_t i = 0; i < G_N_ELEMENTS(files); i++)
         close(files[i]);
     g_unlink(file);
@@ -41,8 +42,8 @@ static void test_modes(void)
 
 static void test_refused(void)
 {
-    static const char *const bad[] = { "/dev/fdset/", "/dev/fdset/x", "/dev/fdset/1x", "/dev/fdset/-1",
-                                       "/dev/fdset/99999999999999999999" };
+    static const char *const bad[] = {"/dev/fdset/", "/dev/fdset/x", "/dev/fdset/1x",
+                                      "/dev/fdset/-1", "/dev/fdset/99999999999999999999"};
     int set = fdset_add(5, open("/dev/null", O_RDONLY));
     g_assert_cmpint(set, ==, 5);
     g_assert_cmpint(fdset_open("/dev/fdset/5", O_WRONLY, 0), ==, -1);

@@ -25,11 +25,11 @@ struct cgroup {
 static const struct {
     const char *v1, *v2, *missing; /* mount option; word in cgroup.controllers */
 } controllers[CGROUP_CONTROLLERS] = {
-    [CGROUP_CPU] = { "cpu", "cpu", "cpu" },
-    [CGROUP_CPUACCT] = { "cpuacct", "cpu", "cpuacct" },
-    [CGROUP_CPUSET] = { "cpuset", "cpuset", "cpuset" },
-    [CGROUP_MEMORY] = { "memory", "memory", "memory" },
-    [CGROUP_BLKIO] = { "blkio", "io", "io" },
+    [CGROUP_CPU] = {"cpu", "cpu", "cpu"},
+    [CGROUP_CPUACCT] = {"cpuacct", "cpu", "cpuacct"},
+    [CGROUP_CPUSET] = {"cpuset", "cpuset", "cpuset"},
+    [CGROUP_MEMORY] = {"memory", "memory", "memory"},
+    [CGROUP_BLKIO] = {"blkio", "io", "io"},
 };
 
 static const struct {
@@ -37,15 +37,15 @@ static const struct {
     const char *v1, *v2;
     int part; /* of a file with several words: which */
 } keys[CGROUP_KEYS] = {
-    [CGROUP_CPU_SHARES] = { CGROUP_CPU, "cpu.shares", "cpu.weight", 0 },
-    [CGROUP_CPU_PERIOD_US] = { CGROUP_CPU, "cpu.cfs_period_us", "cpu.max", 1 },
-    [CGROUP_CPU_QUOTA_US] = { CGROUP_CPU, "cpu.cfs_quota_us", "cpu.max", 0 },
-    [CGROUP_MEMORY_HARD] = { CGROUP_MEMORY, "memory.limit_in_bytes", "memory.max", 0 },
-    [CGROUP_MEMORY_SOFT] = { CGROUP_MEMORY, "memory.soft_limit_in_bytes", "memory.high", 0 },
-    [CGROUP_MEMORY_SWAP] = { CGROUP_MEMORY, "memory.memsw.limit_in_bytes", "memory.swap.max", 0 },
-    [CGROUP_BLKIO_WEIGHT] = { CGROUP_BLKIO, "blkio.weight", "io.weight", 0 },
-    [CGROUP_CPUSET_CPUS] = { CGROUP_CPUSET, "cpuset.cpus", "cpuset.cpus", 0 },
-    [CGROUP_CPUSET_MEMS] = { CGROUP_CPUSET, "cpuset.mems", "cpuset.mems", 0 },
+    [CGROUP_CPU_SHARES] = {CGROUP_CPU, "cpu.shares", "cpu.weight", 0},
+    [CGROUP_CPU_PERIOD_US] = {CGROUP_CPU, "cpu.cfs_period_us", "cpu.max", 1},
+    [CGROUP_CPU_QUOTA_US] = {CGROUP_CPU, "cpu.cfs_quota_us", "cpu.max", 0},
+    [CGROUP_MEMORY_HARD] = {CGROUP_MEMORY, "memory.limit_in_bytes", "memory.max", 0},
+    [CGROUP_MEMORY_SOFT] = {CGROUP_MEMORY, "memory.soft_limit_in_bytes", "memory.high", 0},
+    [CGROUP_MEMORY_SWAP] = {CGROUP_MEMORY, "memory.memsw.limit_in_bytes", "memory.swap.max", 0},
+    [CGROUP_BLKIO_WEIGHT] = {CGROUP_BLKIO, "blkio.weight", "io.weight", 0},
+    [CGROUP_CPUSET_CPUS] = {CGROUP_CPUSET, "cpuset.cpus", "cpuset.cpus", 0},
+    [CGROUP_CPUSET_MEMS] = {CGROUP_CPUSET, "cpuset.mems", "cpuset.mems", 0},
 };
 
 /* ---- files ---- */
@@ -118,7 +118,7 @@ static void allow_children(const char *dir, enum cgroup_controller k)
 /* A cpuset of version 1 begins empty, and nobody can enter it so. */
 static void inherit_cpuset(const char *parent, const char *dir)
 {
-    static const char *const files[] = { "cpuset.cpus", "cpuset.mems" };
+    static const char *const files[] = {"cpuset.cpus", "cpuset.mems"};
     for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
         g_autofree char *own = read_file(dir, files[i]), *theirs = read_file(parent, files[i]);
         if (own && !*own && theirs)
@@ -145,7 +145,8 @@ static struct cgroup *group_at(const char *name, bool make)
         g_autofree char *mount = find_mount(k, &c->at[k].unified);
         if (!mount)
             continue;
-        g_autofree char *parent = g_build_filename(mount, OWN_PARENT, NULL), *dir = g_build_filename(parent, name, NULL);
+        g_autofree char *parent = g_build_filename(mount, OWN_PARENT, NULL),
+                        *dir = g_build_filename(parent, name, NULL);
         bool there = make ? make_group(mount, parent, k, c->at[k].unified) &&
                                 make_group(parent, dir, k, c->at[k].unified)
                           : g_file_test(dir, G_FILE_TEST_IS_DIR);
@@ -235,8 +236,10 @@ unsigned cgroup_open_procs(const struct cgroup *c, int *ret, unsigned room)
 
 static bool missing(enum cgroup_controller k, GError **error)
 {
-    return ruche_error(error, MANAGER_ERR_CONFIG, "the control group controller '%s' is not mounted here, or cannot be written to",
-                       controllers[k].missing);
+    return ruche_error(
+        error, MANAGER_ERR_CONFIG,
+        "the control group controller '%s' is not mounted here, or cannot be written to",
+        controllers[k].missing);
 }
 
 /* The folder of the machine, or of a part of it; NULL: not there. */
@@ -248,8 +251,8 @@ static char *folder(const struct cgroup *c, const char *part, enum cgroup_contro
 }
 
 /* Makes a part's group and puts its threads in. */
-static bool make_part(struct cgroup *c, const char *part, const pid_t *tids, unsigned tid_count, enum cgroup_controller k,
-                      GError **error)
+static bool make_part(struct cgroup *c, const char *part, const pid_t *tids, unsigned tid_count,
+                      enum cgroup_controller k, GError **error)
 {
     g_autofree char *dir = folder(c, part, k);
     bool unified = c->at[k].unified;
@@ -263,7 +266,8 @@ static bool make_part(struct cgroup *c, const char *part, const pid_t *tids, uns
         g_autofree char *text = g_strdup_printf("%d", (int)tids[i]);
         int err = write_file(dir, unified ? "cgroup.threads" : "tasks", text);
         if (err && err != ESRCH)
-            return ruche_error_errno(error, err, "thread %d cannot enter control group '%s'", (int)tids[i], dir);
+            return ruche_error_errno(error, err, "thread %d cannot enter control group '%s'",
+                                     (int)tids[i], dir);
     }
     return true;
 }
@@ -281,7 +285,8 @@ static char *value_text(const char *dir, enum cgroup_key key, bool unified, int6
 {
     bool memory = keys[key].controller == CGROUP_MEMORY;
     bool none = (key == CGROUP_CPU_QUOTA_US || memory) && value < 0;
-    g_autofree char *word = none && unified ? g_strdup("max") : g_strdup_printf("%" PRId64, none ? -1 : value);
+    g_autofree char *word =
+        none && unified ? g_strdup("max") : g_strdup_printf("%" PRId64, none ? -1 : value);
     if (unified && (key == CGROUP_CPU_PERIOD_US || key == CGROUP_CPU_QUOTA_US))
         return cpu_max_text(dir, keys[key].part, word);
     if (unified && key == CGROUP_BLKIO_WEIGHT)
@@ -297,8 +302,8 @@ static int64_t swap_alone(const char *dir, int64_t both)
     return both < 0 ? both : MAX(both - own, 0);
 }
 
-bool cgroup_set(struct cgroup *c, const char *part, const pid_t *tids, unsigned tid_count, enum cgroup_key key,
-                int64_t value, GError **error)
+bool cgroup_set(struct cgroup *c, const char *part, const pid_t *tids, unsigned tid_count,
+                enum cgroup_key key, int64_t value, GError **error)
 {
     enum cgroup_controller k = keys[key].controller;
     if (!cgroup_has(c, k))
@@ -312,7 +317,9 @@ bool cgroup_set(struct cgroup *c, const char *part, const pid_t *tids, unsigned 
     const char *file = unified ? keys[key].v2 : keys[key].v1;
     g_autofree char *text = value_text(dir, key, unified, value);
     int err = write_file(dir, file, text);
-    return !err || ruche_error_errno(error, err, "control group '%s': '%s' cannot be set to %" PRId64, c->name, file, value);
+    return !err ||
+           ruche_error_errno(error, err, "control group '%s': '%s' cannot be set to %" PRId64,
+                             c->name, file, value);
 }
 
 bool cgroup_set_text(struct cgroup *c, enum cgroup_key key, const char *text, GError **error)
@@ -322,7 +329,8 @@ bool cgroup_set_text(struct cgroup *c, enum cgroup_key key, const char *text, GE
         return missing(k, error);
     const char *file = c->at[k].unified ? keys[key].v2 : keys[key].v1;
     int err = write_file(c->at[k].path, file, text);
-    return !err || ruche_error_errno(error, err, "control group '%s': '%s' cannot be set to '%s'", c->name, file, text);
+    return !err || ruche_error_errno(error, err, "control group '%s': '%s' cannot be set to '%s'",
+                                     c->name, file, text);
 }
 
 static int64_t parse_value(const char *text, int part)
@@ -334,7 +342,8 @@ static int64_t parse_value(const char *text, int part)
     return strcmp(word, "max") ? g_ascii_strtoll(word, NULL, 10) : -1;
 }
 
-bool cgroup_get(const struct cgroup *c, const char *part, enum cgroup_key key, int64_t *ret, GError **error)
+bool cgroup_get(const struct cgroup *c, const char *part, enum cgroup_key key, int64_t *ret,
+                GError **error)
 {
     enum cgroup_controller k = keys[key].controller;
     if (!cgroup_has(c, k))
@@ -344,7 +353,8 @@ bool cgroup_get(const struct cgroup *c, const char *part, enum cgroup_key key, i
     const char *file = unified ? keys[key].v2 : keys[key].v1;
     g_autofree char *text = read_file(dir, file);
     if (!text)
-        return ruche_error(error, MANAGER_ERR_CONFIG, "control group '%s' has no '%s'", c->name, file);
+        return ruche_error(error, MANAGER_ERR_CONFIG, "control group '%s' has no '%s'", c->name,
+                           file);
     *ret = parse_value(text, unified ? keys[key].part : 0);
     if (unified && key == CGROUP_MEMORY_SWAP && *ret >= 0) {
         g_autofree char *hard = read_file(dir, "memory.max");
@@ -356,19 +366,22 @@ bool cgroup_get(const struct cgroup *c, const char *part, enum cgroup_key key, i
 char *cgroup_get_text(const struct cgroup *c, enum cgroup_key key)
 {
     enum cgroup_controller k = keys[key].controller;
-    return cgroup_has(c, k) ? read_file(c->at[k].path, c->at[k].unified ? keys[key].v2 : keys[key].v1) : NULL;
+    return cgroup_has(c, k)
+               ? read_file(c->at[k].path, c->at[k].unified ? keys[key].v2 : keys[key].v1)
+               : NULL;
 }
 
-bool cgroup_set_device(struct cgroup *c, unsigned major, unsigned minor, const char *which, uint64_t value, GError **error)
+bool cgroup_set_device(struct cgroup *c, unsigned major, unsigned minor, const char *which,
+                       uint64_t value, GError **error)
 {
     static const struct {
         const char *which, *v1;
     } files[] = {
-        { "weight", "blkio.weight_device" },
-        { "rbps", "blkio.throttle.read_bps_device" },
-        { "wbps", "blkio.throttle.write_bps_device" },
-        { "riops", "blkio.throttle.read_iops_device" },
-        { "wiops", "blkio.throttle.write_iops_device" },
+        {"weight", "blkio.weight_device"},
+        {"rbps", "blkio.throttle.read_bps_device"},
+        {"wbps", "blkio.throttle.write_bps_device"},
+        {"riops", "blkio.throttle.read_iops_device"},
+        {"wiops", "blkio.throttle.write_iops_device"},
     };
     if (!cgroup_has(c, CGROUP_BLKIO))
         return missing(CGROUP_BLKIO, error);
@@ -378,11 +391,14 @@ bool cgroup_set_device(struct cgroup *c, unsigned major, unsigned minor, const c
         if (!strcmp(files[i].which, which))
             file = files[i].v1;
     g_assert(file);
-    g_autofree char *word = unified && !weight && !value ? g_strdup("max") : g_strdup_printf("%" PRIu64, value);
-    g_autofree char *text = unified && !weight ? g_strdup_printf("%u:%u %s=%s", major, minor, which, word)
-                                               : g_strdup_printf("%u:%u %s", major, minor, word);
+    g_autofree char *word =
+        unified && !weight && !value ? g_strdup("max") : g_strdup_printf("%" PRIu64, value);
+    g_autofree char *text = unified && !weight
+                                ? g_strdup_printf("%u:%u %s=%s", major, minor, which, word)
+                                : g_strdup_printf("%u:%u %s", major, minor, word);
     int err = write_file(c->at[CGROUP_BLKIO].path, file, text);
-    return !err || ruche_error_errno(error, err, "control group '%s': '%s' cannot be set to '%s'", c->name, file, text);
+    return !err || ruche_error_errno(error, err, "control group '%s': '%s' cannot be set to '%s'",
+                                     c->name, file, text);
 }
 
 /* ---- counts ---- */
@@ -397,7 +413,8 @@ static uint64_t field(const char *text, const char *name)
     return 0;
 }
 
-bool cgroup_cpu_ns(const struct cgroup *c, uint64_t *ret_total, uint64_t *ret_user, uint64_t *ret_system)
+bool cgroup_cpu_ns(const struct cgroup *c, uint64_t *ret_total, uint64_t *ret_user,
+                   uint64_t *ret_system)
 {
     if (!cgroup_has(c, CGROUP_CPUACCT))
         return false;
@@ -417,8 +434,9 @@ bool cgroup_cpu_ns(const struct cgroup *c, uint64_t *ret_total, uint64_t *ret_us
 bool cgroup_percpu_ns(const struct cgroup *c, unsigned cpu, uint64_t *ret, GError **error)
 {
     if (!cgroup_has(c, CGROUP_CPUACCT) || c->at[CGROUP_CPUACCT].unified)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "processor time by host CPU is counted only by the control group "
-                                                         "controller 'cpuacct' of version 1, which is not mounted here");
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "processor time by host CPU is counted only by the control group "
+                           "controller 'cpuacct' of version 1, which is not mounted here");
     g_autofree char *text = read_file(c->at[CGROUP_CPUACCT].path, "cpuacct.usage_percpu");
     g_auto(GStrv) words = g_strsplit(text ? text : "", " ", -1);
     if (cpu >= g_strv_length(words))

@@ -40,8 +40,9 @@ static void mounts(const char *const *rows)
 
 static void test_unified(void)
 {
-    static const char *const rows[] = { "two", "cgroup2", "rw", NULL };
-    static const char *const files[] = { "cpu.max", "cpu.weight", "memory.max", "memory.swap.max", "io.weight", "io.max" };
+    static const char *const rows[] = {"two", "cgroup2", "rw", NULL};
+    static const char *const files[] = {"cpu.max",         "cpu.weight", "memory.max",
+                                        "memory.swap.max", "io.weight",  "io.max"};
     g_autoptr(GError) error = NULL;
     int64_t value;
     uint64_t total, user, system;
@@ -49,7 +50,8 @@ static void test_unified(void)
     put("two/cgroup.subtree_control", "");
     mounts(rows);
     struct cgroup *c = cgroup_new("m");
-    g_assert_true(cgroup_has(c, CGROUP_CPU) && cgroup_has(c, CGROUP_MEMORY) && cgroup_is_unified(c, CGROUP_BLKIO));
+    g_assert_true(cgroup_has(c, CGROUP_CPU) && cgroup_has(c, CGROUP_MEMORY) &&
+                  cgroup_is_unified(c, CGROUP_BLKIO));
     for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
         g_autofree char *name = g_strconcat("two/ruche.machines/m/", files[i], NULL);
         put(name, !strcmp(files[i], "cpu.max") ? "max 100000\n" : "");
@@ -63,7 +65,8 @@ static void test_unified(void)
     g_assert_true(cgroup_get(c, NULL, CGROUP_CPU_QUOTA_US, &value, &error));
     g_assert_cmpint(value, ==, -1);
     g_assert_true(cgroup_set(c, NULL, NULL, 0, CGROUP_MEMORY_HARD, 1 << 20, &error));
-    g_assert_true(cgroup_set(c, NULL, NULL, 0, CGROUP_MEMORY_SWAP, 3 << 20, &error)); /* both together */
+    g_assert_true(
+        cgroup_set(c, NULL, NULL, 0, CGROUP_MEMORY_SWAP, 3 << 20, &error)); /* both together */
     expect("two/ruche.machines/m/memory.swap.max", "2097152");
     g_assert_true(cgroup_set(c, NULL, NULL, 0, CGROUP_BLKIO_WEIGHT, 300, &error));
     expect("two/ruche.machines/m/io.weight", "default 300");
@@ -79,8 +82,8 @@ static void test_unified(void)
 
 static void test_version_1(void)
 {
-    static const char *const rows[] = { "cpu", "cgroup", "rw,cpu,cpuacct", "set", "cgroup", "rw,cpuset",
-                                        "other", "tmpfs", "rw", NULL };
+    static const char *const rows[] = {"cpu",       "cgroup", "rw,cpu,cpuacct", "set", "cgroup",
+                                       "rw,cpuset", "other",  "tmpfs",          "rw",  NULL};
     g_autoptr(GError) error = NULL;
     int64_t value;
     uint64_t total, user, system;
@@ -94,7 +97,8 @@ static void test_version_1(void)
     put("cpu/ruche.machines/m/cpuacct.usage", "123\n");
     put("cpu/ruche.machines/m/cpuacct.stat", "user 1\nsystem 2\n");
     put("cpu/ruche.machines/m/cpuacct.usage_percpu", "100 23\n");
-    g_assert_cmpuint(cgroup_open_procs(c, fds, CGROUP_CONTROLLERS), ==, 1); /* two controllers, one folder */
+    g_assert_cmpuint(cgroup_open_procs(c, fds, CGROUP_CONTROLLERS), ==,
+                     1); /* two controllers, one folder */
     close(fds[0]);
     g_assert_true(cgroup_set(c, NULL, NULL, 0, CGROUP_CPU_SHARES, 512, &error));
     g_assert_true(cgroup_get(c, NULL, CGROUP_CPU_SHARES, &value, &error));
@@ -103,7 +107,8 @@ static void test_version_1(void)
     g_assert_cmpuint(total, ==, 123);
     g_assert_true(cgroup_percpu_ns(c, 1, &total, &error));
     g_assert_cmpuint(total, ==, 23);
-    g_assert_false(cgroup_set(c, NULL, NULL, 0, CGROUP_MEMORY_HARD, 1, &error)); /* the one that is missing is named */
+    g_assert_false(cgroup_set(c, NULL, NULL, 0, CGROUP_MEMORY_HARD, 1,
+                              &error)); /* the one that is missing is named */
     g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_CONFIG);
     g_assert_nonnull(strstr(error->message, "'memory'"));
     cgroup_free(c);
@@ -111,7 +116,7 @@ static void test_version_1(void)
 
 static void test_none(void)
 {
-    static const char *const rows[] = { NULL };
+    static const char *const rows[] = {NULL};
     uint64_t a, b, s;
     mounts(rows);
     struct cgroup *c = cgroup_new("m");
@@ -130,7 +135,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cgroup/version-1", test_version_1);
     g_test_add_func("/cgroup/none", test_none);
     int status = g_test_run();
-    const char *rm[] = { "rm", "-rf", root, NULL };
+    const char *rm[] = {"rm", "-rf", root, NULL};
     g_spawn_sync(NULL, (char **)rm, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL);
     return status;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* QMP, the manager's end; see client.h.
  *
- * Commands wait in a queue in the order they were sent; the peer answers in that order. A call that is given up
- * stays in the queue, without a waiter, until its answer comes.
+ * Commands wait in a queue in the order they were sent; the peer answers in that order. A call that
+ * is given up stays in the queue, without a waiter, until its answer comes.
  */
 #include "qmp/client.h"
 
@@ -12,23 +12,23 @@
 #include "qmp/errors.h"
 #include "qmp/frame.h"
 
-#include <glib-unix.h>
 #include <fcntl.h>
+#include <glib-unix.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#define READ_CHUNK 16384
-#define MAX_CALLS 256                /* under way, given up ones among them */
-#define MAX_OUTPUT (4u << 20)        /* that the peer does not read */
+#define READ_CHUNK        16384
+#define MAX_CALLS         256        /* under way, given up ones among them */
+#define MAX_OUTPUT        (4u << 20) /* that the peer does not read */
 #define EVENTS_PER_SECOND 2000       /* a guest cannot provoke that many; QEMU and we limit them */
 
 struct call {
     struct fiber *waiter; /* NULL: given up, or not waiting yet */
     guint timer;
-    int64_t id;           /* 0: the greeting */
+    int64_t id; /* 0: the greeting */
     bool done;
     bool given_up;
-    JsonNode *answer;     /* the whole object */
+    JsonNode *answer; /* the whole object */
     GError *error;
 };
 
@@ -44,13 +44,13 @@ struct qmp_client {
     int fd;
     guint in_source, out_source, closed_source;
     struct frame frame;
-    GQueue calls;         /* struct call */
-    GQueue out;           /* struct chunk */
+    GQueue calls; /* struct call */
+    GQueue out;   /* struct chunk */
     size_t out_bytes;
     int64_t next_id;
-    int64_t second_us;    /* events are counted from here */
+    int64_t second_us; /* events are counted from here */
     unsigned events;
-    char *why;            /* the connection is over */
+    char *why; /* the connection is over */
     bool freed;
     struct qmp_client_ops ops;
     void *opaque;
@@ -117,7 +117,8 @@ static JsonNode *call_wait(struct call *k, int timeout_ms, GError **error)
         fiber_wait();
     }
     if (!k->done) { /* the queue keeps it */
-        g_set_error(error, QMP_CLIENT_ERROR, QMP_CLIENT_SILENT, "no answer within %d ms", timeout_ms);
+        g_set_error(error, QMP_CLIENT_ERROR, QMP_CLIENT_SILENT, "no answer within %d ms",
+                    timeout_ms);
         return NULL;
     }
     JsonNode *answer = g_steal_pointer(&k->answer);
@@ -183,17 +184,18 @@ void qmp_client_free(struct qmp_client *c)
 /* Bytes taken, or -errno. */
 static ssize_t chunk_send(int fd, const struct chunk *k)
 {
-    struct iovec iov = { .iov_base = k->text + k->sent, .iov_len = k->len - k->sent };
+    struct iovec iov = {.iov_base = k->text + k->sent, .iov_len = k->len - k->sent};
     union {
         struct cmsghdr align;
         char room[CMSG_SPACE(sizeof(int))];
-    } control = { 0 };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+    } control = {0};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
     if (k->fd >= 0 && !k->sent) {
         m.msg_control = &control;
         m.msg_controllen = sizeof(control);
         struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-        *h = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)) };
+        *h = (struct cmsghdr){
+            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
         memcpy(CMSG_DATA(h), &k->fd, sizeof(int));
     }
     ssize_t n;
@@ -215,7 +217,8 @@ static void flush(struct qmp_client *c)
             return;
         }
         if (n < 0) {
-            g_autofree char *why = g_strdup_printf("the monitor does not take commands: %s", g_strerror(-n));
+            g_autofree char *why =
+                g_strdup_printf("the monitor does not take commands: %s", g_strerror(-n));
             hang_up(c, why);
             return;
         }
@@ -248,8 +251,9 @@ static gboolean writable(int fd, GIOCondition condition, gpointer opaque)
 static JsonNode *member_of(JsonObject *o, const char *name, GType type)
 {
     JsonNode *n = o ? json_object_get_member(o, name) : NULL;
-    if (!n || (type == G_TYPE_NONE ? !JSON_NODE_HOLDS_OBJECT(n)
-                                   : !JSON_NODE_HOLDS_VALUE(n) || json_node_get_value_type(n) != type))
+    if (!n ||
+        (type == G_TYPE_NONE ? !JSON_NODE_HOLDS_OBJECT(n)
+                             : !JSON_NODE_HOLDS_VALUE(n) || json_node_get_value_type(n) != type))
         return NULL;
     return n;
 }
@@ -287,7 +291,8 @@ static const char *handle_event(struct qmp_client *c, JsonObject *o)
     if (++c->events > EVENTS_PER_SECOND)
         return "the monitor sends events without end";
     if (c->ops.event)
-        c->ops.event(c->opaque, name, object_of(o, "data"), int_of(at, "seconds"), int_of(at, "microseconds"));
+        c->ops.event(c->opaque, name, object_of(o, "data"), int_of(at, "seconds"),
+                     int_of(at, "microseconds"));
     return NULL;
 }
 
@@ -299,7 +304,8 @@ static const char *handle_answer(struct qmp_client *c, JsonNode *node, JsonObjec
     if (!k || greeting != (k->id == 0))
         return "the monitor answered what it was not asked";
     /* An error about the text itself has no id. */
-    if (!greeting && (id || !json_object_has_member(o, "error")) && (!id || json_node_get_int(id) != k->id))
+    if (!greeting && (id || !json_object_has_member(o, "error")) &&
+        (!id || json_node_get_int(id) != k->id))
         return "the monitor does not answer in order";
     g_queue_pop_head(&c->calls);
     k->answer = json_node_ref(node);
@@ -357,7 +363,8 @@ static bool refuse(GError **error, const char *why)
 }
 
 /* Sends a command object, our id put in, and waits for its answer: the whole object. */
-static JsonNode *exchange(struct qmp_client *c, JsonObject *command, int fd, int timeout_ms, GError **error)
+static JsonNode *exchange(struct qmp_client *c, JsonObject *command, int fd, int timeout_ms,
+                          GError **error)
 {
     if (c->why) {
         g_set_error(error, QMP_CLIENT_ERROR, QMP_CLIENT_OVER, "%s", c->why);
@@ -378,7 +385,7 @@ static JsonNode *exchange(struct qmp_client *c, JsonObject *command, int fd, int
         return NULL;
     }
     struct chunk *out = g_new0(struct chunk, 1);
-    *out = (struct chunk){ .text = g_strconcat(text, "\n", NULL), .len = len + 1, .fd = copy };
+    *out = (struct chunk){.text = g_strconcat(text, "\n", NULL), .len = len + 1, .fd = copy};
     g_queue_push_tail(&c->out, out);
     c->out_bytes += out->len;
     struct call *k = g_new0(struct call, 1);
@@ -408,8 +415,8 @@ static void answer_error(JsonObject *o, GError **error)
         g_set_error_literal(error, QMP_CLIENT_ERROR, QMP_CLIENT_GENERIC, desc);
 }
 
-JsonNode *qmp_client_call(struct qmp_client *c, const char *command, JsonObject *args, int fd, int timeout_ms,
-                          GError **error)
+JsonNode *qmp_client_call(struct qmp_client *c, const char *command, JsonObject *args, int fd,
+                          int timeout_ms, GError **error)
 {
     g_autoptr(JsonObject) o = json_object_new();
     json_object_set_string_member(o, "execute", command);
@@ -472,16 +479,18 @@ static bool greet(struct qmp_client *c, int timeout_ms, GError **error)
     JsonObject *version = object_of(object_of(json_node_get_object(hello), "QMP"), "version");
     JsonObject *qemu = object_of(version, "qemu");
     const char *package = string_of(version, "package");
-    c->version = version_part(qemu, "major") * 1000000 + version_part(qemu, "minor") * 1000 + version_part(qemu, "micro");
+    c->version = version_part(qemu, "major") * 1000000 + version_part(qemu, "minor") * 1000 +
+                 version_part(qemu, "micro");
     c->package = g_strdup(package ? package : "");
     g_autoptr(JsonNode) done = qmp_client_call(c, "qmp_capabilities", NULL, -1, timeout_ms, error);
     return done != NULL;
 }
 
-struct qmp_client *qmp_client_new(int fd, const struct qmp_client_ops *ops, void *opaque, int timeout_ms, GError **error)
+struct qmp_client *qmp_client_new(int fd, const struct qmp_client_ops *ops, void *opaque,
+                                  int timeout_ms, GError **error)
 {
     struct qmp_client *c = g_new0(struct qmp_client, 1);
-    *c = (struct qmp_client){ .refs = 1, .fd = fd, .opaque = opaque };
+    *c = (struct qmp_client){.refs = 1, .fd = fd, .opaque = opaque};
     g_queue_init(&c->calls);
     g_queue_init(&c->out);
     frame_init(&c->frame, QMP_CLIENT_MAX_LINE, QMP_MAX_DEPTH);

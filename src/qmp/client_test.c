@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The QMP client against our own server over a socketpair, and against peers that break every rule. */
+/* The QMP client against our own server over a socketpair, and against peers that break every rule.
+ */
 #include "qmp/client.h"
 
 #include "base/fiber.h"
@@ -16,8 +17,9 @@ static JsonNode *echo(void *opaque, JsonObject *args, GError **error)
     json_node_set_object(n, args);
     return n;
 }
-static const struct qmp_arg echo_args[] = { { "text", QMP_STRING, false, "Text" }, { 0 } };
-static const struct qmp_command echo_cmd = { .name = "test-echo", .summary = "Echo", .args = echo_args, .call = echo };
+static const struct qmp_arg echo_args[] = {{"text", QMP_STRING, false, "Text"}, {0}};
+static const struct qmp_command echo_cmd = {
+    .name = "test-echo", .summary = "Echo", .args = echo_args, .call = echo};
 QMP_COMMAND(echo_cmd);
 
 static JsonNode *fail(void *opaque, JsonObject *args, GError **error)
@@ -25,10 +27,10 @@ static JsonNode *fail(void *opaque, JsonObject *args, GError **error)
     ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no disk 'x'");
     return NULL;
 }
-static const struct qmp_command fail_cmd = { .name = "test-fail", .summary = "Fail", .call = fail };
+static const struct qmp_command fail_cmd = {.name = "test-fail", .summary = "Fail", .call = fail};
 QMP_COMMAND(fail_cmd);
 
-static const struct qmp_event_type test_event = { .name = "TEST", .summary = "A test" };
+static const struct qmp_event_type test_event = {.name = "TEST", .summary = "A test"};
 QMP_EVENT(test_event);
 
 /* ---- what a test has ---- */
@@ -60,7 +62,7 @@ static void on_closed(void *opaque, const char *why)
     e->why = g_strdup(why);
 }
 
-static const struct qmp_client_ops ops = { .event = on_event, .closed = on_closed };
+static const struct qmp_client_ops ops = {.event = on_event, .closed = on_closed};
 
 static void turn(void)
 {
@@ -86,12 +88,12 @@ static void in_fiber(void *opaque)
 
 static void start_connect(struct env *e, int fd, int timeout_ms)
 {
-    fiber_start(in_fiber, &(struct start){ .env = e, .fd = fd, .timeout_ms = timeout_ms });
+    fiber_start(in_fiber, &(struct start){.env = e, .fd = fd, .timeout_ms = timeout_ms});
 }
 
 static void start(struct env *e, void (*fn)(struct env *e))
 {
-    fiber_start(in_fiber, &(struct start){ .env = e, .fn = fn });
+    fiber_start(in_fiber, &(struct start){.env = e, .fn = fn});
 }
 
 static void finish(struct env *e)
@@ -105,15 +107,16 @@ static void say(struct env *e, const char *text)
     g_assert_cmpint(write(e->peer, text, strlen(text)), ==, strlen(text));
 }
 
-#define HELLO                                                                                                          \
-    "{\"QMP\":{\"version\":{\"qemu\":{\"micro\":19,\"minor\":2,\"major\":7},\"package\":\"P\"},\"capabilities\":[]}}\n"
+#define HELLO                                                                                      \
+    "{\"QMP\":{\"version\":{\"qemu\":{\"micro\":19,\"minor\":2,\"major\":7},\"package\":\"P\"},"   \
+    "\"capabilities\":[]}}\n"
 
 /* With our server, or with a peer that has greeted and answered the negotiation. */
 static void env_init(struct env *e, bool server)
 {
     int fds[2];
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==, 0);
-    *e = (struct env){ .peer = -1 };
+    *e = (struct env){.peer = -1};
     if (server) {
         e->server = qmp_server_new(NULL);
         qmp_server_accept(e->server, fds[1]);
@@ -155,7 +158,8 @@ static JsonObject *text_args(const char *text)
 static void call_echo(struct env *e)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) r = qmp_client_call(e->client, "test-echo", text_args("hé"), -1, 5000, &error);
+    g_autoptr(JsonNode) r =
+        qmp_client_call(e->client, "test-echo", text_args("hé"), -1, 5000, &error);
     g_assert_no_error(error);
     g_assert_cmpstr(json_object_get_string_member(json_node_get_object(r), "text"), ==, "hé");
 }
@@ -177,7 +181,8 @@ static void call_errors(struct env *e)
 static void call_text(struct env *e)
 {
     g_autofree char *a = qmp_client_call_text(
-        e->client, " {\"execute\":\"test-echo\",\"id\":\"mine\",\"arguments\":{\"text\":\"x\"}}\n", 5000, NULL);
+        e->client, " {\"execute\":\"test-echo\",\"id\":\"mine\",\"arguments\":{\"text\":\"x\"}}\n",
+        5000, NULL);
     g_assert_cmpstr(a, ==, "{\"return\":{\"text\":\"x\"},\"id\":\"mine\"}");
     g_autofree char *b = qmp_client_call_text(e->client, "{\"execute\":\"no-such\"}", 5000, NULL);
     g_assert_nonnull(strstr(b, "CommandNotFound"));
@@ -259,7 +264,8 @@ static void test_late_answer(void)
     start(&e, call_late);
     finish(&e);
     start(&e, call_three);
-    say(&e, "{\"return\":2,\"id\":2}{\"event\":\"X\",\"timestamp\":{\"seconds\":1,\"microseconds\":2}}");
+    say(&e, "{\"return\":2,\"id\":2}{\"event\":\"X\",\"timestamp\":{\"seconds\":1,\"microseconds\":"
+            "2}}");
     say(&e, "{\"return\":3,\"id\":3}");
     finish(&e);
     g_assert_cmpuint(e.events, ==, 1);
@@ -273,6 +279,7 @@ static void call_getfd(struct env *e)
     g_autoptr(GError) error = NULL;
     g_autoptr(JsonNode) r = qmp_client_call(e->client, "getfd", NULL, fd_to_send, 5000, &error);
     g_assert_no_error(error);
+    g_assert_nonnull(r);
 }
 
 static void test_descriptor(void)
@@ -285,8 +292,9 @@ static void test_descriptor(void)
     g_assert_cmpint(pipe(pipe_fds), ==, 0);
     fd_to_send = pipe_fds[1];
     start(&e, call_getfd);
-    struct iovec iov = { text, sizeof(text) };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room) };
+    struct iovec iov = {text, sizeof(text)};
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)};
     g_assert_cmpint(recvmsg(e.peer, &m, 0), >, 0);
     g_assert_nonnull(CMSG_FIRSTHDR(&m));
     memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
@@ -303,13 +311,13 @@ static void test_descriptor(void)
 static const struct {
     const char *name, *text, *why;
 } hostile[] = {
-    { "unasked", "{\"return\":{},\"id\":7}\n", "not asked" },
-    { "unasked-greeting", HELLO, "not asked" },
-    { "not-json", "{\"return\":,}\n", "not JSON" },
-    { "array", "[1]\n", "not an object" },
-    { "garbage", "hello\n", "expected an object" },
-    { "nameless-event", "{\"event\":3}\n", "without a name" },
-    { "bad-utf8", "{\"a\":\"\xff\"}\n", "UTF-8" },
+    {"unasked", "{\"return\":{},\"id\":7}\n", "not asked"},
+    {"unasked-greeting", HELLO, "not asked"},
+    {"not-json", "{\"return\":,}\n", "not JSON"},
+    {"array", "[1]\n", "not an object"},
+    {"garbage", "hello\n", "expected an object"},
+    {"nameless-event", "{\"event\":3}\n", "without a name"},
+    {"bad-utf8", "{\"a\":\"\xff\"}\n", "UTF-8"},
 };
 
 static void test_hostile(gconstpointer data)
@@ -349,7 +357,8 @@ static void flood(const char *begin, const char *piece, const char *why)
     while (block->len < 60000)
         g_string_append(block, piece);
     write_all(&e, begin, strlen(begin));
-    for (size_t total = 0; total < QMP_CLIENT_MAX_LINE + (1u << 20) && !e.closed; total += block->len)
+    for (size_t total = 0; total < QMP_CLIENT_MAX_LINE + (1u << 20) && !e.closed;
+         total += block->len)
         write_all(&e, block->str, block->len);
     while (!e.closed)
         turn();
@@ -405,10 +414,11 @@ static void test_never_answers(void)
 
 static void test_greeting(void)
 {
-    static const char *const bad[] = { "", "{}\n", "{\"return\":{},\"id\":0}\n", "x\n", "{\"QMP\":1}\n" };
+    static const char *const bad[] = {"", "{}\n", "{\"return\":{},\"id\":0}\n", "x\n",
+                                      "{\"QMP\":1}\n"};
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
         int fds[2];
-        struct env e = { 0 };
+        struct env e = {0};
         g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==, 0);
         e.peer = fds[1];
         say(&e, bad[i]);

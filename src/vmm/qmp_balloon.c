@@ -12,7 +12,8 @@ static struct device *need_balloon(struct vmm *v, GError **error)
     struct device *d = balloon_find(v->machine);
     if (!d) {
         /* QEMU's class for it: clients tell this from other failures. */
-        g_set_error(error, QMP_DEVICE_NOT_ACTIVE, 0, "No balloon device has been activated: add -device virtio-balloon-pci");
+        g_set_error(error, QMP_DEVICE_NOT_ACTIVE, 0,
+                    "No balloon device has been activated: add -device virtio-balloon-pci");
     }
     return d;
 }
@@ -22,16 +23,19 @@ static JsonNode *balloon(void *opaque, JsonObject *args, GError **error)
     struct device *d = need_balloon(opaque, error);
     gint64 bytes = json_object_get_int_member(args, "value");
     if (d && bytes <= 0)
-        ruche_error(error, RUCHE_ERR_INVALID, "'value' must be a number of bytes, not %" G_GINT64_FORMAT, bytes);
+        ruche_error(error, RUCHE_ERR_INVALID,
+                    "'value' must be a number of bytes, not %" G_GINT64_FORMAT, bytes);
     else if (d)
         balloon_set_target(d, (uint64_t)bytes);
     return NULL;
 }
-static const struct qmp_arg balloon_args[] = { { "value", QMP_INT, false, "Bytes that the guest shall have" }, { 0 } };
-static const struct qmp_command balloon_cmd = { .name = "balloon",
-                                                .summary = "Ask the guest to give memory back, or to take it",
-                                                .args = balloon_args,
-                                                .call = balloon };
+static const struct qmp_arg balloon_args[] = {
+    {"value", QMP_INT, false, "Bytes that the guest shall have"}, {0}};
+static const struct qmp_command balloon_cmd = {
+    .name = "balloon",
+    .summary = "Ask the guest to give memory back, or to take it",
+    .args = balloon_args,
+    .call = balloon};
 QMP_COMMAND(balloon_cmd);
 
 static JsonNode *query_balloon(void *opaque, JsonObject *args, GError **error)
@@ -43,14 +47,17 @@ static JsonNode *query_balloon(void *opaque, JsonObject *args, GError **error)
     json_object_set_int_member(o, "actual", (gint64)balloon_actual(d));
     return qmp_object(o);
 }
-static const struct qmp_command query_balloon_cmd = { .name = "query-balloon",
-                                                      .summary = "Memory that the guest has",
-                                                      .call = query_balloon };
+static const struct qmp_command query_balloon_cmd = {
+    .name = "query-balloon", .summary = "Memory that the guest has", .call = query_balloon};
 QMP_COMMAND(query_balloon_cmd);
 
-static const struct qmp_arg change_data[] = { { "actual", QMP_INT, false, "Bytes that the guest has now" }, { 0 } };
+static const struct qmp_arg change_data[] = {
+    {"actual", QMP_INT, false, "Bytes that the guest has now"}, {0}};
 static const struct qmp_event_type change_event = {
-    .name = "BALLOON_CHANGE", .summary = "The guest gave memory back, or took it", .data = change_data, .limit_by = "",
+    .name = "BALLOON_CHANGE",
+    .summary = "The guest gave memory back, or took it",
+    .data = change_data,
+    .limit_by = "",
 };
 QMP_EVENT(change_event);
 
@@ -72,7 +79,8 @@ bool qmp_balloon_path(struct vmm *v, const char *path)
 {
     struct device *d = balloon_find(v->machine);
     const char *id = d && d->id ? d->id : NULL, *name = strrchr(path, '/');
-    return id && !strcmp(name ? name + 1 : path, id) && (!name || g_str_has_prefix(path, "/machine/peripheral/"));
+    return id && !strcmp(name ? name + 1 : path, id) &&
+           (!name || g_str_has_prefix(path, "/machine/peripheral/"));
 }
 
 JsonNode *qmp_balloon_get(struct vmm *v, const char *name, GError **error)
@@ -82,8 +90,10 @@ JsonNode *qmp_balloon_get(struct vmm *v, const char *name, GError **error)
         return guest_stats(d);
     if (!strcmp(name, "guest-stats-polling-interval"))
         return json_node_init_int(json_node_alloc(), balloon_poll_s(d));
-    ruche_error(error, RUCHE_ERR_UNKNOWN, "the balloon has no property '%s' but 'guest-stats' and 'guest-stats-polling-interval'",
-                name);
+    ruche_error(
+        error, RUCHE_ERR_UNKNOWN,
+        "the balloon has no property '%s' but 'guest-stats' and 'guest-stats-polling-interval'",
+        name);
     return NULL;
 }
 
@@ -91,9 +101,11 @@ bool qmp_balloon_set(struct vmm *v, const char *name, JsonNode *value, GError **
 {
     gint64 n = JSON_NODE_HOLDS_VALUE(value) ? json_node_get_int(value) : -1;
     if (strcmp(name, "guest-stats-polling-interval"))
-        return ruche_error(error, RUCHE_ERR_UNKNOWN, "the balloon has no property '%s' that can be set", name);
+        return ruche_error(error, RUCHE_ERR_UNKNOWN,
+                           "the balloon has no property '%s' that can be set", name);
     if (n < 0 || n > 86400)
-        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is a number of seconds from 0 to 86400", name);
+        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is a number of seconds from 0 to 86400",
+                           name);
     balloon_set_poll(balloon_find(v->machine), (unsigned)n);
     return true;
 }
@@ -104,7 +116,8 @@ bool qmp_balloon_set(struct vmm *v, const char *name, JsonNode *value, GError **
 static struct netdev *find_netdev(struct vmm *v, const char *name)
 {
     struct device *d = machine_find_device(v->machine, name);
-    g_autofree char *backend = d && g_str_has_prefix(d->type->name, "virtio-net") ? device_get(d, "netdev") : NULL;
+    g_autofree char *backend =
+        d && g_str_has_prefix(d->type->name, "virtio-net") ? device_get(d, "netdev") : NULL;
     for (guint i = 0; i < v->netdevs->len; i++) {
         struct netdev *n = g_ptr_array_index(v->netdevs, i);
         if (!strcmp(n->id, backend ? backend : name))
@@ -128,7 +141,7 @@ static JsonNode *set_link(void *opaque, JsonObject *args, GError **error)
 {
     struct vmm *v = opaque;
     const char *name = json_object_get_string_member(args, "name");
-    struct link_change c = { find_netdev(v, name), json_object_get_boolean_member(args, "up") };
+    struct link_change c = {find_netdev(v, name), json_object_get_boolean_member(args, "up")};
     if (!c.netdev)
         ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no network device or backend '%s'", name);
     else if (c.netdev->loop && c.netdev->loop != v->loop)
@@ -137,11 +150,12 @@ static JsonNode *set_link(void *opaque, JsonObject *args, GError **error)
         change_link(&c);
     return NULL;
 }
-static const struct qmp_arg set_link_args[] = { { "name", QMP_STRING, false, "A network device or backend" },
-                                                { "up", QMP_BOOL, false, "Is the cable in?" },
-                                                { 0 } };
-static const struct qmp_command set_link_cmd = { .name = "set_link",
-                                                 .summary = "Put a network cable in, or out",
-                                                 .args = set_link_args,
-                                                 .call = set_link };
+static const struct qmp_arg set_link_args[] = {
+    {"name", QMP_STRING, false, "A network device or backend"},
+    {"up", QMP_BOOL, false, "Is the cable in?"},
+    {0}};
+static const struct qmp_command set_link_cmd = {.name = "set_link",
+                                                .summary = "Put a network cable in, or out",
+                                                .args = set_link_args,
+                                                .call = set_link};
 QMP_COMMAND(set_link_cmd);

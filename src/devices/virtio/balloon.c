@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `virtio-balloon-pci`: memory that the guest gives back to the host, for a while (balloon) or until it touches it again
- * (free page reporting); and what the guest says of its memory.
+/* `virtio-balloon-pci`: memory that the guest gives back to the host, for a while (balloon) or
+ * until it touches it again (free page reporting); and what the guest says of its memory.
  *
  * Spec      VIRTIO 1.2, section 5.5.
  * Thread    The main loop, with the device's lock.
- * Trust     Page numbers are the guest's: only its own RAM is given back, which hurts nobody but it. One chain has at
- *           most CHAIN_PAGES pages; each notification looks at as many chains as the queue has.
+ * Trust     Page numbers are the guest's: only its own RAM is given back, which hurts nobody but
+ * it. One chain has at most CHAIN_PAGES pages; each notification looks at as many chains as the
+ * queue has.
  */
 #include "devices/virtio/balloon.h"
 
@@ -18,20 +19,21 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define QUEUE_SIZE 128
-#define ROOM 256
-#define PAGE 4096u
+#define QUEUE_SIZE  128
+#define ROOM        256
+#define PAGE        4096u
 #define CHAIN_PAGES 4096u
-#define STAT_BYTES 10u /* tag and value, packed */
-#define MAX_STATS 64u
+#define STAT_BYTES  10u /* tag and value, packed */
+#define MAX_STATS   64u
 
 enum { QUEUE_INFLATE, QUEUE_DEFLATE, QUEUE_STATS, QUEUES = 4 };
 enum { F_MUST_TELL_HOST = 0, F_STATS = 1, F_DEFLATE_ON_OOM = 2, F_REPORTING = 5 };
 enum { CONFIG_TARGET = 0, CONFIG_ACTUAL = 4, CONFIG_BYTES = 8 };
 
 const char *const balloon_stat_names[BALLOON_STATS] = {
-    "stat-swap-in",     "stat-swap-out",    "stat-major-faults",     "stat-minor-faults", "stat-free-memory",
-    "stat-total-memory", "stat-available-memory", "stat-disk-caches", "stat-htlb-pgalloc", "stat-htlb-pgfail",
+    "stat-swap-in",      "stat-swap-out",     "stat-major-faults",     "stat-minor-faults",
+    "stat-free-memory",  "stat-total-memory", "stat-available-memory", "stat-disk-caches",
+    "stat-htlb-pgalloc", "stat-htlb-pgfail",
 };
 
 struct vballoon {
@@ -97,8 +99,9 @@ static void serve_pages(struct vballoon *s, unsigned queue)
 {
     struct iovec iov[ROOM];
     uint64_t gpa[ROOM];
-    struct vq_elem e = { .iov = iov, .gpa = gpa, .room = ROOM };
-    for (unsigned budget = s->v.queue[queue].size; budget && virtio_pop(&s->v, queue, &e); budget--) {
+    struct vq_elem e = {.iov = iov, .gpa = gpa, .room = ROOM};
+    for (unsigned budget = s->v.queue[queue].size; budget && virtio_pop(&s->v, queue, &e);
+         budget--) {
         if (!take_pages(s, &e, queue == QUEUE_INFLATE)) {
             virtio_broken(&s->v, "a list of pages that is too long, or not of whole numbers");
             break;
@@ -114,10 +117,12 @@ static void serve_reports(struct vballoon *s, unsigned queue)
 {
     struct iovec iov[ROOM];
     uint64_t gpa[ROOM];
-    struct vq_elem e = { .iov = iov, .gpa = gpa, .room = ROOM };
-    for (unsigned budget = s->v.queue[queue].size; budget && virtio_pop(&s->v, queue, &e); budget--) {
+    struct vq_elem e = {.iov = iov, .gpa = gpa, .room = ROOM};
+    for (unsigned budget = s->v.queue[queue].size; budget && virtio_pop(&s->v, queue, &e);
+         budget--) {
         for (unsigned i = e.out_count; i < (unsigned)e.out_count + e.in_count; i++) {
-            uint64_t begin = align_up(gpa[i], PAGE), end = align_down(gpa[i] + iov[i].iov_len, PAGE);
+            uint64_t begin = align_up(gpa[i], PAGE),
+                     end = align_down(gpa[i] + iov[i].iov_len, PAGE);
             if (end > begin)
                 give_back(s, begin, end - begin);
             s->reported += end > begin ? (end - begin) / PAGE : 0;
@@ -133,7 +138,8 @@ static void serve_reports(struct vballoon *s, unsigned queue)
 static void read_stats(struct vballoon *s, const struct vq_elem *e)
 {
     uint8_t row[STAT_BYTES];
-    for (size_t at = 0; at + STAT_BYTES <= e->out_bytes && at < MAX_STATS * STAT_BYTES; at += STAT_BYTES) {
+    for (size_t at = 0; at + STAT_BYTES <= e->out_bytes && at < MAX_STATS * STAT_BYTES;
+         at += STAT_BYTES) {
         uint16_t tag;
         uint64_t value;
         vq_copy_out(e, at, row, sizeof(row));
@@ -150,7 +156,7 @@ static void serve_stats(struct vballoon *s)
 {
     struct iovec iov[ROOM];
     uint64_t gpa[ROOM];
-    struct vq_elem e = { .iov = iov, .gpa = gpa, .room = ROOM };
+    struct vq_elem e = {.iov = iov, .gpa = gpa, .room = ROOM};
     if (s->asked || !virtio_pop(&s->v, QUEUE_STATS, &e))
         return;
     read_stats(s, &e);
@@ -164,7 +170,8 @@ static void serve_stats(struct vballoon *s)
 static void arm(struct vballoon *s)
 {
     if (s->poll_s)
-        clock_timer_arm(&s->poll, clock_now_ns(&s->pci.dev.machine->clock) + s->poll_s * NS_PER_SEC);
+        clock_timer_arm(&s->poll,
+                        clock_now_ns(&s->pci.dev.machine->clock) + s->poll_s * NS_PER_SEC);
 }
 
 static void ask_again(void *opaque)
@@ -205,7 +212,7 @@ static void vballoon_config_written(struct virtio *v, unsigned off, unsigned len
 {
     struct vballoon *s = container_of(v, struct vballoon, v);
     char text[24];
-    const char *const pairs[] = { "actual", text, NULL };
+    const char *const pairs[] = {"actual", text, NULL};
     snprintf(text, sizeof(text), "%" PRIu64, actual_bytes(s));
     machine_event(s->pci.dev.machine, "BALLOON_CHANGE", pairs);
 }
@@ -245,13 +252,14 @@ static const struct virtio_ops vballoon_ops = {
 static bool vballoon_realize(struct device *d, GError **error)
 {
     struct vballoon *s = container_of(d, struct vballoon, pci.dev);
-    const uint16_t size[QUEUES] = { QUEUE_SIZE };
+    const uint16_t size[QUEUES] = {QUEUE_SIZE};
     uint64_t features = VIRTIO_F(F_STATS) | (s->deflate_on_oom ? VIRTIO_F(F_DEFLATE_ON_OOM) : 0) |
                         (s->reporting ? VIRTIO_F(F_REPORTING) : 0);
     struct device *other = balloon_find(d->machine);
     if (other && other != d)
         return ruche_error(error, RUCHE_ERR_INVALID, "virtio-balloon-pci: a machine has only one");
-    if (!virtio_init(&s->v, &vballoon_ops, features, s->reporting ? QUEUES : QUEUES - 1, size, CONFIG_BYTES, error))
+    if (!virtio_init(&s->v, &vballoon_ops, features, s->reporting ? QUEUES : QUEUES - 1, size,
+                     CONFIG_BYTES, error))
         return false;
     memset(s->v.config_writable + CONFIG_ACTUAL, 0xff, sizeof(uint32_t));
     forget_stats(s);
@@ -270,23 +278,26 @@ static void vballoon_unrealize(struct device *d)
 }
 
 static const struct prop vballoon_props[] = {
-    PROP_BOOL("deflate-on-oom", struct vballoon, deflate_on_oom, .help = "The guest may take memory back when it runs out"),
-    PROP_BOOL("free-page-reporting", struct vballoon, reporting, .help = "The guest tells which memory it does not use"),
+    PROP_BOOL("deflate-on-oom", struct vballoon, deflate_on_oom,
+              .help = "The guest may take memory back when it runs out"),
+    PROP_BOOL("free-page-reporting", struct vballoon, reporting,
+              .help = "The guest tells which memory it does not use"),
     VIRTIO_PROPS(struct vballoon),
-    { 0 },
+    {0},
 };
 
-static const struct state_field vballoon_state[] = { VIRTIO_STATE(struct vballoon), STATE(struct vballoon, poll_s), { 0 } };
+static const struct state_field vballoon_state[] = {
+    VIRTIO_STATE(struct vballoon), STATE(struct vballoon, poll_s), {0}};
 
 static const struct device_counter vballoon_counters[] = {
     COUNTER(struct vballoon, inflated, "Pages that the guest gave"),
     COUNTER(struct vballoon, deflated, "Pages that it took back"),
     COUNTER(struct vballoon, reported, "Pages that it reported as free"),
     VIRTIO_COUNTERS(struct vballoon),
-    { 0 },
+    {0},
 };
 
-static const char *const vballoon_aliases[] = { "virtio-balloon", NULL };
+static const char *const vballoon_aliases[] = {"virtio-balloon", NULL};
 
 static const struct device_type vballoon_type = {
     .name = "virtio-balloon-pci",

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The balloon as the monitor sees it: how much memory the guest shall have, has, and what it says of it.
+/* The balloon as the monitor sees it: how much memory the guest shall have, has, and what it says
+ * of it.
  *
  * Thread    The main thread; takes the device's lock.
  */

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define LIST DRIVER_DATA
+#define LIST  DRIVER_DATA
 #define PAGES (DRIVER_DATA + 0x10000)
 enum { INFLATE, DEFLATE, STATS, REPORTS };
 enum { F_STATS = 1, F_REPORTING = 5 };
@@ -30,14 +30,14 @@ static void teardown(struct fixture *f, gconstpointer data)
 static void send_list(struct fixture *f, unsigned queue, const uint32_t *pages, unsigned count)
 {
     memcpy(driver_mem(f->d, LIST), pages, count * sizeof(*pages));
-    driver_offer(f->d, queue, (struct driver_buf[]){ { LIST, count * 4, false } }, 1);
+    driver_offer(f->d, queue, (struct driver_buf[]){{LIST, count * 4, false}}, 1);
     driver_kick(f->d, queue);
 }
 
 /* Pages that were given back read as zeroes; their neighbours are as they were. */
 static void test_inflate(struct fixture *f, gconstpointer data)
 {
-    uint32_t pages[] = { PAGES / 4096, PAGES / 4096 + 2 };
+    uint32_t pages[] = {PAGES / 4096, PAGES / 4096 + 2};
     driver_start(f->d, 0, 2);
     memset(driver_mem(f->d, PAGES), 0xaa, 3 * 4096);
     send_list(f, INFLATE, pages, 2);
@@ -82,7 +82,7 @@ static void test_stats(struct fixture *f, gconstpointer data)
     put_stat(driver_mem(f->d, LIST), 4, 12345);
     put_stat(driver_mem(f->d, LIST) + 10, 999, 1); /* one that we do not know */
     put_stat(driver_mem(f->d, LIST) + 20, 5, UINT64_MAX);
-    driver_offer(f->d, STATS, (struct driver_buf[]){ { LIST, 30, false } }, 1);
+    driver_offer(f->d, STATS, (struct driver_buf[]){{LIST, 30, false}}, 1);
     driver_kick(f->d, STATS);
     driver_turn(f->d, 20);
     g_assert_false(driver_poll(f->d, STATS, NULL, NULL)); /* kept, until somebody wants to know */
@@ -100,7 +100,7 @@ static void test_reports(struct fixture *f, gconstpointer data)
 {
     driver_start(f->d, VIRTIO_F(F_STATS) | VIRTIO_F(F_REPORTING), 4);
     memset(driver_mem(f->d, PAGES), 0xbb, 3 * 4096);
-    driver_offer(f->d, REPORTS, (struct driver_buf[]){ { PAGES + 100, 2 * 4096, true } }, 1);
+    driver_offer(f->d, REPORTS, (struct driver_buf[]){{PAGES + 100, 2 * 4096, true}}, 1);
     driver_kick(f->d, REPORTS);
     g_assert_true(driver_wait(f->d, REPORTS, NULL, NULL));
     g_assert_cmphex(*driver_mem(f->d, PAGES + 4095), ==, 0xbb); /* only whole pages */
@@ -111,11 +111,11 @@ static void test_reports(struct fixture *f, gconstpointer data)
 /* Pages that are no RAM do nothing; lists that cannot be break the device until it is reset. */
 static void test_hostile(struct fixture *f, gconstpointer data)
 {
-    uint32_t nowhere[] = { UINT32_MAX, 0xfee00, 0x12345678 };
+    uint32_t nowhere[] = {UINT32_MAX, 0xfee00, 0x12345678};
     driver_start(f->d, 0, 2);
     send_list(f, INFLATE, nowhere, 3);
     g_assert_true(driver_wait(f->d, INFLATE, NULL, NULL));
-    driver_offer(f->d, INFLATE, (struct driver_buf[]){ { LIST, 7, false } }, 1);
+    driver_offer(f->d, INFLATE, (struct driver_buf[]){{LIST, 7, false}}, 1);
     driver_kick(f->d, INFLATE);
     driver_turn(f->d, 20);
     g_assert_cmphex(driver_status(f->d) & VIRTIO_NEEDS_RESET, ==, VIRTIO_NEEDS_RESET);

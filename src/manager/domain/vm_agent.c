@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The guest agent, behind its channel's socket.
  *
- * Spec      QEMU Guest Agent protocol: JSON lines; guest-sync begins each exchange, so that what an earlier
- *           one left behind is not taken for an answer.
- * Trust     The peer is the guest itself: bounded in bytes, depth and time.
+ * Spec      QEMU Guest Agent protocol: JSON lines; guest-sync begins each exchange, so that what an
+ * earlier one left behind is not taken for an answer. Trust     The peer is the guest itself:
+ * bounded in bytes, depth and time.
  */
 #include "manager/domain/vm_internal.h"
 
@@ -16,8 +16,8 @@
 
 #define AGENT_NAME "org.qemu.guest_agent.0"
 #define MAX_ANSWER (16u << 20)
-#define DEFAULT_S 5
-#define BLOCK_S 3600
+#define DEFAULT_S  5
+#define BLOCK_S    3600
 enum { TIMEOUT_BLOCK = -2, TIMEOUT_DEFAULT = -1 };
 
 struct talk {
@@ -31,7 +31,8 @@ struct talk {
 
 static bool no_agent(const struct vm *v, const char *why, GError **error)
 {
-    return ruche_error(error, MANAGER_ERR_AGENT, "Guest agent is not responding: machine '%s': %s", v->name, why);
+    return ruche_error(error, MANAGER_ERR_AGENT, "Guest agent is not responding: machine '%s': %s",
+                       v->name, why);
 }
 
 static int left_ms(const struct talk *t)
@@ -90,7 +91,8 @@ static char *receive_text(struct talk *t, GError **error)
 static bool synchronize(struct talk *t, GError **error)
 {
     int64_t id = (int64_t)g_random_int();
-    g_autofree char *text = g_strdup_printf("\xff{\"execute\":\"guest-sync\",\"arguments\":{\"id\":%" G_GINT64_FORMAT "}}\n", id);
+    g_autofree char *text = g_strdup_printf(
+        "\xff{\"execute\":\"guest-sync\",\"arguments\":{\"id\":%" G_GINT64_FORMAT "}}\n", id);
     if (!send_text(t, text, error))
         return false;
     for (int i = 0; i < 100; i++) {
@@ -111,8 +113,12 @@ static char *talk(struct vm *v, const char *path, const char *json, int timeout_
         g_prefix_error(error, "Guest agent is not responding: ");
         return NULL;
     }
-    int seconds = timeout_s == TIMEOUT_BLOCK ? BLOCK_S : timeout_s == TIMEOUT_DEFAULT ? DEFAULT_S : MAX(timeout_s, 1);
-    struct talk t = { .v = v, .fd = fd, .until_us = g_get_monotonic_time() + MIN(seconds, DEFAULT_S) * G_USEC_PER_SEC };
+    int seconds = timeout_s == TIMEOUT_BLOCK     ? BLOCK_S
+                  : timeout_s == TIMEOUT_DEFAULT ? DEFAULT_S
+                                                 : MAX(timeout_s, 1);
+    struct talk t = {.v = v,
+                     .fd = fd,
+                     .until_us = g_get_monotonic_time() + MIN(seconds, DEFAULT_S) * G_USEC_PER_SEC};
     frame_init(&t.frame, MAX_ANSWER, QMP_MAX_DEPTH);
     g_autofree char *line = g_strconcat(json, "\n", NULL);
     char *answer = NULL;
@@ -132,7 +138,8 @@ static char *socket_of_agent(const struct vm *v)
     const struct domain_def *def = v->d ? v->d->live : NULL;
     for (unsigned i = 0; def && i < def->s.chardev_count; i++) {
         const struct def_chardev *c = &def->s.chardevs[i];
-        if (!g_strcmp0(c->kind, "channel") && !g_strcmp0(c->target, AGENT_NAME) && !g_strcmp0(c->type, "unix"))
+        if (!g_strcmp0(c->kind, "channel") && !g_strcmp0(c->target, AGENT_NAME) &&
+            !g_strcmp0(c->type, "unix"))
             return g_strdup(c->path);
     }
     return NULL;
@@ -148,7 +155,9 @@ char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **e
         return NULL;
     }
     if (!path) {
-        ruche_error(error, MANAGER_ERR_CONFIG, "QEMU guest agent is not configured: machine '%s' has no channel '" AGENT_NAME "'",
+        ruche_error(error, MANAGER_ERR_CONFIG,
+                    "QEMU guest agent is not configured: machine '%s' has no channel '" AGENT_NAME
+                    "'",
                     v->name);
         return NULL;
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Command lines: the words' builder, the machine as a whole, the order of everything; see vm_args.h. */
+/* Command lines: the words' builder, the machine as a whole, the order of everything; see
+ * vm_args.h. */
 #include "manager/domain/vm_args.h"
 
 #include "base/fd.h"
@@ -81,7 +82,8 @@ const char *args_alias(const xmlNode *device)
 static const char *root_bus(const struct vm_args *a)
 {
     for (xmlNode *c = xml_find(a->devices, "controller"); c; c = xml_next(c))
-        if (xml_is(c, "@type", "pci") && xml_is(c, "@index", "0") && xml_is(c, "@model", "pci-root"))
+        if (xml_is(c, "@type", "pci") && xml_is(c, "@index", "0") &&
+            xml_is(c, "@model", "pci-root"))
             return "pci.0";
     return "pcie.0";
 }
@@ -91,7 +93,8 @@ void args_address(struct vm_args *a, GString *s, const xmlNode *device)
     const xmlNode *at = xml_find(device, "address");
     if (!at || !xml_is(at, "@type", "pci"))
         return;
-    uint64_t bus = xml_get_u64(at, "@bus", 0), slot = xml_get_u64(at, "@slot", 0), function = xml_get_u64(at, "@function", 0);
+    uint64_t bus = xml_get_u64(at, "@bus", 0), slot = xml_get_u64(at, "@slot", 0),
+             function = xml_get_u64(at, "@function", 0);
     if (bus)
         opt_addf(s, "bus", "pci.%u", (unsigned)bus);
     else
@@ -104,17 +107,18 @@ void args_address(struct vm_args *a, GString *s, const xmlNode *device)
         opt_addf(s, "addr", "0x%x", (unsigned)slot);
 }
 
-/* <boot order> of the device, else the place of its kind in <os><boot dev>, whose first device it is. */
+/* <boot order> of the device, else the place of its kind in <os><boot dev>, whose first device it
+ * is. */
 static unsigned boot_place(struct vm_args *a, const xmlNode *device)
 {
     uint64_t order = xml_get_u64(device, "boot@order", 0);
     if (order)
         return (unsigned)order;
     bool net = !strcmp((const char *)device->name, "interface");
-    const char *kind = net                                       ? "network"
-                       : xml_is(device, "@device", "cdrom")      ? "cdrom"
-                       : xml_is(device, "@device", "floppy")     ? "fd"
-                                                                 : "hd";
+    const char *kind = net                                   ? "network"
+                       : xml_is(device, "@device", "cdrom")  ? "cdrom"
+                       : xml_is(device, "@device", "floppy") ? "fd"
+                                                             : "hd";
     unsigned place = 0;
     for (xmlNode *b = xml_find(a->domain, "os/boot"); b; b = xml_next(b)) {
         place++;
@@ -138,8 +142,8 @@ void args_boot_index(struct vm_args *a, GString *s, const xmlNode *device)
 
 bool args_word_error(const xmlNode *device, const char *what, const char *value, GError **error)
 {
-    return ruche_error(error, MANAGER_ERR_CONFIG, "%s '%s': %s '%s' is not possible", (const char *)device->name,
-                       args_alias(device), what, value ? value : "");
+    return ruche_error(error, MANAGER_ERR_CONFIG, "%s '%s': %s '%s' is not possible",
+                       (const char *)device->name, args_alias(device), what, value ? value : "");
 }
 
 /* ---- descriptors ---- */
@@ -150,7 +154,8 @@ unsigned args_pass(struct vm_args *a, int fd)
     return VM_FIRST_FD + a->fds->len - 1;
 }
 
-static bool pass_in_set(struct vm_args *a, unsigned set, const char *path, int flags, GError **error)
+static bool pass_in_set(struct vm_args *a, unsigned set, const char *path, int flags,
+                        GError **error)
 {
     int fd = a->ops->open(a->opaque, path, flags, error);
     if (fd < 0)
@@ -160,7 +165,8 @@ static bool pass_in_set(struct vm_args *a, unsigned set, const char *path, int f
     return true;
 }
 
-char *args_file(struct vm_args *a, const char *path, bool write, bool create, bool direct, GError **error)
+char *args_file(struct vm_args *a, const char *path, bool write, bool create, bool direct,
+                GError **error)
 {
     unsigned set = ++a->fdsets;
     int more = (direct ? O_DIRECT : 0) | O_NONBLOCK;
@@ -182,9 +188,10 @@ static bool has_feature(const struct vm_args *a, const char *name)
 
 static bool has_memory_backend(const struct vm_args *a)
 {
-    return !xml_find(a->domain, "cpu/numa") &&
-           (xml_find(a->domain, "memoryBacking/hugepages") || xml_find(a->domain, "memoryBacking/access") ||
-            xml_find(a->domain, "memoryBacking/source") || xml_find(a->domain, "memoryBacking/allocation"));
+    return !xml_find(a->domain, "cpu/numa") && (xml_find(a->domain, "memoryBacking/hugepages") ||
+                                                xml_find(a->domain, "memoryBacking/access") ||
+                                                xml_find(a->domain, "memoryBacking/source") ||
+                                                xml_find(a->domain, "memoryBacking/allocation"));
 }
 
 static void add_timers(struct vm_args *a, GString *s)
@@ -205,7 +212,8 @@ static bool args_machine(struct vm_args *a, GError **error)
     if (!a->ours) {
         opt_on_off(s, "smm", a->domain, "features/smm@state");
         opt_on_off(s, "vmport", a->domain, "features/vmport@state");
-        opt_add(s, "kernel_irqchip", xml_is(a->domain, "features/ioapic@driver", "qemu") ? "split" : NULL);
+        opt_add(s, "kernel_irqchip",
+                xml_is(a->domain, "features/ioapic@driver", "qemu") ? "split" : NULL);
     }
     if (xml_is(a->domain, "os/loader@type", "pflash")) {
         opt_add(s, "pflash0", "pflash0");
@@ -228,15 +236,16 @@ static bool args_firmware(struct vm_args *a, GError **error)
         args_add(a, "-bios", loader);
         return true;
     }
-    const char *paths[2] = { loader, nvram };
+    const char *paths[2] = {loader, nvram};
     for (int i = 0; i < 2 && paths[i]; i++) {
         bool write = i == 1 || xml_is(a->domain, "os/loader@readonly", "no");
         g_autofree char *file = args_file(a, paths[i], write, false, false, error);
         if (!file)
             return false;
-        g_autofree char *text = g_strdup_printf(
-            "{\"driver\":\"raw\",\"node-name\":\"pflash%d\",\"read-only\":%s,\"file\":{\"driver\":\"file\",\"filename\":\"%s\"}}",
-            i, write ? "false" : "true", file);
+        g_autofree char *text =
+            g_strdup_printf("{\"driver\":\"raw\",\"node-name\":\"pflash%d\",\"read-only\":%s,"
+                            "\"file\":{\"driver\":\"file\",\"filename\":\"%s\"}}",
+                            i, write ? "false" : "true", file);
         args_add(a, "-blockdev", text);
     }
     return true;
@@ -266,7 +275,8 @@ static bool args_memory(struct vm_args *a, GError **error)
     uint64_t page = xml_get_u64(a->domain, "memoryBacking/hugepages/page@size", 0);
     if (huge && page)
         opt_addf(s, "hugetlbsize", "%" G_GUINT64_FORMAT "k", page);
-    opt_add(s, "prealloc", huge || xml_is(a->domain, "memoryBacking/allocation@mode", "immediate") ? "on" : NULL);
+    opt_add(s, "prealloc",
+            huge || xml_is(a->domain, "memoryBacking/allocation@mode", "immediate") ? "on" : NULL);
     args_take(a, "-object", s);
     return true;
 }
@@ -302,7 +312,8 @@ static bool args_beginning(struct vm_args *a, GError **error)
     args_add(a, "-nodefaults", NULL);
     args_add(a, "-msg", "timestamp=on");
     if (!a->ours)
-        args_add(a, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        args_add(a, "-sandbox",
+                 "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     return true;
 }
 
@@ -313,7 +324,8 @@ static bool args_monitor(struct vm_args *a, GError **error)
     int fd = a->ops->listen(a->opaque, path, error);
     if (fd < 0)
         return false;
-    g_autofree char *text = g_strdup_printf("socket,id=charmonitor,fd=%u,server=on,wait=off", args_pass(a, fd));
+    g_autofree char *text =
+        g_strdup_printf("socket,id=charmonitor,fd=%u,server=on,wait=off", args_pass(a, fd));
     args_add(a, "-chardev", text);
     args_add(a, "-mon", "chardev=charmonitor,id=monitor,mode=control");
     return true;
@@ -321,7 +333,8 @@ static bool args_monitor(struct vm_args *a, GError **error)
 
 static const char *watchdog_action(const char *word)
 {
-    static const char *const same[] = { "reset", "shutdown", "poweroff", "pause", "none", "inject-nmi", NULL };
+    static const char *const same[] = {"reset", "shutdown",   "poweroff", "pause",
+                                       "none",  "inject-nmi", NULL};
     if (word && !strcmp(word, "dump"))
         return "pause";
     return word && g_strv_contains(same, word) ? word : "reset";
@@ -354,14 +367,16 @@ static bool args_boot(struct vm_args *a, GError **error)
     return true;
 }
 
-static bool add_boot_file(struct vm_args *a, const char *element, const char *option, GError **error)
+static bool add_boot_file(struct vm_args *a, const char *element, const char *option,
+                          GError **error)
 {
     g_autofree char *path = g_strconcat("os/", element, NULL);
     const char *file = xml_get(a->domain, path);
     if (!file || !*file)
         return true;
     /* QEMU reads these by their path. */
-    g_autofree char *passed = a->ours ? args_file(a, file, false, false, false, error) : g_strdup(file);
+    g_autofree char *passed =
+        a->ours ? args_file(a, file, false, false, false, error) : g_strdup(file);
     if (passed)
         args_add(a, option, passed);
     return passed != NULL;
@@ -369,7 +384,8 @@ static bool add_boot_file(struct vm_args *a, const char *element, const char *op
 
 static bool args_kernel(struct vm_args *a, GError **error)
 {
-    if (!add_boot_file(a, "kernel", "-kernel", error) || !add_boot_file(a, "initrd", "-initrd", error))
+    if (!add_boot_file(a, "kernel", "-kernel", error) ||
+        !add_boot_file(a, "initrd", "-initrd", error))
         return false;
     const char *cmdline = xml_get(a->domain, "os/cmdline");
     if (cmdline && *cmdline)
@@ -391,15 +407,16 @@ static bool args_passthrough(struct vm_args *a, GError **error)
 }
 
 static bool (*const steps[])(struct vm_args *a, GError **error) = {
-    args_identity, args_beginning,   args_machine,       args_firmware, args_cpu,        args_memory,
-    args_iothreads, args_numa,       args_smbios,        args_monitor,  args_clock,      args_actions,
-    args_boot,     args_kernel,      args_controllers,   args_disks,    args_interfaces, args_chardevs,
-    args_displays, args_small_devices, args_passthrough,
+    args_identity,    args_beginning,  args_machine,  args_firmware, args_cpu,
+    args_memory,      args_iothreads,  args_numa,     args_smbios,   args_monitor,
+    args_clock,       args_actions,    args_boot,     args_kernel,   args_controllers,
+    args_disks,       args_interfaces, args_chardevs, args_displays, args_small_devices,
+    args_passthrough,
 };
 
 void vm_args_init(struct vm_args *a, xmlNode *domain, bool ours)
 {
-    *a = (struct vm_args){ .domain = domain, .devices = xml_find(domain, "devices"), .ours = ours };
+    *a = (struct vm_args){.domain = domain, .devices = xml_find(domain, "devices"), .ours = ours};
     a->name = xml_get_or(domain, "name", "");
     a->argv = g_ptr_array_new_with_free_func(g_free);
     a->fds = g_array_new(FALSE, FALSE, sizeof(int));
@@ -420,7 +437,8 @@ bool vm_args_build(struct vm_args *a, const char *program, GError **error)
         if (!steps[i](a, error))
             return false;
     g_ptr_array_add(a->argv, NULL);
-    return a->fds->len <= VM_MAX_FDS || ruche_error(error, MANAGER_ERR_CONFIG,
-                                                    "domain '%s' uses %u files and sockets; %d are possible", a->name,
-                                                    a->fds->len, VM_MAX_FDS);
+    return a->fds->len <= VM_MAX_FDS ||
+           ruche_error(error, MANAGER_ERR_CONFIG,
+                       "domain '%s' uses %u files and sockets; %d are possible", a->name,
+                       a->fds->len, VM_MAX_FDS);
 }

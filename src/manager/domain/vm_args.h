@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* From a domain's completed tree to the command line of ruche-vmm or QEMU. What both have is made by the same code;
- * vm_differs() rows and `ours` say where they part.
+/* From a domain's completed tree to the command line of ruche-vmm or QEMU. What both have is made
+ * by the same code; vm_differs() rows and `ours` say where they part.
  *
- * Spec      QEMU's manual; docs/vmm.md for what ruche-vmm leaves out. What an emulator lacks was refused by
- *           vm_check_def() before.
- * Owner     The caller: vm_args_init() ... vm_args_done().
- * Files     What the machine uses is opened by us and passed; numbers of descriptors are VM_FIRST_FD and on, in the
- *           order in which they are asked for, so that the command line is always the same.
- * Changes   Names that are made on the way (taps, sockets, ports) are written into the tree.
+ * Spec      QEMU's manual; docs/vmm.md for what ruche-vmm leaves out. What an emulator lacks was
+ * refused by vm_check_def() before. Owner     The caller: vm_args_init() ... vm_args_done(). Files
+ * What the machine uses is opened by us and passed; numbers of descriptors are VM_FIRST_FD and on,
+ * in the order in which they are asked for, so that the command line is always the same. Changes
+ * Names that are made on the way (taps, sockets, ports) are written into the tree.
  */
 #pragma once
 
@@ -33,7 +32,8 @@ struct vm_args_ops {
     int (*open)(void *opaque, const char *path, int flags, GError **error);
     int (*listen)(void *opaque, const char *path, GError **error);
     /* An interface's tap with `queues` descriptors; *ret_name is its name, g_malloc()ed. */
-    bool (*tap)(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name, GError **error);
+    bool (*tap)(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
+                GError **error);
     /* A free TCP port from `first` on. 0 with *error. */
     unsigned (*free_port)(void *opaque, unsigned first, GError **error);
     int64_t (*now)(void *opaque); /* seconds, for clocks that begin at a date */
@@ -47,8 +47,10 @@ bool vm_args_build(struct vm_args *a, const char *program, GError **error);
 GString *opt_new(const char *first);
 void opt_add(GString *s, const char *key, const char *value); /* NULL: left out */
 void opt_addf(GString *s, const char *key, const char *format, ...) G_GNUC_PRINTF(3, 4);
-void opt_on_off(GString *s, const char *key, const xmlNode *n, const char *path); /* an attribute of on or off */
-void args_add(struct vm_args *a, const char *option, const char *value); /* NULL: the option alone */
+void opt_on_off(GString *s, const char *key, const xmlNode *n,
+                const char *path); /* an attribute of on or off */
+void args_add(struct vm_args *a, const char *option,
+              const char *value); /* NULL: the option alone */
 void args_take(struct vm_args *a, const char *option, GString *value);
 void args_take_device(struct vm_args *a, GString *value);
 /* bus= and addr= of a PCI device. */
@@ -58,7 +60,8 @@ const char *args_alias(const xmlNode *device); /* never NULL */
 /* The number that a descriptor will have; takes it over. */
 unsigned args_pass(struct vm_args *a, int fd);
 /* "/dev/fdset/N" of a file that we open. NULL with *error. */
-char *args_file(struct vm_args *a, const char *path, bool write, bool create, bool direct, GError **error);
+char *args_file(struct vm_args *a, const char *path, bool write, bool create, bool direct,
+                GError **error);
 bool args_word_error(const xmlNode *device, const char *what, const char *value, GError **error);
 
 /* Steps, one kind of element each. */

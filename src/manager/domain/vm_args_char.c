@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Command lines: serial ports, consoles, channels and the character backends behind them; see vm_args.h.
+/* Command lines: serial ports, consoles, channels and the character backends behind them; see
+ * vm_args.h.
  *
- * Sockets that listen are made by us and passed. What the first console says is logged, for ruche dmesg.
+ * Sockets that listen are made by us and passed. What the first console says is logged, for ruche
+ * dmesg.
  */
 #include "manager/domain/vm_args.h"
 
@@ -87,10 +89,17 @@ static const struct {
     const char *type, *backend;
     bool (*fn)(struct vm_args *a, xmlNode *n, GString *s, GError **error);
 } backends[] = {
-    { "pty", "pty", pty_backend },      { "file", "file", file_backend },      { "unix", "socket", unix_backend },
-    { "tcp", "socket", tcp_backend },   { "udp", "udp", udp_backend },         { "null", "null", pty_backend },
-    { "stdio", "stdio", pty_backend },  { "pipe", "pipe", path_backend },      { "dev", "serial", path_backend },
-    { "spicevmc", "spicevmc", spice_backend }, { "spiceport", "spiceport", spice_backend },
+    {"pty", "pty", pty_backend},
+    {"file", "file", file_backend},
+    {"unix", "socket", unix_backend},
+    {"tcp", "socket", tcp_backend},
+    {"udp", "udp", udp_backend},
+    {"null", "null", pty_backend},
+    {"stdio", "stdio", pty_backend},
+    {"pipe", "pipe", path_backend},
+    {"dev", "serial", path_backend},
+    {"spicevmc", "spicevmc", spice_backend},
+    {"spiceport", "spiceport", spice_backend},
 };
 
 static bool add_log(struct vm_args *a, const xmlNode *n, GString *s, bool first, GError **error)

@@ -32,10 +32,18 @@ static void add_features(GString *s, const xmlNode *cpu)
 static const struct {
     const char *element, *flag;
 } hyperv[] = {
-    { "relaxed", "hv-relaxed" },   { "vapic", "hv-vapic" },         { "vpindex", "hv-vpindex" },
-    { "runtime", "hv-runtime" },   { "synic", "hv-synic" },         { "stimer", "hv-stimer" },
-    { "reset", "hv-reset" },       { "frequencies", "hv-frequencies" }, { "reenlightenment", "hv-reenlightenment" },
-    { "tlbflush", "hv-tlbflush" }, { "ipi", "hv-ipi" },             { "evmcs", "hv-evmcs" },
+    {"relaxed", "hv-relaxed"},
+    {"vapic", "hv-vapic"},
+    {"vpindex", "hv-vpindex"},
+    {"runtime", "hv-runtime"},
+    {"synic", "hv-synic"},
+    {"stimer", "hv-stimer"},
+    {"reset", "hv-reset"},
+    {"frequencies", "hv-frequencies"},
+    {"reenlightenment", "hv-reenlightenment"},
+    {"tlbflush", "hv-tlbflush"},
+    {"ipi", "hv-ipi"},
+    {"evmcs", "hv-evmcs"},
 };
 
 static void add_hyperv(const struct vm_args *a, GString *s)
@@ -52,7 +60,8 @@ static void add_hyperv(const struct vm_args *a, GString *s)
     }
     const xmlNode *spin = xml_find(h, "spinlocks");
     if (spin && xml_is(spin, "@state", "on"))
-        g_string_append_printf(s, ",hv-spinlocks=0x%x", (unsigned)xml_get_u64(spin, "@retries", 4096));
+        g_string_append_printf(s, ",hv-spinlocks=0x%x",
+                               (unsigned)xml_get_u64(spin, "@retries", 4096));
 }
 
 static bool add_cpu(struct vm_args *a)
@@ -75,7 +84,8 @@ static bool add_cpu(struct vm_args *a)
 
 bool args_cpu(struct vm_args *a, GError **error)
 {
-    uint64_t most = xml_get_u64(a->domain, "vcpu", 1), now = xml_get_u64(a->domain, "vcpu@current", most);
+    uint64_t most = xml_get_u64(a->domain, "vcpu", 1),
+             now = xml_get_u64(a->domain, "vcpu@current", most);
     const xmlNode *t = xml_find(a->domain, "cpu/topology");
     g_autofree char *count = g_strdup_printf("%u", (unsigned)now);
     GString *s = opt_new(count);
@@ -128,8 +138,9 @@ bool args_numa(struct vm_args *a, GError **error)
         add_cell(a, c, (unsigned)xml_get_u64(c, "@id", id));
     for (xmlNode *c = xml_find(a->domain, "cpu/numa/cell"); c; c = xml_next(c))
         for (xmlNode *d = xml_find(c, "distances/sibling"); d; d = xml_next(d)) {
-            g_autofree char *text = g_strdup_printf("dist,src=%s,dst=%s,val=%s", xml_get_or(c, "@id", "0"),
-                                                    xml_get_or(d, "@id", "0"), xml_get_or(d, "@value", "10"));
+            g_autofree char *text =
+                g_strdup_printf("dist,src=%s,dst=%s,val=%s", xml_get_or(c, "@id", "0"),
+                                xml_get_or(d, "@id", "0"), xml_get_or(d, "@value", "10"));
             args_add(a, "-numa", text);
         }
     return true;
@@ -139,12 +150,15 @@ bool args_numa(struct vm_args *a, GError **error)
 
 static const struct {
     const char *element, *type;
-    const char *names[10]; /* <entry name> and option are the same word, but for these pairs: "name=option" */
+    const char *names[10]; /* <entry name> and option are the same word, but for these pairs:
+                              "name=option" */
 } smbios[] = {
-    { "bios", "0", { "vendor", "version", "date", "release", NULL } },
-    { "system", "1", { "manufacturer", "product", "version", "serial", "uuid", "sku", "family", NULL } },
-    { "baseBoard", "2", { "manufacturer", "product", "version", "serial", "asset", "location", NULL } },
-    { "chassis", "3", { "manufacturer", "version", "serial", "asset", "sku", NULL } },
+    {"bios", "0", {"vendor", "version", "date", "release", NULL}},
+    {"system",
+     "1",
+     {"manufacturer", "product", "version", "serial", "uuid", "sku", "family", NULL}},
+    {"baseBoard", "2", {"manufacturer", "product", "version", "serial", "asset", "location", NULL}},
+    {"chassis", "3", {"manufacturer", "version", "serial", "asset", "sku", NULL}},
 };
 
 static void add_smbios_block(struct vm_args *a, const xmlNode *block, size_t row)
@@ -174,7 +188,8 @@ static bool add_fw_cfg(struct vm_args *a, const xmlNode *info, GError **error)
     for (xmlNode *e = xml_find(info, "entry"); e; e = xml_next(e)) {
         GString *s = opt_new("");
         opt_add(s, "name", xml_get(e, "@name"));
-        opt_add(s, xml_get(e, "@file") ? "file" : "string", xml_get(e, "@file") ? xml_get(e, "@file") : xml_get(e, ""));
+        opt_add(s, xml_get(e, "@file") ? "file" : "string",
+                xml_get(e, "@file") ? xml_get(e, "@file") : xml_get(e, ""));
         args_take(a, "-fw_cfg", s);
     }
     return true;
@@ -204,24 +219,30 @@ bool args_clock(struct vm_args *a, GError **error)
     const xmlNode *clock = xml_find(a->domain, "clock");
     const char *offset = clock ? xml_get_or(clock, "@offset", "utc") : "utc";
     GString *s = opt_new("");
-    bool variable = !strcmp(offset, "variable") && strcmp(xml_get_or(clock, "@adjustment", "0"), "0");
+    bool variable =
+        !strcmp(offset, "variable") && strcmp(xml_get_or(clock, "@adjustment", "0"), "0");
     if (variable || !strcmp(offset, "absolute")) {
         const char *key = variable ? "@adjustment" : "@start";
-        time_t at = g_ascii_strtoll(xml_get_or(clock, key, "0"), NULL, 10) + (variable ? a->ops->now(a->opaque) : 0);
+        time_t at = g_ascii_strtoll(xml_get_or(clock, key, "0"), NULL, 10) +
+                    (variable ? a->ops->now(a->opaque) : 0);
         struct tm tm;
         char text[64] = "utc";
         if (gmtime_r(&at, &tm))
             strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
         opt_add(s, "base", text);
     } else {
-        opt_add(s, "base", !strcmp(offset, "localtime") || !strcmp(offset, "timezone") ? "localtime" : "utc");
+        opt_add(s, "base",
+                !strcmp(offset, "localtime") || !strcmp(offset, "timezone") ? "localtime" : "utc");
     }
     for (xmlNode *t = clock ? xml_find(clock, "timer") : NULL; t; t = xml_next(t)) {
         if (!xml_is(t, "@name", "rtc"))
             continue;
         opt_add(s, "driftfix", xml_is(t, "@tickpolicy", "catchup") ? "slew" : NULL);
         const char *track = xml_get(t, "@track");
-        opt_add(s, "clock", !g_strcmp0(track, "guest") ? "vm" : !g_strcmp0(track, "realtime") ? "rt" : NULL);
+        opt_add(s, "clock",
+                !g_strcmp0(track, "guest")      ? "vm"
+                : !g_strcmp0(track, "realtime") ? "rt"
+                                                : NULL);
     }
     args_take(a, "-rtc", s);
     return true;

@@ -42,31 +42,31 @@ static const struct {
     const char *type, *model, *device; /* device NULL: a part of the board */
     void (*fn)(GString *s, const xmlNode *c);
 } controllers[] = {
-    { "pci", "pcie-root", NULL, NULL },
-    { "pci", "pci-root", NULL, NULL },
-    { "pci", "pcie-root-port", "pcie-root-port", pci_controller },
-    { "pci", "pci-bridge", "pci-bridge", pci_controller },
-    { "pci", "pcie-to-pci-bridge", "pcie-pci-bridge", pci_controller },
-    { "pci", "dmi-to-pci-bridge", "i82801b11-bridge", pci_controller },
-    { "pci", "pcie-switch-upstream-port", "x3130-upstream", pci_controller },
-    { "pci", "pcie-switch-downstream-port", "xio3130-downstream", pci_controller },
-    { "virtio-serial", NULL, "virtio-serial-pci", alias_controller },
-    { "scsi", "lsilogic", "lsi", alias_controller },
-    { "scsi", NULL, "virtio-scsi-pci", alias_controller },
-    { "usb", "none", NULL, NULL },
-    { "usb", "piix3-uhci", "piix3-usb-uhci", alias_controller },
-    { "usb", "piix4-uhci", "piix4-usb-uhci", alias_controller },
-    { "usb", "ehci", "usb-ehci", alias_controller },
-    { "usb", "ich9-ehci1", "ich9-usb-ehci1", alias_controller },
-    { "usb", "ich9-uhci1", "ich9-usb-uhci1", alias_controller },
-    { "usb", "ich9-uhci2", "ich9-usb-uhci2", alias_controller },
-    { "usb", "ich9-uhci3", "ich9-usb-uhci3", alias_controller },
-    { "usb", "nec-xhci", "nec-usb-xhci", alias_controller },
-    { "usb", "qemu-xhci", "qemu-xhci", alias_controller },
-    { "usb", NULL, "piix3-usb-uhci", alias_controller },
-    { "sata", NULL, "ich9-ahci", alias_controller },
-    { "ide", NULL, NULL, NULL },
-    { "fdc", NULL, NULL, NULL },
+    {"pci", "pcie-root", NULL, NULL},
+    {"pci", "pci-root", NULL, NULL},
+    {"pci", "pcie-root-port", "pcie-root-port", pci_controller},
+    {"pci", "pci-bridge", "pci-bridge", pci_controller},
+    {"pci", "pcie-to-pci-bridge", "pcie-pci-bridge", pci_controller},
+    {"pci", "dmi-to-pci-bridge", "i82801b11-bridge", pci_controller},
+    {"pci", "pcie-switch-upstream-port", "x3130-upstream", pci_controller},
+    {"pci", "pcie-switch-downstream-port", "xio3130-downstream", pci_controller},
+    {"virtio-serial", NULL, "virtio-serial-pci", alias_controller},
+    {"scsi", "lsilogic", "lsi", alias_controller},
+    {"scsi", NULL, "virtio-scsi-pci", alias_controller},
+    {"usb", "none", NULL, NULL},
+    {"usb", "piix3-uhci", "piix3-usb-uhci", alias_controller},
+    {"usb", "piix4-uhci", "piix4-usb-uhci", alias_controller},
+    {"usb", "ehci", "usb-ehci", alias_controller},
+    {"usb", "ich9-ehci1", "ich9-usb-ehci1", alias_controller},
+    {"usb", "ich9-uhci1", "ich9-usb-uhci1", alias_controller},
+    {"usb", "ich9-uhci2", "ich9-usb-uhci2", alias_controller},
+    {"usb", "ich9-uhci3", "ich9-usb-uhci3", alias_controller},
+    {"usb", "nec-xhci", "nec-usb-xhci", alias_controller},
+    {"usb", "qemu-xhci", "qemu-xhci", alias_controller},
+    {"usb", NULL, "piix3-usb-uhci", alias_controller},
+    {"sata", NULL, "ich9-ahci", alias_controller},
+    {"ide", NULL, NULL, NULL},
+    {"fdc", NULL, NULL, NULL},
 };
 
 static bool add_controller(struct vm_args *a, const xmlNode *c, GError **error)
@@ -76,7 +76,8 @@ static bool add_controller(struct vm_args *a, const xmlNode *c, GError **error)
     if (!strcmp(type, "sata") && xml_get_u64(c, "@index", 0) == 0)
         return true;
     for (size_t i = 0; i < G_N_ELEMENTS(controllers); i++) {
-        if (strcmp(controllers[i].type, type) || (controllers[i].model && g_strcmp0(controllers[i].model, model)))
+        if (strcmp(controllers[i].type, type) ||
+            (controllers[i].model && g_strcmp0(controllers[i].model, model)))
             continue;
         if (!controllers[i].device)
             return true;
@@ -121,13 +122,15 @@ static unsigned choose_port(struct vm_args *a, xmlNode *g, GError **error)
 
 static bool add_vnc(struct vm_args *a, xmlNode *g, GError **error)
 {
-    const char *socket = xml_get(g, "listen@socket") ? xml_get(g, "listen@socket") : xml_get(g, "@socket");
+    const char *socket =
+        xml_get(g, "listen@socket") ? xml_get(g, "listen@socket") : xml_get(g, "@socket");
     unsigned port = socket ? 0 : choose_port(a, g, error);
     if (!socket && !port)
         return false;
     if (port && port < 5900)
         return args_word_error(g, "port", xml_get(g, "@port"), error);
-    g_autofree char *where = socket ? g_strconcat("unix:", socket, NULL) : g_strdup_printf("%s:%u", listen_address(g), port - 5900);
+    g_autofree char *where = socket ? g_strconcat("unix:", socket, NULL)
+                                    : g_strdup_printf("%s:%u", listen_address(g), port - 5900);
     GString *s = opt_new(where);
     opt_add(s, "share", xml_get(g, "@sharePolicy"));
     opt_add(s, "password", xml_get(g, "@passwd") ? "on" : NULL);
@@ -152,9 +155,13 @@ static bool add_spice(struct vm_args *a, xmlNode *g, GError **error)
 static const struct {
     const char *type, *primary, *secondary;
 } videos[] = {
-    { "vga", "VGA", "secondary-vga" },   { "cirrus", "cirrus-vga", NULL }, { "qxl", "qxl-vga", "qxl" },
-    { "virtio", "virtio-vga", "virtio-gpu-pci" }, { "bochs", "bochs-display", "bochs-display" },
-    { "ramfb", "ramfb", NULL },          { "vmvga", "vmware-svga", NULL },
+    {"vga", "VGA", "secondary-vga"},
+    {"cirrus", "cirrus-vga", NULL},
+    {"qxl", "qxl-vga", "qxl"},
+    {"virtio", "virtio-vga", "virtio-gpu-pci"},
+    {"bochs", "bochs-display", "bochs-display"},
+    {"ramfb", "ramfb", NULL},
+    {"vmvga", "vmware-svga", NULL},
 };
 
 static bool add_video(struct vm_args *a, const xmlNode *v, bool first, GError **error)
@@ -168,7 +175,8 @@ static bool add_video(struct vm_args *a, const xmlNode *v, bool first, GError **
             continue;
         GString *s = opt_new(device);
         opt_add(s, "id", args_alias(v));
-        uint64_t vram = xml_get_u64(v, "model@vgamem", !strcmp(type, "vga") ? xml_get_u64(v, "model@vram", 0) : 0);
+        uint64_t vram = xml_get_u64(v, "model@vgamem",
+                                    !strcmp(type, "vga") ? xml_get_u64(v, "model@vram", 0) : 0);
         if (vram && (!strcmp(type, "vga") || !strcmp(type, "qxl")))
             opt_addf(s, "vgamem_mb", "%u", (unsigned)(vram / 1024));
         opt_add(s, "max_outputs", !strcmp(type, "virtio") ? xml_get(v, "model@heads") : NULL);
@@ -209,7 +217,8 @@ static bool add_rng(struct vm_args *a, xmlNode *n, GError **error)
         return args_word_error(n, "backend", model, error);
     }
     opt_addf(o, "id", "obj%s", args_alias(n));
-    opt_add(o, "filename", !strcmp(model, "random") ? xml_get_or(n, "backend", "/dev/urandom") : NULL);
+    opt_add(o, "filename",
+            !strcmp(model, "random") ? xml_get_or(n, "backend", "/dev/urandom") : NULL);
     args_take(a, "-object", o);
     GString *s = opt_new("virtio-rng-pci");
     opt_addf(s, "rng", "obj%s", args_alias(n));
@@ -265,10 +274,14 @@ static bool add_panic(struct vm_args *a, xmlNode *n, GError **error)
 static const struct {
     const char *type, *bus, *device;
 } inputs[] = {
-    { "mouse", "ps2", NULL },              { "keyboard", "ps2", NULL },
-    { "tablet", "usb", "usb-tablet" },     { "mouse", "usb", "usb-mouse" },
-    { "keyboard", "usb", "usb-kbd" },      { "tablet", "virtio", "virtio-tablet-pci" },
-    { "mouse", "virtio", "virtio-mouse-pci" }, { "keyboard", "virtio", "virtio-keyboard-pci" },
+    {"mouse", "ps2", NULL},
+    {"keyboard", "ps2", NULL},
+    {"tablet", "usb", "usb-tablet"},
+    {"mouse", "usb", "usb-mouse"},
+    {"keyboard", "usb", "usb-kbd"},
+    {"tablet", "virtio", "virtio-tablet-pci"},
+    {"mouse", "virtio", "virtio-mouse-pci"},
+    {"keyboard", "virtio", "virtio-keyboard-pci"},
 };
 
 static bool add_input(struct vm_args *a, xmlNode *n, GError **error)
@@ -295,9 +308,11 @@ static bool add_input(struct vm_args *a, xmlNode *n, GError **error)
 static const struct {
     const char *model, *device, *codec;
 } sounds[] = {
-    { "ich6", "intel-hda", "hda-duplex" }, { "ich9", "ich9-intel-hda", "hda-duplex" },
-    { "ac97", "AC97", NULL },              { "es1370", "ES1370", NULL },
-    { "usb", "usb-audio", NULL },
+    {"ich6", "intel-hda", "hda-duplex"},
+    {"ich9", "ich9-intel-hda", "hda-duplex"},
+    {"ac97", "AC97", NULL},
+    {"es1370", "ES1370", NULL},
+    {"usb", "usb-audio", NULL},
 };
 
 static bool add_sound(struct vm_args *a, xmlNode *n, GError **error)
@@ -331,8 +346,8 @@ static const struct {
     const char *element;
     bool (*fn)(struct vm_args *a, xmlNode *n, GError **error);
 } rows[] = {
-    { "input", add_input },   { "sound", add_sound },   { "watchdog", add_watchdog },
-    { "memballoon", add_balloon }, { "rng", add_rng },  { "panic", add_panic },
+    {"input", add_input},        {"sound", add_sound}, {"watchdog", add_watchdog},
+    {"memballoon", add_balloon}, {"rng", add_rng},     {"panic", add_panic},
 };
 
 bool args_small_devices(struct vm_args *a, GError **error)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Command lines: disks as nodes and devices; see vm_args.h.
  *
- * A disk 'vda' has the nodes "disk-vda" (format), "disk-vda-file" (where it is), and for its backing chain, as it was found
- * out before and written into <backingStore>, "disk-vda-1", "disk-vda-1-file" and on. Nothing is probed or opened by a
- * name that an image has in it.
+ * A disk 'vda' has the nodes "disk-vda" (format), "disk-vda-file" (where it is), and for its
+ * backing chain, as it was found out before and written into <backingStore>, "disk-vda-1",
+ * "disk-vda-1-file" and on. Nothing is probed or opened by a name that an image has in it.
  */
 #include "manager/domain/vm_args.h"
 
@@ -47,7 +47,8 @@ static bool file_node(struct vm_args *a, const struct layer *l, JsonObject *o, G
     bool device = !strcmp(l->type, "block");
     const char *path = xml_get(l->source, device ? "@dev" : "@file");
     if (!path || !*path)
-        return ruche_error(error, MANAGER_ERR_XML, "disk '%s' has no source", xml_get_or(l->disk, "target@dev", ""));
+        return ruche_error(error, MANAGER_ERR_XML, "disk '%s' has no source",
+                           xml_get_or(l->disk, "target@dev", ""));
     g_autofree char *passed = args_file(a, path, l->write, false, l->direct, error);
     set(o, "driver", device ? "host_device" : "file");
     set(o, "filename", passed);
@@ -81,9 +82,11 @@ static bool nbd_node(const struct layer *l, JsonObject *o, GError **error)
 static bool url_node(const struct layer *l, JsonObject *o, GError **error)
 {
     const xmlNode *h = xml_find(l->source, "host");
-    const char *protocol = xml_get_or(l->source, "@protocol", "http"), *port = h ? xml_get(h, "@port") : NULL;
-    g_autofree char *url = g_strdup_printf("%s://%s%s%s/%s", protocol, h ? xml_get_or(h, "@name", "") : "", port ? ":" : "",
-                                           port ? port : "", xml_get_or(l->source, "@name", ""));
+    const char *protocol = xml_get_or(l->source, "@protocol", "http"),
+               *port = h ? xml_get(h, "@port") : NULL;
+    g_autofree char *url =
+        g_strdup_printf("%s://%s%s%s/%s", protocol, h ? xml_get_or(h, "@name", "") : "",
+                        port ? ":" : "", port ? port : "", xml_get_or(l->source, "@name", ""));
     set(o, "url", url);
     return true;
 }
@@ -93,10 +96,12 @@ static bool iscsi_node(const struct layer *l, JsonObject *o, GError **error)
 {
     const xmlNode *h = xml_find(l->source, "host");
     g_auto(GStrv) name = g_strsplit(xml_get_or(l->source, "@name", ""), "/", 2);
-    g_autofree char *portal = g_strdup_printf("%s:%s", h ? xml_get_or(h, "@name", "") : "", h ? xml_get_or(h, "@port", "3260") : "3260");
+    g_autofree char *portal = g_strdup_printf("%s:%s", h ? xml_get_or(h, "@name", "") : "",
+                                              h ? xml_get_or(h, "@port", "3260") : "3260");
     set(o, "portal", portal);
     set(o, "target", name[0]);
-    json_object_set_int_member(o, "lun", name[0] && name[1] ? g_ascii_strtoll(name[1], NULL, 10) : 0);
+    json_object_set_int_member(o, "lun",
+                               name[0] && name[1] ? g_ascii_strtoll(name[1], NULL, 10) : 0);
     set(o, "transport", "tcp");
     set(o, "initiator-name", xml_get(l->source, "initiator/iqn@name"));
     return true;
@@ -134,8 +139,8 @@ static const struct {
     const char *protocol;
     bool (*fn)(const struct layer *l, JsonObject *o, GError **error);
 } protocols[] = {
-    { "nbd", nbd_node },     { "http", url_node }, { "https", url_node }, { "ftp", url_node },
-    { "ftps", url_node },    { "iscsi", iscsi_node }, { "rbd", rbd_node }, { "nfs", nfs_node },
+    {"nbd", nbd_node},  {"http", url_node},    {"https", url_node}, {"ftp", url_node},
+    {"ftps", url_node}, {"iscsi", iscsi_node}, {"rbd", rbd_node},   {"nfs", nfs_node},
 };
 
 static bool network_node(const struct layer *l, JsonObject *o, GError **error)
@@ -166,7 +171,8 @@ static void add_cache(const xmlNode *disk, JsonObject *o)
     if (!strcmp(mode, "default"))
         return;
     JsonObject *c = json_object_new();
-    json_object_set_boolean_member(c, "direct", !strcmp(mode, "none") || !strcmp(mode, "directsync"));
+    json_object_set_boolean_member(c, "direct",
+                                   !strcmp(mode, "none") || !strcmp(mode, "directsync"));
     json_object_set_boolean_member(c, "no-flush", !strcmp(mode, "unsafe"));
     json_object_set_object_member(o, "cache", c);
 }
@@ -177,8 +183,10 @@ static void add_discard(const xmlNode *disk, JsonObject *o)
     set(o, "detect-zeroes", xml_get(disk, "driver@detect_zeroes"));
 }
 
-/* One image: its file's node and its format's. `node` is the format's name, `below` the next of the chain. */
-static bool add_layer(struct vm_args *a, const struct layer *l, const char *node, const char *below, GError **error)
+/* One image: its file's node and its format's. `node` is the format's name, `below` the next of the
+ * chain. */
+static bool add_layer(struct vm_args *a, const struct layer *l, const char *node, const char *below,
+                      GError **error)
 {
     g_autofree char *file = g_strconcat(node, "-file", NULL);
     JsonObject *o = json_object_new();
@@ -211,12 +219,13 @@ static bool add_layer(struct vm_args *a, const struct layer *l, const char *node
 
 static bool has_backing(const char *format)
 {
-    static const char *const formats[] = { "qcow2", "qcow", "qed", "vmdk", "vhdx", "vpc", NULL };
+    static const char *const formats[] = {"qcow2", "qcow", "qed", "vmdk", "vhdx", "vpc", NULL};
     return g_strv_contains(formats, format);
 }
 
 /* From the end of the chain to the disk itself. */
-static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *layer, unsigned depth, bool write, GError **error)
+static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *layer, unsigned depth,
+                      bool write, GError **error)
 {
     const xmlNode *backing = xml_find(layer, "backingStore");
     g_autofree char *base = vm_disk_node(disk);
@@ -224,14 +233,19 @@ static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *lay
     g_autofree char *below = g_strdup_printf("%s-%u", base, depth + 1);
     bool more = backing && xml_find(backing, "source");
     if (depth == MAX_CHAIN)
-        return ruche_error(error, MANAGER_ERR_CONFIG, "disk '%s': its backing chain is longer than %d images",
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "disk '%s': its backing chain is longer than %d images",
                            xml_get_or(disk, "target@dev", ""), MAX_CHAIN);
     if (more && !add_chain(a, disk, backing, depth + 1, false, error))
         return false;
     const char *cache = xml_get_or(disk, "driver@cache", "");
-    struct layer l = { .disk = disk, .source = xml_find(layer, "source"), .type = xml_get_or(layer, "@type", "file"),
-                       .format = depth ? xml_get_or(layer, "format@type", "raw") : xml_get_or(disk, "driver@type", "raw"),
-                       .write = write, .direct = !strcmp(cache, "none") || !strcmp(cache, "directsync") };
+    struct layer l = {.disk = disk,
+                      .source = xml_find(layer, "source"),
+                      .type = xml_get_or(layer, "@type", "file"),
+                      .format = depth ? xml_get_or(layer, "format@type", "raw")
+                                      : xml_get_or(disk, "driver@type", "raw"),
+                      .write = write,
+                      .direct = !strcmp(cache, "none") || !strcmp(cache, "directsync")};
     if (more && !has_backing(l.format))
         return args_word_error(disk, "a backing file of format", l.format, error);
     return add_layer(a, &l, node, more ? below : NULL, error);
@@ -274,11 +288,9 @@ static const struct {
     const char *bus, *disk, *cdrom; /* devices */
     void (*place)(GString *s, const xmlNode *disk);
 } buses[] = {
-    { "virtio", "virtio-blk-pci", NULL, NULL },
-    { "scsi", "scsi-hd", "scsi-cd", scsi_place },
-    { "ide", "ide-hd", "ide-cd", ide_place },
-    { "sata", "ide-hd", "ide-cd", sata_place },
-    { "usb", "usb-storage", "usb-storage", usb_place },
+    {"virtio", "virtio-blk-pci", NULL, NULL},         {"scsi", "scsi-hd", "scsi-cd", scsi_place},
+    {"ide", "ide-hd", "ide-cd", ide_place},           {"sata", "ide-hd", "ide-cd", sata_place},
+    {"usb", "usb-storage", "usb-storage", usb_place},
 };
 
 static void add_virtio_words(struct vm_args *a, GString *s, const xmlNode *disk)
@@ -316,16 +328,21 @@ static void add_device(struct vm_args *a, const xmlNode *disk, size_t bus, bool 
     args_boot_index(a, s, disk);
     const char *cache = xml_get_or(disk, "driver@cache", "default");
     if (strcmp(cache, "default"))
-        opt_add(s, "write-cache", !strcmp(cache, "writethrough") || !strcmp(cache, "directsync") ? "off" : "on");
+        opt_add(s, "write-cache",
+                !strcmp(cache, "writethrough") || !strcmp(cache, "directsync") ? "off" : "on");
     opt_add(s, "serial", xml_get(disk, "serial"));
     opt_add(s, "logical_block_size", xml_get(disk, "blockio@logical_block_size"));
     opt_add(s, "physical_block_size", xml_get(disk, "blockio@physical_block_size"));
     opt_add(s, "share-rw", xml_find(disk, "shareable") ? "on" : NULL);
-    const char *policy = xml_get(disk, "driver@error_policy"), *read_policy = xml_get(disk, "driver@rerror_policy");
+    const char *policy = xml_get(disk, "driver@error_policy"),
+               *read_policy = xml_get(disk, "driver@rerror_policy");
     if (policy)
         opt_add(s, "werror", error_word(policy));
     if (policy || read_policy) /* enospace is for writes alone */
-        opt_add(s, "rerror", read_policy ? read_policy : !strcmp(policy, "enospace") ? "report" : policy);
+        opt_add(s, "rerror",
+                read_policy                   ? read_policy
+                : !strcmp(policy, "enospace") ? "report"
+                                              : policy);
     args_take_device(a, s);
 }
 
@@ -333,7 +350,8 @@ static bool add_disk(struct vm_args *a, const xmlNode *disk, GError **error)
 {
     const char *bus = xml_get_or(disk, "target@bus", "virtio");
     const xmlNode *source = xml_find(disk, "source");
-    bool has_image = source && (xml_get(source, "@file") || xml_get(source, "@dev") || xml_get(source, "@protocol"));
+    bool has_image = source && (xml_get(source, "@file") || xml_get(source, "@dev") ||
+                                xml_get(source, "@protocol"));
     bool write = !xml_find(disk, "readonly") && !xml_is(disk, "@device", "cdrom");
     if (has_image && !add_chain(a, disk, disk, 0, write, error))
         return false;

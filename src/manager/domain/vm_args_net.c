@@ -32,10 +32,12 @@ static bool user_backend(struct vm_args *a, xmlNode *n, GString *s, GError **err
                  xml_get_or(ip, "@prefix", six ? "64" : "24"));
     }
     for (xmlNode *f = xml_find(n, "portForward"); f; f = xml_next(f)) {
-        const char *proto = xml_get_or(f, "@proto", "tcp"), *address = xml_get_or(f, "@address", "");
+        const char *proto = xml_get_or(f, "@proto", "tcp"),
+                   *address = xml_get_or(f, "@address", "");
         for (xmlNode *r = xml_find(f, "range"); r; r = xml_next(r)) {
             const char *start = xml_get_or(r, "@start", "0");
-            opt_addf(s, "hostfwd", "%s:%s:%s-:%s", proto, address, start, xml_get_or(r, "@to", start));
+            opt_addf(s, "hostfwd", "%s:%s:%s-:%s", proto, address, start,
+                     xml_get_or(r, "@to", start));
         }
     }
     return true;
@@ -46,12 +48,14 @@ static bool socket_backend(struct vm_args *a, xmlNode *n, GString *s, GError **e
 {
     static const struct {
         const char *type, *key;
-    } kinds[] = { { "mcast", "mcast" }, { "server", "listen" }, { "client", "connect" }, { "udp", "udp" } };
+    } kinds[] = {{"mcast", "mcast"}, {"server", "listen"}, {"client", "connect"}, {"udp", "udp"}};
     for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++)
         if (xml_is(n, "@type", kinds[i].type))
-            opt_addf(s, kinds[i].key, "%s:%s", xml_get_or(n, "source@address", ""), xml_get_or(n, "source@port", ""));
+            opt_addf(s, kinds[i].key, "%s:%s", xml_get_or(n, "source@address", ""),
+                     xml_get_or(n, "source@port", ""));
     if (xml_is(n, "@type", "udp"))
-        opt_addf(s, "localaddr", "%s:%s", xml_get_or(n, "source/local@address", ""), xml_get_or(n, "source/local@port", ""));
+        opt_addf(s, "localaddr", "%s:%s", xml_get_or(n, "source/local@address", ""),
+                 xml_get_or(n, "source/local@port", ""));
     return true;
 }
 
@@ -59,9 +63,11 @@ static const struct {
     const char *type, *backend;
     bool (*fn)(struct vm_args *a, xmlNode *n, GString *s, GError **error);
 } backends[] = {
-    { "user", "user", user_backend },       { "bridge", "tap", tap_backend },     { "network", "tap", tap_backend },
-    { "ethernet", "tap", tap_backend },     { "direct", "tap", tap_backend },     { "mcast", "socket", socket_backend },
-    { "server", "socket", socket_backend }, { "client", "socket", socket_backend }, { "udp", "socket", socket_backend },
+    {"user", "user", user_backend},       {"bridge", "tap", tap_backend},
+    {"network", "tap", tap_backend},      {"ethernet", "tap", tap_backend},
+    {"direct", "tap", tap_backend},       {"mcast", "socket", socket_backend},
+    {"server", "socket", socket_backend}, {"client", "socket", socket_backend},
+    {"udp", "socket", socket_backend},
 };
 
 static bool add_backend(struct vm_args *a, xmlNode *n, const char *id, GError **error)
@@ -83,9 +89,9 @@ static bool add_backend(struct vm_args *a, xmlNode *n, const char *id, GError **
 static const struct {
     const char *model, *device;
 } models[] = {
-    { "virtio", "virtio-net-pci" },
-    { "virtio-transitional", "virtio-net-pci-transitional" },
-    { "virtio-non-transitional", "virtio-net-pci-non-transitional" },
+    {"virtio", "virtio-net-pci"},
+    {"virtio-transitional", "virtio-net-pci-transitional"},
+    {"virtio-non-transitional", "virtio-net-pci-non-transitional"},
 };
 
 static void add_device(struct vm_args *a, xmlNode *n, const char *backend)

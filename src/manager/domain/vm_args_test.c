@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Command lines of domains, held against golden files: NAME.xml gives NAME.ruche.args and NAME.qemu.args, an argument a
- * line. GOLDEN_UPDATE=1 writes them anew.
+/* Command lines of domains, held against golden files: NAME.xml gives NAME.ruche.args and
+ * NAME.qemu.args, an argument a line. GOLDEN_UPDATE=1 writes them anew.
  *
  * Arguments: the folder.
  */
@@ -26,7 +26,8 @@ static int listen_any(void *opaque, const char *path, GError **error)
     return open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
-static bool any_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name, GError **error)
+static bool any_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
+                    GError **error)
 {
     for (unsigned i = 0; i < queues; i++)
         ret[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -44,19 +45,21 @@ static int64_t new_year(void *opaque)
     return 1704067200; /* 2024-01-01 */
 }
 
-static const struct vm_args_ops ops = { open_any, listen_any, any_tap, any_port, new_year };
+static const struct vm_args_ops ops = {open_any, listen_any, any_tap, any_port, new_year};
 
 /* ---- the files ---- */
 
 static xmlDoc *read_domain(const char *name)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *file = g_strconcat(name, ".xml", NULL), *path = g_build_filename(folder, file, NULL), *text = NULL;
+    g_autofree char *file = g_strconcat(name, ".xml", NULL),
+                    *path = g_build_filename(folder, file, NULL), *text = NULL;
     gsize len;
     g_assert_true(g_file_get_contents(path, &text, &len, NULL));
     auto_domain_def *d = domain_def_parse(text, len, 0, &error);
     g_assert_no_error(error);
-    auto_domain_def *live = domain_def_from_doc(xmlCopyDoc(domain_def_tree(d)->doc, 1), DEF_LIVE | DEF_STORED, &error);
+    auto_domain_def *live =
+        domain_def_from_doc(xmlCopyDoc(domain_def_tree(d)->doc, 1), DEF_LIVE | DEF_STORED, &error);
     g_assert_no_error(error);
     return xmlCopyDoc(domain_def_tree(live)->doc, 1);
 }
@@ -119,14 +122,16 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         bool ours;
-    } files[] = { { "kernel", true }, { "disks", true }, { "tuned", true }, { "desktop", false }, { "pc", false } };
+    } files[] = {
+        {"kernel", true}, {"disks", true}, {"tuned", true}, {"desktop", false}, {"pc", false}};
     g_test_init(&argc, &argv, NULL);
     if (argc < 2)
         return 2;
     folder = argv[1];
     g_test_add_func("/vm-args/words", test_words);
     for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
-        g_autofree char *ours = g_strdup_printf("/vm-args/ruche/%s", files[i].name), *qemu = g_strdup_printf("/vm-args/qemu/%s", files[i].name);
+        g_autofree char *ours = g_strdup_printf("/vm-args/ruche/%s", files[i].name),
+                        *qemu = g_strdup_printf("/vm-args/qemu/%s", files[i].name);
         if (files[i].ours)
             g_test_add_data_func(ours, files[i].name, test_ours);
         g_test_add_data_func(qemu, files[i].name, test_qemu);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Finding a machine again that went on without us: its process by number and start time, its monitor by the
- * folder's socket.
+/* Finding a machine again that went on without us: its process by number and start time, its
+ * monitor by the folder's socket.
  *
- * A process that lives and does not answer is still the domain's machine: it is returned without a monitor, to be ended.
+ * A process that lives and does not answer is still the domain's machine: it is returned without a
+ * monitor, to be ended.
  */
 #include "manager/domain/vm_internal.h"
 
@@ -57,7 +58,8 @@ struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error)
         return NULL;
     }
     v->cgroup = cgroup_find(vm_cgroup_name(v));
-    if (!vm_connect_monitor(v, ATTACH_MS, &why) || !vm_read_state(v, &why) || !vm_read_threads(v, &why))
+    if (!vm_connect_monitor(v, ATTACH_MS, &why) || !vm_read_state(v, &why) ||
+        !vm_read_threads(v, &why))
         go_without(v, why);
     else
         read_balloon(v);

@@ -12,7 +12,8 @@ const struct def_disk *vm_find_disk(const struct vm *v, const char *name, GError
     const struct domain_def *def = v->d ? v->d->live : NULL;
     for (unsigned i = 0; def && i < def->s.disk_count; i++) {
         const struct def_disk *d = &def->s.disks[i];
-        if (!g_strcmp0(d->target, name) || !g_strcmp0(d->source, name) || !g_strcmp0(d->alias, name))
+        if (!g_strcmp0(d->target, name) || !g_strcmp0(d->source, name) ||
+            !g_strcmp0(d->alias, name))
             return d;
     }
     ruche_error(error, MANAGER_ERR_ARGUMENT, "machine '%s' has no disk '%s'", v->name, name);
@@ -24,9 +25,11 @@ const struct def_disk *vm_find_disk(const struct vm *v, const char *name, GError
 /* An answer of query-blockstats is this disk's by its node, or by the device's path. */
 static bool is_of(JsonObject *o, const char *node, const char *alias)
 {
-    const char *name = vm_json_string(o, "node-name"), *qdev = vm_json_string(o, "qdev"), *device = vm_json_string(o, "device");
+    const char *name = vm_json_string(o, "node-name"), *qdev = vm_json_string(o, "qdev"),
+               *device = vm_json_string(o, "device");
     g_autofree char *part = g_strdup_printf("/%s/", alias);
-    return !g_strcmp0(name, node) || !g_strcmp0(device, node) || !g_strcmp0(qdev, alias) || (qdev && strstr(qdev, part));
+    return !g_strcmp0(name, node) || !g_strcmp0(device, node) || !g_strcmp0(qdev, alias) ||
+           (qdev && strstr(qdev, part));
 }
 
 static JsonObject *find_stats(JsonNode *answer, const struct def_disk *disk)
@@ -43,14 +46,19 @@ static JsonObject *find_stats(JsonNode *answer, const struct def_disk *disk)
 static struct domain_block_stats read_stats(JsonObject *s)
 {
     int64_t errors = 0;
-    static const char *const failed[] = { "failed_rd_operations", "failed_wr_operations", "failed_flush_operations" };
+    static const char *const failed[] = {"failed_rd_operations", "failed_wr_operations",
+                                         "failed_flush_operations"};
     for (size_t i = 0; i < G_N_ELEMENTS(failed); i++)
         errors += MAX(vm_json_int(s, failed[i], 0), 0);
     return (struct domain_block_stats){
-        .rd_req = vm_json_int(s, "rd_operations", -1),     .rd_bytes = vm_json_int(s, "rd_bytes", -1),
-        .rd_ns = vm_json_int(s, "rd_total_time_ns", -1),   .wr_req = vm_json_int(s, "wr_operations", -1),
-        .wr_bytes = vm_json_int(s, "wr_bytes", -1),        .wr_ns = vm_json_int(s, "wr_total_time_ns", -1),
-        .flush_req = vm_json_int(s, "flush_operations", -1), .flush_ns = vm_json_int(s, "flush_total_time_ns", -1),
+        .rd_req = vm_json_int(s, "rd_operations", -1),
+        .rd_bytes = vm_json_int(s, "rd_bytes", -1),
+        .rd_ns = vm_json_int(s, "rd_total_time_ns", -1),
+        .wr_req = vm_json_int(s, "wr_operations", -1),
+        .wr_bytes = vm_json_int(s, "wr_bytes", -1),
+        .wr_ns = vm_json_int(s, "wr_total_time_ns", -1),
+        .flush_req = vm_json_int(s, "flush_operations", -1),
+        .flush_ns = vm_json_int(s, "flush_total_time_ns", -1),
         .errs = s ? errors : -1,
     };
 }
@@ -66,7 +74,7 @@ static bool sum_stats(struct vm *v, struct domain_block_stats *ret, GError **err
     JsonNode *answer = vm_ask(v, VM_ASK_BLOCKSTATS, error);
     if (!answer)
         return false;
-    *ret = (struct domain_block_stats){ -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+    *ret = (struct domain_block_stats){-1, -1, -1, -1, -1, -1, -1, -1, -1};
     for (unsigned i = 0; v->d && v->d->live && i < v->d->live->s.disk_count; i++) {
         struct domain_block_stats one = read_stats(find_stats(answer, &v->d->live->s.disks[i]));
         int64_t *to = &ret->rd_req, *from = &one.rd_req;
@@ -105,14 +113,18 @@ static JsonObject *find_node(JsonNode *answer, const char *name)
 
 static bool read_info(JsonNode *nodes, const struct def_disk *d, struct domain_block_info *ret)
 {
-    g_autofree char *name = g_strconcat("disk-", d->target, NULL), *file = g_strconcat(name, "-file", NULL);
-    JsonObject *image = vm_json_sub(find_node(nodes, name), "image"), *below = vm_json_sub(find_node(nodes, file), "image");
-    int64_t size = vm_json_int(image, "virtual-size", -1), used = vm_json_int(below, "actual-size", -1);
+    g_autofree char *name = g_strconcat("disk-", d->target, NULL),
+                    *file = g_strconcat(name, "-file", NULL);
+    JsonObject *image = vm_json_sub(find_node(nodes, name), "image"),
+               *below = vm_json_sub(find_node(nodes, file), "image");
+    int64_t size = vm_json_int(image, "virtual-size", -1),
+            used = vm_json_int(below, "actual-size", -1);
     if (size < 0)
         return false;
     int64_t physical = vm_json_int(below, "virtual-size", size);
-    *ret = (struct domain_block_info){ .capacity = (uint64_t)size, .allocation = (uint64_t)(used >= 0 ? used : physical),
-                                       .physical = (uint64_t)MAX(physical, 0) };
+    *ret = (struct domain_block_info){.capacity = (uint64_t)size,
+                                      .allocation = (uint64_t)(used >= 0 ? used : physical),
+                                      .physical = (uint64_t)MAX(physical, 0)};
     return true;
 }
 
@@ -124,7 +136,8 @@ bool vm_block_info(struct vm *v, const char *disk, struct domain_block_info *ret
     JsonNode *nodes = vm_ask(keep, VM_ASK_NODES, error);
     const struct def_disk *d = nodes ? vm_find_disk(v, disk, error) : NULL;
     return d && (read_info(nodes, d, ret) ||
-                 ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s': disk '%s' has no medium", v->name, disk));
+                 ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s': disk '%s' has no medium",
+                             v->name, disk));
 }
 
 bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **error)
@@ -134,9 +147,11 @@ bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **er
     if (!d)
         return false;
     if (bytes > G_MAXINT64)
-        return ruche_error(error, MANAGER_ERR_OVERFLOW, "disk '%s': %" G_GUINT64_FORMAT " bytes are too much", disk, bytes);
+        return ruche_error(error, MANAGER_ERR_OVERFLOW,
+                           "disk '%s': %" G_GUINT64_FORMAT " bytes are too much", disk, bytes);
     g_autofree char *node = g_strconcat("disk-", d->target, NULL);
-    bool ok = vm_do(v, "block_resize", vm_json("node-name", 's', node, "size", 'i', (int64_t)bytes, NULL), error);
+    bool ok = vm_do(v, "block_resize",
+                    vm_json("node-name", 's', node, "size", 'i', (int64_t)bytes, NULL), error);
     keep->answers[VM_ASK_NODES].at_us = 0;
     return ok;
 }
@@ -149,7 +164,8 @@ static void add_count(struct param_list *l, unsigned i, const char *name, int64_
         param_ullong_at(l, (uint64_t)v, "block.%u.%s", i, name);
 }
 
-static void add_disk(struct param_list *l, unsigned i, const struct def_disk *d, JsonNode *stats, JsonNode *nodes)
+static void add_disk(struct param_list *l, unsigned i, const struct def_disk *d, JsonNode *stats,
+                     JsonNode *nodes)
 {
     struct domain_block_stats s = read_stats(stats ? find_stats(stats, d) : NULL);
     struct domain_block_info info;
@@ -178,7 +194,8 @@ void vm_disk_stats(struct vm *v, struct param_list *ret)
     if (!v->d || !v->d->live)
         return;
     if (v->d->live->s.disk_count && vm_ask(v, VM_ASK_BLOCKSTATS, NULL)) {
-        nodes = vm_ask(v, VM_ASK_NODES, NULL); /* asked last, so that neither is replaced before it is read */
+        nodes = vm_ask(v, VM_ASK_NODES,
+                       NULL); /* asked last, so that neither is replaced before it is read */
         stats = v->answers[VM_ASK_BLOCKSTATS].node;
     }
     const struct domain_def *def = v->d ? v->d->live : NULL;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* May a definition run here? What its emulator does not have is refused by name, with what to use in its place.
+/* May a definition run here? What its emulator does not have is refused by name, with what to use
+ * in its place.
  *
- * Tables    Words of elements are held against the emulator's (node/emulator_words.c); what has no words there
- *           stands here.
+ * Tables    Words of elements are held against the emulator's (node/emulator_words.c); what has no
+ * words there stands here.
  */
 #include "manager/domain/vm_internal.h"
 
@@ -12,7 +13,7 @@
 
 struct check {
     const struct emulator *e;
-    const char *emulator;    /* for sentences: "ruche-vmm" */
+    const char *emulator; /* for sentences: "ruche-vmm" */
     xmlNode *domain, *devices;
 };
 
@@ -21,62 +22,64 @@ static const struct rule {
     const char *element, *path, *set; /* below <devices> */
     const char *otherwise;            /* where nothing is written; NULL: nothing is checked */
 } rules[] = {
-    { "disk", "@device", "disk.device", "disk" },
-    { "disk", "target@bus", "disk.bus", NULL },
-    { "disk", "@type", "disk.type", "file" },
-    { "controller", "@type", "controller.type", NULL },
-    { "interface", "@type", "interface.type", NULL },
-    { "interface", "model@type", "interface.model", NULL },
-    { "serial", "@type", "chardev.type", NULL },
-    { "console", "@type", "chardev.type", NULL },
-    { "channel", "@type", "chardev.type", NULL },
-    { "serial", "target@type", "serial.target", NULL },
-    { "console", "target@type", "console.target", NULL },
-    { "channel", "target@type", "channel.target", NULL },
-    { "graphics", "@type", "graphics.type", NULL },
-    { "video", "model@type", "video.model", NULL },
-    { "sound", "@model", "sound.model", NULL },
-    { "input", "@bus", "input.bus", NULL },
-    { "rng", "backend@model", "rng.backend", NULL },
-    { "memballoon", "@model", "memballoon.model", NULL },
-    { "watchdog", "@model", "watchdog.model", NULL },
-    { "panic", "@model", "panic.model", NULL },
-    { "tpm", "@model", "tpm.model", "tpm-tis" },
-    { "hostdev", "@type", "hostdev.type", NULL },
-    { "filesystem", "driver@type", "filesystem.driver", "path" },
-    { "redirdev", "@bus", "redirdev.bus", NULL },
-    { "smartcard", "@mode", "smartcard.mode", NULL },
-    { "hub", "@type", "hub.type", NULL },
-    { "vsock", "@model", "vsock.model", "virtio" },
-    { "shmem", "model@type", "shmem.model", NULL },
-    { "iommu", "@model", "iommu.model", NULL },
-    { "memory", "@model", "memory.model", NULL },
-    { "parallel", "target@type", "parallel.target", "isa-parallel" },
+    {"disk", "@device", "disk.device", "disk"},
+    {"disk", "target@bus", "disk.bus", NULL},
+    {"disk", "@type", "disk.type", "file"},
+    {"controller", "@type", "controller.type", NULL},
+    {"interface", "@type", "interface.type", NULL},
+    {"interface", "model@type", "interface.model", NULL},
+    {"serial", "@type", "chardev.type", NULL},
+    {"console", "@type", "chardev.type", NULL},
+    {"channel", "@type", "chardev.type", NULL},
+    {"serial", "target@type", "serial.target", NULL},
+    {"console", "target@type", "console.target", NULL},
+    {"channel", "target@type", "channel.target", NULL},
+    {"graphics", "@type", "graphics.type", NULL},
+    {"video", "model@type", "video.model", NULL},
+    {"sound", "@model", "sound.model", NULL},
+    {"input", "@bus", "input.bus", NULL},
+    {"rng", "backend@model", "rng.backend", NULL},
+    {"memballoon", "@model", "memballoon.model", NULL},
+    {"watchdog", "@model", "watchdog.model", NULL},
+    {"panic", "@model", "panic.model", NULL},
+    {"tpm", "@model", "tpm.model", "tpm-tis"},
+    {"hostdev", "@type", "hostdev.type", NULL},
+    {"filesystem", "driver@type", "filesystem.driver", "path"},
+    {"redirdev", "@bus", "redirdev.bus", NULL},
+    {"smartcard", "@mode", "smartcard.mode", NULL},
+    {"hub", "@type", "hub.type", NULL},
+    {"vsock", "@model", "vsock.model", "virtio"},
+    {"shmem", "model@type", "shmem.model", NULL},
+    {"iommu", "@model", "iommu.model", NULL},
+    {"memory", "@model", "memory.model", NULL},
+    {"parallel", "target@type", "parallel.target", "isa-parallel"},
 };
 
-/* Words that no builder of ours makes a command line of, whatever the emulator has: element, and what to do. */
+/* Words that no builder of ours makes a command line of, whatever the emulator has: element, and
+ * what to do. */
 static const struct {
     const char *element, *advice;
 } not_here[] = {
-    { "hostdev", "devices of the host cannot be passed on yet" },
-    { "filesystem", "folders of the host cannot be shared yet; use a disk, or a network file system" },
-    { "tpm", "there is no TPM yet; leave it out" },
-    { "redirdev", "USB redirection is not there yet; leave it out" },
-    { "smartcard", "smart cards are not there yet; leave it out" },
-    { "hub", "USB hubs are not there yet; leave it out" },
-    { "vsock", "vsock is not there yet; use a channel" },
-    { "shmem", "shared memory is not there yet; leave it out" },
-    { "iommu", "there is no IOMMU yet; leave it out" },
-    { "memory", "memory modules are not there yet; use <memory>" },
-    { "parallel", "parallel ports are not there; use <serial>" },
-    { "nvram", "there is no NVRAM device on this machine" },
-    { "crypto", "there is no crypto device yet; leave it out" },
-    { "lease", "leases are not there yet; leave it out" },
+    {"hostdev", "devices of the host cannot be passed on yet"},
+    {"filesystem",
+     "folders of the host cannot be shared yet; use a disk, or a network file system"},
+    {"tpm", "there is no TPM yet; leave it out"},
+    {"redirdev", "USB redirection is not there yet; leave it out"},
+    {"smartcard", "smart cards are not there yet; leave it out"},
+    {"hub", "USB hubs are not there yet; leave it out"},
+    {"vsock", "vsock is not there yet; use a channel"},
+    {"shmem", "shared memory is not there yet; leave it out"},
+    {"iommu", "there is no IOMMU yet; leave it out"},
+    {"memory", "memory modules are not there yet; use <memory>"},
+    {"parallel", "parallel ports are not there; use <serial>"},
+    {"nvram", "there is no NVRAM device on this machine"},
+    {"crypto", "there is no crypto device yet; leave it out"},
+    {"lease", "leases are not there yet; leave it out"},
 };
 
 static const char *name_of(const xmlNode *n)
 {
-    static const char *const paths[] = { "target@dev", "mac@address", "target@name", "@index" };
+    static const char *const paths[] = {"target@dev", "mac@address", "target@name", "@index"};
     for (size_t i = 0; i < G_N_ELEMENTS(paths); i++)
         if (xml_get(n, paths[i]))
             return xml_get(n, paths[i]);
@@ -84,15 +87,18 @@ static const char *name_of(const xmlNode *n)
 }
 
 /* "disk 'sda': bus 'scsi' is not there in ruche-vmm; use 'virtio' or 'sata'". */
-static bool refuse(const struct check *c, const xmlNode *n, const char *path, const char *set, const char *word, GError **error)
+static bool refuse(const struct check *c, const xmlNode *n, const char *path, const char *set,
+                   const char *word, GError **error)
 {
     g_autoptr(GString) known = g_string_new(NULL);
     g_autofree const char **words = emulator_set(c->e, set);
     for (const char **w = words; *w; w++)
         g_string_append_printf(known, "%s'%s'", !known->len ? "" : w[1] ? ", " : " or ", *w);
     const char *at = strrchr(path, '@'), *name = name_of(n);
-    g_autofree char *what = g_strdup_printf("%s%s%s%s", (const char *)n->name, *name ? " '" : "", name, *name ? "'" : "");
-    return ruche_error(error, MANAGER_ERR_CONFIG, "%s: %s '%s' is not there in %s; %s%s", what, at ? at + 1 : path, word, c->emulator,
+    g_autofree char *what = g_strdup_printf("%s%s%s%s", (const char *)n->name, *name ? " '" : "",
+                                            name, *name ? "'" : "");
+    return ruche_error(error, MANAGER_ERR_CONFIG, "%s: %s '%s' is not there in %s; %s%s", what,
+                       at ? at + 1 : path, word, c->emulator,
                        known->len ? "use " : "leave the element out", known->str);
 }
 
@@ -115,7 +121,8 @@ static bool check_elements(const struct check *c, GError **error)
     for (size_t i = 0; i < G_N_ELEMENTS(not_here); i++) {
         const xmlNode *n = xml_find(c->devices, not_here[i].element);
         if (n)
-            return ruche_error(error, MANAGER_ERR_CONFIG, "<%s> is not possible: %s", not_here[i].element, not_here[i].advice);
+            return ruche_error(error, MANAGER_ERR_CONFIG, "<%s> is not possible: %s",
+                               not_here[i].element, not_here[i].advice);
     }
     return true;
 }
@@ -127,21 +134,28 @@ static bool check_boot(const struct check *c, GError **error)
     const char *loader = xml_get(c->domain, "os/loader");
     if (c->e->ours && loader && *loader && !emulator_has(c->e, "feature", "firmware"))
         return ruche_error(error, MANAGER_ERR_CONFIG,
-                           "<loader> '%s': %s has no firmware yet; give <kernel>, or use <emulator> qemu-system-%s", loader,
-                           c->emulator, c->e->arch);
+                           "<loader> '%s': %s has no firmware yet; give <kernel>, or use "
+                           "<emulator> qemu-system-%s",
+                           loader, c->emulator, c->e->arch);
     return true;
 }
 
 static bool check_memory(const struct check *c, GError **error)
 {
     if (c->e->ours && xml_get(c->domain, "maxMemory"))
-        return ruche_error(error, MANAGER_ERR_CONFIG, "<maxMemory>: memory cannot be added while %s runs; use <memory>", c->emulator);
-    if (c->e->ours && xml_find(c->domain, "cpu/numa/cell") && xml_next(xml_find(c->domain, "cpu/numa/cell")))
-        return ruche_error(error, MANAGER_ERR_CONFIG, "<numa>: %s has one cell; leave <numa> out", c->emulator);
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "<maxMemory>: memory cannot be added while %s runs; use <memory>",
+                           c->emulator);
+    if (c->e->ours && xml_find(c->domain, "cpu/numa/cell") &&
+        xml_next(xml_find(c->domain, "cpu/numa/cell")))
+        return ruche_error(error, MANAGER_ERR_CONFIG, "<numa>: %s has one cell; leave <numa> out",
+                           c->emulator);
     uint64_t most = xml_get_u64(c->domain, "vcpu", 1);
     if (c->e->ours && xml_get_u64(c->domain, "vcpu@current", most) != most)
-        return ruche_error(error, MANAGER_ERR_CONFIG, "<vcpu current='%s'>: vCPUs cannot be added while %s runs; leave 'current' out",
-                           xml_get(c->domain, "vcpu@current"), c->emulator);
+        return ruche_error(
+            error, MANAGER_ERR_CONFIG,
+            "<vcpu current='%s'>: vCPUs cannot be added while %s runs; leave 'current' out",
+            xml_get(c->domain, "vcpu@current"), c->emulator);
     return true;
 }
 
@@ -149,11 +163,14 @@ static bool check_interfaces(const struct check *c, GError **error)
 {
     for (xmlNode *n = xml_find(c->devices, "interface"); n; n = xml_next(n)) {
         if (c->e->ours && xml_is(n, "driver@name", "vhost"))
-            return ruche_error(error, MANAGER_ERR_CONFIG, "interface '%s': driver 'vhost' is not there in %s; use 'qemu'", name_of(n),
-                               c->emulator);
-        if (manager.session && (xml_is(n, "@type", "network") || xml_is(n, "@type", "bridge") || xml_is(n, "@type", "direct")))
             return ruche_error(error, MANAGER_ERR_CONFIG,
-                               "interface '%s': type '%s' needs rights of the host that a session does not have; use type 'user'",
+                               "interface '%s': driver 'vhost' is not there in %s; use 'qemu'",
+                               name_of(n), c->emulator);
+        if (manager.session && (xml_is(n, "@type", "network") || xml_is(n, "@type", "bridge") ||
+                                xml_is(n, "@type", "direct")))
+            return ruche_error(error, MANAGER_ERR_CONFIG,
+                               "interface '%s': type '%s' needs rights of the host that a session "
+                               "does not have; use type 'user'",
                                name_of(n), xml_get(n, "@type"));
     }
     return true;
@@ -163,7 +180,9 @@ static bool check_kvm(const struct check *c, GError **error)
 {
     if (!xml_is(c->domain, "@type", "kvm") || c->e->kvm)
         return true;
-    return ruche_error(error, MANAGER_ERR_CONFIG, "domain type 'kvm' is not possible: this host has no usable /dev/kvm; use type 'qemu'");
+    return ruche_error(
+        error, MANAGER_ERR_CONFIG,
+        "domain type 'kvm' is not possible: this host has no usable /dev/kvm; use type 'qemu'");
 }
 
 static bool (*const checks[])(const struct check *c, GError **error) = {
@@ -177,7 +196,8 @@ bool vm_check_def(struct domain_def *d, GError **error)
         return false;
     g_autofree char *name = g_path_get_basename(e->path);
     xmlNode *domain = domain_def_tree(d);
-    const struct check c = { .e = e, .emulator = name, .domain = domain, .devices = xml_find(domain, "devices") };
+    const struct check c = {
+        .e = e, .emulator = name, .domain = domain, .devices = xml_find(domain, "devices")};
     for (size_t i = 0; i < G_N_ELEMENTS(checks); i++)
         if (!checks[i](&c, error))
             return false;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Sessions on consoles and channels. We stand between: a machine's end takes one user at a time, and a session must
- * end when another takes it by force, whatever the first one does.
+/* Sessions on consoles and channels. We stand between: a machine's end takes one user at a time,
+ * and a session must end when another takes it by force, whatever the first one does.
  *
  * Thread    The loop.
  * Memory    One buffer each way; who does not read stops the other side.
@@ -29,7 +29,7 @@ struct way {
 };
 
 struct console {
-    struct vm *v;     /* whose table has us */
+    struct vm *v; /* whose table has us */
     char *alias;
     int user, machine;
     struct way ways[2];
@@ -51,7 +51,8 @@ static gboolean pump(int fd, GIOCondition condition, gpointer opaque);
 static void watch(struct way *w)
 {
     w->writing = w->len > 0;
-    w->source = g_unix_fd_add(w->writing ? w->to : w->from, (w->writing ? G_IO_OUT : G_IO_IN) | G_IO_HUP | G_IO_ERR, pump, w);
+    w->source = g_unix_fd_add(w->writing ? w->to : w->from,
+                              (w->writing ? G_IO_OUT : G_IO_IN) | G_IO_HUP | G_IO_ERR, pump, w);
 }
 
 /* False: the session is over. */
@@ -94,7 +95,9 @@ static gboolean pump(int fd, GIOCondition condition, gpointer opaque)
 static int open_pty(const char *path, GError **error)
 {
     struct termios t;
-    int fd = g_str_has_prefix(path, "/dev/pts/") ? open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC) : (errno = EINVAL, -1);
+    int fd = g_str_has_prefix(path, "/dev/pts/")
+                 ? open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC)
+                 : (errno = EINVAL, -1);
     if (fd < 0)
         ruche_error_errno(error, errno, "console '%s'", path);
     else if (tcgetattr(fd, &t) == 0) {
@@ -112,16 +115,20 @@ static int open_socket(const char *path, GError **error)
     return fd;
 }
 
-static const struct def_chardev *find_chardev(const struct vm *v, const char *alias, bool channel, GError **error)
+static const struct def_chardev *find_chardev(const struct vm *v, const char *alias, bool channel,
+                                              GError **error)
 {
     const struct domain_def *def = v->d ? v->d->live : NULL;
     for (unsigned i = 0; def && i < def->s.chardev_count; i++) {
         const struct def_chardev *c = &def->s.chardevs[i];
         bool is_channel = !g_strcmp0(c->kind, "channel");
-        if (is_channel == channel && (alias ? !g_strcmp0(c->alias, alias) || (channel && !g_strcmp0(c->target, alias)) : true))
+        if (is_channel == channel &&
+            (alias ? !g_strcmp0(c->alias, alias) || (channel && !g_strcmp0(c->target, alias))
+                   : true))
             return c;
     }
-    ruche_error(error, RUCHE_ERR_INVALID, alias ? "machine '%s' has no %s '%s'" : "machine '%s' has no %s", v->name,
+    ruche_error(error, RUCHE_ERR_INVALID,
+                alias ? "machine '%s' has no %s '%s'" : "machine '%s' has no %s", v->name,
                 channel ? "channel" : "character device", alias);
     return NULL;
 }
@@ -132,8 +139,9 @@ static int open_end(const struct vm *v, const struct def_chardev *c, GError **er
         return open_pty(c->path, error);
     if (!g_strcmp0(c->type, "unix") && c->path)
         return open_socket(c->path, error);
-    ruche_error(error, RUCHE_ERR_INVALID, "machine '%s': '%s' of type '%s' cannot be opened: only 'pty' and 'unix' can", v->name,
-                c->alias ? c->alias : c->kind, c->type ? c->type : "");
+    ruche_error(error, RUCHE_ERR_INVALID,
+                "machine '%s': '%s' of type '%s' cannot be opened: only 'pty' and 'unix' can",
+                v->name, c->alias ? c->alias : c->kind, c->type ? c->type : "");
     return -1;
 }
 
@@ -157,7 +165,8 @@ int vm_open_console(struct vm *v, const char *alias, bool force, bool channel, G
         return -1;
     }
     struct console *s = g_new0(struct console, 1);
-    *s = (struct console){ .v = v, .alias = g_strdup(key), .user = ends[0], .machine = fd_steal(&machine) };
+    *s = (struct console){
+        .v = v, .alias = g_strdup(key), .user = ends[0], .machine = fd_steal(&machine)};
     sock_set_nonblock(s->user, true);
     for (int i = 0; i < 2; i++) {
         s->ways[i].console = s;

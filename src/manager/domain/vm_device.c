@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Devices of a running machine: put in, taken out, changed. The command line's builder says what a device is; its words
- * go to the monitor here.
+/* Devices of a running machine: put in, taken out, changed. The command line's builder says what a
+ * device is; its words go to the monitor here.
  *
- * Order     What stands first on a command line is added first; when something is refused, what was added is taken
- *           back.
+ * Order     What stands first on a command line is added first; when something is refused, what was
+ * added is taken back.
  */
 #include "manager/domain/vm_internal.h"
 
@@ -14,7 +14,7 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define FDSETS 256               /* numbers for the files of one device */
+#define FDSETS       256 /* numbers for the files of one device */
 #define FDSET_ROUNDS (1u << 22)
 
 /* ---- link state ---- */
@@ -22,7 +22,10 @@
 bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error)
 {
     const char *alias = xml_get_or(interface, "alias@name", "");
-    return vm_do(v, "set_link", vm_json("name", 's', alias, "up", 'b', !xml_is(interface, "link@state", "down"), NULL), error);
+    return vm_do(
+        v, "set_link",
+        vm_json("name", 's', alias, "up", 'b', !xml_is(interface, "link@state", "down"), NULL),
+        error);
 }
 
 /* ---- attach ---- */
@@ -40,7 +43,8 @@ static int no_listen(void *opaque, const char *path, GError **error)
     return vm_listen(path, error);
 }
 
-static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name, GError **error)
+static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
+                     GError **error)
 {
     return vm_tap_make(interface, queues, ret, ret_name, error);
 }
@@ -56,10 +60,10 @@ static int64_t now(void *opaque)
     return g_get_real_time() / G_USEC_PER_SEC;
 }
 
-static const struct vm_args_ops live_ops = { open_file, no_listen, make_tap, no_port, now };
+static const struct vm_args_ops live_ops = {open_file, no_listen, make_tap, no_port, now};
 
-/* "a,b=c,d=e" as an object; the first word's key is `implied`. Values stay texts, as QEMU's keyval takes them, but
- * for on and off. */
+/* "a,b=c,d=e" as an object; the first word's key is `implied`. Values stay texts, as QEMU's keyval
+ * takes them, but for on and off. */
 static JsonObject *words_to_object(const char *text, const char *implied)
 {
     JsonObject *o = json_object_new();
@@ -72,7 +76,10 @@ static JsonObject *words_to_object(const char *text, const char *implied)
             bool first = json_object_get_size(o) == 0 && !eq;
             if (eq)
                 *eq = '\0';
-            json_object_set_string_member(o, first ? implied : word->str, first ? word->str : eq ? eq + 1 : "on");
+            json_object_set_string_member(o, first ? implied : word->str,
+                                          first ? word->str
+                                          : eq  ? eq + 1
+                                                : "on");
             g_string_truncate(word, 0);
             if (!*p)
                 return o;
@@ -82,8 +89,8 @@ static JsonObject *words_to_object(const char *text, const char *implied)
     }
 }
 
-static bool send_descriptor(struct vm *v, const struct vm_args *a, const char *number, const char *command, JsonObject *args,
-                            GError **error)
+static bool send_descriptor(struct vm *v, const struct vm_args *a, const char *number,
+                            const char *command, JsonObject *args, GError **error)
 {
     guint at = (guint)g_ascii_strtoull(number, NULL, 10) - VM_FIRST_FD;
     if (at >= a->fds->len) {
@@ -97,7 +104,8 @@ static bool add_fd(struct vm *v, const struct vm_args *a, const char *value, GEr
 {
     g_autoptr(JsonObject) o = words_to_object(value, "fd");
     int64_t set = g_ascii_strtoll(vm_json_string(o, "set"), NULL, 10);
-    return send_descriptor(v, a, vm_json_string(o, "fd"), "add-fd", vm_json("fdset-id", 'i', set, NULL), error);
+    return send_descriptor(v, a, vm_json_string(o, "fd"), "add-fd",
+                           vm_json("fdset-id", 'i', set, NULL), error);
 }
 
 static bool add_netdev(struct vm *v, const struct vm_args *a, const char *value, GError **error)
@@ -138,11 +146,11 @@ static const struct {
     const char *undo, *id; /* command; which member of ours, under which name there */
     const char *undo_key;
 } words[] = {
-    { "-add-fd", add_fd, NULL, NULL, NULL },
-    { "-object", add_object, "object-del", "id", "id" },
-    { "-blockdev", add_blockdev, "blockdev-del", "node-name", "node-name" },
-    { "-netdev", add_netdev, "netdev_del", "id", "id" },
-    { "-device", add_device, "device_del", "id", "id" },
+    {"-add-fd", add_fd, NULL, NULL, NULL},
+    {"-object", add_object, "object-del", "id", "id"},
+    {"-blockdev", add_blockdev, "blockdev-del", "node-name", "node-name"},
+    {"-netdev", add_netdev, "netdev_del", "id", "id"},
+    {"-device", add_device, "device_del", "id", "id"},
 };
 
 static int find_word(const char *option)
@@ -160,7 +168,8 @@ static void undo(struct vm *v, const char *option, const char *value)
         return;
     g_autoptr(JsonNode) n = value[0] == '{' ? json_from_string(value, NULL) : NULL;
     g_autoptr(JsonObject) o = n ? json_node_dup_object(n) : words_to_object(value, "");
-    vm_do(v, words[i].undo, vm_json(words[i].undo_key, 's', vm_json_string(o, words[i].id), NULL), NULL);
+    vm_do(v, words[i].undo, vm_json(words[i].undo_key, 's', vm_json_string(o, words[i].id), NULL),
+          NULL);
 }
 
 static bool add_all(struct vm *v, struct vm_args *a, GError **error)
@@ -171,7 +180,8 @@ static bool add_all(struct vm *v, struct vm_args *a, GError **error)
         if (w >= 0 && words[w].fn(v, a, argv[i + 1], error))
             continue;
         if (w < 0)
-            ruche_error(error, MANAGER_ERR_CONFIG, "machine '%s': %s cannot be added while it runs", v->name, argv[i] + 1);
+            ruche_error(error, MANAGER_ERR_CONFIG, "machine '%s': %s cannot be added while it runs",
+                        v->name, argv[i] + 1);
         for (guint k = i; k >= 2; k -= 2)
             undo(v, argv[k - 2], argv[k - 1]);
         return false;
@@ -184,9 +194,11 @@ static xmlDoc *domain_with(const struct vm *v, const xmlNode *device, xmlNode **
 {
     xmlDoc *doc = xmlCopyDoc(domain_def_tree(v->d->live)->doc, 1);
     domain_def_shrink(v->d->live);
-    xmlNode *devices = xml_find(xmlDocGetRootElement(doc), "devices"), *own = xmlDocCopyNode((xmlNode *)device, doc, 1);
+    xmlNode *devices = xml_find(xmlDocGetRootElement(doc), "devices"),
+            *own = xmlDocCopyNode((xmlNode *)device, doc, 1);
     xmlAddChild(devices, own);
-    while (xml_find(devices->parent, "os/boot")) /* its place is not that of the first of its kind */
+    while (
+        xml_find(devices->parent, "os/boot")) /* its place is not that of the first of its kind */
         xml_remove(devices->parent, "os/boot");
     for (xmlNode *n = devices->children, *next; n; n = next) {
         next = n->next;
@@ -203,14 +215,20 @@ static const struct {
     const char *element;
     bool (*build)(struct vm_args *a, GError **error);
 } pluggable[] = {
-    { "disk", args_disks }, { "interface", args_interfaces }, { "rng", args_small_devices }, { "memballoon", args_small_devices },
-    { "watchdog", args_small_devices }, { "input", args_small_devices }, { "controller", args_controllers },
+    {"disk", args_disks},
+    {"interface", args_interfaces},
+    {"rng", args_small_devices},
+    {"memballoon", args_small_devices},
+    {"watchdog", args_small_devices},
+    {"input", args_small_devices},
+    {"controller", args_controllers},
 };
 
 static bool no_hot_plug(const struct vm *v, const xmlNode *device, const char *verb, GError **error)
 {
     return ruche_error(error, MANAGER_ERR_CONFIG,
-                       "machine '%s': a device '%s' cannot be %s while it runs; change the stored description (--config), which "
+                       "machine '%s': a device '%s' cannot be %s while it runs; change the stored "
+                       "description (--config), which "
                        "holds from the next start on",
                        v->name, (const char *)device->name, verb);
 }
@@ -225,13 +243,15 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
         xmlNode *own;
         g_autoptr(xmlDoc) doc = domain_with(v, device, &own);
         struct vm_args a;
-        if (!strcmp(pluggable[i].element, "disk") && !vm_find_chains(xmlDocGetRootElement(doc), error))
+        if (!strcmp(pluggable[i].element, "disk") &&
+            !vm_find_chains(xmlDocGetRootElement(doc), error))
             return false;
         vm_args_init(&a, xmlDocGetRootElement(doc), v->ours);
         a.dir = v->dir;
         a.ops = &live_ops;
         a.opaque = v;
-        a.fdsets = 1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind those of the command line */
+        a.fdsets =
+            1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind those of the command line */
         bool ok = pluggable[i].build(&a, error) && add_all(v, &a, error);
         if (ok && xml_get(own, "target@dev"))
             xml_set(device, "target@dev", xml_get(own, "target@dev"));
@@ -247,7 +267,8 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
 static char *alias_of(const struct vm *v, const xmlNode *device)
 {
     const struct domain_def *def = v->d->live;
-    const char *alias = xml_get(device, "alias@name"), *target = xml_get(device, "target@dev"), *mac = xml_get(device, "mac@address");
+    const char *alias = xml_get(device, "alias@name"), *target = xml_get(device, "target@dev"),
+               *mac = xml_get(device, "mac@address");
     for (unsigned i = 0; !alias && target && i < def->s.disk_count; i++)
         if (!g_strcmp0(def->s.disks[i].target, target))
             alias = def->s.disks[i].alias;
@@ -295,7 +316,7 @@ void vm_device_deleted(struct vm *v, const char *alias)
     if (!g_hash_table_steal_extended(v->leaving, alias, &key, &node))
         return;
     struct leftover *l = g_new(struct leftover, 1);
-    *l = (struct leftover){ .v = vm_ref(v), .alias = key, .node = node };
+    *l = (struct leftover){.v = vm_ref(v), .alias = key, .node = node};
     task_start(delete_leftover, l);
 }
 
@@ -317,7 +338,9 @@ static bool update(struct vm *v, xmlNode *device, GError **error)
     if (!strcmp((const char *)device->name, "interface")) {
         g_autofree char *alias = alias_of(v, device);
         return alias ? vm_do(v, "set_link",
-                             vm_json("name", 's', alias, "up", 'b', !xml_is(device, "link@state", "down"), NULL), error)
+                             vm_json("name", 's', alias, "up", 'b',
+                                     !xml_is(device, "link@state", "down"), NULL),
+                             error)
                      : no_hot_plug(v, device, "changed", error);
     }
     return no_hot_plug(v, device, "changed", error);
@@ -328,7 +351,7 @@ bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GEr
     auto_vm *keep = vm_ref(v);
     if (!v->d || !v->d->live)
         return ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s' does not run", v->name);
-    return action == DEF_ATTACH ? attach(keep, device, error)
+    return action == DEF_ATTACH   ? attach(keep, device, error)
            : action == DEF_DETACH ? detach(keep, device, error)
                                   : update(keep, device, error);
 }

@@ -8,9 +8,10 @@
 
 #include <string.h>
 
-static const char *const no_text[4] = { NULL };
+static const char *const no_text[4] = {NULL};
 
-void vm_report(struct vm *v, enum vm_event event, int detail, const char *const text[4], uint64_t number)
+void vm_report(struct vm *v, enum vm_event event, int detail, const char *const text[4],
+               uint64_t number)
 {
     if (v->reporting && v->d)
         domain_vm_event(v->d, event, detail, text ? text : no_text, number);
@@ -80,18 +81,21 @@ static const struct def_disk *disk_of(const struct vm *v, const char *device, co
 
 static void on_io_error(struct vm *v, JsonObject *data)
 {
-    static const char *const actions[] = { "ignore", "stop", "report", NULL }; /* virDomainEventIOErrorAction */
-    const struct def_disk *disk = disk_of(v, vm_json_string(data, "device"), vm_json_string(data, "node-name"));
-    const char *const text[4] = { disk ? disk->source : "", disk ? disk->alias : "",
-                                  vm_json_bool(data, "nospace") ? "enospc" : "" };
+    static const char *const actions[] = {"ignore", "stop", "report",
+                                          NULL}; /* virDomainEventIOErrorAction */
+    const struct def_disk *disk =
+        disk_of(v, vm_json_string(data, "device"), vm_json_string(data, "node-name"));
+    const char *const text[4] = {disk ? disk->source : "", disk ? disk->alias : "",
+                                 vm_json_bool(data, "nospace") ? "enospc" : ""};
     int action = word_index(vm_json_string(data, "action"), actions);
     vm_report(v, VM_EV_IO_ERROR, MAX(action, 0), text, action == 1);
 }
 
 static void on_watchdog(struct vm *v, JsonObject *data)
 {
-    static const char *const actions[] = { "none",     "pause", "reset",      "poweroff",
-                                           "shutdown", "debug", "inject-nmi", NULL }; /* virDomainEventWatchdogAction */
+    static const char *const actions[] = {
+        "none",     "pause", "reset",      "poweroff",
+        "shutdown", "debug", "inject-nmi", NULL}; /* virDomainEventWatchdogAction */
     int action = word_index(vm_json_string(data, "action"), actions);
     vm_report(v, VM_EV_WATCHDOG, MAX(action, 0), NULL, 0);
 }
@@ -121,14 +125,14 @@ static bool is_agent(const struct vm *v, const char *alias)
 
 static void on_port(struct vm *v, JsonObject *data)
 {
-    const char *const text[4] = { vm_json_string(data, "id") };
+    const char *const text[4] = {vm_json_string(data, "id")};
     if (text[0] && is_agent(v, text[0])) /* virConnectDomainEventAgentLifecycleState */
         vm_report(v, VM_EV_AGENT, vm_json_bool(data, "open") ? 1 : 2, text, 0);
 }
 
 static void on_device_deleted(struct vm *v, JsonObject *data)
 {
-    const char *const text[4] = { vm_json_string(data, "device") };
+    const char *const text[4] = {vm_json_string(data, "device")};
     if (!text[0])
         return;
     vm_device_deleted(v, text[0]);
@@ -137,7 +141,7 @@ static void on_device_deleted(struct vm *v, JsonObject *data)
 
 static void on_tray(struct vm *v, JsonObject *data)
 {
-    const char *const text[4] = { vm_json_string(data, "id") };
+    const char *const text[4] = {vm_json_string(data, "id")};
     if (text[0])
         vm_report(v, VM_EV_TRAY, vm_json_bool(data, "tray-open") ? 0 : 1, text, 0);
 }
@@ -146,15 +150,22 @@ static const struct {
     const char *name;
     void (*fn)(struct vm *v, JsonObject *data);
 } rows[] = {
-    { "SHUTDOWN", on_shutdown },     { "RESET", on_reset },
-    { "STOP", on_stop },             { "RESUME", on_resume },
-    { "GUEST_PANICKED", on_panic },  { "BLOCK_IO_ERROR", on_io_error },
-    { "WATCHDOG", on_watchdog },     { "BALLOON_CHANGE", on_balloon },
-    { "RTC_CHANGE", on_rtc },        { "VSERPORT_CHANGE", on_port },
-    { "DEVICE_DELETED", on_device_deleted }, { "DEVICE_TRAY_MOVED", on_tray },
+    {"SHUTDOWN", on_shutdown},
+    {"RESET", on_reset},
+    {"STOP", on_stop},
+    {"RESUME", on_resume},
+    {"GUEST_PANICKED", on_panic},
+    {"BLOCK_IO_ERROR", on_io_error},
+    {"WATCHDOG", on_watchdog},
+    {"BALLOON_CHANGE", on_balloon},
+    {"RTC_CHANGE", on_rtc},
+    {"VSERPORT_CHANGE", on_port},
+    {"DEVICE_DELETED", on_device_deleted},
+    {"DEVICE_TRAY_MOVED", on_tray},
 };
 
-static void on_event(void *opaque, const char *name, JsonObject *data, int64_t seconds, int64_t microseconds)
+static void on_event(void *opaque, const char *name, JsonObject *data, int64_t seconds,
+                     int64_t microseconds)
 {
     struct vm *v = opaque;
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
@@ -164,7 +175,8 @@ static void on_event(void *opaque, const char *name, JsonObject *data, int64_t s
         }
 }
 
-/* Mostly the process has ended, which its descriptor tells; else it runs on without a monitor, and can be ended. */
+/* Mostly the process has ended, which its descriptor tells; else it runs on without a monitor, and
+ * can be ended. */
 static void on_closed(void *opaque, const char *why)
 {
     struct vm *v = opaque;
@@ -175,4 +187,4 @@ static void on_closed(void *opaque, const char *why)
         vm_report_gone(v);
 }
 
-const struct qmp_client_ops vm_monitor_ops = { .event = on_event, .closed = on_closed };
+const struct qmp_client_ops vm_monitor_ops = {.event = on_event, .closed = on_closed};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Inside vm*.c: the parts of a machine's process; see vm.h.
  *
- * Owner     Reference counted: a call that waits for the monitor holds one, so that vm_free() may come from
- *           anywhere meanwhile. After it, `d` and `qmp` are NULL.
+ * Owner     Reference counted: a call that waits for the monitor holds one, so that vm_free() may
+ * come from anywhere meanwhile. After it, `d` and `qmp` are NULL.
  */
 #pragma once
 
@@ -11,8 +11,8 @@
 #include "manager/uuid.h"
 #include "qmp/client.h"
 
-#define VM_CALL_MS 30000    /* an answer of the monitor */
-#define VM_START_MS 60000   /* from the start of the process to its first answer */
+#define VM_CALL_MS   30000 /* an answer of the monitor */
+#define VM_START_MS  60000 /* from the start of the process to its first answer */
 #define VM_MAX_VCPUS 4096
 
 /* A thread of the machine's process, as the monitor named it. */
@@ -27,34 +27,42 @@ struct vm_answer {
     GError *error;
     int64_t at_us;
 };
-enum vm_question { VM_ASK_BLOCKSTATS, VM_ASK_NODES, VM_ASK_NETDEVS, VM_ASK_BALLOON_STATS, VM_ASK_IOTHREADS, VM_QUESTIONS };
+enum vm_question {
+    VM_ASK_BLOCKSTATS,
+    VM_ASK_NODES,
+    VM_ASK_NETDEVS,
+    VM_ASK_BALLOON_STATS,
+    VM_ASK_IOTHREADS,
+    VM_QUESTIONS
+};
 
 struct vm {
     unsigned refs;
-    struct domain *d;          /* borrowed: it has us; NULL after vm_free() */
-    char *name;                /* for sentences */
-    bool ours;                 /* ruche-vmm, else QEMU */
+    struct domain *d; /* borrowed: it has us; NULL after vm_free() */
+    char *name;       /* for sentences */
+    bool ours;        /* ruche-vmm, else QEMU */
     pid_t pid;
-    uint64_t start_ticks;      /* of /proc/PID/stat: the process is the one that we mean */
+    uint64_t start_ticks; /* of /proc/PID/stat: the process is the one that we mean */
     int pidfd;
     guint pid_source;
-    bool reporting;            /* events go to the domain: vm_start() is over, vm_kill() not begun */
-    bool ended, guest_ended;   /* the process is gone; after it had said so */
-    struct qmp_client *qmp;    /* NULL: not connected */
+    bool reporting;          /* events go to the domain: vm_start() is over, vm_kill() not begun */
+    bool ended, guest_ended; /* the process is gone; after it had said so */
+    struct qmp_client *qmp;  /* NULL: not connected */
     char uuid[UUID_TEXT_BYTES];
-    char *dir;                 /* runtime_dir/machines/UUID: sockets, and what vm_clean() looks for */
-    char *run_state;           /* QMP's word, as it was last said */
-    char *lost_why;            /* why there is no monitor */
+    char *dir;       /* runtime_dir/machines/UUID: sockets, and what vm_clean() looks for */
+    char *run_state; /* QMP's word, as it was last said */
+    char *lost_why;  /* why there is no monitor */
     struct cgroup *cgroup;
     GArray *vcpus, *iothreads; /* struct vm_thread */
     bool has_balloon;
-    unsigned plugged;          /* numbers the devices that are added; begins at the time, so that no two daemons say the same */
-    GHashTable *leaving;       /* alias to a disk's node, or NULL: devices that were asked to leave */
-    uint64_t balloon_kib;      /* 0: as defined */
+    unsigned plugged;     /* numbers the devices that are added; begins at the time, so that no two
+                             daemons say the same */
+    GHashTable *leaving;  /* alias to a disk's node, or NULL: devices that were asked to leave */
+    uint64_t balloon_kib; /* 0: as defined */
     struct vm_answer answers[VM_QUESTIONS];
     struct fiber_mutex asking, agent_lock;
-    GHashTable *consoles;      /* alias to struct console (vm_console.c): sessions */
-    int64_t silent_until_us;   /* it did not answer: statistics do not ask before */
+    GHashTable *consoles;    /* alias to struct console (vm_console.c): sessions */
+    int64_t silent_until_us; /* it did not answer: statistics do not ask before */
 };
 
 struct vm *vm_ref(struct vm *v);
@@ -67,8 +75,8 @@ static inline void vm_auto_unref(struct vm **v)
 #define auto_vm __attribute__((cleanup(vm_auto_unref))) struct vm
 
 /* vm_monitor.c */
-/* Makes an object: key, type ('s' string, 'i' int64_t, 'b' bool, 'o' JsonObject *, taken; 'a' JsonArray *, taken),
- * value, ..., NULL. Strings that are NULL are left out. */
+/* Makes an object: key, type ('s' string, 'i' int64_t, 'b' bool, 'o' JsonObject *, taken; 'a'
+ * JsonArray *, taken), value, ..., NULL. Strings that are NULL are left out. */
 JsonObject *vm_json(const char *key, ...) G_GNUC_NULL_TERMINATED;
 /* One command. The value, or NULL with a sentence that names the machine. `args` is taken. */
 JsonNode *vm_call(struct vm *v, const char *command, JsonObject *args, GError **error);
@@ -91,7 +99,8 @@ bool vm_json_bool(JsonObject *o, const char *name);
 
 /* vm_events.c */
 extern const struct qmp_client_ops vm_monitor_ops; /* opaque: the vm */
-void vm_report(struct vm *v, enum vm_event event, int detail, const char *const text[4], uint64_t number);
+void vm_report(struct vm *v, enum vm_event event, int detail, const char *const text[4],
+               uint64_t number);
 
 /* vm_life.c */
 struct vm *vm_new(struct domain *d);
@@ -124,7 +133,8 @@ void vm_console_free(gpointer console);
 void vm_device_deleted(struct vm *v, const char *alias);
 bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error);
 
-/* vm_tune.c: what <cputune>, <memtune>, <blkiotune>, <numatune>, <iotune>, link states say. (waits) */
+/* vm_tune.c: what <cputune>, <memtune>, <blkiotune>, <numatune>, <iotune>, link states say. (waits)
+ */
 bool vm_tune_at_start(struct vm *v, xmlNode *domain, GError **error);
 /* The process has ended and its monitor has said all: tells the domain, once. */
 void vm_report_gone(struct vm *v);
@@ -134,8 +144,10 @@ void vm_begin_reports(struct vm *v);
 
 /* vm_tap.c, vm_link.c */
 bool vm_tap_make(xmlNode *interface, unsigned queues, int *ret, char **ret_name, GError **error);
-bool vm_tap_stats(const char *ifname, struct domain_interface_stats *ret); /* false: no such interface */
-int vm_macvtap_make(const char *name, unsigned lower, const char *mode, const char *mac); /* 0 or an errno */
+bool vm_tap_stats(const char *ifname,
+                  struct domain_interface_stats *ret); /* false: no such interface */
+int vm_macvtap_make(const char *name, unsigned lower, const char *mode,
+                    const char *mac); /* 0 or an errno */
 void vm_link_delete(const char *name);
 
 /* vm_paths.c */

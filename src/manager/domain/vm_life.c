@@ -15,14 +15,14 @@
 #include <sys/pidfd.h>
 
 #define GRACE_MS 15000
-#define KILL_MS 15000
+#define KILL_MS  15000
 
 /* ---- owner ---- */
 
 struct vm *vm_new(struct domain *d)
 {
     struct vm *v = g_new0(struct vm, 1);
-    *v = (struct vm){ .refs = 1, .d = d, .pidfd = -1 };
+    *v = (struct vm){.refs = 1, .d = d, .pidfd = -1};
     v->plugged = (unsigned)(g_get_real_time() / G_USEC_PER_SEC);
     v->leaving = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     v->consoles = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, vm_console_free);
@@ -164,9 +164,11 @@ bool vm_watch(struct vm *v, GError **error)
 {
     v->pidfd = pidfd_open(v->pid, 0);
     if (v->pidfd < 0)
-        return ruche_error_errno(error, errno, "machine '%s': its process %d", v->name, (int)v->pid);
+        return ruche_error_errno(error, errno, "machine '%s': its process %d", v->name,
+                                 (int)v->pid);
     if (v->start_ticks != vm_process_start(v->pid))
-        return ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s': process %d is another one", v->name, (int)v->pid);
+        return ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s': process %d is another one",
+                           v->name, (int)v->pid);
     return true;
 }
 
@@ -188,12 +190,14 @@ bool vm_kill(struct vm *v, bool graceful, GError **error)
     auto_vm *keep = vm_ref(v);
     v->reporting = false;
     g_clear_handle_id(&v->pid_source, g_source_remove);
-    bool ended = v->ended || v->pidfd < 0 || (graceful && wait_end(v, SIGTERM, GRACE_MS)) || wait_end(v, SIGKILL, KILL_MS);
+    bool ended = v->ended || v->pidfd < 0 || (graceful && wait_end(v, SIGTERM, GRACE_MS)) ||
+                 wait_end(v, SIGKILL, KILL_MS);
     if (!ended) {
         if (keep->d)
             vm_begin_reports(keep);
-        return ruche_error(error, MANAGER_ERR_TIMEOUT, "machine '%s': process %d does not end, not even by SIGKILL",
-                           keep->name, (int)keep->pid);
+        return ruche_error(error, MANAGER_ERR_TIMEOUT,
+                           "machine '%s': process %d does not end, not even by SIGKILL", keep->name,
+                           (int)keep->pid);
     }
     keep->ended = true;
     g_clear_pointer(&keep->qmp, qmp_client_free);
@@ -209,8 +213,8 @@ void vm_signal(struct vm *v, int signal)
 
 /* ---- left over by a start that was cut off ---- */
 
-/* The number that the process wrote into the file it keeps locked; 0: nobody keeps it. It is written a moment after the
- * lock is taken. */
+/* The number that the process wrote into the file it keeps locked; 0: nobody keeps it. It is
+ * written a moment after the lock is taken. */
 static pid_t lock_holder(const char *path)
 {
     for (int i = 0; i < 100; i++) {
@@ -233,7 +237,8 @@ void vm_clean(struct domain *d)
     v->cgroup = cgroup_find(vm_cgroup_name(v));
     v->pid = lock_holder(path);
     v->start_ticks = v->pid ? vm_process_start(v->pid) : 0;
-    if (v->pid > 0 && v->start_ticks && vm_watch(v, &error) && lock_holder(path) == v->pid && !vm_kill(v, false, &error))
+    if (v->pid > 0 && v->start_ticks && vm_watch(v, &error) && lock_holder(path) == v->pid &&
+        !vm_kill(v, false, &error))
         log_warn("%s", error->message);
     vm_clean_up(v);
     vm_free(v);
@@ -251,7 +256,8 @@ bool vm_read_state(struct vm *v, GError **error)
     g_autoptr(JsonNode) n = vm_call(v, "query-status", NULL, error);
     const char *word = vm_json_string(vm_json_object(n), "status");
     if (n && !word)
-        return ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s' does not say its state", v->name);
+        return ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s' does not say its state",
+                           v->name);
     if (n) {
         g_free(v->run_state);
         v->run_state = g_strdup(word);
@@ -294,7 +300,8 @@ static bool is_thread_of(const struct vm *v, int64_t tid)
 static void add_thread(const struct vm *v, GArray *list, int64_t number, int64_t tid)
 {
     if (number >= 0 && number < VM_MAX_VCPUS && is_thread_of(v, tid))
-        g_array_append_val(list, ((struct vm_thread){ .number = (unsigned)number, .tid = (pid_t)tid }));
+        g_array_append_val(list,
+                           ((struct vm_thread){.number = (unsigned)number, .tid = (pid_t)tid}));
 }
 
 bool vm_read_threads(struct vm *v, GError **error)
@@ -312,7 +319,8 @@ bool vm_read_threads(struct vm *v, GError **error)
         add_thread(v, v->vcpus, vm_json_int(o, "cpu-index", -1), vm_json_int(o, "thread-id", 0));
     for (guint i = 0; i < VM_MAX_VCPUS && (o = vm_json_at(vm_json_array(io), i)); i++) {
         const char *id = vm_json_string(o, "id"); /* "iothread3" */
-        int64_t number = id && g_str_has_prefix(id, "iothread") ? g_ascii_strtoll(id + 8, NULL, 10) : -1;
+        int64_t number =
+            id && g_str_has_prefix(id, "iothread") ? g_ascii_strtoll(id + 8, NULL, 10) : -1;
         add_thread(v, v->iothreads, number, vm_json_int(o, "thread-id", 0));
     }
     return true;

@@ -34,8 +34,10 @@ static void end(struct request *r, struct rtattr *nest)
 
 static struct request request(unsigned short type, unsigned short flags)
 {
-    return (struct request){ .h = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)), .nlmsg_type = type,
-                                    .nlmsg_flags = (unsigned short)(NLM_F_REQUEST | NLM_F_ACK | flags) } };
+    return (struct request){
+        .h = {.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)),
+              .nlmsg_type = type,
+              .nlmsg_flags = (unsigned short)(NLM_F_REQUEST | NLM_F_ACK | flags)}};
 }
 
 /* 0 or a positive errno. */
@@ -60,8 +62,10 @@ int vm_macvtap_make(const char *name, unsigned lower, const char *mode, const ch
     static const struct {
         const char *word;
         uint32_t mode;
-    } modes[] = { { "private", MACVLAN_MODE_PRIVATE }, { "vepa", MACVLAN_MODE_VEPA }, { "bridge", MACVLAN_MODE_BRIDGE },
-                  { "passthrough", MACVLAN_MODE_PASSTHRU } };
+    } modes[] = {{"private", MACVLAN_MODE_PRIVATE},
+                 {"vepa", MACVLAN_MODE_VEPA},
+                 {"bridge", MACVLAN_MODE_BRIDGE},
+                 {"passthrough", MACVLAN_MODE_PASSTHRU}};
     struct request r = request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
     unsigned b[6];
     uint8_t address[6];

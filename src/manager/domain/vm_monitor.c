@@ -11,8 +11,8 @@
 #include <string.h>
 
 #define ANSWER_US (900 * 1000)
-#define ASK_MS 3000                         /* statistics do not wait longer for one machine */
-#define SILENT_US (10 * G_USEC_PER_SEC)     /* and do not ask it again so soon */
+#define ASK_MS    3000                  /* statistics do not wait longer for one machine */
+#define SILENT_US (10 * G_USEC_PER_SEC) /* and do not ask it again so soon */
 
 /* ---- JSON ---- */
 
@@ -118,20 +118,24 @@ static bool no_monitor(const struct vm *v, GError **error)
 }
 
 /* The manager's codes for what the client says. */
-static void translate(const struct vm *v, const char *command, int timeout_ms, const GError *from, GError **error)
+static void translate(const struct vm *v, const char *command, int timeout_ms, const GError *from,
+                      GError **error)
 {
     if (g_error_matches(from, QMP_CLIENT_ERROR, QMP_CLIENT_SILENT))
-        ruche_error(error, MANAGER_ERR_TIMEOUT, "machine '%s' did not answer '%s' in %d s", v->name, command,
-                    timeout_ms / 1000);
+        ruche_error(error, MANAGER_ERR_TIMEOUT, "machine '%s' did not answer '%s' in %d s", v->name,
+                    command, timeout_ms / 1000);
     else if (from->domain == QMP_COMMAND_NOT_FOUND)
-        ruche_error(error, MANAGER_ERR_CONFIG, "machine '%s': its emulator does not know '%s'", v->name, command);
+        ruche_error(error, MANAGER_ERR_CONFIG, "machine '%s': its emulator does not know '%s'",
+                    v->name, command);
     else if (g_error_matches(from, RUCHE_ERROR, RUCHE_ERR_NOT_FOUND))
         ruche_error(error, MANAGER_ERR_ARGUMENT, "machine '%s': %s", v->name, from->message);
     else
-        ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s': %s: %s", v->name, command, from->message);
+        ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s': %s: %s", v->name, command,
+                    from->message);
 }
 
-static JsonNode *call_within(struct vm *v, const char *command, JsonObject *args, int fd, int timeout_ms, GError **error)
+static JsonNode *call_within(struct vm *v, const char *command, JsonObject *args, int fd,
+                             int timeout_ms, GError **error)
 {
     auto_vm *keep = vm_ref(v);
     g_autoptr(GError) local = NULL;
@@ -168,7 +172,8 @@ char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **erro
     auto_vm *keep = vm_ref(v);
     g_autoptr(GError) local = NULL;
     if (hmp) {
-        g_autoptr(JsonNode) n = vm_call(v, "human-monitor-command", vm_json("command-line", 's', text, NULL), error);
+        g_autoptr(JsonNode) n =
+            vm_call(v, "human-monitor-command", vm_json("command-line", 's', text, NULL), error);
         return n ? g_strdup(holds(n, G_TYPE_STRING) ? json_node_get_string(n) : "") : NULL;
     }
     if (!v->qmp) {
@@ -187,18 +192,19 @@ static const struct {
     const char *command;
     bool ours_only;
 } questions[VM_QUESTIONS] = {
-    [VM_ASK_BLOCKSTATS] = { "query-blockstats", false },
-    [VM_ASK_NODES] = { "query-named-block-nodes", false },
-    [VM_ASK_NETDEVS] = { "x-ruche-query-netdevs", true },
-    [VM_ASK_BALLOON_STATS] = { "qom-get", false },
-    [VM_ASK_IOTHREADS] = { "query-iothreads", false },
+    [VM_ASK_BLOCKSTATS] = {"query-blockstats", false},
+    [VM_ASK_NODES] = {"query-named-block-nodes", false},
+    [VM_ASK_NETDEVS] = {"x-ruche-query-netdevs", true},
+    [VM_ASK_BALLOON_STATS] = {"qom-get", false},
+    [VM_ASK_IOTHREADS] = {"query-iothreads", false},
 };
 
 static JsonObject *question_args(enum vm_question q)
 {
     switch (q) {
     case VM_ASK_BALLOON_STATS:
-        return vm_json("path", 's', "/machine/peripheral/balloon0", "property", 's', "guest-stats", NULL);
+        return vm_json("path", 's', "/machine/peripheral/balloon0", "property", 's', "guest-stats",
+                       NULL);
     case VM_ASK_NODES:
         return vm_json("flat", 'b', TRUE, NULL);
     default:
@@ -215,7 +221,8 @@ JsonNode *vm_ask(struct vm *v, enum vm_question q, GError **error)
         g_clear_pointer(&a->node, json_node_unref);
         g_clear_error(&a->error);
         if (questions[q].ours_only && !v->ours)
-            ruche_error(&a->error, MANAGER_ERR_CONFIG, "machine '%s': QEMU does not count that", v->name);
+            ruche_error(&a->error, MANAGER_ERR_CONFIG, "machine '%s': QEMU does not count that",
+                        v->name);
         else if (g_get_monotonic_time() < v->silent_until_us)
             ruche_error(&a->error, MANAGER_ERR_TIMEOUT, "machine '%s' does not answer", v->name);
         else
@@ -246,7 +253,10 @@ bool vm_connect_monitor(struct vm *v, int timeout_ms, GError **error)
         return no_monitor(v, error);
     }
     if (!c) {
-        ruche_error(error, g_error_matches(local, QMP_CLIENT_ERROR, QMP_CLIENT_SILENT) ? MANAGER_ERR_TIMEOUT : MANAGER_ERR_MACHINE,
+        ruche_error(error,
+                    g_error_matches(local, QMP_CLIENT_ERROR, QMP_CLIENT_SILENT)
+                        ? MANAGER_ERR_TIMEOUT
+                        : MANAGER_ERR_MACHINE,
                     "machine '%s': its monitor: %s", keep->name, local->message);
         return false;
     }

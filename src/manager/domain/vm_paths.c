@@ -15,8 +15,8 @@
 #include <sys/un.h>
 
 #define LOG_MAX_BYTES (2u << 20)
-#define TAIL_BYTES 4096
-#define TAIL_SHOWN 600
+#define TAIL_BYTES    4096
+#define TAIL_SHOWN    600
 
 char *vm_log_path(const char *name)
 {
@@ -35,11 +35,12 @@ char *vm_socket_path(const struct vm *v, const char *name)
 
 /* ---- sockets ---- */
 
-/* Paths of sockets have room for 107 bytes: longer ones go by a descriptor of their folder, kept open in *ret_dir. */
+/* Paths of sockets have room for 107 bytes: longer ones go by a descriptor of their folder, kept
+ * open in *ret_dir. */
 static bool make_address(const char *path, struct sockaddr_un *ret, int *ret_dir, GError **error)
 {
     g_autofree char *dir = g_path_get_dirname(path), *base = g_path_get_basename(path);
-    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
     *ret_dir = -1;
     if (strlen(path) < sizeof(ret->sun_path)) {
         g_strlcpy(ret->sun_path, path, sizeof(ret->sun_path));

@@ -36,15 +36,18 @@ unsigned vm_emulator_tids(const struct vm *v, pid_t *ret, unsigned room)
 
 /* ---- pinning ---- */
 
-static bool pin_tids(struct vm *v, const pid_t *tids, unsigned count, const cpu_set_t *set, size_t bytes, GError **error)
+static bool pin_tids(struct vm *v, const pid_t *tids, unsigned count, const cpu_set_t *set,
+                     size_t bytes, GError **error)
 {
     for (unsigned i = 0; i < count; i++)
         if (sched_setaffinity(tids[i], bytes, set) < 0 && errno != ESRCH)
-            return ruche_error_errno(error, errno, "machine '%s': thread %d cannot be pinned", v->name, (int)tids[i]);
+            return ruche_error_errno(error, errno, "machine '%s': thread %d cannot be pinned",
+                                     v->name, (int)tids[i]);
     return true;
 }
 
-static bool pin_map(struct vm *v, const GArray *threads, int number, const uint8_t *map, unsigned len, GError **error)
+static bool pin_map(struct vm *v, const GArray *threads, int number, const uint8_t *map,
+                    unsigned len, GError **error)
 {
     size_t bytes = CPU_ALLOC_SIZE(MAX_CPUS);
     cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
@@ -54,8 +57,9 @@ static bool pin_map(struct vm *v, const GArray *threads, int number, const uint8
     for (unsigned cpu = 0; cpu < len * 8 && cpu < MAX_CPUS; cpu++)
         if (map[cpu / 8] >> (cpu % 8) & 1)
             CPU_SET_S(cpu, bytes, set);
-    bool ok = CPU_COUNT_S(bytes, set) > 0 ||
-              ruche_error(error, RUCHE_ERR_INVALID, "machine '%s': no CPU is named to pin to", v->name);
+    bool ok =
+        CPU_COUNT_S(bytes, set) > 0 ||
+        ruche_error(error, RUCHE_ERR_INVALID, "machine '%s': no CPU is named to pin to", v->name);
     if (!threads)
         count = vm_emulator_tids(v, tids, ARRAY_COUNT(tids));
     for (guint i = 0; threads && i < threads->len; i++)
@@ -87,13 +91,15 @@ static bool parse_cpus(const char *text, uint8_t map[MAX_CPUS / 8], GError **err
         if (end == p || from > to || to >= MAX_CPUS || (*end && *end != ','))
             return ruche_error(error, MANAGER_ERR_XML, "'%s' is not a set of CPUs", text);
         for (uint64_t cpu = from; cpu <= to; cpu++)
-            map[cpu / 8] = (uint8_t)(off ? map[cpu / 8] & ~(1u << cpu % 8) : map[cpu / 8] | 1u << cpu % 8);
+            map[cpu / 8] =
+                (uint8_t)(off ? map[cpu / 8] & ~(1u << cpu % 8) : map[cpu / 8] | 1u << cpu % 8);
         p = end + (*end == ',');
     }
     return true;
 }
 
-static bool pin_text(struct vm *v, const GArray *threads, int number, const char *cpus, GError **error)
+static bool pin_text(struct vm *v, const GArray *threads, int number, const char *cpus,
+                     GError **error)
 {
     uint8_t map[MAX_CPUS / 8];
     return parse_cpus(cpus, map, error) && pin_map(v, threads, number, map, sizeof(map), error);
@@ -101,20 +107,24 @@ static bool pin_text(struct vm *v, const GArray *threads, int number, const char
 
 bool vm_start_pins(struct vm *v, const xmlNode *domain, GError **error)
 {
-    const char *all = xml_get(domain, "vcpu@cpuset"), *emulator = xml_get(domain, "cputune/emulatorpin@cpuset");
+    const char *all = xml_get(domain, "vcpu@cpuset"),
+               *emulator = xml_get(domain, "cputune/emulatorpin@cpuset");
     for (guint i = 0; all && *all && i < v->vcpus->len; i++)
-        if (!pin_text(v, v->vcpus, (int)g_array_index(v->vcpus, struct vm_thread, i).number, all, error))
+        if (!pin_text(v, v->vcpus, (int)g_array_index(v->vcpus, struct vm_thread, i).number, all,
+                      error))
             return false;
-    if ((emulator || all) && *(emulator ? emulator : all) && !pin_text(v, NULL, -1, emulator ? emulator : all, error))
+    if ((emulator || all) && *(emulator ? emulator : all) &&
+        !pin_text(v, NULL, -1, emulator ? emulator : all, error))
         return false;
     for (xmlNode *n = xml_find(domain, "cputune/vcpupin"); n; n = xml_next(n)) {
         int number = (int)xml_get_u64(n, "@vcpu", 0);
-        if ((guint)number < v->vcpus->len && !pin_text(v, v->vcpus, number, xml_get_or(n, "@cpuset", ""), error))
+        if ((guint)number < v->vcpus->len &&
+            !pin_text(v, v->vcpus, number, xml_get_or(n, "@cpuset", ""), error))
             return false;
     }
     for (xmlNode *n = xml_find(domain, "cputune/iothreadpin"); n; n = xml_next(n))
-        if (!pin_text(v, v->iothreads, (int)xml_get_u64(n, "@iothread", 0), xml_get_or(n, "@cpuset", ""), error))
+        if (!pin_text(v, v->iothreads, (int)xml_get_u64(n, "@iothread", 0),
+                      xml_get_or(n, "@cpuset", ""), error))
             return false;
     return true;
 }
-

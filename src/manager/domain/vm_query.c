@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Processor time and memory of a machine: what cgroups and /proc tell at once, and what the balloon is asked for.
+/* Processor time and memory of a machine: what cgroups and /proc tell at once, and what the balloon
+ * is asked for.
  */
 #include "manager/domain/vm_internal.h"
 
@@ -32,9 +33,11 @@ static bool read_stat(pid_t pid, pid_t tid, struct task_stat *ret)
     if (!g_file_get_contents(path, &text, NULL, NULL))
         return false;
     const char *p = strrchr(text, ')');
-    *ret = (struct task_stat){ .cpu = -1 };
-    if (!p || sscanf(p + 1, " %c %*d %*d %*d %*d %*d %*u %" SCNu64 " %*u %" SCNu64 " %*u %" SCNu64 " %" SCNu64, &ret->state,
-                     &ret->minor, &ret->major, &user, &system) != 5)
+    *ret = (struct task_stat){.cpu = -1};
+    if (!p ||
+        sscanf(p + 1,
+               " %c %*d %*d %*d %*d %*d %*u %" SCNu64 " %*u %" SCNu64 " %*u %" SCNu64 " %" SCNu64,
+               &ret->state, &ret->minor, &ret->major, &user, &system) != 5)
         return false;
     ret->user_ns = ticks_ns(user);
     ret->system_ns = ticks_ns(system);
@@ -48,8 +51,10 @@ static bool read_stat(pid_t pid, pid_t tid, struct task_stat *ret)
 /* Time on a processor, and in wait for one; finer than stat's. */
 static bool read_schedstat(pid_t pid, pid_t tid, uint64_t *ret_run, uint64_t *ret_wait)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/schedstat", (int)pid, (int)tid), *text = NULL;
-    return g_file_get_contents(path, &text, NULL, NULL) && sscanf(text, "%" SCNu64 " %" SCNu64, ret_run, ret_wait) == 2;
+    g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/schedstat", (int)pid, (int)tid),
+                    *text = NULL;
+    return g_file_get_contents(path, &text, NULL, NULL) &&
+           sscanf(text, "%" SCNu64 " %" SCNu64, ret_run, ret_wait) == 2;
 }
 
 static uint64_t rss_kib(pid_t pid)
@@ -63,7 +68,8 @@ static uint64_t rss_kib(pid_t pid)
 
 /* ---- processors ---- */
 
-static bool cpu_times(const struct vm *v, uint64_t *ret_total, uint64_t *ret_user, uint64_t *ret_system)
+static bool cpu_times(const struct vm *v, uint64_t *ret_total, uint64_t *ret_user,
+                      uint64_t *ret_system)
 {
     struct task_stat st;
     if (cgroup_cpu_ns(v->cgroup, ret_total, ret_user, ret_system))
@@ -116,7 +122,8 @@ int vm_vcpus(struct vm *v, struct domain_vcpu *ret, unsigned room)
         if (!read_schedstat(v->pid, t->tid, &run, &wait))
             run = st.user_ns + st.system_ns;
         /* Asleep it is still the guest's running vCPU to its users: libvirt says so too. */
-        ret[n++] = (struct domain_vcpu){ .number = t->number, .state = VCPU_RUNNING, .cpu = st.cpu, .cpu_time_ns = run };
+        ret[n++] = (struct domain_vcpu){
+            .number = t->number, .state = VCPU_RUNNING, .cpu = st.cpu, .cpu_time_ns = run};
     }
     return (int)n;
 }
@@ -166,8 +173,9 @@ bool vm_set_memory(struct vm *v, uint64_t kib, GError **error)
 {
     auto_vm *keep = vm_ref(v);
     if (kib > G_MAXINT64 / 1024)
-        return ruche_error(error, MANAGER_ERR_OVERFLOW, "machine '%s': %" G_GUINT64_FORMAT " KiB of memory are too much", v->name,
-                           kib);
+        return ruche_error(error, MANAGER_ERR_OVERFLOW,
+                           "machine '%s': %" G_GUINT64_FORMAT " KiB of memory are too much",
+                           v->name, kib);
     if (!vm_do(v, "balloon", vm_json("value", 'i', (int64_t)kib * 1024, NULL), error)) {
         g_prefix_error(error, "its memory cannot be changed: ");
         return false;
@@ -182,16 +190,16 @@ static const struct {
     int tag;
     bool bytes;
 } memory_rows[] = {
-    { "stat-swap-in", "balloon.swap_in", 0, true },
-    { "stat-swap-out", "balloon.swap_out", 1, true },
-    { "stat-major-faults", "balloon.major_fault", 2, false },
-    { "stat-minor-faults", "balloon.minor_fault", 3, false },
-    { "stat-free-memory", "balloon.unused", 4, true },
-    { "stat-total-memory", "balloon.available", 5, true },
-    { "stat-available-memory", "balloon.usable", 8, true },
-    { "stat-disk-caches", "balloon.disk_caches", 10, true },
-    { "stat-htlb-pgalloc", "balloon.hugetlb_pgalloc", 11, false },
-    { "stat-htlb-pgfail", "balloon.hugetlb_pgfail", 12, false },
+    {"stat-swap-in", "balloon.swap_in", 0, true},
+    {"stat-swap-out", "balloon.swap_out", 1, true},
+    {"stat-major-faults", "balloon.major_fault", 2, false},
+    {"stat-minor-faults", "balloon.minor_fault", 3, false},
+    {"stat-free-memory", "balloon.unused", 4, true},
+    {"stat-total-memory", "balloon.available", 5, true},
+    {"stat-available-memory", "balloon.usable", 8, true},
+    {"stat-disk-caches", "balloon.disk_caches", 10, true},
+    {"stat-htlb-pgalloc", "balloon.hugetlb_pgalloc", 11, false},
+    {"stat-htlb-pgfail", "balloon.hugetlb_pgfail", 12, false},
 };
 enum { TAG_ACTUAL = 6, TAG_RSS = 7, TAG_LAST_UPDATE = 9 };
 
@@ -218,14 +226,14 @@ int vm_memory_stats(struct vm *v, struct domain_memory_stat *ret, unsigned room)
     JsonObject *answer = guest_answer(v), *stats = vm_json_sub(answer, "stats");
     int64_t update = vm_json_int(answer, "last-update", 0);
     if (n < room)
-        ret[n++] = (struct domain_memory_stat){ TAG_ACTUAL, vm_memory_kib(keep) };
+        ret[n++] = (struct domain_memory_stat){TAG_ACTUAL, vm_memory_kib(keep)};
     for (size_t i = 0; i < G_N_ELEMENTS(memory_rows) && n < room; i++)
         if (guest_stat(stats, i, &value))
-            ret[n++] = (struct domain_memory_stat){ memory_rows[i].tag, value };
+            ret[n++] = (struct domain_memory_stat){memory_rows[i].tag, value};
     if (update > 0 && n < room)
-        ret[n++] = (struct domain_memory_stat){ TAG_LAST_UPDATE, (uint64_t)update };
+        ret[n++] = (struct domain_memory_stat){TAG_LAST_UPDATE, (uint64_t)update};
     if (n < room)
-        ret[n++] = (struct domain_memory_stat){ TAG_RSS, rss_kib(keep->pid) };
+        ret[n++] = (struct domain_memory_stat){TAG_RSS, rss_kib(keep->pid)};
     return (int)n;
 }
 

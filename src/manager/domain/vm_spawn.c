@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Starting a machine's process; see vm_spawn.h.
  *
- * Two forks: the first child starts the second, tells us its number and ends, so that init takes the second over. Between
- * fork and exec only system calls are made, as other threads of ours may have held any lock. What fails there comes
- * back over a pipe that exec closes.
+ * Two forks: the first child starts the second, tells us its number and ends, so that init takes
+ * the second over. Between fork and exec only system calls are made, as other threads of ours may
+ * have held any lock. What fails there comes back over a pipe that exec closes.
  */
 #include "manager/domain/vm_spawn.h"
 
@@ -21,11 +21,22 @@
 
 #define MAX_GROUPS 64
 
-enum stage { STAGE_PID, STAGE_FORK, STAGE_CGROUP, STAGE_FILES, STAGE_LIMITS, STAGE_USER, STAGE_EXEC };
+enum stage {
+    STAGE_PID,
+    STAGE_FORK,
+    STAGE_CGROUP,
+    STAGE_FILES,
+    STAGE_LIMITS,
+    STAGE_USER,
+    STAGE_EXEC
+};
 static const char *const stage_words[] = {
-    [STAGE_FORK] = "a process cannot be made",   [STAGE_CGROUP] = "its control group cannot be entered",
-    [STAGE_FILES] = "descriptors cannot be passed", [STAGE_LIMITS] = "its limits cannot be set",
-    [STAGE_USER] = "its user cannot be taken",   [STAGE_EXEC] = "it cannot be executed",
+    [STAGE_FORK] = "a process cannot be made",
+    [STAGE_CGROUP] = "its control group cannot be entered",
+    [STAGE_FILES] = "descriptors cannot be passed",
+    [STAGE_LIMITS] = "its limits cannot be set",
+    [STAGE_USER] = "its user cannot be taken",
+    [STAGE_EXEC] = "it cannot be executed",
 };
 
 /* What comes over the pipe: the process number first, then perhaps why it failed. */
@@ -44,18 +55,21 @@ struct identity {
 
 static bool find_identity(const struct vm_spawn *s, struct identity *ret, GError **error)
 {
-    *ret = (struct identity){ 0 };
+    *ret = (struct identity){0};
     if (!s->user || geteuid() != 0)
         return true;
     char buf[16384];
     struct passwd pw, *user = NULL;
     struct group gr, *group = NULL;
     if (getpwnam_r(s->user, &pw, buf, sizeof(buf), &user) || !user)
-        return ruche_error(error, MANAGER_ERR_CONFIG, "machines are to run as user '%s', whom this host does not know", s->user);
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "machines are to run as user '%s', whom this host does not know",
+                           s->user);
     ret->uid = user->pw_uid;
     ret->gid = user->pw_gid;
     if (s->group && (getgrnam_r(s->group, &gr, buf, sizeof(buf), &group) || !group))
-        return ruche_error(error, MANAGER_ERR_CONFIG, "machines are to run as group '%s', which this host does not have",
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "machines are to run as group '%s', which this host does not have",
                            s->group);
     if (group)
         ret->gid = group->gr_gid;
@@ -70,7 +84,7 @@ static bool find_identity(const struct vm_spawn *s, struct identity *ret, GError
 
 static void G_GNUC_NORETURN give_up(int pipe_fd, enum stage stage)
 {
-    struct report r = { stage, errno };
+    struct report r = {stage, errno};
     if (write(pipe_fd, &r, sizeof(r)) < 0)
         _exit(126);
     _exit(127);
@@ -88,7 +102,9 @@ static void plain_signals(void)
 /* Each to its number; first all go out of the way. */
 static bool place_files(const struct vm_spawn *s, int *pipe_fd)
 {
-    int moved[VM_MAX_FDS + 1], count = (int)s->fd_count, null = open("/dev/null", O_RDONLY | O_CLOEXEC), above = VM_FIRST_FD + count + 1;
+    int moved[VM_MAX_FDS + 1], count = (int)s->fd_count,
+                               null = open("/dev/null", O_RDONLY | O_CLOEXEC),
+                               above = VM_FIRST_FD + count + 1;
     int log = fcntl(s->log_fd, F_DUPFD_CLOEXEC, above), in = fcntl(null, F_DUPFD_CLOEXEC, above);
     *pipe_fd = fcntl(*pipe_fd, F_DUPFD_CLOEXEC, above);
     for (int i = 0; i <= count; i++)
@@ -116,8 +132,11 @@ static bool set_limits(const struct vm_spawn *s)
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0)
         return false;
-    files.rlim_cur = files.rlim_max == RLIM_INFINITY || files.rlim_max >= s->max_files ? s->max_files : files.rlim_max;
-    struct rlimit locked = { .rlim_cur = (rlim_t)s->locked_bytes, .rlim_max = (rlim_t)s->locked_bytes };
+    files.rlim_cur = files.rlim_max == RLIM_INFINITY || files.rlim_max >= s->max_files
+                         ? s->max_files
+                         : files.rlim_max;
+    struct rlimit locked = {.rlim_cur = (rlim_t)s->locked_bytes,
+                            .rlim_max = (rlim_t)s->locked_bytes};
     return setrlimit(RLIMIT_NOFILE, &files) == 0 &&
            (s->locked_bytes < 0 || setrlimit(RLIMIT_MEMLOCK, &locked) == 0 || errno == EPERM);
 }
@@ -126,8 +145,9 @@ static bool take_identity(const struct identity *id)
 {
     if (!id->change)
         return true;
-    return setgroups(id->group_count, id->groups) == 0 && setresgid(id->gid, id->gid, id->gid) == 0 &&
-           setresuid(id->uid, id->uid, id->uid) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+    return setgroups(id->group_count, id->groups) == 0 &&
+           setresgid(id->gid, id->gid, id->gid) == 0 && setresuid(id->uid, id->uid, id->uid) == 0 &&
+           prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
 static void G_GNUC_NORETURN become(const struct vm_spawn *s, const struct identity *id, int pipe_fd)
@@ -149,7 +169,8 @@ static void G_GNUC_NORETURN become(const struct vm_spawn *s, const struct identi
     give_up(pipe_fd, STAGE_EXEC);
 }
 
-static void G_GNUC_NORETURN first_child(const struct vm_spawn *s, const struct identity *id, int pipe_fd)
+static void G_GNUC_NORETURN first_child(const struct vm_spawn *s, const struct identity *id,
+                                        int pipe_fd)
 {
     setsid();
     pid_t pid = fork();
@@ -157,7 +178,7 @@ static void G_GNUC_NORETURN first_child(const struct vm_spawn *s, const struct i
         become(s, id, pipe_fd);
     if (pid < 0)
         give_up(pipe_fd, STAGE_FORK);
-    struct report r = { STAGE_PID, pid };
+    struct report r = {STAGE_PID, pid};
     _exit(write(pipe_fd, &r, sizeof(r)) == sizeof(r) ? 0 : 1);
 }
 

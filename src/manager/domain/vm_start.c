@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* From a description to a process whose guest stands before its first instruction.
  *
- * Cut off   The folder machines/UUID has a file "process" that the machine's process keeps locked from before its first
- *           fork until its end, with its number in it, and a list of links to delete: so whatever moment we are
- *           killed in, vm_clean() finds and ends what was begun.
+ * Cut off   The folder machines/UUID has a file "process" that the machine's process keeps locked
+ * from before its first fork until its end, with its number in it, and a list of links to delete:
+ * so whatever moment we are killed in, vm_clean() finds and ends what was begun.
  */
 #include "manager/domain/vm_internal.h"
 
@@ -23,7 +23,7 @@
 #include <sys/stat.h>
 
 #define MAX_FILES 65536
-#define PORTS 1000
+#define PORTS     1000
 
 /* ---- what the builder of the command line asks of the host ---- */
 
@@ -35,7 +35,8 @@ static int open_file(void *opaque, const char *path, int flags, GError **error)
     }
     int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0600);
     if (fd < 0)
-        ruche_error_errno(error, errno, "'%s' cannot be opened%s", path, (flags & O_ACCMODE) == O_RDONLY ? "" : " for writing");
+        ruche_error_errno(error, errno, "'%s' cannot be opened%s", path,
+                          (flags & O_ACCMODE) == O_RDONLY ? "" : " for writing");
     return fd;
 }
 
@@ -45,7 +46,8 @@ static int listen_at(void *opaque, const char *path, GError **error)
 }
 
 /* Links that do not go with their descriptors are noted before anything can fail. */
-static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name, GError **error)
+static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
+                     GError **error)
 {
     struct vm *v = opaque;
     if (!vm_tap_make(interface, queues, ret, ret_name, error))
@@ -57,7 +59,9 @@ static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret
 
 static bool port_is_free(unsigned port)
 {
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_ANY) };
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)port),
+                            .sin_addr.s_addr = htonl(INADDR_ANY)};
     int one = 1;
     autofd fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
@@ -69,7 +73,8 @@ static unsigned free_port(void *opaque, unsigned first, GError **error)
     for (unsigned port = first; port < first + PORTS; port++)
         if (port_is_free(port))
             return port;
-    ruche_error(error, MANAGER_ERR_CONFIG, "all TCP ports from %u to %u are in use", first, first + PORTS - 1);
+    ruche_error(error, MANAGER_ERR_CONFIG, "all TCP ports from %u to %u are in use", first,
+                first + PORTS - 1);
     return 0;
 }
 
@@ -78,7 +83,7 @@ static int64_t now(void *opaque)
     return g_get_real_time() / G_USEC_PER_SEC;
 }
 
-static const struct vm_args_ops host_ops = { open_file, listen_at, make_tap, free_port, now };
+static const struct vm_args_ops host_ops = {open_file, listen_at, make_tap, free_port, now};
 
 /* ---- the process ---- */
 
@@ -98,7 +103,8 @@ static void launch_work(void *opaque)
 static char **environment(const struct vm *v)
 {
     char **env = NULL;
-    static const char *const kept[] = { "PATH", "LANG", "LD_LIBRARY_PATH", "ASAN_OPTIONS", "UBSAN_OPTIONS", "RUCHE_MODULES" };
+    static const char *const kept[] = {"PATH",         "LANG",          "LD_LIBRARY_PATH",
+                                       "ASAN_OPTIONS", "UBSAN_OPTIONS", "RUCHE_MODULES"};
     for (size_t i = 0; i < G_N_ELEMENTS(kept); i++)
         if (g_getenv(kept[i]))
             env = g_environ_setenv(env, kept[i], g_getenv(kept[i]), TRUE);
@@ -110,7 +116,8 @@ static int64_t locked_bytes(const xmlNode *domain)
 {
     if (!xml_find(domain, "memoryBacking/locked"))
         return -1;
-    uint64_t kib = xml_get_u64(domain, "memtune/hard_limit", xml_get_u64(domain, "memory", 0) + (1u << 20));
+    uint64_t kib =
+        xml_get_u64(domain, "memtune/hard_limit", xml_get_u64(domain, "memory", 0) + (1u << 20));
     return (int64_t)MIN(kib, G_MAXINT64 / 1024) * 1024;
 }
 
@@ -118,12 +125,19 @@ static bool spawn(struct vm *v, struct vm_args *a, int log_fd, int lock_fd, GErr
 {
     int groups[CGROUP_CONTROLLERS];
     g_auto(GStrv) env = environment(v);
-    struct launch l = { .spawn = { .argv = (const char *const *)a->argv->pdata, .env = (const char *const *)env,
-                                   .fds = (const int *)(void *)a->fds->data, .fd_count = a->fds->len, .log_fd = log_fd,
-                                   .lock_fd = lock_fd, .cgroup_fds = groups,
-                                   .cgroup_count = cgroup_open_procs(v->cgroup, groups, G_N_ELEMENTS(groups)),
-                                   .user = manager.user, .group = manager.group, .max_files = MAX_FILES,
-                                   .locked_bytes = locked_bytes(a->domain) } };
+    struct launch l = {
+        .spawn = {.argv = (const char *const *)a->argv->pdata,
+                  .env = (const char *const *)env,
+                  .fds = (const int *)(void *)a->fds->data,
+                  .fd_count = a->fds->len,
+                  .log_fd = log_fd,
+                  .lock_fd = lock_fd,
+                  .cgroup_fds = groups,
+                  .cgroup_count = cgroup_open_procs(v->cgroup, groups, G_N_ELEMENTS(groups)),
+                  .user = manager.user,
+                  .group = manager.group,
+                  .max_files = MAX_FILES,
+                  .locked_bytes = locked_bytes(a->domain)}};
     task_work(launch_work, &l);
     for (unsigned i = 0; i < l.spawn.cgroup_count; i++)
         close(groups[i]);
@@ -170,7 +184,7 @@ static void explain(struct vm *v, off_t log_from, GError **error)
 /* The elements of consoles, serial ports and channels whose backend has this id. */
 static void set_pty(xmlNode *devices, const char *id, const char *path)
 {
-    static const char *const elements[] = { "serial", "console", "channel", "parallel" };
+    static const char *const elements[] = {"serial", "console", "channel", "parallel"};
     for (size_t i = 0; i < G_N_ELEMENTS(elements); i++)
         for (xmlNode *n = xml_find(devices, elements[i]); n; n = xml_next(n)) {
             g_autofree char *own = g_strconcat("char", xml_get_or(n, "alias@name", ""), NULL);
@@ -188,7 +202,8 @@ static bool read_ptys(struct vm *v, xmlNode *domain, GError **error)
     JsonObject *o;
     for (guint i = 0; n && (o = vm_json_at(vm_json_array(n), i)); i++) {
         const char *id = vm_json_string(o, "label"), *where = vm_json_string(o, "filename");
-        const char *path = where ? strstr(where, "pty:/dev/pts/") : NULL; /* "disconnected:" may stand before */
+        const char *path =
+            where ? strstr(where, "pty:/dev/pts/") : NULL; /* "disconnected:" may stand before */
         if (id && path)
             set_pty(xml_find(domain, "devices"), id, path + strlen("pty:"));
     }
@@ -198,8 +213,9 @@ static bool read_ptys(struct vm *v, xmlNode *domain, GError **error)
 /* QEMU listens before it has read its options: an early end shows when its socket closes. */
 static bool after_start(struct vm *v, xmlNode *domain, GError **error)
 {
-    return vm_connect_monitor(v, VM_START_MS, error) && read_ptys(v, domain, error) && vm_read_threads(v, error) &&
-           vm_tune_at_start(v, domain, error) && vm_read_state(v, error);
+    return vm_connect_monitor(v, VM_START_MS, error) && read_ptys(v, domain, error) &&
+           vm_read_threads(v, error) && vm_tune_at_start(v, domain, error) &&
+           vm_read_state(v, error);
 }
 
 /* ---- all of it ---- */
@@ -208,7 +224,7 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
 {
     struct vm_args a;
     autofd log_fd = -1, lock_fd = -1;
-    struct stat st = { 0 };
+    struct stat st = {0};
     g_autofree char *console_log = vm_console_log_path(v->name);
     vm_args_init(&a, domain, v->ours);
     a.dir = v->dir;
@@ -222,7 +238,8 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
         fstat(log_fd, &st);
         ok = spawn(v, &a, log_fd, lock_fd, error);
     }
-    vm_args_done(&a); /* our copies of what is passed: the machine's end is seen only without them */
+    vm_args_done(
+        &a); /* our copies of what is passed: the machine's end is seen only without them */
     fd_close_keep_errno(fd_steal(&lock_fd));
     if (ok && !after_start(v, domain, error)) {
         explain(v, st.st_size, error);

@@ -2,8 +2,8 @@
 /* Tap interfaces of the host for machines: made, put on a bridge, opened; and their counters.
  *
  * Spec      Linux Documentation/networking/tuntap.rst; rtnetlink(7) for macvtap.
- * Rights    CAP_NET_ADMIN, which a session's manager does not have: only an interface that exists and belongs to
- *           the user can be opened there.
+ * Rights    CAP_NET_ADMIN, which a session's manager does not have: only an interface that exists
+ * and belongs to the user can be opened there.
  */
 #include "manager/domain/vm_internal.h"
 
@@ -23,7 +23,8 @@ static bool check_name(const char *name, const char *what, GError **error)
 {
     if (strlen(name) < IFNAMSIZ && !strchr(name, '/') && *name)
         return true;
-    return ruche_error(error, MANAGER_ERR_CONFIG, "%s '%s': names of interfaces have 1 to %d bytes", what, name, IFNAMSIZ - 1);
+    return ruche_error(error, MANAGER_ERR_CONFIG, "%s '%s': names of interfaces have 1 to %d bytes",
+                       what, name, IFNAMSIZ - 1);
 }
 
 /* One ioctl of an interface by name. 0 or a positive errno. */
@@ -35,7 +36,7 @@ static int if_ioctl(unsigned long request, struct ifreq *ifr)
 
 static int set_up(const char *name, bool up)
 {
-    struct ifreq ifr = { 0 };
+    struct ifreq ifr = {0};
     g_strlcpy(ifr.ifr_name, name, IFNAMSIZ);
     int err = if_ioctl(SIOCGIFFLAGS, &ifr);
     if (err)
@@ -46,16 +47,17 @@ static int set_up(const char *name, bool up)
 
 static int set_mtu(const char *name, int mtu)
 {
-    struct ifreq ifr = { 0 };
+    struct ifreq ifr = {0};
     g_strlcpy(ifr.ifr_name, name, IFNAMSIZ);
     ifr.ifr_mtu = mtu;
     return if_ioctl(SIOCSIFMTU, &ifr);
 }
 
-/* Behind the bridge, its address must not be the lowest, which the bridge would take for its own. */
+/* Behind the bridge, its address must not be the lowest, which the bridge would take for its own.
+ */
 static int set_mac(const char *name, const char *mac)
 {
-    struct ifreq ifr = { 0 };
+    struct ifreq ifr = {0};
     unsigned b[6];
     g_strlcpy(ifr.ifr_name, name, IFNAMSIZ);
     if (!mac || sscanf(mac, "%x:%x:%x:%x:%x:%x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) != 6)
@@ -69,7 +71,7 @@ static int set_mac(const char *name, const char *mac)
 
 static int join_bridge(const char *bridge, const char *name)
 {
-    struct ifreq ifr = { 0 };
+    struct ifreq ifr = {0};
     g_strlcpy(ifr.ifr_name, bridge, IFNAMSIZ);
     ifr.ifr_ifindex = (int)if_nametoindex(name);
     return if_ioctl(SIOCBRADDIF, &ifr);
@@ -84,7 +86,7 @@ static void close_all(int *fds, unsigned count)
 /* `name` is a pattern ("vnet%d") or a name; the real one comes back in it. */
 static bool open_queues(char name[IFNAMSIZ], unsigned queues, int *ret, GError **error)
 {
-    struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+    struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     if (queues > 1)
         ifr.ifr_flags |= IFF_MULTI_QUEUE;
     g_strlcpy(ifr.ifr_name, name, IFNAMSIZ);
@@ -94,13 +96,16 @@ static bool open_queues(char name[IFNAMSIZ], unsigned queues, int *ret, GError *
             continue;
         int err = errno;
         close_all(ret, i + 1);
-        return ruche_error_errno(error, err, ret[i] < 0 ? TUN_DEVICE "%s" : "interface '%s' cannot be made", ret[i] < 0 ? "" : name);
+        return ruche_error_errno(error, err,
+                                 ret[i] < 0 ? TUN_DEVICE "%s" : "interface '%s' cannot be made",
+                                 ret[i] < 0 ? "" : name);
     }
     g_strlcpy(name, ifr.ifr_name, IFNAMSIZ);
     return true;
 }
 
-static bool fail_step(const char *name, int *fds, unsigned queues, int err, const char *what, GError **error)
+static bool fail_step(const char *name, int *fds, unsigned queues, int err, const char *what,
+                      GError **error)
 {
     close_all(fds, queues);
     return ruche_error_errno(error, err, "interface '%s' %s", name, what);
@@ -112,7 +117,8 @@ static bool bridge_tap(xmlNode *n, unsigned queues, int *ret, char name[IFNAMSIZ
     if (!check_name(bridge, "bridge", error))
         return false;
     if (!if_nametoindex(bridge))
-        return ruche_error(error, MANAGER_ERR_CONFIG, "there is no bridge '%s' on this host", bridge);
+        return ruche_error(error, MANAGER_ERR_CONFIG, "there is no bridge '%s' on this host",
+                           bridge);
     if (!open_queues(name, queues, ret, error))
         return false;
     set_mac(name, xml_get(n, "mac@address"));
@@ -142,14 +148,16 @@ static bool macvtap(xmlNode *n, unsigned queues, int *ret, char name[IFNAMSIZ], 
     if (!check_name(lower, "interface", error))
         return false;
     if (!if_nametoindex(lower))
-        return ruche_error(error, MANAGER_ERR_CONFIG, "there is no interface '%s' on this host", lower);
+        return ruche_error(error, MANAGER_ERR_CONFIG, "there is no interface '%s' on this host",
+                           lower);
     for (unsigned i = 0; i < 1000 && strchr(name, '%'); i++) {
         char candidate[IFNAMSIZ];
         g_snprintf(candidate, sizeof(candidate), "macvtap%u", i);
         if (!if_nametoindex(candidate))
             g_strlcpy(name, candidate, IFNAMSIZ);
     }
-    int err = vm_macvtap_make(name, if_nametoindex(lower), xml_get_or(n, "source@mode", "vepa"), xml_get(n, "mac@address"));
+    int err = vm_macvtap_make(name, if_nametoindex(lower), xml_get_or(n, "source@mode", "vepa"),
+                              xml_get(n, "mac@address"));
     if (err)
         return ruche_error_errno(error, err, "macvtap '%s' on '%s' cannot be made", name, lower);
     g_autofree char *path = g_strdup_printf("/dev/tap%u", if_nametoindex(name));
@@ -177,12 +185,14 @@ bool vm_tap_make(xmlNode *n, unsigned queues, int *ret, char **ret_name, GError 
     }
     bool ok;
     if (!strcmp(type, "network"))
-        ok = ruche_error(error, MANAGER_ERR_NO_NETWORK, "no network with matching name '%s'; use <interface type='%s'>",
+        ok = ruche_error(error, MANAGER_ERR_NO_NETWORK,
+                         "no network with matching name '%s'; use <interface type='%s'>",
                          xml_get_or(n, "source@network", ""), manager.session ? "user" : "bridge");
     else if (!strcmp(type, "direct"))
         ok = macvtap(n, queues, ret, name, error);
     else
-        ok = !strcmp(type, "bridge") ? bridge_tap(n, queues, ret, name, error) : ethernet_tap(n, queues, ret, name, error);
+        ok = !strcmp(type, "bridge") ? bridge_tap(n, queues, ret, name, error)
+                                     : ethernet_tap(n, queues, ret, name, error);
     if (ok)
         *ret_name = g_strdup(name);
     return ok;
@@ -192,7 +202,8 @@ bool vm_tap_make(xmlNode *n, unsigned queues, int *ret, char **ret_name, GError 
 
 static int64_t counter(const char *ifname, const char *name)
 {
-    g_autofree char *path = g_strdup_printf("/sys/class/net/%s/statistics/%s", ifname, name), *text = NULL;
+    g_autofree char *path = g_strdup_printf("/sys/class/net/%s/statistics/%s", ifname, name),
+                    *text = NULL;
     return g_file_get_contents(path, &text, NULL, NULL) ? g_ascii_strtoll(text, NULL, 10) : -1;
 }
 
@@ -202,10 +213,14 @@ bool vm_tap_stats(const char *ifname, struct domain_interface_stats *ret)
     if (!*ifname || strchr(ifname, '/') || !if_nametoindex(ifname))
         return false;
     *ret = (struct domain_interface_stats){
-        .rx_bytes = counter(ifname, "tx_bytes"),     .rx_packets = counter(ifname, "tx_packets"),
-        .rx_errs = counter(ifname, "tx_errors"),     .rx_drop = counter(ifname, "tx_dropped"),
-        .tx_bytes = counter(ifname, "rx_bytes"),     .tx_packets = counter(ifname, "rx_packets"),
-        .tx_errs = counter(ifname, "rx_errors"),     .tx_drop = counter(ifname, "rx_dropped"),
+        .rx_bytes = counter(ifname, "tx_bytes"),
+        .rx_packets = counter(ifname, "tx_packets"),
+        .rx_errs = counter(ifname, "tx_errors"),
+        .rx_drop = counter(ifname, "tx_dropped"),
+        .tx_bytes = counter(ifname, "rx_bytes"),
+        .tx_packets = counter(ifname, "rx_packets"),
+        .tx_errs = counter(ifname, "rx_errors"),
+        .tx_drop = counter(ifname, "rx_dropped"),
     };
     return true;
 }

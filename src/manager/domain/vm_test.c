@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Machines of the real ruche-vmm (and of QEMU, where it is installed): started, asked, lost, found again, ended.
+/* Machines of the real ruche-vmm (and of QEMU, where it is installed): started, asked, lost, found
+ * again, ended.
  *
  * Arguments: ruche-vmm, ruche-img, a kernel that runs for ever.
  */
@@ -23,7 +24,8 @@ static struct {
     int gone_detail;
 } seen;
 
-void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4], uint64_t number)
+void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4],
+                     uint64_t number)
 {
     g_assert_null(fiber_self());
     seen.count[event]++;
@@ -45,7 +47,8 @@ static struct domain *make_domain(const char *emulator, const char *devices)
     struct domain *d = g_new0(struct domain, 1);
     g_autofree char *text = g_strdup_printf(
         "<domain type='qemu'><name>m%d</name><memory unit='MiB'>64</memory><vcpu>2</vcpu>"
-        "<os><type arch='x86_64' machine='q35'>hvm</type><kernel>%s</kernel><cmdline>a,b c=1</cmdline></os>"
+        "<os><type arch='x86_64' machine='q35'>hvm</type><kernel>%s</kernel><cmdline>a,b "
+        "c=1</cmdline></os>"
         "<features><acpi/></features><devices><emulator>%s</emulator>%s</devices></domain>",
         ++number, kernel, emulator, devices);
     d->live = domain_def_parse(text, strlen(text), 0, &error);
@@ -81,7 +84,7 @@ static gboolean too_late(gpointer opaque)
 
 static void in_task(void (*fn)(struct domain *d), struct domain *d)
 {
-    struct run r = { .fn = fn, .d = d };
+    struct run r = {.fn = fn, .d = d};
     guint watchdog = g_timeout_add_seconds(60, too_late, NULL);
     memset(&seen, 0, sizeof(seen));
     task_start(task, &r);
@@ -122,7 +125,8 @@ static void wait_for(unsigned *count)
     g_assert_cmpuint(*count, >, 0);
 }
 
-#define CONSOLE "<serial type='pty'><target type='isa-serial' port='0'/></serial><console type='pty'/>"
+#define CONSOLE                                                                                    \
+    "<serial type='pty'><target type='isa-serial' port='0'/></serial><console type='pty'/>"
 
 /* ---- tests ---- */
 
@@ -258,7 +262,8 @@ static void console(struct domain *d)
     int a = vm_open_console(v, NULL, false, false, &error);
     g_assert_no_error(error);
     g_assert_cmpint(a, >=, 0);
-    g_assert_cmpint(vm_open_console(v, "serial0", false, false, &error), ==, -1); /* one at a time */
+    g_assert_cmpint(vm_open_console(v, "serial0", false, false, &error), ==,
+                    -1); /* one at a time */
     g_clear_error(&error);
     int b = vm_open_console(v, "serial0", true, false, &error);
     g_assert_cmpint(b, >=, 0);
@@ -289,7 +294,7 @@ static void disks(struct domain *d)
     g_autoptr(GError) error = NULL;
     struct domain_block_stats s;
     struct domain_block_info info;
-    struct param_list l = { 0 };
+    struct param_list l = {0};
     struct vm *v = start(d);
     g_assert_true(vm_block_stats(v, "vda", &s, &error));
     g_assert_cmpint(s.wr_req, ==, 0);
@@ -316,28 +321,36 @@ static void disks(struct domain *d)
 
 static void make_image(const char *path, const char *format, const char *size, const char *backing)
 {
-    const char *argv[] = { image_tool, "create", "-q", "-f", format, path, size, NULL, NULL, NULL, NULL, NULL };
+    const char *argv[] = {image_tool, "create", "-q", "-f", format, path,
+                          size,       NULL,     NULL, NULL, NULL,   NULL};
     if (backing)
-        memcpy(&argv[6], (const char *[]){ "-b", backing, "-F", "qcow2" }, 4 * sizeof(char *));
+        memcpy(&argv[6], (const char *[]){"-b", backing, "-F", "qcow2"}, 4 * sizeof(char *));
     int status = 1;
-    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, NULL, &status, NULL));
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, NULL,
+                               &status, NULL));
     g_assert_cmpint(status, ==, 0);
 }
 
 static char *disks_xml(void)
 {
-    g_autofree char *base = g_build_filename(scratch, "base.qcow2", NULL), *top = g_build_filename(scratch, "top.qcow2", NULL),
+    g_autofree char *base = g_build_filename(scratch, "base.qcow2", NULL),
+                    *top = g_build_filename(scratch, "top.qcow2", NULL),
                     *raw = g_build_filename(scratch, "raw.img", NULL);
     make_image(base, "qcow2", "8M", NULL);
     make_image(top, "qcow2", NULL, base);
     make_image(raw, "raw", "4M", NULL);
     return g_strdup_printf(
-        CONSOLE "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
-                "<serial type='file'><source path='%s/serial.txt'/></serial><rng model='virtio'><backend model='random'>"
-                "/dev/urandom</backend></rng><panic model='isa'/><disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='%s'/>"
-                "<target dev='vda' bus='virtio'/></disk><disk type='file' device='disk'><driver name='qemu' type='raw'/>"
-                "<source file='%s'/><target dev='vdb' bus='virtio'/><readonly/></disk>"
-                "<interface type='user'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>",
+        CONSOLE
+        "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+        "<serial type='file'><source path='%s/serial.txt'/></serial><rng model='virtio'><backend "
+        "model='random'>"
+        "/dev/urandom</backend></rng><panic model='isa'/><disk type='file' device='disk'><driver "
+        "name='qemu' type='qcow2' cache='none'/><source file='%s'/>"
+        "<target dev='vda' bus='virtio'/></disk><disk type='file' device='disk'><driver "
+        "name='qemu' type='raw'/>"
+        "<source file='%s'/><target dev='vdb' bus='virtio'/><readonly/></disk>"
+        "<interface type='user'><mac address='52:54:00:00:00:01'/><model "
+        "type='virtio'/></interface>",
         scratch, top, raw);
 }
 
@@ -362,10 +375,105 @@ static void test_qemu(gconstpointer fn)
     free_domain(d);
 }
 
+/* ---- what an emulator lacks ---- */
+
+static const struct {
+    const char *device, *words[3];
+} lacking[] = {
+    {"<disk type='file' device='disk'><source file='/x'/><target dev='sda' bus='scsi'/></disk>",
+     {"'sda'", "'scsi'", "'virtio'"}},
+    {"<interface type='user'><model type='e1000'/></interface>",
+     {"interface", "'e1000'", "'virtio'"}},
+    {"<graphics type='vnc' port='-1'/>", {"graphics", "'vnc'", "ruche-vmm"}},
+    {"<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='1' slot='0' "
+     "function='0'/></source></hostdev>",
+     {"<hostdev>", "not possible", "yet"}},
+    {"<filesystem type='mount'><source dir='/a'/><target dir='b'/></filesystem>",
+     {"<filesystem>", "disk", "yet"}},
+};
+
+static void check_lacking(struct domain *d)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(lacking); i++) {
+        g_autoptr(GError) error = NULL;
+        struct domain *own = make_domain(program, lacking[i].device);
+        g_assert_false(vm_check_def(own->live, &error));
+        g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_CONFIG);
+        for (size_t w = 0; w < G_N_ELEMENTS(lacking[i].words); w++)
+            if (!strstr(error->message, lacking[i].words[w]))
+                g_error("'%s' does not say %s", error->message, lacking[i].words[w]);
+        free_domain(own);
+    }
+    g_assert_true(vm_check_def(d->live, NULL));
+}
+
+static void test_lacking(void)
+{
+    struct domain *d = make_domain(program, CONSOLE);
+    in_task(check_lacking, d);
+    free_domain(d);
+}
+
+/* ---- the guest agent ---- */
+
+/* One that has an old answer on its tongue; the second client gets none. */
+static gpointer serve_agent(gpointer opaque)
+{
+    int listener = GPOINTER_TO_INT(opaque), fd = accept(listener, NULL, NULL);
+    static const char old[] = "{\"return\":99}\nnoise\n{\"return\":{\"left\":\"over\"}}\n";
+    char line[512];
+    gint64 id = 0;
+    ssize_t n = recv(fd, line, sizeof(line) - 1, 0);
+    g_assert_cmpint(n, >, 0);
+    line[n] = '\0';
+    g_assert_cmpint(line[0], ==, (char)0xff);
+    g_assert_cmpint(sscanf(strstr(line, "\"id\":"), "\"id\":%" G_GINT64_FORMAT, &id), ==, 1);
+    g_autofree char *sync = g_strdup_printf("%s{\"return\":%" G_GINT64_FORMAT "}\n", old, id);
+    g_assert_cmpint(send(fd, sync, strlen(sync), 0), ==, strlen(sync));
+    g_assert_cmpint(recv(fd, line, sizeof(line), 0), >, 0);
+    g_assert_cmpint(send(fd, "{\"return\":{}}\n", 14, 0), ==, 14);
+    close(fd);
+    return NULL;
+}
+
+static void talk_to_agent(struct domain *d)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = g_build_filename(scratch, "agent.sock", NULL);
+    int listener = vm_listen(path, &error);
+    g_assert_no_error(error);
+    struct vm *v = vm_new(d);
+    GThread *agent = g_thread_new("agent", serve_agent, GINT_TO_POINTER(listener));
+    g_autofree char *answer = vm_agent_command(v, "{\"execute\":\"guest-ping\"}", 5, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(answer, ==, "{\"return\":{}}");
+    g_thread_join(agent);
+    g_assert_null(
+        vm_agent_command(v, "{\"execute\":\"guest-ping\"}", 1, &error)); /* nobody accepts */
+    g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_AGENT);
+    g_clear_error(&error);
+    g_assert_null(vm_agent_command(v, "{\"execute\"", 1, &error));
+    g_assert_error(error, RUCHE_ERROR, RUCHE_ERR_INVALID);
+    close(listener);
+    vm_free(v);
+}
+
+static void test_agent(void)
+{
+    g_autofree char *channel =
+        g_strdup_printf("<channel type='unix'><source mode='bind' path='%s/agent.sock'/>"
+                        "<target type='virtio' name='org.qemu.guest_agent.0'/></channel>",
+                        scratch);
+    struct domain *d = make_domain(program, channel);
+    in_task(talk_to_agent, d);
+    free_domain(d);
+}
+
 static void remove_folder(const char *path)
 {
-    const char *argv[] = { "rm", "-rf", path, NULL };
-    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL);
+    const char *argv[] = {"rm", "-rf", path, NULL};
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL,
+                 NULL);
 }
 
 static void replace(char **setting, char *value)
@@ -376,8 +484,8 @@ static void replace(char **setting, char *value)
 
 int main(int argc, char **argv)
 {
-    static void (*const with_qemu[])(struct domain *) = { life, killed, found_again, disks };
-    static const char *const names[] = { "life", "killed", "found-again", "disks" };
+    static void (*const with_qemu[])(struct domain *) = {life, killed, found_again, disks};
+    static const char *const names[] = {"life", "killed", "found-again", "disks"};
     g_test_init(&argc, &argv, NULL);
     if (argc < 4)
         return 2;
@@ -398,6 +506,8 @@ int main(int argc, char **argv)
     g_test_add_func("/vm/fails", test_fails);
     g_test_add_func("/vm/console", test_console);
     g_test_add_func("/vm/disks", test_disks);
+    g_test_add_func("/vm/lacking", test_lacking);
+    g_test_add_func("/vm/agent", test_agent);
     for (size_t i = 0; i < G_N_ELEMENTS(with_qemu); i++) {
         g_autofree char *path = g_strconcat("/vm/qemu/", names[i], NULL);
         g_test_add_data_func(path, &with_qemu[i], test_qemu);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Limits of a running machine by libvirt's names: which group has them, and what is set at the start.
+/* Limits of a running machine by libvirt's names: which group has them, and what is set at the
+ * start.
  *
- * Where      A group's values are what the kernel says now; where a controller is missing, asking is an error
- *            that names it.
+ * Where      A group's values are what the kernel says now; where a controller is missing, asking
+ * is an error that names it.
  */
 #include "manager/domain/vm_tune.h"
 
@@ -12,33 +13,39 @@
 
 /* ---- interfaces' rates ---- */
 
-static bool interface_set(struct vm *v, const char *device, const struct param_list *l, GError **error)
+static bool interface_set(struct vm *v, const char *device, const struct param_list *l,
+                          GError **error)
 {
     for (unsigned i = 0; i < l->count; i++)
         if (l->rows[i].u)
             return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                               "machine '%s': rates of interface '%s' cannot be limited yet", v->name, device);
+                               "machine '%s': rates of interface '%s' cannot be limited yet",
+                               v->name, device);
     return true;
 }
 
 static bool interface_get(struct vm *v, const char *device, struct param_list *ret, GError **error)
 {
-    static const char *const names[] = { "inbound.average",  "inbound.peak",  "inbound.burst", "inbound.floor",
-                                         "outbound.average", "outbound.peak", "outbound.burst" };
+    static const char *const names[] = {"inbound.average", "inbound.peak",     "inbound.burst",
+                                        "inbound.floor",   "outbound.average", "outbound.peak",
+                                        "outbound.burst"};
     for (size_t i = 0; i < ARRAY_COUNT(names); i++)
         param_uint(ret, names[i], 0);
     return true;
 }
 
-static const struct vm_tune_group vm_tune_interface = { .which = "interface", .set = interface_set, .get = interface_get };
+static const struct vm_tune_group vm_tune_interface = {
+    .which = "interface", .set = interface_set, .get = interface_get};
 
 /* ---- by name ---- */
 
 static const struct vm_tune_group *const groups[] = {
-    &vm_tune_scheduler, &vm_tune_memory, &vm_tune_blkio, &vm_tune_numa, &vm_tune_blockio, &vm_tune_interface,
+    &vm_tune_scheduler, &vm_tune_memory,  &vm_tune_blkio,
+    &vm_tune_numa,      &vm_tune_blockio, &vm_tune_interface,
 };
 
-static int find_group(const struct vm *v, const char *which, const char **ret_device, GError **error)
+static int find_group(const struct vm *v, const char *which, const char **ret_device,
+                      GError **error)
 {
     size_t len = strcspn(which, ":");
     *ret_device = which[len] ? which + len + 1 : "";
@@ -79,14 +86,18 @@ static bool start_links(struct vm *v, const xmlNode *domain, GError **error)
 static bool start_balloon(struct vm *v, const xmlNode *domain, GError **error)
 {
     const xmlNode *b = xml_find(domain, "devices/memballoon");
-    uint64_t most = xml_get_u64(domain, "memory", 0), now = xml_get_u64(domain, "currentMemory", most);
+    uint64_t most = xml_get_u64(domain, "memory", 0),
+             now = xml_get_u64(domain, "currentMemory", most);
     v->has_balloon = b && !xml_is(b, "@model", "none");
     if (!v->has_balloon)
         return true;
     uint64_t period = xml_get_u64(b, "stats@period", 0);
-    g_autofree char *path = g_strdup_printf("/machine/peripheral/%s", xml_get_or(b, "alias@name", "balloon0"));
-    if (period && !vm_do(v, "qom-set", vm_json("path", 's', path, "property", 's', "guest-stats-polling-interval", "value", 'i',
-                                               (int64_t)MIN(period, 3600), NULL), error))
+    g_autofree char *path =
+        g_strdup_printf("/machine/peripheral/%s", xml_get_or(b, "alias@name", "balloon0"));
+    if (period && !vm_do(v, "qom-set",
+                         vm_json("path", 's', path, "property", 's', "guest-stats-polling-interval",
+                                 "value", 'i', (int64_t)MIN(period, 3600), NULL),
+                         error))
         return false;
     return now >= most || vm_set_memory(v, now, error);
 }

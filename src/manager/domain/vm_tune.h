@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inside vm_tune*.c and vm_pin.c: limits of a running machine; see vm.h's vm_set_params(), vm_get_params(), vm_pin(). */
+/* Inside vm_tune*.c and vm_pin.c: limits of a running machine; see vm.h's vm_set_params(),
+ * vm_get_params(), vm_pin(). */
 #pragma once
 
 #include "manager/domain/vm_internal.h"
@@ -9,9 +10,11 @@ struct vm_tune_group {
     const char *which;
     bool (*set)(struct vm *v, const char *device, const struct param_list *l, GError **error);
     bool (*get)(struct vm *v, const char *device, struct param_list *ret, GError **error);
-    bool (*start)(struct vm *v, const xmlNode *domain, GError **error); /* what the description says; may be NULL */
+    bool (*start)(struct vm *v, const xmlNode *domain,
+                  GError **error); /* what the description says; may be NULL */
 };
-extern const struct vm_tune_group vm_tune_scheduler, vm_tune_memory, vm_tune_blkio, vm_tune_numa, vm_tune_blockio;
+extern const struct vm_tune_group vm_tune_scheduler, vm_tune_memory, vm_tune_blkio, vm_tune_numa,
+    vm_tune_blockio;
 
 /* Threads that are neither vCPU nor I/O thread. */
 unsigned vm_emulator_tids(const struct vm *v, pid_t *ret, unsigned room);

@@ -14,14 +14,15 @@
 static const struct {
     const char *name, *which, *element;
 } blkio[] = {
-    { "device_weight", "weight", "weight" },
-    { "device_read_bytes_sec", "rbps", "read_bytes_sec" },
-    { "device_write_bytes_sec", "wbps", "write_bytes_sec" },
-    { "device_read_iops_sec", "riops", "read_iops_sec" },
-    { "device_write_iops_sec", "wiops", "write_iops_sec" },
+    {"device_weight", "weight", "weight"},
+    {"device_read_bytes_sec", "rbps", "read_bytes_sec"},
+    {"device_write_bytes_sec", "wbps", "write_bytes_sec"},
+    {"device_read_iops_sec", "riops", "read_iops_sec"},
+    {"device_write_iops_sec", "wiops", "write_iops_sec"},
 };
 
-static bool set_block_device(struct vm *v, const char *path, const char *which, uint64_t value, GError **error)
+static bool set_block_device(struct vm *v, const char *path, const char *which, uint64_t value,
+                             GError **error)
 {
     struct stat st;
     if (stat(path, &st) < 0)
@@ -43,7 +44,8 @@ static bool set_block_list(struct vm *v, const char *which, const char *text, GE
 static bool blkio_set(struct vm *v, const char *device, const struct param_list *l, GError **error)
 {
     const struct param *weight = param_find(l, "weight");
-    if (weight && !cgroup_set(v->cgroup, NULL, NULL, 0, CGROUP_BLKIO_WEIGHT, (int64_t)weight->u, error))
+    if (weight &&
+        !cgroup_set(v->cgroup, NULL, NULL, 0, CGROUP_BLKIO_WEIGHT, (int64_t)weight->u, error))
         return false;
     for (size_t i = 0; i < ARRAY_COUNT(blkio); i++) {
         const struct param *p = param_find(l, blkio[i].name);
@@ -59,7 +61,8 @@ static char *block_list(const xmlNode *domain, const char *element)
     GString *s = g_string_new(NULL);
     for (xmlNode *n = xml_find(domain, "blkiotune/device"); n; n = xml_next(n))
         if (xml_get(n, element))
-            g_string_append_printf(s, "%s%s,%s", s->len ? "," : "", xml_get_or(n, "path", ""), xml_get(n, element));
+            g_string_append_printf(s, "%s%s,%s", s->len ? "," : "", xml_get_or(n, "path", ""),
+                                   xml_get(n, element));
     return g_string_free(s, FALSE);
 }
 
@@ -68,7 +71,8 @@ static bool blkio_get(struct vm *v, const char *device, struct param_list *ret, 
     int64_t weight = 0;
     if (!cgroup_has(v->cgroup, CGROUP_BLKIO))
         return cgroup_get(v->cgroup, NULL, CGROUP_BLKIO_WEIGHT, &weight, error);
-    cgroup_get(v->cgroup, NULL, CGROUP_BLKIO_WEIGHT, &weight, NULL); /* not every scheduler has weights */
+    cgroup_get(v->cgroup, NULL, CGROUP_BLKIO_WEIGHT, &weight,
+               NULL); /* not every scheduler has weights */
     param_uint(ret, "weight", (unsigned)weight);
     xmlNode *domain = domain_def_tree(v->d->live);
     for (size_t i = 0; i < ARRAY_COUNT(blkio); i++) {
@@ -82,49 +86,53 @@ static bool blkio_get(struct vm *v, const char *device, struct param_list *ret, 
 static bool start_blkio(struct vm *v, const xmlNode *domain, GError **error)
 {
     uint64_t weight = xml_get_u64(domain, "blkiotune/weight", 0);
-    if (weight && !cgroup_set(v->cgroup, NULL, NULL, 0, CGROUP_BLKIO_WEIGHT, (int64_t)weight, error))
+    if (weight &&
+        !cgroup_set(v->cgroup, NULL, NULL, 0, CGROUP_BLKIO_WEIGHT, (int64_t)weight, error))
         return false;
     for (xmlNode *n = xml_find(domain, "blkiotune/device"); n; n = xml_next(n))
         for (size_t i = 0; i < ARRAY_COUNT(blkio); i++)
-            if (xml_get(n, blkio[i].element) && !set_block_device(v, xml_get_or(n, "path", ""), blkio[i].which,
-                                                                  xml_get_u64(n, blkio[i].element, 0), error))
+            if (xml_get(n, blkio[i].element) &&
+                !set_block_device(v, xml_get_or(n, "path", ""), blkio[i].which,
+                                  xml_get_u64(n, blkio[i].element, 0), error))
                 return false;
     return true;
 }
 
-const struct vm_tune_group vm_tune_blkio = { .which = "blkio", .set = blkio_set, .get = blkio_get, .start = start_blkio };
+const struct vm_tune_group vm_tune_blkio = {
+    .which = "blkio", .set = blkio_set, .get = blkio_get, .start = start_blkio};
 
 /* ---- disks' rates ---- */
 
 static const struct {
     const char *name, *qmp;
 } iotune[] = {
-    { "total_bytes_sec", "bps" },
-    { "read_bytes_sec", "bps_rd" },
-    { "write_bytes_sec", "bps_wr" },
-    { "total_iops_sec", "iops" },
-    { "read_iops_sec", "iops_rd" },
-    { "write_iops_sec", "iops_wr" },
-    { "total_bytes_sec_max", "bps_max" },
-    { "read_bytes_sec_max", "bps_rd_max" },
-    { "write_bytes_sec_max", "bps_wr_max" },
-    { "total_iops_sec_max", "iops_max" },
-    { "read_iops_sec_max", "iops_rd_max" },
-    { "write_iops_sec_max", "iops_wr_max" },
-    { "size_iops_sec", "iops_size" },
-    { "total_bytes_sec_max_length", "bps_max_length" },
-    { "read_bytes_sec_max_length", "bps_rd_max_length" },
-    { "write_bytes_sec_max_length", "bps_wr_max_length" },
-    { "total_iops_sec_max_length", "iops_max_length" },
-    { "read_iops_sec_max_length", "iops_rd_max_length" },
-    { "write_iops_sec_max_length", "iops_wr_max_length" },
+    {"total_bytes_sec", "bps"},
+    {"read_bytes_sec", "bps_rd"},
+    {"write_bytes_sec", "bps_wr"},
+    {"total_iops_sec", "iops"},
+    {"read_iops_sec", "iops_rd"},
+    {"write_iops_sec", "iops_wr"},
+    {"total_bytes_sec_max", "bps_max"},
+    {"read_bytes_sec_max", "bps_rd_max"},
+    {"write_bytes_sec_max", "bps_wr_max"},
+    {"total_iops_sec_max", "iops_max"},
+    {"read_iops_sec_max", "iops_rd_max"},
+    {"write_iops_sec_max", "iops_wr_max"},
+    {"size_iops_sec", "iops_size"},
+    {"total_bytes_sec_max_length", "bps_max_length"},
+    {"read_bytes_sec_max_length", "bps_rd_max_length"},
+    {"write_bytes_sec_max_length", "bps_wr_max_length"},
+    {"total_iops_sec_max_length", "iops_max_length"},
+    {"read_iops_sec_max_length", "iops_rd_max_length"},
+    {"write_iops_sec_max_length", "iops_wr_max_length"},
 };
 
 /* QEMU wants the path of the part that has the image, for disks without a -drive. */
 static char *throttle_id(const struct vm *v, const char *alias)
 {
-    return v->ours || !g_str_has_prefix(alias, "virtio-") ? g_strdup(alias)
-                                                          : g_strdup_printf("/machine/peripheral/%s/virtio-backend", alias);
+    return v->ours || !g_str_has_prefix(alias, "virtio-")
+               ? g_strdup(alias)
+               : g_strdup_printf("/machine/peripheral/%s/virtio-backend", alias);
 }
 
 static uint64_t iotune_value(const struct param_list *l, const xmlNode *disk, const char *name)
@@ -134,7 +142,8 @@ static uint64_t iotune_value(const struct param_list *l, const xmlNode *disk, co
     return p ? p->u : xml_get_u64(disk, path, 0);
 }
 
-/* What is not said stays, but for what excludes it: a total takes away its parts, and the other way round. */
+/* What is not said stays, but for what excludes it: a total takes away its parts, and the other way
+ * round. */
 static bool excluded(const struct param_list *l, const char *name)
 {
     const char *unit = strstr(name, "bytes") ? "bytes" : "iops";
@@ -143,12 +152,14 @@ static bool excluded(const struct param_list *l, const char *name)
         return false;
     for (unsigned i = 0; i < l->count; i++)
         if (strstr(l->rows[i].name, unit) && l->rows[i].type != PARAM_STRING && l->rows[i].u &&
-            g_str_has_prefix(l->rows[i].name, "total_") != total && strcmp(l->rows[i].name, "size_iops_sec"))
+            g_str_has_prefix(l->rows[i].name, "total_") != total &&
+            strcmp(l->rows[i].name, "size_iops_sec"))
             return true;
     return false;
 }
 
-static bool apply_iotune(struct vm *v, const xmlNode *disk, const struct param_list *l, GError **error)
+static bool apply_iotune(struct vm *v, const xmlNode *disk, const struct param_list *l,
+                         GError **error)
 {
     g_autofree char *id = throttle_id(v, xml_get_or(disk, "alias@name", ""));
     JsonObject *args = vm_json("id", 's', id, NULL);
@@ -156,7 +167,8 @@ static bool apply_iotune(struct vm *v, const xmlNode *disk, const struct param_l
         uint64_t value = excluded(l, iotune[i].name) ? 0 : iotune_value(l, disk, iotune[i].name);
         bool needed = i < 6; /* the plain rates are never left out */
         if (needed || value)
-            json_object_set_int_member(args, iotune[i].qmp, (gint64)MIN(value, (uint64_t)G_MAXINT64));
+            json_object_set_int_member(args, iotune[i].qmp,
+                                       (gint64)MIN(value, (uint64_t)G_MAXINT64));
     }
     const struct param *group = param_find(l, "group_name");
     const char *name = group ? group->s : xml_get(disk, "iotune/group_name");
@@ -168,18 +180,22 @@ static bool apply_iotune(struct vm *v, const xmlNode *disk, const struct param_l
 static xmlNode *find_disk_node(xmlNode *domain, const char *name)
 {
     for (xmlNode *n = xml_find(domain, "devices/disk"); n; n = xml_next(n))
-        if (xml_is(n, "target@dev", name) || xml_is(n, "source@file", name) || xml_is(n, "source@dev", name))
+        if (xml_is(n, "target@dev", name) || xml_is(n, "source@file", name) ||
+            xml_is(n, "source@dev", name))
             return n;
     return NULL;
 }
 
-static bool blockio_set(struct vm *v, const char *device, const struct param_list *l, GError **error)
+static bool blockio_set(struct vm *v, const char *device, const struct param_list *l,
+                        GError **error)
 {
-    g_autoptr(xmlDoc) doc = xmlCopyDoc(domain_def_tree(v->d->live)->doc, 1); /* the call below waits */
+    g_autoptr(xmlDoc) doc =
+        xmlCopyDoc(domain_def_tree(v->d->live)->doc, 1); /* the call below waits */
     domain_def_shrink(v->d->live);
     xmlNode *disk = find_disk_node(xmlDocGetRootElement(doc), device);
     if (!disk)
-        return ruche_error(error, MANAGER_ERR_ARGUMENT, "machine '%s' has no disk '%s'", v->name, device);
+        return ruche_error(error, MANAGER_ERR_ARGUMENT, "machine '%s' has no disk '%s'", v->name,
+                           device);
     return apply_iotune(v, disk, l, error);
 }
 
@@ -188,7 +204,8 @@ static bool blockio_get(struct vm *v, const char *device, struct param_list *ret
     static const struct param_list nothing;
     xmlNode *disk = find_disk_node(domain_def_tree(v->d->live), device);
     if (!disk)
-        return ruche_error(error, MANAGER_ERR_ARGUMENT, "machine '%s' has no disk '%s'", v->name, device);
+        return ruche_error(error, MANAGER_ERR_ARGUMENT, "machine '%s' has no disk '%s'", v->name,
+                           device);
     for (size_t i = 0; i < ARRAY_COUNT(iotune); i++) {
         if (i == 13)
             param_string(ret, "group_name", xml_get_or(disk, "iotune/group_name", ""));
@@ -208,5 +225,8 @@ static bool start_blockio(struct vm *v, const xmlNode *domain, GError **error)
 }
 
 const struct vm_tune_group vm_tune_blockio = {
-    .which = "blockio", .set = blockio_set, .get = blockio_get, .start = start_blockio,
+    .which = "blockio",
+    .set = blockio_set,
+    .get = blockio_get,
+    .start = start_blockio,
 };

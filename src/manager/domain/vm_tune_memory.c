@@ -15,7 +15,9 @@ static const struct {
     const char *name;
     enum cgroup_key key;
 } memory[] = {
-    { "hard_limit", CGROUP_MEMORY_HARD }, { "soft_limit", CGROUP_MEMORY_SOFT }, { "swap_hard_limit", CGROUP_MEMORY_SWAP },
+    {"hard_limit", CGROUP_MEMORY_HARD},
+    {"soft_limit", CGROUP_MEMORY_SOFT},
+    {"swap_hard_limit", CGROUP_MEMORY_SWAP},
 };
 
 static int64_t limit_bytes(uint64_t kib)
@@ -32,11 +34,13 @@ static bool set_memory_limit(struct vm *v, const struct param_list *l, size_t ro
 /* The limit of memory and swap can never be below that of memory: which one goes first depends. */
 static bool memory_set(struct vm *v, const char *device, const struct param_list *l, GError **error)
 {
-    const struct param *hard = param_find(l, "hard_limit"), *swap = param_find(l, "swap_hard_limit");
+    const struct param *hard = param_find(l, "hard_limit"),
+                       *swap = param_find(l, "swap_hard_limit");
     int64_t old = -1;
     if (hard && swap && hard->u > swap->u)
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "memory hard_limit %" G_GUINT64_FORMAT " KiB must not be above swap_hard_limit %" G_GUINT64_FORMAT " KiB",
+                           "memory hard_limit %" G_GUINT64_FORMAT
+                           " KiB must not be above swap_hard_limit %" G_GUINT64_FORMAT " KiB",
                            hard->u, swap->u);
     if (swap)
         cgroup_get(v->cgroup, NULL, CGROUP_MEMORY_SWAP, &old, NULL);
@@ -60,7 +64,7 @@ static bool memory_get(struct vm *v, const char *device, struct param_list *ret,
 
 static bool start_memory(struct vm *v, const xmlNode *domain, GError **error)
 {
-    struct param_list l = { 0 };
+    struct param_list l = {0};
     for (size_t row = 0; row < ARRAY_COUNT(memory); row++) {
         g_autofree char *path = g_strconcat("memtune/", memory[row].name, NULL);
         if (xml_get(domain, path))
@@ -72,12 +76,15 @@ static bool start_memory(struct vm *v, const xmlNode *domain, GError **error)
 }
 
 const struct vm_tune_group vm_tune_memory = {
-    .which = "memory", .set = memory_set, .get = memory_get, .start = start_memory,
+    .which = "memory",
+    .set = memory_set,
+    .get = memory_get,
+    .start = start_memory,
 };
 
 /* ---- NUMA ---- */
 
-static const char *const numa_modes[] = { "strict", "preferred", "interleave", "restrictive" };
+static const char *const numa_modes[] = {"strict", "preferred", "interleave", "restrictive"};
 
 static bool numa_set(struct vm *v, const char *device, const struct param_list *l, GError **error)
 {
@@ -85,7 +92,9 @@ static bool numa_set(struct vm *v, const char *device, const struct param_list *
     xmlNode *domain = domain_def_tree(v->d->live);
     const char *now = xml_get_or(domain, "numatune/memory@mode", "strict");
     if (mode && (mode->i < 0 || mode->i > 3 || strcmp(numa_modes[mode->i], now)))
-        return ruche_error(error, MANAGER_ERR_CONFIG, "machine '%s': the NUMA mode of a running machine cannot be changed", v->name);
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "machine '%s': the NUMA mode of a running machine cannot be changed",
+                           v->name);
     return !nodes || cgroup_set_text(v->cgroup, CGROUP_CPUSET_MEMS, nodes->s, error);
 }
 
@@ -97,7 +106,8 @@ static bool numa_get(struct vm *v, const char *device, struct param_list *ret, G
     for (int i = 0; i < 4; i++)
         if (!strcmp(numa_modes[i], now))
             param_int(ret, "numa_mode", i);
-    param_string(ret, "numa_nodeset", mems ? mems : xml_get_or(domain, "numatune/memory@nodeset", ""));
+    param_string(ret, "numa_nodeset",
+                 mems ? mems : xml_get_or(domain, "numatune/memory@nodeset", ""));
     domain_def_shrink(v->d->live);
     return true;
 }
@@ -105,8 +115,10 @@ static bool numa_get(struct vm *v, const char *device, struct param_list *ret, G
 static bool start_numa(struct vm *v, const xmlNode *domain, GError **error)
 {
     const char *nodes = xml_get(domain, "numatune/memory@nodeset");
-    bool strict = !xml_get(domain, "numatune/memory@mode") || xml_is(domain, "numatune/memory@mode", "strict");
+    bool strict = !xml_get(domain, "numatune/memory@mode") ||
+                  xml_is(domain, "numatune/memory@mode", "strict");
     return !nodes || !strict || cgroup_set_text(v->cgroup, CGROUP_CPUSET_MEMS, nodes, error);
 }
 
-const struct vm_tune_group vm_tune_numa = { .which = "numa", .set = numa_set, .get = numa_get, .start = start_numa };
+const struct vm_tune_group vm_tune_numa = {
+    .which = "numa", .set = numa_set, .get = numa_get, .start = start_numa};
