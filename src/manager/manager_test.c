@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the core stands on: tasks, workers, programs, files, rights, names of things. */
 #include "manager/error.h"
+#include "manager/job.h"
 #include "manager/manager.h"
 #include "manager/store.h"
 #include "manager/uuid.h"
@@ -279,6 +280,74 @@ static void test_names(void)
     g_assert_true(store_name_check("domain", "ruche \xc3\xa9t\xc3\xa9 #1", NULL));
 }
 
+/* ---- jobs ---- */
+
+static bool job_counts(struct job *j, void *opaque, char **ret_result, GError **error)
+{
+    job_step(j, "counting to %d", 3);
+    atomic_store(&j->total, 3);
+    for (int i = 1; i <= 3; i++) {
+        task_sleep_ms(5);
+        atomic_store(&j->done, (uint64_t)i);
+    }
+    *ret_result = g_strdup("three");
+    return true;
+}
+
+static bool job_until_cancelled(struct job *j, void *opaque, char **ret_result, GError **error)
+{
+    while (!atomic_load(&j->cancelled))
+        task_sleep_ms(1);
+    return ruche_error(error, MANAGER_ERR_ABORTED, "as was wanted");
+}
+
+static bool job_fails(struct job *j, void *opaque, char **ret_result, GError **error)
+{
+    return ruche_error(error, RUCHE_ERR_NO_SPACE, "the disk is full");
+}
+
+static void job_task(void *opaque)
+{
+    struct caller reader = {.transport = "unix", .authenticated = true, .read_only = true};
+    g_autoptr(GError) error = NULL;
+    struct job *counts = job_start(&caller_self, "count", "fingers", job_counts, NULL);
+    g_assert_cmpstr(counts->step, ==, "counting to 3");
+    g_assert_false(job_wait(counts, 0));
+    g_assert_true(job_wait(counts, 10000));
+    g_assert_cmpint(counts->state, ==, JOB_DONE);
+    g_assert_cmpstr(counts->result, ==, "three");
+    g_assert_cmpuint(atomic_load(&counts->done), ==, 3);
+    g_assert_false(job_cancel(&caller_self, counts, &error));
+    g_assert_error(error, RUCHE_ERROR, RUCHE_ERR_STATE);
+    g_clear_error(&error);
+
+    struct job *waits = job_start(&caller_self, "wait", "for ever", job_until_cancelled, NULL);
+    g_assert_false(job_cancel(&reader, waits, NULL));
+    g_assert_true(job_cancel(&caller_self, waits, &error));
+    g_assert_true(job_wait(waits, -1));
+    g_assert_cmpint(waits->state, ==, JOB_CANCELLED);
+
+    struct job *fails = job_start(&caller_self, "fill", "disk", job_fails, NULL);
+    g_assert_true(job_wait(fails, -1));
+    g_assert_cmpint(fails->state, ==, JOB_FAILED);
+    g_assert_error(fails->error, RUCHE_ERROR, RUCHE_ERR_NO_SPACE);
+
+    struct job *found = job_find(waits->id, &error); /* ended ones can still be asked for */
+    g_assert_true(found == waits);
+    g_assert_null(job_find(999, NULL));
+    g_autoptr(GPtrArray) all = job_list(&reader);
+    g_assert_cmpuint(all->len, ==, 3);
+    job_unref(counts);
+    job_unref(waits);
+    job_unref(fails);
+    job_unref(found);
+}
+
+static void test_jobs(void)
+{
+    run(job_task, NULL);
+}
+
 /* ---- rights, the log, UUIDs, places ---- */
 
 static void test_access(void)
@@ -368,6 +437,7 @@ int main(int argc, char **argv)
     g_test_add_func("/store/errors", test_store_errors);
     g_test_add_func("/store/killed", test_store_killed);
     g_test_add_func("/store/names", test_names);
+    g_test_add_func("/job/life", test_jobs);
     g_test_add_func("/access/rights", test_access);
     g_test_add_func("/access/audit", test_audit);
     g_test_add_func("/manager/uuid", test_uuid);
