@@ -44,7 +44,7 @@ struct vm {
     pid_t pid;
     uint64_t start_ticks; /* of /proc/PID/stat: the process is the one that we mean */
     int pidfd;
-    guint pid_source;
+    guint pid_source, log_source;
     bool reporting;          /* events go to the domain: vm_start() is over, vm_kill() not begun */
     bool ended, guest_ended; /* the process is gone; after it had said so */
     struct qmp_client *qmp;  /* NULL: not connected */

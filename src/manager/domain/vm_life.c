@@ -16,6 +16,7 @@
 
 #define GRACE_MS 15000
 #define KILL_MS  15000
+#define LOG_S    60 /* its size is looked at this often */
 
 /* ---- owner ---- */
 
@@ -69,6 +70,7 @@ void vm_free(struct vm *v)
     v->d = NULL;
     v->reporting = false;
     g_clear_handle_id(&v->pid_source, g_source_remove);
+    g_clear_handle_id(&v->log_source, g_source_remove);
     g_clear_pointer(&v->qmp, qmp_client_free);
     g_hash_table_remove_all(v->consoles);
     if (v->ended)
@@ -172,9 +174,17 @@ bool vm_watch(struct vm *v, GError **error)
     return true;
 }
 
+static gboolean look_at_log(gpointer opaque)
+{
+    vm_log_bound(((const struct vm *)opaque)->name);
+    return G_SOURCE_CONTINUE;
+}
+
 void vm_begin_reports(struct vm *v)
 {
     v->reporting = true;
+    if (!v->log_source)
+        v->log_source = g_timeout_add_seconds(LOG_S, look_at_log, v);
     v->pid_source = g_unix_fd_add(v->pidfd, G_IO_IN, process_ended, v);
 }
 

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 static const char *program, *image_tool, *kernel;
 static char *scratch;
@@ -407,6 +408,24 @@ static void check_lacking(struct domain *d)
     g_assert_true(vm_check_def(d->live, NULL));
 }
 
+/* A log that has grown too large begins anew; the process goes on writing at its end. */
+static void test_log(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = vm_log_path("large");
+    struct stat st;
+    int fd = vm_log_open("large", &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(ftruncate(fd, 3 << 20), ==, 0);
+    vm_log_bound("large");
+    g_assert_cmpint(write(fd, "last words\n", 11), ==, 11);
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(st.st_size, ==, 11);
+    g_autofree char *tail = vm_log_tail("large", 0);
+    g_assert_cmpstr(tail, ==, "last words");
+    close(fd);
+}
+
 static void test_lacking(void)
 {
     struct domain *d = make_domain(program, CONSOLE);
@@ -506,6 +525,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vm/fails", test_fails);
     g_test_add_func("/vm/console", test_console);
     g_test_add_func("/vm/disks", test_disks);
+    g_test_add_func("/vm/log", test_log);
     g_test_add_func("/vm/lacking", test_lacking);
     g_test_add_func("/vm/agent", test_agent);
     for (size_t i = 0; i < G_N_ELEMENTS(with_qemu); i++) {
