@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manager/domain/fake_vm.h"
+
+struct vm {
+    struct domain *d;
+    bool alive;
+    const char *run_state;
+};
+
+struct fake fake;
+
+struct vm *vm_start(struct domain *d, struct domain_def **ret_live, GError **error)
+{
+    task_sleep_ms(2);
+    fake.starts++;
+    if (fake.fail_start) {
+        ruche_error(error, MANAGER_ERR_MACHINE, "the machine did not want to");
+        return NULL;
+    }
+    struct vm *v = g_new0(struct vm, 1);
+    v->d = d;
+    v->alive = true;
+    v->run_state = "prelaunch";
+    fake.live++;
+    return v;
+}
+
+struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error)
+{
+    task_sleep_ms(1);
+    if (fake.gone_on_attach || !xml_is(status, "fake@alive", "yes")) {
+        ruche_error(error, MANAGER_ERR_MACHINE, "no such process");
+        return NULL;
+    }
+    struct vm *v = g_new0(struct vm, 1);
+    v->d = d;
+    v->alive = true;
+    v->run_state = fake.attach_state;
+    fake.live++;
+    return v;
+}
+
+void vm_status(const struct vm *v, xmlNode *status)
+{
+    xml_set(status, "fake@alive", v->alive ? "yes" : "no");
+}
+
+void vm_free(struct vm *v)
+{
+    if (!v)
+        return;
+    fake.live--;
+    g_free(v);
+}
+
+bool vm_kill(struct vm *v, bool graceful, GError **error)
+{
+    task_sleep_ms(1);
+    v->alive = false;
+    fake.kills++;
+    return true;
+}
+
+void vm_clean(struct domain *d)
+{
+    fake.cleans++;
+}
+
+void vm_signal(struct vm *v, int signal)
+{
+    v->alive = false;
+    fake.signals++;
+}
+
+bool vm_cont(struct vm *v, GError **error)
+{
+    task_sleep_ms(1);
+    if (fake.fail_cont)
+        return ruche_error(error, MANAGER_ERR_MACHINE, "it does not go on");
+    v->run_state = "running";
+    return true;
+}
+
+bool vm_stop(struct vm *v, GError **error)
+{
+    while (fake.hang && v->alive)
+        task_sleep_ms(5);
+    if (!v->alive)
+        return ruche_error(error, MANAGER_ERR_MACHINE, "the machine has ended");
+    v->run_state = "paused";
+    domain_vm_event(v->d, VM_EV_STOPPED, 0, NULL, 0);
+    return true;
+}
+
+bool vm_powerdown(struct vm *v, GError **error)
+{
+    return true;
+}
+
+bool vm_reset(struct vm *v, GError **error)
+{
+    fake.resets++;
+    return v->alive;
+}
+
+bool vm_nmi(struct vm *v, GError **error)
+{
+    return true;
+}
+
+pid_t vm_pid(const struct vm *v)
+{
+    return 0;
+}
+
+const char *vm_run_state(const struct vm *v)
+{
+    return v->run_state;
+}
+
+bool vm_set_memory(struct vm *v, uint64_t kib, GError **error)
+{
+    return true;
+}
+
+bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **error)
+{
+    return true;
+}
+
+bool vm_set_params(struct vm *v, const char *which, const struct param_list *l, GError **error)
+{
+    return true;
+}
+
+bool vm_get_params(struct vm *v, const char *which, struct param_list *ret, GError **error)
+{
+    return true;
+}
+
+bool vm_pin(struct vm *v, int vcpu, const uint8_t *cpumap, unsigned len, GError **error)
+{
+    return true;
+}
+
+uint64_t vm_cpu_time_ns(struct vm *v)
+{
+    return 5;
+}
+
+uint64_t vm_memory_kib(const struct vm *v)
+{
+    return 65536;
+}
+
+int vm_vcpus(struct vm *v, struct domain_vcpu *ret, unsigned room)
+{
+    return 0;
+}
+
+bool vm_stats(struct vm *v, unsigned stats, struct param_list *ret, GError **error)
+{
+    task_sleep_ms(20); /* long enough for the machine to go meanwhile */
+    param_ullong(ret, "cpu.time", 5);
+    return v->alive || ruche_error(error, MANAGER_ERR_MACHINE, "the machine has ended");
+}
+
+bool vm_cpu_stats(struct vm *v, int cpu, struct param_list *ret, GError **error)
+{
+    return true;
+}
+
+bool vm_block_stats(struct vm *v, const char *disk, struct domain_block_stats *ret, GError **error)
+{
+    return true;
+}
+
+bool vm_block_info(struct vm *v, const char *disk, struct domain_block_info *ret, GError **error)
+{
+    return true;
+}
+
+bool vm_interface_stats(struct vm *v, const char *device, struct domain_interface_stats *ret,
+                        GError **error)
+{
+    return true;
+}
+
+int vm_memory_stats(struct vm *v, struct domain_memory_stat *ret, unsigned room)
+{
+    return 0;
+}
+
+int vm_open_console(struct vm *v, const char *alias, bool force, bool channel, GError **error)
+{
+    return -1;
+}
+
+char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error)
+{
+    ruche_error(error, MANAGER_ERR_AGENT, "no agent");
+    return NULL;
+}
+
+char *vm_console_log_path(const char *domain_name)
+{
+    return g_build_filename(manager.log_dir, "console", NULL);
+}
+
+char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **error)
+{
+    return g_strdup("{}");
+}
+
+bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error)
+{
+    return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
+}
+
+struct domain_def *vm_fit_def(struct domain_def *d, GError **error)
+{
+    return domain_def_ref(d);
+}
+
+bool vm_check_def(struct domain_def *d, GError **error)
+{
+    return true;
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Machines that are not there, for tests of domains: vm_*() do what a test says, and count. */
+#pragma once
+
+#include "manager/domain/vm.h"
+
+/* What they are to do, and what was asked of them; all zeroes is a machine that works. */
+struct fake {
+    bool fail_start, fail_cont, hang, gone_on_attach;
+    const char *attach_state;
+    unsigned starts, kills, cleans, resets, live, signals;
+};
+extern struct fake fake;
