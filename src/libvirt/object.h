@@ -22,9 +22,8 @@ static inline struct domain *object_domain(const struct wire_domain *w, GError *
 
 static inline void object_fill_domain(const struct domain *d, struct wire_domain *ret)
 {
-    const struct domain_summary *s = domain_summary(d);
-    ret->name = g_strdup(s->name);
-    memcpy(ret->uuid, s->uuid, sizeof(ret->uuid));
+    ret->name = g_strdup(d->name);
+    memcpy(ret->uuid, d->uuid, sizeof(ret->uuid));
     ret->id = d->id;
 }
 
