@@ -91,6 +91,10 @@ static void print_info(JsonObject *o)
     printf("%-12s %s\n", "defined", json_object_get_boolean_member(o, "persistent") ? "yes" : "no, it ends when it stops");
     print_devices(o, "disks", disk);
     print_devices(o, "interfaces", nic);
+    if (json_object_has_member(o, "ssh")) {
+        JsonObject *ssh = json_object_get_object_member(o, "ssh");
+        printf("%-12s %s@%s port %" PRIi64 "\n", "ssh", text_of(ssh, "user"), text_of(ssh, "host"), json_object_get_int_member(ssh, "port"));
+    }
 }
 
 static int print_host(struct cli *c)
@@ -107,6 +111,7 @@ static int print_host(struct cli *c)
            show_size(json_object_get_int_member(o, "memory_free")));
     printf("%-12s %" PRIi64 " run, %" PRIi64 " do not\n", "machines", json_object_get_int_member(o, "domains_active"),
            json_object_get_int_member(o, "domains_inactive"));
+    printf("%-12s virsh -c '%s'\n", "libvirt", text_of(o, "uri"));
     return 0;
 }
 
@@ -125,7 +130,22 @@ static int run_info(struct cli *c)
 }
 CLI_COMMAND(info, .name = "info", .arguments = "[NAME]", .summary = "A machine, or the host", .max_args = 1, .complete = COMPLETE_MACHINE,
             .run = run_info);
-CLI_COMMAND(host, .name = "host", .summary = "The host: processors, memory, how many machines", .run = print_host);
+
+static const struct cli_option host_options[] = { { "uri", NULL, "only where libvirt's clients connect", false }, { 0 } };
+
+static int run_host(struct cli *c)
+{
+    GError *error = NULL;
+    if (!cli_has(c, "uri"))
+        return print_host(c);
+    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/host");
+    if (!o)
+        return cli_fail(error);
+    puts(text_of(o, "uri"));
+    return 0;
+}
+CLI_COMMAND(host, .name = "host", .summary = "The host: processors, memory, how many machines, where virsh connects",
+            .options = host_options, .run = run_host);
 
 /* ---- what a machine is told: a row each ---- */
 

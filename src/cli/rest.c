@@ -15,6 +15,7 @@ struct rest {
     SoupSession *session;
     char *base;  /* "http://ruche", "https://host:port" */
     char *token; /* NULL: none */
+    GTlsCertificate *cert; /* NULL: none */
 };
 
 static char *socket_of(bool system)
@@ -75,6 +76,21 @@ static bool is_session(const char *connect)
     return connect ? !strcmp(connect, "session") : geteuid() != 0;
 }
 
+/* RUCHE_CA: whose signature the manager's certificate bears; RUCHE_CERT: our own, with its key. */
+static bool trust(struct rest *r, GError **error)
+{
+    const char *ca = g_getenv("RUCHE_CA"), *cert = g_getenv("RUCHE_CERT");
+    if (ca) {
+        g_autoptr(GTlsDatabase) database = g_tls_file_database_new(ca, error);
+        if (!database)
+            return false;
+        soup_session_set_tls_database(r->session, database);
+    }
+    if (cert)
+        r->cert = g_tls_certificate_new_from_file(cert, error);
+    return !cert || r->cert;
+}
+
 struct rest *rest_new(const char *connect, GError **error)
 {
     struct rest *r = g_new0(struct rest, 1);
@@ -82,7 +98,10 @@ struct rest *rest_new(const char *connect, GError **error)
         r->base = g_strdup(connect);
         r->token = g_strdup(g_getenv("RUCHE_TOKEN"));
         r->session = soup_session_new();
-        return r;
+        if (trust(r, error))
+            return r;
+        rest_free(r);
+        return NULL;
     }
     bool own = is_session(connect);
     g_autofree char *path = connect && strchr(connect, '/') ? g_strdup(connect) : socket_of(!own);
@@ -103,6 +122,7 @@ void rest_free(struct rest *r)
     g_object_unref(r->session);
     g_free(r->base);
     g_free(r->token);
+    g_clear_object(&r->cert);
     g_free(r);
 }
 
@@ -132,6 +152,8 @@ static SoupMessage *message_of(struct rest *r, const char *method, const char *p
         ruche_error(error, RUCHE_ERR_INVALID, "'%s' is not a URL", url);
         return NULL;
     }
+    if (r->cert)
+        soup_message_set_tls_client_certificate(msg, r->cert);
     g_autofree char *bearer = r->token ? g_strconcat("Bearer ", r->token, NULL) : NULL;
     if (bearer)
         soup_message_headers_append(soup_message_get_request_headers(msg), "Authorization", bearer);

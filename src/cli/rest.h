@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Requests to ruched. Blocks.
  *
- * Where     RUCHE_CONNECT or --connect: "system", "session", a socket's path, or an https URL (token in RUCHE_TOKEN);
- *           else root's is the system's, anybody else's his own, which is started when it does not run.
+ * Where     RUCHE_CONNECT or --connect: "system", "session", a socket's path, or an https URL (RUCHE_TOKEN, or RUCHE_CERT
+ *           with certificate and key; RUCHE_CA if the manager's certificate is signed by nobody that the host knows); else root's is the system's, anybody else's his own, which is started when it does not run.
  * Errors    What the manager says is passed on word by word.
  */
 #pragma once

@@ -138,9 +138,12 @@ JsonObject *follow_job(struct cli *c, JsonObject *job, GError **error)
     signal(SIGINT, before);
     if (c->tty && !c->json)
         printf("\r\033[K");
-    if (job && strcmp(json_object_get_string_member(job, "state"), "done") != 0) {
-        ruche_error(error, RUCHE_ERR_IO, "%s",
-                    json_object_get_string_member_with_default(job, "message", "the job was cancelled"));
+    const char *state = job ? json_object_get_string_member(job, "state") : "done";
+    if (!strcmp(state, "cancelled")) {
+        ruche_error(error, RUCHE_ERR_STATE, "cancelled: nothing is left of it");
+        g_clear_pointer(&job, json_object_unref);
+    } else if (strcmp(state, "done") != 0) {
+        ruche_error(error, RUCHE_ERR_IO, "%s", json_object_get_string_member_with_default(job, "message", "the job failed"));
         g_clear_pointer(&job, json_object_unref);
     }
     return job;

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define CANCEL_LOOK_MS 100 /* how often a cancellable program's flag is looked at */
+#define END_WAIT_MS 3000   /* from SIGTERM to SIGKILL */
 
 enum { TO_STDIN, FROM_STDOUT, FROM_STDERR, PROCESS, FDS };
 
@@ -48,6 +49,7 @@ static void close_fd(struct pollfd *p)
 static void child_setup(gpointer opaque)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setpgid(0, 0);
     if (getppid() != *(const pid_t *)opaque)
         _exit(127);
 }
@@ -136,6 +138,19 @@ static bool attend(struct run *r)
     }
 }
 
+/* The program and those that it started: asked first, so that they take away what is half made. */
+static void end_group(struct run *r)
+{
+    gint64 deadline = g_get_monotonic_time() + END_WAIT_MS * G_GINT64_CONSTANT(1000);
+    struct pollfd process = {.fd = r->fds[PROCESS].fd, .events = POLLIN};
+    kill(-r->pid, SIGTERM);
+    while (process.fd >= 0 && g_get_monotonic_time() < deadline &&
+           poll(&process, 1, END_WAIT_MS / 10) == 0)
+        ;
+    kill(-r->pid, SIGKILL);
+    kill(r->pid, SIGKILL);
+}
+
 static void work(void *opaque)
 {
     struct run *r = opaque;
@@ -143,7 +158,7 @@ static void work(void *opaque)
         return;
     r->ok = !r->error && attend(r);
     if (!r->ok)
-        kill(r->pid, SIGKILL);
+        end_group(r);
     while (waitpid(r->pid, &r->status, 0) < 0 && errno == EINTR)
         ;
     for (int i = 0; i < FDS; i++)

@@ -7,6 +7,7 @@
  * for wrong options.
  */
 #include "base/log.h"
+#include "manager/launch/launch.h"
 #include "manager/manager.h"
 #include "ruched/config.h"
 
@@ -136,6 +137,7 @@ static bool start(struct config *c, GError **error)
 {
     if (!be_the_one(error) || !manager_start(error))
         return false;
+    launch_clean();
     if (!web_start(&c->web, error)) {
         manager_stop(0);
         return false;

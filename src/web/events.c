@@ -17,7 +17,7 @@ struct reader {
     SoupServerMessage *msg;
     struct event_listener listener;
     size_t waiting; /* bytes that the connection has not taken */
-    guint timer;
+    guint timer, dropping;
     gulong signals[2];
 };
 
@@ -47,6 +47,8 @@ static void reader_free(gpointer opaque)
     struct reader *r = opaque;
     event_unlisten(&r->listener);
     g_source_remove(r->timer);
+    if (r->dropping)
+        g_source_remove(r->dropping);
     for (size_t i = 0; i < G_N_ELEMENTS(r->signals); i++)
         g_signal_handler_disconnect(r->msg, r->signals[i]);
     g_object_unref(r->msg);
@@ -91,18 +93,15 @@ static JsonObject *describe(const struct event *e)
     return o;
 }
 
-/* The one that does not read ends: not from here, where the emitter's list is walked. */
+/* The one that does not read ends: not from on_event(), where the emitter's list is walked. */
 static gboolean drop(gpointer opaque)
 {
     struct reader *r = opaque;
-    guint found;
-    if (g_ptr_array_find(readers, r, &found)) {
-        SoupServerMessage *msg = g_object_ref(r->msg);
-        g_ptr_array_remove_index_fast(readers, found);
-        soup_message_body_complete(soup_server_message_get_response_body(msg));
-        soup_server_message_unpause(msg);
-        g_object_unref(msg);
-    }
+    r->dropping = 0;
+    g_autoptr(SoupServerMessage) msg = g_object_ref(r->msg);
+    g_ptr_array_remove_fast(readers, r);
+    web_drop(msg);
+    soup_server_message_unpause(msg);
     return G_SOURCE_REMOVE;
 }
 
@@ -110,7 +109,8 @@ static void on_event(void *opaque, const struct event *e)
 {
     struct reader *r = opaque;
     if (r->waiting > WEB_MAX_BACKLOG) {
-        g_idle_add(drop, r);
+        if (!r->dropping)
+            r->dropping = g_idle_add(drop, r);
         return;
     }
     g_autoptr(JsonNode) node = web_node(describe(e));

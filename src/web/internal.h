@@ -15,6 +15,9 @@ const struct caller *web_caller(SoupServerMessage *msg);
 /* HTTPS without a certificate: the bearer's token decides. False: not shown. */
 bool web_authenticate(SoupServerMessage *msg, GError **error);
 
+/* Ends the connection that a message came by, whatever waits in it. */
+void web_drop(SoupServerMessage *msg);
+
 /* server.c */
 void web_answer_error(SoupServerMessage *msg, const GError *error);
 

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define CALLER_KEY "ruche-caller"
+#define SOCKET_KEY "ruche-socket"
 
 struct listener {
     SoupServer *server;
@@ -29,7 +30,7 @@ struct listener {
 };
 
 static GPtrArray *listeners;
-static unsigned connection_count;
+static unsigned connection_count[2]; /* of Unix sockets; of HTTPS: strangers cannot take the places of those */
 static GHashTable *tokens; /* digest in hexadecimal to name */
 
 static void caller_free(gpointer opaque)
@@ -45,9 +46,15 @@ const struct caller *web_caller(SoupServerMessage *msg)
     return g_object_get_data(G_OBJECT(address), CALLER_KEY);
 }
 
+void web_drop(SoupServerMessage *msg)
+{
+    GObject *address = G_OBJECT(soup_server_message_get_remote_address(msg));
+    g_socket_shutdown(g_object_get_data(address, SOCKET_KEY), TRUE, TRUE, NULL);
+}
+
 static void connection_gone(gpointer opaque, GObject *where)
 {
-    connection_count--;
+    --*(unsigned *)opaque;
 }
 
 static struct caller *unix_caller(GSocket *socket)
@@ -85,7 +92,8 @@ static GIOStream *wrap_tls(struct listener *l, GSocketConnection *connection, GS
         return NULL;
     if (l->ca) {
         g_tls_connection_set_database(G_TLS_CONNECTION(tls), l->ca);
-        g_object_set(tls, "authentication-mode", G_TLS_AUTHENTICATION_REQUIRED, NULL);
+        g_object_set(tls, "authentication-mode",
+                     g_hash_table_size(tokens) ? G_TLS_AUTHENTICATION_REQUESTED : G_TLS_AUTHENTICATION_REQUIRED, NULL);
         g_signal_connect_object(tls, "notify::peer-certificate", G_CALLBACK(on_tls_peer), remote, 0);
     }
     return tls;
@@ -97,7 +105,8 @@ static void take(struct listener *l, GSocketConnection *connection)
     g_autoptr(GSocketAddress) local = g_socket_get_local_address(socket, NULL);
     g_autoptr(GSocketAddress) remote = l->cert ? g_socket_get_remote_address(socket, NULL)
                                                : g_unix_socket_address_new("client");
-    if (!local || !remote || connection_count >= WEB_MAX_CONNECTIONS)
+    unsigned *count = &connection_count[l->cert != NULL];
+    if (!local || !remote || *count >= WEB_MAX_CONNECTIONS)
         return;
     struct caller *who = l->cert ? g_new0(struct caller, 1) : unix_caller(socket);
     if (l->cert)
@@ -107,8 +116,9 @@ static void take(struct listener *l, GSocketConnection *connection)
     g_autoptr(GIOStream) stream = l->cert ? wrap_tls(l, connection, remote) : g_object_ref(G_IO_STREAM(connection));
     if (!stream)
         return;
-    connection_count++;
-    g_object_weak_ref(G_OBJECT(connection), connection_gone, NULL);
+    ++*count;
+    g_object_weak_ref(G_OBJECT(connection), connection_gone, count);
+    g_object_set_data_full(G_OBJECT(remote), SOCKET_KEY, g_object_ref(socket), g_object_unref);
     soup_server_accept_iostream(l->server, stream, local, remote, NULL);
 }
 
@@ -183,6 +193,8 @@ static bool listen_https(SoupServer *server, const struct web_config *c, GError 
 {
     if (!c->cert || !c->key)
         return ruche_error(error, RUCHE_ERR_INVALID, "REST on %s needs a certificate and a key", c->listen);
+    if (!c->ca && !c->token_file)
+        return ruche_error(error, RUCHE_ERR_INVALID, "REST on %s lets nobody in: it needs a CA or a token file", c->listen);
     struct listener *l = listener_new(server);
     l->cert = g_tls_certificate_new_from_files(c->cert, c->key, error);
     if (!l->cert || (c->ca && !(l->ca = g_tls_file_database_new(c->ca, error))))

@@ -3,7 +3,7 @@
 #include "web/op.h"
 
 #include "base/util.h"
-#include "manager/domain/domain.h"
+#include "manager/launch/launch.h"
 #include "manager/uuid.h"
 
 #include <string.h>
@@ -101,6 +101,20 @@ static JsonNode *answer(const struct web_request *r, struct domain *d, GError **
     return o ? web_node(o) : NULL;
 }
 
+/* Of a launched one. */
+static void add_ssh(const struct caller *who, struct domain *d, JsonObject *o)
+{
+    g_autofree char *host = NULL, *user = NULL;
+    unsigned port;
+    if (!launch_ssh(who, d, &host, &port, &user, NULL))
+        return;
+    JsonObject *ssh = json_object_new();
+    json_object_set_string_member(ssh, "host", host);
+    json_object_set_int_member(ssh, "port", port);
+    json_object_set_string_member(ssh, "user", user);
+    json_object_set_object_member(o, "ssh", ssh);
+}
+
 static JsonNode *do_get(struct web_request *r, GError **error)
 {
     struct domain *d = find(r, error);
@@ -108,6 +122,7 @@ static JsonNode *do_get(struct web_request *r, GError **error)
     if (o) {
         json_object_set_array_member(o, "disks", describe_disks(domain_summary(d)));
         json_object_set_array_member(o, "interfaces", describe_interfaces(domain_summary(d)));
+        add_ssh(r->who, d, o);
     }
     domain_unref(d);
     return o ? web_node(o) : NULL;
@@ -390,3 +405,14 @@ static JsonNode *do_dmesg(struct web_request *r, GError **error)
 }
 WEB_OP(domain_dmesg, .method = "GET", .path = "/domains/{name}/dmesg", .summary = "What the guest wrote to its console last",
        .call = do_dmesg);
+
+static JsonNode *do_log(struct web_request *r, GError **error)
+{
+    struct domain *d = find(r, error);
+    r->text_type = "text/plain; charset=utf-8";
+    r->ret_text = d ? domain_log(r->who, d, error) : NULL;
+    domain_unref(d);
+    return NULL;
+}
+WEB_OP(domain_log, .method = "GET", .path = "/domains/{name}/log", .summary = "How the machine's program was started, and what it said",
+       .call = do_log);

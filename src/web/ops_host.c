@@ -38,6 +38,9 @@ static JsonNode *do_host(struct web_request *r, GError **error)
     json_object_set_int_member(o, "memory_free", (int64_t)node_free_memory());
     json_object_set_int_member(o, "domains_active", domain_count(true));
     json_object_set_int_member(o, "domains_inactive", domain_count(false));
+    g_autofree char *uri = g_strdup_printf("qemu+unix:///%s?socket=%s/libvirt-sock", manager.session ? "session" : "system",
+                                           manager.runtime_dir);
+    json_object_set_string_member(o, "uri", uri);
     return web_node(o);
 }
 WEB_OP(host, .method = "GET", .path = "/host", .summary = "What the host is, and how many machines it has", .quick = true,

@@ -5,6 +5,7 @@
 #include "base/units.h"
 #include "base/util.h"
 #include "manager/launch/launch.h"
+#include "manager/uuid.h"
 
 #include <string.h>
 
@@ -105,16 +106,21 @@ static JsonNode *do_ssh(struct web_request *r, GError **error)
     unsigned port = 0;
     struct domain *d = domain_find_name(web_text(r, "name"), error);
     bool good = d && launch_ssh(r->who, d, &host, &port, &user, error);
+    char uuid[UUID_TEXT_BYTES];
+    if (good)
+        uuid_format(domain_summary(d)->uuid, uuid);
     domain_unref(d);
     if (!good)
         return NULL;
     JsonObject *o = json_object_new();
+    json_object_set_string_member(o, "uuid", uuid);
     json_object_set_string_member(o, "host", host);
     json_object_set_int_member(o, "port", port);
     json_object_set_string_member(o, "user", user);
     return web_node(o);
 }
-WEB_OP(domain_ssh, .method = "GET", .path = "/domains/{name}/ssh", .summary = "Where a launched machine listens for SSH", .call = do_ssh);
+WEB_OP(domain_ssh, .method = "GET", .path = "/domains/{name}/ssh", .summary = "Where a launched machine listens for SSH", .quick = true,
+       .call = do_ssh);
 
 static JsonNode *do_remove_files(struct web_request *r, GError **error)
 {

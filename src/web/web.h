@@ -3,7 +3,7 @@
  *
  * Spec      docs/rest.md; GET /openapi.json, made from the operations' table (op.h).
  * Thread    The loop thread.
- * Trust     Requests are hostile: at most WEB_MAX_CONNECTIONS, of those WEB_MAX_IDLE that are nobody's yet;
+ * Trust     Requests are hostile: at most WEB_MAX_CONNECTIONS by Unix socket, and as many by HTTPS;
  *           bodies of WEB_MAX_BODY bytes, JSON of WEB_MAX_DEPTH levels; a reader of events that does not read
  *           is dropped at WEB_MAX_BACKLOG bytes; a silent connection after WEB_IDLE_S.
  */

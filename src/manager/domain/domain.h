@@ -163,6 +163,8 @@ char *domain_agent_command(const struct caller *who, struct domain *d, const cha
 char *domain_monitor_command(const struct caller *who, struct domain *d, const char *text, bool hmp, GError **error);
 /* The last lines that the guest kernel wrote to its first console, from the log. */
 char *domain_dmesg(const struct caller *who, struct domain *d, GError **error);
+/* The last lines that its process wrote, and how it was started. */
+char *domain_log(const struct caller *who, struct domain *d, GError **error);
 
 /* manager_start() calls these: reads what is stored and finds what runs; then starts what wants it. */
 bool domains_load(GError **error);

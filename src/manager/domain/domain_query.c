@@ -278,16 +278,29 @@ static void make_printable(char *text)
     *to = 0;
 }
 
-char *domain_dmesg(const struct caller *who, struct domain *d, GError **error)
+/* The end of one of its logs; `missing` is what is not there. */
+static char *log_text(const struct caller *who, struct domain *d, const char *path,
+                      const char *missing, GError **error)
 {
     if (!domain_allowed(who, d, RIGHT_READ, "read the log of", error))
         return NULL;
-    g_autofree char *path = vm_console_log_path(d->name), *text = read_tail(path);
+    g_autofree char *text = read_tail(path);
     if (!text) {
-        ruche_error(error, RUCHE_ERR_NOT_FOUND,
-                    "domain '%s' has written nothing to a console that is logged", d->name);
+        ruche_error(error, RUCHE_ERR_NOT_FOUND, "domain '%s' has %s", d->name, missing);
         return NULL;
     }
     make_printable(text);
     return g_utf8_make_valid(text, -1);
+}
+
+char *domain_dmesg(const struct caller *who, struct domain *d, GError **error)
+{
+    g_autofree char *path = vm_console_log_path(d->name);
+    return log_text(who, d, path, "written nothing to a console that is logged", error);
+}
+
+char *domain_log(const struct caller *who, struct domain *d, GError **error)
+{
+    g_autofree char *path = vm_log_path(d->name);
+    return log_text(who, d, path, "no log: it has not run yet", error);
 }

@@ -207,6 +207,11 @@ char *vm_console_log_path(const char *domain_name)
     return g_build_filename(manager.log_dir, "console", NULL);
 }
 
+char *vm_log_path(const char *domain_name)
+{
+    return g_build_filename(manager.log_dir, "process", NULL);
+}
+
 char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **error)
 {
     return g_strdup("{}");

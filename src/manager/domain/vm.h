@@ -62,6 +62,8 @@ int vm_open_console(struct vm *v, const char *alias, bool force, bool channel, G
 char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error);
 /* Where its first console is logged; there is a file once it has run. The caller's. */
 char *vm_console_log_path(const char *domain_name);
+/* Where its process writes what it has to say. The caller's. */
+char *vm_log_path(const char *domain_name);
 char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **error);
 /* Live attach, detach, update: MANAGER_ERR_CONFIG with the reason where the machine cannot. */
 bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error);

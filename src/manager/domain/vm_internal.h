@@ -151,7 +151,6 @@ int vm_macvtap_make(const char *name, unsigned lower, const char *mode,
 void vm_link_delete(const char *name);
 
 /* vm_paths.c */
-char *vm_log_path(const char *name);
 char *vm_socket_path(const struct vm *v, const char *name);
 /* Unix sockets by paths of any length. -1 with *error. */
 int vm_listen(const char *path, GError **error);

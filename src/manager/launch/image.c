@@ -9,14 +9,14 @@
 #include "manager/store.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <ftw.h>
 #include <glib/gstdio.h>
 #include <json-glib/json-glib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define OUTPUT_MAX (1u << 20)
+#define BUILDING ".building" /* end of a folder's name while it is filled */
 
 static struct fiber_mutex building; /* one image at a time: two recipes would only share the disk */
 
@@ -35,16 +35,28 @@ bool launch_run(struct job *j, const char *const *argv, char **ret_out, GError *
     return task_run_program_until(&j->cancelled, argv, NULL, OUTPUT_MAX, -1, ret_out, error);
 }
 
-/* Takes a folder of files, without folders in it, away. */
-static void remove_folder(const char *dir)
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
-    g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+    remove(path);
+    return 0; /* what cannot go stays, and is tried again with the next build */
+}
+
+/* Takes a folder away with all that is in it; what a recipe was cut off in may be a whole tree of a system. */
+static void remove_folder(void *dir)
+{
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+void launch_images_clean(void)
+{
+    g_autofree char *parent = g_build_filename(manager.state_dir, "images", NULL);
+    g_autoptr(GDir) list = g_dir_open(parent, 0, NULL);
     const char *name;
-    while (d && (name = g_dir_read_name(d))) {
-        g_autofree char *path = g_build_filename(dir, name, NULL);
-        g_unlink(path);
+    while (list && (name = g_dir_read_name(list))) {
+        g_autofree char *path = g_build_filename(parent, name, NULL);
+        if (g_str_has_suffix(name, BUILDING))
+            remove_folder(path);
     }
-    g_rmdir(dir);
 }
 
 /* What ruche-img says of the disk: its format and size. */
@@ -82,9 +94,9 @@ static bool take_folder(struct job *j, const char *dir, struct launch_image *ret
 /* A folder that `argv` fills (its last word is the folder's temporary name), then under its name at once. */
 static bool fill_folder(struct job *j, const char *dir, const char **argv, unsigned dir_at, const char *suffix, GError **error)
 {
-    g_autofree char *temporary = g_strconcat(dir, ".building", NULL);
+    g_autofree char *temporary = g_strconcat(dir, BUILDING, NULL);
     g_autofree char *target = g_strconcat(temporary, suffix, NULL);
-    remove_folder(temporary);
+    task_work_long(remove_folder, temporary);
     if (g_mkdir_with_parents(temporary, 0755) < 0)
         return ruche_error_errno(error, errno, "%s could not be made", temporary);
     argv[dir_at] = target;
@@ -92,7 +104,7 @@ static bool fill_folder(struct job *j, const char *dir, const char **argv, unsig
     if (good && g_rename(temporary, dir) < 0)
         good = ruche_error_errno(error, errno, "%s could not become %s", temporary, dir);
     if (!good)
-        remove_folder(temporary);
+        task_work_long(remove_folder, temporary);
     return good;
 }
 

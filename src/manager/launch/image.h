@@ -19,6 +19,9 @@ void launch_image_done(struct launch_image *i);
 /* Builds or fetches what is not there yet; two at a time for the same image wait for each other. */
 bool launch_image_get(struct job *j, const char *image, struct launch_image *ret, GError **error);
 
+/* Half-built folders of images are taken away. */
+void launch_images_clean(void);
+
 /* state_dir/machines/NAME/seed.iso */
 bool launch_seed_make(const struct launch_request *r, const char *name, const char *path, GError **error);
 /* The machine's XML. */

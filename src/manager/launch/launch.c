@@ -21,6 +21,7 @@
 #define MEMORY_DEFAULT (1 * GIB)
 #define DISK_OF_RECIPES (10 * GIB)
 #define NAMES_TRIED 1000
+#define UNFINISHED "unfinished" /* a file in a machine's folder until there is a machine */
 
 struct work {
     struct launch_request *request;
@@ -80,15 +81,26 @@ static char *machine_dir(const char *name)
 /* Its being there reserves the name: of two launches one fails. */
 static bool make_dir(const char *dir, GError **error)
 {
-    g_autofree char *parent = g_path_get_dirname(dir);
+    g_autofree char *parent = g_path_get_dirname(dir), *mark = g_build_filename(dir, UNFINISHED, NULL);
     if (g_mkdir_with_parents(parent, 0711) < 0 || g_mkdir(dir, 0711) < 0)
-        return ruche_error_errno(error, errno, "%s could not be made", dir);
-    return true;
+        return errno == EEXIST ? ruche_error(error, RUCHE_ERR_EXISTS, "%s is there already: another launch, or left from a machine "
+                                             "that was taken away", dir)
+                               : ruche_error_errno(error, errno, "%s could not be made", dir);
+    if (g_file_set_contents(mark, "", 0, error))
+        return true;
+    g_rmdir(dir);
+    return false;
+}
+
+static void finish_dir(const char *dir)
+{
+    g_autofree char *mark = g_build_filename(dir, UNFINISHED, NULL);
+    g_unlink(mark);
 }
 
 static void remove_dir(const char *dir)
 {
-    static const char *const names[] = { "disk.qcow2", "seed.iso" };
+    static const char *const names[] = { "disk.qcow2", "seed.iso", UNFINISHED };
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
         g_autofree char *path = g_build_filename(dir, names[i], NULL);
         g_unlink(path);
@@ -148,8 +160,10 @@ static bool launch_job(struct job *j, void *opaque, char **ret_result, GError **
         good = false;
     else if (good && !(good = launch_in(j, w, name, &image, dir, error)))
         remove_dir(dir);
-    if (good)
+    if (good) {
+        finish_dir(dir);
         *ret_result = g_steal_pointer(&name);
+    }
     launch_image_done(&image);
     caller_done(&w->who);
     launch_request_free(w->request);
@@ -180,7 +194,9 @@ static bool check_name(const char *name, GError **error)
 {
     if (!store_name_check("machine", name, error))
         return false;
-    return name_is_free(name) || ruche_error(error, RUCHE_ERR_EXISTS, "there is a machine '%s' already", name);
+    struct domain *d = domain_find_name(name, NULL);
+    domain_unref(d);
+    return !d || ruche_error(error, RUCHE_ERR_EXISTS, "there is a machine '%s' already", name);
 }
 
 static char *or_default(char *text, const char *otherwise)
@@ -203,6 +219,33 @@ struct job *launch(const struct caller *who, struct launch_request *r, GError **
     *w = (struct work){ .request = r, .who = *who };
     w->who.name = g_strdup(who->name);
     return job_start(who, "launch", r->name ? r->name : r->image, launch_job, w);
+}
+
+/* ---- after an end in the middle ---- */
+
+/* A machine that is defined is whole; what is marked without one is not. */
+static void clean_machines(void)
+{
+    g_autofree char *parent = g_build_filename(manager.state_dir, "machines", NULL);
+    g_autoptr(GDir) list = g_dir_open(parent, 0, NULL);
+    const char *name;
+    while (list && (name = g_dir_read_name(list))) {
+        g_autofree char *dir = machine_dir(name), *mark = g_build_filename(dir, UNFINISHED, NULL);
+        if (!g_file_test(mark, G_FILE_TEST_EXISTS))
+            continue;
+        struct domain *d = domain_find_name(name, NULL);
+        if (d)
+            g_unlink(mark);
+        else
+            remove_dir(dir);
+        domain_unref(d);
+    }
+}
+
+void launch_clean(void)
+{
+    clean_machines();
+    launch_images_clean();
 }
 
 /* ---- afterwards ---- */

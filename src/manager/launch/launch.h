@@ -5,7 +5,8 @@
  *           state_dir/machines/NAME/: disk.qcow2 (thin, over the image), seed.iso (NoCloud: host name, user, keys).
  * Recipes   An image's name is a program in the folder of recipes that fills a folder it is given. The recipe's digest
  *           is part of the image's folder: a changed recipe is a new image.
- * Cut off   A folder is built under a temporary name and renamed; what a failed or killed launch made is taken away.
+ * Cut off   A folder is built under a temporary name and renamed; what a failed launch made is taken away by itself, what a
+ *           killed one made at the next start, by launch_clean().
  */
 #pragma once
 
@@ -30,9 +31,11 @@ void launch_request_free(struct launch_request *r);
 
 /* Checks the request and begins; the job's result is the machine's name. Takes `r`. NULL: *error. In a task. */
 struct job *launch(const struct caller *who, struct launch_request *r, GError **error);
+/* Between manager_start() and the first request: takes away what launches left that ended with us. */
+void launch_clean(void);
 /* Names of recipes, sorted, NULL-ended. */
 char **launch_images(void);
-/* Where a launched machine listens for SSH: "127.0.0.1", its port, who may log in. */
+/* Where a launched machine listens for SSH: "127.0.0.1", its port, who may log in. Does not wait. */
 bool launch_ssh(const struct caller *who, struct domain *d, char **ret_host, unsigned *ret_port, char **ret_user, GError **error);
 /* Takes state_dir/machines/NAME away with its files; a machine that was not launched has none. In a task. */
 bool launch_remove_files(const struct caller *who, const char *name, GError **error);

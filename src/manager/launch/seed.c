@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A machine's first words to itself: the NoCloud seed, an ISO image with three files.
+/* A machine's first words to itself: the NoCloud seed, an ISO image with two files.
  *
- * Spec      cloud-init's NoCloud data source: volume "cidata", files meta-data, user-data, network-config. The files
- *           are YAML; JSON is YAML, and nothing that somebody typed can break out of it.
+ * Spec      cloud-init's NoCloud data source: volume "cidata", files meta-data and user-data, which are YAML; JSON is YAML,
+ *           and nothing that somebody typed can break out of it. Without a network-config the guest's first card asks for
+ *           its address, whatever the guest configures cards with.
  * Thread    The loop thread, in a task.
  */
 #include "manager/launch/image.h"
@@ -66,19 +67,6 @@ static char *meta_data_of(const char *name)
     return to_text(o, "");
 }
 
-/* Version 2: every Ethernet card asks for its address. */
-static char *network_of(void)
-{
-    JsonObject *o = json_object_new(), *all = json_object_new(), *cards = json_object_new(), *match = json_object_new();
-    json_object_set_int_member(o, "version", 2);
-    json_object_set_string_member(match, "name", "e*");
-    json_object_set_object_member(cards, "match", match);
-    json_object_set_boolean_member(cards, "dhcp4", TRUE);
-    json_object_set_object_member(all, "cards", cards);
-    json_object_set_object_member(o, "ethernets", all);
-    return to_text(o, "");
-}
-
 static bool put_file(const char *dir, const char *name, char *text, GError **error)
 {
     g_autofree char *path = g_build_filename(dir, name, NULL);
@@ -90,7 +78,7 @@ static bool put_file(const char *dir, const char *name, char *text, GError **err
 
 static void remove_files(const char *dir)
 {
-    static const char *const names[] = { "meta-data", "user-data", "network-config" };
+    static const char *const names[] = { "meta-data", "user-data" };
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
         g_autofree char *path = g_build_filename(dir, names[i], NULL);
         g_unlink(path);
@@ -106,7 +94,6 @@ bool launch_seed_make(const struct launch_request *r, const char *name, const ch
     const char *const argv[] = { "xorriso", "-as", "mkisofs", "-quiet", "-o", path, "-V", "cidata", "-J", "-r", dir, NULL };
     bool good = put_file(dir, "meta-data", meta_data_of(name), error) &&
                 put_file(dir, "user-data", user_data_of(r, name), error) &&
-                put_file(dir, "network-config", network_of(), error) &&
                 task_run_program(argv, NULL, 1 << 20, 60000, NULL, error);
     remove_files(dir);
     return good;

@@ -5,8 +5,12 @@
 #include "base/util.h"
 #include "manager/node/node.h"
 
+#include <cpuid.h>
 #include <inttypes.h>
 #include <string.h>
+
+#define CPUID_VMX (1u << 5)
+#define CPUID_SVM (1u << 2)
 
 /* Appends text made by a format whose strings are escaped. */
 static void put(GString *out, const char *format, ...) G_GNUC_PRINTF(2, 3);
@@ -56,12 +60,20 @@ static void put_metadata(GString *out, const struct launch_request *r, unsigned 
     put(out, "/>\n  </metadata>\n");
 }
 
+/* A KVM in software (no VMX, no SVM) is there in some clouds; our own CPU does more. */
+static bool kvm_is_hardware(void)
+{
+    unsigned a, b, c, d;
+    bool vmx = __get_cpuid(1, &a, &b, &c, &d) && (c & CPUID_VMX);
+    return vmx || (__get_cpuid(0x80000001, &a, &b, &c, &d) && (c & CPUID_SVM));
+}
+
 char *launch_xml(const struct launch_request *r, const char *name, const struct launch_image *i, const char *disk,
                  const char *seed, unsigned ssh_port)
 {
     const struct emulator *e = node_emulator(NULL, NULL, NULL);
     GString *out = g_string_new(NULL);
-    put(out, "<domain type='%s'>\n  <name>%s</name>\n", e && e->kvm ? "kvm" : "qemu", name);
+    put(out, "<domain type='%s'>\n  <name>%s</name>\n", e && e->kvm && kvm_is_hardware() ? "kvm" : "qemu", name);
     put_metadata(out, r, ssh_port);
     put(out, "  <memory unit='b'>%" PRIu64 "</memory>\n  <vcpu>%u</vcpu>\n", r->memory, r->cpus);
     put_os(out, r, i);
@@ -72,7 +84,9 @@ char *launch_xml(const struct launch_request *r, const char *name, const struct 
              "      <target dev='vdb' bus='virtio'/>\n      <readonly/>\n    </disk>\n", seed);
     put_interface(out, r->network, ssh_port);
     put(out, "    <serial type='pty'/>\n    <console type='pty'/>\n"
-             "    <rng model='virtio'>\n      <backend model='random'>/dev/urandom</backend>\n    </rng>\n"
-             "  </devices>\n</domain>\n");
+             "    <rng model='virtio'>\n      <backend model='random'>/dev/urandom</backend>\n    </rng>\n");
+    if (!e || !emulator_has(e, "memballoon.model", "virtio"))
+        put(out, "    <memballoon model='none'/>\n");
+    put(out, "  </devices>\n</domain>\n");
     return g_string_free(out, FALSE);
 }
