@@ -18,8 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CANCEL_LOOK_MS 100 /* how often a cancellable program's flag is looked at */
-#define END_WAIT_MS 3000   /* from SIGTERM to SIGKILL */
+#define CANCEL_LOOK_MS 100  /* how often a cancellable program's flag is looked at */
+#define END_WAIT_MS    3000 /* from SIGTERM to SIGKILL */
 
 enum { TO_STDIN, FROM_STDOUT, FROM_STDERR, PROCESS, FDS };
 

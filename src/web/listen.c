@@ -26,6 +26,7 @@ struct listener {
     GSocketListener *sockets;
     GTlsCertificate *cert; /* NULL: a Unix socket */
     GTlsDatabase *ca;      /* NULL: no client certificates */
+    GCancellable *end; /* of what waits for it */
     struct sock_path path;
 };
 
@@ -85,6 +86,12 @@ static void on_tls_peer(GTlsConnection *tls, GParamSpec *spec, gpointer opaque)
     c->authenticated = true;
 }
 
+/* On a server's side the last word on a certificate is ours, also where nothing speaks against it. */
+static gboolean on_tls_verified(GTlsConnection *tls, GTlsCertificate *peer, GTlsCertificateFlags wrong, gpointer opaque)
+{
+    return wrong == 0;
+}
+
 static GIOStream *wrap_tls(struct listener *l, GSocketConnection *connection, GSocketAddress *remote)
 {
     GIOStream *tls = g_tls_server_connection_new(G_IO_STREAM(connection), l->cert, NULL);
@@ -94,6 +101,7 @@ static GIOStream *wrap_tls(struct listener *l, GSocketConnection *connection, GS
         g_tls_connection_set_database(G_TLS_CONNECTION(tls), l->ca);
         g_object_set(tls, "authentication-mode",
                      g_hash_table_size(tokens) ? G_TLS_AUTHENTICATION_REQUESTED : G_TLS_AUTHENTICATION_REQUIRED, NULL);
+        g_signal_connect(tls, "accept-certificate", G_CALLBACK(on_tls_verified), NULL);
         g_signal_connect_object(tls, "notify::peer-certificate", G_CALLBACK(on_tls_peer), remote, 0);
     }
     return tls;
@@ -105,21 +113,64 @@ static void take(struct listener *l, GSocketConnection *connection)
     g_autoptr(GSocketAddress) local = g_socket_get_local_address(socket, NULL);
     g_autoptr(GSocketAddress) remote = l->cert ? g_socket_get_remote_address(socket, NULL)
                                                : g_unix_socket_address_new("client");
-    unsigned *count = &connection_count[l->cert != NULL];
-    if (!local || !remote || *count >= WEB_MAX_CONNECTIONS)
+    if (!local || !remote)
         return;
     struct caller *who = l->cert ? g_new0(struct caller, 1) : unix_caller(socket);
     if (l->cert)
         *who = (struct caller){ .transport = "https", .uid = (uid_t)-1, .gid = (gid_t)-1 };
     g_object_set_data_full(G_OBJECT(remote), CALLER_KEY, who, caller_free);
-    g_socket_set_timeout(socket, WEB_IDLE_S);
     g_autoptr(GIOStream) stream = l->cert ? wrap_tls(l, connection, remote) : g_object_ref(G_IO_STREAM(connection));
     if (!stream)
         return;
-    ++*count;
-    g_object_weak_ref(G_OBJECT(connection), connection_gone, count);
     g_object_set_data_full(G_OBJECT(remote), SOCKET_KEY, g_object_ref(socket), g_object_unref);
     soup_server_accept_iostream(l->server, stream, local, remote, NULL);
+}
+
+struct silent {
+    struct listener *listener; /* until `end` */
+    GSocketConnection *connection;
+    GCancellable *end;
+};
+
+static void silent_free(gpointer opaque)
+{
+    struct silent *s = opaque;
+    g_object_unref(s->connection);
+    g_object_unref(s->end);
+    g_free(s);
+}
+
+/* It spoke, or its time is over. */
+static gboolean on_spoken(GSocket *socket, GIOCondition condition, gpointer opaque)
+{
+    struct silent *s = opaque;
+    if (!g_cancellable_is_cancelled(s->end) && g_socket_condition_check(socket, G_IO_IN) & G_IO_IN)
+        take(s->listener, s->connection);
+    return G_SOURCE_REMOVE;
+}
+
+/* A handshake holds a thread of few: it begins when the peer has begun it. */
+static void wait_for_word(struct listener *l, GSocketConnection *connection)
+{
+    struct silent *s = g_new0(struct silent, 1);
+    *s = (struct silent){ .listener = l, .connection = g_object_ref(connection), .end = g_object_ref(l->end) };
+    g_autoptr(GSource) source = g_socket_create_source(g_socket_connection_get_socket(connection), G_IO_IN, l->end);
+    g_source_set_callback(source, G_SOURCE_FUNC(on_spoken), s, silent_free);
+    g_source_attach(source, NULL);
+}
+
+static void admit(struct listener *l, GSocketConnection *connection)
+{
+    unsigned *count = &connection_count[l->cert != NULL];
+    if (*count >= WEB_MAX_CONNECTIONS)
+        return;
+    ++*count;
+    g_object_weak_ref(G_OBJECT(connection), connection_gone, count);
+    g_socket_set_timeout(g_socket_connection_get_socket(connection), WEB_IDLE_S);
+    if (l->cert)
+        wait_for_word(l, connection);
+    else
+        take(l, connection);
 }
 
 static void on_accept(GObject *sockets, GAsyncResult *result, gpointer opaque)
@@ -131,7 +182,7 @@ static void on_accept(GObject *sockets, GAsyncResult *result, gpointer opaque)
         return;
     struct listener *l = opaque;
     if (connection)
-        take(l, connection);
+        admit(l, connection);
     g_socket_listener_accept_async(l->sockets, NULL, on_accept, l);
 }
 
@@ -140,6 +191,8 @@ static void listener_free(gpointer opaque)
     struct listener *l = opaque;
     if (l->sockets)
         g_socket_listener_close(l->sockets);
+    g_cancellable_cancel(l->end);
+    g_clear_object(&l->end);
     g_clear_object(&l->sockets);
     g_clear_object(&l->cert);
     g_clear_object(&l->ca);
@@ -165,6 +218,7 @@ static struct listener *listener_new(SoupServer *server)
 {
     struct listener *l = g_new0(struct listener, 1);
     l->server = server;
+    l->end = g_cancellable_new();
     g_ptr_array_add(listeners, l);
     return l;
 }
@@ -228,9 +282,10 @@ bool web_listen(SoupServer *server, const struct web_config *c, GError **error)
     tokens = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     if (c->token_file && !read_tokens(c->token_file, error))
         return false;
-    if (c->unix_path && !listen_unix(server, c, error))
+    /* The Unix socket comes last: who finds it finds all. */
+    if (c->listen && !listen_https(server, c, error))
         return false;
-    return !c->listen || listen_https(server, c, error);
+    return !c->unix_path || listen_unix(server, c, error);
 }
 
 void web_listen_stop(void)

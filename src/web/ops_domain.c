@@ -299,11 +299,9 @@ static bool set_vcpus(const struct web_request *r, struct domain *d, GError **er
     if (!vcpus)
         return true;
     unsigned count = (unsigned)vcpus;
-    /* The smaller of the two first, so that there are never more vCPUs than may be. */
-    bool grows = count > domain_summary(d)->vcpus_max;
-    return (!grows || domain_set_vcpus(r->who, d, count, AFFECT_CONFIG | VCPU_MAXIMUM, error)) &&
-           domain_set_vcpus(r->who, d, count, AFFECT_CONFIG, error) &&
-           (grows || domain_set_vcpus(r->who, d, count, AFFECT_CONFIG | VCPU_MAXIMUM, error));
+    if (!domain_set_vcpus(r->who, d, count, AFFECT_CONFIG | VCPU_MAXIMUM, error))
+        return false;
+    return !d->def || d->def->s.vcpus == count || domain_set_vcpus(r->who, d, count, AFFECT_CONFIG, error);
 }
 
 static bool set_text(const struct web_request *r, struct domain *d, const char *name, int type, GError **error)

@@ -9,6 +9,9 @@
 
 #include <string.h>
 
+#define REFUSED_KEY "ruche-refused"
+#define WEB_MAX_REFUSED (64u << 20)
+
 struct web_run {
     const struct web_op *op;
     SoupServerMessage *msg; /* referenced */
@@ -111,8 +114,9 @@ static bool add_body(JsonObject *args, SoupServerMessage *msg, GError **error)
 static void answer_status(SoupServerMessage *msg, unsigned status, const char *path)
 {
     g_autoptr(GError) error = NULL;
+    g_autofree char *shown = g_utf8_make_valid(path, -1);
     ruche_error(&error, status == 404 ? RUCHE_ERR_NOT_FOUND : RUCHE_ERR_UNSUPPORTED, "%s %s is no operation; GET "
-                "/openapi.json lists them", soup_server_message_get_method(msg), path);
+                "/openapi.json lists them", soup_server_message_get_method(msg), shown);
     web_answer_error(msg, error);
     soup_server_message_set_status(msg, status, NULL);
 }
@@ -146,9 +150,16 @@ static void serve(SoupServerMessage *msg, const char *path, GHashTable *query)
     }
 }
 
+/* libsoup keeps connections only that it accepted itself: one of ours is for one request. */
+static void say_close(SoupServerMessage *msg)
+{
+    soup_message_headers_replace(soup_server_message_get_response_headers(msg), "Connection", "close");
+}
+
 static void on_request(SoupServer *s, SoupServerMessage *msg, const char *path, GHashTable *query, gpointer opaque)
 {
     g_autoptr(GError) error = NULL;
+    say_close(msg);
     if (!web_authenticate(msg, &error))
         web_answer_error(msg, error);
     else if (!strcmp(path, "/events") && !strcmp(soup_server_message_get_method(msg), "GET"))
@@ -157,14 +168,29 @@ static void on_request(SoupServer *s, SoupServerMessage *msg, const char *path, 
         serve(msg, path, query);
 }
 
-/* Before the body is read: too long or of unknown length, and it never is. */
+/* Of a body that is refused: a peer that does not stop is cut off. */
+static void on_refused_chunk(SoupServerMessage *msg, GBytes *chunk, gpointer opaque)
+{
+    size_t *total = g_object_get_data(G_OBJECT(msg), REFUSED_KEY);
+    *total += g_bytes_get_size(chunk);
+    if (*total > WEB_MAX_REFUSED)
+        web_drop(msg);
+}
+
+/* Before the body is read: too long or of unknown length, and it is not kept. */
 static void on_headers(SoupServer *s, SoupServerMessage *msg, const char *path, GHashTable *query, gpointer opaque)
 {
     SoupMessageHeaders *h = soup_server_message_get_request_headers(msg);
-    if (soup_message_headers_get_encoding(h) == SOUP_ENCODING_CHUNKED)
-        soup_server_message_set_status(msg, SOUP_STATUS_LENGTH_REQUIRED, NULL);
-    else if (soup_message_headers_get_content_length(h) > (goffset)WEB_MAX_BODY)
-        soup_server_message_set_status(msg, SOUP_STATUS_REQUEST_ENTITY_TOO_LARGE, NULL);
+    unsigned status = soup_message_headers_get_encoding(h) == SOUP_ENCODING_CHUNKED ? SOUP_STATUS_LENGTH_REQUIRED
+                      : soup_message_headers_get_content_length(h) > (goffset)WEB_MAX_BODY ? SOUP_STATUS_REQUEST_ENTITY_TOO_LARGE
+                                                                                            : 0;
+    if (!status)
+        return;
+    soup_server_message_set_status(msg, status, NULL);
+    say_close(msg);
+    soup_message_body_set_accumulate(soup_server_message_get_request_body(msg), FALSE);
+    g_object_set_data_full(G_OBJECT(msg), REFUSED_KEY, g_new0(size_t, 1), g_free);
+    g_signal_connect(msg, "got-chunk", G_CALLBACK(on_refused_chunk), NULL);
 }
 
 bool web_start(const struct web_config *c, GError **error)
