@@ -18,6 +18,9 @@ DOMAIN_PROC(domain_set_memory_flags, 204, 0, a_domain_u64_flags,
 DOMAIN_PROC(domain_get_max_memory, 17, OBJECT_QUERY, a_domain,
             object_u64(ret, domain_summary(d)->memory_kib), RET(r_u64));
 
+DOMAIN_PROC(domain_set_memory_stats_period, 308, 0, a_domain_int_flags,
+            domain_set_stats_period(c->who, d, a->v, a->flags, error));
+
 DOMAIN_PROC(domain_set_vcpus, 32, 0, a_domain_int,
             domain_set_vcpus(c->who, d, (unsigned)a->v, LIVE, error));
 DOMAIN_PROC(domain_set_vcpus_flags, 199, 0, a_domain_int_flags,

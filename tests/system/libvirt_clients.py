@@ -331,6 +331,8 @@ ANSWERS = (  # of a running domain with one disk: a call, and what its answer mu
     ("words", lambda c, d: (d.setMetadata(0, "words", None, None, 3), d.metadata(0, None))[1] == "words"), ("memory", lambda c, d: d.setMemory(65536) == 0),
     ("pin", lambda c, d: d.pinVcpu(0, (True,) + (False,) * (os.cpu_count() - 1)) == 0), ("IO threads", lambda c, d: d.ioThreadInfo() in ([], None)),
     ("pause", lambda c, d: d.suspend() == 0 and d.state()[0] == 3 and d.resume() == 0), ("reset", lambda c, d: d.reset() == 0),
+    ("stats' period", lambda c, d: d.setMemoryStatsPeriod(2, 3) == 0 and "<stats period='2'/>" in d.XMLDesc(0) and "<stats period='2'/>" in d.XMLDesc(2)),
+    ("no period", lambda c, d: d.setMemoryStatsPeriod(0, 3) == 0 and "<stats" not in d.XMLDesc(2)),
     ("resize", lambda c, d: d.blockResize("vda", 2 << 20, 1) == 0 and d.blockInfo("vda")[0] == 2 << 20),
 )
 REFUSALS = (  # a call, and the codes that say why it cannot be
@@ -341,7 +343,7 @@ REFUSALS = (  # a call, and the codes that say why it cannot be
     ("start again", lambda c, d: d.create(), INVALID), ("no domain", lambda c, d: c.lookupByName("none"), 42), ("no network", lambda c, d: c.networkLookupByName("x"), 43),
     ("no pool", lambda c, d: c.storagePoolLookupByName("x"), 49), ("no volume", lambda c, d: c.storageVolLookupByPath("/x"), 50), ("no device", lambda c, d: c.nodeDeviceLookupByName("x"), 53),
     ("no interface", lambda c, d: c.interfaceLookupByName("x"), 57), ("no filter", lambda c, d: c.nwfilterLookupByName("x"), 62),
-    ("no secret", lambda c, d: c.secretLookupByUUIDString(d.UUIDString()), 66), ("save", lambda c, d: d.save(SAVED), NO_SUPPORT), ("managed save", lambda c, d: d.managedSave(), NO_SUPPORT),
+    ("no secret", lambda c, d: c.secretLookupByUUIDString(d.UUIDString()), 66), ("period", lambda c, d: d.setMemoryStatsPeriod(-1), INVALID, 8, 38), ("save", lambda c, d: d.save(SAVED), NO_SUPPORT), ("managed save", lambda c, d: d.managedSave(), NO_SUPPORT),
     ("restore", lambda c, d: c.restore(SAVED), NO_SUPPORT), ("snapshot", lambda c, d: d.snapshotCreateXML("<domainsnapshot/>"), NO_SUPPORT),
     ("core dump", lambda c, d: d.coreDump(SAVED), NO_SUPPORT), ("screenshot", lambda c, d: d.screenshot(c.newStream(), 0), NO_SUPPORT), ("keys", lambda c, d: d.sendKey(0, 1, [1], 1), NO_SUPPORT),
     ("graphics", lambda c, d: d.openGraphicsFD(0), NO_SUPPORT), ("define network", lambda c, d: c.networkDefineXML("<network/>"), NO_SUPPORT), ("define secret", lambda c, d: c.secretDefineXML("<secret/>"), NO_SUPPORT),

@@ -103,6 +103,8 @@ bool domain_change_config(const struct caller *who, struct domain *d, const char
 
 /* Changes of resources. */
 bool domain_set_memory(const struct caller *who, struct domain *d, uint64_t kib, unsigned memory_flags, GError **error); /* (waits) */
+/* Seconds between the balloon's reports of the guest's memory; 0: none. */
+bool domain_set_stats_period(const struct caller *who, struct domain *d, int seconds, unsigned affect, GError **error); /* (waits) */
 bool domain_set_vcpus(const struct caller *who, struct domain *d, unsigned count, unsigned vcpu_flags, GError **error);  /* (waits) */
 int domain_get_vcpus(const struct caller *who, struct domain *d, unsigned vcpu_flags, GError **error); /* -1: error */
 /* Which: "scheduler", "memory", "blkio", "numa", "interface:DEV", "blockio:DEV" (iotune), as libvirt's calls. */

@@ -69,6 +69,53 @@ bool domain_set_memory(const struct caller *who, struct domain *d, uint64_t kib,
     return domain_change(who, d, "set memory of", affect, 0, &edit, error);
 }
 
+struct period {
+    struct domain *d;
+    unsigned seconds;
+};
+
+static xmlNode *balloon_of(xmlNode *domain, const struct period *p, GError **error)
+{
+    xmlNode *balloon = xml_find(domain, "devices/memballoon");
+    if (balloon && !xml_is(balloon, "@model", "none"))
+        return balloon;
+    ruche_error(error, RUCHE_ERR_STATE,
+                "domain '%s' has no memory balloon that could report every %u s", p->d->name,
+                p->seconds);
+    return NULL;
+}
+
+static bool edit_period(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct period *p = opaque;
+    xmlNode *balloon = balloon_of(domain, p, error);
+    if (balloon && p->seconds)
+        xml_set_f(balloon, "stats@period", "%u", p->seconds);
+    else if (balloon)
+        xml_remove(balloon, "stats");
+    return balloon != NULL;
+}
+
+static bool live_period(struct vm *v, void *opaque, GError **error)
+{
+    const struct period *p = opaque;
+    xmlNode *balloon = balloon_of(domain_def_tree(p->d->live), p, error);
+    return balloon && vm_set_stats_period(v, balloon, p->seconds, error);
+}
+
+bool domain_set_stats_period(const struct caller *who, struct domain *d, int seconds,
+                             unsigned affect, GError **error)
+{
+    enum { PERIOD_MAX = 3600 };
+    struct period p = {d, (unsigned)seconds};
+    const struct domain_edit edit = {.fn = edit_period, .live = live_period, .opaque = &p};
+    if (seconds < 0 || seconds > PERIOD_MAX)
+        return ruche_error(error, RUCHE_ERR_INVALID, "a period of %d s is not from 0 to %d s",
+                           seconds, PERIOD_MAX);
+    return domain_affect(d, affect, 0, &affect, error) &&
+           domain_change(who, d, "set memory stats period of", affect, 0, &edit, error);
+}
+
 /* ---- vCPUs ---- */
 
 enum { VCPU_MAXIMUM = 4, VCPU_GUEST = 8, VCPU_HOTPLUGGABLE = 16 };

@@ -45,6 +45,7 @@ const char *vm_run_state(const struct vm *v);
 
 /* What the machine is asked by domain_*(): the same contracts, carried out. */
 bool vm_set_memory(struct vm *v, uint64_t kib, GError **error);
+bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds, GError **error); /* 0: none */
 bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **error);
 bool vm_set_params(struct vm *v, const char *which, const struct param_list *l, GError **error);
 bool vm_get_params(struct vm *v, const char *which, struct param_list *ret, GError **error);

@@ -82,6 +82,16 @@ static bool start_links(struct vm *v, const xmlNode *domain, GError **error)
     return true;
 }
 
+bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds, GError **error)
+{
+    g_autofree char *path =
+        g_strdup_printf("/machine/peripheral/%s", xml_get_or(balloon, "alias@name", "balloon0"));
+    return vm_do(v, "qom-set",
+                 vm_json("path", 's', path, "property", 's', "guest-stats-polling-interval",
+                         "value", 'i', (int64_t)seconds, NULL),
+                 error);
+}
+
 /* currentMemory below memory: the guest gets it once its driver is there. */
 static bool start_balloon(struct vm *v, const xmlNode *domain, GError **error)
 {
@@ -92,12 +102,7 @@ static bool start_balloon(struct vm *v, const xmlNode *domain, GError **error)
     if (!v->has_balloon)
         return true;
     uint64_t period = xml_get_u64(b, "stats@period", 0);
-    g_autofree char *path =
-        g_strdup_printf("/machine/peripheral/%s", xml_get_or(b, "alias@name", "balloon0"));
-    if (period && !vm_do(v, "qom-set",
-                         vm_json("path", 's', path, "property", 's', "guest-stats-polling-interval",
-                                 "value", 'i', (int64_t)MIN(period, 3600), NULL),
-                         error))
+    if (period && !vm_set_stats_period(v, b, MIN(period, 3600), error))
         return false;
     return now >= most || vm_set_memory(v, now, error);
 }
