@@ -182,7 +182,7 @@ static bool check_kvm(const struct check *c, GError **error)
         return true;
     return ruche_error(
         error, MANAGER_ERR_CONFIG,
-        "domain type 'kvm' is not possible: this host has no usable /dev/kvm; use type 'qemu'");
+        "domain type 'kvm' is not possible: this host has no /dev/kvm that can be used and rests on VMX or SVM; use type 'qemu'");
 }
 
 static bool (*const checks[])(const struct check *c, GError **error) = {

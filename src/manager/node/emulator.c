@@ -13,6 +13,9 @@
 #include "base/log.h"
 #include "manager/store.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/kvm.h>
@@ -42,8 +45,25 @@ static const char *const qemu_targets[] = {
     "or1k",    "sh4",   "sh4eb",       "xtensa",   "xtensaeb",
 };
 
+#define CPUID_1_ECX_VMX (1u << 5)
+#define CPUID_80000001_ECX_SVM (1u << 2)
+
+/* A KVM that is itself software (no VMX, no SVM) makes guests crawl or hang: ruche-vmm's own default does not take it
+ * either. Other processors than x86 have no such bit to look at. */
+static bool kvm_rests_on_hardware(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    return (__get_cpuid(1, &a, &b, &c, &d) && (c & CPUID_1_ECX_VMX)) || (__get_cpuid(0x80000001, &a, &b, &c, &d) && (c & CPUID_80000001_ECX_SVM));
+#else
+    return true;
+#endif
+}
+
 bool node_kvm_usable(void)
 {
+    if (!kvm_rests_on_hardware())
+        return false;
     autofd fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     return fd >= 0 && ioctl(fd, KVM_GET_API_VERSION, 0) == KVM_API_VERSION;
 }

@@ -36,7 +36,8 @@ const struct emulator_full *emulator_full(const char *path, const char *arch,
                                           GError **error); /* (waits) */
 /* By name or alias; NULL name: the default. NULL: it has no such machine. */
 const struct emulator_machine *emulator_machine(const struct emulator_full *f, const char *name);
-/* Can KVM be used by this process? Asked anew each time. */
+/* Can KVM be used by this process, and does it rest on the processor's virtualization? Asked anew each
+ * time. */
 bool node_kvm_usable(void);
 /* KVM's own limit of vCPUs; 0: no KVM. */
 unsigned node_kvm_max_vcpus(void);
