@@ -3,7 +3,7 @@
  *
  * Spec      qcow2, "Header" and "Header extensions".
  * Thread    The node's home thread.
- * Order     What differs in one sector goes out as one sector. Otherwise extensions and names are
+ * Order     What differs in one sector, or fits in the first, goes out as one sector. Otherwise extensions and names are
  *           first written behind all that is in use, where the new first sector then refers to them
  *           across an extension of padding; then they are written to their own place, and the first
  *           sector once more. A sync stands between each two.
@@ -178,10 +178,13 @@ static int build_at(struct qcow2_header *h, const struct qcow2_exts *e, const ch
     }
     out_exts(&o, h, e);
     if (h->version >= 3) {
-        /* Only if there is room: it is for people. */
+        /* Only if there is room: it is for people. In its own place, room for all of it twice, so that it can be
+         * switched over. */
         struct out with = o;
         out_features(&with, e);
-        if (!with.full && with.len - with.at >= 2 * EXT_HEAD_BYTES + BITMAPS_BYTES + name_bytes)
+        size_t more = 2 * EXT_HEAD_BYTES + BITMAPS_BYTES + name_bytes;
+        bool twice = at || 2 * align_up(with.at + more, SECTOR_BYTES) <= with.len;
+        if (!with.full && twice && with.len - with.at >= more)
             o = with;
         else
             memset(to + o.at, 0, o.len - o.at);
@@ -269,6 +272,13 @@ static int switch_over(struct qcow2 *s, struct clusters *c, size_t at)
     return r ? r : put(s, c->new, at, end - at); /* zeroes */
 }
 
+/* All that is new stands in the first sector, its end mark too: what lies behind does not count any more. */
+static int shrink_to_sector(struct qcow2 *s, struct clusters *c)
+{
+    int r = put_and_sync(s, c->new, 0, SECTOR_BYTES);
+    return r ? r : put(s, c->new, SECTOR_BYTES, c->bytes - SECTOR_BYTES);
+}
+
 static int write_clusters(struct qcow2 *s, struct clusters *c)
 {
     int r = qcow2_meta_read(s, 0, c->old, c->bytes);
@@ -282,6 +292,8 @@ static int write_clusters(struct qcow2 *s, struct clusters *c)
         align_up(MAX(used_bytes(c->old, c->bytes), used_bytes(c->new, c->bytes)), SECTOR_BYTES);
     if (sector >= 0)
         r = sector < (ssize_t)c->bytes ? put(s, c->new, (size_t)sector, SECTOR_BYTES) : 0;
+    else if (used_bytes(c->new, c->bytes) + EXT_HEAD_BYTES <= SECTOR_BYTES)
+        r = shrink_to_sector(s, c);
     else if (at < c->bytes && !build_at(&moved, &s->ext, s->node.backing_file, at, c->between))
         r = switch_over(s, c, at);
     else
