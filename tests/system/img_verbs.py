@@ -676,10 +676,10 @@ case("qcow2: dd", """
 
 SECRET = "--object secret,id=s,data=abc"
 case("encryption", f"""
-    create {SECRET} -f luks -o key-secret=s,iter-time=10 a.luks.skip 5M
+    create {SECRET} -f luks -o key-secret=s,iter-time=100 a.luks.skip 5M
     info a.luks.skip
     info --output=json a.luks.skip
-    create {SECRET} -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 b.skip 5M
+    create {SECRET} -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100 b.skip 5M
     info b.skip
     info --output=json b.skip
     check --image-opts {SECRET} driver=qcow2,encrypt.key-secret=s,file.filename=b.skip

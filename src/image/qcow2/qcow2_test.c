@@ -396,7 +396,7 @@ static void test_luks(void)
     s.shadow = g_malloc0(DISK_BYTES);
     run_peer(NULL,
              "qemu-img create -q -f qcow2 " SECRET
-             " -o encrypt.format=luks,encrypt.key-secret=key0,encrypt.iter-time=10 %s "
+             " -o encrypt.format=luks,encrypt.key-secret=key0,encrypt.iter-time=100 %s "
              "%" G_GUINT64_FORMAT,
              path, (uint64_t)DISK_BYTES);
     run_peer(NULL, "qemu-io " SECRET " --image-opts " ENCRYPTED "=%s -c 'write -P 9 100k 300k'",
