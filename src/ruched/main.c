@@ -174,25 +174,31 @@ static int run(struct config *c)
     return 0;
 }
 
-int main(int argc, char **argv)
+/* Options, settings, then the daemon; returns the exit status. */
+static int configured_run(struct config *c, int argc, char **argv)
 {
-    struct config c = {0};
     g_autoptr(GError) error = NULL;
-    log_set_program("ruched");
-    LIBXML_TEST_VERSION
-    if (!config_options(&c, argc, argv, &error)) {
+    if (!config_options(c, argc, argv, &error)) {
         log_error("%s", error->message);
         return 2;
     }
-    if (c.version) {
+    if (c->version) {
         printf("ruched %s\n", RUCHE_VERSION);
         return 0;
     }
-    if (!config_read(&c, &error)) {
+    if (!config_read(c, &error)) {
         log_error("%s", error->message);
         return 2;
     }
-    int status = run(&c);
+    return run(c);
+}
+
+int main(int argc, char **argv)
+{
+    struct config c = {0};
+    log_set_program("ruched");
+    LIBXML_TEST_VERSION
+    int status = configured_run(&c, argc, argv);
     config_done(&c);
     manager_config_done();
     return status;
