@@ -140,11 +140,12 @@ static void silent_free(gpointer opaque)
     g_free(s);
 }
 
-/* It spoke, or its time is over. */
+/* It spoke, or has gone, or its time is over. */
 static gboolean on_spoken(GSocket *socket, GIOCondition condition, gpointer opaque)
 {
     struct silent *s = opaque;
-    if (!g_cancellable_is_cancelled(s->end) && g_socket_condition_check(socket, G_IO_IN) & G_IO_IN)
+    char first;
+    if (!g_cancellable_is_cancelled(s->end) && recv(g_socket_get_fd(socket), &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1)
         take(s->listener, s->connection);
     return G_SOURCE_REMOVE;
 }
