@@ -4,10 +4,10 @@
  * Group     Writes that come while others are being synced are taken together by the same worker:
  * all texts are written, then each folder is synced once. The cost of a write is one wait for the
  * disk, however many there are. Order     The text must be on the disk before its name. In general
- * that is a sync of the file, then one of the folder. On ext4 and XFS the pages, their place and
- * the file's size are part of what was before the rename once sync_file_range() has returned, and
- * the commit that makes the rename durable flushes the disk: there the one sync of the folder
- * covers both.
+ * that is a sync of the file, then one of the folder. On XFS, and on ext4 with a journal, the
+ * pages, their place and the file's size are part of what was before the rename once
+ * sync_file_range() has returned, and the commit that makes the rename durable flushes the disk:
+ * there the one sync of the folder covers both.
  */
 #include "manager/store.h"
 
@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -84,10 +85,32 @@ static void write_temp(struct change *c)
         return failed(c, "write");
 }
 
+/* ext2, and ext4 without a journal, have the same number: a journal has a thread, which sysfs
+ * names. */
+static bool has_journal(dev_t dev)
+{
+    g_autofree char *link = g_strdup_printf("/sys/dev/block/%u:%u", major(dev), minor(dev)),
+                    *text = NULL;
+    g_autofree char *where = g_file_read_link(link, NULL),
+                    *name = where ? g_path_get_basename(where) : NULL;
+    g_autofree char *path = name ? g_strdup_printf("/sys/fs/ext4/%s/journal_task", name) : NULL;
+    return path && g_file_get_contents(path, &text, NULL, NULL) && g_ascii_isdigit(*text);
+}
+
 static bool orders_renames(int fd)
 {
+    static __thread dev_t known_dev;
+    static __thread bool known_orders;
     struct statfs fs;
-    return fstatfs(fd, &fs) == 0 && (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC);
+    struct stat st;
+    if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+        return false;
+    if (st.st_dev != known_dev) {
+        known_orders = fs.f_type == XFS_SUPER_MAGIC ||
+                       (fs.f_type == EXT4_SUPER_MAGIC && has_journal(st.st_dev));
+        known_dev = st.st_dev;
+    }
+    return known_orders;
 }
 
 static void put_in_place(struct change *c)
