@@ -58,6 +58,7 @@ struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error)
         return NULL;
     }
     v->cgroup = cgroup_find(vm_cgroup_name(v));
+    vm_know_balloon(v, domain_def_tree(d->live));
     if (!vm_connect_monitor(v, ATTACH_MS, &why) || !vm_read_state(v, &why) ||
         !vm_read_threads(v, &why))
         go_without(v, why);

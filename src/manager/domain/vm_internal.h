@@ -54,7 +54,7 @@ struct vm {
     char *lost_why;  /* why there is no monitor */
     struct cgroup *cgroup;
     GArray *vcpus, *iothreads; /* struct vm_thread */
-    bool has_balloon;
+    char *balloon; /* its path in QOM; NULL: none */
     unsigned plugged;     /* numbers the devices that are added; begins at the time, so that no two
                              daemons say the same */
     GHashTable *leaving;  /* alias to a disk's node, or NULL: devices that were asked to leave */
@@ -65,6 +65,8 @@ struct vm {
     int64_t silent_until_us; /* it did not answer: statistics do not ask before */
 };
 
+/* Remembers which of the live definition's devices is the balloon: when it starts and when it is found. */
+void vm_know_balloon(struct vm *v, const xmlNode *domain);
 struct vm *vm_ref(struct vm *v);
 void vm_unref(struct vm *v);
 static inline void vm_auto_unref(struct vm **v)

@@ -58,6 +58,7 @@ void vm_unref(struct vm *v)
     g_array_unref(v->iothreads);
     g_free(v->run_state);
     g_free(v->lost_why);
+    g_free(v->balloon);
     g_free(v->dir);
     g_free(v->name);
     g_free(v);

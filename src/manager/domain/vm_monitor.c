@@ -199,12 +199,11 @@ static const struct {
     [VM_ASK_IOTHREADS] = {"query-iothreads", false},
 };
 
-static JsonObject *question_args(enum vm_question q)
+static JsonObject *question_args(const struct vm *v, enum vm_question q)
 {
     switch (q) {
     case VM_ASK_BALLOON_STATS:
-        return vm_json("path", 's', "/machine/peripheral/balloon0", "property", 's', "guest-stats",
-                       NULL);
+        return vm_json("path", 's', v->balloon, "property", 's', "guest-stats", NULL);
     case VM_ASK_NODES:
         return vm_json("flat", 'b', TRUE, NULL);
     default:
@@ -226,7 +225,7 @@ JsonNode *vm_ask(struct vm *v, enum vm_question q, GError **error)
         else if (g_get_monotonic_time() < v->silent_until_us)
             ruche_error(&a->error, MANAGER_ERR_TIMEOUT, "machine '%s' does not answer", v->name);
         else
-            a->node = call_within(v, questions[q].command, question_args(q), -1, ASK_MS, &a->error);
+            a->node = call_within(v, questions[q].command, question_args(v, q), -1, ASK_MS, &a->error);
         a->at_us = g_get_monotonic_time();
         if (g_error_matches(a->error, RUCHE_ERROR, MANAGER_ERR_TIMEOUT))
             v->silent_until_us = MAX(v->silent_until_us, a->at_us + SILENT_US);

@@ -215,7 +215,7 @@ static bool guest_stat(JsonObject *stats, size_t row, uint64_t *ret)
 
 static JsonObject *guest_answer(struct vm *v)
 {
-    return v->has_balloon ? vm_json_object(vm_ask(v, VM_ASK_BALLOON_STATS, NULL)) : NULL;
+    return v->balloon ? vm_json_object(vm_ask(v, VM_ASK_BALLOON_STATS, NULL)) : NULL;
 }
 
 int vm_memory_stats(struct vm *v, struct domain_memory_stat *ret, unsigned room)

@@ -194,6 +194,7 @@ static void found_again(struct domain *d)
     g_assert_cmpint(vm_pid(v), ==, pid);
     g_assert_cmpstr(vm_run_state(v), ==, "running");
     g_assert_cmpuint(v->vcpus->len, ==, 2);
+    g_assert_nonnull(vm_ask(v, VM_ASK_BALLOON_STATS, &error)); /* it knows the balloon again */
     g_assert_true(vm_stop(v, &error));
     end(d);
     g_assert_null(vm_attach(d, status, &error)); /* gone: the number may be another's */
@@ -203,7 +204,8 @@ static void found_again(struct domain *d)
 
 static void test_found_again(void)
 {
-    struct domain *d = make_domain(program, CONSOLE);
+    struct domain *d = make_domain(
+        program, CONSOLE "<memballoon model='virtio'><alias name='ua-mem'/></memballoon>");
     in_task(found_again, d);
     free_domain(d);
 }

@@ -82,12 +82,19 @@ static bool start_links(struct vm *v, const xmlNode *domain, GError **error)
     return true;
 }
 
+void vm_know_balloon(struct vm *v, const xmlNode *domain)
+{
+    const xmlNode *b = xml_find(domain, "devices/memballoon");
+    g_clear_pointer(&v->balloon, g_free);
+    if (b && !xml_is(b, "@model", "none"))
+        v->balloon =
+            g_strdup_printf("/machine/peripheral/%s", xml_get_or(b, "alias@name", "balloon0"));
+}
+
 bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds, GError **error)
 {
-    g_autofree char *path =
-        g_strdup_printf("/machine/peripheral/%s", xml_get_or(balloon, "alias@name", "balloon0"));
     return vm_do(v, "qom-set",
-                 vm_json("path", 's', path, "property", 's', "guest-stats-polling-interval",
+                 vm_json("path", 's', v->balloon, "property", 's', "guest-stats-polling-interval",
                          "value", 'i', (int64_t)seconds, NULL),
                  error);
 }
@@ -98,8 +105,8 @@ static bool start_balloon(struct vm *v, const xmlNode *domain, GError **error)
     const xmlNode *b = xml_find(domain, "devices/memballoon");
     uint64_t most = xml_get_u64(domain, "memory", 0),
              now = xml_get_u64(domain, "currentMemory", most);
-    v->has_balloon = b && !xml_is(b, "@model", "none");
-    if (!v->has_balloon)
+    vm_know_balloon(v, domain);
+    if (!v->balloon)
         return true;
     uint64_t period = xml_get_u64(b, "stats@period", 0);
     if (period && !vm_set_stats_period(v, b, MIN(period, 3600), error))
