@@ -206,11 +206,16 @@ def check_bad(arguments, pattern):
 
 
 class Machine:
-    """A machine without a guest, with QMP."""
+    """A machine without a guest, with QMP. One that a failed test left goes before the next begins: it holds the socket."""
+
+    last = None
 
     def __init__(self, *arguments):
+        if Machine.last and Machine.last.poll() is None:
+            Machine.last.kill()
+            Machine.last.wait(SECONDS)
         line = [BINARY] + QUIET + ["-qmp", f"unix:{path('qmp')},server=on,wait=off"] + fill(arguments)
-        self.process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        Machine.last = self.process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         text=True)
         self.qmp = Qmp(path("qmp"), process=self.process)
 
