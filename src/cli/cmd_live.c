@@ -82,9 +82,9 @@ int cli_console(struct cli *c, const char *name, bool force)
         return cli_fail(error);
     g_signal_connect(k.socket, "message", G_CALLBACK(on_message), &k);
     g_signal_connect(k.socket, "closed", G_CALLBACK(on_closed), &k);
+    bool raw = terminal_raw(&before); /* it drops what was typed: first that, then the invitation to type */
     if (c->tty)
-        fprintf(stderr, "console of '%s'; Ctrl-] leaves\n", name);
-    bool raw = terminal_raw(&before);
+        fprintf(stderr, "console of '%s'; Ctrl-] leaves\r\n", name);
     g_unix_fd_add(0, G_IO_IN | G_IO_HUP, on_key, &k);
     while (!k.over)
         g_main_context_iteration(NULL, TRUE);

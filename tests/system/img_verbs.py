@@ -104,6 +104,15 @@ def run(argv, folder):
     return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
+def run_peer(argv, folder):
+    """qemu-img measures how fast it derives keys, and gives up by chance where time is counted coarsely."""
+    for _ in range(20):
+        done = run(argv, folder)
+        if "Unable to get accurate CPU usage" not in done[2]:
+            return done
+    raise tap.Skip("qemu-img cannot measure this machine")
+
+
 class Pair:
     """Two folders, the peer's and ours."""
 
@@ -143,7 +152,7 @@ class Pair:
         code_only = line.startswith("!")
         may_say_more = line.startswith("~")
         words = shlex.split(line.lstrip("!~ "))
-        got = {side: run([program] + words, self.folder(side)) for side, program in self.programs.items()}
+        got = {side: (run_peer if side == "peer" else run)([program] + words, self.folder(side)) for side, program in self.programs.items()}
         (peer_code, peer_out, peer_err), (code, out, err) = got["peer"], got["ours"]
         assert code == peer_code, f"{line}: exit code {code}, peer's is {peer_code}\n{out}{err}\npeer: {peer_err}"
         if code_only:

@@ -139,6 +139,7 @@ def virt_install_boots_debian():
     again = Terminal("virsh", "-c", uri(), "console", "debian")
     try:
         again.expect("Escape character", 20)
+        tap.wait_raw(again.fd)
         again.send("root\n")
         again.expect("guest:~#", 60)
         again.send("echo $((6*7))-there\n")

@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TAP for system tests: each test is a function; a failure shows its reason and the next one runs."""
 import sys
+import termios
 import time
 import traceback
 
 
 class Skip(Exception):
     """Raised by a test that cannot run here; the message says why."""
+
+
+def wait_raw(fd, seconds=20):
+    """Until the program on this terminal reads single keys: it drops what is typed before."""
+    end = time.monotonic() + seconds
+    while termios.tcgetattr(fd)[3] & termios.ICANON:
+        assert time.monotonic() < end, "the terminal did not become raw"
+        time.sleep(0.01)
 
 
 def run(tests):

@@ -178,6 +178,7 @@ def console():
         while b"Escape character" not in text and time.monotonic() < end:
             text += os.read(master, 4096)
         assert b"Connected to domain 'loop'" in text, text
+        tap.wait_raw(master)
         os.write(master, b"\x1d")
         assert p.wait(10) == 0
         os.close(master)

@@ -451,17 +451,10 @@ def on_terminal(arguments, act):
         os.close(slave)
 
 
-def wait_raw(slave):
-    end = time.monotonic() + SECONDS
-    while termios.tcgetattr(slave)[3] & termios.ICANON:
-        assert time.monotonic() < end, "the terminal did not become raw"
-        time.sleep(0.01)
-
-
 def test_console():
     """-nographic: Ctrl-a h helps, Ctrl-a c is the monitor, Ctrl-a x leaves; Ctrl-C is the guest's."""
     def act(master, process, slave):
-        wait_raw(slave)
+        tap.wait_raw(slave)
         os.write(master, b"\x03\x01h")
         read_until(master, b"Ctrl-a x")
         os.write(master, b"\x01c")
@@ -488,7 +481,7 @@ def test_monitor_quit():
 def test_terminal_after_signals():
     def end_by(number, status):
         def act(master, process, slave):
-            wait_raw(slave)
+            tap.wait_raw(slave)
             process.send_signal(number)
             return status
         return act
