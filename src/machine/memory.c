@@ -149,8 +149,10 @@ void mem_space_end(struct mem_space *s)
 void mem_space_listen(struct mem_space *s, struct mem_listener *l)
 {
     pthread_mutex_lock(&s->change);
+    pthread_rwlock_wrlock(&s->view_lock);
     l->next = s->listeners;
     s->listeners = l;
+    pthread_rwlock_unlock(&s->view_lock);
     l->commit(l->opaque, s->view, s->view_count);
     pthread_mutex_unlock(&s->change);
 }
@@ -158,12 +160,14 @@ void mem_space_listen(struct mem_space *s, struct mem_listener *l)
 void mem_space_unlisten(struct mem_space *s, struct mem_listener *l)
 {
     pthread_mutex_lock(&s->change);
+    pthread_rwlock_wrlock(&s->view_lock); /* mem_written() walks the list without the change lock */
     for (struct mem_listener **p = &s->listeners; *p; p = &(*p)->next) {
         if (*p == l) {
             *p = l->next;
             break;
         }
     }
+    pthread_rwlock_unlock(&s->view_lock);
     pthread_mutex_unlock(&s->change);
 }
 
@@ -570,9 +574,10 @@ int mem_write(struct mem_space *s, uint64_t addr, const void *buf, uint64_t len)
 
 void mem_written(struct mem_space *s, uint64_t addr, uint64_t len)
 {
-    /* Listeners are set up before the machine runs and taken down after it stopped: no lock. */
+    pthread_rwlock_rdlock(&s->view_lock);
     for (struct mem_listener *l = s->listeners; l; l = l->next) {
         if (l->written)
             l->written(l->opaque, addr, len);
     }
+    pthread_rwlock_unlock(&s->view_lock);
 }

@@ -79,7 +79,8 @@ struct mem_listener {
     void (*commit)(void *opaque, const struct mem_range *ranges, size_t count);
     /* Eventfds of a mapped region changed. May be NULL. */
     void (*eventfds)(void *opaque, const struct mem_range *ranges, size_t count);
-    /* Somebody wrote RAM other than through a vCPU (dirty log, decoded code). May be NULL. Any thread. */
+    /* Somebody wrote RAM other than through a vCPU (dirty log, decoded code). May be NULL. Any thread, with the view's
+     * read lock held: looks nothing up, adds and removes no listener. */
     void (*written)(void *opaque, uint64_t addr, uint64_t len);
     void *opaque;
     struct mem_listener *next;
