@@ -106,7 +106,7 @@ def run(argv, folder):
 
 def run_peer(argv, folder):
     """qemu-img measures how fast it derives keys, and gives up by chance where time is counted coarsely."""
-    for _ in range(20):
+    for _ in range(50):
         done = run(argv, folder)
         if "Unable to get accurate CPU usage" not in done[2]:
             return done

@@ -33,7 +33,7 @@ def ours(*args, **more):
 
 def peer(*args, **more):
     """The peer measures how fast it derives keys, and gives up by chance when that is quick."""
-    for _ in range(20):
+    for _ in range(50):
         try:
             return run("qemu-img", *args, **more)
         except AssertionError as e:

@@ -50,9 +50,16 @@ static void run_peer(const char *expect_clean, const char *format, ...)
     va_end(args);
     g_autofree char *out = NULL, *err = NULL;
     int status;
-    GError *error = NULL;
-    g_spawn_command_line_sync(line, &out, &err, &status, &error);
-    g_assert_no_error(error);
+    /* It measures how fast it derives keys, and gives up by chance where processor time is counted coarsely. */
+    for (unsigned tries = 0; tries < 50; tries++) {
+        g_clear_pointer(&out, g_free);
+        g_clear_pointer(&err, g_free);
+        GError *error = NULL;
+        g_spawn_command_line_sync(line, &out, &err, &status, &error);
+        g_assert_no_error(error);
+        if (!strstr(err, "Unable to get accurate CPU usage"))
+            break;
+    }
     if (status)
         g_test_message("%s: %s%s", line, out, err);
     g_assert_cmpint(status, ==, 0);
