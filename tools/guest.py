@@ -37,7 +37,7 @@ def connect_unix(path, seconds, process=None):
 class Qmp:
     """One QMP session. Events that arrive are kept in .events."""
 
-    def __init__(self, path, seconds=20, process=None):
+    def __init__(self, path, seconds=120, process=None):
         self.socket = connect_unix(path, seconds, process)
         self.buffer = b""
         self.events = []
@@ -58,7 +58,7 @@ class Qmp:
         line, self.buffer = self.buffer.split(b"\n", 1)
         return json.loads(line)
 
-    def call(self, command, seconds=20, **arguments):
+    def call(self, command, seconds=120, **arguments):
         """The whole reply: {'return': ...} or {'error': ...}."""
         message = {"execute": command}
         if arguments:
@@ -70,13 +70,13 @@ class Qmp:
                 return reply
             self.events.append(reply)
 
-    def execute(self, command, seconds=20, **arguments):
+    def execute(self, command, seconds=120, **arguments):
         reply = self.call(command, seconds, **arguments)
         if "error" in reply:
             raise GuestError(f"{command}: {reply['error']['desc']}")
         return reply["return"]
 
-    def wait_event(self, name, seconds=30):
+    def wait_event(self, name, seconds=120):
         end = time.monotonic() + seconds
         while True:
             for event in self.events:
@@ -94,7 +94,7 @@ class Qmp:
 class Console:
     """The serial console, over a Unix socket."""
 
-    def __init__(self, path, seconds=20, process=None):
+    def __init__(self, path, seconds=120, process=None):
         self.socket = connect_unix(path, seconds, process)
         self.text = ""
         self.mark = 0  # expect() looks only at what came after the last match
@@ -126,7 +126,7 @@ class Console:
     def send(self, text):
         self.socket.sendall(text.encode())
 
-    def login(self, seconds=300):
+    def login(self, seconds=1200):
         self.expect(r"login: ", seconds)
         self.send("root\n")
         self.expect(r"root@\w+:~# ", seconds)
@@ -134,7 +134,7 @@ class Console:
         self.send("stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null; PS2=; dmesg -n 1; PS1='@@re''ady@@ '\n")
         self.expect(r"@@ready@@ ", seconds)
 
-    def run(self, command, seconds=60):
+    def run(self, command, seconds=300):
         """Runs a shell command after login(); returns (exit status, output)."""
         self.send(f"{{ {command}\n}} 2>&1; echo \"@@status=$?@@\"\n")
         start = self.mark

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 
+PATIENCE = 3  # how much slower than ours a host's processors may be
 INTERPRETED = 'soft,translate=off'
 LOCKSTEP = 'soft,translate=lockstep'
 OK = 1  # (0 << 1) | 1
@@ -140,7 +141,7 @@ class Qmp:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
-        self.sock.settimeout(60)
+        self.sock.settimeout(300)
         self.file = self.sock.makefile('rw')
         self.events = []
         self.file.readline()
@@ -187,7 +188,7 @@ class Run:
         self.argv += [a.replace('{tmp}', t) for a in case.args]
         if accel != 'kvm' or options.qemu:
             self.argv += ['-cpu', 'max']
-        self.limit = case.kvm_limit if accel == 'kvm' else case.limit
+        self.limit = PATIENCE * (case.kvm_limit if accel == 'kvm' else case.limit)
         self.limit_cpu = self.limit * min(cpus, os.cpu_count())
         self.begin = time.monotonic()
         with open(self.err_path, 'wb') as err:

@@ -21,9 +21,9 @@ import tap  # noqa: E402
 from guest import Vmm, copy_disk, debian_arguments  # noqa: E402
 
 DOWNLOAD_BYTES = 10 * 1000 * 1000
-BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "400"))
+BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "1200"))
 
-PART_SECONDS = 600  # of one part of inside/run.sh
+PART_SECONDS = 1800  # of one part of inside/run.sh
 
 SCENARIOS = {
     "soft-1": {"arguments": ["-accel", "soft", "-smp", "1"], "cpus": 1},
@@ -70,7 +70,7 @@ class Guest:
         self.vmm.close()
         self.folder.cleanup()
 
-    def sh(self, command, seconds=120):
+    def sh(self, command, seconds=600):
         """A command that must succeed; its output."""
         status, output = self.vmm.console.run(command, seconds)
         assert status == 0, f"'{command}' ended with {status}: {output}"
@@ -81,7 +81,7 @@ def test_login(guest):
     guest.vmm.console.login(guest.boot_seconds)
     assert "bookworm" in guest.sh("cat /etc/os-release")
     assert guest.sh("nproc") == str(guest.cpus)
-    state = guest.sh("systemctl is-system-running --wait || true", 240)
+    state = guest.sh("systemctl is-system-running --wait || true", 900)
     assert state == "running", f"systemd says '{state}': " + guest.sh("systemctl --failed --no-legend")
 
 
@@ -110,7 +110,7 @@ def test_download(guest):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        output = guest.sh(f"curl -sS http://10.0.2.2:{server.server_port}/ | sha256sum", 240)
+        output = guest.sh(f"curl -sS http://10.0.2.2:{server.server_port}/ | sha256sum", 900)
     finally:
         server.shutdown()
     assert output.split()[0] == hashlib.sha256(blob).hexdigest(), output
@@ -119,10 +119,10 @@ def test_download(guest):
 def test_disk(guest):
     """A file system made, filled and synced; the host looks at it after power-off."""
     guest.sh("mkfs.ext4 -q /dev/vdb && mkdir -p /data && mount /dev/vdb /data")
-    guest.sh("head -c 48000000 /dev/urandom >/data/blob && cp /bin/bash /data/ && sync", 240)
-    guest.blob_hash = guest.sh("sha256sum /data/blob", 240).split()[0]
+    guest.sh("head -c 48000000 /dev/urandom >/data/blob && cp /bin/bash /data/ && sync", 900)
+    guest.blob_hash = guest.sh("sha256sum /data/blob", 900).split()[0]
     guest.sh("umount /data && echo 3 >/proc/sys/vm/drop_caches && mount /dev/vdb /data")
-    assert guest.sh("sha256sum /data/blob", 240).split()[0] == guest.blob_hash
+    assert guest.sh("sha256sum /data/blob", 900).split()[0] == guest.blob_hash
     guest.sh("umount /data && sync")
 
 
@@ -130,12 +130,12 @@ def test_reboot(guest):
     guest.vmm.console.send("reboot\n")
     guest.vmm.console.expect(r"Linux version", BOOT_SECONDS)
     guest.vmm.console.login(BOOT_SECONDS)
-    guest.vmm.qmp.wait_event("RESET", 5)
+    guest.vmm.qmp.wait_event("RESET")
 
 
 def test_power_off(guest):
     guest.vmm.qmp.execute("system_powerdown")
-    status = guest.vmm.wait(120)
+    status = guest.vmm.wait(600)
     assert status == 0, f"exit status {status}: {guest.vmm.errors()}"
     check = subprocess.run(["e2fsck", "-fn", guest.data], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                            check=False)
@@ -147,7 +147,7 @@ def test_power_off(guest):
 
 def test_halt(guest):
     guest.vmm.qmp.execute("system_powerdown")
-    status = guest.vmm.wait(240)
+    status = guest.vmm.wait(600)
     assert status == 0, f"exit status {status}: {guest.vmm.errors()}"
 
 

@@ -22,7 +22,7 @@ import tap  # noqa: E402
 from guest import Vmm, debian_arguments  # noqa: E402
 
 VMM, IMG = sys.argv[1:3]
-BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "400"))
+BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "1200"))
 
 # name: (format, options of the new image, do qemu's tools check it)
 FORMATS = {
@@ -63,7 +63,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def sh(vmm, command, seconds=240):
+def sh(vmm, command, seconds=900):
     status, output = vmm.console.run(command, seconds)
     assert status == 0, f"'{command}' ended with {status}: {output}"
     return output
@@ -81,7 +81,7 @@ def work_inside(vmm, packages):
     sh(vmm, "head -c 24000000 /dev/urandom >/root/blob && sync && rm -r /root/debs && fstrim / && sync")
     digest = sh(vmm, "sha256sum /root/blob").split()[0]
     vmm.qmp.execute("system_powerdown")
-    status = vmm.wait(180)
+    status = vmm.wait(600)
     assert status == 0, f"exit status {status}: {vmm.errors()}"
     return digest
 

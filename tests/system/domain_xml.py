@@ -31,7 +31,7 @@ def define(texts, *options):
         paths.append(os.path.join(FOLDER.name, str(i)))
         with open(paths[-1], "w", encoding="utf-8") as f:
             f.write(text)
-    run = subprocess.run([PEER, *options, *paths], stdout=subprocess.PIPE, check=True, timeout=120)
+    run = subprocess.run([PEER, *options, *paths], stdout=subprocess.PIPE, check=True, timeout=600)
     return run.stdout.decode().split("\0")[:-1]
 
 
@@ -70,7 +70,7 @@ def test_schema():
         paths.append(os.path.join(FOLDER.name, f"out{i}"))
         with open(paths[-1], "w", encoding="utf-8") as f:
             f.write(text)
-    run = subprocess.run(["xmllint", "--noout", "--relaxng", SCHEMA, *paths], stderr=subprocess.PIPE, timeout=100)
+    run = subprocess.run(["xmllint", "--noout", "--relaxng", SCHEMA, *paths], stderr=subprocess.PIPE, timeout=600)
     assert run.returncode == 0, run.stderr.decode()
 
 

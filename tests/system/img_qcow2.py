@@ -55,7 +55,7 @@ def path(name):
 
 
 def call(argv, code=0):
-    done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=False)
     if code is not None and done.returncode != code:
         raise AssertionError(f"{' '.join(argv)}: exit code {done.returncode}, not {code}\n"
                              f"{done.stdout.decode()[-2000:]}{done.stderr.decode()[-2000:]}")

@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 def run(*args, status=0, cwd=None):
-    done = subprocess.run(args, capture_output=True, text=True, cwd=cwd, timeout=120)
+    done = subprocess.run(args, capture_output=True, text=True, cwd=cwd, timeout=600)
     assert done.returncode == status, f"{' '.join(args)}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 

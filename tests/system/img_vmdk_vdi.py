@@ -34,7 +34,7 @@ def path(name):
 
 
 def run(*command, code=0):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENV, cwd=WORK.name, check=False,
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENV, cwd=WORK.name, check=False,
                           stdin=subprocess.DEVNULL)
     if done.returncode != code:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout}{done.stderr}")

@@ -33,12 +33,12 @@ class Daemon:
                                             stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})})
         self.socket = os.path.join(self.run, "libvirt-sock")
         self.socket_ro = os.path.join(self.run, "libvirt-sock-ro")
-        wait_for("ruched", self.is_ready, 30)
+        wait_for("ruched", self.is_ready)
 
     def is_ready(self):
         if self.process.poll() is not None:
             raise AssertionError("ruched ended: " + self.log())
-        return os.path.exists(self.socket_ro)
+        return listens(self.socket) and listens(self.socket_ro)
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
@@ -55,7 +55,7 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -64,7 +64,13 @@ class Daemon:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def wait_for(what, test, seconds=10):
+def listens(path):
+    """A socket's name is there before its server listens."""
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex(path) == 0
+
+
+def wait_for(what, test, seconds=120):
     end = time.monotonic() + seconds
     while not test():
         if time.monotonic() > end:
@@ -116,7 +122,7 @@ class Reply:
 class Wire:
     """One connection."""
 
-    def __init__(self, path, open_it=True, flags=0, timeout=10):
+    def __init__(self, path, open_it=True, flags=0, timeout=120):
         self.sock = socket.socket(socket.AF_UNIX) if isinstance(path, str) else socket.create_connection(path)
         if isinstance(path, str):
             self.sock.connect(path)  # blocks while the daemon is behind
@@ -162,7 +168,7 @@ class Wire:
             if reply.kind == REPLY and reply.serial == serial:
                 return reply
 
-    def is_closed(self, seconds=5):
+    def is_closed(self, seconds=120):
         self.sock.settimeout(seconds)
         try:
             while self.sock.recv(65536):

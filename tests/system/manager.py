@@ -27,7 +27,7 @@ class Answer:
 class Connection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path, timeout=60):
+    def __init__(self, path, timeout=300):
         super().__init__("ruche", timeout=timeout)
         self.path = path
 
@@ -41,7 +41,7 @@ class Manager:
     """ruched in the foreground; close() ends it, and the machines that it left."""
 
     def __init__(self, ruched, config=""):
-        self.ruched, self.folder = ruched, tempfile.TemporaryDirectory(prefix="ruche-test-")
+        self.ruched, self.folder = ruched, tempfile.TemporaryDirectory(prefix="ruche-test-", ignore_cleanup_errors=True)
         self.run, self.state = os.path.join(self.folder.name, "run"), os.path.join(self.folder.name, "state")
         self.socket = os.path.join(self.run, "ruche.sock")
         self.config, self.log = os.path.join(self.folder.name, "conf"), os.path.join(self.folder.name, "log")
@@ -58,7 +58,7 @@ class Manager:
                 stderr=log, start_new_session=True)
         while not self.answers():
             assert self.process.poll() is None, "ruched ended: " + self.said()
-            assert time.monotonic() - began < 60, "ruched does not answer: " + self.said()
+            assert time.monotonic() - began < 120, "ruched does not answer: " + self.said()
             time.sleep(0.01)
 
     def answers(self):
@@ -77,7 +77,7 @@ class Manager:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def call(self, method, path, body=None, headers=None, timeout=60):
+    def call(self, method, path, body=None, headers=None, timeout=300):
         """One request on a connection of its own. A body that is no text is sent as JSON."""
         c = Connection(self.socket, timeout)
         head = dict(headers or {})
@@ -101,7 +101,7 @@ class Manager:
         assert answer.json and word in answer.json["error"]["message"], f"{method} {path}: {answer}"
         return answer.json["error"]
 
-    def job(self, answer, timeout_s=60):
+    def job(self, answer, timeout_s=600):
         """Follows a job to its end."""
         until = time.monotonic() + timeout_s
         job = answer.json
@@ -119,5 +119,5 @@ class Manager:
                 if "id" in domain:
                     self.call("POST", f"/domains/{urllib.parse.quote(domain['name'])}/destroy")
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(120)
         self.folder.cleanup()

@@ -5,7 +5,7 @@ import hashlib
 import os
 import subprocess
 
-from peers import ENV, MIB, TOOL, contents, need, path, process, run, wait_for
+from peers import ENV, MIB, TOOL, contents, listens, need, path, process, run, wait_for
 
 SIZE = 32 * MIB
 
@@ -40,7 +40,7 @@ def our_server(file, *creds, **options):
             uri = f"{first[1]}/{options['export']}"
         yield p, uri
         p.stdin.close()
-        if p.wait(timeout=10):
+        if p.wait(timeout=120):
             raise AssertionError(f"the server ended with {p.returncode}")
     finally:
         if p.poll() is None:
@@ -60,7 +60,7 @@ class Client:
     def __exit__(self, *unused):
         self.p.stdin.close()
         try:
-            self.p.wait(timeout=10)
+            self.p.wait(timeout=120)
         finally:
             self.p.kill()
         self.errors = self.p.stderr.read()
@@ -87,7 +87,7 @@ class Client:
         return lines[:-1]
 
 
-def refusal(options, *creds, seconds=20):
+def refusal(options, *creds, seconds=300):
     """What our client says when it cannot open."""
     done = run(TOOL, "client", options, *creds, check=False, input="", timeout=seconds)
     if not done.stdout.startswith("refused: "):
@@ -114,7 +114,7 @@ def their_server(*command, sock="theirs.sock", ready=None):
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path(sock))
     with process(*command, stderr=subprocess.DEVNULL) as p:
-        wait_for("the server's socket", ready or (lambda: os.path.exists(path(sock))))
+        wait_for("the server's socket", ready or (lambda: listens(sock)))
         yield p
 
 

@@ -160,7 +160,7 @@ def test_http_hostile():
         start = time.monotonic()
         refused("", "convert", "--image-opts", "-O", "raw",
                 f"driver=raw,file.driver=http,file.url={url}/disk.raw,file.timeout=1", path("out.raw"))
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 120
     refused("", "info", "-f", "raw", f"http://127.0.0.1:{free_port()}/x")
 
 
@@ -200,7 +200,7 @@ def target(file, *more):
     try:
         with contextlib.suppress(AssertionError):
             wait_for("tgtd", lambda: daemon.poll() is not None or
-                     (can_connect(port) and not admin("--mode", "sys", "--op", "show", check=False).returncode), 8)
+                     (can_connect(port) and not admin("--mode", "sys", "--op", "show", check=False).returncode))
         if daemon.poll() is not None or not can_connect(port):
             raise tap.Skip("tgtd does not run here")
         admin("--op", "new", "--mode", "target", "--tid", "1", "-T", name)
@@ -214,7 +214,7 @@ def target(file, *more):
         admin("--op", "unbind", "--mode", "target", "--tid", "1", "-I", "ALL", check=False)
         daemon.terminate()
         try:
-            daemon.wait(timeout=5)
+            daemon.wait(timeout=30)
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
@@ -277,7 +277,7 @@ LOG {{ Default_Log_Level = EVENT; }}
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with contextlib.suppress(AssertionError):
-            wait_for("ganesha", lambda: p.poll() is not None or can_connect(port), 10)
+            wait_for("ganesha", lambda: p.poll() is not None or can_connect(port))
         if p.poll() is not None or not can_connect(port):
             raise AssertionError("nfs-ganesha does not run: " + contents(path("ganesha.log")).decode()[-3000:])
         yield port, mount_port

@@ -30,7 +30,7 @@ def contents(name):
         return f.read()
 
 
-def run(*command, code=0, check=True, timeout=120, **more):
+def run(*command, code=0, check=True, timeout=600, **more):
     """In the run's folder; code: how it has to end, unless check is off."""
     more.setdefault("cwd", WORK)
     if "input" not in more:
@@ -59,7 +59,7 @@ def need(*programs):
             raise tap.Skip(f"{program} is not installed")
 
 
-def wait_for(what, test, seconds=15):
+def wait_for(what, test, seconds=120):
     end = time.monotonic() + seconds
     while not test():
         if time.monotonic() > end:
@@ -79,15 +79,18 @@ def process(*command, **more):
         p.wait()
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+free_port = tap.free_port
 
 
 def can_connect(port):
     with socket.socket() as s:
         return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def listens(file):
+    """A socket of that name is there before its server listens."""
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex(path(file)) == 0
 
 
 def in_own_network():

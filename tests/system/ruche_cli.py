@@ -44,7 +44,7 @@ class Said:
         return f"status {self.status}\n{self.out}\n{self.err}"
 
 
-def ruche(*words, status=0, text=None, env=None, timeout=60):
+def ruche(*words, status=0, text=None, env=None, timeout=600):
     done = subprocess.run([RUCHE, *words], input=text, stdin=None if text is not None else subprocess.DEVNULL, text=True,
                           capture_output=True, env=ENV | (env or {}), timeout=timeout, check=False)
     said = Said(done.returncode, done.stdout, done.stderr)
@@ -83,7 +83,7 @@ class Terminal:
         self.text += data.decode(errors="replace")
         return bool(data)
 
-    def until(self, pattern, timeout_s=60):
+    def until(self, pattern, timeout_s=300):
         end = time.monotonic() + timeout_s
         while not re.search(pattern, self.text):
             more = self.read(0.1)
@@ -92,7 +92,7 @@ class Terminal:
     def send(self, data):
         os.write(self.fd, data)
 
-    def end(self, timeout_s=60):
+    def end(self, timeout_s=300):
         """Its exit status."""
         until = time.monotonic() + timeout_s
         while self.read(0.1):
@@ -154,10 +154,16 @@ def session_by_itself():
     first = manager_pid()
     assert as_json("version")["mode"] == "session" and manager_pid() == first
     os.kill(first, signal.SIGKILL)
-    while os.path.exists(f"/proc/{first}"):
-        time.sleep(0.01)
+    wait_ended(first)
     assert ruche("list").out.startswith("ID  NAME") and manager_pid() != first
     fails("no manager answers", "list", env={"RUCHE_CONNECT": os.path.join(HOME.name, "nowhere.sock")})
+
+
+def wait_ended(pid):
+    until = time.monotonic() + 120
+    while not tap.has_ended(pid):
+        assert time.monotonic() < until, f"process {pid} does not end"
+        time.sleep(0.01)
 
 
 def manager_pid():
@@ -224,18 +230,20 @@ def changes():
 def things_that_stay():
     ruche("create", "-", text=XML % "live")
     events = Terminal("events", "--count", "2")
-    time.sleep(0.5)
-    ruche("pause", "live")
-    ruche("resume", "live")
+    while events.read(0.1):  # until it hears of them, as it does not say when it begins to listen
+        ruche("pause", "live")
+        ruche("resume", "live")
     assert events.end() == 0 and re.search(r"domain +live +lifecycle suspended", events.text), events.text
     top = ruche("top", "--count", "2", "--interval", "0.1").out
     assert re.search(r"^live +running +\d", top, re.M), top
     live = Terminal("top")
     live.until("machines run; q leaves")
+    tap.wait_raw(live.fd)
     live.send(b"q")
     assert live.end() == 0
     console = Terminal("console", "live")
     console.until("Ctrl-] leaves")
+    tap.wait_raw(console.fd)
     console.send(b"\x1d")
     assert console.end() == 0, console.text
     fails("nobody", "console", "nobody")
@@ -289,21 +297,21 @@ def copy_folder(source, target):
 def debian():
     take_image()
     t = Terminal("launch", "debian", "--name", "demo", "--memory", "512M")
-    assert t.end(900) == 0, t.text
+    assert t.end(2400) == 0, t.text
     assert "machine 'demo' runs" in t.text, t.text
     keep_image()
     console = Terminal("console", "demo")
-    console.until(r"Linux version|systemd|Starting|Started", 120)
+    console.until(r"Linux version|systemd|Starting|Started", 900)
     console.send(b"\x1d")
     assert console.end() == 0
-    said = ruche("ssh", "--wait", "400", "demo", "uname -sm; hostname; id -un; sudo id -u", timeout=600).out
+    said = ruche("ssh", "--wait", "1200", "demo", "uname -sm; hostname; id -un; sudo id -u", timeout=1500).out
     assert said.split() == ["Linux", "x86_64", "demo", "ruche", "0"], said
     assert "Linux version" in ruche("dmesg", "demo").out or "login:" in ruche("dmesg", "demo").out
     info = ruche("info", "demo").out
     assert re.search(r"^ssh +ruche@127\.0\.0\.1 port \d+$", info, re.M), info
     fails("already", "launch", "debian", "--name", "demo")
     ruche("shutdown", "demo")
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while as_json("info", "demo")["state"] != "shut off":
         assert time.monotonic() < until, "the guest does not power off"
         time.sleep(0.5)
@@ -316,7 +324,9 @@ def close():
     if os.path.exists(PID):
         for name in ruche("list", "--names").out.split():
             ruche("destroy", name)
-        os.kill(manager_pid(), signal.SIGTERM)
+        pid = manager_pid()
+        os.kill(pid, signal.SIGTERM)
+        wait_ended(pid)
     HOME.cleanup()
 
 

@@ -26,7 +26,7 @@ XML = f"""<domain type='qemu'><name>NAME</name><memory unit='MiB'>16</memory><vc
 
 
 def ruched(*options):
-    return subprocess.run([RUCHED, *options], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([RUCHED, *options], capture_output=True, text=True, timeout=300, check=False)
 
 
 def start(*more):
@@ -39,7 +39,7 @@ def start(*more):
 
 def stop(pid, how=signal.SIGTERM):
     os.kill(pid, how)
-    for _ in range(1000):
+    for _ in range(12000):
         try:
             with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
                 if f.read().rpartition(")")[2].split()[0] == "Z":
@@ -135,7 +135,7 @@ def test_autostart():
     pid = start()
     c = client()
     web = c.lookupByName("web")
-    for _ in range(500):
+    for _ in range(6000):
         if web.isActive():
             break
         time.sleep(0.02)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TAP for system tests: each test is a function; a failure shows its reason and the next one runs."""
+import socket
 import sys
 import termios
 import time
@@ -10,7 +11,28 @@ class Skip(Exception):
     """Raised by a test that cannot run here; the message says why."""
 
 
-def wait_raw(fd, seconds=20):
+RESERVED = []
+
+
+def free_port():
+    """A port of 127.0.0.1 that stays free until a program of this test listens there: it is bound here, and servers share such ports."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 0))
+    RESERVED.append(s)
+    return s.getsockname()[1]
+
+
+def has_ended(pid):
+    """A process that is nobody's child may stay as a zombie for ever."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def wait_raw(fd, seconds=120):
     """Until the program on this terminal reads single keys: it drops what is typed before."""
     end = time.monotonic() + seconds
     while termios.tcgetattr(fd)[3] & termios.ICANON:

@@ -7,6 +7,7 @@ libvirt-dbus. TAP.
 """
 import os
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -50,7 +51,7 @@ def unix():
 
 
 def virsh(*command, uri=None, env=None, check=True):
-    done = subprocess.run(["virsh", "-c", uri or unix(), *command], capture_output=True, text=True, timeout=60, check=False,
+    done = subprocess.run(["virsh", "-c", uri or unix(), *command], capture_output=True, text=True, timeout=600, check=False,
                           env={**ENV, **(env or {})}, stdin=subprocess.DEVNULL)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -153,43 +154,65 @@ def storage_commands():
             assert back.read() == data + bytes((1 << 20) - len(data)), name
 
 
+class Terminal:
+    """virsh on a terminal of its own, where it writes line by line."""
+
+    def __init__(self, *command, uri=None, env=None):
+        self.master, slave = os.openpty()
+        self.process = subprocess.Popen(["virsh", "-c", uri or unix(), *command], stdin=slave, stdout=slave, stderr=slave, env={**ENV, **(env or {})},
+                                        start_new_session=True)
+        os.close(slave)
+        self.text = ""
+
+    def until(self, word, seconds=120, again=lambda: None):
+        """Reads until the word is there; calls again() whenever nothing comes for a while."""
+        end = time.monotonic() + seconds
+        while word not in self.text:
+            assert time.monotonic() < end, f"no '{word}': {self.text}"
+            if not select.select([self.master], [], [], 0.2)[0]:
+                again()
+                continue
+            try:
+                self.text += os.read(self.master, 65536).decode("utf-8", "replace")
+            except OSError:
+                raise AssertionError(f"it ended without '{word}': {self.text}") from None
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(120)
+        os.close(self.master)
+
+
 def events():
-    watch = subprocess.Popen(["virsh", "-c", unix(), "event", "--all", "--loop", "--timeout", "20"], stdout=subprocess.PIPE, text=True, env=ENV)
-    time.sleep(1)
+    watch = Terminal("event", "--all", "--loop")
     try:
-        for command in (("create", path("domain.xml")), ("suspend", "loop"), ("resume", "loop"), ("destroy", "loop")):
-            virsh(*command)
-        time.sleep(0.5)
+        watch.until("Defined", again=lambda: virsh("define", path("domain.xml")))  # it does not say when it begins to listen
+        for command, word in (("start", "Started"), ("suspend", "Suspended"), ("resume", "Resumed"), ("destroy", "Stopped"), ("undefine", "Undefined")):
+            virsh(command, "loop")
+            watch.until(word)
     finally:
-        watch.terminate()
-        text = watch.communicate(timeout=10)[0]
-    for word in ("Started", "Suspended", "Resumed", "Stopped"):
-        assert word in text, text
+        watch.close()
 
 
 def console():
     virsh("create", path("domain.xml"))
     try:
-        master, slave = os.openpty()
-        p = subprocess.Popen(["virsh", "-c", unix(), "console", "loop", "--force"], stdin=slave, stdout=slave, stderr=slave, env=ENV, close_fds=True)
-        os.close(slave)
-        text = b""
-        end = time.monotonic() + 10
-        while b"Escape character" not in text and time.monotonic() < end:
-            text += os.read(master, 4096)
-        assert b"Connected to domain 'loop'" in text, text
-        tap.wait_raw(master)
-        os.write(master, b"\x1d")
-        assert p.wait(10) == 0
-        os.close(master)
+        t = Terminal("console", "loop", "--force")
+        t.until("Escape character")
+        assert "Connected to domain 'loop'" in t.text, t.text
+        tap.wait_raw(t.master)
+        os.write(t.master, b"\x1d")
+        assert t.process.wait(120) == 0
+        t.close()
     finally:
         virsh("destroy", "loop")
 
 
 def read_only():
-    done = subprocess.run(["virsh", "-r", "-c", f"qemu+unix:///system?socket={DAEMON.socket_ro}", "list"], capture_output=True, text=True, env=ENV, timeout=20, check=False)
+    done = subprocess.run(["virsh", "-r", "-c", f"qemu+unix:///system?socket={DAEMON.socket_ro}", "list"], capture_output=True, text=True, env=ENV, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    done = subprocess.run(["virsh", "-r", "-c", unix(), "define", path("domain.xml")], capture_output=True, text=True, env=ENV, timeout=20, check=False)
+    done = subprocess.run(["virsh", "-r", "-c", unix(), "define", path("domain.xml")], capture_output=True, text=True, env=ENV, timeout=600, check=False)
     assert done.returncode and "read only" in done.stderr, done.stderr
 
 
@@ -230,7 +253,7 @@ def virt_install():
         raise tap.Skip("virt-install is not installed")
     done = subprocess.run(["virt-install", "--connect", unix(), "--name", "installed", "--memory", "128", "--vcpus", "1", "--import",
                            "--disk", f"{WORK}/images/new.img,size=0.01,format=raw", "--osinfo", "linux2022", "--graphics", "none", "--noautoconsole",
-                           "--network", "user", "--memballoon", "none"], capture_output=True, text=True, timeout=100, env=ENV, check=False)
+                           "--network", "user", "--memballoon", "none"], capture_output=True, text=True, timeout=600, env=ENV, check=False)
     try:
         assert done.returncode == 0, done.stdout + done.stderr
         try_rows((("domstate installed", "running"), ("dumpxml installed", "libosinfo"), ("dominfo installed", r"Persistent: +yes"),
@@ -242,9 +265,9 @@ def virt_install():
 
 SESSION = """export HOME={0}/home XDG_RUNTIME_DIR={0}/run; cd {0}
 ./ruched --session --config ruched.conf 2>log &
-for i in $(seq 100); do [ -S run/libvirt/libvirt-sock-ro ] && break; sleep 0.1; done
+for i in $(seq 1200); do [ -S run/libvirt/libvirt-sock-ro ] && break; sleep 0.1; done
 virsh -c qemu:///session define domain.xml
-dbus-run-session -- sh -c '/usr/sbin/libvirt-dbus --session & for i in $(seq 50); do sleep 0.1
+dbus-run-session -- sh -c '/usr/sbin/libvirt-dbus --session & for i in $(seq 600); do sleep 0.1
 gdbus call --session --dest org.libvirt --object-path /org/libvirt/QEMU --method org.libvirt.Connect.DomainLookupByName loop && break; done
 gdbus call --session --dest org.libvirt --object-path /org/libvirt/QEMU --method org.libvirt.Connect.ListDomains 0
 kill $!'
@@ -268,16 +291,10 @@ def session_and_dbus():
     with open(home + "/ruched.conf", "w", encoding="ascii") as out:
         out.write(f"[libvirt]\nusual_place=true\n[machines]\nvmm={home}/ruche-vmm\n")
     done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", SESSION.format(home)],
-                          env={"PATH": "/usr/bin:/bin:/usr/sbin", "LC_ALL": "C"}, capture_output=True, text=True, timeout=60, check=False)
+                          env={"PATH": "/usr/bin:/bin:/usr/sbin", "LC_ALL": "C"}, capture_output=True, text=True, timeout=600, check=False)
     assert "Domain 'loop' defined" in done.stdout, done.stdout + done.stderr
     assert re.search(r"^\(objectpath '/org/libvirt/QEMU/domain/_8f0f8a9e", done.stdout, re.MULTILINE), done.stdout + done.stderr
     assert "([objectpath '/org/libvirt/QEMU/domain/_8f0f8a9e" in done.stdout, done.stdout
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def certificate(folder, name, template, ca=None):
@@ -311,7 +328,7 @@ def begin():
     make_pki(path("pki"))
     make_pki(path("stranger"))
     shutil.copy(path("pki/cacert.pem"), path("stranger/cacert.pem"))
-    PORTS.update(tcp=free_port(), tls=free_port())
+    PORTS.update(tcp=tap.free_port(), tls=tap.free_port())
     settings = (f"tcp=127.0.0.1:{PORTS['tcp']}\nauth_tcp=sasl\ntls=localhost:{PORTS['tls']}\nauth_tls=none\n"
                 f"tls_ca={WORK}/pki/cacert.pem\ntls_cert={WORK}/pki/servercert.pem\ntls_key={WORK}/pki/serverkey.pem\n"
                 f"[machines]\nvmm={VMM}\n")

@@ -26,7 +26,7 @@ from guest import Qmp  # noqa: E402
 
 BINARY = os.path.abspath(sys.argv[1])
 FOLDER = tempfile.TemporaryDirectory(prefix="ruche-errors-")
-SECONDS = 60
+SECONDS = 240
 QUIET = ["-accel", "soft", "-nodefaults", "-display", "none"]
 
 
