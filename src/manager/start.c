@@ -7,6 +7,7 @@
 #include "manager/manager.h"
 #include "manager/node/node.h"
 #include "manager/storage/pool.h"
+#include "manager/store.h"
 
 #include <errno.h>
 
@@ -59,6 +60,9 @@ bool manager_start(GError **error)
     for (unsigned i = 0; i < G_N_ELEMENTS(dirs); i++)
         if (!make_dir(dirs[i], error))
             return false;
+    g_autofree char *log = g_build_filename(manager.state_dir, "changes.log", NULL);
+    if (!store_open(log, manager.config_dir, error))
+        return false;
     for (unsigned i = 0; i < G_N_ELEMENTS(parts); i++)
         if (!parts[i].load(error))
             return false;
@@ -73,4 +77,5 @@ void manager_stop(int timeout_ms)
     run_tasks(timeout_ms);
     for (unsigned i = G_N_ELEMENTS(parts); i--;)
         parts[i].stop();
+    store_close();
 }

@@ -1,197 +1,207 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Files replaced as a whole, several at a time.
  *
- * Group     Writes that come while others are being synced are taken together by the same worker:
- * all texts are written, then each folder is synced once. The cost of a write is one wait for the
- * disk, however many there are. Order     The text must be on the disk before its name. In general
- * that is a sync of the file, then one of the folder. On XFS, and on ext4 with a journal, the
- * pages, their place and the file's size are part of what was before the rename once
- * sync_file_range() has returned, and the commit that makes the rename durable flushes the disk:
- * there the one sync of the folder covers both.
+ * Group     Changes that come while others are being written down are taken together by the same
+ * worker: all texts are written beside their places, one sync of the log promises them all, then
+ * they are put in place. The files themselves are synced later, all at once, before the log's space
+ * is used again. Outside   Of the log's folder, and for a text that is too long for the log, the
+ * text is synced before it gets its name, and the folder after.
  */
 #include "manager/store.h"
 
 #include "base/log.h"
 #include "manager/error.h"
+#include "manager/store_file.h"
+#include "manager/store_log.h"
 #include "manager/task.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
-#ifndef XFS_SUPER_MAGIC
-#define XFS_SUPER_MAGIC 0x58465342
-#endif
+enum { BATCH_MAX = 64, SETTLE_AFTER_S = 5 };
 
-#define TEMP_PREFIX ".ruche-new-"
-
-/* One change that somebody waits for. text NULL: the file was taken away, and its folder wants to
- * be synced (waiter NULL: nobody waits, and it is on the heap). */
+/* One change that somebody waits for. */
 struct change {
-    const char *path, *text;
-    bool link; /* text is what a symbolic link says */
-    char *temp, *dir;
-    mode_t mode;
-    int fd, err;      /* positive errno */
-    const char *step; /* what failed */
+    struct store_file file;
+    const char *relative; /* in the log's folder; NULL: written directly */
     struct fiber *waiter;
     struct change *next;
 };
 
-static void failed(struct change *c, const char *step)
+static bool outcome(const struct store_file *f, GError **error)
 {
-    c->err = errno ? errno : EIO;
-    c->step = step;
-    if (c->fd >= 0)
-        close(c->fd);
-    c->fd = -1;
-    if (c->temp)
-        unlink(c->temp);
+    return !f->err || ruche_error_errno(error, f->err, "%s: %s", f->path, f->step);
 }
 
-static bool write_all(int fd, const char *text, size_t len)
+static void write_directly(struct store_file *f)
 {
-    while (len) {
-        ssize_t n = write(fd, text, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        text += n;
-        len -= n;
-    }
-    return true;
-}
-
-static void write_temp(struct change *c)
-{
-    static _Atomic unsigned serial;
-    c->temp = g_strdup_printf("%s/" TEMP_PREFIX "%d-%u", c->dir, (int)getpid(), serial++);
-    if (c->link) {
-        if (symlink(c->text, c->temp) < 0)
-            failed(c, "link");
-        return;
-    }
-    c->fd = open(c->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, c->mode);
-    if (c->fd < 0)
-        return failed(c, "open");
-    if (fchmod(c->fd, c->mode) < 0 || !write_all(c->fd, c->text, strlen(c->text)))
-        return failed(c, "write");
-}
-
-/* ext2, and ext4 without a journal, have the same number: a journal has a thread, which sysfs
- * names. */
-static bool has_journal(dev_t dev)
-{
-    g_autofree char *link = g_strdup_printf("/sys/dev/block/%u:%u", major(dev), minor(dev)),
-                    *text = NULL;
-    g_autofree char *where = g_file_read_link(link, NULL),
-                    *name = where ? g_path_get_basename(where) : NULL;
-    g_autofree char *path = name ? g_strdup_printf("/sys/fs/ext4/%s/journal_task", name) : NULL;
-    return path && g_file_get_contents(path, &text, NULL, NULL) && g_ascii_isdigit(*text);
-}
-
-static bool orders_renames(int fd)
-{
-    static __thread dev_t known_dev;
-    static __thread bool known_orders;
-    struct statfs fs;
-    struct stat st;
-    if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
-        return false;
-    if (st.st_dev != known_dev) {
-        known_orders = fs.f_type == XFS_SUPER_MAGIC ||
-                       (fs.f_type == EXT4_SUPER_MAGIC && has_journal(st.st_dev));
-        known_dev = st.st_dev;
-    }
-    return known_orders;
-}
-
-static void put_in_place(struct change *c)
-{
-    const unsigned whole =
-        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-    if (!c->link &&
-        (orders_renames(c->fd) ? sync_file_range(c->fd, 0, 0, whole) : fsync(c->fd)) < 0)
-        return failed(c, "sync");
-    if (c->fd >= 0)
-        close(c->fd);
-    c->fd = -1;
-    if (rename(c->temp, c->path) < 0)
-        return failed(c, "rename");
-    g_clear_pointer(&c->temp, g_free);
-}
-
-/* Syncs the folder of `c` for all changes in it. */
-static void sync_dir(struct change *c)
-{
-    int fd = open(c->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int err = fd < 0 || fsync(fd) < 0 ? errno : 0;
-    if (fd >= 0)
-        close(fd);
-    for (struct change *other = c; other; other = other->next)
-        if (!other->err && other->dir && strcmp(other->dir, c->dir) == 0) {
-            other->err = err;
-            other->step = "sync folder";
-            if (other != c)
-                g_clear_pointer(&other->dir, g_free); /* done */
-        }
-    g_clear_pointer(&c->dir, g_free);
-}
-
-static void carry_out(struct change *list)
-{
-    for (struct change *c = list; c; c = c->next) {
-        c->fd = -1;
-        c->dir = g_path_get_dirname(c->path);
-        if (c->text)
-            write_temp(c);
-        if (c->fd >= 0)
-            sync_file_range(c->fd, 0, 0,
-                            SYNC_FILE_RANGE_WRITE); /* a start, while the others are written */
-    }
-    for (struct change *c = list; c; c = c->next)
-        if (c->text && !c->err)
-            put_in_place(c);
-    for (struct change *c = list; c; c = c->next)
-        if (!c->err && c->dir)
-            sync_dir(c);
-    for (struct change *c = list; c; c = c->next) {
-        g_clear_pointer(&c->dir, g_free);
-        g_clear_pointer(&c->temp, g_free);
-    }
-}
-
-static bool outcome(const struct change *c, GError **error)
-{
-    return !c->err || ruche_error_errno(error, c->err, "%s: %s", c->path, c->step);
+    store_file_prepare(f);
+    if (!f->err)
+        store_file_sync(f);
+    if (!f->err)
+        store_file_place(f);
+    if (!f->err)
+        store_file_sync_folder(f);
 }
 
 bool store_write_blocking(const char *path, const char *text, mode_t mode, GError **error)
 {
-    struct change c = {.path = path, .text = text, .mode = mode};
-    carry_out(&c);
-    return outcome(&c, error);
+    struct store_file f = {.kind = STORE_WRITE, .path = path, .text = text, .mode = mode};
+    write_directly(&f);
+    return outcome(&f, error);
 }
 
 bool store_write_volatile(const char *path, const char *text, mode_t mode, GError **error)
 {
-    struct change c = {.path = path, .text = text, .mode = mode, .fd = -1};
-    c.dir = g_path_get_dirname(path);
-    write_temp(&c);
-    if (!c.err && rename(c.temp, path) < 0)
-        failed(&c, "rename");
-    if (c.fd >= 0)
-        close(c.fd);
-    g_free(c.dir);
-    g_free(c.temp);
-    return outcome(&c, error);
+    struct store_file f = {.kind = STORE_WRITE, .path = path, .text = text, .mode = mode};
+    store_file_prepare(&f);
+    if (!f.err)
+        store_file_place(&f);
+    return outcome(&f, error);
+}
+
+/* ---- on the worker ---- */
+
+static struct store_record record_of(const struct change *c, enum store_kind kind)
+{
+    return (struct store_record){.kind = kind,
+                                 .mode = c->file.mode,
+                                 .path = c->relative,
+                                 .text = kind == STORE_CANCEL ? "" : c->file.text,
+                                 .old_ns = c->file.old_ns};
+}
+
+static bool must_be_logged(const struct change *c)
+{
+    return !c->file.err &&
+           (c->file.kind != STORE_REMOVE || c->file.old_ns); /* what is not there is gone */
+}
+
+/* The promise. If it cannot be given, nothing of it is done. */
+static void promise(struct change *list)
+{
+    struct store_record records[BATCH_MAX];
+    unsigned count = 0;
+    for (struct change *c = list; c; c = c->next)
+        if (must_be_logged(c))
+            records[count++] = record_of(c, c->file.kind);
+    int err = count ? store_log_append(records, count) : 0;
+    for (struct change *c = list; err && c; c = c->next)
+        if (must_be_logged(c)) {
+            c->file.err = err;
+            c->file.step = "write to the log";
+            store_file_drop(&c->file);
+        }
+}
+
+/* It was promised and cannot be done: the promise is taken back before anybody hears of it. */
+static void take_back(const struct change *c)
+{
+    struct store_record r = record_of(c, STORE_CANCEL);
+    int err = store_log_room() < store_record_bytes(&r) ? ENOSPC : store_log_append(&r, 1);
+    if (err)
+        log_error("%s: the change failed, but may be made at the next start: %s", c->file.path,
+                  g_strerror(err));
+}
+
+static void keep_promise(struct change *list)
+{
+    for (struct change *c = list; c; c = c->next)
+        if (must_be_logged(c)) {
+            store_file_place(&c->file);
+            if (c->file.err)
+                take_back(c);
+        }
+}
+
+static void batch_work(void *opaque)
+{
+    struct change *list = opaque;
+    if (!list->relative) { /* alone */
+        write_directly(&list->file);
+        return;
+    }
+    for (struct change *c = list; c; c = c->next)
+        store_file_prepare(&c->file);
+    promise(list);
+    keep_promise(list);
+}
+
+static void settle_work(void *opaque)
+{
+    *(int *)opaque = store_log_settle();
+}
+
+/* ---- the log's two areas ---- */
+
+static struct {
+    bool runs;   /* files of the other area are being synced */
+    int err;     /* the last time it failed so; then it must be done before we can go on */
+    bool wanted; /* the area that is being filled is to be settled soon */
+    guint timer; /* when that becomes so */
+    struct task_event *end; /* the writer waits for it */
+} settling;
+
+static void ensure_writer(void);
+
+static gboolean settle_soon(gpointer opaque)
+{
+    settling.timer = 0;
+    settling.wanted = true;
+    ensure_writer();
+    return G_SOURCE_REMOVE;
+}
+
+static void plan_settling(void)
+{
+    if (!settling.timer && (settling.err || !store_log_is_empty()))
+        settling.timer = g_timeout_add_seconds(SETTLE_AFTER_S, settle_soon, NULL);
+}
+
+static void settle(void *opaque)
+{
+    int err = 0;
+    task_work_long(settle_work, &err);
+    if (err && err != settling.err)
+        log_warn("what was written cannot be synced, which is tried again: %s", g_strerror(err));
+    settling.err = err;
+    settling.runs = false;
+    plan_settling();
+    if (settling.end)
+        task_event_happen(settling.end);
+}
+
+static void start_settling(void)
+{
+    settling.runs = true;
+    task_start(settle, NULL);
+}
+
+static int wait_for_settling(void)
+{
+    struct task_event end = {0};
+    settling.end = &end;
+    if (settling.runs)
+        task_event_wait(&end, -1);
+    settling.end = NULL;
+    return settling.err;
+}
+
+/* To the other area, when it is free; this one's files are synced meanwhile. 0 or positive errno.
+ */
+static int turn(void)
+{
+    if (settling.err && !settling.runs)
+        start_settling();
+    int err = wait_for_settling();
+    if (err)
+        return err;
+    store_log_turn();
+    start_settling();
+    return 0;
 }
 
 /* ---- from tasks ---- */
@@ -199,42 +209,94 @@ bool store_write_volatile(const char *path, const char *text, mode_t mode, GErro
 static struct change *waiting, **waiting_end = &waiting;
 static bool writer_runs;
 
-static void writer_work(void *opaque)
+static size_t bytes_of(const struct change *c)
 {
-    carry_out(opaque);
+    struct store_record r = record_of(c, c->file.kind), undo = record_of(c, STORE_CANCEL);
+    return store_record_bytes(&r) + store_record_bytes(&undo);
 }
 
-static void background_done(struct change *c)
+static bool has_path(const struct change *list, const char *path)
 {
-    g_autoptr(GError) error = NULL;
-    if (!outcome(c, &error))
-        log_warn("%s", error->message);
-    g_free((char *)c->path);
-    g_free(c);
+    for (; list; list = list->next)
+        if (strcmp(list->file.path, path) == 0)
+            return true;
+    return false;
+}
+
+/* As many as one record of each fits into an area, none of them of the same path; or one that is to
+ * be written directly. */
+static struct change *take_batch(size_t *ret_bytes)
+{
+    struct change *list = NULL, **end = &list;
+    size_t bytes = 0;
+    for (unsigned count = 0; waiting && count < BATCH_MAX; count++) {
+        struct change *c = waiting;
+        c->relative = store_log_relative(c->file.path);
+        size_t more = c->relative ? bytes_of(c) : 0;
+        if (more > store_log_area_bytes())
+            c->relative = NULL;
+        if (list &&
+            (!c->relative || bytes + more > store_log_area_bytes() || has_path(list, c->file.path)))
+            break;
+        waiting = c->next;
+        c->next = NULL;
+        *end = c;
+        end = &c->next;
+        bytes += c->relative ? more : 0;
+        if (!c->relative)
+            break;
+    }
+    if (!waiting)
+        waiting_end = &waiting;
+    *ret_bytes = bytes;
+    return list;
+}
+
+/* What the log says of a path must not come after what is written past it. */
+static int empty_log(void)
+{
+    int err = store_log_is_empty() ? 0 : turn();
+    return err ? err : wait_for_settling();
+}
+
+static void do_batch(struct change *list, size_t bytes)
+{
+    int err = 0;
+    if (!list->relative && store_log_relative(list->file.path))
+        err = empty_log();
+    else if (bytes > store_log_room())
+        err = turn();
+    if (!err)
+        task_work(batch_work, list);
+    for (struct change *next; list; list = next) {
+        next = list->next; /* it is gone with its task's frame */
+        if (err) {
+            list->file.err = err;
+            list->file.step = "the log is full, and cannot be emptied";
+        }
+        fiber_wake(list->waiter);
+    }
 }
 
 /* A task that goes on while there are changes: each round takes all. */
 static void writer(void *opaque)
 {
-    while (waiting) {
-        struct change *list = g_steal_pointer(&waiting);
-        waiting_end = &waiting;
-        task_work(writer_work, list);
-        for (struct change *next; list; list = next) {
-            next = list->next; /* it is gone with its task's frame */
-            if (list->waiter)
-                fiber_wake(list->waiter);
-            else
-                background_done(list);
-        }
+    while (waiting || settling.wanted) {
+        size_t bytes;
+        struct change *list = take_batch(&bytes);
+        if (list)
+            do_batch(list, bytes);
+        if (settling.wanted && !settling.runs && (settling.err || !store_log_is_empty()))
+            turn();
+        settling.wanted = false;
+        if (store_log_room() < store_log_area_bytes())
+            plan_settling();
     }
     writer_runs = false;
 }
 
-static void enqueue(struct change *c)
+static void ensure_writer(void)
 {
-    *waiting_end = c;
-    waiting_end = &c->next;
     if (writer_runs)
         return;
     writer_runs = true;
@@ -244,44 +306,45 @@ static void enqueue(struct change *c)
 static bool change_and_wait(struct change *c, GError **error)
 {
     c->waiter = fiber_self();
-    enqueue(c);
+    *waiting_end = c;
+    waiting_end = &c->next;
+    ensure_writer();
     fiber_wait();
-    return outcome(c, error);
+    return outcome(&c->file, error);
 }
 
 bool store_write(const char *path, const char *text, mode_t mode, GError **error)
 {
-    struct change c = {.path = path, .text = text, .mode = mode};
+    struct change c = {.file = {.kind = STORE_WRITE, .path = path, .text = text, .mode = mode}};
     return change_and_wait(&c, error);
 }
 
 bool store_link(const char *path, const char *target, GError **error)
 {
-    struct change c = {.path = path, .text = target, .link = true};
+    struct change c = {.file = {.kind = STORE_LINK, .path = path, .text = target}};
     return change_and_wait(&c, error);
-}
-
-struct removal {
-    const char *path;
-    int err;
-};
-
-static void removal_work(void *opaque)
-{
-    struct removal *r = opaque;
-    r->err = unlink(r->path) < 0 ? errno : 0;
 }
 
 bool store_remove(const char *path, GError **error)
 {
-    struct removal r = {.path = path};
-    task_work(removal_work, &r);
-    if (r.err)
-        return r.err == ENOENT || ruche_error_errno(error, r.err, "%s: remove", path);
-    struct change *c = g_new0(struct change, 1);
-    c->path = g_strdup(path);
-    enqueue(c);
-    return true;
+    struct change c = {.file = {.kind = STORE_REMOVE, .path = path, .text = ""}};
+    return change_and_wait(&c, error);
+}
+
+/* ---- beginning and end ---- */
+
+bool store_open(const char *log, const char *root, GError **error)
+{
+    return store_log_open(log, root, error);
+}
+
+void store_close(void)
+{
+    if (settling.timer)
+        g_source_remove(settling.timer);
+    settling.timer = 0;
+    if (!writer_runs && !settling.runs) /* else the next start does it */
+        store_log_close(true);
 }
 
 /* ---- reading ---- */
@@ -341,7 +404,7 @@ void store_clean_dir(const char *dir)
     g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
     for (const char *name; d && (name = g_dir_read_name(d));) {
         g_autofree char *path = g_build_filename(dir, name, NULL);
-        if (g_str_has_prefix(name, TEMP_PREFIX) && unlink(path) < 0)
+        if (g_str_has_prefix(name, STORE_TEMP_PREFIX) && unlink(path) < 0)
             log_warn("%s: left over, and could not be removed: %s", path, g_strerror(errno));
     }
 }

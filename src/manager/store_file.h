@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A file, a link or a removal: prepared beside its place, then put there. No sync in it.
+ *
+ * Thread    Any; blocks.
+ * Owner     The caller embeds it and keeps path and text until the end.
+ */
+#pragma once
+
+#include "manager/store_record.h"
+
+#include <sys/types.h>
+
+#define STORE_TEMP_PREFIX ".ruche-new-"
+
+struct store_file {
+    enum store_kind kind;
+    const char *path, *text; /* text: of the file or of the link; "" for a removal */
+    mode_t mode;
+    char *temp;       /* what stands beside, until it is in its place */
+    int64_t old_ns;   /* when that which is replaced was modified; 0: nothing is there */
+    int err;          /* positive errno; 0: no failure yet */
+    const char *step; /* what failed */
+};
+
+/* Looks at what is there, and writes the text beside it. Sets err. */
+void store_file_prepare(struct store_file *f);
+/* The text's name, or the file's removal. Sets err; in any case nothing stays beside. */
+void store_file_place(struct store_file *f);
+/* What was prepared is not wanted. */
+void store_file_drop(struct store_file *f);
+/* Syncs what is prepared (before it is placed), and the folder (after). */
+void store_file_sync(struct store_file *f);
+void store_file_sync_folder(struct store_file *f);
+/* The modification time of what stands at `path` (a link: its own); 0: nothing. */
+int64_t store_file_time(const char *path);
