@@ -124,6 +124,7 @@ struct device {
     struct loop *loop;     /* home loop; the main loop unless an I/O thread was given */
     pthread_mutex_t lock;  /* guards registers and run-time state */
     bool realized;
+    int64_t unplug_asked_ms; /* when the guest was asked to let go of it, on the monotonic clock; 0: it was not */
     /* Set once by device_broken(): the guest broke the protocol; the device ignores it until reset. */
     _Atomic bool broken;
     char broken_why[160];

@@ -334,6 +334,7 @@ static bool reset_and_boot(struct machine *m, GError **error)
 
 bool machine_power_on(struct machine *m, GError **error)
 {
+    m->powered_on = true;
     return reset_and_boot(m, error);
 }
 

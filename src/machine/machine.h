@@ -62,6 +62,8 @@ struct machine_observer {
     /* Something of a device that QMP reports as an event: name, and JSON-free details as text pairs
      * (key, value, ... NULL). */
     void (*event)(void *opaque, const char *name, const char *const *pairs);
+    /* The guest has let go of a device, which nothing reaches any more: to be freed. */
+    void (*unplugged)(void *opaque, struct device *d);
     void *opaque;
 };
 
@@ -89,6 +91,7 @@ struct machine {
     struct machine_observer observer;
     GHashTable *backends[4];      /* machine/backends.h: id to backend, borrowed */
     enum run_state state;
+    bool powered_on;                   /* devices that come from now on are plugged in at run time */
     void *board_data;
     struct machine_run *run;           /* vcpu.c: threads and the pause protocol */
     struct machine_requests *requests; /* requests.c: what guests asked for, not yet delivered */

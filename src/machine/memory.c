@@ -233,6 +233,12 @@ void mem_region_hide(struct mem_region *r)
     pthread_mutex_unlock(&s->change);
 }
 
+void mem_region_drain(struct mem_region *r)
+{
+    while (atomic_load_explicit(&r->users, memory_order_acquire))
+        sched_yield();
+}
+
 void mem_region_remove(struct mem_region *r)
 {
     struct mem_space *s = r->space;
@@ -248,8 +254,7 @@ void mem_region_remove(struct mem_region *r)
         commit(s);
         r->space = NULL;
         pthread_mutex_unlock(&s->change);
-        while (atomic_load_explicit(&r->users, memory_order_acquire))
-            sched_yield();
+        mem_region_drain(r);
     }
     free(r->eventfds);
     r->eventfds = NULL;

@@ -104,6 +104,8 @@ void mem_region_init_ram(struct mem_region *r, const char *name, enum mem_kind k
 int mem_region_add(struct mem_space *s, struct mem_region *r, uint64_t base, int priority);
 int mem_region_move(struct mem_region *r, uint64_t base); /* also shows a hidden one; 0 or -ERANGE */
 void mem_region_hide(struct mem_region *r);
+/* Returns when nobody is inside the callbacks of a hidden region; the callbacks themselves must not call it. */
+void mem_region_drain(struct mem_region *r);
 void mem_region_remove(struct mem_region *r); /* removing one that is not added is fine */
 
 /* Writes of `size` (0: any) at `off` [with value `data`] signal `fd` instead of calling the device, without

@@ -24,6 +24,7 @@ struct qmp_server {
     GPtrArray *listeners; /* struct listener, listen.c */
     GPtrArray *clients;   /* struct client, listen.c */
     GHashTable *limits;   /* key to struct limit, events.c */
+    GArray *fds;          /* of the client whose command runs (int); borrowed, may be NULL */
     volatile bool stop_waiting;
 };
 

@@ -68,6 +68,9 @@ bool qmp_server_listen(struct qmp_server *s, const char *spec, GError **error);
 /* is it such a text, rather than some other chardev? */
 bool qmp_server_can_listen(const char *spec);
 void qmp_server_stop_waiting(struct qmp_server *s); /* makes a waiting qmp_server_listen() fail */
+/* For a command that runs: the next descriptor that its client has sent along (SCM_RIGHTS), which is the caller's from
+ * here. -1: none. */
+int qmp_take_fd(struct qmp_server *s);
 /* Sends an event to every session that has negotiated, perhaps later (limit_by); `data` is
  * consumed, may be NULL. */
 void qmp_event(struct qmp_server *s, const char *name, JsonObject *data);

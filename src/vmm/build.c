@@ -225,23 +225,36 @@ static bool set_device_values(struct device *d, const struct kv_list *l, GError 
     return true;
 }
 
-bool build_device(struct vmm *v, struct kv_list *l, GError **error)
+struct device *build_device(struct vmm *v, struct kv_list *l, GError **error)
 {
     const char *driver = kv_get(l, "driver"), *id = kv_get(l, "id");
     const struct device_type *t = device_type_find(driver);
-    if (t && t->internal)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "device '%s' belongs to the board; it cannot be added", driver);
-    if (id && machine_find_device(v->machine, id))
-        return ruche_error(error, RUCHE_ERR_EXISTS, "device id '%s' is taken", id);
+    if (t && t->internal) {
+        ruche_error(error, RUCHE_ERR_INVALID, "device '%s' belongs to the board; it cannot be added", driver);
+        return NULL;
+    }
+    if (id && machine_find_device(v->machine, id)) {
+        ruche_error(error, RUCHE_ERR_EXISTS, "device id '%s' is taken", id);
+        return NULL;
+    }
     struct device *d = device_new(v->machine, driver, error);
     if (!d)
-        return false;
-    if (!set_device_values(d, l, error) || !build_drive_defaults(v, d, l, error)) {
-        device_free(d);
-        return false;
+        return NULL;
+    g_autofree char *drive = NULL;
+    bool ok = set_device_values(d, l, error);
+    if (ok) {
+        drive = build_drive_of(d);
+        if (drive && vmm_find_drive(v, drive))
+            g_clear_pointer(&drive, g_free); /* it was there before */
+        ok = build_drive_defaults(v, d, l, error);
     }
-    return device_realize(d, error);
+    if (!ok)
+        device_free(d);
+    if (ok && device_realize(d, error))
+        return d;
+    if (drive)
+        build_forget_drive(v, drive);
+    return NULL;
 }
 
 static bool build_devices(struct vmm *v, GError **error)
@@ -303,6 +316,7 @@ void vmm_init(struct vmm *v)
     v->throttle_groups = g_ptr_array_new_with_free_func((GDestroyNotify)throttle_group_put);
     v->netdevs = g_ptr_array_new_with_free_func((GDestroyNotify)netdev_free);
     v->iothreads = g_ptr_array_new_with_free_func(free_iothread);
+    v->rngs = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     v->monitors = g_ptr_array_new_with_free_func(monitor_free);
 }
 
@@ -383,6 +397,8 @@ void vmm_done(struct vmm *v)
     g_clear_pointer(&v->image_context, context_put);
     g_clear_pointer(&v->chardevs, g_ptr_array_unref);
     g_clear_pointer(&v->iothreads, g_ptr_array_unref);
+    g_clear_pointer(&v->rngs, g_hash_table_unref);
+    g_clear_pointer(&v->named_fds, g_hash_table_unref);
     for (struct global_prop *g = v->globals, *next; g; g = next) {
         next = g->next;
         g_free(g);

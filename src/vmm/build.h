@@ -65,6 +65,8 @@ struct vmm {
     GPtrArray *netdevs;          /* struct netdev */
     GPtrArray *iothreads;        /* struct vm_iothread */
     GPtrArray *monitors;         /* struct monitor: vmm/monitor.h */
+    GHashTable *rngs;            /* ids of rng-* objects that came at run time */
+    GHashTable *named_fds;       /* name to descriptor, of getfd; NULL: none yet */
 };
 
 void vmm_init(struct vmm *v);
@@ -81,11 +83,17 @@ bool build_drive_devices(struct vmm *v, GError **error);
 bool build_netdevs(struct vmm *v, GError **error);
 bool build_nic_devices(struct vmm *v, GError **error);
 bool build_config(struct vmm *v, GError **error);
-/* Makes one device from -device's list; `owner` begins sentences. */
-bool build_device(struct vmm *v, struct kv_list *l, GError **error);
+/* Makes one device from -device's list. NULL: *error is set and nothing has changed. */
+struct device *build_device(struct vmm *v, struct kv_list *l, GError **error);
 /* What the device asked for by drive= takes from its -drive. */
 bool build_drive_defaults(struct vmm *v, struct device *d, const struct kv_list *given,
                           GError **error);
+/* The drive that a device names (g_malloc'd), or NULL; and giving it back when its device has gone. */
+char *build_drive_of(const struct device *d);
+void build_forget_drive(struct vmm *v, const char *id);
+/* -netdev's and -chardev's lists. NULL with *error. */
+struct netdev *build_netdev(struct vmm *v, struct kv_list *l, GError **error);
+struct chardev *build_chardev(struct vmm *v, struct kv_list *l, GError **error);
 void vm_drive_free(gpointer drive);
 struct chardev *vmm_find_chardev(struct vmm *v, const char *id);
 struct vm_drive *vmm_find_drive(struct vmm *v, const char *id);

@@ -28,11 +28,13 @@ static void add_chardev(struct vmm *v, struct chardev *c)
     g_ptr_array_add(v->chardevs, c);
 }
 
-static bool make_chardev(struct vmm *v, struct kv_list *l, GError **error)
+struct chardev *build_chardev(struct vmm *v, struct kv_list *l, GError **error)
 {
     const char *id = kv_get(l, "id");
-    if (vmm_find_chardev(v, id))
-        return ruche_error(error, RUCHE_ERR_EXISTS, "the id '%s' is taken", id);
+    if (vmm_find_chardev(v, id)) {
+        ruche_error(error, RUCHE_ERR_EXISTS, "the id '%s' is taken", id);
+        return NULL;
+    }
     g_autofree struct chardev_option *options = g_new0(struct chardev_option, l->count + 1);
     size_t n = 0;
     for (size_t i = 0; i < l->count; i++) {
@@ -44,7 +46,7 @@ static bool make_chardev(struct vmm *v, struct kv_list *l, GError **error)
                                     &(struct chardev_config){ options, n }, v->loop, error);
     if (c)
         add_chardev(v, c);
-    return c != NULL;
+    return c;
 }
 
 struct chardev *build_short_chardev(struct vmm *v, const char *spec, const char *id,
@@ -107,7 +109,7 @@ static void add_default_serial(struct vmm *v)
 bool build_chardevs(struct vmm *v, GError **error)
 {
     for (guint i = 0; i < v->options.chardevs->len; i++)
-        if (!make_chardev(v, g_ptr_array_index(v->options.chardevs, i), error)) {
+        if (!build_chardev(v, g_ptr_array_index(v->options.chardevs, i), error)) {
             g_prefix_error(error, "-chardev: ");
             return false;
         }

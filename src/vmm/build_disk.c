@@ -123,6 +123,23 @@ static bool adopt_node(struct vmm *v, const char *name, GError **error)
     return true;
 }
 
+char *build_drive_of(const struct device *d)
+{
+    char *id = has_prop(d, "drive") ? device_get(d, "drive") : NULL;
+    if (id && !*id)
+        g_clear_pointer(&id, g_free);
+    return id;
+}
+
+void build_forget_drive(struct vmm *v, const char *id)
+{
+    struct vm_drive *d = vmm_find_drive(v, id);
+    if (!d || image_attached_to(d->image))
+        return;
+    backend_remove(v->machine, BACKEND_IMAGE, id);
+    g_ptr_array_remove(v->drives, d);
+}
+
 static const char *const on_error_props[] = { "rerror", "werror" };
 
 /* rerror= and werror= of the device hold over the drive's. */
@@ -144,8 +161,8 @@ static bool set_on_error(struct device *d, struct image *i, GError **error)
 bool build_drive_defaults(struct vmm *v, struct device *d, const struct kv_list *given,
                           GError **error)
 {
-    g_autofree char *id = has_prop(d, "drive") ? device_get(d, "drive") : NULL;
-    if (!id || !*id)
+    g_autofree char *id = build_drive_of(d);
+    if (!id)
         return true;
     if (!vmm_find_drive(v, id) && !adopt_node(v, id, error))
         return false;

@@ -36,15 +36,19 @@ static char *plain_name(const char *key)
 }
 
 /* All pairs but those named in `not_these` go to the backend. */
-static bool make_netdev(struct vmm *v, struct kv_list *l, const char *id,
-                        const char *const *not_these, GError **error)
+static struct netdev *make_netdev(struct vmm *v, struct kv_list *l, const char *id,
+                                  const char *const *not_these, GError **error)
 {
     const char *type = kv_get(l, "type");
-    if (!type_known(type))
-        return netdev_unknown(type, error);
+    if (!type_known(type)) {
+        netdev_unknown(type, error);
+        return NULL;
+    }
     for (guint i = 0; i < v->netdevs->len; i++)
-        if (!strcmp(((struct netdev *)g_ptr_array_index(v->netdevs, i))->id, id))
-            return ruche_error(error, RUCHE_ERR_EXISTS, "the id '%s' is taken", id);
+        if (!strcmp(((struct netdev *)g_ptr_array_index(v->netdevs, i))->id, id)) {
+            ruche_error(error, RUCHE_ERR_EXISTS, "the id '%s' is taken", id);
+            return NULL;
+        }
     g_autofree struct netdev_option *options = g_new0(struct netdev_option, l->count + 1);
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
     size_t n = 0;
@@ -58,7 +62,13 @@ static bool make_netdev(struct vmm *v, struct kv_list *l, const char *id,
     struct netdev *net = netdev_new(type, id, &(struct netdev_config){ options, n }, error);
     if (net)
         g_ptr_array_add(v->netdevs, net);
-    return net != NULL;
+    return net;
+}
+
+struct netdev *build_netdev(struct vmm *v, struct kv_list *l, GError **error)
+{
+    static const char *const netdev_keys[] = { "type", "id", NULL };
+    return make_netdev(v, l, kv_get(l, "id"), netdev_keys, error);
 }
 
 /* ---- backends ---- */
@@ -113,12 +123,11 @@ static bool add_default_nic(struct vmm *v, GError **error)
 
 bool build_netdevs(struct vmm *v, GError **error)
 {
-    static const char *const netdev_keys[] = { "type", "id", NULL };
     if (!add_default_nic(v, error) || !join_nets(v, error))
         return false;
     for (guint i = 0; i < v->options.netdevs->len; i++) {
         struct kv_list *l = g_ptr_array_index(v->options.netdevs, i);
-        if (!make_netdev(v, l, kv_get(l, "id"), netdev_keys, error)) {
+        if (!build_netdev(v, l, error)) {
             g_prefix_error(error, "-netdev: ");
             return false;
         }

@@ -4,6 +4,7 @@
 #include "machine/backends.h"
 #include "image/authz.h"
 #include "image/nbd/tls.h"
+#include "image/node.h"
 #include "image/secret.h"
 #include "image/throttle.h"
 #include "vmm/qmp_util.h"
@@ -224,7 +225,7 @@ static bool id_taken(const struct vmm *v, const char *id)
     for (guint i = 0; i < v->iothreads->len; i++)
         if (!strcmp(((struct vm_iothread *)g_ptr_array_index(v->iothreads, i))->id, id))
             return true;
-    return false;
+    return g_hash_table_contains(v->rngs, id);
 }
 
 static JsonNode *object_add(void *opaque, JsonObject *args, GError **error)
@@ -233,7 +234,8 @@ static JsonNode *object_add(void *opaque, JsonObject *args, GError **error)
     const char *type = json_object_get_string_member(args, "qom-type");
     const char *id = json_object_get_string_member(args, "id");
     static const char *const kinds[] = { "iothread",       "secret",        "throttle-group",
-                                         "tls-creds-x509", "tls-creds-psk", "tls-creds-anon", NULL };
+                                         "tls-creds-x509", "tls-creds-psk", "tls-creds-anon", "rng-random",
+                                         "rng-builtin",    NULL };
     if (!g_strv_contains(kinds, type) && !authz_is_kind(type)) {
         ruche_error(error, RUCHE_ERR_UNSUPPORTED, "a '%s' cannot be added while the machine runs", type);
         return NULL;
@@ -252,6 +254,8 @@ static JsonNode *object_add(void *opaque, JsonObject *args, GError **error)
             struct vm_iothread *t = g_ptr_array_index(v->iothreads, before);
             backend_add(v->machine, BACKEND_IOTHREAD, t->id, t->loop);
         }
+        if (g_str_has_prefix(type, "rng-"))
+            g_hash_table_add(v->rngs, g_strdup(id));
     } else if (v->iothreads->len > before) {
         g_ptr_array_remove_index(v->iothreads, before);
     }
@@ -281,10 +285,42 @@ static bool remove_throttle_group(struct vmm *v, const char *id)
     return false;
 }
 
+/* 1: gone; 0: there is none; -1 with *error: in use. */
+static int remove_iothread(struct vmm *v, const char *id, GError **error)
+{
+    for (guint i = 0; i < v->iothreads->len; i++) {
+        struct vm_iothread *t = g_ptr_array_index(v->iothreads, i);
+        if (strcmp(t->id, id))
+            continue;
+        bool used = false;
+        for (const struct device *d = v->machine->devices; d; d = d->next)
+            used |= d->loop == t->loop;
+        for (struct node *n = graph_next(v->graph, NULL); n; n = graph_next(v->graph, n))
+            used |= node_context(n) == t->images;
+        if (used) {
+            ruche_error(error, RUCHE_ERR_BUSY, "object '%s' is in use, can not be deleted", id);
+            return -1;
+        }
+        backend_remove(v->machine, BACKEND_IOTHREAD, id);
+        g_ptr_array_remove_index(v->iothreads, i); /* ends it */
+        return 1;
+    }
+    return 0;
+}
+
+/* Sources of randomness that came at run time: nothing but their names. */
+static bool remove_rng(struct vmm *v, const char *id)
+{
+    return g_hash_table_remove(v->rngs, id);
+}
+
 static JsonNode *object_del(void *opaque, JsonObject *args, GError **error)
 {
     const char *id = json_object_get_string_member(args, "id");
-    if (remove_throttle_group(opaque, id) || secret_remove(id, NULL) || tls_creds_remove(id, NULL) ||
+    int found = remove_iothread(opaque, id, error);
+    if (found < 0)
+        return NULL;
+    if (found || remove_rng(opaque, id) || remove_throttle_group(opaque, id) || secret_remove(id, NULL) || tls_creds_remove(id, NULL) ||
         authz_remove(id))
         return NULL;
     ruche_error(error, RUCHE_ERR_STATE, "there is no object '%s' that can be taken out", id);
@@ -296,7 +332,7 @@ static const struct qmp_arg object_del_args[] = {
 };
 static const struct qmp_command object_del_cmd = {
     .name = "object-del",
-    .summary = "Take a secret, limits, TLS credentials or an authorization out",
+    .summary = "Take an I/O thread, a secret, limits, TLS credentials or an authorization out",
     .args = object_del_args,
     .call = object_del,
 };

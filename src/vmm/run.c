@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 #include "image/image.h"
-#include "vmm/build.h"
+#include "vmm/hotplug.h"
 
 #define TO(state) ((state) + 1) /* 0 is an empty cell: not allowed */
 #define STAY(state) TO(state)
@@ -267,4 +267,4 @@ static void on_event(void *opaque, const char *name, const char *const *pairs)
     qmp_event(v->qmp, name, data);
 }
 
-const struct machine_observer run_observer = { .request = on_request, .event = on_event };
+const struct machine_observer run_observer = { .request = on_request, .event = on_event, .unplugged = hotplug_unplugged };

@@ -296,7 +296,7 @@ def test_every_query():
             assert f"lacks the argument '{needed[0]['name']}'" in reply["error"]["desc"], reply
         elif "error" in reply:
             by_name_or_id = reply["error"]["desc"] == "'device' or 'id' is missing"
-            assert by_name_or_id or e["name"] in ("system_wakeup", "nbd-server-stop", "query-balloon"), reply
+            assert by_name_or_id or e["name"] in ("system_wakeup", "nbd-server-stop", "query-balloon", "add-fd"), reply
     assert m.qmp.execute("query-block")[0]["device"] == "d0"
     assert m.qmp.execute("query-iothreads")[0]["thread-id"] > 0
     m.qmp.execute("ringbuf-write", device="r0", data="abc")

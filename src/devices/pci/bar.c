@@ -82,7 +82,7 @@ static uint64_t effective_address(const struct pci_device *p, unsigned n)
 {
     const struct pci_bar *bar = &p->bar[n];
     uint16_t need = bar->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
-    if (!(pci_get16(p, PCI_COMMAND) & need))
+    if (p->shut || !(pci_get16(p, PCI_COMMAND) & need))
         return PCI_UNMAPPED;
     uint64_t addr = pci_bar_address(p, n);
     if (addr == PCI_UNMAPPED || !pci_bridge_forwards(p->bus, bar->kind, addr, bar->size))

@@ -105,7 +105,8 @@ static struct pci_bus *bus_numbered(struct pci_bus *b, uint8_t num)
 static struct pci_device *find_function(struct pci_bus *b, uint8_t bus, uint8_t devfn)
 {
     struct pci_bus *target = bus ? bus_numbered(b, bus) : b;
-    return target ? target->dev[devfn] : NULL;
+    struct pci_device *p = target ? target->dev[devfn] : NULL;
+    return p && !p->shut ? p : NULL;
 }
 
 static bool access_fits(unsigned off, unsigned len)

@@ -106,7 +106,10 @@ bool pci_device_init(struct pci_device *p, const struct pci_ids *ids, GError **e
     for (unsigned i = 0; i < PCI_MAX_BARS; i++)
         p->bar[i].addr = PCI_UNMAPPED;
     init_header(p, ids);
+    pthread_mutex_lock(&bus->root->lock);
+    p->shut = m->powered_on;
     bus->dev[p->devfn] = p;
+    pthread_mutex_unlock(&bus->root->lock);
     return true;
 }
 
@@ -129,6 +132,19 @@ void pci_device_done(struct pci_device *p)
     if (p->lock_ready)
         pthread_mutex_destroy(&p->intr_lock);
     p->lock_ready = false;
+}
+
+void pci_device_isolate(struct pci_device *p)
+{
+    if (!p->bus)
+        return;
+    pthread_mutex_lock(&p->bus->root->lock);
+    p->shut = true;
+    pci_bars_update(p);
+    pthread_mutex_unlock(&p->bus->root->lock);
+    for (unsigned i = 0; i < PCI_MAX_BARS; i++)
+        if (p->bar[i].region)
+            mem_region_drain(p->bar[i].region);
 }
 
 bool pci_bus_master(const struct pci_device *p)

@@ -56,6 +56,7 @@ struct pci_device {
     struct pci_msix *msix;  /* NULL: none */
     struct pci_bus *secondary; /* bridges: the bus behind; else NULL */
     bool intx_driven;       /* what the bus has been told: level and not disabled */
+    bool shut;              /* no access reaches it: not plugged in yet, or without power. Bus lock */
     bool lock_ready;        /* intr_lock is initialised */
     pthread_mutex_t intr_lock; /* leaf: the MSI message, MSI-X table and pending bits */
     /* Called after the core has handled a config access; under the bus lock. May be NULL. */
@@ -108,6 +109,9 @@ void pci_irq_set(struct pci_device *p, int level); /* INTx; honours the interrup
 void pci_device_reset(struct pci_device *p);
 /* Bus mastering is on: DMA is allowed. */
 bool pci_bus_master(const struct pci_device *p);
+/* Shuts the function and returns when no vCPU is inside its registers: what comes before a reset or unrealize while
+ * the machine runs. Main thread. */
+void pci_device_isolate(struct pci_device *p);
 
 static inline void pci_set8(struct pci_device *p, unsigned off, uint8_t v)
 {
@@ -153,6 +157,21 @@ struct pci_bus *pci_bus_new(struct machine *m, const char *name, const struct pc
 struct pci_bus *pci_bus_new_secondary(struct pci_device *bridge, const char *name);
 void pci_bus_free(struct pci_bus *b); /* no device is left on it; NULL is fine */
 void pci_bus_reset(struct pci_bus *b); /* pci_device_reset() of every function on it and behind it */
+/* Hot plug: what the bridge of a bus does for devices that come and go at run time. Main thread.
+ *
+ * A function that is realized after power-on stays shut until pci_plug(). An unplug request waits for the guest: when
+ * it has let go, machine_observer.unplugged is called for each function of the slot, isolated. */
+struct pci_slot_ops {
+    void (*plug)(struct pci_device *bridge, struct pci_device *p);
+    bool (*request_unplug)(struct pci_device *bridge, struct pci_device *p, GError **error);
+};
+/* Devices behind may come and go: NULL (the default) is never. */
+void pci_bus_set_slot(struct pci_bus *b, const struct pci_slot_ops *ops);
+/* False with a sentence: the bus of that name (NULL: the root) has no hot plug. */
+bool pci_check_hotplug(struct machine *m, const char *bus_name, GError **error);
+/* The device was realized and reset: the guest may see it. */
+void pci_plug(struct pci_device *p);
+bool pci_request_unplug(struct pci_device *p, GError **error);
 /* `len` is 1, 2 or 4; nothing there, or out of range, reads all ones. */
 uint32_t pci_bus_config_read(struct pci_bus *b, uint8_t bus, uint8_t devfn, unsigned off, unsigned len);
 void pci_bus_config_write(struct pci_bus *b, uint8_t bus, uint8_t devfn, unsigned off, unsigned len,

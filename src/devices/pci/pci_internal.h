@@ -66,6 +66,7 @@ struct pci_bus {
     struct pci_device *bridge;    /* the function that it is behind; NULL: root */
     struct pci_bus *root;         /* itself when root */
     struct pci_device *dev[256];  /* by devfn */
+    const struct pci_slot_ops *slot; /* NULL: no hot plug behind the bridge */
     struct pci_bus_irq irq;       /* root only, like the following */
     pthread_mutex_t lock;         /* config space of all functions */
     pthread_mutex_t line_lock;    /* line_count, and the levels that were sent */
