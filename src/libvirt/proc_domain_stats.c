@@ -61,35 +61,7 @@ static bool control_info(const struct domain *d, struct control_info *ret, GErro
 DOMAIN_PROC(domain_get_control_info, 229, OBJECT_QUERY, a_domain_flags, control_info(d, ret, error),
             RET(control_info));
 
-/* ---- jobs: none of those that libvirt counts is under way yet ---- */
-
-struct job_info {
-    int32_t type;
-    uint64_t figures[11];
-};
-static const struct xdr_row job_info_xdr[] = {
-    XDR_F(INT, struct job_info, type),
-    XDR_F(ARRAY_FIXED, struct job_info, figures, .max = 11, .size = 8, .rows = wire_u64_xdr),
-    XDR_DONE};
-DOMAIN_PROC(domain_get_job_info, 163, OBJECT_QUERY, a_domain, true, RET(job_info));
-
-struct job_stats {
-    int32_t type;
-    struct xdr_array params;
-};
-static const struct xdr_row job_stats_xdr[] = {XDR_F(INT, struct job_stats, type),
-                                               XDR_LIST(struct job_stats, params, wire_param, 64),
-                                               XDR_DONE};
-DOMAIN_PROC(domain_get_job_stats, 298, OBJECT_QUERY, a_domain_flags,
-            object_flags(a->flags, 3, "domain_get_job_stats", error), RET(job_stats));
-
-static bool no_job(const struct domain *d, GError **error)
-{
-    return ruche_error(error, RUCHE_ERR_STATE, "domain '%s' has no job that could be ended",
-                       domain_summary(d)->name);
-}
-DOMAIN_PROC(domain_abort_job, 164, 0, a_domain, no_job(d, error));
-DOMAIN_PROC(domain_abort_job_flags, 442, 0, a_domain_flags, no_job(d, error));
+/* ---- block jobs ---- */
 
 struct block_job {
     int32_t found, type;
@@ -102,10 +74,7 @@ static const struct xdr_row block_job_xdr[] = {
 DOMAIN_PROC(domain_get_block_job_info, 238, OBJECT_QUERY, a_domain_text_flags, must_run(d, error),
             RET(block_job));
 
-/* What virsh and virt-manager ask before they undefine: there are no saved states, snapshots or
- * checkpoints yet. */
-DOMAIN_PROC(domain_has_managed_save_image, 183, OBJECT_QUERY, a_domain_flags, object_int(ret, 0),
-            RET(r_int));
+/* What virsh and virt-manager ask before they undefine: there are no snapshots or checkpoints yet. */
 DOMAIN_PROC(domain_has_current_snapshot, 190, OBJECT_QUERY, a_domain_flags, object_int(ret, 0),
             RET(r_int));
 DOMAIN_PROC(domain_snapshot_num, 187, OBJECT_QUERY, a_domain_flags, object_int(ret, 0), RET(r_int));

@@ -84,6 +84,9 @@ enum def_device_action { DEF_ATTACH, DEF_DETACH, DEF_UPDATE };
 struct domain_def *domain_def_device(struct domain_def *d, enum def_device_action action, const char *device_xml,
                                      unsigned def_flags, xmlNode **ret_device, GError **error);
 
+/* Would the guest that ran as `old` find the same machine in `new`? False names what differs. */
+bool domain_def_same_guest(struct domain_def *old, struct domain_def *new, GError **error);
+
 /* virDomainMetadataType: 0 description, 1 title, 2 element. `text` NULL takes it away. */
 struct domain_def *domain_def_set_metadata(struct domain_def *d, int type, const char *text, const char *prefix,
                                            const char *uri, GError **error);

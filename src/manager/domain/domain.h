@@ -27,6 +27,8 @@ enum domain_state {
 struct vm; /* its process: vm.h */
 struct vm_use;
 struct domain_waiter;
+struct domain_job; /* domain_job.c */
+struct job;        /* manager/job.h */
 
 struct domain {
     unsigned refs;
@@ -51,6 +53,9 @@ struct domain {
     bool agent;                /* the guest agent is connected */
     int64_t reboot_told_us;    /* when the last REBOOT event went out */
     const struct caller *autodestroy; /* its end is the machine's: compared, never followed */
+    struct domain_job *job, *ended_job; /* saved, restored, dumped: now, and last */
+    uint64_t max_speed_mib;    /* of its streams, a second; 0: as fast as they go */
+    bool managed_save;         /* its state is in state_dir/save: the next start goes on from there */
 };
 /* The name and UUID, of what runs or is defined. */
 const struct domain_summary *domain_summary(const struct domain *d);
@@ -84,6 +89,42 @@ bool domain_destroy(const struct caller *who, struct domain *d, unsigned destroy
 bool domain_rename(const struct caller *who, struct domain *d, const char *name, GError **error);      /* (waits) */
 bool domain_set_autostart(const struct caller *who, struct domain *d, bool on, GError **error);        /* (waits) */
 bool domain_inject_nmi(const struct caller *who, struct domain *d, GError **error);                    /* (waits) */
+
+/* Saved states. `save_flags` are virDomainSaveRestoreFlags; `xml` (may be NULL) takes the description's place if its guest
+ * is the same (def.h: domain_def_same_guest()). A saved machine is off; when saving fails it goes on as it was. `shown`
+ * (may be NULL) is a job that follows it, and whose cancelling ends it. */
+enum domain_save_flags { SAVE_BYPASS_CACHE = 1, SAVE_AS_RUNNING = 2, SAVE_AS_PAUSED = 4, SAVE_RESET_NVRAM = 8 };
+bool domain_save(const struct caller *who, struct domain *d, const char *path, const char *xml, unsigned save_flags,
+                 struct job *shown, GError **error); /* (waits) */
+/* The domain that runs then, as a transient one if it is not defined; the file stays. A reference. */
+struct domain *domain_restore(const struct caller *who, const char *path, const char *xml, unsigned save_flags,
+                              struct job *shown, GError **error); /* (waits) */
+char *domain_save_xml(const struct caller *who, const char *path, unsigned format_flags, GError **error); /* (waits) */
+bool domain_save_define(const struct caller *who, const char *path, const char *xml, unsigned save_flags, GError **error); /* (waits) */
+/* The same in a place of ours, state_dir/save/NAME.save: the next start goes on from it and takes it away. */
+bool domain_managed_save(const struct caller *who, struct domain *d, unsigned save_flags, struct job *shown, GError **error); /* (waits) */
+bool domain_managed_save_remove(const struct caller *who, struct domain *d, GError **error); /* (waits) */
+char *domain_managed_save_xml(const struct caller *who, struct domain *d, unsigned format_flags, GError **error); /* (waits) */
+bool domain_managed_save_define(const struct caller *who, struct domain *d, const char *xml, unsigned save_flags, GError **error); /* (waits) */
+
+/* What takes long on a machine: virDomainJobOperation and virDomainJobType. */
+enum domain_job_operation { DOMAIN_JOB_SAVE = 2, DOMAIN_JOB_RESTORE = 3, DOMAIN_JOB_DUMP = 8 };
+enum domain_job_type {
+    DOMAIN_JOB_NONE, DOMAIN_JOB_BOUNDED, DOMAIN_JOB_UNBOUNDED, DOMAIN_JOB_COMPLETED, DOMAIN_JOB_FAILED, DOMAIN_JOB_CANCELLED
+};
+struct domain_job_info {
+    enum domain_job_type type; /* NONE: all others are 0 */
+    enum domain_job_operation operation;
+    uint64_t elapsed_ms, remaining_ms;          /* remaining 0: not known */
+    uint64_t total, done, remaining;            /* bytes */
+    uint64_t constant, normal, page_bytes, bytes_s, setup_ms;
+    char why[256];                              /* of a failed one; else "" */
+};
+/* ended: the last one that is over, which is forgotten then, unless `keep`. None of these waits. */
+bool domain_job_info(const struct caller *who, struct domain *d, bool ended, bool keep, struct domain_job_info *ret, GError **error);
+void domain_job_params(const struct domain_job_info *i, struct param_list *ret); /* libvirt's names */
+bool domain_abort_job(const struct caller *who, struct domain *d, GError **error);
+bool domain_set_max_speed(const struct caller *who, struct domain *d, uint64_t mib_s, GError **error); /* (waits) */
 
 /* The connection of `who` has ended: so do the machines that were started with START_AUTODESTROY by it. */
 void domain_autodestroy(const struct caller *who);

@@ -26,7 +26,7 @@ enum {
 
 /* What domain_machine.c can do when the guest is off, begins anew or has panicked. */
 static const struct {
-    const char *element, *actions[4];
+    const char *element, *actions[6];
 } lifecycle_rows[] = {
     {"on_poweroff", {"destroy", "restart"}},
     {"on_reboot", {"restart", "destroy"}},
@@ -77,8 +77,7 @@ static bool find_same(const struct domain_def *def, struct domain **ret, GError 
     return true;
 }
 
-/* The domain of `def`, locked: the one that there is, or a new one, unborn. */
-static struct domain *claim(struct domain_def *def, const char *operation, GError **error)
+struct domain *domain_claim(struct domain_def *def, const char *operation, GError **error)
 {
     for (;;) {
         auto_domain *d = NULL;
@@ -101,8 +100,7 @@ static struct domain *claim(struct domain_def *def, const char *operation, GErro
     }
 }
 
-/* Gives the lock back; an unborn domain that did not come to life goes. */
-static void release(struct domain *d)
+void domain_release(struct domain *d)
 {
     if (d->unborn)
         domain_table_remove(d);
@@ -131,10 +129,10 @@ struct domain *domain_define(const struct caller *who, const char *xml, unsigned
         !access_check(who, RIGHT_WRITE, "define a domain", error))
         return NULL;
     auto_domain_def *def = parse(xml, define_flags & DEFINE_VALIDATE, &why);
-    auto_domain *d = def ? claim(def, "define", &why) : NULL;
+    auto_domain *d = def ? domain_claim(def, "define", &why) : NULL;
     bool ok = d && define_claimed(d, def, &why);
     if (d)
-        release(d);
+        domain_release(d);
     domain_audit(who, "define", def ? def->s.name : "?", ok, &why);
     if (!ok)
         g_propagate_error(error, g_steal_pointer(&why));
@@ -167,10 +165,10 @@ struct domain *domain_create_xml(const struct caller *who, const char *xml, unsi
         !access_check(who, RIGHT_WRITE, "create a domain", error))
         return NULL;
     auto_domain_def *def = parse(xml, start_flags & START_VALIDATE, &why);
-    auto_domain *d = def ? claim(def, "create", &why) : NULL;
+    auto_domain *d = def ? domain_claim(def, "create", &why) : NULL;
     bool ok = d && create_claimed(who, d, def, start_flags, &why);
     if (d)
-        release(d);
+        domain_release(d);
     domain_audit(who, "create", def ? def->s.name : "?", ok, &why);
     if (!ok)
         g_propagate_error(error, g_steal_pointer(&why));
@@ -200,7 +198,14 @@ static bool undefine_locked(struct domain *d, unsigned flags, GError **error)
     if (!d->persistent)
         return ruche_error(error, RUCHE_ERR_STATE, "cannot undefine transient domain '%s'",
                            d->name);
+    if (d->managed_save && !(flags & UNDEFINE_MANAGED_SAVE))
+        return ruche_error(error, RUCHE_ERR_STATE,
+                           "domain '%s' has a managed save: undefine it with that "
+                           "(--managed-save), or start it first",
+                           d->name);
     if (!domain_is_active(d) && !settle_nvram(d, flags, error))
+        return false;
+    if (d->managed_save && !domain_managed_save_drop(d, error))
         return false;
     if (!domain_forget_def(d->name, error))
         return false;
@@ -244,6 +249,9 @@ static bool may_rename(struct domain *d, const char *name, GError **error)
         return ruche_error(error, RUCHE_ERR_STATE, "cannot rename active domain '%s'", d->name);
     if (!d->persistent)
         return ruche_error(error, RUCHE_ERR_STATE, "cannot rename transient domain '%s'", d->name);
+    if (d->managed_save)
+        return ruche_error(error, RUCHE_ERR_STATE,
+                           "cannot rename domain '%s': it has a managed save", d->name);
     if (strcmp(name, d->name) == 0)
         return ruche_error(error, RUCHE_ERR_INVALID, "can't rename domain '%s' to itself", name);
     if (domain_peek_name(name))

@@ -52,12 +52,13 @@ static void run_back(struct domain *d)
     domain_set_state(d, DOMAIN_SHUTOFF, SHUTOFF_FAILED);
 }
 
-static bool run_process(struct domain *d, bool paused, GError **error)
+/* `saved`: a descriptor with its state, -1: none. */
+static bool run_process(struct domain *d, bool paused, int saved, GError **error)
 {
     struct domain_def *live = NULL;
     if (!domain_write_status(d, true, error))
         return false;
-    struct vm *v = vm_start(d, &live, error);
+    struct vm *v = vm_start(d, saved >= 0, &live, error);
     if (!v)
         return false;
     domain_set_vm(d, v);
@@ -65,6 +66,8 @@ static bool run_process(struct domain *d, bool paused, GError **error)
         domain_def_unref(d->live);
         d->live = live;
     }
+    if (saved >= 0 && !(vm_state_receive(v, saved, error) && domain_job_stream(d, NULL, error)))
+        return false;
     /* From the first instruction on the guest may do anything: what it does is to change this, and
      * not the other way round. */
     d->state = paused ? DOMAIN_PAUSED : DOMAIN_RUNNING;
@@ -76,17 +79,28 @@ static bool run_process(struct domain *d, bool paused, GError **error)
     return true;
 }
 
-bool domain_run(struct domain *d, struct domain_def *def, bool paused, GError **error)
+static bool run(struct domain *d, struct domain_def *def, bool paused, int saved, GError **error)
 {
     d->live = domain_def_ref(def);
     d->fake_reboot = d->agent = false;
     d->pause_reason = PAUSED_UNKNOWN;
     domain_set_id(d, domain_next_id());
     domain_set_state(d, DOMAIN_PAUSED, PAUSED_STARTING_UP);
-    if (!run_process(d, paused, error)) {
+    bool ok = run_process(d, paused, saved, error);
+    if (!ok)
         run_back(d);
+    return ok;
+}
+
+bool domain_run_saved(struct domain *d, struct domain_def *def, int fd, GError **error)
+{
+    return run(d, def, true, fd, error);
+}
+
+bool domain_run(struct domain *d, struct domain_def *def, bool paused, GError **error)
+{
+    if (!run(d, def, paused, -1, error))
         return false;
-    }
     domain_emit(d, LIFE_STARTED, STARTED_BOOTED);
     if (paused)
         domain_emit(d, LIFE_SUSPENDED, SUSPENDED_PAUSED);
@@ -100,7 +114,8 @@ bool domain_start(const struct caller *who, struct domain *d, unsigned start_fla
     if (!domain_flags(start_flags, known, "start", error) ||
         !begin(who, d, OP_START, "start", error))
         return false;
-    bool ok = domain_run(d, d->def, start_flags & START_PAUSED, error);
+    bool ok = d->managed_save ? domain_managed_save_start(d, start_flags, error)
+                              : domain_run(d, d->def, start_flags & START_PAUSED, error);
     if (ok && (start_flags & START_AUTODESTROY))
         d->autodestroy = who;
     return end(who, d, "start", ok, error);

@@ -10,10 +10,10 @@
 #include "manager/store.h"
 
 /* libvirt's numbers that are used here; reasons and details are of their state or event. */
-enum { RUNNING_BOOTED = 1, RUNNING_UNPAUSED = 5 };
-enum { PAUSED_UNKNOWN = 0, PAUSED_USER = 1, PAUSED_IOERROR = 5, PAUSED_WATCHDOG = 6, PAUSED_CRASHED = 10, PAUSED_STARTING_UP = 11 };
+enum { RUNNING_BOOTED = 1, RUNNING_RESTORED = 3, RUNNING_UNPAUSED = 5, RUNNING_SAVE_CANCELED = 7 };
+enum { PAUSED_UNKNOWN = 0, PAUSED_USER = 1, PAUSED_SAVE = 3, PAUSED_DUMP = 4, PAUSED_IOERROR = 5, PAUSED_WATCHDOG = 6, PAUSED_CRASHED = 10, PAUSED_STARTING_UP = 11 };
 enum { SHUTDOWN_UNKNOWN = 0, SHUTDOWN_USER = 1 };
-enum { SHUTOFF_UNKNOWN = 0, SHUTOFF_SHUTDOWN = 1, SHUTOFF_DESTROYED = 2, SHUTOFF_CRASHED = 3, SHUTOFF_FAILED = 6 };
+enum { SHUTOFF_UNKNOWN = 0, SHUTOFF_SHUTDOWN = 1, SHUTOFF_DESTROYED = 2, SHUTOFF_CRASHED = 3, SHUTOFF_SAVED = 5, SHUTOFF_FAILED = 6 };
 enum { CRASHED_PANICKED = 1 };
 enum lifecycle {
     LIFE_DEFINED, LIFE_UNDEFINED, LIFE_STARTED, LIFE_SUSPENDED, LIFE_RESUMED, LIFE_STOPPED, LIFE_SHUTDOWN,
@@ -21,10 +21,10 @@ enum lifecycle {
 };
 enum { DEFINED_ADDED, DEFINED_UPDATED, DEFINED_RENAMED };
 enum { UNDEFINED_REMOVED, UNDEFINED_RENAMED };
-enum { STARTED_BOOTED };
-enum { SUSPENDED_PAUSED = 0, SUSPENDED_IOERROR = 2, SUSPENDED_WATCHDOG = 3 };
+enum { STARTED_BOOTED, STARTED_RESTORED = 2 };
+enum { SUSPENDED_PAUSED = 0, SUSPENDED_IOERROR = 2, SUSPENDED_WATCHDOG = 3, SUSPENDED_RESTORED = 4 };
 enum { RESUMED_UNPAUSED };
-enum { STOPPED_SHUTDOWN = 0, STOPPED_DESTROYED = 1, STOPPED_CRASHED = 2, STOPPED_FAILED = 5 };
+enum { STOPPED_SHUTDOWN = 0, STOPPED_DESTROYED = 1, STOPPED_CRASHED = 2, STOPPED_SAVED = 4, STOPPED_FAILED = 5 };
 enum { SHUTDOWN_GUEST = 1, SHUTDOWN_HOST = 2 };
 enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
 enum { START_PAUSED = 1, START_AUTODESTROY = 2, START_BYPASS_CACHE = 4, START_FORCE_BOOT = 8, START_VALIDATE = 16, START_RESET_NVRAM = 32 };
@@ -48,7 +48,7 @@ static inline void domain_auto_unref(struct domain **d)
 
 /* ---- operations, the job lock, states: domain_state.c ---- */
 enum domain_op {
-    OP_START, OP_SUSPEND, OP_RESUME, OP_SHUTDOWN, OP_REBOOT, OP_RESET, OP_DESTROY, OP_NMI, OP_LIVE /* asks or changes the machine */, OPS
+    OP_START, OP_SUSPEND, OP_RESUME, OP_SHUTDOWN, OP_REBOOT, OP_RESET, OP_DESTROY, OP_NMI, OP_SAVE, OP_DUMP, OP_LIVE /* asks or changes the machine */, OPS
 };
 /* May this be done in the state it is in? Else RUCHE_ERR_STATE, with both names. */
 bool domain_may(const struct domain *d, enum domain_op op, GError **error);
@@ -90,9 +90,57 @@ bool domain_store_autostart(const char *name, bool on, GError **error);         
 bool domain_write_status(struct domain *d, bool starting, GError **error);
 void domain_remove_status(const struct domain *d);
 
+/* ---- coming to be: domain_define.c ---- */
+/* The domain of `def`, locked: the one that there is, or a new one, unborn. */
+struct domain *domain_claim(struct domain_def *def, const char *operation, GError **error);
+/* Gives the lock back; an unborn domain that did not come to life goes. */
+void domain_release(struct domain *d);
+
+/* ---- what takes long: domain_job.c; with the lock ---- */
+struct domain_job {
+    enum domain_job_operation operation;
+    enum domain_job_type type;
+    int64_t begin_us, end_us;
+    struct vm_progress progress;
+    bool cancel;
+    char *why;         /* it failed */
+    struct job *shown; /* may be NULL */
+    /* What the status file says of it: whoever comes after us undoes or ends it. */
+    bool resume;              /* the guest ran before, or is to run after */
+    bool finishing;           /* the file is complete and gets its name now */
+    char *path, *temporary;   /* the file that is being made */
+    uint64_t inode;
+    char *used;               /* the managed state that is being restored */
+};
+struct domain_job *domain_job_begin(struct domain *d, enum domain_job_operation operation, struct job *shown);
+/* Tells; `error` says why it failed. Returns ok. */
+bool domain_job_end(struct domain *d, bool ok, GError *const *error);
+/* Until the machine's stream is over. `file` (may be NULL) is what it goes to. */
+struct save_file;
+bool domain_job_stream(struct domain *d, const struct save_file *file, GError **error);
+uint64_t domain_job_speed(const struct domain *d); /* bytes a second */
+void domain_job_free(struct domain_job *j);
+void domain_job_status(const struct domain *d, xmlNode *status);
+/* After the daemon's start. True: a file was complete, and the machine is to be over, as saved. */
+bool domain_job_recover(struct domain *d, const xmlNode *status);
+
+/* ---- saved states: domain_save.c, domain_save_managed.c; with the lock ---- */
+bool domain_stand(struct domain *d, int pause_reason, GError **error); /* the guest stops */
+bool domain_go_on(struct domain *d, int running_reason, GError **error);
+bool domain_restore_run(struct domain *d, struct domain_def *def, int fd, bool paused, const char *used, struct job *shown, GError **error);
+bool domain_save_locked(struct domain *d, const char *path, const char *xml, unsigned flags, struct job *shown, GError **error);
+/* A file, opened on a worker. `def`: what it describes. -1 with *error. */
+int domain_save_open(const char *path, struct domain_def **ret_def, bool *ret_runs, GError **error);
+void domain_managed_save_load(void);
+char *domain_managed_save_path(const char *name);
+bool domain_managed_save_start(struct domain *d, unsigned start_flags, GError **error);
+bool domain_managed_save_drop(struct domain *d, GError **error);
+
 /* ---- starting and ending: domain_life.c, domain_machine.c; with the lock ---- */
 /* Takes no reference of def. `state` of the domain is untouched when it fails. */
 bool domain_run(struct domain *d, struct domain_def *def, bool paused, GError **error);
+/* With the state that `fd` holds (d->job is the restore); the guest stands. Tells nobody yet. */
+bool domain_run_saved(struct domain *d, struct domain_def *def, int fd, GError **error);
 /* The machine is gone, or is made to go: all of it is taken away, a transient domain with it. */
 void domain_over(struct domain *d, int shutoff_reason, int stopped_detail);
 /* After the daemon's start: what the machine's run state says that we missed. */

@@ -22,6 +22,8 @@ static const char *const op_names[OPS] = {
     [OP_RESET] = "reset",
     [OP_DESTROY] = "destroy",
     [OP_NMI] = "send an NMI to",
+    [OP_SAVE] = "save",
+    [OP_DUMP] = "dump",
     [OP_LIVE] = "ask or change the machine of",
 };
 
@@ -35,6 +37,8 @@ static const bool may[DOMAIN_STATES][OPS] = {
                         [OP_RESET] = true,
                         [OP_DESTROY] = true,
                         [OP_NMI] = true,
+                        [OP_SAVE] = true,
+                        [OP_DUMP] = true,
                         [OP_LIVE] = true},
     [DOMAIN_BLOCKED] = {[OP_SUSPEND] = true,
                         [OP_SHUTDOWN] = true,
@@ -42,6 +46,8 @@ static const bool may[DOMAIN_STATES][OPS] = {
                         [OP_RESET] = true,
                         [OP_DESTROY] = true,
                         [OP_NMI] = true,
+                        [OP_SAVE] = true,
+                        [OP_DUMP] = true,
                         [OP_LIVE] = true},
     [DOMAIN_PAUSED] = {[OP_SUSPEND] = true,
                        [OP_RESUME] = true,
@@ -50,10 +56,15 @@ static const bool may[DOMAIN_STATES][OPS] = {
                        [OP_RESET] = true,
                        [OP_DESTROY] = true,
                        [OP_NMI] = true,
+                       [OP_SAVE] = true,
+                       [OP_DUMP] = true,
                        [OP_LIVE] = true},
     [DOMAIN_SHUTDOWN] = {[OP_SHUTDOWN] = true, [OP_DESTROY] = true, [OP_LIVE] = true},
-    [DOMAIN_CRASHED] =
-        {[OP_RESUME] = true, [OP_RESET] = true, [OP_DESTROY] = true, [OP_LIVE] = true},
+    [DOMAIN_CRASHED] = {[OP_RESUME] = true,
+                        [OP_RESET] = true,
+                        [OP_DESTROY] = true,
+                        [OP_DUMP] = true,
+                        [OP_LIVE] = true},
     [DOMAIN_PMSUSPENDED] =
         {[OP_SHUTDOWN] = true, [OP_RESET] = true, [OP_DESTROY] = true, [OP_LIVE] = true},
 };

@@ -71,6 +71,7 @@ bool domain_write_status(struct domain *d, bool starting, GError **error)
         xml_set(root, "@starting", "yes");
     if (d->fake_reboot)
         xml_set(root, "@fakereboot", "yes");
+    domain_job_status(d, root);
     if (d->vm)
         vm_status(d->vm, root);
     g_autofree char *head = xml_format(root, 0), *path = status_path(d->name);
@@ -235,11 +236,15 @@ static void attach(void *opaque)
         if (v) {
             domain_set_vm(d, v);
             domain_catch_up(d);
+            if (domain_job_recover(d, root))
+                domain_over(d, SHUTOFF_SAVED, STOPPED_SAVED);
         } else {
             log_info("domain '%s' does not run any more%s%s", d->name, error ? ": " : "",
                      error ? error->message : "");
             vm_clean(d);
-            domain_over(d, SHUTOFF_UNKNOWN, STOPPED_FAILED);
+            bool saved = domain_job_recover(d, root);
+            domain_over(d, saved ? SHUTOFF_SAVED : SHUTOFF_UNKNOWN,
+                        saved ? STOPPED_SAVED : STOPPED_FAILED);
         }
         domain_unlock(d);
     }
@@ -282,6 +287,7 @@ bool domains_load(GError **error)
     caller_on_done(domain_autodestroy);
     for_files(manager.config_dir, "domains", load_def);
     for_files(manager.config_dir, "autostart", load_autostart);
+    domain_managed_save_load();
     for_files(manager.runtime_dir, "domains", load_status);
     return true;
 }

@@ -63,6 +63,8 @@ void domain_unref(struct domain *d)
     if (!d || --d->refs)
         return;
     domain_set_vm(d, NULL);
+    domain_job_free(d->job);
+    domain_job_free(d->ended_job);
     domain_def_unref(d->def);
     domain_def_unref(d->live);
     g_free(d->name);
@@ -212,10 +214,11 @@ static unsigned list_bits(const struct domain *d)
         [DOMAIN_PAUSED] = LIST_PAUSED,
         [DOMAIN_SHUTOFF] = LIST_SHUTOFF,
     };
-    unsigned bits = LIST_NOT_SAVED | LIST_NO_SNAPSHOT | LIST_NO_CHECKPOINT;
+    unsigned bits = LIST_NO_SNAPSHOT | LIST_NO_CHECKPOINT;
     bits |= domain_is_active(d) ? LIST_ACTIVE : LIST_INACTIVE;
     bits |= d->persistent ? LIST_PERSISTENT : LIST_TRANSIENT;
     bits |= of_state[d->state] ? of_state[d->state] : LIST_OTHER;
+    bits |= d->managed_save ? LIST_SAVED : LIST_NOT_SAVED;
     bits |= d->autostart ? LIST_AUTOSTART : LIST_NO_AUTOSTART;
     return bits;
 }

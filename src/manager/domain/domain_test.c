@@ -587,6 +587,8 @@ int main(int argc, char **argv)
     g_free(manager.config_dir);
     g_free(manager.runtime_dir);
     g_free(manager.log_dir);
+    g_free(manager.state_dir);
+    manager.state_dir = g_build_filename(root, "state", NULL);
     manager.config_dir = g_build_filename(root, "config", NULL);
     manager.runtime_dir = g_build_filename(root, "run", NULL);
     manager.log_dir = g_strdup(root);

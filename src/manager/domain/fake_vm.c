@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manager/domain/fake_vm.h"
 
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
 struct vm {
     struct domain *d;
     bool alive;
     const char *run_state;
+    unsigned polls; /* until its stream is over */
+    bool cancelled;
 };
 
 struct fake fake;
 
-struct vm *vm_start(struct domain *d, struct domain_def **ret_live, GError **error)
+struct vm *vm_start(struct domain *d, bool incoming, struct domain_def **ret_live, GError **error)
 {
     task_sleep_ms(2);
     fake.starts++;
@@ -234,5 +240,65 @@ struct domain_def *vm_fit_def(struct domain_def *d, GError **error)
 
 bool vm_check_def(struct domain_def *d, GError **error)
 {
+    return true;
+}
+
+/* ---- streams: what is written is a word, which is what can be read ---- */
+
+bool vm_state_send(struct vm *v, int fd, uint64_t bytes_s, GError **error)
+{
+    if (write(fd, "state", 5) != 5)
+        return ruche_error_errno(error, errno, "the file");
+    v->polls = fake.stream_polls;
+    return true;
+}
+
+bool vm_state_receive(struct vm *v, int fd, GError **error)
+{
+    char word[5];
+    v->polls = fake.stream_polls;
+    return (read(fd, word, sizeof(word)) == sizeof(word) && !memcmp(word, "state", sizeof(word))) ||
+           ruche_error(error, MANAGER_ERR_MACHINE, "that is no state");
+}
+
+bool vm_state_speed(struct vm *v, uint64_t bytes_s, GError **error)
+{
+    return true;
+}
+
+bool vm_state_poll(struct vm *v, struct vm_progress *ret, GError **error)
+{
+    task_sleep_ms(1);
+    if (!v->alive || fake.fail_stream || v->cancelled)
+        return ruche_error(error, MANAGER_ERR_MACHINE, "the stream broke");
+    *ret = (struct vm_progress){
+        .state = v->polls ? VM_STREAM_RUNS : VM_STREAM_DONE, .total = 100, .remaining = v->polls};
+    ret->done = ret->total - ret->remaining;
+    v->polls -= v->polls > 0;
+    return true;
+}
+
+bool vm_state_cancel(struct vm *v, GError **error)
+{
+    v->cancelled = true;
+    return true;
+}
+
+bool vm_state_settle(struct vm *v, GError **error)
+{
+    v->cancelled = false;
+    fake.settles++;
+    return true;
+}
+
+bool vm_dump_memory(struct vm *v, int fd, const char *format, GError **error)
+{
+    return vm_state_send(v, fd, 0, error);
+}
+
+bool vm_peek_memory(struct vm *v, bool physical, uint64_t from, uint8_t *ret, size_t len,
+                    GError **error)
+{
+    memset(ret, (int)from, len);
     return true;
 }

@@ -6,8 +6,8 @@
 
 /* What they are to do, and what was asked of them; all zeroes is a machine that works. */
 struct fake {
-    bool fail_start, fail_cont, hang, gone_on_attach;
+    bool fail_start, fail_cont, fail_stream, hang, gone_on_attach;
     const char *attach_state;
-    unsigned starts, kills, cleans, resets, live, signals;
+    unsigned starts, kills, cleans, resets, live, signals, settles, stream_polls;
 };
 extern struct fake fake;

@@ -14,10 +14,10 @@
 
 #include "manager/domain/domain.h"
 
-/* Starts the process of d->live and leaves the guest paused, before its first instruction. The live
- * definition is filled in as it goes (aliases, ptys, tap names): through *ret_live, a new definition. On failure
- * nothing is left of it. */
-struct vm *vm_start(struct domain *d, struct domain_def **ret_live, GError **error);
+/* Starts the process of d->live and leaves the guest paused, before its first instruction; with `incoming`, before
+ * vm_state_receive() has given it its state. The live definition is filled in as it goes (aliases, ptys, tap names):
+ * through *ret_live, a new definition. On failure nothing is left of it. */
+struct vm *vm_start(struct domain *d, bool incoming, struct domain_def **ret_live, GError **error);
 /* Ends and takes away what a start of `d` that was cut off (by our own end) may have left: process, cgroup, taps, folder;
  * found by d->live's UUID. Nothing there is fine. In a task. */
 void vm_clean(struct domain *d);
@@ -42,6 +42,26 @@ void vm_signal(struct vm *v, int signal);
 /* Its run state as the monitor last said it, QMP's word: "running", "paused", "io-error", "shutdown",
  * "guest-panicked", ... After vm_attach() it is fresh: so domain.c learns what it missed. Borrowed until the next wait. */
 const char *vm_run_state(const struct vm *v);
+
+/* Its state as a stream, to or from a descriptor (a copy goes to the machine): begun, then looked at until it is over. One
+ * at a time. bytes_s: at most so many a second. */
+enum vm_stream_state { VM_STREAM_NONE, VM_STREAM_RUNS, VM_STREAM_DONE, VM_STREAM_FAILED };
+struct vm_progress {
+    enum vm_stream_state state;
+    uint64_t total, done, remaining;       /* bytes of memory */
+    uint64_t constant, normal, page_bytes; /* pages */
+    uint64_t bytes_s, setup_ms;
+};
+bool vm_state_send(struct vm *v, int fd, uint64_t bytes_s, GError **error);
+bool vm_state_receive(struct vm *v, int fd, GError **error);
+bool vm_state_speed(struct vm *v, uint64_t bytes_s, GError **error);
+bool vm_state_poll(struct vm *v, struct vm_progress *ret, GError **error); /* of vm_dump_memory(), too; false: it failed */
+bool vm_state_cancel(struct vm *v, GError **error);
+/* Whatever stream is under way is cancelled, or (a core file) comes to its end; the guest can go on then. */
+bool vm_state_settle(struct vm *v, GError **error);
+/* format: QMP's, "elf", "kdump-zlib", ... */
+bool vm_dump_memory(struct vm *v, int fd, const char *format, GError **error);
+bool vm_peek_memory(struct vm *v, bool physical, uint64_t from, uint8_t *ret, size_t len, GError **error);
 
 /* What the machine is asked by domain_*(): the same contracts, carried out. */
 bool vm_set_memory(struct vm *v, uint64_t kib, GError **error);

@@ -308,6 +308,8 @@ static bool args_identity(struct vm_args *a, GError **error)
 static bool args_beginning(struct vm_args *a, GError **error)
 {
     args_add(a, "-S", NULL);
+    if (a->incoming)
+        args_add(a, "-incoming", "defer");
     args_add(a, "-no-user-config", NULL);
     args_add(a, "-nodefaults", NULL);
     args_add(a, "-msg", "timestamp=on");

@@ -36,6 +36,9 @@ enum vm_question {
     VM_QUESTIONS
 };
 
+/* What vm_state_poll() is to look at. */
+enum vm_stream { VM_STREAM_OUT, VM_STREAM_IN, VM_STREAM_DUMP };
+
 struct vm {
     unsigned refs;
     struct domain *d; /* borrowed: it has us; NULL after vm_free() */
@@ -63,6 +66,9 @@ struct vm {
     struct fiber_mutex asking, agent_lock;
     GHashTable *consoles;    /* alias to struct console (vm_console.c): sessions */
     int64_t silent_until_us; /* it did not answer: statistics do not ask before */
+    bool incoming;           /* it starts with another's state */
+    enum vm_stream stream;
+    int64_t log_from; /* where the log ended when the stream began */
 };
 
 /* Remembers which of the live definition's devices is the balloon: when it starts and when it is found. */
@@ -85,6 +91,7 @@ JsonNode *vm_call(struct vm *v, const char *command, JsonObject *args, GError **
 /* For commands whose value nobody reads. */
 bool vm_do(struct vm *v, const char *command, JsonObject *args, GError **error);
 /* With a descriptor, by SCM_RIGHTS. */
+JsonNode *vm_call_fd(struct vm *v, const char *command, JsonObject *args, int fd, GError **error);
 bool vm_do_fd(struct vm *v, const char *command, JsonObject *args, int fd, GError **error);
 /* What a question was answered with, at most a second ago; borrowed until the next wait. */
 JsonNode *vm_ask(struct vm *v, enum vm_question q, GError **error);

@@ -155,6 +155,11 @@ JsonNode *vm_call(struct vm *v, const char *command, JsonObject *args, GError **
     return call_within(v, command, args, -1, VM_CALL_MS, error);
 }
 
+JsonNode *vm_call_fd(struct vm *v, const char *command, JsonObject *args, int fd, GError **error)
+{
+    return call_within(v, command, args, fd, VM_CALL_MS, error);
+}
+
 bool vm_do(struct vm *v, const char *command, JsonObject *args, GError **error)
 {
     g_autoptr(JsonNode) n = vm_call(v, command, args, error);
@@ -225,7 +230,8 @@ JsonNode *vm_ask(struct vm *v, enum vm_question q, GError **error)
         else if (g_get_monotonic_time() < v->silent_until_us)
             ruche_error(&a->error, MANAGER_ERR_TIMEOUT, "machine '%s' does not answer", v->name);
         else
-            a->node = call_within(v, questions[q].command, question_args(v, q), -1, ASK_MS, &a->error);
+            a->node =
+                call_within(v, questions[q].command, question_args(v, q), -1, ASK_MS, &a->error);
         a->at_us = g_get_monotonic_time();
         if (g_error_matches(a->error, RUCHE_ERROR, MANAGER_ERR_TIMEOUT))
             v->silent_until_us = MAX(v->silent_until_us, a->at_us + SILENT_US);

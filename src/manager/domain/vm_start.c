@@ -228,6 +228,7 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
     g_autofree char *console_log = vm_console_log_path(v->name);
     vm_args_init(&a, domain, v->ours);
     a.dir = v->dir;
+    a.incoming = v->incoming;
     a.console_log = console_log;
     a.ops = &host_ops;
     a.opaque = v;
@@ -257,7 +258,7 @@ static xmlDoc *named_copy(struct domain_def *def, GError **error)
     return named ? xmlCopyDoc(domain_def_tree(named)->doc, 1) : NULL;
 }
 
-struct vm *vm_start(struct domain *d, struct domain_def **ret_live, GError **error)
+struct vm *vm_start(struct domain *d, bool incoming, struct domain_def **ret_live, GError **error)
 {
     const struct domain_summary *s = &d->live->s;
     const struct emulator *e = node_emulator(s->emulator, s->arch, error);
@@ -265,6 +266,7 @@ struct vm *vm_start(struct domain *d, struct domain_def **ret_live, GError **err
         return NULL;
     struct vm *v = vm_new(d);
     v->ours = e->ours;
+    v->incoming = incoming;
     g_autofree char *program = g_strdup(e->path);
     g_autoptr(xmlDoc) doc = named_copy(d->live, error);
     xmlNode *domain = doc ? xmlDocGetRootElement(doc) : NULL;

@@ -98,7 +98,7 @@ static struct vm *start(struct domain *d)
 {
     g_autoptr(GError) error = NULL;
     struct domain_def *live = NULL;
-    struct vm *v = vm_start(d, &live, &error);
+    struct vm *v = vm_start(d, false, &live, &error);
     g_assert_no_error(error);
     g_assert_nonnull(v);
     domain_def_unref(d->live);
@@ -235,7 +235,7 @@ static void fails(struct domain *d)
 {
     g_autoptr(GError) error = NULL;
     struct domain_def *live = NULL;
-    g_assert_null(vm_start(d, &live, &error));
+    g_assert_null(vm_start(d, false, &live, &error));
     g_assert_nonnull(error);
     g_assert_null(live);
     g_assert_nonnull(strstr(error->message, d->live->s.name));
