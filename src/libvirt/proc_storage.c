@@ -128,12 +128,10 @@ static const struct xdr_row find_sources_xdr[] = {
     XDR_F(STRING, struct find_sources, type), XDR_F(STRING_OPT, struct find_sources, spec),
     XDR_F(UINT, struct find_sources, flags), XDR_DONE};
 
-/* Folders are not searched for. */
 static bool find_sources(struct rpc_call *c, void *args, void *ret, GError **error)
 {
-    return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                       "sources of pools of type '%s' cannot be searched for",
-                       ((struct find_sources *)args)->type);
+    const struct find_sources *a = args;
+    return object_text(ret, pool_find_sources(c->who, a->type, a->spec, a->flags, error));
 }
 RPC_PROC(connect_find_storage_pool_sources, .number = 75, ARGS(find_sources), RET(r_text),
          .call = find_sources);
@@ -168,7 +166,7 @@ POOL_PROC(storage_pool_get_autostart, 89, OBJECT_QUERY, a_named, object_int(ret,
 POOL_PROC(storage_pool_set_autostart, 90, 0, a_named_int,
           pool_set_autostart(c->who, p, a->v != 0, error));
 POOL_PROC(storage_pool_is_active, 154, OBJECT_QUERY, a_named,
-          object_int(ret, p->state != POOL_INACTIVE), RET(r_int));
+          object_int(ret, pool_runs(p)), RET(r_int));
 POOL_PROC(storage_pool_is_persistent, 155, OBJECT_QUERY, a_named, object_int(ret, p->persistent),
           RET(r_int));
 

@@ -38,7 +38,7 @@ RPC_PROC(storage_vol_lookup_by_key, .number = 96, .flags = OBJECT_QUERY, ARGS(a_
 
 static bool running(const struct pool *p, GError **error)
 {
-    return p->state != POOL_INACTIVE ||
+    return pool_runs(p) ||
            ruche_error(error, RUCHE_ERR_STATE, "storage pool '%s' is not active", p->name);
 }
 
@@ -252,7 +252,7 @@ static bool transfer(struct rpc_call *c, struct pool *p, const struct transfer *
     int fd = volume_open(c->who, p, a->vol.name, write, a->offset, a->length, &length, error);
     if (fd < 0)
         return false;
-    if (!length)
+    if (!length && !write)
         length = UINT64_MAX;
     struct rpc_stream *s = write ? stream_new_upload(c, fd, length)
                                  : stream_new_download(c, fd, length, a->flags & SPARSE);

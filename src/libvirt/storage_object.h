@@ -24,11 +24,12 @@ static inline void storage_fill_pool(const struct pool *p, struct wire_named *re
     memcpy(ret->uuid, p->uuid, sizeof(ret->uuid));
 }
 
-/* A volume's key is its path. */
+/* A volume's key is its path, unless its type has one that stays when the path changes. */
 static inline void storage_fill_volume(const struct pool *p, const struct volume *v,
                                        struct wire_volume *ret)
 {
-    *ret = (struct wire_volume){g_strdup(p->name), g_strdup(v->name), g_strdup(v->path)};
+    *ret = (struct wire_volume){g_strdup(p->name), g_strdup(v->name),
+                                g_strdup(v->key ? v->key : v->path)};
 }
 
 /* A procedure that is one operation on one pool: `expression` sees c, a (the arguments), p, ret and

@@ -29,6 +29,7 @@ struct run {
     size_t in_left, max_bytes;
     int timeout_ms;
     const atomic_bool *cancelled; /* may be NULL */
+    _Atomic uint64_t *progress;   /* may be NULL */
     GPid pid;
     struct pollfd fds[FDS];
     GString *out[2]; /* standard output, standard error */
@@ -91,6 +92,19 @@ static void feed(struct run *r)
         close_fd(&r->fds[TO_STDIN]);
 }
 
+/* "    (12.34/100%)" and a carriage return, again and again: the last one counts, and no more is
+ * kept. */
+static void note_progress(struct run *r, GString *text)
+{
+    const char *open = strrchr(text->str, '(');
+    double percent = open ? g_ascii_strtod(open + 1, NULL) : 0;
+    if (!open || !strchr(open, ')'))
+        return;
+    if (percent > 0 && percent <= 100)
+        atomic_store(r->progress, (uint64_t)(percent * 100));
+    g_string_truncate(text, 0);
+}
+
 /* Reads what is there. False: more than it may say. */
 static bool collect(struct run *r, int which)
 {
@@ -109,6 +123,8 @@ static bool collect(struct run *r, int which)
             return ruche_error(&r->error, RUCHE_ERR_NO_SPACE, "%s said more than %zu bytes",
                                r->argv[0], r->max_bytes);
         g_string_append_len(into, buf, n);
+        if (r->progress && which == FROM_STDOUT)
+            note_progress(r, into);
     }
     return true;
 }
@@ -196,6 +212,22 @@ bool task_run_program(const char *const *argv, const char *stdin_text, size_t ma
     return task_run_program_until(NULL, argv, stdin_text, max_bytes, timeout_ms, ret_out, error);
 }
 
+static bool run(struct run *r, char **ret_out, GError **error)
+{
+    r->out[0] = g_string_new(NULL);
+    r->out[1] = g_string_new(NULL);
+    for (int i = 0; i < FDS; i++)
+        r->fds[i].fd = -1;
+    task_work_long(work, r);
+    bool ok = judge(r, error);
+    if (ok && ret_out)
+        *ret_out = g_string_free(g_steal_pointer(&r->out[0]), false);
+    else
+        g_string_free(r->out[0], true);
+    g_string_free(r->out[1], true);
+    return ok;
+}
+
 bool task_run_program_until(const atomic_bool *cancelled, const char *const *argv,
                             const char *stdin_text, size_t max_bytes, int timeout_ms,
                             char **ret_out, GError **error)
@@ -207,16 +239,17 @@ bool task_run_program_until(const atomic_bool *cancelled, const char *const *arg
         .max_bytes = max_bytes,
         .timeout_ms = timeout_ms,
         .cancelled = cancelled,
-        .out = {g_string_new(NULL), g_string_new(NULL)},
     };
-    for (int i = 0; i < FDS; i++)
-        r.fds[i].fd = -1;
-    task_work_long(work, &r);
-    bool ok = judge(&r, error);
-    if (ok && ret_out)
-        *ret_out = g_string_free(g_steal_pointer(&r.out[0]), false);
-    else
-        g_string_free(r.out[0], true);
-    g_string_free(r.out[1], true);
-    return ok;
+    return run(&r, ret_out, error);
+}
+
+bool task_run_program_watched(const atomic_bool *cancelled, _Atomic uint64_t *progress,
+                              const char *const *argv, size_t max_bytes, GError **error)
+{
+    struct run r = {.argv = argv,
+                    .max_bytes = max_bytes,
+                    .timeout_ms = -1,
+                    .cancelled = cancelled,
+                    .progress = progress};
+    return run(&r, NULL, error);
 }

@@ -34,6 +34,10 @@ bool task_run_program(const char *const *argv, const char *stdin_text, size_t ma
 /* The same; the program is killed soon after *cancelled has become true (MANAGER_ERR_ABORTED). */
 bool task_run_program_until(const atomic_bool *cancelled, const char *const *argv, const char *stdin_text,
                             size_t max_bytes, int timeout_ms, char **ret_out, GError **error);
+/* The same, for a program that says how far it is by "(12.34/100%)": *progress is what it said last, in hundredths
+ * of a percent. */
+bool task_run_program_watched(const atomic_bool *cancelled, _Atomic uint64_t *progress, const char *const *argv,
+                              size_t max_bytes, GError **error);
 
 /* Something that happens once and that one task waits for, perhaps with a deadline. Embedded; all zeroes
  * is ready for use. */

@@ -150,7 +150,7 @@ def test_pool_life():
     refused("pool-undefine", "p", says="still active")
     refused("pool-delete", "p", says="still active")
     refused("pool-define-as", "q", "dir", "--target", POOL, says="already that of storage pool 'p'")
-    refused("pool-define-as", "l", "logical", "--target", "/dev/l", says="pool type 'logical' is not supported yet")
+    refused("pool-define-as", "l", "sheepdog", "--source-host", "h", "--source-name", "s", says="pool type 'sheepdog' is not supported")
     refused("pool-define-as", "a/b", "dir", "--target", "/x", says="a/b")
     refused("pool-info", "none", says="none")
 

@@ -5,9 +5,9 @@
  * machine's struct (domain_use), not the domain.
  */
 #include "manager/domain/domain_priv.h"
+#include "manager/image_info.h"
 
 #include <fcntl.h>
-#include <json-glib/json-glib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -192,18 +192,13 @@ static const struct def_disk *find_disk(struct domain *d, const char *disk, GErr
 
 /* The figures of a file that no machine has open: what the host says of it, and ruche-img of what
  * is in it. */
-static bool image_info(const char *path, struct domain_block_info *ret, GError **error)
+static bool image_figures(const char *path, struct domain_block_info *ret, GError **error)
 {
-    const char *argv[] = {manager.img, "info", "--output=json", "-U", path, NULL};
-    g_autofree char *out = NULL;
-    if (!task_run_program(argv, NULL, 1 << 20, 30000, &out, error))
+    g_auto(image_info_list) image = NULL;
+    if (!image_info_ask(path, NULL, 0, 30000, &image, error))
         return false;
-    g_autoptr(JsonNode) node = json_from_string(out, NULL);
-    if (!node || !JSON_NODE_HOLDS_OBJECT(node))
-        return ruche_error(error, RUCHE_ERR_IO, "'%s': ruche-img does not say what it is", path);
-    JsonObject *o = json_node_get_object(node);
-    ret->capacity = (uint64_t)json_object_get_int_member_with_default(o, "virtual-size", 0);
-    ret->allocation = (uint64_t)json_object_get_int_member_with_default(o, "actual-size", 0);
+    ret->capacity = image->virtual_size;
+    ret->allocation = image->actual_size;
     struct stat st;
     ret->physical =
         stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : ret->allocation;
@@ -229,7 +224,7 @@ bool domain_block_info(const struct caller *who, struct domain *d, const char *d
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "disk '%s' of domain '%s' does not currently have a source assigned",
                            target, d->name);
-    return image_info(source, ret, error);
+    return image_figures(source, ret, error);
 }
 
 bool domain_block_resize(const struct caller *who, struct domain *d, const char *disk,

@@ -280,7 +280,8 @@ static xmlNs *canonical_ns(struct walk *w, const struct schema_row *row)
     for (xmlNs *ns = w->root->nsDef; ns; ns = ns->next)
         if (!strcmp((const char *)ns->href, row->ns))
             return ns;
-    return xmlNewNs(w->root, (const xmlChar *)row->ns, (const xmlChar *)"qemu");
+    const char *prefix = row->prefix ? row->prefix : "qemu";
+    return xmlNewNs(w->root, (const xmlChar *)row->ns, (const xmlChar *)prefix);
 }
 
 /* Declarations of known elements go, once nothing uses them; what is somebody else's takes its own

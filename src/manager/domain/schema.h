@@ -61,6 +61,7 @@ struct schema_row {
     unsigned flags;
     const char *when; /* a condition on the parent */
     const char *ns;   /* URI; NULL: none */
+    const char *prefix; /* of the namespace; NULL: "qemu" */
 };
 
 extern const struct schema_row schema_domain;    /* <domain> */

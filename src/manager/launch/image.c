@@ -6,12 +6,12 @@
 #include "manager/launch/image.h"
 
 #include "base/util.h"
+#include "manager/image_info.h"
 #include "manager/store.h"
 
 #include <errno.h>
 #include <ftw.h>
 #include <glib/gstdio.h>
-#include <json-glib/json-glib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -62,16 +62,11 @@ void launch_images_clean(void)
 /* What ruche-img says of the disk: its format and size. */
 static bool look_at(struct job *j, struct launch_image *i, GError **error)
 {
-    const char *const argv[] = { manager.img, "info", "-U", "--output=json", i->disk, NULL };
-    g_autofree char *text = NULL;
-    if (!launch_run(j, argv, &text, error))
+    g_auto(image_info_list) image = NULL;
+    if (!image_info_ask_job(j, i->disk, &image, error))
         return false;
-    g_autoptr(JsonParser) parser = json_parser_new();
-    if (!json_parser_load_from_data(parser, text, -1, NULL) || !JSON_NODE_HOLDS_OBJECT(json_parser_get_root(parser)))
-        return ruche_error(error, RUCHE_ERR_INTERNAL, "%s: what ruche-img says of it cannot be read", i->disk);
-    JsonObject *o = json_node_get_object(json_parser_get_root(parser));
-    i->format = g_strdup(json_object_get_string_member_with_default(o, "format", "raw"));
-    i->size = (uint64_t)json_object_get_int_member_with_default(o, "virtual-size", 0);
+    i->format = g_strdup(image->format);
+    i->size = image->virtual_size;
     return true;
 }
 

@@ -15,7 +15,18 @@
 
 enum { CHUNK_BYTES = 1 << 20, RANGE_BYTES = 256 << 20 };
 
-static bool copy_by_hand(int from, int to, off_t at, off_t end, void *buffer)
+/* Counts what is done; true: it is to end. */
+static bool passed(struct job *j, off_t bytes)
+{
+    if (!j)
+        return false;
+    atomic_fetch_add(&j->done, (uint64_t)bytes);
+    if (atomic_load(&j->cancelled))
+        errno = ECANCELED;
+    return atomic_load(&j->cancelled);
+}
+
+static bool copy_by_hand(int from, int to, off_t at, off_t end, void *buffer, struct job *j)
 {
     while (at < end) {
         ssize_t n = pread(from, buffer, (size_t)MIN(end - at, CHUNK_BYTES), at);
@@ -32,11 +43,13 @@ static bool copy_by_hand(int from, int to, off_t at, off_t end, void *buffer)
             done += MAX(m, 0);
         }
         at += n;
+        if (passed(j, n))
+            return false;
     }
     return true;
 }
 
-static bool copy_range(int from, int to, off_t at, off_t end, void *buffer)
+static bool copy_range(int from, int to, off_t at, off_t end, void *buffer, struct job *j)
 {
     while (at < end) {
         loff_t in = at, out = at;
@@ -44,13 +57,15 @@ static bool copy_range(int from, int to, off_t at, off_t end, void *buffer)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return copy_by_hand(from, to, at, end, buffer);
+            return copy_by_hand(from, to, at, end, buffer, j);
         at += n;
+        if (passed(j, n))
+            return false;
     }
     return true;
 }
 
-static bool copy_data(int from, int to, off_t size)
+static bool copy_data(int from, int to, off_t size, struct job *j)
 {
     g_autofree void *buffer = g_try_malloc(CHUNK_BYTES);
     if (!buffer) {
@@ -64,14 +79,14 @@ static bool copy_data(int from, int to, off_t size)
         off_t hole = lseek(from, data, SEEK_HOLE);
         if (hole < 0 || hole > size)
             hole = size;
-        if (!copy_range(from, to, data, hole, buffer))
+        if (!copy_range(from, to, data, hole, buffer, j))
             return false;
         at = hole;
     }
     return true;
 }
 
-bool clone_raw(int from, int to, bool reflink, GError **error)
+bool clone_raw(int from, int to, bool reflink, struct job *j, GError **error)
 {
     struct stat st;
     if (ioctl(to, FICLONE, from) == 0)
@@ -79,7 +94,13 @@ bool clone_raw(int from, int to, bool reflink, GError **error)
     if (reflink)
         return ruche_error_errno(error, errno,
                                  "this file system does not share blocks between files");
-    if (fstat(from, &st) < 0 || ftruncate(to, st.st_size) < 0 || !copy_data(from, to, st.st_size))
+    if (fstat(from, &st) < 0 || ftruncate(to, st.st_size) < 0)
         return ruche_error_errno(error, errno, "copy");
+    if (j)
+        atomic_store(&j->total, (uint64_t)st.st_blocks * 512);
+    if (!copy_data(from, to, st.st_size, j))
+        return errno == ECANCELED ? ruche_error(error, MANAGER_ERR_ABORTED,
+                                                "the copy was ended, as it was asked for")
+                                  : ruche_error_errno(error, errno, "copy");
     return true;
 }

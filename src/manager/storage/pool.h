@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Storage pools and their volumes; here of type 'dir'.
+/* Storage pools and their volumes. What a type of pool does differently is its backend: backend.h.
  *
  * Spec      libvirt's storage API at 9.0.0; flags are its numbers.
  * Thread    The loop thread; what touches the file system waits on a worker.
  * Lock      A pool's own, like a domain's job lock.
  * Stored    config_dir/storage/NAME.xml, config_dir/storage/autostart/NAME.xml; which run:
- *           runtime_dir/storage/NAME.xml.
+ *           runtime_dir/storage/NAME.xml; thresholds and the like: config_dir/storage/settings/NAME.
  * Trust     Images are hostile: here only first bytes are read, through a bounded cursor; all else
  *           is ruche-img's, another process. Names of volumes have no '/'; links that leave the
- *           pool are not followed.
+ *           pool are not followed. What programs say (lvs, sfdisk, iscsiadm) is checked as it is read.
+ * Faults    A server or device that does not answer costs an operation its time-out and the pool its
+ *           state (POOL_INACCESSIBLE until a refresh succeeds); never the loop thread.
  */
 #pragma once
 
+#include "manager/job.h"
 #include "manager/manager.h"
 #include "manager/xml.h"
 
@@ -22,10 +25,13 @@ struct file_perms {
     int mode;
     int64_t owner, group;
 };
+enum volume_type { VOLUME_FILE, VOLUME_BLOCK, VOLUME_DIR, VOLUME_NETWORK, VOLUME_NETDIR }; /* virStorageVolType */
 struct volume {
     char *name, *path, *format, *backing, *backing_format;
+    char *key;                      /* NULL: the path */
     char *compat;                   /* "1.1" of qcow2, else NULL */
-    int type;                       /* virStorageVolType: 0 file, 2 dir */
+    char *source;                   /* what stands in its <source>: devices and extents, escaped; may be NULL */
+    enum volume_type type;
     uint64_t capacity, allocation, physical, cluster_size;
     struct file_perms perms;
     struct timespec atime, mtime, ctime;
@@ -35,18 +41,32 @@ struct volume {
     bool building;
 };
 enum pool_state { POOL_INACTIVE, POOL_BUILDING, POOL_RUNNING, POOL_DEGRADED, POOL_INACCESSIBLE };
+struct pool_backend;
+struct pool_def;
+struct pool_figures {
+    uint64_t capacity, allocation, available;
+    struct file_perms perms;
+};
 struct pool {
     unsigned refs;
     uint8_t uuid[16];
-    char *name, *type, *target, *text; /* canonical XML without figures */
-    struct file_perms perms;        /* what the description asks for */
+    char *name;
+    const struct pool_backend *backend; /* constant; its type is the pool's */
+    struct pool_def *def;           /* the description that it has, or runs by */
+    struct pool_def *stored;        /* the one that it gets back when it stops; NULL: the same */
     struct file_perms real_perms;   /* what the folder of a running one has */
     enum pool_state state;
     bool persistent, autostart, removed;
     uint64_t capacity, allocation, available;
+    unsigned warn_percent;          /* 0: no warning; see pool_set_warning() */
+    bool warned;                    /* allocation is over the threshold */
     GHashTable *volumes;            /* name to struct volume */
     struct fiber_mutex lock;
 };
+static inline bool pool_runs(const struct pool *p)
+{
+    return p->state >= POOL_RUNNING;
+}
 struct pool *pool_ref(struct pool *p);
 void pool_unref(struct pool *p);
 
@@ -66,14 +86,28 @@ bool pool_undefine(const struct caller *who, struct pool *p, GError **error);
 bool pool_set_autostart(const struct caller *who, struct pool *p, bool on, GError **error);
 char *pool_xml(const struct caller *who, struct pool *p, unsigned flags, GError **error);
 char *pool_capabilities(const struct caller *who, GError **error);
+/* <sources> that a pool of this type could have; `spec` (may be NULL) is a <source> that says where to look. */
+char *pool_find_sources(const struct caller *who, const char *type, const char *spec, unsigned flags, GError **error);
+const char *pool_type(const struct pool *p);
+const char *pool_target(const struct pool *p); /* NULL: its volumes are not on this host */
+/* What all volumes may grow to; more than the capacity is over-commitment. */
+uint64_t pool_promised(const struct pool *p);
+/* Kept with the pool. When allocation goes over the threshold: an event (EVENT_POOL, id POOL_EVENT_FULL) and a line of
+ * the log, once until it is below again. 0 to 100; 0: never. */
+bool pool_set_warning(const struct caller *who, struct pool *p, unsigned percent, GError **error);
+enum pool_event_id { POOL_EVENT_LIFECYCLE, POOL_EVENT_REFRESH, POOL_EVENT_FULL /* ours; event: 1 over, 0 below again */ };
 
-/* Volumes: found by pool and name; by key and path (the same for files) in all pools that run. Borrowed until the next
+/* Volumes: found by pool and name; by key and path (most often the same) in all pools that run. Borrowed until the next
  * wait. Figures are those of the last look: volume_update() looks again where the file has changed (waits). */
 struct volume *volume_find(struct pool *p, const char *name, GError **error);
 struct volume *volume_find_path(const char *path, struct pool **ret_pool, GError **error);
 struct volume *volume_update(struct pool *p, const char *name, GError **error);
 bool volume_create_xml(const struct caller *who, struct pool *p, const char *xml, const char *clone_of_path, unsigned flags,
                        char **ret_name, GError **error);
+/* The same as a job that can be watched and cancelled; its result is the volume's name. */
+struct job *volume_create_job(const struct caller *who, struct pool *p, const char *xml, const char *clone_of_path,
+                              unsigned flags, GError **error);
+struct job *volume_wipe_job(const struct caller *who, struct pool *p, const char *name, unsigned algorithm, GError **error);
 bool volume_delete(const struct caller *who, struct pool *p, const char *name, unsigned flags, GError **error);
 bool volume_resize(const struct caller *who, struct pool *p, const char *name, uint64_t bytes, unsigned flags, GError **error);
 bool volume_wipe(const struct caller *who, struct pool *p, const char *name, unsigned algorithm, GError **error);

@@ -1,23 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A pool's description: from XML and to XML.
+/* A pool's description: from XML, checked and completed, and to XML with figures.
  *
  * Spec      libvirt's formatstorage, storagepool.rng at 9.0.0.
- * Trust     XML is hostile; manager/xml.h bounds it.
+ * Trust     XML is hostile; manager/xml.h bounds it, pool_schema.c checks each value.
  */
-#include "manager/markup.h"
+#include "base/units.h"
+#include "manager/domain/def.h"
+#include "manager/domain/schema.h"
 #include "manager/storage/storage_priv.h"
 #include "manager/store.h"
 #include "manager/uuid.h"
 
-#include "base/units.h"
-
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
-
-static const char *const other_types[] = {
-    "fs",    "netfs", "logical",  "disk",    "iscsi", "iscsi-direct", "scsi",
-    "mpath", "rbd",   "sheepdog", "gluster", "zfs",   "vstorage",     NULL,
-};
 
 bool children_check(const xmlNode *n, const char *const *known, GError **error)
 {
@@ -26,19 +22,6 @@ bool children_check(const xmlNode *n, const char *const *known, GError **error)
             return ruche_error(error, MANAGER_ERR_XML, "element '%s' in '%s' is not known",
                                (const char *)c->name, (const char *)n->name);
     return true;
-}
-
-static bool validate_pool(const xmlNode *root, GError **error)
-{
-    static const char *const in_pool[] = {"name",       "uuid",      "capacity",
-                                          "allocation", "available", "features",
-                                          "source",     "target",    NULL};
-    static const char *const in_target[] = {"path", "permissions", NULL};
-    static const char *const in_perms[] = {"mode", "owner", "group", "label", NULL};
-    const xmlNode *target = xml_find(root, "target"), *perms = xml_find(root, "target/permissions");
-    return children_check(root, in_pool, error) &&
-           (!target || children_check(target, in_target, error)) &&
-           (!perms || children_check(perms, in_perms, error));
 }
 
 /* A user or group: a number, or -1. */
@@ -89,23 +72,155 @@ void perms_format(GString *b, const char *indent, const struct file_perms *p)
     g_string_append_printf(b, "%s</permissions>\n", indent);
 }
 
-static bool parse_type(struct pool_def *d, const xmlNode *root, GError **error)
+/* ---- what a type needs ---- */
+
+struct need {
+    unsigned flag;
+    const char *path, *what;
+    const char *whose; /* which types it is for */
+};
+static const struct need needs[] = {
+    {POOL_NEEDS_HOST, "source/host@name", "a source host",
+     "shares of file servers (SMB, NFS) are for type 'netfs', iSCSI targets for 'iscsi' and "
+     "'iscsi-direct', Ceph for 'rbd'"},
+    {POOL_NEEDS_DEVICE, "source/device@path", "a source device",
+     "block devices (of iSCSI, Fibre Channel, NVMe) are for types 'fs', 'logical', 'disk' and "
+     "'zfs'"},
+    {POOL_NEEDS_DIR, "source/dir@path", "a source directory",
+     "shares of file servers (SMB, NFS) are for type 'netfs'"},
+    {POOL_NEEDS_NAME, "source/name", "a source name",
+     "names are for types 'logical', 'rbd' and 'zfs'"},
+    {POOL_NEEDS_ADAPTER, "source/adapter", "a source adapter",
+     "adapters (SCSI, Fibre Channel) are for type 'scsi'; their devices for 'fs', 'logical', "
+     "'disk' and 'mpath'"},
+    {POOL_NEEDS_INITIATOR, "source/initiator/iqn@name", "an initiator's name (iqn)",
+     "initiators are for types 'iscsi' and 'iscsi-direct'"},
+};
+
+static bool check_needs(const struct pool_def *d, const xmlNode *root, GError **error)
 {
-    const char *type = xml_get(root, "@type");
-    if (!type)
-        return ruche_error(error, MANAGER_ERR_XML, "pool: attribute 'type' is missing");
-    if (g_strv_contains(other_types, type))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "pool type '%s' is not supported yet; use 'dir'", type);
-    if (strcmp(type, "dir") != 0)
-        return ruche_error(error, MANAGER_ERR_XML, "pool type '%s' is not known; use 'dir'", type);
-    d->type = g_strdup(type);
+    for (unsigned i = 0; i < ARRAY_COUNT(needs); i++) {
+        const char *value = xml_get(root, needs[i].path);
+        if (d->backend->needs & needs[i].flag &&
+            (!value || (!*value && needs[i].flag != POOL_NEEDS_ADAPTER)))
+            return ruche_error(error, MANAGER_ERR_XML, "pool '%s': type '%s' needs %s (%s)",
+                               d->name, d->backend->type, needs[i].what, needs[i].path);
+        if (value && !((d->backend->needs | d->backend->may) & needs[i].flag))
+            return ruche_error(
+                error, MANAGER_ERR_CONFIG, "pool '%s': type '%s' is %s and takes no %s: %s",
+                d->name, d->backend->type, d->backend->summary, needs[i].what + 2, needs[i].whose);
+    }
+    for (const xmlNode *n = xml_find(root, "source/device"); n; n = xml_next(n))
+        if (xml_get(n, "@path")[0] == '-')
+            return ruche_error(error, MANAGER_ERR_XML,
+                               "pool '%s': source device '%.64s' is no path", d->name,
+                               xml_get(n, "@path"));
     return true;
 }
 
-static bool parse_target(struct pool_def *d, const xmlNode *root, GError **error)
+/* Names go on command lines and into paths. */
+static bool source_name_check(const struct pool_def *d, const char *name, GError **error)
 {
+    bool ok =
+        !name || (name[0] != '-' && name[0] != '/' && strcmp(name, ".") && strcmp(name, ".."));
+    for (const char *c = name; ok && c && *c; c++)
+        ok = g_ascii_isalnum(*c) || (unsigned char)*c >= 0x80 || strchr("._+-:@/", *c);
+    return ok || ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' cannot be a source's name",
+                             d->name, name);
+}
+
+static bool complete_format(const struct pool_def *d, xmlNode *root, GError **error)
+{
+    const char *const *known = d->backend->source_formats;
+    const char *format = xml_get(root, "source/format@type");
+    if (!known) {
+        xml_remove(root, "source/format");
+        return true;
+    }
+    if (!format) {
+        xml_set(root, "source/format@type", known[0]);
+        return true;
+    }
+    g_autofree char *list = g_strjoinv(", ", (char **)known);
+    return g_strv_contains(known, format) ||
+           ruche_error(error, MANAGER_ERR_CONFIG,
+                       "pool '%s': format '%s' of type '%s' is not one of: %s", d->name, format,
+                       d->backend->type, list);
+}
+
+/* ---- parts ---- */
+
+static bool take_type(struct pool_def *d, const xmlNode *root, GError **error)
+{
+    static const struct {
+        const char *type, *why;
+    } others[] = {
+        {"sheepdog",
+         "Sheepdog's last release was in 2018, and Linux distributions no longer have it"},
+        {"gluster", "use type 'netfs' with format 'glusterfs', which mounts the volume"},
+        {"vstorage", "Virtuozzo Storage has no client for other distributions"},
+    };
+    const char *type = xml_get(root, "@type");
+    if (!type)
+        return ruche_error(error, MANAGER_ERR_XML, "pool: attribute 'type' is missing");
+    for (unsigned i = 0; i < ARRAY_COUNT(others); i++)
+        if (!strcmp(type, others[i].type))
+            return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "pool type '%s' is not supported: %s",
+                               type, others[i].why);
+    d->backend = pool_backend_find(type);
+    return d->backend ||
+           ruche_error(error, MANAGER_ERR_XML, "pool type '%.32s' is not known", type);
+}
+
+static bool take_name(struct pool_def *d, xmlNode *root, GError **error)
+{
+    bool by_source = d->backend->needs & POOL_NEEDS_NAME;
+    const char *name = xml_get(root, "name"), *source = xml_get(root, "source/name");
+    if ((!name || !*name) && by_source)
+        name = source;
+    if (!name)
+        return ruche_error(error, MANAGER_ERR_XML, "pool: element 'name' is missing");
+    d->name = g_strdup(name);
+    if (!store_name_check("storage pool", d->name, error) ||
+        !source_name_check(d, by_source ? source : NULL, error))
+        return false;
+    xml_set(root, "name", d->name);
+    if (by_source && (!source || !*source) && !xml_find(root, "source/host"))
+        xml_set(root, "source/name", d->name);
+    return true;
+}
+
+static bool take_uuid(struct pool_def *d, xmlNode *root, GError **error)
+{
+    char text[UUID_TEXT_BYTES];
+    const char *given = xml_get(root, "uuid");
+    d->has_uuid = given && *given;
+    if (d->has_uuid && !uuid_parse(given, d->uuid))
+        return ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' is not a UUID", d->name,
+                           given);
+    if (!d->has_uuid)
+        uuid_random(d->uuid);
+    uuid_format(d->uuid, text);
+    xml_set(root, "uuid", text);
+    return true;
+}
+
+static bool take_target(struct pool_def *d, xmlNode *root, GError **error)
+{
+    const struct pool_backend *b = d->backend;
+    if (!(b->needs & POOL_NEEDS_TARGET) && !b->target) {
+        xml_remove(root, "target");
+        return true;
+    }
+    g_autofree char *usual = NULL;
     const char *path = xml_get(root, "target/path");
+    if ((!path || !*path) && b->target) {
+        const char *mark = strstr(b->target, "%s");
+        usual = !mark ? g_strdup(b->target)
+                      : g_strdup_printf("%.*s%s%s", (int)(mark - b->target), b->target,
+                                        xml_get_or(root, "source/name", ""), mark + 2);
+        path = usual;
+    }
     if (!path || !*path)
         return ruche_error(error, MANAGER_ERR_XML, "pool '%s': target path is missing", d->name);
     if (path[0] != '/' || strlen(path) >= PATH_MAX)
@@ -113,64 +228,112 @@ static bool parse_target(struct pool_def *d, const xmlNode *root, GError **error
                            "pool '%s': target path '%.*s' is not an absolute path", d->name, 256,
                            path);
     d->target = g_canonicalize_filename(path, "/");
+    xml_set(root, "target/path", d->target);
     return perms_parse(xml_find(root, "target"), "pool", &d->perms, error);
 }
 
-static bool parse_uuid(struct pool_def *d, const xmlNode *root, GError **error)
+static bool read_def(struct pool_def *d, xmlNode *root, bool validate, GError **error)
 {
-    const char *text = xml_get(root, "uuid");
-    d->has_uuid = text && *text;
-    if (d->has_uuid && !uuid_parse(text, d->uuid))
-        return ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' is not a UUID", d->name,
-                           text);
-    if (!d->has_uuid)
-        uuid_random(d->uuid);
+    if (!take_type(d, root, error) ||
+        !schema_apply(root, &schema_pool, validate ? DEF_VALIDATE : 0, error) ||
+        !take_name(d, root, error) || !take_uuid(d, root, error) ||
+        !complete_format(d, root, error) || !check_needs(d, root, error) ||
+        (d->backend->check && !d->backend->check(root, error)) || !take_target(d, root, error) ||
+        !schema_apply(root, &schema_pool, 0, error))
+        return false;
+    d->text = xml_format(root, 0);
     return true;
 }
 
-bool pool_def_parse(struct pool_def *d, const char *xml, bool validate, GError **error)
+struct pool_def *pool_def_new(const char *xml, bool validate, GError **error)
 {
-    *d = (struct pool_def){.perms = NO_PERMS};
     g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "pool", error);
     if (!doc)
-        return false;
-    const xmlNode *root = xmlDocGetRootElement(doc);
-    const char *name = xml_get(root, "name");
-    if (!name)
-        return ruche_error(error, MANAGER_ERR_XML, "pool: element 'name' is missing");
-    d->name = g_strdup(name);
-    bool ok = parse_type(d, root, error) && store_name_check("storage pool", name, error) &&
-              parse_uuid(d, root, error) && parse_target(d, root, error) &&
-              (!validate || validate_pool(root, error));
-    if (!ok)
-        pool_def_done(d);
-    return ok;
+        return NULL;
+    struct pool_def *d = g_new0(struct pool_def, 1);
+    d->perms = NO_PERMS;
+    if (read_def(d, xmlDocGetRootElement(doc), validate, error)) {
+        d->doc = g_steal_pointer(&doc);
+        return d;
+    }
+    pool_def_free(d);
+    return NULL;
 }
 
-void pool_def_done(struct pool_def *d)
+void pool_def_free(struct pool_def *d)
 {
-    g_clear_pointer(&d->name, g_free);
-    g_clear_pointer(&d->type, g_free);
-    g_clear_pointer(&d->target, g_free);
+    if (!d)
+        return;
+    g_free(d->name);
+    g_free(d->target);
+    g_free(d->text);
+    xmlFreeDoc(d->doc);
+    g_free(d);
 }
 
-char *pool_format(const struct pool *p, bool figures, bool inactive)
+/* What no two pools may use at a time; NULL: the target says it. */
+static char *source_of(const struct pool_def *d)
 {
-    char uuid[UUID_TEXT_BYTES];
-    bool running = p->state == POOL_RUNNING && !inactive;
-    GString *b = g_string_new(NULL);
-    uuid_format(p->uuid, uuid);
-    markup_add(b, "<pool type='%s'>\n  <name>%s</name>\n  <uuid>%s</uuid>\n", p->type, p->name,
-               uuid);
-    if (figures)
-        g_string_append_printf(b,
-                               "  <capacity unit='bytes'>%" PRIu64 "</capacity>\n"
-                               "  <allocation unit='bytes'>%" PRIu64 "</allocation>\n"
-                               "  <available unit='bytes'>%" PRIu64 "</available>\n",
-                               running ? p->capacity : 0, running ? p->allocation : 0,
-                               running ? p->available : 0);
-    markup_add(b, "  <source>\n  </source>\n  <target>\n    <path>%s</path>\n", p->target);
-    perms_format(b, "    ", running && figures ? &p->real_perms : &p->perms);
-    g_string_append(b, "  </target>\n</pool>\n");
-    return g_string_free(b, FALSE);
+    static const char *const paths[] = {"source/host@name",    "source/device@path",
+                                        "source/dir@path",     "source/name",
+                                        "source/adapter@name", "source/adapter@wwpn"};
+    const xmlNode *root = xmlDocGetRootElement(d->doc);
+    GString *s = g_string_new(NULL);
+    if (!(d->backend->needs & ~(unsigned)POOL_NEEDS_TARGET))
+        return g_string_free(s, TRUE);
+    for (unsigned i = 0; i < ARRAY_COUNT(paths); i++)
+        if (xml_get(root, paths[i]))
+            g_string_append_printf(s, "%s%s", s->len ? " " : "", xml_get(root, paths[i]));
+    return g_string_free(s, FALSE);
+}
+
+char *pool_def_clash(const struct pool_def *a, const struct pool_def *b)
+{
+    bool folders = a->backend->can & b->backend->can & POOL_FILES;
+    if (folders && !g_strcmp0(a->target, b->target))
+        return g_strdup_printf("folder '%s'", a->target);
+    if (a->backend != b->backend)
+        return NULL;
+    g_autofree char *of_a = source_of(a), *of_b = source_of(b);
+    if (of_a && !g_strcmp0(of_a, of_b))
+        return g_strdup_printf("source '%s'", of_a);
+    return !of_a && !folders
+               ? g_strdup_printf("this host's only source of type '%s'", a->backend->type)
+               : NULL;
+}
+
+/* ---- to XML ---- */
+
+static void set_permissions(xmlNode *root, const struct file_perms *p)
+{
+    xml_remove(root, "target/permissions");
+    if (p->mode >= 0)
+        xml_set_f(root, "target/permissions/mode", "%04o", (unsigned)p->mode);
+    if (p->owner >= 0)
+        xml_set_f(root, "target/permissions/owner", "%" PRId64, p->owner);
+    if (p->group >= 0)
+        xml_set_f(root, "target/permissions/group", "%" PRId64, p->group);
+}
+
+static void set_size(xmlNode *root, const char *name, uint64_t bytes)
+{
+    g_autofree char *unit = g_strconcat(name, "@unit", NULL);
+    xml_set_f(root, name, "%" PRIu64, bytes);
+    xml_set(root, unit, "bytes");
+}
+
+char *pool_format(const struct pool *p, bool inactive)
+{
+    bool running = pool_runs(p) && !inactive;
+    const struct pool_def *d = inactive && p->stored ? p->stored : p->def;
+    g_autoptr(xmlDoc) copy = xmlCopyDoc(d->doc, 1);
+    xmlNode *root = xmlDocGetRootElement(copy);
+    if (running && d->target && p->real_perms.mode >= 0)
+        set_permissions(root, &p->real_perms);
+    set_size(root, "capacity", running ? p->capacity : 0);
+    set_size(root, "allocation", running ? p->allocation : 0);
+    set_size(root, "available", running ? p->available : 0);
+    if (!schema_apply(root, &schema_pool, DEF_LIVE, NULL)) /* order; our own values always fit */
+        return g_strdup(d->text);
+    return xml_format(root, 0);
 }

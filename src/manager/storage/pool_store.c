@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What stays of pools: descriptions, which start by themselves, which run.
+/* What stays of pools: descriptions, which start by themselves, which run, settings.
  *
- * Stored    config_dir/storage/NAME.xml, config_dir/storage/autostart/NAME.xml (a link to it), and
- *           runtime_dir/storage/NAME.xml while it runs: a host that boots begins with none.
+ * Stored    config_dir/storage/NAME.xml, config_dir/storage/autostart/NAME.xml (a link to it),
+ *           config_dir/storage/settings/NAME ("warn_percent=90"), and runtime_dir/storage/NAME.xml
+ *           while it runs: a host that boots begins with none.
  * Thread    The loop thread.
  */
 #include "base/log.h"
+#include "base/units.h"
 #include "manager/storage/storage_priv.h"
 #include "manager/store.h"
 
@@ -25,6 +27,11 @@ static char *autostart_path(const char *name)
     return g_strdup_printf("%s/storage/autostart/%s.xml", manager.config_dir, name);
 }
 
+static char *settings_path(const char *name)
+{
+    return g_strdup_printf("%s/storage/settings/%s", manager.config_dir, name);
+}
+
 static char *state_path(const char *name)
 {
     return g_strdup_printf("%s/storage/%s.xml", manager.runtime_dir, name);
@@ -40,9 +47,10 @@ static bool make_folder(const char *file, GError **error)
 bool pool_save(struct pool *p, GError **error)
 {
     g_autofree char *path = config_path(p->name), *link = autostart_path(p->name);
+    const struct pool_def *d = p->stored ? p->stored : p->def;
     if (!p->persistent)
         return store_remove(link, error) && store_remove(path, error);
-    if (!make_folder(link, error) || !store_write(path, p->text, 0600, error))
+    if (!make_folder(link, error) || !store_write(path, d->text, 0600, error))
         return false;
     return p->autostart ? store_link(link, path, error) : store_remove(link, error);
 }
@@ -50,9 +58,30 @@ bool pool_save(struct pool *p, GError **error)
 bool pool_save_state(struct pool *p, GError **error)
 {
     g_autofree char *path = state_path(p->name);
-    if (p->state == POOL_INACTIVE)
+    if (!pool_runs(p))
         return store_remove(path, error);
-    return make_folder(path, error) && store_write_volatile(path, p->text, 0600, error);
+    return make_folder(path, error) && store_write_volatile(path, p->def->text, 0600, error);
+}
+
+bool pool_save_settings(struct pool *p, GError **error)
+{
+    g_autofree char *path = settings_path(p->name);
+    if (!p->persistent || !p->warn_percent)
+        return store_remove(path, error);
+    g_autofree char *text = g_strdup_printf("warn_percent=%u\n", p->warn_percent);
+    return make_folder(path, error) && store_write(path, text, 0600, error);
+}
+
+static void load_settings(struct pool *p)
+{
+    g_autofree char *path = settings_path(p->name);
+    g_autofree char *text = store_read(path, 4096, NULL);
+    uint64_t v;
+    if (!text || !g_str_has_prefix(text, "warn_percent="))
+        return;
+    g_strstrip(text);
+    if (units_parse_u64(text + strlen("warn_percent="), &v) && v <= 100)
+        p->warn_percent = (unsigned)v;
 }
 
 /* A file NAME.xml whose description has that name. NULL: it is not one, and a line of the log says
@@ -62,17 +91,17 @@ static struct pool *load_file(const char *dir, const char *file)
     g_autofree char *path = g_build_filename(dir, file, NULL);
     g_autoptr(GError) error = NULL;
     g_autofree char *text = store_read(path, STORED_MAX, &error);
-    struct pool_def d;
-    if (!text || !pool_def_parse(&d, text, false, &error)) {
+    struct pool_def *d = text ? pool_def_new(text, false, &error) : NULL;
+    if (!d) {
         log_warn("storage pool '%s' is left out: %s", path, error->message);
         return NULL;
     }
-    g_autofree char *wanted = g_strconcat(d.name, ".xml", NULL);
-    struct pool *p = strcmp(wanted, file) ? NULL : pool_new(&d);
-    if (!p)
-        log_warn("storage pool '%s' is left out: it describes '%s'", path, d.name);
-    pool_def_done(&d);
-    return p;
+    g_autofree char *wanted = g_strconcat(d->name, ".xml", NULL);
+    if (!strcmp(wanted, file))
+        return pool_new(d);
+    log_warn("storage pool '%s' is left out: it describes '%s'", path, d->name);
+    pool_def_free(d);
+    return NULL;
 }
 
 static void load_folder(const char *dir, void (*fn)(struct pool *p))
@@ -98,6 +127,7 @@ static void add_stored(struct pool *p)
         }
     p->persistent = true;
     p->autostart = g_file_test(link, G_FILE_TEST_IS_SYMLINK);
+    load_settings(p);
     pool_insert(p);
 }
 
@@ -108,6 +138,9 @@ static void add_running(struct pool *p)
     if (!known) {
         pool_insert(p);
         known = pool_ref(p);
+    } else if (known->backend == p->backend && strcmp(known->def->text, p->def->text) != 0) {
+        known->stored = known->def; /* it runs by another description than the stored one */
+        known->def = g_steal_pointer(&p->def);
     }
     known->state = POOL_RUNNING;
     pool_resume(known);

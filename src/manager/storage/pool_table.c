@@ -14,7 +14,6 @@ enum {
     LIST_TRANSIENT = 1 << 3,
     LIST_AUTOSTART = 1 << 4,
     LIST_NO_AUTOSTART = 1 << 5,
-    LIST_DIR = 1 << 6,
     LIST_TYPES = ((1 << 20) - 1) & ~((1 << 6) - 1),
 };
 
@@ -30,22 +29,32 @@ void volume_free(struct volume *v)
     g_free(v->backing);
     g_free(v->backing_format);
     g_free(v->compat);
+    g_free(v->key);
+    g_free(v->source);
     g_free(v);
 }
 
-struct pool *pool_new(const struct pool_def *d)
+struct pool *pool_new(struct pool_def *d)
 {
     struct pool *p = g_new0(struct pool, 1);
     p->refs = 1;
     memcpy(p->uuid, d->uuid, sizeof(p->uuid));
     p->name = g_strdup(d->name);
-    p->type = g_strdup(d->type);
-    p->target = g_strdup(d->target);
-    p->perms = d->perms;
+    p->backend = d->backend;
+    p->def = d;
     p->real_perms = NO_PERMS;
     p->volumes = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)volume_free);
-    p->text = pool_format(p, false, true);
     return p;
+}
+
+const char *pool_type(const struct pool *p)
+{
+    return p->backend->type;
+}
+
+const char *pool_target(const struct pool *p)
+{
+    return p->def->target;
 }
 
 struct pool *pool_ref(struct pool *p)
@@ -59,10 +68,9 @@ void pool_unref(struct pool *p)
     if (!p || --p->refs)
         return;
     g_hash_table_unref(p->volumes);
+    pool_def_free(p->def);
+    pool_def_free(p->stored);
     g_free(p->name);
-    g_free(p->type);
-    g_free(p->target);
-    g_free(p->text);
     g_free(p);
 }
 
@@ -130,7 +138,7 @@ struct pool *pool_find_target(const char *path, GError **error)
     struct pool *found = NULL;
     for (unsigned i = 0; i < table()->len; i++) {
         struct pool *p = pools->pdata[i];
-        if (!strcmp(p->target, wanted) &&
+        if (!g_strcmp0(p->def->target, wanted) &&
             (!found || (found->state == POOL_INACTIVE && p->state != POOL_INACTIVE)))
             found = p;
     }
@@ -155,7 +163,7 @@ GPtrArray *pool_list(const struct caller *who, unsigned list_flags)
         if (passes(list_flags, LIST_ACTIVE, LIST_INACTIVE, p->state != POOL_INACTIVE) &&
             passes(list_flags, LIST_PERSISTENT, LIST_TRANSIENT, p->persistent) &&
             passes(list_flags, LIST_AUTOSTART, LIST_NO_AUTOSTART, p->autostart) &&
-            (!(list_flags & LIST_TYPES) || list_flags & LIST_DIR))
+            (!(list_flags & LIST_TYPES) || list_flags & p->backend->list_flag))
             g_ptr_array_add(found, pool_ref(p));
     }
     return found;
@@ -174,7 +182,7 @@ void pool_emit(const struct pool *p, int id, int event)
 
 bool pool_check_active(const struct pool *p, GError **error)
 {
-    return p->state != POOL_INACTIVE ||
+    return pool_runs(p) ||
            ruche_error(error, RUCHE_ERR_STATE, "storage pool '%s' is not active", p->name);
 }
 

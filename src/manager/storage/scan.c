@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is in a pool's folder: its files and folders as volumes, and how much room there is.
+/* What is in a pool: files and folders of its folder, or block devices, as volumes; how much room
+ * there is.
  *
  * A worker reads the folder and the first bytes of each file, which tell all of raw and of qcow2.
  * Other images are then shown to ruche-img, IMG_AT_ONCE programs at a time; a file that has not
@@ -11,13 +12,15 @@
  */
 #include "base/fd.h"
 #include "base/log.h"
+#include "manager/image_info.h"
 #include "manager/storage/qcow2_head.h"
 #include "manager/storage/storage_priv.h"
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <json-glib/json-glib.h>
+#include <linux/fs.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/statvfs.h>
 
 struct magic_row {
@@ -38,10 +41,9 @@ static const struct magic_row magics[] = {
 };
 
 struct folder_scan {
-    const char *target;
-    GPtrArray *found; /* struct volume; those to be asked about have no format yet */
-    struct file_perms perms;
-    uint64_t capacity, allocation, available;
+    char *target, *name; /* name: only this file */
+    GPtrArray *found;    /* struct volume, owned until they are taken */
+    struct pool_figures figures;
     bool with_volumes, ok;
     GError *error;
 };
@@ -102,6 +104,16 @@ static void read_qcow2(struct volume *v, int fd)
         v->backing_format = g_strdup(h.backing_format);
 }
 
+static void take_stat(struct volume *v, const struct stat *st)
+{
+    v->perms = (struct file_perms){(int)(st->st_mode & 07777), st->st_uid, st->st_gid};
+    v->atime = st->st_atim;
+    v->mtime = st->st_mtim;
+    v->ctime = st->st_ctim;
+    v->device = st->st_dev;
+    v->inode = st->st_ino;
+}
+
 /* NULL: no file or folder, or one that cannot be opened inside of the pool. Worker. */
 static struct volume *look_at(int dir, const char *target, const char *name)
 {
@@ -113,14 +125,9 @@ static struct volume *look_at(int dir, const char *target, const char *name)
     struct volume *v = g_new0(struct volume, 1);
     v->name = g_strdup(name);
     v->path = g_build_filename(target, name, NULL);
-    v->type = is_dir ? 2 : 0;
+    v->type = is_dir ? VOLUME_DIR : VOLUME_FILE;
     v->format = g_strdup(is_dir ? "dir" : format_by_magic(fd));
-    v->perms = (struct file_perms){(int)(st.st_mode & 07777), st.st_uid, st.st_gid};
-    v->atime = st.st_atim;
-    v->mtime = st.st_mtim;
-    v->ctime = st.st_ctim;
-    v->device = st.st_dev;
-    v->inode = st.st_ino;
+    take_stat(v, &st);
     if (!is_dir) {
         v->capacity = v->physical = (uint64_t)st.st_size;
         v->allocation = (uint64_t)st.st_blocks * 512;
@@ -135,12 +142,12 @@ static void read_figures(struct folder_scan *s, int fd)
     struct statvfs f;
     struct stat st;
     if (fstatvfs(fd, &f) == 0) {
-        s->capacity = (uint64_t)f.f_frsize * f.f_blocks;
-        s->allocation = s->capacity - (uint64_t)f.f_frsize * f.f_bfree;
-        s->available = (uint64_t)f.f_frsize * (geteuid() == 0 ? f.f_bfree : f.f_bavail);
+        s->figures.capacity = (uint64_t)f.f_frsize * f.f_blocks;
+        s->figures.allocation = s->figures.capacity - (uint64_t)f.f_frsize * f.f_bfree;
+        s->figures.available = (uint64_t)f.f_frsize * (geteuid() == 0 ? f.f_bfree : f.f_bavail);
     }
     if (fstat(fd, &st) == 0)
-        s->perms = (struct file_perms){(int)(st.st_mode & 07777), st.st_uid, st.st_gid};
+        s->figures.perms = (struct file_perms){(int)(st.st_mode & 07777), st.st_uid, st.st_gid};
 }
 
 static void read_entries(struct folder_scan *s, int fd)
@@ -172,7 +179,11 @@ static void scan_folder(void *opaque)
     if (!s->ok)
         return;
     read_figures(s, fd);
-    if (s->with_volumes) {
+    if (s->name) {
+        struct volume *v = look_at(fd, s->target, s->name);
+        if (v)
+            g_ptr_array_add(s->found, v);
+    } else if (s->with_volumes) {
         stage_clean(fd);
         read_entries(s, fd);
     }
@@ -203,67 +214,27 @@ static void take_details(struct volume *v, const struct volume *old)
     v->encrypted = old->encrypted;
 }
 
-static const char *text_of(JsonObject *o, const char *name)
-{
-    JsonNode *n = json_object_get_member(o, name);
-    return n && JSON_NODE_HOLDS_VALUE(n) && json_node_get_value_type(n) == G_TYPE_STRING
-               ? json_node_get_string(n)
-               : NULL;
-}
-
-static uint64_t number_of(JsonObject *o, const char *name)
-{
-    JsonNode *n = json_object_get_member(o, name);
-    gint64 v = n && JSON_NODE_HOLDS_VALUE(n) ? json_node_get_int(n) : 0;
-    return v > 0 ? (uint64_t)v : 0;
-}
-
-static bool flag_of(JsonObject *o, const char *name)
-{
-    JsonNode *n = json_object_get_member(o, name);
-    return n && JSON_NODE_HOLDS_VALUE(n) && json_node_get_boolean(n);
-}
-
-static void read_backing(struct volume *v, JsonObject *o)
-{
-    const char *path = text_of(o, "full-backing-filename");
-    if (!path)
-        path = text_of(o, "backing-filename");
-    if (!path || path[0] != '/' || strlen(path) >= PATH_MAX || !name_can_be_told(path))
-        return;
-    v->backing = g_strdup(path);
-    const char *format = text_of(o, "backing-filename-format");
-    v->backing_format = g_strdup(format && name_can_be_told(format) ? format : NULL);
-}
-
-static void read_details(struct volume *v, JsonObject *o)
-{
-    const char *format = text_of(o, "format");
-    if (format && name_can_be_told(format) && strlen(format) < 32) {
-        g_free(v->format);
-        v->format = g_strdup(format);
-    }
-    if (json_object_has_member(o, "virtual-size"))
-        v->capacity = number_of(o, "virtual-size");
-    v->encrypted = flag_of(o, "encrypted");
-    read_backing(v, o);
-}
-
 static void ask_about(struct volume *v)
 {
-    const char *argv[] = {manager.img, "info", "-U", "--output=json", v->path, NULL};
-    g_autofree char *text = NULL;
+    g_auto(image_info_list) list = NULL;
     g_autoptr(GError) error = NULL;
-    g_autoptr(JsonParser) parser = json_parser_new();
-    if (!task_run_program(argv, NULL, IMG_ANSWER_MAX, IMG_INFO_MS, &text, &error)) {
+    if (!image_info_ask(v->path, NULL, 0, IMG_INFO_MS, &list, &error)) {
         log_info("volume '%s': %s", v->path, error->message);
         return;
     }
-    if (!json_parser_load_from_data(parser, text, -1, NULL))
+    const struct image_info *i = &list[0];
+    if (name_can_be_told(i->format) && strlen(i->format) < 32) {
+        g_free(v->format);
+        v->format = g_strdup(i->format);
+    }
+    v->capacity = i->virtual_size;
+    v->encrypted = i->encrypted;
+    if (!i->backing || i->backing[0] != '/' || strlen(i->backing) >= PATH_MAX ||
+        !name_can_be_told(i->backing))
         return;
-    JsonNode *root = json_parser_get_root(parser);
-    if (root && JSON_NODE_HOLDS_OBJECT(root))
-        read_details(v, json_node_get_object(root));
+    v->backing = g_strdup(i->backing);
+    v->backing_format = g_strdup(
+        i->backing_format && name_can_be_told(i->backing_format) ? i->backing_format : NULL);
 }
 
 struct questions {
@@ -291,49 +262,10 @@ static void ask_about_all(GPtrArray *volumes)
     task_event_wait(&q.done, -1);
 }
 
-/* ---- the pool ---- */
-
-static void take_figures(struct pool *p, const struct folder_scan *s)
+/* Those that are not known from the last look are asked about. */
+static void complete_volumes(struct pool *p, GPtrArray *found)
 {
-    p->capacity = s->capacity;
-    p->allocation = s->allocation;
-    p->available = s->available;
-    p->real_perms = s->perms;
-}
-
-static bool run_scan(struct pool *p, struct folder_scan *s, GError **error)
-{
-    g_autofree char *target = g_strdup(p->target);
-    s->target = target;
-    s->perms = NO_PERMS;
-    task_work(scan_folder, s);
-    s->target = NULL;
-    if (s->error)
-        g_propagate_error(error, g_steal_pointer(&s->error));
-    if (s->ok)
-        take_figures(p, s);
-    return s->ok;
-}
-
-bool pool_scan_figures(struct pool *p, GError **error)
-{
-    struct folder_scan s = {0};
-    return run_scan(p, &s, error);
-}
-
-static void put_volume(GHashTable *volumes, struct volume *v)
-{
-    g_hash_table_replace(volumes, v->name, v);
-}
-
-bool pool_scan(struct pool *p, GError **error)
-{
-    g_autoptr(GPtrArray) found = g_ptr_array_new(), ask = g_ptr_array_new();
-    struct folder_scan s = {.found = found, .with_volumes = true};
-    if (!run_scan(p, &s, error)) {
-        g_ptr_array_set_free_func(found, (GDestroyNotify)volume_free);
-        return false;
-    }
+    g_autoptr(GPtrArray) ask = g_ptr_array_new();
     for (unsigned i = 0; i < found->len; i++) {
         struct volume *v = found->pdata[i], *old = g_hash_table_lookup(p->volumes, v->name);
         if (needs_asking(v) && is_unchanged(v, old))
@@ -342,49 +274,253 @@ bool pool_scan(struct pool *p, GError **error)
             g_ptr_array_add(ask, v);
     }
     ask_about_all(ask);
-    g_hash_table_remove_all(p->volumes);
-    for (unsigned i = 0; i < found->len; i++)
-        put_volume(p->volumes, found->pdata[i]);
+}
+
+/* ---- folders ---- */
+
+static void folder_scan_free(void *opaque)
+{
+    struct folder_scan *s = opaque;
+    g_ptr_array_set_free_func(s->found, (GDestroyNotify)volume_free);
+    g_ptr_array_unref(s->found);
+    g_free(s->target);
+    g_free(s->name);
+    g_clear_error(&s->error);
+    g_free(s);
+}
+
+/* NULL with *error. A server that does not answer costs REACH_MS and a thread that waits for it. */
+static struct folder_scan *run_scan(struct pool *p, const char *name, bool with_volumes,
+                                    GError **error)
+{
+    struct folder_scan *s = g_new0(struct folder_scan, 1);
+    s->target = g_strdup(p->def->target);
+    s->name = g_strdup(name);
+    s->found = g_ptr_array_new();
+    s->with_volumes = with_volumes;
+    s->figures.perms = NO_PERMS;
+    g_autofree char *what =
+        g_strdup_printf("folder '%s' of storage pool '%s'", p->def->target, p->name);
+    if (!storage_work(scan_folder, s, folder_scan_free, REACH_MS * (with_volumes ? 3 : 1), what,
+                      error))
+        return NULL;
+    if (s->ok)
+        return s;
+    g_propagate_error(error, g_steal_pointer(&s->error));
+    folder_scan_free(s);
+    return NULL;
+}
+
+static void put_all(GHashTable *volumes, GPtrArray *found)
+{
+    for (unsigned i = 0; i < found->len; i++) {
+        struct volume *v = found->pdata[i];
+        g_hash_table_replace(volumes, v->name, v);
+    }
+    g_ptr_array_set_size(found, 0);
+}
+
+bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *ret_figures,
+                      GError **error)
+{
+    struct folder_scan *s = run_scan(p, NULL, found != NULL, error);
+    if (!s)
+        return false;
+    *ret_figures = s->figures;
+    if (found)
+        put_all(found, s->found);
+    folder_scan_free(s);
     return true;
 }
 
-struct file_look {
-    const char *target, *name;
-    struct volume *v;
-};
+/* ---- block devices ---- */
 
-static void look_at_file(void *opaque)
+static void look_at_device(struct volume *v)
 {
-    struct file_look *l = opaque;
-    autofd fd = pool_fs_open_dir(l->target, NULL);
-    l->v = fd < 0 ? NULL : look_at(fd, l->target, l->name);
+    struct stat st;
+    uint64_t bytes = 0;
+    autofd fd = open(v->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode))
+        return;
+    take_stat(v, &st);
+    if (ioctl(fd, BLKGETSIZE64, &bytes) == 0)
+        v->capacity = v->allocation = v->physical = bytes;
+    v->format = g_strdup(format_by_magic(fd));
+    if (!strcmp(v->format, "iso"))
+        memcpy(v->format, "raw", 4);
+    if (!strcmp(v->format, "qcow2"))
+        read_qcow2(v, fd);
+}
+
+static void look_at_devices(void *opaque)
+{
+    GPtrArray *volumes = opaque;
+    for (unsigned i = 0; i < volumes->len; i++)
+        look_at_device(volumes->pdata[i]);
+}
+
+static void free_devices(void *opaque)
+{
+    g_ptr_array_unref(opaque);
+}
+
+static void take_device(struct volume *v, struct volume *seen)
+{
+    v->type = VOLUME_BLOCK;
+    v->perms = seen->perms;
+    v->atime = seen->atime;
+    v->mtime = seen->mtime;
+    v->ctime = seen->ctime;
+    v->device = seen->device;
+    v->inode = seen->inode;
+    v->physical = seen->physical;
+    if (seen->capacity)
+        v->capacity = seen->capacity;
+    if (!v->allocation)
+        v->allocation = seen->allocation;
+    g_free(v->format);
+    v->format = seen->format ? g_steal_pointer(&seen->format) : g_strdup("raw");
+    if (!v->backing)
+        v->backing = g_steal_pointer(&seen->backing);
+    if (!v->backing_format)
+        v->backing_format = g_steal_pointer(&seen->backing_format);
+    v->cluster_size = seen->cluster_size;
+    v->compat = g_steal_pointer(&seen->compat);
+    v->encrypted = seen->encrypted;
+}
+
+bool device_volumes_look(GHashTable *volumes, const char *what, GError **error)
+{
+    g_autoptr(GPtrArray) ours = g_ptr_array_new();
+    GPtrArray *copies = g_ptr_array_new_with_free_func((GDestroyNotify)volume_free);
+    GHashTableIter it;
+    struct volume *v;
+    g_hash_table_iter_init(&it, volumes);
+    while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v)) {
+        struct volume *copy = g_new0(struct volume, 1);
+        copy->path = g_strdup(v->path);
+        copy->perms = NO_PERMS;
+        g_ptr_array_add(ours, v);
+        g_ptr_array_add(copies, copy);
+    }
+    if (!storage_work(look_at_devices, copies, free_devices, REACH_MS, what, error))
+        return false;
+    for (unsigned i = 0; i < ours->len; i++)
+        take_device(ours->pdata[i], copies->pdata[i]);
+    g_ptr_array_unref(copies);
+    return true;
+}
+
+struct volume *device_volume_new(GHashTable *volumes, const char *name, const char *path)
+{
+    if (g_hash_table_size(volumes) >= VOLUMES_MAX || !name_can_be_told(name) ||
+        !name_can_be_told(path))
+        return NULL;
+    struct volume *v = g_new0(struct volume, 1);
+    v->name = g_strdup(name);
+    v->path = g_strdup(path);
+    v->type = VOLUME_BLOCK;
+    v->format = g_strdup("raw");
+    v->perms = NO_PERMS;
+    g_hash_table_replace(volumes, v->name, v);
+    return v;
+}
+
+/* ---- the pool ---- */
+
+static void take_figures(struct pool *p, const struct pool_figures *f)
+{
+    p->capacity = f->capacity;
+    p->allocation = f->allocation;
+    p->available = f->available;
+    p->real_perms = f->perms;
+}
+
+static GHashTable *volume_table(void)
+{
+    return g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)volume_free);
+}
+
+bool pool_scan_figures(struct pool *p, GError **error)
+{
+    struct pool_figures f = {.perms = NO_PERMS};
+    bool files = p->backend->can & POOL_FILES;
+    g_autoptr(GHashTable) found = files ? NULL : volume_table();
+    if (!p->backend->scan(p, found, &f, error))
+        return false;
+    take_figures(p, &f);
+    if (pool_runs(p))
+        pool_watch(p);
+    return true;
+}
+
+bool pool_scan(struct pool *p, GError **error)
+{
+    struct pool_figures f = {.perms = NO_PERMS};
+    g_autoptr(GHashTable) found = volume_table();
+    if (!p->backend->scan(p, found, &f, error))
+        return false;
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
+    GHashTableIter it;
+    gpointer v;
+    g_hash_table_iter_init(&it, found);
+    while (g_hash_table_iter_next(&it, NULL, &v))
+        g_ptr_array_add(all, v);
+    if (!(p->backend->can & POOL_REMOTE))
+        complete_volumes(p, all);
+    take_figures(p, &f);
+    g_hash_table_unref(p->volumes);
+    p->volumes = g_steal_pointer(&found);
+    return true;
+}
+
+/* The volume as it is now; NULL: not there, or *error. */
+static struct volume *look_for(struct pool *p, const char *name, GError **error)
+{
+    struct volume *v = NULL;
+    if (p->backend->can & POOL_FILES) {
+        struct folder_scan *s = run_scan(p, name, false, error);
+        if (s && s->found->len)
+            v = g_ptr_array_steal_index(s->found, 0);
+        if (s)
+            folder_scan_free(s);
+        return v;
+    }
+    struct pool_figures f;
+    g_autoptr(GHashTable) found = volume_table();
+    if (p->backend->scan(p, found, &f, error))
+        g_hash_table_steal_extended(found, name, NULL, (gpointer *)&v);
+    return v;
 }
 
 bool volume_scan(struct pool *p, const char *name, GError **error)
 {
-    g_autofree char *target = g_strdup(p->target), *own = g_strdup(name);
-    struct file_look l = {.target = target, .name = own};
-    task_work(look_at_file, &l);
-    struct volume *old = g_hash_table_lookup(p->volumes, own);
-    if (!l.v) {
+    g_autofree char *own = g_strdup(name);
+    GError *why = NULL;
+    struct volume *v = look_for(p, own, &why), *old = g_hash_table_lookup(p->volumes, own);
+    if (!v && !why) {
         if (old && !old->in_use && !old->building)
             g_hash_table_remove(p->volumes, own);
         return ruche_error(error, MANAGER_ERR_NO_VOLUME, "no storage vol with matching name '%s'",
                            own);
     }
-    if (needs_asking(l.v) && is_unchanged(l.v, old))
-        take_details(l.v, old);
-    else if (needs_asking(l.v))
-        ask_about(l.v);
-    if (p->state == POOL_INACTIVE) { /* we have waited */
-        volume_free(l.v);
+    if (!v) {
+        g_propagate_error(error, why);
+        return false;
+    }
+    g_autoptr(GPtrArray) one = g_ptr_array_new();
+    g_ptr_array_add(one, v);
+    if (!(p->backend->can & POOL_REMOTE))
+        complete_volumes(p, one);
+    if (!pool_runs(p)) { /* we have waited */
+        volume_free(v);
         return pool_check_active(p, error);
     }
     old = g_hash_table_lookup(p->volumes, own);
     if (old) {
-        l.v->in_use = old->in_use;
-        l.v->building = old->building;
+        v->in_use = old->in_use;
+        v->building = old->building;
     }
-    put_volume(p->volumes, l.v);
+    g_hash_table_replace(p->volumes, v->name, v);
     return true;
 }

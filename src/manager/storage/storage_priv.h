@@ -2,7 +2,7 @@
 /* What the files of the storage part share. Thread, lock and trust: pool.h. */
 #pragma once
 
-#include "manager/storage/pool.h"
+#include "manager/storage/backend.h"
 
 #include <sys/stat.h>
 
@@ -11,23 +11,31 @@
 #define IMG_ANSWER_MAX (1u << 20)
 #define IMG_INFO_MS    15000
 #define IMG_AT_ONCE    4
+#define STORAGE_RUN_MS 60000 /* a program's time */
+#define REACH_MS       20000 /* of a server, to say how its file system is */
 
 #define NO_PERMS ((struct file_perms){.mode = -1, .owner = -1, .group = -1})
 
-/* pool_def.c: descriptions. */
+/* pool_def.c: descriptions, checked and completed. */
 struct pool_def {
     uint8_t uuid[16];
     bool has_uuid;
-    char *name, *type, *target;
+    const struct pool_backend *backend;
+    xmlDoc *doc;          /* canonical */
+    char *name, *target;  /* target NULL: it has none */
+    char *text;           /* the document as text */
     struct file_perms perms;
 };
-bool pool_def_parse(struct pool_def *d, const char *xml, bool validate, GError **error);
-void pool_def_done(struct pool_def *d);
-/* With figures, as dumpxml tells them (inactive: zeroes), or without, as it is stored. */
-char *pool_format(const struct pool *p, bool figures, bool inactive);
+struct pool_def *pool_def_new(const char *xml, bool validate, GError **error);
+void pool_def_free(struct pool_def *d);
+/* Do two pools of these descriptions use the same thing? NULL: no; else what it is. */
+char *pool_def_clash(const struct pool_def *a, const struct pool_def *b);
+/* With figures, as dumpxml tells them (inactive: zeroes). */
+char *pool_format(const struct pool *p, bool inactive);
 bool perms_parse(const xmlNode *target, const char *what, struct file_perms *ret, GError **error);
 void perms_format(GString *b, const char *indent, const struct file_perms *p);
 bool children_check(const xmlNode *n, const char *const *known, GError **error);
+extern const struct schema_row schema_pool; /* pool_schema.c */
 
 /* volume_def.c */
 struct volume_def {
@@ -35,14 +43,16 @@ struct volume_def {
     uint64_t capacity, allocation, cluster_size; /* allocation UINT64_MAX: not given */
     struct file_perms perms;
     bool lazy_refcounts, extended_l2, nocow, has_capacity;
+    const char *partition; /* of a disk's new partition: its type; NULL: none is given */
 };
-bool volume_def_parse(struct volume_def *d, const char *xml, bool validate, GError **error);
+/* As a pool of this type can have it. */
+bool volume_def_parse(struct volume_def *d, const struct pool_backend *b, const char *xml, bool validate, GError **error);
 void volume_def_done(struct volume_def *d);
 char *volume_format(const struct volume *v);
 bool volume_name_check(const char *name, GError **error);
 
 /* pool_table.c */
-struct pool *pool_new(const struct pool_def *d);
+struct pool *pool_new(struct pool_def *d); /* takes it */
 void pool_insert(struct pool *p);
 void pool_remove(struct pool *p); /* the table's reference goes */
 GPtrArray *pool_all(void);        /* references */
@@ -57,13 +67,23 @@ void pool_resume(struct pool *p);
 bool pool_check_active(const struct pool *p, GError **error);
 bool flags_check(const char *operation, unsigned flags, unsigned known, GError **error);
 
+/* volume_ops.c: to the end of a job, whose reference is given up; NULL is one that failed already. */
+bool storage_wait(struct job *j, char **ret_result, GError **error);
+
 /* pool_store.c: what stays. */
 bool pool_save(struct pool *p, GError **error);
+bool pool_save_settings(struct pool *p, GError **error);
 bool pool_save_state(struct pool *p, GError **error); /* of a running one; else takes it away */
 
 /* scan.c: the locked pool's volumes and figures as the file system has them. */
 bool pool_scan(struct pool *p, GError **error);
 bool pool_scan_figures(struct pool *p, GError **error);
+/* A backend's scan() of a folder. */
+bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *ret_figures, GError **error);
+/* A new volume in the table of a scan; NULL: its name or path cannot be told in XML. */
+struct volume *device_volume_new(GHashTable *volumes, const char *name, const char *path);
+/* Sizes, owners and formats of block devices. What cannot be opened keeps what is known of it. */
+bool device_volumes_look(GHashTable *volumes, const char *what, GError **error);
 /* One file; a volume that is gone leaves the table. */
 bool volume_scan(struct pool *p, const char *name, GError **error);
 
@@ -87,8 +107,16 @@ void stage_clean(int pool_fd);
 /* Does a program hold one of the locks that image programs use? */
 bool pool_fs_image_busy(int fd);
 
+/* backend_dir.c: what types whose volumes are files share. */
+bool folder_pool_build(struct pool *p, unsigned build_flags, GError **error);
+bool folder_pool_remove(struct pool *p, GError **error);
+extern const char *const folder_volume_formats[];
+
+/* pool_docs.c: after figures have changed: over the threshold? */
+void pool_watch(struct pool *p);
+
 /* wipe.c */
 bool wipe_known(unsigned algorithm);
-bool wipe_file(int fd, unsigned algorithm, GError **error); /* worker */
+bool wipe_file(int fd, unsigned algorithm, struct job *j, GError **error); /* worker; j may be NULL */
 /* clone.c */
-bool clone_raw(int from, int to, bool reflink, GError **error); /* worker */
+bool clone_raw(int from, int to, bool reflink, struct job *j, GError **error); /* worker; j may be NULL */

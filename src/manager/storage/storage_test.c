@@ -131,10 +131,11 @@ static void bad_descriptions(void *opaque)
         const char *xml, *word;
     } rows[] = {
         {"", "well-formed"},
-        {"<pool/>", "name"},
+        {"<pool/>", "type"},
+        {"<pool type='dir'/>", "name"},
         {"<pool type='dir'><name>x</name></pool>", "target path"},
         {"<pool type='dir'><name>x</name><target><path>rel</path></target></pool>", "absolute"},
-        {"<pool type='logical'><name>x</name></pool>", "'logical' is not supported yet"},
+        {"<pool type='sheepdog'><name>x</name></pool>", "'sheepdog' is not supported"},
         {"<pool type='cloud'><name>x</name></pool>", "'cloud'"},
         {"<pool type='dir'><name>a/b</name><target><path>/x</path></target></pool>", "a/b"},
         {"<pool type='dir'><name>..</name><target><path>/x</path></target></pool>", ".."},
@@ -158,7 +159,7 @@ static void bad_descriptions(void *opaque)
         pool_define(&caller_self,
                     "<pool type='dir'><name>x</name><target><path>/x</path><what/></target></pool>",
                     1, &error),
-        "'what'");
+        "<what>");
     struct caller reader = {
         .transport = "unix", .uid = 0, .authenticated = true, .read_only = true};
     g_autofree char *xml = pool_text("x", target);
@@ -399,13 +400,17 @@ static void streams(void *opaque)
     assert_refused(pool_destroy(&caller_self, p, &error), "in use");
     volume_close(p, "s", fd, false);
     task_sleep_ms(50);
-    fd = volume_open(&caller_self, p, "s", true, 10, 0, &length, NULL);
+    assert_refused(volume_open(&caller_self, p, "s", true, 10, 0, &length, &error) >= 0,
+                   "behind its end");
+    assert_refused(volume_open(&caller_self, p, "s", true, 4, 7, &length, &error) >= 0, "7 bytes");
+    fd = volume_open(&caller_self, p, "s", true, 7, 0, &length, NULL);
+    g_assert_cmpuint(length, ==, 3);
     g_assert_cmpint(write(fd, "abc", 3), ==, 3);
     g_string_truncate(events, 0);
     volume_close(p, "s", fd, true);
     while (!events->len)
         task_sleep_ms(5);
-    g_assert_cmpuint(volume_find(p, "s", NULL)->capacity, ==, 13);
+    g_assert_cmpuint(volume_find(p, "s", NULL)->capacity, ==, 10);
     g_assert_cmpuint(volume_find(p, "s", NULL)->in_use, ==, 0);
     assert_refused(volume_open(&caller_self, p, "s", false, 14, 0, &length, &error) >= 0,
                    "behind its end");

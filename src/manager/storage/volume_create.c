@@ -26,13 +26,15 @@ struct origin {
     struct pool *pool; /* NULL: there is none */
     char *name, *path, *format, *target;
     uint64_t capacity;
+    bool is_file;
 };
 
 struct maker {
     struct volume_def def;
     struct origin from;
     unsigned flags;
-    char *target, *path; /* of the pool; of the image in its stage */
+    struct job *job;     /* of a copy; else NULL */
+    char *target, *path; /* of the pool; of the image in its stage, or of the device */
     struct stage stage;
     GError *error;
     bool ok;
@@ -51,7 +53,7 @@ static void set_nocow(int fd)
 
 static bool copies_bytes(const struct maker *m)
 {
-    bool same = m->from.pool && !strcmp(m->from.format, m->def.format);
+    bool same = m->from.is_file && !strcmp(m->from.format, m->def.format);
     return same && (!strcmp(m->def.format, "raw") || m->flags & REFLINK);
 }
 
@@ -61,7 +63,7 @@ static bool copy_origin(struct maker *m, int fd)
     autofd from = dir < 0 ? -1 : pool_fs_open(dir, m->from.name, O_RDONLY);
     if (dir >= 0 && from < 0)
         ruche_error_errno(&m->error, errno, "cannot open volume '%s'", m->from.path);
-    return from >= 0 && clone_raw(from, fd, m->flags & REFLINK, &m->error);
+    return from >= 0 && clone_raw(from, fd, m->flags & REFLINK, m->job, &m->error);
 }
 
 /* Asked for before it is begun: a disk that was filled up half way helps nobody. */
@@ -177,11 +179,14 @@ static bool run_create(struct maker *m, const char *options, GError **error)
     return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error);
 }
 
-static bool run_convert(struct maker *m, const char *options, GError **error)
+/* Into a new image, or into a device that is there (which is not zeroed: all is written). */
+static bool run_convert(struct maker *m, const char *options, bool there, GError **error)
 {
     const struct volume_def *d = &m->def;
-    const char *argv[20] = {manager.img, "convert", "-q", "-f", m->from.format, "-O", d->format};
+    const char *argv[20] = {manager.img, "convert", "-p", "-f", m->from.format, "-O", d->format};
     unsigned n = 7;
+    if (there)
+        argv[n++] = "-n";
     if (*options) {
         argv[n++] = "-o";
         argv[n++] = options;
@@ -194,7 +199,8 @@ static bool run_convert(struct maker *m, const char *options, GError **error)
     }
     argv[n++] = m->from.path;
     argv[n++] = m->path;
-    return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error);
+    atomic_store(&m->job->total, 10000);
+    return task_run_program_watched(&m->job->cancelled, &m->job->done, argv, IMG_ANSWER_MAX, error);
 }
 
 static bool run_grow(struct maker *m, GError **error)
@@ -213,7 +219,7 @@ static bool run_image_tool(struct maker *m, GError **error)
         return raw || !grows || run_grow(m, error);
     if (!m->from.pool)
         return raw || run_create(m, options, error);
-    return run_convert(m, options, error) && (!grows || run_grow(m, error));
+    return run_convert(m, options, false, error) && (!grows || run_grow(m, error));
 }
 
 static bool on_worker(struct maker *m, void (*fn)(void *opaque), GError **error)
@@ -238,7 +244,7 @@ static void put_building(struct pool *p, const struct volume_def *d)
 {
     struct volume *v = g_new0(struct volume, 1);
     v->name = g_strdup(d->name);
-    v->path = g_build_filename(p->target, d->name, NULL);
+    v->path = g_build_filename(p->def->target ? p->def->target : p->name, d->name, NULL);
     v->format = g_strdup(d->format);
     v->capacity = d->capacity;
     v->perms = d->perms;
@@ -246,19 +252,50 @@ static void put_building(struct pool *p, const struct volume_def *d)
     g_hash_table_replace(p->volumes, v->name, v);
 }
 
-static bool do_create(struct pool *p, void *opaque, GError **error)
+/* The device is made while the pool is locked; what goes into it is not waited for by others. */
+static bool make_device(struct pool *p, struct maker *m, GError **error)
 {
-    struct maker *m = opaque;
-    if (!pool_check_active(p, error))
+    if (!p->backend->volume_create(p, &m->def, &m->path, error))
         return false;
-    if (g_hash_table_contains(p->volumes, m->def.name))
-        return ruche_error(error, RUCHE_ERR_EXISTS, "storage volume '%s' exists already",
-                           m->def.name);
-    m->target = g_strdup(p->target);
-    put_building(p, &m->def);
+    if (!m->from.pool)
+        return true;
+    g_autofree char *device = g_strdup(m->path);
+    if (p->backend->volume_url) {
+        g_free(m->path);
+        m->path = p->backend->volume_url(p, m->def.name);
+    }
+    fiber_mutex_unlock(&p->lock);
+    bool ok = run_convert(m, "", true, error);
+    fiber_mutex_lock(&p->lock);
+    if (!ok && p->backend->volume_delete)
+        p->backend->volume_delete(p, m->def.name, device, NULL);
+    return ok;
+}
+
+static bool make_file(struct pool *p, struct maker *m, GError **error)
+{
+    m->target = g_strdup(p->def->target);
     fiber_mutex_unlock(&p->lock);
     bool ok = make_image(m, error);
     fiber_mutex_lock(&p->lock);
+    return ok;
+}
+
+static bool do_create(struct pool *p, void *opaque, GError **error)
+{
+    struct maker *m = opaque;
+    bool files = p->backend->can & POOL_FILES;
+    if (!pool_check_active(p, error))
+        return false;
+    if (!files && !p->backend->volume_create)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "volumes of a pool of type '%s' cannot be created: %s", p->backend->type,
+                           p->backend->summary);
+    if (g_hash_table_contains(p->volumes, m->def.name))
+        return ruche_error(error, RUCHE_ERR_EXISTS, "storage volume '%s' exists already",
+                           m->def.name);
+    put_building(p, &m->def);
+    bool ok = files ? make_file(p, m, error) : make_device(p, m, error);
     g_hash_table_remove(p->volumes, m->def.name);
     if (!ok)
         return false;
@@ -293,14 +330,16 @@ static bool find_origin(struct origin *o, const char *path, GError **error)
     struct volume *v = volume_find_path(path, &o->pool, error);
     if (!v)
         return false;
-    if (v->type != 0 || v->building)
+    if (v->type == VOLUME_DIR || v->type == VOLUME_NETDIR || v->building)
         return ruche_error(error, RUCHE_ERR_STATE,
                            "volume '%s' is no image that could be copied now", v->path);
     v->in_use++;
     o->name = g_strdup(v->name);
-    o->path = g_strdup(v->path);
+    o->path = o->pool->backend->volume_url ? o->pool->backend->volume_url(o->pool, v->name)
+                                           : g_strdup(v->path);
     o->format = g_strdup(!strcmp(v->format, "iso") ? "raw" : v->format);
-    o->target = g_strdup(o->pool->target);
+    o->target = g_strdup(o->pool->def->target);
+    o->is_file = v->type == VOLUME_FILE;
     o->capacity = v->capacity;
     return true;
 }
@@ -317,18 +356,24 @@ static void drop_origin(struct origin *o)
     g_free(o->target);
 }
 
-bool volume_create_xml(const struct caller *who, struct pool *p, const char *xml,
-                       const char *clone_of_path, unsigned flags, char **ret_name, GError **error)
+static bool check_flags(unsigned flags, bool clone, GError **error)
 {
-    struct maker m = {.flags = flags, .stage = {.pool_fd = -1, .fd = -1}};
-    if (!access_check(who, RIGHT_WRITE, "create a storage volume", error) ||
-        !flags_check("create storage volume", flags,
-                     PREALLOC_METADATA | VALIDATE | (clone_of_path ? REFLINK : 0), error) ||
-        !volume_def_parse(&m.def, xml, flags & VALIDATE, error))
+    return flags_check("create storage volume", flags,
+                       PREALLOC_METADATA | VALIDATE | (clone ? REFLINK : 0), error);
+}
+
+static bool create(const struct caller *who, struct pool *p, const char *xml,
+                   const char *clone_of_path, unsigned flags, struct job *j, char **ret_name,
+                   GError **error)
+{
+    struct maker m = {.flags = flags, .job = j, .stage = {.pool_fd = -1, .fd = -1}};
+    if (!volume_def_parse(&m.def, p->backend, xml, flags & VALIDATE, error))
         return false;
     g_autofree char *operation = g_strdup_printf("create volume '%s' in", m.def.name);
-    bool ok = find_origin(&m.from, clone_of_path, error) && check_maker(&m, error) &&
-              pool_operation(who, p, RIGHT_WRITE, operation, do_create, &m, error);
+    bool ok = find_origin(&m.from, clone_of_path, error) && check_maker(&m, error);
+    if (ok && j && m.from.pool)
+        job_step(j, "copying volume '%s' to '%s'", m.from.name, m.def.name);
+    ok = ok && pool_operation(who, p, RIGHT_WRITE, operation, do_create, &m, error);
     drop_origin(&m.from);
     if (ok && ret_name)
         *ret_name = g_strdup(m.def.name);
@@ -336,4 +381,52 @@ bool volume_create_xml(const struct caller *who, struct pool *p, const char *xml
     g_free(m.target);
     g_free(m.path);
     return ok;
+}
+
+/* ---- copies are jobs ---- */
+
+struct create_call {
+    struct pool *pool;
+    struct caller who;
+    char *xml, *from;
+    unsigned flags;
+};
+
+static bool create_job(struct job *j, void *opaque, char **ret_result, GError **error)
+{
+    struct create_call *c = opaque;
+    bool ok = create(&c->who, c->pool, c->xml, c->from, c->flags, j, ret_result, error);
+    pool_unref(c->pool);
+    g_free(c->who.name);
+    g_free(c->xml);
+    g_free(c->from);
+    g_free(c);
+    return ok;
+}
+
+struct job *volume_create_job(const struct caller *who, struct pool *p, const char *xml,
+                              const char *clone_of_path, unsigned flags, GError **error)
+{
+    struct volume_def d;
+    if (!access_check(who, RIGHT_WRITE, "create a storage volume", error) ||
+        !check_flags(flags, clone_of_path, error) ||
+        !volume_def_parse(&d, p->backend, xml, flags & VALIDATE, error))
+        return NULL;
+    g_autofree char *object = g_strdup_printf("volume '%s'", d.name);
+    volume_def_done(&d);
+    struct create_call *c = g_new(struct create_call, 1);
+    *c = (struct create_call){pool_ref(p), *who, g_strdup(xml), g_strdup(clone_of_path), flags};
+    c->who.name = g_strdup(who->name);
+    return job_start(who, clone_of_path ? "clone" : "create", object, create_job, c);
+}
+
+bool volume_create_xml(const struct caller *who, struct pool *p, const char *xml,
+                       const char *clone_of_path, unsigned flags, char **ret_name, GError **error)
+{
+    if (clone_of_path)
+        return storage_wait(volume_create_job(who, p, xml, clone_of_path, flags, error), ret_name,
+                            error);
+    return access_check(who, RIGHT_WRITE, "create a storage volume", error) &&
+           check_flags(flags, false, error) &&
+           create(who, p, xml, NULL, flags, NULL, ret_name, error);
 }

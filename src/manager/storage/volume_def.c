@@ -12,9 +12,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* What ruche-img makes. */
-static const char *const formats[] = {"raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx", NULL};
-
 bool volume_name_check(const char *name, GError **error)
 {
     if (!store_name_check("volume", name, error))
@@ -73,22 +70,34 @@ static bool validate_volume(const xmlNode *root, GError **error)
            (!target || children_check(target, in_target, error));
 }
 
-static bool parse_format(struct volume_def *d, const xmlNode *root, GError **error)
+/* Devices have no format of their own; what libvirt calls "none" is raw. */
+static bool parse_format(struct volume_def *d, const struct pool_backend *b, const xmlNode *root,
+                         GError **error)
 {
     const char *format = xml_get_or(root, "target/format@type", "raw");
+    bool files = b->can & POOL_FILES;
+    g_autofree char *list =
+        b->volume_formats ? g_strjoinv(", ", (char **)b->volume_formats) : g_strdup("raw");
     if (xml_find(root, "target/encryption"))
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "volume '%s': encryption is not supported yet", d->name);
-    if (!g_strv_contains(formats, format))
+    if (!files && (!strcmp(format, "none") || !strcmp(format, "unknown")))
+        format = "raw";
+    if (strcmp(format, "raw") != 0 &&
+        (!b->volume_formats || !g_strv_contains(b->volume_formats, format)))
         return ruche_error(
             error, MANAGER_ERR_CONFIG,
-            "volume '%s': format '%.32s' cannot be made; use raw, qcow2, vmdk, vdi, vpc or vhdx",
-            d->name, format);
-    d->format = g_strdup(format);
+            "volume '%s': format '%.32s' cannot be made in a pool of type '%s'; it can be: %s",
+            d->name, format, b->type, list);
+    for (unsigned i = 0; !files && b->volume_formats && b->volume_formats[i]; i++)
+        if (!strcmp(format, b->volume_formats[i]))
+            d->partition = b->volume_formats[i];
+    d->format = g_strdup(files ? format : "raw");
     return true;
 }
 
-static bool parse_backing(struct volume_def *d, const xmlNode *root, GError **error)
+static bool parse_backing(struct volume_def *d, const struct pool_backend *b, const xmlNode *root,
+                          GError **error)
 {
     const char *path = xml_get(root, "backingStore/path");
     if (!path || !*path)
@@ -98,10 +107,14 @@ static bool parse_backing(struct volume_def *d, const xmlNode *root, GError **er
                            "volume '%s': path of backing store '%.256s' is not absolute", d->name,
                            path);
     const char *format = xml_get_or(root, "backingStore/format@type", "raw");
-    if (!strcmp(d->format, "raw"))
+    if (!(b->can & (POOL_FILES | POOL_CAN_SNAPSHOT)))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "volume '%s': volumes of type '%s' have no backing store", d->name,
+                           b->type);
+    if (b->can & POOL_FILES && !strcmp(d->format, "raw"))
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "volume '%s': a raw volume has no backing store; use qcow2", d->name);
-    if (!g_strv_contains(formats, format))
+    if (b->can & POOL_FILES && !g_strv_contains(folder_volume_formats, format))
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "volume '%s': format '%.32s' of the backing store is not known", d->name,
                            format);
@@ -133,25 +146,28 @@ static bool parse_details(struct volume_def *d, const xmlNode *root, GError **er
     return perms_parse(target, "volume", &d->perms, error);
 }
 
-static bool parse_root(struct volume_def *d, const xmlNode *root, GError **error)
+static bool parse_root(struct volume_def *d, const struct pool_backend *b, const xmlNode *root,
+                       GError **error)
 {
-    const char *type = xml_get_or(root, "@type", "file");
+    const char *type = xml_get_or(root, "@type", "file"),
+               *own = b->can & POOL_FILES ? "file" : "block";
     bool has_allocation;
-    if (strcmp(type, "file") != 0)
+    if (strcmp(type, "file") != 0 && strcmp(type, own) != 0 && !(b->can & POOL_REMOTE))
         return ruche_error(error, MANAGER_ERR_CONFIG,
-                           "volume '%s': type '%.16s' cannot be made in a pool of type 'dir'",
-                           d->name, type);
+                           "volume '%s': type '%.16s' cannot be made in a pool of type '%s'",
+                           d->name, type, b->type);
     if (!volume_name_check(d->name, error) ||
         !parse_size(root, "capacity", &d->capacity, &d->has_capacity, error) ||
         !parse_size(root, "allocation", &d->allocation, &has_allocation, error))
         return false;
     if (!has_allocation)
         d->allocation = UINT64_MAX;
-    return parse_format(d, root, error) && parse_backing(d, root, error) &&
+    return parse_format(d, b, root, error) && parse_backing(d, b, root, error) &&
            parse_details(d, root, error);
 }
 
-bool volume_def_parse(struct volume_def *d, const char *xml, bool validate, GError **error)
+bool volume_def_parse(struct volume_def *d, const struct pool_backend *b, const char *xml,
+                      bool validate, GError **error)
 {
     *d = (struct volume_def){.perms = NO_PERMS};
     g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "volume", error);
@@ -162,7 +178,7 @@ bool volume_def_parse(struct volume_def *d, const char *xml, bool validate, GErr
     if (!name)
         return ruche_error(error, MANAGER_ERR_XML, "volume: element 'name' is missing");
     d->name = g_strdup(name);
-    bool ok = parse_root(d, root, error) && (!validate || validate_volume(root, error));
+    bool ok = parse_root(d, b, root, error) && (!validate || validate_volume(root, error));
     if (!ok)
         volume_def_done(d);
     return ok;
@@ -187,11 +203,13 @@ static void add_target(GString *b, const struct volume *v)
 {
     markup_add(b, "  <target>\n    <path>%s</path>\n    <format type='%s'/>\n", v->path, v->format);
     perms_format(b, "    ", &v->perms);
-    g_string_append(b, "    <timestamps>\n");
-    add_time(b, "atime", &v->atime);
-    add_time(b, "mtime", &v->mtime);
-    add_time(b, "ctime", &v->ctime);
-    g_string_append(b, "    </timestamps>\n");
+    if (v->mtime.tv_sec) {
+        g_string_append(b, "    <timestamps>\n");
+        add_time(b, "atime", &v->atime);
+        add_time(b, "mtime", &v->mtime);
+        add_time(b, "ctime", &v->ctime);
+        g_string_append(b, "    </timestamps>\n");
+    }
     if (v->compat)
         markup_add(b, "    <compat>%s</compat>\n", v->compat);
     if (v->cluster_size)
@@ -208,14 +226,17 @@ static void add_target(GString *b, const struct volume *v)
 
 char *volume_format(const struct volume *v)
 {
+    static const char *const types[] = {"file", "block", "dir", "network", "netdir"};
     GString *b = g_string_new(NULL);
-    markup_add(b, "<volume type='%s'>\n  <name>%s</name>\n  <key>%s</key>\n",
-               v->type == 2 ? "dir" : "file", v->name, v->path);
+    markup_add(b, "<volume type='%s'>\n  <name>%s</name>\n  <key>%s</key>\n", types[v->type],
+               v->name, v->key ? v->key : v->path);
+    if (v->source)
+        g_string_append_printf(b, "  <source>\n%s  </source>\n", v->source);
     g_string_append_printf(b,
                            "  <capacity unit='bytes'>%" PRIu64 "</capacity>\n"
                            "  <allocation unit='bytes'>%" PRIu64 "</allocation>\n",
                            v->capacity, v->allocation);
-    if (v->type != 2)
+    if (v->type == VOLUME_FILE || v->type == VOLUME_BLOCK)
         g_string_append_printf(b, "  <physical unit='bytes'>%" PRIu64 "</physical>\n", v->physical);
     add_target(b, v);
     if (v->backing) {

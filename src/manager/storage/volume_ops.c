@@ -9,7 +9,9 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 enum { DELETE_ZEROED = 1, DELETE_WITH_SNAPSHOTS = 2 };             /* virStorageVolDeleteFlags */
 enum { RESIZE_ALLOCATE = 1, RESIZE_DELTA = 2, RESIZE_SHRINK = 4 }; /* virStorageVolResizeFlags */
@@ -34,16 +36,30 @@ struct volume *volume_find(struct pool *p, const char *name, GError **error)
     return v;
 }
 
+/* Files by the name that the path ends with, others by what each says of itself. */
+static struct volume *by_path(struct pool *p, const char *path, const char *dir, const char *name)
+{
+    GHashTableIter it;
+    struct volume *v;
+    if (p->backend->can & POOL_FILES)
+        return path[0] == '/' && !strcmp(p->def->target, dir)
+                   ? g_hash_table_lookup(p->volumes, name)
+                   : NULL;
+    g_hash_table_iter_init(&it, p->volumes);
+    while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v))
+        if (!strcmp(v->path, path) || !g_strcmp0(v->key, path))
+            return v;
+    return NULL;
+}
+
 struct volume *volume_find_path(const char *path, struct pool **ret_pool, GError **error)
 {
     g_autofree char *clean = g_canonicalize_filename(path, "/");
     g_autofree char *dir = g_path_get_dirname(clean), *name = g_path_get_basename(clean);
     g_autoptr(GPtrArray) all = pool_all();
-    for (unsigned i = 0; path[0] == '/' && i < all->len; i++) {
+    for (unsigned i = 0; i < all->len; i++) {
         struct pool *p = all->pdata[i];
-        struct volume *v = p->state == POOL_INACTIVE || strcmp(p->target, dir) != 0
-                               ? NULL
-                               : g_hash_table_lookup(p->volumes, name);
+        struct volume *v = pool_runs(p) ? by_path(p, path, dir, name) : NULL;
         if (!v)
             continue;
         if (ret_pool)
@@ -85,28 +101,35 @@ static struct volume *find_idle(struct pool *p, const char *name, GError **error
 /* ---- what workers do ---- */
 
 struct file_work {
-    const char *target, *name;
+    const char *target, *name; /* target NULL: name is a device's path */
     unsigned algorithm;
+    struct job *job; /* may be NULL */
     bool wipe, remove, is_dir, ok;
     GError *error;
 };
 
+static int open_volume(int dir, const char *name, int flags)
+{
+    return dir >= 0 ? pool_fs_open(dir, name, flags)
+                    : open(name, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+}
+
 static bool wipe_in(struct file_work *w, int dir)
 {
-    autofd fd = pool_fs_open(dir, w->name, O_RDWR);
+    autofd fd = open_volume(dir, w->name, O_RDWR);
     if (fd < 0)
         return ruche_error_errno(&w->error, errno, "cannot open volume '%s'", w->name);
     if (pool_fs_image_busy(fd))
         return ruche_error(&w->error, RUCHE_ERR_BUSY, "volume '%s' is in use by another program",
                            w->name);
-    return wipe_file(fd, w->algorithm, &w->error);
+    return wipe_file(fd, w->algorithm, w->job, &w->error);
 }
 
 static void work_on_file(void *opaque)
 {
     struct file_work *w = opaque;
-    autofd dir = pool_fs_open_dir(w->target, &w->error);
-    w->ok = dir >= 0 && (!w->wipe || wipe_in(w, dir));
+    autofd dir = w->target ? pool_fs_open_dir(w->target, &w->error) : -1;
+    w->ok = (dir >= 0 || !w->target) && (!w->wipe || wipe_in(w, dir));
     if (!w->ok || !w->remove)
         return;
     w->ok = unlinkat(dir, w->name, w->is_dir ? AT_REMOVEDIR : 0) == 0 ||
@@ -117,10 +140,12 @@ static void work_on_file(void *opaque)
 /* The pool is unlocked meanwhile: the volume is kept by its use count. */
 static bool run_on_file(struct pool *p, struct volume *v, struct file_work *w, GError **error)
 {
-    g_autofree char *target = g_strdup(p->target), *name = g_strdup(v->name);
+    bool files = p->backend->can & POOL_FILES;
+    g_autofree char *target = files ? g_strdup(p->def->target) : NULL, *name = g_strdup(v->name),
+                    *path = g_strdup(v->path);
     w->target = target;
-    w->name = name;
-    w->is_dir = v->type == 2;
+    w->name = files ? name : path;
+    w->is_dir = v->type == VOLUME_DIR;
     v->in_use++;
     fiber_mutex_unlock(&p->lock);
     task_work_long(work_on_file, w);
@@ -140,7 +165,31 @@ struct change {
     const char *name;
     uint64_t bytes;
     unsigned flags;
+    struct job *job;
 };
+
+static bool refuse_remote(const struct pool *p, const struct volume *v, const char *what,
+                          GError **error)
+{
+    return !(p->backend->can & POOL_REMOTE) ||
+           ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                       "volume '%s' of a pool of type '%s' is not on this host and cannot be %s",
+                       v->name, p->backend->type, what);
+}
+
+/* By its type's own way, wiped before if that is asked for. */
+static bool delete_device(struct pool *p, struct volume *v, bool wipe, GError **error)
+{
+    struct file_work w = {.wipe = true};
+    if (!p->backend->volume_delete)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "volume '%s': volumes of a pool of type '%s' cannot be deleted: %s",
+                           v->name, p->backend->type, p->backend->summary);
+    g_autofree char *name = g_strdup(v->name), *path = g_strdup(v->path);
+    if (wipe && (!refuse_remote(p, v, "wiped", error) || !run_on_file(p, v, &w, error)))
+        return false;
+    return p->backend->volume_delete(p, name, path, error) && pool_scan_figures(p, error);
+}
 
 static bool do_delete(struct pool *p, void *opaque, GError **error)
 {
@@ -148,8 +197,10 @@ static bool do_delete(struct pool *p, void *opaque, GError **error)
     struct volume *v = find_idle(p, c->name, error);
     if (!v)
         return false;
-    struct file_work w = {.wipe = c->flags & DELETE_ZEROED && v->type == 0, .remove = true};
-    if (!run_on_file(p, v, &w, error))
+    struct file_work w = {.wipe = c->flags & DELETE_ZEROED && v->type == VOLUME_FILE,
+                          .remove = true};
+    if (p->backend->can & POOL_FILES ? !run_on_file(p, v, &w, error)
+                                     : !delete_device(p, v, c->flags & DELETE_ZEROED, error))
         return false;
     g_hash_table_remove(p->volumes, c->name);
     return true;
@@ -170,22 +221,72 @@ static bool do_wipe(struct pool *p, void *opaque, GError **error)
     struct volume *v = find_idle(p, c->name, error);
     if (!v)
         return false;
-    if (v->type != 0)
+    if (v->type == VOLUME_DIR)
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "volume '%s' is a folder and cannot be wiped", v->name);
-    struct file_work w = {.wipe = true, .algorithm = c->flags};
+    if (!refuse_remote(p, v, "wiped", error))
+        return false;
+    struct file_work w = {.wipe = true, .algorithm = c->flags, .job = c->job};
     return run_on_file(p, v, &w, error) && volume_scan(p, c->name, error);
+}
+
+struct wipe_call {
+    struct pool *pool;
+    struct caller who;
+    char *name;
+    unsigned algorithm;
+};
+
+static bool wipe_job(struct job *j, void *opaque, char **ret_result, GError **error)
+{
+    struct wipe_call *w = opaque;
+    struct change c = {.name = w->name, .flags = w->algorithm, .job = j};
+    job_step(j, "wiping volume '%s'", w->name);
+    bool ok = on_volume(&w->who, w->pool, RIGHT_WRITE, "wipe", do_wipe, &c, w->name, error);
+    if (ok)
+        *ret_result = g_strdup(w->name);
+    pool_unref(w->pool);
+    g_free(w->who.name);
+    g_free(w->name);
+    g_free(w);
+    return ok;
+}
+
+struct job *volume_wipe_job(const struct caller *who, struct pool *p, const char *name,
+                            unsigned algorithm, GError **error)
+{
+    if (!wipe_known(algorithm)) {
+        ruche_error(error, MANAGER_ERR_ARGUMENT, "wipe storage volume: algorithm %u is not known",
+                    algorithm);
+        return NULL;
+    }
+    if (!access_check(who, RIGHT_WRITE, "wipe a storage volume", error))
+        return NULL;
+    struct wipe_call *w = g_new(struct wipe_call, 1);
+    *w = (struct wipe_call){pool_ref(p), *who, g_strdup(name), algorithm};
+    w->who.name = g_strdup(who->name);
+    g_autofree char *object = g_strdup_printf("volume '%s'", name);
+    return job_start(who, "wipe", object, wipe_job, w);
+}
+
+bool storage_wait(struct job *j, char **ret_result, GError **error)
+{
+    if (!j)
+        return false;
+    job_wait(j, -1);
+    bool ok = j->state == JOB_DONE;
+    if (ok && ret_result)
+        *ret_result = g_strdup(j->result);
+    if (!ok && error)
+        *error = j->error ? g_error_copy(j->error) : NULL;
+    job_unref(j);
+    return ok;
 }
 
 bool volume_wipe(const struct caller *who, struct pool *p, const char *name, unsigned algorithm,
                  GError **error)
 {
-    g_autofree char *own = g_strdup(name);
-    struct change c = {.name = own, .flags = algorithm};
-    if (!wipe_known(algorithm))
-        return ruche_error(error, MANAGER_ERR_ARGUMENT,
-                           "wipe storage volume: algorithm %u is not known", algorithm);
-    return on_volume(who, p, RIGHT_WRITE, "wipe", do_wipe, &c, own, error);
+    return storage_wait(volume_wipe_job(who, p, name, algorithm, error), NULL, error);
 }
 
 /* The size in bytes that a change means; a multiple of 512. */
@@ -215,6 +316,13 @@ static bool new_size(const struct pool *p, const struct volume *v, const struct 
     return true;
 }
 
+static bool resize_device(struct pool *p, const struct volume *v, uint64_t size, GError **error)
+{
+    g_autofree char *name = g_strdup(v->name), *path = g_strdup(v->path);
+    return p->backend->volume_resize(p, name, path, size, error) && pool_scan_figures(p, error) &&
+           volume_scan(p, name, error);
+}
+
 static bool do_resize(struct pool *p, void *opaque, GError **error)
 {
     const struct change *c = opaque;
@@ -225,9 +333,12 @@ static bool do_resize(struct pool *p, void *opaque, GError **error)
     v = find_idle(p, c->name, error);
     if (!v || !new_size(p, v, c, &size, error))
         return false;
-    if (v->type != 0)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "volume '%s' is a folder and has no size",
-                           v->name);
+    if (v->type == VOLUME_DIR || !(p->backend->can & POOL_CAN_RESIZE))
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "volume '%s' of a pool of type '%s' cannot be resized", v->name,
+                           p->backend->type);
+    if (!(p->backend->can & POOL_FILES))
+        return resize_device(p, v, size, error);
     g_autofree char *text = g_strdup_printf("%" PRIu64, size), *path = g_strdup(v->path);
     g_autofree char *format = g_strdup(!strcmp(v->format, "iso") ? "raw" : v->format);
     const char *argv[10] = {manager.img, "resize", "-q", "-f", format};
@@ -255,23 +366,38 @@ bool volume_resize(const struct caller *who, struct pool *p, const char *name, u
 /* ---- streams ---- */
 
 struct open_work {
-    const char *target, *name;
-    uint64_t offset;
+    const char *target, *name; /* target NULL: name is a device's path */
+    uint64_t offset, size;
     bool write, busy;
     int fd, err;
-    struct stat st;
 };
+
+static bool look_at_opened(struct open_work *w)
+{
+    struct stat st;
+    if (fstat(w->fd, &st) < 0)
+        return false;
+    if (S_ISBLK(st.st_mode) && !w->target) {
+        if (ioctl(w->fd, BLKGETSIZE64, &w->size) < 0)
+            return false;
+    } else if (!S_ISREG(st.st_mode)) {
+        errno = EINVAL;
+        return false;
+    } else {
+        w->size = (uint64_t)st.st_size;
+    }
+    return lseek(w->fd, (off_t)w->offset, SEEK_SET) >= 0;
+}
 
 static void open_file(void *opaque)
 {
     struct open_work *w = opaque;
-    autofd dir = pool_fs_open_dir(w->target, NULL);
-    w->fd = dir < 0 ? -1 : pool_fs_open(dir, w->name, w->write ? O_WRONLY : O_RDONLY);
+    autofd dir = w->target ? pool_fs_open_dir(w->target, NULL) : -1;
+    w->fd = w->target && dir < 0 ? -1 : open_volume(dir, w->name, w->write ? O_WRONLY : O_RDONLY);
     w->err = errno;
     if (w->fd < 0)
         return;
-    if (fstat(w->fd, &w->st) < 0 || !S_ISREG(w->st.st_mode) ||
-        lseek(w->fd, (off_t)w->offset, SEEK_SET) < 0) {
+    if (!look_at_opened(w)) {
         w->err = errno;
         close(fd_steal(&w->fd));
         return;
@@ -287,45 +413,56 @@ struct open_call {
     int fd;
 };
 
-static bool check_range(const struct open_call *c, const struct open_work *w, GError **error)
+/* Raw volumes and devices end at their capacity; the file of another format grows with what is in
+ * it. */
+static bool check_range(struct open_call *c, const struct volume *v, const struct open_work *w,
+                        GError **error)
 {
-    uint64_t size = (uint64_t)w->st.st_size;
+    bool grows = c->write && v->type == VOLUME_FILE && strcmp(v->format, "raw") != 0 &&
+                 strcmp(v->format, "iso") != 0;
+    uint64_t left = grows ? INT64_MAX - c->offset : w->size - MIN(c->offset, w->size);
     if (w->busy)
         return ruche_error(error, RUCHE_ERR_BUSY, "volume '%s' is in use by another program",
                            c->name);
-    if (c->offset > size)
+    if (c->offset > w->size || (c->write && !left))
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "volume '%s': offset %" PRIu64 " is behind its end at %" PRIu64, c->name,
-                           c->offset, size);
-    return c->write || c->length <= size - c->offset ||
-           ruche_error(error, RUCHE_ERR_INVALID,
-                       "volume '%s': %" PRIu64 " bytes from %" PRIu64 " are more than its %" PRIu64,
-                       c->name, c->length, c->offset, size);
+                           c->offset, w->size);
+    if (c->length > left)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "volume '%s': %" PRIu64 " bytes from %" PRIu64
+                           " are more than its %" PRIu64,
+                           c->name, c->length, c->offset, w->size);
+    c->passes = c->length ? c->length : left;
+    return true;
 }
 
 static bool do_open(struct pool *p, void *opaque, GError **error)
 {
     struct open_call *c = opaque;
     struct volume *v = c->write ? find_idle(p, c->name, error) : volume_find(p, c->name, error);
-    if (!v)
+    if (!v || !refuse_remote(p, v, c->write ? "uploaded to" : "downloaded", error))
         return false;
-    if (v->building || v->type != 0)
+    if (v->building || v->type == VOLUME_DIR)
         return ruche_error(error, RUCHE_ERR_STATE, "volume '%s' is no file that could be read now",
                            v->name);
-    g_autofree char *target = g_strdup(p->target);
-    struct open_work w = {
-        .target = target, .name = c->name, .offset = c->offset, .write = c->write, .fd = -1};
-    task_work(open_file, &w);
+    bool files = p->backend->can & POOL_FILES;
+    g_autofree char *target = files ? g_strdup(p->def->target) : NULL, *path = g_strdup(v->path);
+    struct open_work w = {.target = target,
+                          .name = files ? c->name : path,
+                          .offset = c->offset,
+                          .write = c->write,
+                          .fd = -1};
+    task_work_long(open_file, &w);
     if (w.fd < 0)
         return ruche_error_errno(error, w.err, "cannot open volume '%s'", c->name);
     v = g_hash_table_lookup(p->volumes, c->name);
-    if (!v || !check_range(c, &w, error)) {
+    if (!v || !check_range(c, v, &w, error)) {
         close(w.fd);
         return false;
     }
     v->in_use++;
     c->fd = w.fd;
-    c->passes = c->length || c->write ? c->length : (uint64_t)w.st.st_size - c->offset;
     return true;
 }
 
@@ -366,14 +503,14 @@ static void close_file(void *opaque)
 static void close_task(void *opaque)
 {
     struct closing *c = opaque;
-    task_work(close_file, c);
-    if (c->written && c->pool->state != POOL_INACTIVE && volume_scan(c->pool, c->name, NULL))
+    task_work_long(close_file, c);
+    if (c->written && pool_runs(c->pool) && volume_scan(c->pool, c->name, NULL))
         pool_scan_figures(c->pool, NULL);
     struct volume *v = g_hash_table_lookup(c->pool->volumes, c->name);
     if (v && v->in_use)
         v->in_use--;
     if (c->written)
-        pool_emit(c->pool, 1, 0);
+        pool_emit(c->pool, POOL_EVENT_REFRESH, 0);
     pool_unref(c->pool);
     g_free(c->name);
     g_free(c);

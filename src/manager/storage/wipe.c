@@ -12,7 +12,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -67,7 +69,7 @@ static bool fill_random(uint8_t *block)
     return true;
 }
 
-static bool write_range(int fd, uint8_t *block, int pass, off_t at, off_t end)
+static bool write_range(int fd, uint8_t *block, int pass, off_t at, off_t end, struct job *j)
 {
     while (at < end) {
         if (pass == RANDOM_PASS && !fill_random(block))
@@ -80,45 +82,79 @@ static bool write_range(int fd, uint8_t *block, int pass, off_t at, off_t end)
             done += MAX(n, 0);
         }
         at += chunk;
+        if (!j)
+            continue;
+        atomic_fetch_add(&j->done, (uint64_t)chunk);
+        if (atomic_load(&j->cancelled)) {
+            errno = ECANCELED;
+            return false;
+        }
     }
     return true;
 }
 
-/* Only where there is data: a sparse volume stays as small as it is. */
-static bool one_pass(int fd, uint8_t *block, int pass, off_t size)
+/* The next range of data at or behind `at`; false: none. A block device has no holes. */
+static bool next_data(int fd, off_t size, off_t *at, off_t *ret_end)
 {
+    off_t data = lseek(fd, *at, SEEK_DATA);
+    if (data < 0 && errno == ENXIO)
+        return false;
+    *at = MAX(data, *at);
+    *ret_end = data < 0 ? size : lseek(fd, data, SEEK_HOLE);
+    if (*ret_end < 0 || *ret_end > size)
+        *ret_end = size;
+    return *at < size;
+}
+
+/* Only where there is data: a sparse volume stays as small as it is. */
+static bool one_pass(int fd, uint8_t *block, int pass, off_t size, struct job *j)
+{
+    off_t end;
     if (pass == TRIM_PASS)
         return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size) == 0;
     if (pass != RANDOM_PASS)
         fill_pattern(block, pass);
-    for (off_t at = 0; at < size;) {
-        off_t data = lseek(fd, at, SEEK_DATA);
-        if (data < 0)
-            return errno == ENXIO;
-        off_t hole = lseek(fd, data, SEEK_HOLE);
-        if (hole < 0 || hole > size)
-            hole = size;
-        if (!write_range(fd, block, pass, data, hole))
+    for (off_t at = 0; at < size && next_data(fd, size, &at, &end); at = end)
+        if (!write_range(fd, block, pass, at, end, j))
             return false;
-        at = hole;
-    }
     return fdatasync(fd) == 0;
 }
 
-bool wipe_file(int fd, unsigned algorithm, GError **error)
+static bool size_of(int fd, off_t *ret_size, uint64_t *ret_data)
 {
     struct stat st;
-    if (fstat(fd, &st) < 0)
+    uint64_t bytes;
+    if (fstat(fd, &st) < 0 || (S_ISBLK(st.st_mode) && ioctl(fd, BLKGETSIZE64, &bytes) < 0))
+        return false;
+    *ret_size = S_ISBLK(st.st_mode) ? (off_t)bytes : st.st_size;
+    *ret_data =
+        S_ISBLK(st.st_mode) ? bytes : MIN((uint64_t)st.st_blocks * 512, (uint64_t)st.st_size);
+    return true;
+}
+
+bool wipe_file(int fd, unsigned algorithm, struct job *j, GError **error)
+{
+    const int *passes = algorithms[algorithm], *pass;
+    uint64_t data, count = 0;
+    off_t size;
+    if (!size_of(fd, &size, &data))
         return ruche_error_errno(error, errno, "wipe");
-    if (!st.st_size)
+    if (!size)
         return true;
+    while (passes[count] != END)
+        count++;
+    if (j)
+        atomic_store(&j->total, data * count);
     g_autofree uint8_t *block = g_try_malloc(BLOCK_BYTES);
     if (!block)
         return ruche_error(error, RUCHE_ERR_NO_SPACE, "wipe: no memory for a block of %d bytes",
                            BLOCK_BYTES);
-    for (const int *pass = algorithms[algorithm]; *pass != END; pass++)
-        if (!one_pass(fd, block, *pass, st.st_size))
-            return ruche_error_errno(error, errno, "wipe: pass %d",
-                                     (int)(pass - algorithms[algorithm]) + 1);
+    for (pass = passes; *pass != END; pass++)
+        if (!one_pass(fd, block, *pass, size, j))
+            return errno == ECANCELED
+                       ? ruche_error(error, MANAGER_ERR_ABORTED,
+                                     "the wipe was ended in pass %d, as it was asked for",
+                                     (int)(pass - passes) + 1)
+                       : ruche_error_errno(error, errno, "wipe: pass %d", (int)(pass - passes) + 1);
     return true;
 }
