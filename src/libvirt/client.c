@@ -5,6 +5,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "libvirt/events.h"
+#include "libvirt/near.h"
 #include "libvirt/stream.h"
 
 #include <string.h>
@@ -466,6 +467,7 @@ static void client_ready(struct watch *w, uint32_t events)
     client_flush(c);
     if (!c->ended && !c->io.shaken)
         update_interest(c);
+    near_served(c, c->who.pid, c->heard_us, server_figures()->calls);
     client_unref(c);
 }
 

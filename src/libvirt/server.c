@@ -10,6 +10,7 @@
 #include "base/sock.h"
 #include "libvirt/client.h"
 #include "libvirt/events.h"
+#include "libvirt/near.h"
 
 #include <glib-unix.h>
 #include <grp.h>
@@ -380,6 +381,7 @@ bool libvirt_server_start(const struct libvirt_server_config *config, GError **e
      * message. */
     g_source_set_can_recurse(g_main_context_find_source_by_id(NULL, server.epoll_source), true);
     server.tick_source = g_timeout_add_seconds(1, tick, NULL);
+    near_start();
     events_start();
     return true;
 }
@@ -406,8 +408,10 @@ void libvirt_server_stop(void)
 {
     if (server.epoll < 0)
         return;
-    if (server.epoll_source)
+    if (server.epoll_source) {
         events_stop();
+        near_stop();
+    }
     remove_source(&server.epoll_source);
     remove_source(&server.tick_source);
     remove_source(&server.resume_source);
