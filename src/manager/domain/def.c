@@ -11,6 +11,17 @@ struct domain_def *domain_def_parse(const char *text, size_t len, unsigned def_f
     return doc ? domain_def_from_doc(doc, def_flags, error) : NULL;
 }
 
+struct domain_def *domain_def_own(const char *text, size_t len, GError **error)
+{
+    xmlDoc *doc = xml_parse(text, len, "domain", error);
+    if (!doc)
+        return NULL;
+    struct domain_def *d = g_new0(struct domain_def, 1);
+    *d = (struct domain_def){.refs = 1, .doc = doc, .text = g_strndup(text, len)};
+    def_summary(&d->s, xmlDocGetRootElement(doc));
+    return d;
+}
+
 struct domain_def *domain_def_ref(struct domain_def *d)
 {
     d->refs++;

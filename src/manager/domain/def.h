@@ -60,6 +60,8 @@ enum def_flags {
 enum def_format_flags { DEF_FORMAT_SECURE = 1, DEF_FORMAT_INACTIVE = 2, DEF_FORMAT_UPDATE_CPU = 4, DEF_FORMAT_MIGRATABLE = 8 };
 
 struct domain_def *domain_def_parse(const char *text, size_t len, unsigned def_flags, GError **error);
+/* Of a text that is known to be a definition's own: not checked, not completed. */
+struct domain_def *domain_def_own(const char *text, size_t len, GError **error);
 struct domain_def *domain_def_ref(struct domain_def *d);
 void domain_def_unref(struct domain_def *d); /* NULL is fine */
 static inline void domain_def_auto_unref(struct domain_def **d)

@@ -136,6 +136,11 @@ char *domain_managed_save_path(const char *name);
 bool domain_managed_save_start(struct domain *d, unsigned start_flags, GError **error);
 bool domain_managed_save_drop(struct domain *d, GError **error);
 
+/* ---- texts of our own: domain_known.c ---- */
+void domain_known_load(void);
+bool domain_known(const char *text, size_t len);
+void domain_known_save(void); /* those of the table, for the next start */
+
 /* ---- starting and ending: domain_life.c, domain_machine.c; with the lock ---- */
 /* Takes no reference of def. `state` of the domain is untouched when it fails. */
 bool domain_run(struct domain *d, struct domain_def *def, bool paused, GError **error);

@@ -146,11 +146,18 @@ static bool settle_rename(struct domain *d, const char *name, const char *path)
     return true;
 }
 
+static struct domain_def *parse_stored(const char *text, GError **error)
+{
+    size_t len = strlen(text);
+    return domain_known(text, len) ? domain_def_own(text, len, error)
+                                   : domain_def_parse(text, len, DEF_STORED, error);
+}
+
 static void load_def(const char *name, const char *path)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *text = store_read(path, XML_MAX_BYTES, &error);
-    auto_domain_def *def = text ? domain_def_parse(text, strlen(text), DEF_STORED, &error) : NULL;
+    auto_domain_def *def = text ? parse_stored(text, &error) : NULL;
     if (!def) {
         log_warn("%s is left alone: %s", path, error->message);
         return;
@@ -285,7 +292,9 @@ bool domains_load(GError **error)
         !make_folder(manager.runtime_dir, "domains", error))
         return false;
     caller_on_done(domain_autodestroy);
+    domain_known_load();
     for_files(manager.config_dir, "domains", load_def);
+    domain_known_save();
     for_files(manager.config_dir, "autostart", load_autostart);
     domain_managed_save_load();
     for_files(manager.runtime_dir, "domains", load_status);

@@ -264,6 +264,7 @@ unsigned domain_count(bool active)
 
 void domains_stop(void)
 {
+    domain_known_save();
     while (by_name && by_name->len)
         domain_table_remove(by_name->pdata[by_name->len - 1]);
     last_id = 0;

@@ -132,6 +132,40 @@ static void define_task(void *opaque)
     FAILS(domain_start(me, found, 0, &error), MANAGER_ERR_NO_DOMAIN, "web");
 }
 
+/* By hand, while no manager runs. */
+static void edit(const char *name, const char *from, const char *to)
+{
+    g_autofree char *path = g_strdup_printf("%s/config/domains/%s.xml", root, name), *text = NULL;
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    g_auto(GStrv) parts = g_strsplit(text, from, 2);
+    g_assert_nonnull(parts[1]);
+    g_autofree char *edited = g_strjoinv(to, parts);
+    domains_stop();
+    g_assert_true(g_file_set_contents(path, edited, -1, NULL));
+    WORKS(domains_load(&error));
+    settle();
+}
+
+/* What we wrote is known again; what was edited is read as anything else from outside. */
+static void known_task(void *opaque)
+{
+    auto_domain *d = define("web", 1, "<title>one</title>");
+    g_autofree char *text = g_strdup(d->def->text);
+    reborn();
+    auto_domain *same = domain_find_name("web", NULL);
+    g_assert_cmpstr(domain_summary(same)->title, ==, "one");
+    g_assert_cmpstr(same->def->text, ==, text);
+    edit("web", "<title>one</title>", "<title>two</title>");
+    auto_domain *edited = domain_find_name("web", NULL);
+    g_assert_cmpstr(domain_summary(edited)->title, ==, "two");
+    edit("web", "placement='static'", "placement='nowhere'");
+    g_assert_null(domain_find_name("web", NULL));
+    edit("web", "placement='nowhere'", "placement='static'");
+    auto_domain *again = domain_find_name("web", NULL);
+    WORKS(domain_undefine(me, again, 0, &error));
+    HEARD("web:0.0 web:1.0 ");
+}
+
 static void define_one(void *opaque)
 {
     auto_domain *d = define("same", 7, "");
@@ -558,6 +592,7 @@ static const struct {
     void (*fn)(void *opaque);
 } tests[] = {
     {"/domain/define", define_task},       {"/domain/define-many", define_many_task},
+    {"/domain/known", known_task},
     {"/domain/list", list_task},           {"/domain/life", life_task},
     {"/domain/transient", transient_task}, {"/domain/guest", guest_task},
     {"/domain/lock", lock_task},           {"/domain/reborn", reborn_task},
@@ -589,6 +624,8 @@ int main(int argc, char **argv)
     g_free(manager.log_dir);
     g_free(manager.state_dir);
     manager.state_dir = g_build_filename(root, "state", NULL);
+    g_free(manager.cache_dir);
+    manager.cache_dir = g_strdup(root);
     manager.config_dir = g_build_filename(root, "config", NULL);
     manager.runtime_dir = g_build_filename(root, "run", NULL);
     manager.log_dir = g_strdup(root);
