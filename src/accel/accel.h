@@ -138,7 +138,8 @@ struct vcpu {
     unsigned index;
     uint32_t apic_id;
     _Atomic bool halted;    /* in HLT or waiting for SIPI; query-cpus-fast and tests read it */
-    int thread_id;          /* gettid() of its thread */
+    int thread_id;          /* gettid() of its thread; 0: none */
+    _Atomic bool present;   /* plugged in. Written by the main thread */
     uint64_t emulated;      /* see accel_stats */
 };
 

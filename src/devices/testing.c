@@ -75,7 +75,7 @@ struct test_machine *test_machine_new(unsigned vcpus)
     m->config.cpu_count = m->config.max_cpus = m->vcpu_count = vcpus;
     m->vcpus = t->vcpus;
     for (unsigned i = 0; i < vcpus; i++) {
-        t->vcpu[i] = (struct vcpu){ .accel = &t->accel, .index = i };
+        t->vcpu[i] = (struct vcpu){ .accel = &t->accel, .index = i, .present = true };
         t->vcpus[i] = &t->vcpu[i];
     }
     m->memory = mem_space_new("memory", 1ULL << 52);

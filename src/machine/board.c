@@ -92,6 +92,11 @@ bool board_init(struct machine *m, GError **error)
     return (m->config.kernel || map_reset_rom(m, error)) && fill_fw_cfg(m, error);
 }
 
+bool board_wants_cpu_hotplug(const struct machine *m)
+{
+    return m->config.acpi && m->config.max_cpus > m->config.cpu_count;
+}
+
 bool board_make_parts(struct machine *m, const struct board_part *parts, size_t count, GError **error)
 {
     for (size_t i = 0; i < count; i++) {

@@ -26,6 +26,7 @@ bool board_wants_user_irqchip(const struct machine *m);
 bool board_wants_user_pic(const struct machine *m);
 bool board_wants_user_pit(const struct machine *m);
 bool board_wants_rtc(const struct machine *m);
+bool board_wants_cpu_hotplug(const struct machine *m);
 bool board_wants_hpet(const struct machine *m);
 
 bool board_init(struct machine *m, GError **error);

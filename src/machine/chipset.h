@@ -29,6 +29,10 @@
 #define Q35_ECAM_BYTES (256 * MIB)
 #define Q35_MEM_WINDOW_BASE 0xc0000000u
 #define Q35_MEM_WINDOW_END 0xfec00000u
+#define CPU_HOTPLUG_TYPE "acpi-cpu-hotplug" /* devices/misc/cpu_hotplug.h; both boards */
+#define CPU_HOTPLUG_BASE 0xcd8
+#define CPU_HOTPLUG_PORTS 12
+#define Q35_CPU_GPE 2
 #define Q35_PMBASE 0x600
 #define Q35_PM_BYTES 128
 #define Q35_PM1_EVT 0x00 /* offsets from PMBASE */
@@ -58,6 +62,7 @@
 #define MICROVM_SLEEP_EVENTS 3
 #define MICROVM_RESET_VALUE 0x42
 #define MICROVM_EVENT_POWER_BUTTON 0x01
+#define MICROVM_EVENT_CPU 0x02
 #define MICROVM_SLEEP_TYPE_S5 5
 
 /* Which PIRQ (A-H: 0-7) INTA# to INTD# (0-3) of a slot drive on q35's root bus: slots 25 to 31 are the chipset's own

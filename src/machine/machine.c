@@ -171,8 +171,9 @@ static bool check_cpus(const struct board_type *board, const struct machine_conf
 {
     const struct cpu_topology *t = &c->topology;
     uint64_t product = (uint64_t)t->sockets * t->dies * t->cores * t->threads;
-    if (!c->cpu_count || c->cpu_count > board->max_cpus)
-        return ruche_error(error, RUCHE_ERR_INVALID, "-smp: %u vCPUs; machine '%s' has 1 to %u", c->cpu_count,
+    unsigned max = (unsigned)max_u64(c->cpu_count, c->max_cpus);
+    if (!c->cpu_count || max > board->max_cpus)
+        return ruche_error(error, RUCHE_ERR_INVALID, "-smp: %u vCPUs; machine '%s' has 1 to %u", max,
                            board->name, board->max_cpus);
     if (product < c->cpu_count)
         return ruche_error(error, RUCHE_ERR_INVALID,
@@ -233,13 +234,15 @@ static bool make_accel(struct machine *m, const char *names, char **ret_note, GE
 
 static bool make_vcpus(struct machine *m, GError **error)
 {
-    m->vcpus = g_new0(struct vcpu *, m->config.cpu_count);
-    for (; m->vcpu_count < m->config.cpu_count; m->vcpu_count++) {
+    unsigned count = (unsigned)max_u64(m->config.cpu_count, m->config.max_cpus);
+    m->vcpus = g_new0(struct vcpu *, count);
+    for (; m->vcpu_count < count; m->vcpu_count++) {
         unsigned i = m->vcpu_count;
         m->vcpus[i] = m->accel->ops->vcpu_new(m->accel, i, error);
         if (!m->vcpus[i])
             return false;
         m->vcpus[i]->apic_id = cpu_topology_apic_id(&m->config.topology, i);
+        m->vcpus[i]->present = i < m->config.cpu_count;
     }
     return true;
 }

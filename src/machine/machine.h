@@ -64,6 +64,9 @@ struct machine_observer {
     void (*event)(void *opaque, const char *name, const char *const *pairs);
     /* The guest has let go of a device, which nothing reaches any more: to be freed. */
     void (*unplugged)(void *opaque, struct device *d);
+    /* The guest has let go of a vCPU; what it reports of plugging (_OST). */
+    void (*cpu_ejected)(void *opaque, unsigned index);
+    void (*cpu_reported)(void *opaque, unsigned index, uint32_t event, uint32_t status);
     void *opaque;
 };
 
@@ -76,7 +79,7 @@ struct machine {
     struct loop *main_loop;       /* attached to the default GMainContext by the vmm */
     struct device *devices;       /* all, in creation order */
     struct device **devices_tail;
-    struct vcpu **vcpus;
+    struct vcpu **vcpus;          /* all that can be; those that are `present` have threads */
     unsigned vcpu_count;
     uint8_t *ram;                 /* all RAM, contiguous in the host: low part first */
     int ram_fd;
@@ -88,6 +91,7 @@ struct machine {
     struct pci_bus *pci;          /* root bus; NULL on boards without */
     void (*pci_setup)(struct machine *m); /* what firmware would do: assign BARs, enable; set by the host bridge */
     struct irq_line power_button; /* ACPI power button: pulse it */
+    struct irq_line cpu_event;    /* a vCPU has come, or is to go: pulse it */
     struct machine_observer observer;
     GHashTable *backends[4];      /* machine/backends.h: id to backend, borrowed */
     enum run_state state;
@@ -133,6 +137,16 @@ struct device *machine_find_device(struct machine *m, const char *id); /* NULL *
 /* First boot: reset of everything, boot loader. The machine is stopped afterwards. */
 bool machine_power_on(struct machine *m, GError **error);
 bool machine_reset(struct machine *m, GError **error); /* stopped or running; keeps that */
+/* A vCPU comes, and waits for the guest to start it; it goes. The machine may run. */
+bool machine_vcpu_plug(struct machine *m, unsigned index, GError **error);
+void machine_vcpu_unplug(struct machine *m, unsigned index);
+static inline unsigned machine_present_vcpus(const struct machine *m)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < m->vcpu_count; i++)
+        count += m->vcpus[i]->present;
+    return count;
+}
 void machine_run(struct machine *m);  /* clock and vCPUs go */
 void machine_stop(struct machine *m); /* returns when no vCPU executes and the clock stands */
 bool machine_is_running(const struct machine *m);

@@ -39,6 +39,7 @@ static const struct board_part parts[] = {
     { .type = "pcie-ecam-host" },
     { .type = "acpi-sleep" },
     { .type = "fw_cfg" },
+    { .type = CPU_HOTPLUG_TYPE, .wanted = board_wants_cpu_hotplug },
 };
 
 static bool microvm_build(struct machine *m, GError **error)

@@ -46,6 +46,7 @@ static const struct board_part parts[] = {
     { .type = "i8042" },
     { .type = "port92" },
     { .type = "fw_cfg" },
+    { .type = CPU_HOTPLUG_TYPE, .wanted = board_wants_cpu_hotplug },
 };
 
 static bool q35_build(struct machine *m, GError **error)

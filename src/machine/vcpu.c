@@ -23,6 +23,7 @@ struct vcpu_thread {
     bool executing; /* in the accelerator, or about to be */
     bool held;      /* waits for the main thread's answer to a request */
     bool failed;    /* internal error: executes nothing until reset */
+    bool leave;     /* the vCPU is taken out: the thread is to end */
 };
 
 struct machine_run {
@@ -31,7 +32,7 @@ struct machine_run {
     pthread_cond_t idle; /* executing fell to zero; a thread has its number */
     bool running, quit;
     unsigned executing;
-    unsigned count, known; /* threads; those whose number the monitor can tell */
+    unsigned count, known; /* threads that can be; those that ever began */
     struct vcpu_thread thread[];
 };
 
@@ -39,9 +40,9 @@ struct machine_run {
 static bool wait_for_go(struct machine_run *r, struct vcpu_thread *t)
 {
     pthread_mutex_lock(&r->lock);
-    while (!r->quit && (!r->running || t->held || t->failed))
+    while (!r->quit && !t->leave && (!r->running || t->held || t->failed))
         pthread_cond_wait(&r->go, &r->lock);
-    bool go = !r->quit;
+    bool go = !r->quit && !t->leave;
     if (go) {
         t->executing = true;
         r->executing++;
@@ -71,7 +72,7 @@ static void *vcpu_main(void *opaque)
     current_vcpu = t->vcpu;
     pthread_mutex_lock(&m->run->lock);
     t->vcpu->thread_id = gettid();
-    m->run->known++;
+    m->run->known++; /* the monitor can tell its number */
     pthread_cond_broadcast(&m->run->idle);
     pthread_mutex_unlock(&m->run->lock);
     while (wait_for_go(m->run, t)) {
@@ -99,6 +100,26 @@ static void block_signals(sigset_t *ret_old)
     pthread_sigmask(SIG_BLOCK, &set, ret_old);
 }
 
+/* Returns when the thread has its number. 0 or errno. */
+static int start_thread(struct machine *m, struct vcpu_thread *t)
+{
+    struct machine_run *r = m->run;
+    sigset_t old;
+    unsigned known = r->known;
+    t->leave = t->held = t->failed = false;
+    block_signals(&old);
+    int err = pthread_create(&t->thread, NULL, vcpu_main, t);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (err)
+        return err;
+    t->started = true;
+    pthread_mutex_lock(&r->lock);
+    while (r->known == known)
+        pthread_cond_wait(&r->idle, &r->lock);
+    pthread_mutex_unlock(&r->lock);
+    return 0;
+}
+
 bool machine_threads_start(struct machine *m, GError **error)
 {
     struct machine_run *r = g_malloc0(sizeof(*r) + m->vcpu_count * sizeof(r->thread[0]));
@@ -107,24 +128,43 @@ bool machine_threads_start(struct machine *m, GError **error)
     pthread_cond_init(&r->idle, NULL);
     r->count = m->vcpu_count;
     m->run = r;
-    sigset_t old;
-    block_signals(&old);
     int err = 0;
     for (unsigned i = 0; i < r->count && !err; i++) {
-        struct vcpu_thread *t = &r->thread[i];
-        t->machine = m;
-        t->vcpu = m->vcpus[i];
-        err = pthread_create(&t->thread, NULL, vcpu_main, t);
-        t->started = !err;
+        r->thread[i].machine = m;
+        r->thread[i].vcpu = m->vcpus[i];
+        if (m->vcpus[i]->present)
+            err = start_thread(m, &r->thread[i]);
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return !err || ruche_error_errno(error, err, "no thread for a vCPU");
+}
+
+bool machine_vcpu_plug(struct machine *m, unsigned index, GError **error)
+{
+    struct vcpu *v = m->vcpus[index];
+    m->accel->ops->vcpu_reset(v);
+    int err = start_thread(m, &m->run->thread[index]);
     if (err)
         return ruche_error_errno(error, err, "no thread for a vCPU");
-    pthread_mutex_lock(&r->lock);
-    while (r->known < r->count)
-        pthread_cond_wait(&r->idle, &r->lock);
-    pthread_mutex_unlock(&r->lock);
+    v->present = true;
     return true;
+}
+
+void machine_vcpu_unplug(struct machine *m, unsigned index)
+{
+    struct machine_run *r = m->run;
+    struct vcpu_thread *t = &r->thread[index];
+    if (!t->started)
+        return;
+    pthread_mutex_lock(&r->lock);
+    t->leave = true;
+    if (t->executing)
+        m->accel->ops->vcpu_kick(t->vcpu);
+    pthread_cond_broadcast(&r->go);
+    pthread_mutex_unlock(&r->lock);
+    pthread_join(t->thread, NULL);
+    t->started = false;
+    t->vcpu->thread_id = 0;
+    t->vcpu->present = false;
 }
 
 void machine_threads_join(struct machine *m)

@@ -10,6 +10,7 @@
 #include "machine/backends.h"
 #include "machine/fw_cfg.h"
 #include "netdev/netdev.h"
+#include "vmm/hotplug.h"
 #include "vmm/monitor.h"
 
 #include <string.h>
@@ -225,6 +226,12 @@ static bool set_device_values(struct device *d, const struct kv_list *l, GError 
     return true;
 }
 
+static bool build_any_device(struct vmm *v, struct kv_list *l, GError **error)
+{
+    const char *driver = kv_get(l, "driver");
+    return driver && hotplug_is_cpu(driver) ? hotplug_cpu_add(v, l, error) : build_device(v, l, error) != NULL;
+}
+
 struct device *build_device(struct vmm *v, struct kv_list *l, GError **error)
 {
     const char *driver = kv_get(l, "driver"), *id = kv_get(l, "id");
@@ -261,7 +268,7 @@ static bool build_devices(struct vmm *v, GError **error)
 {
     GPtrArray *list = v->options.devices;
     for (guint i = 0; i < list->len; i++)
-        if (!build_device(v, g_ptr_array_index(list, i), error)) {
+        if (!build_any_device(v, g_ptr_array_index(list, i), error)) {
             g_prefix_error(error, "-device: ");
             return false;
         }
@@ -350,6 +357,7 @@ static bool make_machine(struct vmm *v, GError **error)
         return false;
     v->machine->observer = run_observer;
     v->machine->observer.opaque = v;
+    v->cpu_ids = g_new0(char *, v->machine->vcpu_count + 1);
     g_ptr_array_foreach(v->chardevs, register_chardev, v);
     g_ptr_array_foreach(v->drives, register_drive, v);
     g_ptr_array_foreach(v->netdevs, register_netdev, v);
@@ -387,6 +395,7 @@ static void end_block_work(struct vmm *v)
 void vmm_done(struct vmm *v)
 {
     end_block_work(v);
+    hotplug_done(v);
     g_clear_pointer(&v->machine, machine_free);
     g_clear_pointer(&v->monitors, g_ptr_array_unref);
     g_clear_pointer(&v->qmp, qmp_server_free);

@@ -65,6 +65,7 @@ struct vmm {
     GPtrArray *netdevs;          /* struct netdev */
     GPtrArray *iothreads;        /* struct vm_iothread */
     GPtrArray *monitors;         /* struct monitor: vmm/monitor.h */
+    char **cpu_ids;              /* by index: what device_add called it; NULL: none yet, or none */
     GHashTable *rngs;            /* ids of rng-* objects that came at run time */
     GHashTable *named_fds;       /* name to descriptor, of getfd; NULL: none yet */
 };

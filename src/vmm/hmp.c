@@ -108,6 +108,8 @@ static void info_cpus(struct vmm *v, const char *args, GString *out)
 {
     for (unsigned i = 0; i < v->machine->vcpu_count; i++) {
         const struct vcpu *c = v->machine->vcpus[i];
+        if (!c->present)
+            continue;
         g_string_append_printf(out, "  CPU #%u: thread_id=%d%s\n", i, c->thread_id,
                                c->halted ? " (halted)" : "");
     }

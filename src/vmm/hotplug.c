@@ -51,7 +51,9 @@ static bool plug(struct vmm *v, struct kv_list *l, GError **error)
 static JsonNode *device_add(void *opaque, JsonObject *args, GError **error)
 {
     auto_kv *l = hotplug_args(args, error);
-    if (l)
+    if (l && hotplug_is_cpu(kv_get(l, "driver")))
+        hotplug_cpu_add(opaque, l, error);
+    else if (l)
         plug(opaque, l, error);
     return NULL;
 }
@@ -72,7 +74,7 @@ QMP_COMMAND(device_add_cmd);
 
 /* ---- out ---- */
 
-static void deleted_event(struct vmm *v, const char *id, const char *path)
+void hotplug_deleted_event(struct vmm *v, const char *id, const char *path)
 {
     JsonObject *data = json_object_new();
     if (id)
@@ -87,7 +89,7 @@ static void take_out(struct vmm *v, struct device *d)
     device_free(d);
     if (drive)
         build_forget_drive(v, drive);
-    deleted_event(v, id, path);
+    hotplug_deleted_event(v, id, path);
 }
 
 void hotplug_unplugged(void *opaque, struct device *d)
@@ -108,7 +110,10 @@ static JsonNode *device_del(void *opaque, JsonObject *args, GError **error)
     struct vmm *v = opaque;
     const char *id = json_object_get_string_member(args, "id");
     struct device *d = find_device(v, id);
-    if (!d)
+    int cpu = hotplug_find_cpu(v, id);
+    if (cpu >= 0)
+        hotplug_cpu_del(v, (unsigned)cpu, error);
+    else if (!d)
         ruche_error(error, RUCHE_ERR_NOT_FOUND, "Device '%s' not found", id);
     else if (d->type->bus == BUS_PCI)
         pci_request_unplug(container_of(d, struct pci_device, dev), error);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* QMP: CPUs and the accelerator under them. */
-#include "vmm/qmp_util.h"
+#include "vmm/hotplug.h"
 
 static JsonNode *query_kvm(void *opaque, JsonObject *args, GError **error)
 {
@@ -14,24 +14,15 @@ static const struct qmp_command query_kvm_cmd = { .name = "query-kvm", .summary 
                                                   .call = query_kvm };
 QMP_COMMAND(query_kvm_cmd);
 
-static char *cpu_path(unsigned index)
-{
-    return g_strdup_printf("/machine/unattached/cpu[%u]", index);
-}
-
 static JsonNode *query_cpus_fast(void *opaque, JsonObject *args, GError **error)
 {
     const struct machine *m = ((struct vmm *)opaque)->machine;
-    const struct cpu_topology *t = &m->config.topology;
     JsonArray *list = json_array_new();
     for (unsigned i = 0; i < m->vcpu_count; i++) {
-        JsonObject *o = json_object_new(), *props = json_object_new();
-        g_autofree char *path = cpu_path(i);
-        json_object_set_int_member(props, "socket-id", i / t->threads / t->cores / t->dies);
-        if (t->dies > 1)
-            json_object_set_int_member(props, "die-id", i / t->threads / t->cores % t->dies);
-        json_object_set_int_member(props, "core-id", i / t->threads % t->cores);
-        json_object_set_int_member(props, "thread-id", i % t->threads);
+        if (!m->vcpus[i]->present)
+            continue;
+        JsonObject *o = json_object_new(), *props = hotplug_cpu_props(m, i);
+        g_autofree char *path = hotplug_cpu_path(opaque, i);
         json_object_set_int_member(o, "cpu-index", i);
         json_object_set_string_member(o, "qom-path", path);
         json_object_set_int_member(o, "thread-id", m->vcpus[i]->thread_id);
@@ -53,7 +44,8 @@ static JsonNode *query_accel(void *opaque, JsonObject *args, GError **error)
     JsonObject *o = json_object_new();
     JsonArray *emulated = json_array_new();
     for (unsigned i = 0; i < v->machine->vcpu_count; i++)
-        json_array_add_int_element(emulated, v->machine->vcpus[i]->emulated);
+        if (v->machine->vcpus[i]->present)
+            json_array_add_int_element(emulated, v->machine->vcpus[i]->emulated);
     json_object_set_string_member(o, "name", a->ops->name);
     json_object_set_string_member(o, "why", v->accel_note ? v->accel_note : "");
     json_object_set_int_member(o, "emulated", a->stats.emulated);
@@ -112,6 +104,8 @@ static JsonNode *query_cpu_stats(void *opaque, JsonObject *args, GError **error)
     const struct machine *m = ((struct vmm *)opaque)->machine;
     JsonArray *list = json_array_new();
     for (unsigned i = 0; i < m->vcpu_count; i++) {
+        if (!m->vcpus[i]->present)
+            continue;
         JsonObject *o = json_object_new();
         const struct cpu_stats *s =
             m->accel->ops->vcpu_stats ? m->accel->ops->vcpu_stats(m->vcpus[i]) : NULL;

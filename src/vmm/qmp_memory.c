@@ -130,7 +130,7 @@ static JsonNode *memsave(void *opaque, JsonObject *args, GError **error)
 {
     struct machine *m = ((struct vmm *)opaque)->machine;
     gint64 index = json_object_get_int_member_with_default(args, "cpu-index", 0);
-    if (index < 0 || index >= m->vcpu_count) {
+    if (index < 0 || index >= m->vcpu_count || !m->vcpus[index]->present) {
         ruche_error(error, RUCHE_ERR_INVALID,
                     "there is no CPU %" G_GINT64_FORMAT "; this machine has %u", index,
                     m->vcpu_count);

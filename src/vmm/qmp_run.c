@@ -90,7 +90,8 @@ static JsonNode *inject_nmi(void *opaque, JsonObject *args, GError **error)
 {
     const struct vmm *v = opaque;
     for (unsigned i = 0; i < v->machine->vcpu_count; i++)
-        v->machine->accel->ops->vcpu_signal(v->machine->vcpus[i], VCPU_SIGNAL_NMI, 0);
+        if (v->machine->vcpus[i]->present)
+            v->machine->accel->ops->vcpu_signal(v->machine->vcpus[i], VCPU_SIGNAL_NMI, 0);
     return NULL;
 }
 static const struct qmp_command inject_nmi_cmd = {

@@ -267,4 +267,5 @@ static void on_event(void *opaque, const char *name, const char *const *pairs)
     qmp_event(v->qmp, name, data);
 }
 
-const struct machine_observer run_observer = { .request = on_request, .event = on_event, .unplugged = hotplug_unplugged };
+const struct machine_observer run_observer = { .request = on_request, .event = on_event, .unplugged = hotplug_unplugged,
+                                               .cpu_ejected = hotplug_cpu_ejected, .cpu_reported = hotplug_cpu_reported };

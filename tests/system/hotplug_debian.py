@@ -194,6 +194,45 @@ def test_rounds(guest):
         assert now == before, f"round {n}: {before} descriptors and threads became {now}"
 
 
+def plug_cpu(guest, n):
+    place = [c for c in guest.ask("query-hotpluggable-cpus") if "qom-path" not in c][-1]
+    guest.ask("device_add", driver=place["type"], id=f"cpu{n}", **place["props"])
+    guest.wait(f"test -d /sys/devices/system/cpu/cpu{n}")
+    guest.sh(f"grep -qx 1 /sys/devices/system/cpu/cpu{n}/online || echo 1 > /sys/devices/system/cpu/cpu{n}/online")
+
+
+def test_cpus(guest):
+    """1 -> 4 -> 2 -> 4 -> 1 under load."""
+    guest.refused("Invalid CPU type", "device_add", driver="qemu64-x86_64-cpu", id="c", **{
+        "socket-id": 0, "core-id": 1, "thread-id": 0})
+    guest.refused("is not set", "device_add", driver="max-x86_64-cpu", id="c", core_id=1)
+    guest.refused("exists", "device_add", driver="max-x86_64-cpu", id="c", socket_id=0, core_id=0, thread_id=0)
+    guest.refused("unpluggable", "device_del", id="/machine/unattached/cpu[0]")
+    threads = guest.resources()[1]
+    guest.sh("(while test ! -e /tmp/stop; do cat /bin/* >/dev/null; echo 3 >/proc/sys/vm/drop_caches; done) >/dev/null 2>&1 &")
+    for n in (1, 2, 3):
+        plug_cpu(guest, n)
+    assert guest.sh("nproc") == "4"
+    assert [c["cpu-index"] for c in guest.ask("query-cpus-fast")] == [0, 1, 2, 3]
+    assert len(set(c["thread-id"] for c in guest.ask("query-cpus-fast"))) == 4
+    assert guest.ask("query-cpus-fast")[3]["qom-path"] == "/machine/peripheral/cpu3"
+    assert guest.sh("taskset -c 3 sha256sum /bin/bash") == guest.sh("taskset -c 0 sha256sum /bin/bash")
+    for n in (3, 2):
+        unplug(guest, f"cpu{n}")
+    guest.wait("test $(nproc) = 2")
+    assert [c["cpu-index"] for c in guest.ask("query-cpus-fast")] == [0, 1]
+    ost = [e for e in guest.vmm.qmp.events if e["event"] == "ACPI_DEVICE_OST"]
+    assert ost and ost[0]["data"]["info"]["slot-type"] == "CPU", guest.vmm.qmp.events
+    for n in (2, 3):
+        plug_cpu(guest, n)
+    assert guest.sh("nproc") == "4"
+    for n in (3, 1, 2):
+        unplug(guest, f"cpu{n}")
+    guest.wait("test $(nproc) = 1")
+    guest.sh("touch /tmp/stop")
+    assert guest.resources()[1] == threads
+
+
 def test_kernel_log(guest):
     bad = guest.sh("dmesg | grep -iE 'BUG:|soft lockup|rcu.*stall|Call Trace' || true")
     assert not bad, bad
@@ -214,7 +253,7 @@ def test_reset(guest):
     unplug(guest, "hotrng")
 
 
-TESTS = ("login", "refused", "disk", "card", "port", "rounds", "kernel_log", "reset")
+TESTS = ("login", "refused", "disk", "card", "port", "cpus", "rounds", "kernel_log", "reset")
 
 
 def main():

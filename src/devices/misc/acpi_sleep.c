@@ -72,6 +72,17 @@ static void power_button(void *opaque, int n, int level)
     pthread_mutex_unlock(&s->dev.lock);
 }
 
+static void cpu_event(void *opaque, int n, int level)
+{
+    struct acpi_sleep *s = opaque;
+    if (!level)
+        return;
+    pthread_mutex_lock(&s->dev.lock);
+    s->events |= ACPI_SLEEP_EVT_CPU;
+    update_irq(s);
+    pthread_mutex_unlock(&s->dev.lock);
+}
+
 static void sleep_reset(struct device *d)
 {
     struct acpi_sleep *s = container_of(d, struct acpi_sleep, dev);
@@ -89,6 +100,7 @@ static bool sleep_realize(struct device *d, GError **error)
     if (r < 0)
         return ruche_error_errno(error, -r, "acpi-sleep: cannot map ports 0x%x", s->iobase);
     d->machine->power_button = (struct irq_line){ .set = power_button, .opaque = s };
+    d->machine->cpu_event = (struct irq_line){ .set = cpu_event, .opaque = s };
     return true;
 }
 
@@ -96,7 +108,7 @@ static void sleep_unrealize(struct device *d)
 {
     struct acpi_sleep *s = container_of(d, struct acpi_sleep, dev);
     if (d->machine->power_button.opaque == s)
-        d->machine->power_button = (struct irq_line){ 0 };
+        d->machine->power_button = d->machine->cpu_event = (struct irq_line){ 0 };
     mem_region_remove(&s->ports);
 }
 

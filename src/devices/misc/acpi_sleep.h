@@ -17,4 +17,5 @@
 #define ACPI_SLEEP_TYP_S5 5
 #define ACPI_SLEEP_RESET_VALUE 0x42
 #define ACPI_SLEEP_EVT_POWER_BUTTON 0x01
+#define ACPI_SLEEP_EVT_CPU 0x02 /* machine.cpu_event was pulsed */
 #define ACPI_SLEEP_GSI 9

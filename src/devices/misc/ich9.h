@@ -18,6 +18,7 @@
 #define ICH9_PM1_CNT 0x04        /* 2 */
 #define ICH9_PM_TMR 0x08         /* 4, 24 bits count */
 #define ICH9_GPE0 0x20           /* 16 bytes: 8 status, 8 enable */
+#define ICH9_CPU_GPE 2           /* machine.cpu_event */
 #define ICH9_SMI_EN 0x30
 #define ICH9_APM_CNT 0xb2        /* SMI_CMD */
 #define ICH9_ACPI_ENABLE 0x02    /* values of SMI_CMD */

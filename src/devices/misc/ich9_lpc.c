@@ -286,6 +286,16 @@ static void power_button(void *opaque, int n, int level)
     pthread_mutex_unlock(&s->pci.dev.lock);
 }
 
+static void cpu_event(void *opaque, int n, int level)
+{
+    struct ich9_lpc *s = opaque;
+    if (!level)
+        return;
+    pthread_mutex_lock(&s->pci.dev.lock);
+    ich9_pm_gpe(&s->pm, ICH9_CPU_GPE);
+    pthread_mutex_unlock(&s->pci.dev.lock);
+}
+
 static void lpc_reset(struct device *d)
 {
     struct ich9_lpc *s = lpc_of(d);
@@ -349,6 +359,7 @@ static bool lpc_realize(struct device *d, GError **error)
     if (r)
         return ruche_error_errno(error, -r, "ich9-lpc: cannot map its registers");
     d->machine->power_button = (struct irq_line){ .set = power_button, .opaque = s };
+    d->machine->cpu_event = (struct irq_line){ .set = cpu_event, .opaque = s };
     return true;
 }
 
@@ -358,7 +369,7 @@ static void lpc_unrealize(struct device *d)
     if (!s->made)
         return;
     if (d->machine->power_button.opaque == s)
-        d->machine->power_button = (struct irq_line){ 0 };
+        d->machine->power_button = d->machine->cpu_event = (struct irq_line){ 0 };
     mem_region_remove(&s->apm_ports);
     mem_region_remove(&s->reset_port);
     mem_region_remove(&s->rcba);

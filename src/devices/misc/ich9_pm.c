@@ -73,6 +73,12 @@ void ich9_pm_set_acpi(struct ich9_pm *pm, bool on)
     ich9_pm_update_sci(pm);
 }
 
+void ich9_pm_gpe(struct ich9_pm *pm, unsigned n)
+{
+    pm->gpe_sts |= 1ULL << n;
+    ich9_pm_update_sci(pm);
+}
+
 void ich9_pm_power_button(struct ich9_pm *pm)
 {
     pm->pm1_sts |= PM1_PWRBTN;

@@ -40,6 +40,7 @@ void ich9_pm_reset(struct ich9_pm *pm);
 /* With the device's lock held. */
 void ich9_pm_set_acpi(struct ich9_pm *pm, bool on);
 void ich9_pm_power_button(struct ich9_pm *pm);
+void ich9_pm_gpe(struct ich9_pm *pm, unsigned n); /* a general-purpose event */
 void ich9_pm_update_sci(struct ich9_pm *pm);
 /* ich9_tco.c: offsets from TCOBASE (PMBASE + 0x60), one byte at a time. */
 uint8_t ich9_tco_read(struct ich9_pm *pm, unsigned off);

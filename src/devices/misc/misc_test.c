@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* fw_cfg with friendly and hostile descriptors, and the small devices. */
+#include "devices/misc/cpu_hotplug.h"
 #include "devices/misc/acpi_sleep.h"
 #include "devices/testing.h"
+#include "machine/chipset.h"
 
 #include <endian.h>
 #include <string.h>
@@ -165,6 +167,80 @@ static void test_acpi_sleep(void)
     test_machine_free(t);
 }
 
+/* --- CPU hot plug --- */
+
+#define CPHP CPU_HOTPLUG_BASE
+
+struct cpu_log {
+    unsigned ejected, reported, index;
+    uint32_t event, status;
+};
+
+static void on_ejected(void *opaque, unsigned index)
+{
+    struct cpu_log *l = opaque;
+    l->ejected++;
+    l->index = index;
+}
+
+static void on_reported(void *opaque, unsigned index, uint32_t event, uint32_t status)
+{
+    struct cpu_log *l = opaque;
+    l->reported++;
+    l->index = index;
+    l->event = event;
+    l->status = status;
+}
+
+static void count_pulse(void *opaque, int n, int level)
+{
+    *(unsigned *)opaque += level;
+}
+
+static void test_cpu_hotplug(void)
+{
+    struct test_machine *t = test_machine_new(4);
+    struct cpu_log log = { 0 };
+    unsigned pulses = 0;
+    t->m.observer = (struct machine_observer){ .cpu_ejected = on_ejected, .cpu_reported = on_reported, .opaque = &log };
+    t->m.vcpus[2]->present = t->m.vcpus[3]->present = false;
+    t->m.vcpus[2]->apic_id = 0x55;
+    test_device(t, CPU_HOTPLUG_TYPE, NULL);
+    t->m.cpu_event = (struct irq_line){ .set = count_pulse, .opaque = &pulses };
+    static const uint8_t present[] = { 1, 1, 0, 0, 0 };
+    for (unsigned i = 0; i < 5; i++) {
+        test_out(t, CPHP, i, 4);
+        g_assert_cmphex(test_inb(t, CPHP + 4), ==, present[i]);
+    }
+    /* One comes: the event is found by the command, and cleared. */
+    t->m.vcpus[2]->present = true;
+    cpu_hotplug_inserted(&t->m, 2);
+    g_assert_cmpuint(pulses, ==, 1);
+    test_out(t, CPHP, 0, 4);
+    test_outb(t, CPHP + 5, 0);
+    g_assert_cmpuint(test_in(t, CPHP + 8, 4), ==, 2);
+    g_assert_cmphex(test_inb(t, CPHP + 4), ==, 3);
+    test_outb(t, CPHP + 4, 2);
+    g_assert_cmphex(test_inb(t, CPHP + 4), ==, 1);
+    test_outb(t, CPHP + 5, 3);
+    g_assert_cmphex(test_in(t, CPHP + 8, 4), ==, 0x55);
+    /* It is asked back, reported on, ejected; the first vCPU never is. */
+    cpu_hotplug_request(&t->m, 2);
+    g_assert_cmphex(test_inb(t, CPHP + 4), ==, 5);
+    test_outb(t, CPHP + 5, 1);
+    test_out(t, CPHP + 8, 3, 4);
+    test_outb(t, CPHP + 5, 2);
+    test_out(t, CPHP + 8, 0x84, 4);
+    test_outb(t, CPHP + 4, 4 | 8);
+    test_out(t, CPHP, 0, 4);
+    test_outb(t, CPHP + 4, 8);
+    loop_once(t->m.main_loop, 0);
+    g_assert_cmpuint(log.ejected, ==, 1);
+    g_assert_cmpuint(log.reported, ==, 1);
+    g_assert_true(log.index == 2 && log.event == 3 && log.status == 0x84);
+    test_machine_free(t);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -174,5 +250,6 @@ int main(int argc, char **argv)
     g_test_add_func("/misc/exits", test_exits);
     g_test_add_func("/misc/testdev", test_testdev);
     g_test_add_func("/misc/acpi-sleep", test_acpi_sleep);
+    g_test_add_func("/misc/cpu-hotplug", test_cpu_hotplug);
     return g_test_run();
 }

@@ -24,7 +24,7 @@ struct q35_host {
 };
 
 _Static_assert(ICH9_PMBASE == Q35_PMBASE && ICH9_GPE0 == Q35_GPE0 && ICH9_RCBA == Q35_RCBA &&
-                   ICH9_ACPI_ENABLE == Q35_ACPI_ENABLE && ICH9_SLP_TYP_S5 == Q35_SLEEP_TYPE_S5,
+                   ICH9_ACPI_ENABLE == Q35_ACPI_ENABLE && ICH9_SLP_TYP_S5 == Q35_SLEEP_TYPE_S5 && ICH9_CPU_GPE == Q35_CPU_GPE,
                "the tables tell guests where the LPC bridge is");
 
 /* The LPC bridge routes the lines; it comes later than the host bridge. */

@@ -350,7 +350,8 @@ static void fill_cmos(struct rtc *s)
     s->cmos[0x3d] = 0x32; /* boot from disk, then from CD */
     for (unsigned i = 0; i < 3; i++)
         s->cmos[0x5b + i] = (uint8_t)(high_units >> 8 * i);
-    s->cmos[0x5f] = (uint8_t)(m->config.cpu_count ? m->config.cpu_count - 1 : 0);
+    unsigned cpus = machine_present_vcpus(m);
+    s->cmos[0x5f] = (uint8_t)(cpus ? cpus - 1 : 0);
 }
 
 /* Time, RAM and the interrupts' enables are on the battery; a reset only ends the interrupts. */

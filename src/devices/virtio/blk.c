@@ -543,7 +543,7 @@ static bool vblk_realize(struct device *d, GError **error)
     struct vblk *s = container_of(d, struct vblk, pci.dev);
     if (!find_backends(s, error) || !check_blocks(s, error))
         return false;
-    unsigned queues = s->num_queues == AUTO ? d->machine->vcpu_count : s->num_queues;
+    unsigned queues = s->num_queues == AUTO ? machine_present_vcpus(d->machine) : s->num_queues;
     s->num_queues = (uint16_t)min_u64(max_u64(queues, 1), MAX_QUEUES);
     s->request_max = s->num_queues * s->queue_size;
     loop_call(d->loop, home_attach, s);

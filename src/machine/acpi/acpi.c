@@ -202,19 +202,21 @@ static void put_fadt(struct tables *t, const struct machine *m, const struct acp
 #define MADT_X2APIC_NMI 10
 #define MADT_PCAT 1
 #define MADT_ENABLED 1
+#define MADT_ONLINE_CAPABLE 2 /* may come later */
 #define INT_LEVEL_HIGH 0xd
 
-static void madt_cpu(GByteArray *b, uint32_t apic_id, uint32_t uid)
+void acpi_madt_cpu(GByteArray *b, uint32_t apic_id, uint32_t uid, bool present)
 {
+    uint32_t flags = present ? MADT_ENABLED : MADT_ONLINE_CAPABLE;
     struct {
         uint8_t type, len, uid, id;
         uint32_t flags;
-    } __attribute__((packed)) lapic = { MADT_LAPIC, sizeof(lapic), (uint8_t)uid, (uint8_t)apic_id, MADT_ENABLED };
+    } __attribute__((packed)) lapic = { MADT_LAPIC, sizeof(lapic), (uint8_t)uid, (uint8_t)apic_id, flags };
     struct {
         uint8_t type, len;
         uint16_t reserved;
         uint32_t id, flags, uid;
-    } __attribute__((packed)) x2apic = { MADT_X2APIC, sizeof(x2apic), 0, apic_id, MADT_ENABLED, uid };
+    } __attribute__((packed)) x2apic = { MADT_X2APIC, sizeof(x2apic), 0, apic_id, flags, uid };
     if (apic_id <= LAST_XAPIC_ID)
         g_byte_array_append(b, (const guint8 *)&lapic, sizeof(lapic));
     else
@@ -238,7 +240,7 @@ static void put_madt(struct tables *t, const struct machine *m, const struct acp
     g_byte_array_append(b, (const guint8 *)head, sizeof(head));
     bool wide = false;
     for (unsigned i = 0; i < m->vcpu_count; i++) {
-        madt_cpu(b, m->vcpus[i]->apic_id, i);
+        acpi_madt_cpu(b, m->vcpus[i]->apic_id, i, m->vcpus[i]->present);
         wide |= m->vcpus[i]->apic_id > LAST_XAPIC_ID;
     }
     struct {

@@ -29,5 +29,10 @@ GByteArray *acpi_build(struct machine *m, const struct acpi_board *board, uint64
 /* The definition block alone, without its header (dsdt.c). */
 GByteArray *acpi_dsdt_body(struct machine *m, const struct acpi_board *board);
 
+/* Processors (dsdt_cpu.c), their event on boards with a PM block, and a processor's entry of the MADT. */
+void acpi_processors(struct aml *a, const struct machine *m);
+bool acpi_has_cpu_hotplug(const struct machine *m);
+void acpi_cpu_event(struct aml *a);
+void acpi_madt_cpu(GByteArray *to, uint32_t apic_id, uint32_t uid, bool present);
 /* The machine's n-th device of a type, or NULL. */
 const struct device *acpi_find_device(const struct machine *m, const char *type, unsigned n);

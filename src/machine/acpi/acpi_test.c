@@ -27,6 +27,7 @@ FAKE(fake_pit, "i8254");
 FAKE(fake_fw_cfg, "fw_cfg");
 FAKE(fake_pvpanic, "pvpanic");
 FAKE(fake_serial, "isa-serial");
+FAKE(fake_cpus, CPU_HOTPLUG_TYPE);
 
 static const uint8_t line_irq[] = Q35_PIRQ_IRQS;
 static const struct acpi_board q35 = {
@@ -166,6 +167,30 @@ static void test_bare(void)
     test_tables(&microvm, false);
 }
 
+/* vCPUs that may come: not enabled, but online capable; AML that ACPICA takes. */
+static void test_cpu_hotplug(void)
+{
+    static const struct acpi_board *const boards[] = { &q35, &microvm };
+    for (unsigned i = 0; i < ARRAY_COUNT(boards); i++) {
+        struct machine *m = test_machine(64 * MIB, 4);
+        m->vcpus[2]->present = m->vcpus[3]->present = false;
+        m->vcpus[3]->apic_id = 300;
+        g_assert_nonnull(device_make(m, CPU_HOTPLUG_TYPE, NULL, NULL));
+        check_tables(m, boards[i], have_iasl());
+        g_autoptr(GByteArray) b = acpi_build(m, boards[i], BASE);
+        uint64_t xsdt = get(b, 24, 8) - BASE, madt = get(b, xsdt + 36 + 8, 8) - BASE;
+        g_assert_cmpuint(get(b, madt + 44 + 8 + 4, 4), ==, 1);
+        g_assert_cmpuint(get(b, madt + 44 + 16 + 4, 4), ==, 2);
+        g_assert_cmpuint(get(b, madt + 44 + 24 + 8, 4), ==, 2); /* the x2APIC's */
+        g_autoptr(GByteArray) body = acpi_dsdt_body(m, boards[i]);
+        static const char *const names[] = { "CSCN", "_EJ0", "_MAT", "_OST" };
+        for (unsigned n = 0; n < ARRAY_COUNT(names); n++)
+            g_assert_nonnull(memmem(body->data, body->len, names[n], 4));
+        g_assert_true(!!memmem(body->data, body->len, "_E02", 4) == !boards[i]->reduced);
+        test_machine_free(m);
+    }
+}
+
 static void test_wide_apic_ids(void)
 {
     struct machine *m = test_machine(64 * MIB, 2);
@@ -247,6 +272,7 @@ int main(int argc, char **argv)
     g_test_add_func("/acpi/microvm", test_microvm);
     g_test_add_func("/acpi/no-devices", test_bare);
     g_test_add_func("/acpi/wide-apic-ids", test_wide_apic_ids);
+    g_test_add_func("/acpi/cpu-hotplug", test_cpu_hotplug);
     g_test_add_func("/acpi/smbios", test_smbios);
     g_test_add_func("/acpi/mptable", test_mptable);
     return g_test_run();

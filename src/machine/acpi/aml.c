@@ -223,6 +223,15 @@ void aml_string(struct aml *a, const char *text)
     put(a, text, strlen(text) + 1);
 }
 
+void aml_buffer(struct aml *a, const void *data, size_t len)
+{
+    put8(a, OP_BUFFER);
+    open_block(a, 0);
+    aml_int(a, len);
+    put(a, data, len);
+    aml_end(a);
+}
+
 /* Three letters of five bits each, then four hexadecimal digits; most significant byte first. */
 void aml_eisa_id(struct aml *a, const char *id)
 {

@@ -39,6 +39,7 @@ void aml_name(struct aml *a, const char *name); /* Name (name, the next term) */
 void aml_path(struct aml *a, const char *path); /* a reference, or a call */
 void aml_int(struct aml *a, uint64_t v);
 void aml_string(struct aml *a, const char *text);
+void aml_buffer(struct aml *a, const void *data, size_t len);
 void aml_eisa_id(struct aml *a, const char *id); /* "PNP0A08" */
 void aml_op(struct aml *a, uint8_t op);          /* a bare opcode: AML_* */
 void aml_arg(struct aml *a, unsigned n);

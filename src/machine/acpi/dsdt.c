@@ -222,19 +222,7 @@ static void legacy_devices(struct aml *a, const struct machine *m)
         fw_cfg(a);
 }
 
-/* --- processors, power --- */
-
-static void processors(struct aml *a, const struct machine *m)
-{
-    for (unsigned i = 0; i < m->vcpu_count; i++) {
-        char name[8];
-        snprintf(name, sizeof(name), "C%03X", i & 0xfff);
-        aml_device(a, name);
-        aml_name_string(a, "_HID", "ACPI0007");
-        aml_name_int(a, "_UID", i);
-        aml_end(a);
-    }
-}
+/* --- power --- */
 
 /* The PM block's ports belong to nobody else. */
 static void chipset_ports(struct aml *a)
@@ -252,7 +240,7 @@ static void chipset_ports(struct aml *a)
 }
 
 /* Hardware-reduced: the button is a device, and an interrupt with a register tells that it was pressed. */
-static void event_device(struct aml *a)
+static void event_device(struct aml *a, bool cpus)
 {
     aml_device(a, "PWRB");
     aml_name_eisa(a, "_HID", "PNP0C0C");
@@ -281,6 +269,15 @@ static void event_device(struct aml *a)
     aml_path(a, "PWRB");
     aml_int(a, 0x80);
     aml_end(a);
+    if (cpus) {
+        aml_if(a);
+        aml_op(a, AML_AND);
+        aml_local(a, 0);
+        aml_int(a, MICROVM_EVENT_CPU);
+        aml_op(a, AML_NULL);
+        aml_path(a, "\\_SB.CSCN");
+        aml_end(a);
+    }
     aml_end(a);
     aml_end(a);
 }
@@ -306,11 +303,13 @@ GByteArray *acpi_dsdt_body(struct machine *m, const struct acpi_board *board)
     if (m->pci)
         host_bridge(&a, m, board);
     legacy_devices(&a, m);
-    processors(&a, m);
+    acpi_processors(&a, m);
     if (board->reduced)
-        event_device(&a);
+        event_device(&a, acpi_has_cpu_hotplug(m));
     else
         chipset_ports(&a);
     aml_end(&a);
+    if (acpi_has_cpu_hotplug(m) && !board->reduced)
+        acpi_cpu_event(&a);
     return aml_take(&a);
 }

@@ -50,6 +50,8 @@ static void add_irq(struct builder *b, uint8_t kind, uint8_t type, uint16_t flag
 static void add_cpus(struct builder *b, const struct machine *m)
 {
     for (unsigned i = 0; i < m->vcpu_count && m->vcpus[i]->apic_id <= LAST_XAPIC_ID; i++) {
+        if (!m->vcpus[i]->present)
+            continue;
         struct {
             uint8_t kind, id, version, flags;
             uint32_t signature, features, reserved[2];
