@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Kinds of objects of which there are none yet: networks, host interfaces, filters, secrets, node
+/* Kinds of objects of which there are none yet: host interfaces, filters, secrets, node
  * devices. Lists are empty, and each name is one that is not found. Thread: the loop thread. */
 #include "libvirt/object.h"
 
@@ -23,20 +23,15 @@ static bool empty(struct rpc_call *c, void *args, void *ret, GError **error)
 #define NAMES(ident, number_)                                                                      \
     RPC_PROC(ident, .number = number_, .flags = OBJECT_QUERY, ARGS(a_int), RET(r_names),           \
              .call = empty)
-LIST_ALL(connect_list_all_networks, 283);
 LIST_ALL(connect_list_all_interfaces, 284);
 LIST_ALL(connect_list_all_nwfilters, 286);
 LIST_ALL(connect_list_all_secrets, 287);
 LIST_ALL(connect_list_all_nwfilter_bindings, 401);
 LIST_ALL(connect_list_all_node_devices, 285);
-COUNT(connect_num_of_networks, 52);
-COUNT(connect_num_of_defined_networks, 50);
 COUNT(connect_num_of_interfaces, 126);
 COUNT(connect_num_of_defined_interfaces, 137);
 COUNT(connect_num_of_secrets, 139);
 COUNT(connect_num_of_nwfilters, 178);
-NAMES(connect_list_networks, 38);
-NAMES(connect_list_defined_networks, 36);
 NAMES(connect_list_interfaces, 127);
 NAMES(connect_list_defined_interfaces, 138);
 NAMES(connect_list_secrets, 140);
@@ -73,9 +68,6 @@ static bool no_uuid(int code, const char *kind, const uint8_t *u, GError **error
         const struct shape *a = args;                                                              \
         return expression;                                                                         \
     }
-NONE(network_name, a_name, no_name(MANAGER_ERR_NO_NETWORK, "network", a->name, error))
-NONE(network_uuid, a_uuid, no_uuid(MANAGER_ERR_NO_NETWORK, "network", a->uuid, error))
-NONE(network, a_named, no_name(MANAGER_ERR_NO_NETWORK, "network", a->obj.name, error))
 NONE(interface_name, a_name, no_name(MANAGER_ERR_NO_INTERFACE, "interface", a->name, error))
 NONE(device_name, a_name, no_name(MANAGER_ERR_NO_NODE_DEVICE, "node device", a->name, error))
 NONE(filter_name, a_name, no_name(MANAGER_ERR_NO_FILTER, "network filter", a->name, error))
@@ -92,19 +84,6 @@ NONE(secret_usage, usage, no_name(MANAGER_ERR_NO_SECRET, "secret", a->usage, err
 
 #define MISSING(ident, number_, shape, call_)                                                      \
     RPC_PROC(ident, .number = number_, .flags = OBJECT_QUERY, ARGS(shape), .call = call_)
-MISSING(network_lookup_by_name, 46, a_name, network_name);
-MISSING(network_lookup_by_uuid, 47, a_uuid, network_uuid);
-MISSING(network_create, 39, a_named, network);
-MISSING(network_destroy, 42, a_named, network);
-MISSING(network_get_xml_desc, 43, a_named, network);
-MISSING(network_get_autostart, 44, a_named, network);
-MISSING(network_get_bridge_name, 45, a_named, network);
-MISSING(network_set_autostart, 48, a_named, network);
-MISSING(network_undefine, 49, a_named, network);
-MISSING(network_is_active, 152, a_named, network);
-MISSING(network_is_persistent, 153, a_named, network);
-MISSING(network_update, 291, a_named, network);
-MISSING(network_get_dhcp_leases, 341, a_named, network);
 MISSING(interface_lookup_by_name, 128, a_name, interface_name);
 MISSING(interface_lookup_by_mac_string, 129, a_name, interface_name);
 MISSING(interface_get_xml_desc, 130, a_name, interface_name);

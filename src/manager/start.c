@@ -5,6 +5,7 @@
  */
 #include "manager/domain/domain.h"
 #include "manager/manager.h"
+#include "manager/network/network.h"
 #include "manager/node/node.h"
 #include "manager/storage/pool.h"
 #include "manager/store.h"
@@ -21,6 +22,7 @@ static const struct part {
     void (*stop)(void);
 } parts[] = {
     {pools_load, pools_autostart, pools_stop},
+    {networks_load, networks_autostart, networks_stop},
     {domains_load, domains_autostart, domains_stop},
 };
 

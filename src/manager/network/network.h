@@ -84,7 +84,8 @@ struct network_plug {
     const char *profile;              /* of that port; may be NULL */
     unsigned mtu;                     /* 0: the default */
     bool isolated, macs_by_us;        /* <port isolated>, macTableManager='libvirt' */
-    /* Elements for the time of the port; NULL: none. The interface's own win over the portgroup's, those over the network's. */
+    /* Elements, the port's; NULL: none. The interface's own win over the portgroup's, those over the network's. filterref is
+     * the interface's own. */
     const xmlNode *bandwidth, *vlan, *virtualport, *filterref;
 };
 /* `interface` is the <interface type='network'> of the machine `owner`. Kept across restarts of the manager, until it is
@@ -94,9 +95,9 @@ bool network_plug(const uint8_t *owner, const char *owner_name, const xmlNode *i
 void network_plugged(const char *port, const char *ifname);
 /* By owner and MAC address; `mac` NULL: all of the owner's. Never fails: what is not there is gone. */
 void network_unplug(const uint8_t *owner, const char *mac);
-/* tc on an interface by a <bandwidth> element (NULL: takes ours away). `guest_side`: it is a machine's tap, whose directions
- * are the other way round. */
-bool network_qos(const char *ifname, const xmlNode *bandwidth, bool guest_side, GError **error);
+/* tc on a tap or bridge by a <bandwidth> element (NULL: takes ours away). `reversed`: a macvtap, which stands on the
+ * machine's side. Blocks for microseconds. */
+bool network_qos(const char *ifname, const xmlNode *bandwidth, bool reversed, GError **error);
 
 GPtrArray *network_port_list(const struct caller *who, struct network *n);  /* UUIDs' texts */
 char *network_port_xml(const struct caller *who, struct network *n, const char *port, GError **error);

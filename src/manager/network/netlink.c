@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Requests to the kernel's network configuration. See netlink.h. */
+#include "manager/network/netlink.h"
+
+#include <errno.h>
+#include <glib.h>
+#include <net/if.h>
+#include <string.h>
+
+struct nl_msg *netlink_new(int type, int flags, const void *header, size_t len)
+{
+    struct nl_msg *msg = nlmsg_alloc_simple(type, NLM_F_REQUEST | flags);
+    if (!msg || nlmsg_append(msg, (void *)header, len, NLMSG_ALIGNTO) < 0)
+        g_error("no memory for a netlink message");
+    return msg;
+}
+
+struct nl_msg *netlink_link(int type, int flags, const char *ifname, unsigned index)
+{
+    struct ifinfomsg i = {.ifi_family = AF_UNSPEC, .ifi_index = (int)index};
+    struct nl_msg *msg = netlink_new(type, flags, &i, sizeof(i));
+    if (ifname)
+        nla_put_string(msg, IFLA_IFNAME, ifname);
+    return msg;
+}
+
+static int on_error(struct sockaddr_nl *who, struct nlmsgerr *e, void *opaque)
+{
+    *(int *)opaque = -e->error;
+    return NL_STOP;
+}
+
+static struct nl_sock *open_socket(int *err)
+{
+    struct nl_sock *sk = nl_socket_alloc();
+    if (!sk)
+        g_error("no memory for a netlink socket");
+    if (nl_connect(sk, NETLINK_ROUTE) < 0) {
+        nl_socket_free(sk);
+        return NULL;
+    }
+    nl_socket_modify_err_cb(sk, NL_CB_CUSTOM, on_error, err);
+    return sk;
+}
+
+int netlink_do(struct nl_msg *msg)
+{
+    int err = 0;
+    struct nl_sock *sk = open_socket(&err);
+    int rc = sk ? nl_send_auto(sk, msg) : -1;
+    if (rc >= 0)
+        rc = nl_wait_for_ack(sk);
+    nlmsg_free(msg);
+    if (sk)
+        nl_socket_free(sk);
+    return err ? err : rc < 0 ? EIO : 0;
+}
+
+struct dump {
+    void (*fn)(const struct nlmsghdr *h, void *opaque);
+    void *opaque;
+};
+
+static int on_valid(struct nl_msg *msg, void *opaque)
+{
+    const struct dump *d = opaque;
+    d->fn(nlmsg_hdr(msg), d->opaque);
+    return NL_OK;
+}
+
+int netlink_dump(int type, const void *header, size_t len,
+                 void (*fn)(const struct nlmsghdr *h, void *opaque), void *opaque)
+{
+    struct dump d = {fn, opaque};
+    int err = 0;
+    struct nl_sock *sk = open_socket(&err);
+    if (!sk)
+        return EIO;
+    nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, on_valid, &d);
+    int rc = nl_send_simple(sk, type, NLM_F_DUMP, (void *)header, len);
+    if (rc >= 0)
+        rc = nl_recvmsgs_default(sk);
+    nl_socket_free(sk);
+    return err ? err : rc < 0 ? EIO : 0;
+}
+
+/* ---- links ---- */
+
+struct search {
+    const char *ifname, *kind;
+    bool found;
+};
+
+static void look(const struct nlmsghdr *h, void *opaque)
+{
+    struct search *s = opaque;
+    struct nlattr *a[IFLA_MAX + 1] = {NULL}, *info[IFLA_INFO_MAX + 1] = {NULL};
+    if (h->nlmsg_type != RTM_NEWLINK ||
+        nlmsg_parse((struct nlmsghdr *)h, sizeof(struct ifinfomsg), a, IFLA_MAX, NULL) < 0 ||
+        !a[IFLA_IFNAME] || strcmp(nla_get_string(a[IFLA_IFNAME]), s->ifname) != 0)
+        return;
+    if (a[IFLA_LINKINFO])
+        nla_parse_nested(info, IFLA_INFO_MAX, a[IFLA_LINKINFO], NULL);
+    s->found = !s->kind ||
+               (info[IFLA_INFO_KIND] && !strcmp(nla_get_string(info[IFLA_INFO_KIND]), s->kind));
+}
+
+bool netlink_is(const char *ifname, const char *kind)
+{
+    struct search s = {ifname, kind, false};
+    struct ifinfomsg i = {.ifi_family = AF_UNSPEC};
+    if (!kind)
+        return if_nametoindex(ifname) > 0;
+    netlink_dump(RTM_GETLINK, &i, sizeof(i), look, &s);
+    return s.found;
+}
+
+int netlink_up(const char *ifname, bool up)
+{
+    struct ifinfomsg i = {.ifi_index = (int)if_nametoindex(ifname),
+                          .ifi_change = IFF_UP,
+                          .ifi_flags = up ? IFF_UP : 0};
+    if (!i.ifi_index)
+        return ENODEV;
+    return netlink_do(netlink_new(RTM_NEWLINK, NLM_F_ACK, &i, sizeof(i)));
+}
+
+int netlink_delete(const char *ifname)
+{
+    unsigned index = if_nametoindex(ifname);
+    return index ? netlink_do(netlink_link(RTM_DELLINK, NLM_F_ACK, NULL, index)) : 0;
+}

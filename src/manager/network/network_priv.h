@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of the network part share. Thread, lock and trust: network.h. */
+#pragma once
+
+#include "manager/domain/schema.h"
+#include "manager/network/address.h"
+#include "manager/network/network.h"
+
+#define NETWORK_SUBNETS_MAX 64
+#define NETWORK_IFNAME_MAX  15 /* IFNAMSIZ with its end */
+#define NETWORK_STORED_MAX  (4u << 20)
+
+#define FOREACH_NAMED(c, parent, name)                                                             \
+    for (xmlNode *c = xml_find((parent), (name)); c; c = xml_next(c))
+
+extern const struct schema_row network_schema, network_port_schema;
+
+/* ---- network_def.c: descriptions ---- */
+
+/* A checked and completed description. A bridge's name that is not given is chosen by
+ * network_def_name_bridge(). */
+struct network_def {
+    uint8_t uuid[16];
+    bool has_uuid; /* it was given */
+    char *name, *bridge;
+    enum network_mode mode;
+    xmlDoc *doc;
+    xmlNode *root; /* of doc */
+    struct net_subnet subnets[NETWORK_SUBNETS_MAX];
+    unsigned subnet_count;
+};
+enum network_def_flags { NETWORK_DEF_VALIDATE = 1, NETWORK_DEF_LIVE = 2 };
+bool network_def_parse(struct network_def *d, const char *xml, unsigned flags, GError **error);
+void network_def_done(struct network_def *d);
+#define auto_network_def __attribute__((cleanup(network_def_done))) struct network_def
+/* Gives the bridge of a network of ours its name: virbr0, virbr1 ...: the first that `taken` does
+ * not know. False: the description needs none. */
+bool network_def_name_bridge(struct network_def *d, bool (*taken)(const char *name));
+char *network_def_format(const struct network_def *d);
+bool network_mode_has_own_bridge(enum network_mode mode);
+const char *network_mode_word(enum network_mode mode); /* "nat"; of an isolated one "none" */
+/* An element's address (attribute `address`) and netmask or prefix. */
+bool network_subnet_parse(const xmlNode *n, struct net_subnet *ret, GError **error);
+/* Is it Open vSwitch's? */
+bool network_is_ovs(const xmlNode *root);
+/* A section of a description changed, and checked as a whole. */
+bool network_def_update(struct network_def *d, unsigned command, unsigned section, int index,
+                        const char *xml, GError **error);
+
+/* ---- network_check.c: what is wrong only together ---- */
+bool network_check(struct network_def *d, GError **error);
+
+/* ---- network_table.c ---- */
+struct network *network_new(const struct network_def *d);
+void network_insert(struct network *n);
+void network_remove(struct network *n);
+GPtrArray *network_all(void); /* references */
+void network_emit(const struct network *n, int event);
+enum {
+    NETWORK_EVENT_DEFINED,
+    NETWORK_EVENT_UNDEFINED,
+    NETWORK_EVENT_STARTED,
+    NETWORK_EVENT_STOPPED
+};
+typedef bool network_fn(struct network *n, void *opaque, GError **error);
+bool network_operation(const struct caller *who, struct network *n, enum right right,
+                       const char *operation, network_fn *fn, void *opaque, GError **error);
+bool network_check_active(const struct network *n, GError **error);
+/* The text that its users get: live where it runs. */
+static inline const char *network_text(const struct network *n)
+{
+    return n->live_text ? n->live_text : n->text;
+}
+
+/* ---- network_store.c ---- */
+char *network_run_path(const char *name, const char *suffix); /* runtime_dir/networks/NAME.suffix */
+bool network_save(struct network *n, GError **error);
+/* It is about to run, or runs no longer: what a manager after us looks for. */
+bool network_save_state(struct network *n, bool runs, GError **error);
+/* On the first start of a system's manager: what every client expects. Begins a task. */
+void network_define_default(void);
+/* One that ran before us is looked at, in a task of its own. */
+void network_resume(struct network *n);
+
+/* ---- bridge.c: worker threads; block ---- */
+/* Everything that the kernel has of a network that is to run, or runs already. */
+bool network_kernel_start(const struct network_def *d, GError **error);
+
+/* Subnets that the host has routes to, but for those by interface `but`. At most `max`; the count.
+ */
+struct host_route {
+    struct net_subnet to;
+    char ifname[16];
+};
+unsigned network_host_routes(const char *but, struct host_route *ret, unsigned max);
+
+/* ---- rules.c ---- */
+char *network_rules(const struct network_def *d); /* nft's commands; NULL: none are needed */
+char *network_rules_table(const char *bridge);
+/* What of other people's rules and settings stands in the way: texts. */
+GPtrArray *network_obstacles(const char *ruleset, const char *bridge, bool bridge_filter);
+
+/* ---- dnsmasq_conf.c, dnsmasq.c ---- */
+bool network_dnsmasq_needed(const struct network_def *d);
+/* NULL with *error: something in it cannot be said to dnsmasq. */
+char *network_dnsmasq_conf(const struct network_def *d, const char *pid_path,
+                           const char *lease_path, const char *user);
+bool network_daemon_start(struct network *n, const struct network_def *d, GError **error);
+void network_daemon_stop(struct network *n);
+/* One of a manager before us is watched again; else a new one is started. */
+bool network_daemon_find(struct network *n, const struct network_def *d, GError **error);
+void network_daemon_forget(struct network *n); /* it lives on */
+
+/* ---- leases.c ---- */
+GPtrArray *network_leases_parse(const char *text, int64_t now);
+
+/* ---- plug.c ---- */
+struct network_port {
+    char uuid[37], owner[37], *owner_name, mac[18];
+    char *ifname, *group;
+    char *dev;   /* of a pool */
+    xmlDoc *doc; /* <networkport> */
+};
+void network_port_free(struct network_port *p);
+/* What a port is joined to. False: it is of another kind. */
+bool network_port_plug(const struct network *n, const struct network_port *p,
+                       struct network_plug *ret);
+void network_ports_load(struct network *n);
+void network_ports_drop(struct network *n);
+/* Live counters into the tree of a description. */
+void network_count_connections(const struct network *n, xmlNode *root);
