@@ -107,6 +107,19 @@ bool domain_managed_save_remove(const struct caller *who, struct domain *d, GErr
 char *domain_managed_save_xml(const struct caller *who, struct domain *d, unsigned format_flags, GError **error); /* (waits) */
 bool domain_managed_save_define(const struct caller *who, struct domain *d, const char *xml, unsigned save_flags, GError **error); /* (waits) */
 
+/* Its memory (DUMP_MEMORY_ONLY: as a core file of virDomainCoreDumpFormat; else all of its state, as the emulator
+ * writes it) to a file; `dump_flags` are virDomainCoreDumpFlags. */
+enum domain_dump_flags { DUMP_CRASH = 1, DUMP_LIVE = 2, DUMP_BYPASS_CACHE = 4, DUMP_RESET = 8, DUMP_MEMORY_ONLY = 16 };
+bool domain_dump(const struct caller *who, struct domain *d, const char *path, unsigned format, unsigned dump_flags,
+                 struct job *shown, GError **error); /* (waits) */
+/* Pieces, of at most DOMAIN_PEEK_MAX bytes: of memory (virDomainMemoryFlags), of a raw disk's file. */
+#define DOMAIN_PEEK_MAX (4u << 20)
+enum domain_peek_flags { PEEK_VIRTUAL = 1, PEEK_PHYSICAL = 2 };
+bool domain_memory_peek(const struct caller *who, struct domain *d, uint64_t from, uint8_t *ret, size_t len, unsigned peek_flags,
+                        GError **error); /* (waits) */
+bool domain_block_peek(const struct caller *who, struct domain *d, const char *disk, uint64_t from, uint8_t *ret, size_t len,
+                       GError **error); /* (waits) */
+
 /* What takes long on a machine: virDomainJobOperation and virDomainJobType. */
 enum domain_job_operation { DOMAIN_JOB_SAVE = 2, DOMAIN_JOB_RESTORE = 3, DOMAIN_JOB_DUMP = 8 };
 enum domain_job_type {

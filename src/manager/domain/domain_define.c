@@ -30,7 +30,7 @@ static const struct {
 } lifecycle_rows[] = {
     {"on_poweroff", {"destroy", "restart"}},
     {"on_reboot", {"restart", "destroy"}},
-    {"on_crash", {"destroy", "restart", "preserve"}},
+    {"on_crash", {"destroy", "restart", "preserve", "coredump-destroy", "coredump-restart"}},
 };
 
 static bool check_lifecycle(struct domain_def *def, GError **error)

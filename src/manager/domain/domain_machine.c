@@ -80,9 +80,14 @@ static void powered_off(struct domain *d)
 static void panicked(struct domain *d)
 {
     g_autoptr(GError) error = NULL;
+    bool dump_restart = wants(d, "on_crash", "coredump-restart");
     if (wants(d, "on_crash", "preserve"))
         return;
-    if (wants(d, "on_crash", "restart") && restart(d, &error))
+    if ((dump_restart || wants(d, "on_crash", "coredump-destroy")) &&
+        !domain_dump_crashed(d, &error))
+        log_warn("domain '%s' could not be dumped: %s", d->name, error->message);
+    g_clear_error(&error);
+    if ((dump_restart || wants(d, "on_crash", "restart")) && restart(d, &error))
         return;
     if (error)
         log_warn("domain '%s' could not be restarted: %s", d->name, error->message);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "manager/domain/domain.h"
+#include "manager/domain/save_file.h"
 #include "manager/domain/vm.h"
 #include "manager/store.h"
 
@@ -116,7 +117,6 @@ struct domain_job *domain_job_begin(struct domain *d, enum domain_job_operation 
 /* Tells; `error` says why it failed. Returns ok. */
 bool domain_job_end(struct domain *d, bool ok, GError *const *error);
 /* Until the machine's stream is over. `file` (may be NULL) is what it goes to. */
-struct save_file;
 bool domain_job_stream(struct domain *d, const struct save_file *file, GError **error);
 uint64_t domain_job_speed(const struct domain *d); /* bytes a second */
 void domain_job_free(struct domain_job *j);
@@ -127,6 +127,11 @@ bool domain_job_recover(struct domain *d, const xmlNode *status);
 /* ---- saved states: domain_save.c, domain_save_managed.c; with the lock ---- */
 bool domain_stand(struct domain *d, int pause_reason, GError **error); /* the guest stops */
 bool domain_go_on(struct domain *d, int running_reason, GError **error);
+/* A file for d->job, with a head if there is an `xml`; then complete and in its place. On workers. */
+bool domain_file_make(struct domain *d, const char *path, const char *xml, enum save_state state, struct save_file *file, GError **error);
+bool domain_file_finish(struct domain *d, struct save_file *file, GError **error);
+/* The lock is held; the core file of a guest that has panicked, in state_dir/dump. */
+bool domain_dump_crashed(struct domain *d, GError **error);
 bool domain_restore_run(struct domain *d, struct domain_def *def, int fd, bool paused, const char *used, struct job *shown, GError **error);
 bool domain_save_locked(struct domain *d, const char *path, const char *xml, unsigned flags, struct job *shown, GError **error);
 /* A file, opened on a worker. `def`: what it describes. -1 with *error. */

@@ -121,7 +121,7 @@ static char *saved_xml(struct domain *d, const char *xml, GError **error)
     return new &&domain_def_same_guest(old, new, error) ? g_strdup(new->text) : NULL;
 }
 
-static bool make_file(struct domain *d, const char *path, const char *xml, enum save_state state,
+bool domain_file_make(struct domain *d, const char *path, const char *xml, enum save_state state,
                       struct save_file *file, GError **error)
 {
     struct file_work w = {.path = path, .xml = xml, .state = state, .file = file};
@@ -133,7 +133,7 @@ static bool make_file(struct domain *d, const char *path, const char *xml, enum 
     return domain_write_status(d, false, error);
 }
 
-static bool finish_file(struct domain *d, struct save_file *file, GError **error)
+bool domain_file_finish(struct domain *d, struct save_file *file, GError **error)
 {
     struct file_work w = {.file = file};
     d->job->finishing = true;
@@ -143,7 +143,7 @@ static bool finish_file(struct domain *d, struct save_file *file, GError **error
 static bool stream_to_file(struct domain *d, struct save_file *file, GError **error)
 {
     return vm_state_send(d->vm, file->fd, domain_job_speed(d), error) &&
-           domain_job_stream(d, file, error) && finish_file(d, file, error);
+           domain_job_stream(d, file, error) && domain_file_finish(d, file, error);
 }
 
 /* What it was before is what it is after. */
@@ -167,7 +167,7 @@ bool domain_save_locked(struct domain *d, const char *path, const char *xml, uns
     struct domain_job *j = domain_job_begin(d, DOMAIN_JOB_SAVE, shown);
     j->resume = d->state == DOMAIN_RUNNING;
     enum save_state state = runs_then(flags, j->resume) ? SAVE_RUNNING : SAVE_PAUSED;
-    bool ok = make_file(d, path, text, state, &file, error) &&
+    bool ok = domain_file_make(d, path, text, state, &file, error) &&
               domain_stand(d, PAUSED_SAVE, error) && stream_to_file(d, &file, error);
     save_file_done(&file);
     if (!ok)

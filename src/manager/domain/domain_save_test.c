@@ -329,6 +329,50 @@ static void killed_task(void *opaque)
     drop(d);
 }
 
+/* ---- core files ---- */
+
+static void dump_task(void *opaque)
+{
+    struct domain *d = started();
+    g_autofree char *path = file(), *dumps = g_build_filename(manager.state_dir, "dump", NULL),
+                    *xml = xml_of("web", "");
+    FAILS(domain_dump(me, d, path, 0, DUMP_CRASH | DUMP_LIVE, NULL, &error), RUCHE_ERR_INVALID,
+          "exclude");
+    FAILS(domain_dump(me, d, path, 1, 0, NULL, &error), MANAGER_ERR_CONFIG, "memory alone");
+    FAILS(domain_dump(me, d, path, 9, DUMP_MEMORY_ONLY, NULL, &error), RUCHE_ERR_INVALID,
+          "no format 9");
+    WORKS(domain_dump(me, d, path, 0, DUMP_MEMORY_ONLY, NULL, &error));
+    STATE(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);
+    HEARD("3.0 4.0 #21 ");
+    WORKS(domain_dump(me, d, path, 0, DUMP_LIVE, NULL, &error));
+    HEARD("#21 ");
+    fake.fail_stream = true;
+    FAILS(domain_dump(me, d, path, 0, DUMP_RESET, NULL, &error), MANAGER_ERR_MACHINE, "broke");
+    STATE(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);
+    g_assert_cmpuint(fake.resets, ==, 0);
+    fake.fail_stream = false;
+    WORKS(domain_dump(me, d, path, 0, DUMP_RESET, NULL, &error));
+    g_assert_cmpuint(fake.resets, ==, 1);
+    WORKS(domain_dump(me, d, path, 0, DUMP_CRASH, NULL, &error));
+    STATE(d, DOMAIN_SHUTOFF, SHUTOFF_CRASHED);
+    drop(d);
+    g_unlink(path);
+    /* A guest that panics is dumped, and begins anew. */
+    g_auto(GStrv) halves = g_strsplit(xml, "<devices>", 2);
+    g_autofree char *crashing =
+        g_strjoin("<on_crash>coredump-restart</on_crash><devices>", halves[0], halves[1], NULL);
+    d = domain_define(me, crashing, 0, NULL);
+    WORKS(domain_start(me, d, 0, &error));
+    fake.resets = 0;
+    domain_vm_event(d, VM_EV_PANIC, 0, (const char *const[4]){NULL}, 0);
+    while (task_count() > 1)
+        task_sleep_ms(1);
+    STATE(d, DOMAIN_RUNNING, RUNNING_BOOTED);
+    g_assert_cmpuint(fake.resets, ==, 1);
+    g_assert_cmpuint(files_in(dumps), ==, 1);
+    drop(d);
+}
+
 /* ---- files ---- */
 
 static int head_of(const uint8_t *block, size_t len)
@@ -408,9 +452,13 @@ static const struct {
     const char *path;
     void (*fn)(void *opaque);
 } tests[] = {
-    {"/save/save and restore", save_task}, {"/save/what fails", failing_task},
-    {"/save/cancelled", cancel_task},      {"/save/managed", managed_task},
-    {"/save/same guest", guest_task},      {"/save/killed", killed_task},
+    {"/save/save and restore", save_task},
+    {"/save/what fails", failing_task},
+    {"/save/cancelled", cancel_task},
+    {"/save/managed", managed_task},
+    {"/save/same guest", guest_task},
+    {"/save/killed", killed_task},
+    {"/save/dump", dump_task},
 };
 
 static void run(gconstpointer number)

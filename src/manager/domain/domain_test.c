@@ -112,9 +112,9 @@ static void define_task(void *opaque)
     g_assert_null(domain_define(me, slash, 0, NULL));
     FAILS(domain_define(me, other_name, 8, &error), MANAGER_ERR_ARGUMENT,
           "unsupported flags (0x8)");
-    g_autofree char *dumps = xml_of("dumps", 4, "<on_crash>coredump-destroy</on_crash>");
+    g_autofree char *dumps = xml_of("dumps", 4, "<on_crash>rename-restart</on_crash>");
     FAILS(domain_define(me, dumps, 0, &error), MANAGER_ERR_CONFIG,
-          "<on_crash>: 'coredump-destroy' cannot be done; use 'destroy' or 'restart'");
+          "<on_crash>: 'rename-restart' cannot be done; use 'destroy' or 'restart'");
     struct caller reader = {.transport = "unix", .authenticated = true, .read_only = true};
     FAILS(domain_define(&reader, other_name, 0, &error), MANAGER_ERR_READ_ONLY, "");
     FAILS(domain_undefine(&reader, d, 0, &error), MANAGER_ERR_READ_ONLY, "undefine domain 'web'");

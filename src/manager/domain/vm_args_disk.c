@@ -39,7 +39,7 @@ static void take_object_text(struct vm_args *a, const char *option, JsonObject *
 struct layer {
     const xmlNode *disk, *source; /* <source> */
     const char *type, *format;    /* 'file'...; 'qcow2'... */
-    bool write, direct;
+    bool write, direct, behind;   /* behind: another image of the disk stands on it */
 };
 
 static bool file_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
@@ -195,10 +195,11 @@ static bool add_layer(struct vm_args *a, const struct layer *l, const char *node
         json_object_unref(o);
         return false;
     }
-    if (l->write)
-        json_object_set_boolean_member(o, "auto-read-only", TRUE);
-    else
-        json_object_set_boolean_member(o, "read-only", TRUE);
+    /* An image that is behind another is only read, until a commit writes to it. One that the guest
+     * writes to is open for both throughout: QEMU leaves locks on a descriptor of a set that it has
+     * changed for another. */
+    if (!l->write)
+        json_object_set_boolean_member(o, l->behind ? "auto-read-only" : "read-only", TRUE);
     add_cache(l->disk, o);
     set(o, "discard", xml_get(l->disk, "driver@discard"));
     take_object_text(a, "-blockdev", o);
@@ -245,6 +246,7 @@ static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *lay
                       .format = depth ? xml_get_or(layer, "format@type", "raw")
                                       : xml_get_or(disk, "driver@type", "raw"),
                       .write = write,
+                      .behind = depth > 0,
                       .direct = !strcmp(cache, "none") || !strcmp(cache, "directsync")};
     if (more && !has_backing(l.format))
         return args_word_error(disk, "a backing file of format", l.format, error);
