@@ -312,7 +312,7 @@ ANSWERS = (  # of a running domain with one disk: a call, and what its answer mu
     ("ids", lambda c, d: d.ID() in c.listDomainsID()), ("defined", lambda c, d: "table" not in c.listDefinedDomains()),
     ("counts", lambda c, d: c.numOfDomains() >= 1 and c.numOfDefinedDomains() >= 0), ("by id", lambda c, d: c.lookupByID(d.ID()).name() == "table"),
     ("by uuid", lambda c, d: c.lookupByUUIDString(d.UUIDString()).name() == "table"), ("bulk stats", lambda c, d: c.getAllDomainStats()[0][1]["state.state"] == 1),
-    ("networks", lambda c, d: c.listAllNetworks() == [] and c.listNetworks() == [] and c.numOfNetworks() == 0),
+    ("networks", lambda c, d: [n.name() for n in c.listAllNetworks()] == ["default"] and c.listNetworks() == [] and c.numOfNetworks() == 0),
     ("interfaces", lambda c, d: c.listAllInterfaces() == [] and c.listInterfaces() == [] and c.listDefinedInterfaces() == []),
     ("filters", lambda c, d: c.listAllNWFilters() == [] and c.listNWFilters() == []), ("secrets", lambda c, d: c.listAllSecrets() == [] and c.listSecrets() == []),
     ("devices", lambda c, d: c.listAllDevices() == []), ("autostart", lambda c, d: (d.setAutostart(1), d.autostart(), d.setAutostart(0))[1] == 1),
@@ -347,7 +347,7 @@ REFUSALS = (  # a call, and the codes that say why it cannot be
     ("no secret", lambda c, d: c.secretLookupByUUIDString(d.UUIDString()), 66), ("period", lambda c, d: d.setMemoryStatsPeriod(-1), INVALID, 8, 38), ("save", lambda c, d: d.save(SAVED), NO_SUPPORT), ("managed save", lambda c, d: d.managedSave(), NO_SUPPORT),
     ("restore", lambda c, d: c.restore(SAVED), NO_SUPPORT), ("snapshot", lambda c, d: d.snapshotCreateXML("<domainsnapshot/>"), NO_SUPPORT),
     ("core dump", lambda c, d: d.coreDump(SAVED), NO_SUPPORT), ("screenshot", lambda c, d: d.screenshot(c.newStream(), 0), NO_SUPPORT), ("keys", lambda c, d: d.sendKey(0, 1, [1], 1), NO_SUPPORT),
-    ("graphics", lambda c, d: d.openGraphicsFD(0), NO_SUPPORT), ("define network", lambda c, d: c.networkDefineXML("<network/>"), NO_SUPPORT), ("define secret", lambda c, d: c.secretDefineXML("<secret/>"), NO_SUPPORT),
+    ("graphics", lambda c, d: d.openGraphicsFD(0), NO_SUPPORT), ("define network", lambda c, d: c.networkDefineXML("<network/>"), 27), ("define secret", lambda c, d: c.secretDefineXML("<secret/>"), NO_SUPPORT),
 )
 
 
