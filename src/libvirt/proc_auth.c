@@ -8,6 +8,8 @@
 
 #include "base/log.h"
 
+#include <unistd.h>
+
 enum { AUTH_NONE = 0, AUTH_SASL = 1, MECHANISM_MAX = 64 };
 
 struct auth_list {
@@ -20,11 +22,16 @@ static bool list(struct rpc_call *c, void *args, void *ret, GError **error)
 {
     struct auth_list *r = ret;
     const struct client *client = c->client;
-    if (!client->who.authenticated && client->auth != LIBVIRT_AUTH_SASL)
+    if (!client->who.authenticated && client->auth != LIBVIRT_AUTH_SASL) {
+        long uid = client->who.uid == (uid_t)-1 ? -1L : (long)client->who.uid;
+        if (server_config()->own_only)
+            return ruche_error(error, MANAGER_ERR_AUTH,
+                               "user %ld may not use this socket: this manager is user %ld's own",
+                               uid, (long)geteuid());
         return ruche_error(error, MANAGER_ERR_AUTH,
-                           "user %ld may not use this socket; the group that may is '%s'",
-                           client->who.uid == (uid_t)-1 ? -1L : (long)client->who.uid,
+                           "user %ld may not use this socket; the group that may is '%s'", uid,
                            server_config()->group ? server_config()->group : "root");
+    }
     struct wire_u32 *type = g_new0(struct wire_u32, 1);
     type->v = client->who.authenticated ? AUTH_NONE : AUTH_SASL;
     r->types = (struct xdr_array){.count = 1, .items = type};

@@ -194,7 +194,7 @@ static bool is_trusted(const struct client *c)
     case LIBVIRT_AUTH_SASL:
         return local && c->who.uid == 0;
     case LIBVIRT_AUTH_LOCAL:
-        return c->kind == CLIENT_UNIX_RO ||
+        return (c->kind == CLIENT_UNIX_RO && !server.config->own_only) ||
                (local && (c->who.uid == 0 || c->who.uid == geteuid() ||
                           c->who.gid == server.group || in_group(c->io.fd)));
     }
@@ -264,18 +264,19 @@ static bool listen_unix(const char *dir, const char *name, enum client_kind kind
                         enum libvirt_auth auth, GError **error)
 {
     g_autofree char *path = g_build_filename(dir, name, NULL);
+    bool own = server.config->own_only;
     struct sock_path where;
     if (server.listener_count == LISTENERS)
         return ruche_error(error, RUCHE_ERR_INVALID, "'%s': at most %d sockets are listened on",
                            path, LISTENERS);
-    if (g_mkdir_with_parents(dir, 0755) < 0)
+    if (g_mkdir_with_parents(dir, own ? 0700 : 0755) < 0)
         return ruche_error_errno(error, errno, "folder '%s' of libvirt's sockets", dir);
     int fd = sock_listen_unix(path, &where, error);
     if (fd < 0)
         return false;
     add_listener(fd, kind, auth)->path = where;
     /* Whoever reaches the folder may ask; the answer is is_trusted()'s. */
-    if (chmod(path, 0777) < 0 ||
+    if (chmod(path, own ? 0700 : 0777) < 0 ||
         (server.group != (gid_t)-1 && geteuid() == 0 && chown(path, (uid_t)-1, server.group) < 0))
         return ruche_error_errno(error, errno, "socket '%s': rights cannot be set", path);
     return true;

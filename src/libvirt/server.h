@@ -17,7 +17,7 @@
 enum libvirt_auth {
     LIBVIRT_AUTH_NONE,  /* whoever reaches the socket; over TLS: whoever has a certificate */
     LIBVIRT_AUTH_LOCAL, /* Unix sockets: root, our own user and members of `group`; the read-only
-                           one: all */
+                           one: all, unless `own_only` */
     LIBVIRT_AUTH_SASL,  /* name and password; root on a Unix socket needs none */
 };
 
@@ -27,6 +27,7 @@ struct libvirt_server_config {
      */
     const char *const *socket_dirs;
     const char *group; /* of LIBVIRT_AUTH_LOCAL, and the sockets' group; NULL: none */
+    bool own_only;     /* a person's own manager: Unix sockets are for him and root alone */
     enum libvirt_auth auth_unix_rw, auth_unix_ro, auth_tcp, auth_tls;
 
     const char *tcp_host,

@@ -65,6 +65,11 @@ static void session_dirs(void)
     manager.cache_dir = g_build_filename(g_get_user_cache_dir(), "ruche", NULL);
 }
 
+unsigned manager_dir_mode(void)
+{
+    return manager.session && !manager.user ? 0700 : 0711;
+}
+
 void manager_config_done(void)
 {
     char *const strings[] = {manager.config_dir, manager.state_dir, manager.runtime_dir,

@@ -39,6 +39,8 @@ extern struct manager_config manager; /* set before manager_start(), constant af
  * replace (g_free, g_strdup). */
 void manager_config_init(bool session);
 void manager_config_done(void);
+/* Rights of the folders above: a person's own are for nobody else, unless machines run as another user. */
+unsigned manager_dir_mode(void);
 /* Makes folders, reads what is stored, finds machines that run, starts those with autostart (once per
  * boot of the host). Runs tasks of its own; returns when stored objects are known. */
 bool manager_start(GError **error);

@@ -190,6 +190,13 @@ static const char *last_line(GString *text)
     return nl ? nl + 1 : text->str;
 }
 
+/* Its sentence begins with its name, as those of ruche-img do: it says all that there is to say. */
+static bool names_itself(const char *program, const char *said)
+{
+    g_autofree char *name = g_path_get_basename(program);
+    return g_str_has_prefix(said, name) && said[strlen(name)] == ':';
+}
+
 static bool judge(struct run *r, GError **error)
 {
     const char *said = last_line(r->out[1]);
@@ -200,6 +207,8 @@ static bool judge(struct run *r, GError **error)
     if (WIFSIGNALED(r->status))
         return ruche_error(error, RUCHE_ERR_IO, "%s was ended by signal %d%s%s", r->argv[0],
                            WTERMSIG(r->status), *said ? ": " : "", said);
+    if (WEXITSTATUS(r->status) && names_itself(r->argv[0], said))
+        return ruche_error(error, RUCHE_ERR_IO, "%s", said);
     if (WEXITSTATUS(r->status))
         return ruche_error(error, RUCHE_ERR_IO, "%s failed with status %d%s%s", r->argv[0],
                            WEXITSTATUS(r->status), *said ? ": " : "", said);

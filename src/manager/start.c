@@ -28,7 +28,7 @@ static const struct part {
 
 static bool make_dir(const char *path, GError **error)
 {
-    return g_mkdir_with_parents(path, 0711) == 0 ||
+    return g_mkdir_with_parents(path, manager_dir_mode()) == 0 ||
            ruche_error_errno(error, errno, "folder %s", path);
 }
 

@@ -258,6 +258,7 @@ static void place_sockets(struct config *c)
                                   : g_strdup("/run/libvirt");
     c->lists[c->list_count++] = dirs;
     c->libvirt.socket_dirs = (const char *const *)dirs;
+    c->libvirt.own_only = manager.session;
     c->libvirt.group = c->web.unix_group = c->access_group;
     c->web.unix_path = c->rest_socket
                            ? c->rest_socket

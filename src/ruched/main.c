@@ -99,7 +99,7 @@ static void notify_ready(void)
 static bool be_the_one(GError **error)
 {
     g_autofree char *path = g_build_filename(manager.runtime_dir, "ruched.pid", NULL);
-    if (g_mkdir_with_parents(manager.runtime_dir, 0711) < 0)
+    if (g_mkdir_with_parents(manager.runtime_dir, manager_dir_mode()) < 0)
         return ruche_error_errno(error, errno, "folder %s", manager.runtime_dir);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
