@@ -13,21 +13,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* What was accepted is accepted again as it is printed. */
 static void fuzz_pool(const char *text)
 {
-    struct pool_def d, again;
-    if (!pool_def_parse(&d, text, false, NULL))
+    struct pool_def *d = pool_def_new(text, false, NULL);
+    if (!d)
         return;
-    struct pool *p = pool_new(&d);
-    if (!pool_def_parse(&again, p->text, true, NULL) || strcmp(again.target, d.target) != 0)
+    struct pool_def *again = pool_def_new(d->text, true, NULL);
+    if (!again || g_strcmp0(again->target, d->target) != 0)
         __builtin_trap();
-    pool_def_done(&again);
-    pool_def_done(&d);
-    pool_unref(p);
+    pool_def_free(again);
+    pool_unref(pool_new(d));
 }
 
 static void fuzz_volume(const char *text)
 {
     struct volume_def d;
-    if (!volume_def_parse(&d, text, false, NULL))
+    if (!volume_def_parse(&d, pool_backend_find("dir"), text, false, NULL))
         return;
     if (strchr(d.name, '/') || d.capacity > INT64_MAX)
         __builtin_trap();
