@@ -112,7 +112,7 @@ RUNNING = (
     ("domstate loop --reason", r"paused \(user\)"), ("resume loop", ""), ("domstate loop", "running"), ("blockresize loop vda 32M", "resized"),
     ("domblkinfo loop vda", r"Capacity: +33554432"), ("inject-nmi loop", ""), ("reset loop", "reset"), ("qemu-monitor-command loop query-name", "loop"),
     ("qemu-monitor-command --hmp loop info status", "running"), ("screenshot loop @x.ppm", "!does not support"), ("send-key loop KEY_A", "!does not support"),
-    ("save loop @saved", "!does not support"), ("migrate loop qemu:///x", "!"), ("undefine loop", ""), ("dominfo loop", r"Persistent: +no"),
+    ("migrate loop qemu:///x", "!"), ("undefine loop", ""), ("dominfo loop", r"Persistent: +no"),
     ("destroy loop", "destroyed"), ("dominfo loop", "!failed to get domain"), ("create @domain.xml --paused", "created"),
     ("domstate loop", "paused"), ("destroy loop --graceful", "destroyed"),
 )
