@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's virsh against ruched: its commands for hosts, domains, pools and volumes, and every transport; virt-install and
-libvirt-dbus. TAP.
+"""Debian's virsh against ruched: its commands for hosts, domains, pools and volumes; every transport with a list, an event and
+streams; virt-install and libvirt-dbus. TAP.
 
     virsh.py RUCHED RUCHE-VMM KERNEL
 """
@@ -35,6 +35,7 @@ DOMAIN = f"""<domain type='qemu'><name>loop</name><uuid>8f0f8a9e-6a2c-4d4f-8c0e-
 <serial type='pty'/><console type='pty'/><memballoon model='none'/></devices></domain>"""
 DISK = f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{WORK}/disk.img'/><target dev='vdb' bus='virtio'/></disk>"
 POOL = f"<pool type='dir'><name>pool</name><target><path>{WORK}/pool</path></target></pool>"
+TLS_FILES = "tls_ca={0}/pki/cacert.pem\ntls_cert={0}/pki/servercert.pem\ntls_key={0}/pki/serverkey.pem\n"
 VOLUME = "<volume><name>made</name><capacity unit='MiB'>2</capacity><target><format type='raw'/></target></volume>"
 
 
@@ -209,43 +210,120 @@ def console():
         virsh("destroy", "loop")
 
 
+def over(uri, env=None):
+    """What a transport must carry: calls, an answer longer than one packet, events, and streams both ways."""
+    assert "9.0.0" in virsh("version", uri=uri, env=env) and "<capabilities>" in virsh("capabilities", uri=uri, env=env)
+    watch = Terminal("event", "--event", "lifecycle", "--loop", uri=uri, env=env)
+    try:
+        watch.until("Defined", again=lambda: virsh("define", path("domain.xml")))
+        assert "loop" in virsh("list", "--all", uri=uri, env=env)
+        virsh("undefine", "loop", uri=uri, env=env)
+        watch.until("Undefined")
+    finally:
+        watch.close()
+    data = os.urandom(700000)
+    with open(path("data"), "wb") as out:
+        out.write(data)
+    for row in (("pool-create", path("pool.xml"), "--build"), ("vol-create-as", "pool", "v", "700000"), ("vol-upload", "v", path("data"), "--pool", "pool"),
+                ("vol-download", "v", path("back"), "--pool", "pool"), ("vol-delete", "v", "--pool", "pool"), ("pool-destroy", "pool")):
+        virsh(*row, uri=uri, env=env)
+    with open(path("back"), "rb") as back:
+        assert back.read() == data
+
+
+def unix_socket():
+    over(unix())
+
+
 def read_only():
-    done = subprocess.run(["virsh", "-r", "-c", f"qemu+unix:///system?socket={DAEMON.socket_ro}", "list"], capture_output=True, text=True, env=ENV, timeout=600, check=False)
+    def ro(*command, env=None):
+        return subprocess.run(["virsh", "-r", "-c", f"qemu+unix:///system?socket={DAEMON.socket_ro}", *command], capture_output=True, text=True,
+                              env={**ENV, **(env or {})}, timeout=600, check=False)
+
+    done = ro("list")
     assert done.returncode == 0, done.stderr
+    watch = Terminal("-r", "event", "--event", "lifecycle", "--loop", uri=f"qemu+unix:///system?socket={DAEMON.socket_ro}")
+    try:
+        watch.until("Defined", again=lambda: virsh("define", path("domain.xml")))
+    finally:
+        watch.close()
+    virsh("undefine", "loop")
+    done = ro("define", path("domain.xml"))
+    assert done.returncode and "read only" in done.stderr, done.stderr
+    done = ro("console", "loop")
+    assert done.returncode, done.stdout
     done = subprocess.run(["virsh", "-r", "-c", unix(), "define", path("domain.xml")], capture_output=True, text=True, env=ENV, timeout=600, check=False)
     assert done.returncode and "read only" in done.stderr, done.stderr
 
 
-def sasl():
+def credentials(host, password):
+    return path("auth.conf", f"[credentials-x]\nauthname={USER}\npassword={password}\n[auth-libvirt-{host}]\ncredentials=x\n")
+
+
+def tcp_with_digest():
     uri = f"qemu+tcp://127.0.0.1:{PORTS['tcp']}/system"
-    auth = path("auth.conf", f"[credentials-x]\nauthname={USER}\npassword={PASSWORD}\n[auth-libvirt-127.0.0.1]\ncredentials=x\n")
-    assert "9.0.0" in virsh("version", uri=uri, env={"LIBVIRT_AUTH_FILE": auth})
-    assert "<capabilities>" in virsh("capabilities", uri=uri, env={"LIBVIRT_AUTH_FILE": auth})  # longer than one packet of the layer
-    wrong = path("wrong.conf", f"[credentials-x]\nauthname={USER}\npassword=no\n[auth-libvirt-127.0.0.1]\ncredentials=x\n")
-    done = virsh("version", uri=uri, env={"LIBVIRT_AUTH_FILE": wrong}, check=False)
+    over(uri, {"LIBVIRT_AUTH_FILE": credentials("127.0.0.1", PASSWORD)})
+    done = virsh("version", uri=uri, env={"LIBVIRT_AUTH_FILE": credentials("127.0.0.1", "no")}, check=False)
     assert done.returncode and "authentication failed" in done.stderr.lower(), done.stderr
 
 
 def tls():
-    uri = f"qemu+tls://localhost:{PORTS['tls']}/system?pkipath={WORK}/pki"
-    assert "9.0.0" in virsh("version", uri=uri)
-    assert "<capabilities>" in virsh("capabilities", uri=uri)
+    over(f"qemu+tls://localhost:{PORTS['tls']}/system?pkipath={WORK}/pki")
     stranger = f"qemu+tls://localhost:{PORTS['tls']}/system?pkipath={WORK}/stranger"
     assert virsh("version", uri=stranger, check=False).returncode
 
 
-def ssh():
-    """libvirt's ssh transport with an ssh that runs what it is told here, and a netcat."""
+def tls_with_scram():
+    """Names and passwords inside TLS, by a mechanism that leaves encryption to it."""
+    os.makedirs(path("scram"))
+    path("scram/libvirt.conf", f"mech_list: scram-sha-256\nauxprop_plugin: sasldb\nsasldb_path: {path('sasl/db')}\n")
+    port = tap.free_port()
+    daemon = Daemon(RUCHED, f"tls=localhost:{port}\nauth_tls=sasl\n" + TLS_FILES.format(WORK) + f"[machines]\nvmm={VMM}\n", env={"SASL_CONF_PATH": path("scram")})
+    try:
+        uri = f"qemu+tls://localhost:{port}/system?pkipath={WORK}/pki"
+        good = {"LIBVIRT_AUTH_FILE": credentials("localhost", PASSWORD)}
+        assert "9.0.0" in virsh("version", uri=uri, env=good)
+        watch = Terminal("event", "--event", "lifecycle", "--loop", uri=uri, env=good)
+        try:
+            watch.until("Defined", again=lambda: virsh("define", path("domain.xml"), uri=uri, env=good))
+        finally:
+            watch.close()
+        over_stream = (("pool-create", path("pool.xml"), "--build"), ("vol-create-as", "pool", "v", "700000"), ("vol-download", "v", path("back"), "--pool", "pool"),
+                       ("vol-delete", "v", "--pool", "pool"), ("pool-destroy", "pool"))
+        for row in over_stream:
+            virsh(*row, uri=uri, env=good)
+        assert os.path.getsize(path("back")) == 700000
+        done = virsh("version", uri=uri, env={"LIBVIRT_AUTH_FILE": credentials("localhost", "no")}, check=False)
+        assert done.returncode and "authentication failed" in done.stderr.lower(), done.stderr
+    finally:
+        daemon.stop()
+
+
+def fake_ssh(run='exec sh -c "$*"'):
+    """An ssh that runs here what it is told to run there."""
+    fake = path("ssh", f"#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n{run}\n")
+    os.chmod(fake, 0o755)
+    return fake
+
+
+def ssh_with_netcat():
     netcat = path("nc", "#!/usr/bin/python3\nimport os, selectors, socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[-1])\n"
                   "w = selectors.DefaultSelector()\nw.register(0, 1)\nw.register(s, 1)\nwhile True:\n    for key, _ in w.select():\n"
                   "        data = os.read(key.fd, 65536)\n        if not data:\n            sys.exit()\n"
                   "        if key.fd:\n            os.write(1, data)\n        else:\n            s.sendall(data)\n")
-    fake = path("ssh", "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\nexec sh -c \"$*\"\n")
     os.chmod(netcat, 0o755)
-    os.chmod(fake, 0o755)
-    uri = f"qemu+ssh://localhost/system?command={fake}&netcat={netcat}&proxy=netcat&socket={DAEMON.socket}"
-    assert "9.0.0" in virsh("version", uri=uri)
-    assert "<capabilities>" in virsh("capabilities", uri=uri)
+    over(f"qemu+ssh://localhost/system?command={fake_ssh()}&netcat={netcat}&proxy=netcat&socket={DAEMON.socket}")
+
+
+def ssh_with_helper():
+    """libvirt's own helper on the other side, which knows one place of the socket: it gets a /run/libvirt of its own."""
+    if not shutil.which("virt-ssh-helper"):
+        raise tap.Skip("virt-ssh-helper is not installed")
+    if os.geteuid() or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        raise tap.Skip("no mount namespaces here")
+    place = f"mkdir -p /run/libvirt && mount -t tmpfs none /run/libvirt && ln -s {DAEMON.socket} /run/libvirt/libvirt-sock"
+    ssh = fake_ssh(f"exec unshare -m sh -c '{place} && eval \"$*\"' sh \"$@\"")
+    over(f"qemu+ssh://localhost/system?command={ssh}&proxy=native")
 
 
 def virt_install():
@@ -330,16 +408,15 @@ def begin():
     shutil.copy(path("pki/cacert.pem"), path("stranger/cacert.pem"))
     PORTS.update(tcp=tap.free_port(), tls=tap.free_port())
     settings = (f"tcp=127.0.0.1:{PORTS['tcp']}\nauth_tcp=sasl\ntls=localhost:{PORTS['tls']}\nauth_tls=none\n"
-                f"tls_ca={WORK}/pki/cacert.pem\ntls_cert={WORK}/pki/servercert.pem\ntls_key={WORK}/pki/serverkey.pem\n"
-                f"[machines]\nvmm={VMM}\n")
+                + TLS_FILES.format(WORK) + f"[machines]\nvmm={VMM}\n")
     return Daemon(RUCHED, settings, env={"SASL_CONF_PATH": path("sasl")})
 
 
 def main():
     global DAEMON
     DAEMON = begin()
-    tests = (host_commands, stopped_domain_commands, running_domain_commands, storage_commands, events, console, read_only, sasl, tls, ssh,
-             virt_install, session_and_dbus)
+    tests = (host_commands, stopped_domain_commands, running_domain_commands, storage_commands, events, console, unix_socket, read_only,
+             tcp_with_digest, tls, tls_with_scram, ssh_with_netcat, ssh_with_helper, virt_install, session_and_dbus)
     try:
         tap.run({t.__name__.replace("_", " "): t for t in tests})
     finally:
