@@ -89,6 +89,7 @@ char *pool_capabilities(const struct caller *who, GError **error);
 /* <sources> that a pool of this type could have; `spec` (may be NULL) is a <source> that says where to look. */
 char *pool_find_sources(const struct caller *who, const char *type, const char *spec, unsigned flags, GError **error);
 const char *pool_type(const struct pool *p);
+bool pool_of_files(const struct pool *p); /* whose volumes are files of its folder */
 const char *pool_target(const struct pool *p); /* NULL: its volumes are not on this host */
 /* What all volumes may grow to; more than the capacity is over-commitment. */
 uint64_t pool_promised(const struct pool *p);

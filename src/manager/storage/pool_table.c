@@ -52,6 +52,11 @@ const char *pool_type(const struct pool *p)
     return p->backend->type;
 }
 
+bool pool_of_files(const struct pool *p)
+{
+    return p->backend->can & POOL_FILES;
+}
+
 const char *pool_target(const struct pool *p)
 {
     return p->def->target;

@@ -323,7 +323,11 @@ static void put_all(GHashTable *volumes, GPtrArray *found)
 bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *ret_figures,
                       GError **error)
 {
-    struct folder_scan *s = run_scan(p, NULL, found != NULL, error);
+    struct folder_scan *s = run_scan(p, NULL, false, error); /* does it answer at all? */
+    if (s && found) {
+        folder_scan_free(s);
+        s = run_scan(p, NULL, true, error);
+    }
     if (!s)
         return false;
     *ret_figures = s->figures;
@@ -376,8 +380,8 @@ static void take_device(struct volume *v, struct volume *seen)
     v->physical = seen->physical;
     if (seen->capacity)
         v->capacity = seen->capacity;
-    if (!v->allocation)
-        v->allocation = seen->allocation;
+    if (v->allocation == UINT64_MAX)
+        v->allocation = v->capacity;
     g_free(v->format);
     v->format = seen->format ? g_steal_pointer(&seen->format) : g_strdup("raw");
     if (!v->backing)
@@ -421,6 +425,7 @@ struct volume *device_volume_new(GHashTable *volumes, const char *name, const ch
     v->path = g_strdup(path);
     v->type = VOLUME_BLOCK;
     v->format = g_strdup("raw");
+    v->allocation = UINT64_MAX;
     v->perms = NO_PERMS;
     g_hash_table_replace(volumes, v->name, v);
     return v;

@@ -80,7 +80,7 @@ bool pool_scan(struct pool *p, GError **error);
 bool pool_scan_figures(struct pool *p, GError **error);
 /* A backend's scan() of a folder. */
 bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *ret_figures, GError **error);
-/* A new volume in the table of a scan; NULL: its name or path cannot be told in XML. */
+/* A new volume in the table of a scan, all of it allocated unless its backend says less; NULL: its name or path cannot be told in XML. */
 struct volume *device_volume_new(GHashTable *volumes, const char *name, const char *path);
 /* Sizes, owners and formats of block devices. What cannot be opened keeps what is known of it. */
 bool device_volumes_look(GHashTable *volumes, const char *what, GError **error);
@@ -111,6 +111,11 @@ bool pool_fs_image_busy(int fd);
 bool folder_pool_build(struct pool *p, unsigned build_flags, GError **error);
 bool folder_pool_remove(struct pool *p, GError **error);
 extern const char *const folder_volume_formats[];
+
+/* backend_mount.c: nothing that wipefs knows stands on the device. */
+bool device_is_empty(const char *device, GError **error);
+/* backend_iscsi.c: of both types. */
+bool iscsi_check(xmlNode *root, GError **error);
 
 /* pool_docs.c: after figures have changed: over the threshold? */
 void pool_watch(struct pool *p);

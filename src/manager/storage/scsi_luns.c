@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Logical units of a SCSI host. See scsi_luns.h. */
+#include "manager/storage/scsi_luns.h"
+
+#include "base/fd.h"
+#include "manager/node/sysfs.h"
+#include "manager/storage/storage_priv.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+struct lun {
+    unsigned bus, target, lun;
+    char *device, *path, *serial;
+};
+struct lun_scan {
+    unsigned host;
+    char *folder;
+    GPtrArray *luns;
+};
+
+static void lun_free(void *opaque)
+{
+    struct lun *l = opaque;
+    g_free(l->device);
+    g_free(l->path);
+    g_free(l->serial);
+    g_free(l);
+}
+
+static void scan_free(void *opaque)
+{
+    struct lun_scan *s = opaque;
+    g_ptr_array_unref(s->luns);
+    g_free(s->folder);
+    g_free(s);
+}
+
+/* The unit serial number (vital product data, page 0x80): 4 bytes of head, then text. */
+static char *read_serial(const char *unit)
+{
+    g_autofree char *name = g_strdup_printf("/sys/bus/scsi/devices/%s/vpd_pg80", unit);
+    g_autofree char *path = sysfs_path(name);
+    uint8_t data[256];
+    autofd fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, data, sizeof(data));
+    if (n < 5)
+        return NULL;
+    size_t length = MIN((size_t)n - 4, (size_t)data[2] << 8 | data[3]);
+    char *text = g_strndup((char *)data + 4, length);
+    for (char *c = text; *c; c++)
+        if (!g_ascii_isgraph(*c))
+            *c = ' ';
+    return g_strstrip(text);
+}
+
+/* The only entry of .../block. */
+static char *block_name(const char *unit)
+{
+    g_autofree char *name = g_strdup_printf("/sys/bus/scsi/devices/%s/block", unit);
+    g_autofree char *path = sysfs_path(name);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    return dir ? g_strdup(g_dir_read_name(dir)) : NULL;
+}
+
+static void add_lun(struct lun_scan *s, const char *unit)
+{
+    unsigned host, bus, target, lun;
+    uint64_t kind;
+    char rest;
+    if (sscanf(unit, "%u:%u:%u:%u%c", &host, &bus, &target, &lun, &rest) != 4 || host != s->host ||
+        s->luns->len >= VOLUMES_MAX ||
+        !sysfs_read_u64(&kind, "/sys/bus/scsi/devices/%s/type", unit) ||
+        (kind != 0 && kind != 7)) /* disks, and those of light */
+        return;
+    g_autofree char *device = block_name(unit);
+    if (!device)
+        return;
+    struct lun *l = g_new0(struct lun, 1);
+    l->bus = bus;
+    l->target = target;
+    l->lun = lun;
+    l->device = g_strconcat("/dev/", device, NULL);
+    l->serial = read_serial(unit);
+    g_ptr_array_add(s->luns, l);
+}
+
+/* The link of the folder that leads to the device. */
+static char *find_link(const char *folder, const char *device)
+{
+    g_autofree char *base = g_path_get_basename(device);
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL),
+                        *to = g_file_read_link(path, NULL);
+        g_autofree char *end = to ? g_path_get_basename(to) : NULL;
+        if (end && !strcmp(end, base))
+            return g_steal_pointer(&path);
+    }
+    return NULL;
+}
+
+static void rescan_host(void *opaque)
+{
+    const struct lun_scan *s = opaque;
+    g_autofree char *name = g_strdup_printf("/sys/class/scsi_host/host%u/scan", s->host),
+                    *path = sysfs_path(name);
+    autofd fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0 && write(fd, "- - -", 5) < 0)
+        return; /* what is known already is found all the same */
+}
+
+static void scan_host(void *opaque)
+{
+    struct lun_scan *s = opaque;
+    g_autofree char *path = sysfs_path("/sys/bus/scsi/devices");
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir)))
+        add_lun(s, name);
+    for (unsigned i = 0; i < s->luns->len; i++) {
+        struct lun *l = s->luns->pdata[i];
+        l->path = find_link(s->folder, l->device);
+        if (!l->path)
+            l->path = g_strdup(l->device);
+    }
+}
+
+bool scsi_luns_scan(struct pool *p, unsigned host, bool rescan, GHashTable *found,
+                    struct pool_figures *ret, GError **error)
+{
+    struct lun_scan *s = g_new0(struct lun_scan, 1);
+    *s =
+        (struct lun_scan){host, g_strdup(p->def->target), g_ptr_array_new_with_free_func(lun_free)};
+    g_autofree char *what = g_strdup_printf("SCSI host %u", host);
+    if (rescan && !storage_work(rescan_host, s, scan_free, STORAGE_RUN_MS, what, error))
+        return false;
+    /* udev makes links a moment after the kernel made the device. */
+    storage_run(NULL, NULL, "udevadm", "settle", "--timeout=10", NULL);
+    if (!storage_work(scan_host, s, scan_free, STORAGE_RUN_MS, what, error))
+        return false;
+    for (unsigned i = 0; i < s->luns->len; i++) {
+        const struct lun *l = s->luns->pdata[i];
+        g_autofree char *name = g_strdup_printf("unit:%u:%u:%u", l->bus, l->target, l->lun);
+        struct volume *v = device_volume_new(found, name, l->path);
+        if (v && l->serial && *l->serial)
+            v->key = g_strdup(l->serial);
+    }
+    scan_free(s);
+    if (!device_volumes_look(found, what, error))
+        return false;
+    GHashTableIter it;
+    const struct volume *v;
+    g_hash_table_iter_init(&it, found);
+    while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v))
+        ret->capacity += v->capacity;
+    ret->allocation = ret->capacity; /* units are given out as they are */
+    return true;
+}
