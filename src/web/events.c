@@ -31,6 +31,7 @@ static const char *const domain_words[DOMAIN_EVENT_IDS] = {
     "job-completed", "device-removal-failed", "metadata-change", "block-threshold", "memory-failure",
     "memory-device-size-change",
 };
+static const char *const object_words[] = { "lifecycle", "refresh", "threshold" }; /* of what is no machine */
 static const char *const lifecycle_words[] = {
     "defined", "undefined", "started", "suspended", "resumed", "stopped", "shutdown", "pmsuspended", "crashed",
 };
@@ -71,7 +72,7 @@ static JsonObject *describe(const struct event *e)
     JsonObject *o = json_object_new();
     json_object_set_string_member(o, "class", class_words[e->class]);
     bool domain = e->class == EVENT_DOMAIN;
-    json_object_set_string_member(o, "event", domain ? domain_words[e->id] : e->id ? "refresh" : "lifecycle");
+    json_object_set_string_member(o, "event", domain ? domain_words[e->id] : object_words[MIN(e->id, 2)]);
     json_object_set_string_member(o, "name", e->name);
     if (e->uuid) {
         char text[UUID_TEXT_BYTES];

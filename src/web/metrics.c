@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include "manager/domain/domain.h"
 #include "manager/node/node.h"
+#include "manager/storage/pool.h"
 
 #include <string.h>
 
@@ -156,6 +157,40 @@ static void put_host(GString *out, const struct caller *who)
                            node_free_memory(), domain_count(true), domain_count(false));
 }
 
+static const struct pool_metric {
+    const char *name, *help;
+    size_t offset;
+} pool_metrics[] = {
+    { "libvirt_pool_info_capacity_bytes", "room of the storage pool", offsetof(struct pool, capacity) },
+    { "libvirt_pool_info_allocation_bytes", "what is used of it", offsetof(struct pool, allocation) },
+    { "libvirt_pool_info_available_bytes", "what is free of it", offsetof(struct pool, available) },
+};
+
+static void put_pool(GString *out, const char *name, const struct pool *p, uint64_t value)
+{
+    g_string_append_printf(out, "%s{", name);
+    put_label(out, "pool", p->name);
+    g_string_append_printf(out, "} %" PRIu64 "\n", value);
+}
+
+static void put_pools(GString *out, const struct caller *who)
+{
+    enum { ACTIVE = 2 };
+    g_autoptr(GPtrArray) pools = pool_list(who, ACTIVE);
+    for (size_t m = 0; m < G_N_ELEMENTS(pool_metrics); m++) {
+        const struct pool_metric *row = &pool_metrics[m];
+        g_string_append_printf(out, "# HELP %s %s\n# TYPE %s gauge\n", row->name, row->help, row->name);
+        for (unsigned i = 0; i < pools->len; i++)
+            put_pool(out, row->name, pools->pdata[i], *(const uint64_t *)((const char *)pools->pdata[i] + row->offset));
+    }
+    g_string_append(out, "# HELP ruche_pool_promised_bytes what its volumes may grow to\n# TYPE ruche_pool_promised_bytes gauge\n");
+    for (unsigned i = 0; i < pools->len; i++)
+        put_pool(out, "ruche_pool_promised_bytes", pools->pdata[i], pool_promised(pools->pdata[i]));
+    g_string_append(out, "# HELP ruche_pool_over_threshold it is fuller than its threshold\n# TYPE ruche_pool_over_threshold gauge\n");
+    for (unsigned i = 0; i < pools->len; i++)
+        put_pool(out, "ruche_pool_over_threshold", pools->pdata[i], ((const struct pool *)pools->pdata[i])->warned);
+}
+
 char *web_metrics(const struct caller *who, GError **error)
 {
     if (!access_check(who, RIGHT_READ, "read metrics", error))
@@ -173,6 +208,7 @@ char *web_metrics(const struct caller *who, GError **error)
     }
     GString *out = g_string_new(NULL);
     put_host(out, who);
+    put_pools(out, who);
     put_states(out, samples);
     for (size_t i = 0; i < G_N_ELEMENTS(metrics); i++)
         put_metric(out, &metrics[i], samples);

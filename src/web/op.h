@@ -69,3 +69,5 @@ bool web_bool(const struct web_request *r, const char *name);
 bool web_given(const struct web_request *r, const char *name);
 /* {"a": ...}: builders' shorthands */
 JsonNode *web_node(JsonObject *object); /* takes it */
+struct job;
+JsonNode *web_job_node(struct job *j); /* ops_launch.c: what an operation answers that takes long */

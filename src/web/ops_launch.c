@@ -40,7 +40,7 @@ static char **strings(const struct web_request *r, const char *name)
     return list;
 }
 
-static JsonNode *job_node(struct job *j)
+JsonNode *web_job_node(struct job *j)
 {
     static const char *const states[] = {
         [JOB_RUNNING] = "running", [JOB_DONE] = "done", [JOB_FAILED] = "failed", [JOB_CANCELLED] = "cancelled",
@@ -81,7 +81,7 @@ static JsonNode *do_launch(struct web_request *r, GError **error)
     l->autostart = web_bool(r, "autostart");
     l->no_start = web_bool(r, "no_start");
     struct job *j = launch(r->who, l, error);
-    JsonNode *node = j ? job_node(j) : NULL;
+    JsonNode *node = j ? web_job_node(j) : NULL;
     job_unref(j);
     return node;
 }
@@ -157,7 +157,7 @@ static JsonNode *do_job(struct web_request *r, GError **error)
     struct job *j = find_job(r, error);
     if (j)
         job_wait(j, (int)web_int(r, "wait", 0));
-    JsonNode *node = j ? job_node(j) : NULL;
+    JsonNode *node = j ? web_job_node(j) : NULL;
     job_unref(j);
     return node;
 }
@@ -179,7 +179,7 @@ static JsonNode *do_jobs(struct web_request *r, GError **error)
     g_autoptr(GPtrArray) jobs = job_list(r->who);
     JsonArray *list = json_array_new();
     for (unsigned i = 0; i < jobs->len; i++)
-        json_array_add_element(list, job_node(jobs->pdata[i]));
+        json_array_add_element(list, web_job_node(jobs->pdata[i]));
     JsonObject *o = json_object_new();
     json_object_set_array_member(o, "jobs", list);
     return web_node(o);

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Commands on storage: `ruche pool VERB`, `ruche volume VERB`. A verb is one row. */
+#include "cli/cli.h"
+#include "cli/rest.h"
+#include "cli/table.h"
+
+#include "base/units.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+struct verb {
+    const char *name, *arguments;
+    unsigned min_args, max_args; /* behind the verb */
+    int (*run)(struct cli *c, char **args);
+};
+
+static int run_verb(struct cli *c, const struct verb *verbs)
+{
+    for (const struct verb *v = verbs; v->name; v++) {
+        if (strcmp(v->name, c->args[0]) != 0)
+            continue;
+        if (c->arg_count - 1 >= v->min_args && c->arg_count - 1 <= v->max_args)
+            return v->run(c, c->args + 1);
+        fprintf(stderr, "ruche: usage: ruche %s %s %s\n", c->command->name, v->name, v->arguments);
+        return 2;
+    }
+    fprintf(stderr, "ruche: '%s' is nothing that 'ruche %s' does; it does:", c->args[0], c->command->name);
+    for (const struct verb *v = verbs; v->name; v++)
+        fprintf(stderr, " %s", v->name);
+    fputc('\n', stderr);
+    return 2;
+}
+
+static void take_text(struct cli *c, JsonObject *body, const char *option, const char *member)
+{
+    if (cli_has(c, option))
+        json_object_set_string_member(body, member, cli_value(c, option));
+}
+
+static void take_switch(struct cli *c, JsonObject *body, const char *option, const char *member)
+{
+    if (cli_has(c, option))
+        json_object_set_boolean_member(body, member, TRUE);
+}
+
+/* A size without a unit is in GiB: nobody makes a volume of two bytes. */
+static bool take_size(JsonObject *body, const char *member, const char *text, GError **error)
+{
+    uint64_t bytes;
+    if (!units_parse_size(text, 1 << 30, &bytes) || bytes > INT64_MAX)
+        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is not a size; \"2\" means 2 GiB, or say 512M", text);
+    json_object_set_int_member(body, member, (int64_t)bytes);
+    return true;
+}
+
+static int64_t number(JsonObject *o, const char *name)
+{
+    return json_object_get_int_member_with_default(o, name, 0);
+}
+
+static int done(struct cli *c, JsonObject *o, GError *error)
+{
+    if (!o)
+        return cli_fail(error);
+    int status = c->json ? print_json(o) : 0;
+    json_object_unref(o);
+    return status;
+}
+
+/* ---- pools ---- */
+
+static int pool_list(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/pools");
+    if (!o)
+        return cli_fail(error);
+    if (c->json)
+        return print_json(o);
+    JsonArray *list = json_object_get_array_member(o, "pools");
+    struct table t;
+    table_init(&t, c, 7, "NAME", "TYPE", "STATE", "AUTOSTART", "CAPACITY", "USED", "FREE");
+    for (unsigned i = 0; i < json_array_get_length(list); i++) {
+        JsonObject *p = json_array_get_object_element(list, i);
+        bool runs = json_object_has_member(p, "capacity");
+        table_add(&t, text_of(p, "name"), text_of(p, "type"), text_of(p, "state"),
+                  json_object_get_boolean_member(p, "autostart") ? "yes" : "no", runs ? show_size(number(p, "capacity")) : "-",
+                  runs ? show_size(number(p, "allocation")) : "-", runs ? show_size(number(p, "available")) : "-");
+    }
+    table_print(&t);
+    return 0;
+}
+
+static void line(const char *what, const char *text)
+{
+    if (text)
+        printf("%-14s %s\n", what, text);
+}
+
+static int pool_info(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/pools/%s", args[0]);
+    if (!o)
+        return cli_fail(error);
+    if (c->json)
+        return print_json(o);
+    static const char *const texts[] = { "name", "uuid", "type", "state", "target" };
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
+        line(texts[i], text_of(o, texts[i]));
+    line("autostart", json_object_get_boolean_member(o, "autostart") ? "yes" : "no");
+    if (!json_object_has_member(o, "capacity"))
+        return 0;
+    double capacity = (double)MAX(number(o, "capacity"), 1);
+    line("capacity", show_size(number(o, "capacity")));
+    printf("%-14s %s (%.0f %%)%s\n", "used", show_size(number(o, "allocation")), 100.0 * (double)number(o, "allocation") / capacity,
+           json_object_get_boolean_member(o, "over_threshold") ? ", over its threshold" : "");
+    line("free", show_size(number(o, "available")));
+    printf("%-14s %s, %.2f times the capacity\n", "promised", show_size(number(o, "promised")),
+           json_object_get_double_member_with_default(o, "overcommit", 0));
+    if (number(o, "warn_percent"))
+        printf("%-14s %" PRIi64 " %%\n", "warning at", number(o, "warn_percent"));
+    printf("%-14s %" PRIi64 "\n", "volumes", number(o, "volumes"));
+    return 0;
+}
+
+static const struct cli_option pool_options[] = {
+    { "type", "TYPE", "create: dir, fs, netfs, logical, disk, iscsi, iscsi-direct, scsi, mpath, rbd, zfs", false },
+    { "target", "FOLDER", "create: where its volumes are", false },
+    { "host", "NAME", "create: the server", false },
+    { "dir", "PATH", "create: what the server exports", false },
+    { "device", "PATH", "create: a block device, or a target's name", true },
+    { "source", "NAME", "create: a volume group, a pool of Ceph or ZFS", false },
+    { "adapter", "NAME", "create: such as scsi_host3", false },
+    { "initiator", "IQN", "create: our name towards the target", false },
+    { "format", "FORMAT", "create: ext4, nfs, cifs, gpt ...", false },
+    { "build", NULL, "create, start: make it, if nothing is there", false },
+    { "overwrite", NULL, "create, start: make it, whatever is there", false },
+    { "autostart", "yes|no", "create, set: start it with the host", false },
+    { "warn", "PERCENT", "set: tell when so much of it is used; 0: never", false },
+    { "storage", NULL, "delete: what it stands on, too", false },
+    { 0 },
+};
+
+static int pool_create(struct cli *c, char **args)
+{
+    static const char *const texts[] = { "type", "target", "host", "dir", "source", "adapter", "initiator", "format" };
+    GError *error = NULL;
+    JsonObject *body = json_object_new();
+    json_object_set_string_member(body, "name", args[0]);
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
+        take_text(c, body, texts[i], texts[i]);
+    take_switch(c, body, "build", "build");
+    take_switch(c, body, "overwrite", "overwrite");
+    if (cli_has(c, "autostart"))
+        json_object_set_boolean_member(body, "autostart", !strcmp(cli_value(c, "autostart"), "yes"));
+    if (cli_has(c, "device")) {
+        g_autofree char **devices = cli_values(c, "device");
+        JsonArray *list = json_array_new();
+        for (char **d = devices; *d; d++)
+            json_array_add_string_element(list, *d);
+        json_object_set_array_member(body, "devices", list);
+    }
+    JsonObject *o = rest_call(c->rest, "POST", body, &error, "/pools");
+    return done(c, o, error);
+}
+
+static int pool_set(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    uint64_t percent;
+    JsonObject *body = json_object_new();
+    if (cli_has(c, "autostart"))
+        json_object_set_boolean_member(body, "autostart", !strcmp(cli_value(c, "autostart"), "yes"));
+    if (cli_has(c, "warn")) {
+        if (!units_parse_u64(cli_value(c, "warn"), &percent) || percent > 100) {
+            ruche_error(&error, RUCHE_ERR_INVALID, "'%s' is no percentage from 0 to 100", cli_value(c, "warn"));
+            json_object_unref(body);
+            return cli_fail(error);
+        }
+        json_object_set_int_member(body, "warn_percent", (int64_t)percent);
+    }
+    JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/pools/%s", args[0]);
+    return done(c, o, error);
+}
+
+static int pool_delete(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    JsonObject *body = json_object_new();
+    take_switch(c, body, "storage", "storage");
+    JsonObject *o = rest_call(c->rest, "DELETE", body, &error, "/pools/%s", args[0]);
+    return done(c, o, error);
+}
+
+/* start, stop, refresh: the verb is the request. */
+static int pool_do(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    JsonObject *body = json_object_new();
+    take_switch(c, body, "build", "build");
+    take_switch(c, body, "overwrite", "overwrite");
+    JsonObject *o = rest_call(c->rest, "POST", body, &error, "/pools/%s/%s", args[0], c->args[0]);
+    return done(c, o, error);
+}
+
+static int pool_edit_xml(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    g_autofree char *text = rest_text(c->rest, &error, "/pools/%s/xml", args[0]);
+    if (!text)
+        return cli_fail(error);
+    fputs(text, stdout);
+    return 0;
+}
+
+static const struct verb pool_verbs[] = {
+    { "list", "", 0, 0, pool_list },         { "info", "NAME", 1, 1, pool_info },   { "create", "NAME [--type TYPE ...]", 1, 1, pool_create },
+    { "set", "NAME", 1, 1, pool_set },       { "start", "NAME", 1, 1, pool_do },    { "stop", "NAME", 1, 1, pool_do },
+    { "refresh", "NAME", 1, 1, pool_do },    { "dumpxml", "NAME", 1, 1, pool_edit_xml }, { "delete", "NAME", 1, 1, pool_delete },
+    { 0 },
+};
+
+static int run_pool(struct cli *c)
+{
+    return run_verb(c, pool_verbs);
+}
+CLI_COMMAND(pool, .name = "pool", .arguments = "list|info|create|set|start|stop|refresh|dumpxml|delete [NAME]",
+            .summary = "Storage pools: where volumes are", .options = pool_options, .min_args = 1, .max_args = 2, .run = run_pool);
+
+/* ---- volumes ---- */
+
+static const struct cli_option volume_options[] = {
+    { "format", "FORMAT", "create, clone: raw, qcow2, vmdk, vdi, vpc, vhdx", false },
+    { "allocation", "SIZE", "create: so much of it is there at once", false },
+    { "backing", "VOLUME", "create: a thin clone of this one", false },
+    { "preallocate", NULL, "create: lay out the tables of qcow2", false },
+    { "subclusters", NULL, "create: qcow2 with 32 subclusters in each cluster", false },
+    { "nocow", NULL, "create: on btrfs, write in place", false },
+    { "thin", NULL, "clone: on top of the volume, in next to no space", false },
+    { "reflink", NULL, "clone: share blocks, or fail", false },
+    { "shrink", NULL, "resize: to less; what is behind is lost", false },
+    { "allocate", NULL, "resize: all of what is new is there at once", false },
+    { "algorithm", "NAME", "wipe: zero, nnsa, dod, bsi, gutmann, schneier, pfitzner7, pfitzner33, random, trim", false },
+    { "wipe", NULL, "delete: write zeroes over it before", false },
+    { 0 },
+};
+
+static int volume_list(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/pools/%s/volumes", args[0]);
+    if (!o)
+        return cli_fail(error);
+    if (c->json)
+        return print_json(o);
+    JsonArray *list = json_object_get_array_member(o, "volumes");
+    struct table t;
+    table_init(&t, c, 5, "NAME", "FORMAT", "CAPACITY", "USED", "PATH");
+    for (unsigned i = 0; i < json_array_get_length(list); i++) {
+        JsonObject *v = json_array_get_object_element(list, i);
+        table_add(&t, text_of(v, "name"), text_of(v, "format"), show_size(number(v, "capacity")),
+                  show_size(number(v, "allocation")), text_of(v, "path"));
+    }
+    table_print(&t);
+    return 0;
+}
+
+static int volume_info(struct cli *c, char **args)
+{
+    static const char *const texts[] = { "name", "path", "type", "format", "backing" };
+    GError *error = NULL;
+    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/pools/%s/volumes/%s", args[0], args[1]);
+    if (!o)
+        return cli_fail(error);
+    if (c->json)
+        return print_json(o);
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
+        line(texts[i], text_of(o, texts[i]));
+    line("capacity", show_size(number(o, "capacity")));
+    line("used", show_size(number(o, "allocation")));
+    return 0;
+}
+
+/* Follows a job to its end, with its progress. */
+static int finish(struct cli *c, JsonObject *job, GError *error)
+{
+    if (job)
+        job = follow_job(c, job, &error);
+    return done(c, job, error);
+}
+
+static int send_create(struct cli *c, const char *pool, JsonObject *body)
+{
+    GError *error = NULL;
+    take_text(c, body, "format", "format");
+    take_text(c, body, "backing", "backing");
+    take_switch(c, body, "preallocate", "preallocate");
+    take_switch(c, body, "subclusters", "subclusters");
+    take_switch(c, body, "nocow", "nocow");
+    take_switch(c, body, "reflink", "reflink");
+    if (cli_has(c, "allocation") && !take_size(body, "allocation", cli_value(c, "allocation"), &error)) {
+        json_object_unref(body);
+        return cli_fail(error);
+    }
+    JsonObject *job = rest_call(c->rest, "POST", body, &error, "/pools/%s/volumes", pool);
+    return finish(c, job, error);
+}
+
+static int volume_create(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    JsonObject *body = json_object_new();
+    json_object_set_string_member(body, "name", args[1]);
+    if (args[2] && !take_size(body, "size", args[2], &error)) {
+        json_object_unref(body);
+        return cli_fail(error);
+    }
+    return send_create(c, args[0], body);
+}
+
+static int volume_clone(struct cli *c, char **args)
+{
+    JsonObject *body = json_object_new();
+    json_object_set_string_member(body, "name", args[2]);
+    json_object_set_string_member(body, cli_has(c, "thin") ? "backing" : "from", args[1]);
+    return send_create(c, args[0], body);
+}
+
+static int volume_resize(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    JsonObject *body = json_object_new(), *o = NULL;
+    take_switch(c, body, "shrink", "shrink");
+    take_switch(c, body, "allocate", "allocate");
+    if (take_size(body, "size", args[2], &error))
+        o = rest_call(c->rest, "POST", body, &error, "/pools/%s/volumes/%s/resize", args[0], args[1]);
+    else
+        json_object_unref(body);
+    return done(c, o, error);
+}
+
+static int volume_wipe(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    JsonObject *body = json_object_new();
+    take_text(c, body, "algorithm", "algorithm");
+    JsonObject *job = rest_call(c->rest, "POST", body, &error, "/pools/%s/volumes/%s/wipe", args[0], args[1]);
+    return finish(c, job, error);
+}
+
+static int volume_delete(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    JsonObject *body = json_object_new();
+    take_switch(c, body, "wipe", "wipe");
+    JsonObject *o = rest_call(c->rest, "DELETE", body, &error, "/pools/%s/volumes/%s", args[0], args[1]);
+    return done(c, o, error);
+}
+
+static const struct verb volume_verbs[] = {
+    { "list", "POOL", 1, 1, volume_list },
+    { "info", "POOL VOLUME", 2, 2, volume_info },
+    { "create", "POOL VOLUME [SIZE]", 2, 3, volume_create },
+    { "clone", "POOL VOLUME NEW", 3, 3, volume_clone },
+    { "resize", "POOL VOLUME SIZE", 3, 3, volume_resize },
+    { "wipe", "POOL VOLUME", 2, 2, volume_wipe },
+    { "delete", "POOL VOLUME", 2, 2, volume_delete },
+    { 0 },
+};
+
+static int run_volume(struct cli *c)
+{
+    return run_verb(c, volume_verbs);
+}
+CLI_COMMAND(volume, .name = "volume", .other_name = "vol", .arguments = "list|info|create|clone|resize|wipe|delete POOL [VOLUME ...]",
+            .summary = "Volumes of storage pools: disks of machines", .text = "A size without a unit is in GiB: \"2\" means 2 GiB.",
+            .options = volume_options, .min_args = 1, .max_args = 4, .run = run_volume);
