@@ -298,16 +298,16 @@ def test_limits():
     """The limits of a throttle group: as they were given, as they are seen, changed while in use."""
     with Bench() as b:
         b.create("a")
-        b.qmp.execute("object-add", qom_type="throttle-group", id="g", limits={"iops-write": 100, "iops-write-max": 20})
+        b.qmp.execute("object-add", qom_type="throttle-group", id="g", limits={"iops-write": 100, "iops-write-max": 100})
         b.qmp.execute("blockdev-add", driver="throttle", node_name="t", throttle_group="g",
                       file={"driver": "qcow2", "file": {"driver": "file", "filename": b.path("a")}})
         limits = b.qmp.execute("qom-get", path="/objects/g", property="limits")
-        assert (limits["iops-write"], limits["iops-write-max"], limits["bps-total"]) == (100, 20, 0), limits
+        assert (limits["iops-write"], limits["iops-write-max"], limits["bps-total"]) == (100, 100, 0), limits
 
         socket = b.path("nbd")
         b.qmp.execute("nbd-server-start", addr={"type": "unix", "data": {"path": socket}})
         b.qmp.execute("nbd-server-add", device="t", writable=True)
-        commands = [word for _ in range(150) for word in ("-c", "write 0 512")]
+        commands = [word for _ in range(200) for word in ("-c", "write 0 512")]
         client = ["qemu-io", "-f", "raw", *commands, f"nbd+unix:///t?socket={socket}"]
         begin = time.monotonic()
         tool(*client)
@@ -317,7 +317,7 @@ def test_limits():
         try:
             time.sleep(0.3)
             b.qmp.execute("qom-set", path="g", property="limits", value={"iops-write": 0, "iops-write-max": 0})
-            waits.wait(100)  # 150 seconds with the limit
+            waits.wait(150)  # 200 seconds with the limit
         finally:
             waits.kill()
         assert b.qmp.execute("qom-get", path="g", property="limits")["iops-write"] == 0
