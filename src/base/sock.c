@@ -231,3 +231,28 @@ int sock_accept(int listen_fd)
     int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     return fd < 0 ? -errno : fd;
 }
+
+#define RECEIVED_FDS 16
+
+ssize_t sock_receive(int fd, void *buf, size_t len, void (*got)(void *opaque, int fd), void *opaque)
+{
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(RECEIVED_FDS * sizeof(int))];
+    } control;
+    struct iovec iov = { buf, len };
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+    };
+    ssize_t n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+    for (struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
+            int one;
+            memcpy(&one, CMSG_DATA(c) + at, sizeof(one));
+            got(opaque, one);
+        }
+    }
+    return n;
+}

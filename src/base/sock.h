@@ -12,6 +12,7 @@
 #include "base/error.h"
 
 #include <sys/stat.h>
+#include <sys/types.h>
 
 /* The file of a listening Unix socket: remembered, so that only our own is removed. */
 struct sock_path {
@@ -33,3 +34,5 @@ int sock_connect_tcp(const char *host, const char *port, bool nonblock, GError *
 int sock_connect_result(int fd); /* 0 or negative errno */
 int sock_accept(int listen_fd);  /* non-blocking, close-on-exec; negative errno */
 int sock_set_nonblock(int fd, bool on);
+/* recv(2), and `got` for each descriptor that came with the bytes: its owner from then on. */
+ssize_t sock_receive(int fd, void *buf, size_t len, void (*got)(void *opaque, int fd), void *opaque);

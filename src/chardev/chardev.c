@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/fdset.h"
+#include "base/sock.h"
 #include "base/units.h"
 
 #include <fcntl.h>
@@ -198,13 +199,22 @@ static void in_end(struct chardev *c)
         c->type->hangup(c);
 }
 
+static bool fd_is_socket(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 static void in_read(struct chardev *c)
 {
     uint8_t buf[INPUT_CHUNK];
     size_t room = MIN(in_room(c), sizeof(buf));
     if (!room || c->in_fd < 0 || c->in_eof)
         return;
-    ssize_t n = read(c->in_fd, buf, room);
+    const struct chardev_frontend *fe = &c->port[0].fe;
+    ssize_t n = !c->mux && c->port[0].used && fe->receive_fd && fd_is_socket(c->in_fd)
+                    ? sock_receive(c->in_fd, buf, room, fe->receive_fd, fe->opaque)
+                    : read(c->in_fd, buf, room);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {

@@ -23,6 +23,9 @@ struct chardev_frontend {
     /* How many bytes the front end can take now (0: the backend stops reading). */
     size_t (*can_receive)(void *opaque);
     void (*receive)(void *opaque, const uint8_t *data, size_t len); /* len <= can_receive() */
+    /* A descriptor that came with the bytes that follow, the front end's from here. NULL: none are taken. Not behind
+     * a mux. */
+    void (*receive_fd)(void *opaque, int fd);
     void (*opened)(void *opaque, bool open); /* peer connected, gone; may be NULL */
     /* room again after a short chardev_write(); may be NULL */
     void (*sent)(void *opaque);

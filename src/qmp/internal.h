@@ -14,6 +14,8 @@ struct qmp_session {
     bool negotiated, dropped;
     bool busy;          /* inside a command: freed behind it */
     bool freed;
+    int fds[QMP_MAX_FDS]; /* received, not yet taken; oldest first */
+    unsigned fd_count;
     struct qmp_session *next;
 };
 
@@ -21,10 +23,10 @@ struct qmp_server {
     void *opaque;
     struct qmp_session *sessions;
     unsigned session_count;
+    struct qmp_session *current; /* whose command is in hand; NULL: nobody's */
     GPtrArray *listeners; /* struct listener, listen.c */
     GPtrArray *clients;   /* struct client, listen.c */
     GHashTable *limits;   /* key to struct limit, events.c */
-    GArray *fds;          /* of the client whose command runs (int); borrowed, may be NULL */
     volatile bool stop_waiting;
 };
 

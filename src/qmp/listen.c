@@ -8,11 +8,8 @@
 
 #include <glib-unix.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #define READ_CHUNK 16384
-#define MAX_FDS 16 /* of a client, that no command has taken yet */
 
 struct listener {
     struct qmp_server *server;
@@ -27,22 +24,13 @@ struct client {
     int fd;
     guint in_source, out_source;
     bool gone;
-    GArray *fds; /* int: descriptors that it sent; NULL: none yet */
 };
 
 /* ---- clients ---- */
 
-static void drop_fds(struct client *c)
-{
-    for (guint i = 0; c->fds && i < c->fds->len; i++)
-        fd_close_keep_errno(g_array_index(c->fds, int, i));
-    g_clear_pointer(&c->fds, g_array_unref);
-}
-
 static void client_free(gpointer p)
 {
     struct client *c = p;
-    drop_fds(c);
     if (c->in_source)
         g_source_remove(c->in_source);
     if (c->out_source)
@@ -97,65 +85,22 @@ static void client_drop(void *opaque)
     c->in_source = g_idle_add(client_gone, c);
 }
 
-static void keep_fd(struct client *c, int fd)
+static void got_fd(void *opaque, int fd)
 {
-    if (!c->fds)
-        c->fds = g_array_new(FALSE, FALSE, sizeof(int));
-    if (c->fds->len < MAX_FDS)
-        g_array_append_val(c->fds, fd);
-    else
-        close(fd);
-}
-
-/* read(2) that also takes descriptors in. */
-static ssize_t receive(struct client *c, void *buf, size_t len)
-{
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(MAX_FDS * sizeof(int))];
-    } control;
-    struct iovec iov = { buf, len };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-    ssize_t n = recvmsg(c->fd, &m, MSG_CMSG_CLOEXEC);
-    if (n < 0 && errno == ENOTSOCK)
-        return read(c->fd, buf, len);
-    for (struct cmsghdr *h = n < 0 ? NULL : CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
-        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t at = 0; at + sizeof(int) <= h->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(h) + at, sizeof(fd));
-            keep_fd(c, fd);
-        }
-    }
-    return n;
-}
-
-int qmp_take_fd(struct qmp_server *s)
-{
-    if (!s->fds || !s->fds->len)
-        return -1;
-    int fd = g_array_index(s->fds, int, 0);
-    g_array_remove_index(s->fds, 0);
-    return fd;
+    qmp_session_receive_fd(opaque, fd);
 }
 
 static gboolean client_readable(int fd, GIOCondition condition, gpointer opaque)
 {
     struct client *c = opaque;
     char buf[READ_CHUNK];
-    ssize_t n = c->gone ? 0 : receive(c, buf, sizeof(buf));
+    ssize_t n = c->gone ? 0 : sock_receive(fd, buf, sizeof(buf), got_fd, c->session);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return G_SOURCE_CONTINUE;
     if (n <= 0)
         return client_gone(c);
     guint source = c->in_source;
-    struct qmp_server *s = c->server;
-    GArray *before = s->fds;
-    s->fds = c->fds ? g_array_ref(c->fds) : NULL;
     qmp_session_receive(c->session, buf, n);
-    g_clear_pointer(&s->fds, g_array_unref);
-    s->fds = before;
     return c->in_source == source ? G_SOURCE_CONTINUE : G_SOURCE_REMOVE;
 }
 

@@ -21,6 +21,7 @@
 #define QMP_MAX_OUTPUT (16u << 20)
 #define QMP_MAX_SESSIONS 64
 #define QMP_EVENT_PERIOD_MS 1000
+#define QMP_MAX_FDS 16 /* descriptors of a client that no command has taken; further ones are closed */
 
 struct qmp_server;
 struct qmp_session;
@@ -96,5 +97,7 @@ struct qmp_transport {
 struct qmp_session *qmp_session_new(struct qmp_server *s, const struct qmp_transport *t);
 void qmp_session_free(struct qmp_session *q);
 void qmp_session_receive(struct qmp_session *q, const void *data, size_t len);
+/* A descriptor that came beside the bytes, before them; the session's from here. */
+void qmp_session_receive_fd(struct qmp_session *q, int fd);
 void qmp_session_writable(struct qmp_session *q); /* `write` will take more */
 bool qmp_session_pending(const struct qmp_session *q); /* output waits */

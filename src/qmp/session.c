@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- output ---- */
 
@@ -148,7 +149,11 @@ static JsonNode *run_command(struct qmp_session *q, const char *name, JsonObject
                     "The command %.64s has to wait: send qmp_capabilities first", name);
         return NULL;
     }
-    return qmp_execute(q->server, name, args, error);
+    struct qmp_session *outer = q->server->current;
+    q->server->current = q;
+    JsonNode *result = qmp_execute(q->server, name, args, error);
+    q->server->current = outer;
+    return result;
 }
 
 /* The members that a command's object may have. NULL and *error, or the command's name. */
@@ -291,6 +296,26 @@ void qmp_session_receive(struct qmp_session *q, const void *data, size_t len)
         qmp_session_free(q);
 }
 
+/* ---- descriptors ---- */
+
+void qmp_session_receive_fd(struct qmp_session *q, int fd)
+{
+    if (q->fd_count < QMP_MAX_FDS)
+        q->fds[q->fd_count++] = fd;
+    else
+        close(fd);
+}
+
+int qmp_take_fd(struct qmp_server *s)
+{
+    struct qmp_session *q = s->current;
+    if (!q || !q->fd_count)
+        return -1;
+    int fd = q->fds[0];
+    memmove(q->fds, q->fds + 1, --q->fd_count * sizeof(q->fds[0]));
+    return fd;
+}
+
 /* ---- life ---- */
 
 struct qmp_session *qmp_session_new(struct qmp_server *s, const struct qmp_transport *t)
@@ -325,6 +350,8 @@ void qmp_session_free(struct qmp_session *q)
         }
     frame_done(&q->frame);
     g_string_free(q->out, TRUE);
+    for (unsigned i = 0; i < q->fd_count; i++)
+        close(q->fds[i]);
     g_free(q);
 }
 

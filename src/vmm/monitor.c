@@ -5,6 +5,7 @@
 #include "chardev/chardev.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define PROMPT "(ruche) "
 #define MAX_LINE 4096
@@ -60,6 +61,15 @@ static void qmp_receive(void *opaque, const uint8_t *data, size_t len)
     struct monitor *m = opaque;
     if (m->session)
         qmp_session_receive(m->session, data, len);
+}
+
+static void qmp_receive_fd(void *opaque, int fd)
+{
+    struct monitor *m = opaque;
+    if (m->session)
+        qmp_session_receive_fd(m->session, fd);
+    else
+        close(fd);
 }
 
 static void qmp_sent(void *opaque)
@@ -174,6 +184,7 @@ static bool attach_monitor(struct vmm *v, struct chardev *c, bool qmp, GError **
                                             .focus = human_focus,
                                             .opaque = m };
     const struct chardev_frontend program = { .can_receive = can_receive, .receive = qmp_receive,
+                                              .receive_fd = qmp_receive_fd,
                                               .opened = qmp_opened, .sent = qmp_sent, .opaque = m };
     if (!chardev_attach(c, qmp ? &program : &human, error)) {
         g_string_free(m->line, TRUE);
