@@ -95,6 +95,11 @@ struct accel_ops {
     void (*set_slots)(struct accel *a, const struct accel_slot *slots, size_t count);
     void (*set_eventfds)(struct accel *a, bool io, const struct accel_eventfd *fds, size_t count); /* NULL */
     void (*written)(struct accel *a, uint64_t gpa, uint64_t len); /* DMA wrote; may be NULL */
+    /* Pages that vCPUs write get their bit (by guest-physical number, below `pages`) from now on; NULL: no more. The
+     * bits stay where they are for the accelerator's life. No vCPU runs. May be NULL: vCPUs write nothing. */
+    void (*dirty_log)(struct accel *a, _Atomic uint64_t *bits, uint64_t pages);
+    /* All that was written has its bit now, and writes from here on set theirs anew. No vCPU runs. */
+    void (*dirty_sync)(struct accel *a);
 
     /* kernel_irqchip only. */
     void (*gsi)(struct accel *a, unsigned gsi, int level);

@@ -157,6 +157,11 @@ int cpu_shared_set_perf_map(struct cpu_shared *s);
 /* Somebody else than a vCPU (DMA, the loader) wrote guest memory: drop code decoded from there. Cheap when
  * there is none. Any thread. */
 void cpu_shared_written(struct cpu_shared *s, uint64_t gpa, uint64_t len);
+/* Pages that vCPUs write get their bit from now on, by guest-physical number below `pages`: when a TLB entry becomes
+ * writable. NULL: no more. No vCPU runs. */
+void cpu_shared_set_dirty(struct cpu_shared *s, _Atomic uint64_t *bits, uint64_t pages);
+/* Takes the right to write from every TLB entry, so that the next write to each page sets its bit anew. No vCPU runs. */
+void cpu_shared_dirty_anew(struct cpu_shared *s);
 /* The address map changed: every vCPU drops its TLB before it touches memory again. Any thread. */
 void cpu_shared_flush_all(struct cpu_shared *s);
 

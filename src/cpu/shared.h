@@ -39,6 +39,9 @@ struct cpu_shared {
     _Atomic uint64_t *code;        /* per page: bit per granule that holds decoded code */
     uint64_t code_pages;           /* entries of code[]; pages beyond are never cached */
 
+    _Atomic uint64_t *dirty;       /* cpu_shared_set_dirty(); changes while no vCPU runs */
+    uint64_t dirty_pages;
+
     struct translate *translate;   /* the code cache; NULL: interpreted only */
 };
 

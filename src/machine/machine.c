@@ -5,6 +5,7 @@
  * Order     RAM, address spaces, accelerator, vCPUs, board with its devices, threads. Taken apart backwards; each
  *           step takes a machine that was only half built.
  */
+#include "machine/dirty.h"
 #include "machine/machine_internal.h"
 
 #define MEMORY_LIMIT (1ULL << 52)
@@ -150,6 +151,7 @@ static void memory_changed(void *opaque, const struct mem_range *ranges, size_t 
 static void memory_written(void *opaque, uint64_t addr, uint64_t len)
 {
     struct machine *m = opaque;
+    machine_dirty_written(m, addr, len);
     if (m->accel->ops->written)
         m->accel->ops->written(m->accel, addr, len);
 }
@@ -307,6 +309,7 @@ void machine_free(struct machine *m)
     cpu_model_free(m->cpu_model);
     mem_space_free(m->memory);
     mem_space_free(m->io);
+    machine_dirty_free(m);
     machine_ram_done(m);
     for (unsigned i = 0; i < ARRAY_COUNT(m->backends); i++)
         g_clear_pointer(&m->backends[i], g_hash_table_destroy);

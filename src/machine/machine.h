@@ -49,7 +49,7 @@ struct global_prop {
 };
 
 enum run_state { RUN_PRELAUNCH, RUN_RUNNING, RUN_PAUSED, RUN_SHUTDOWN, RUN_GUEST_PANICKED, RUN_IO_ERROR,
-                 RUN_INTERNAL_ERROR };
+                 RUN_INTERNAL_ERROR, RUN_INMIGRATE, RUN_FINISH_MIGRATE, RUN_POSTMIGRATE };
 
 /* What guests and devices ask of whoever owns the machine; delivered on the main thread. */
 enum machine_request { MACHINE_REQ_RESET, MACHINE_REQ_POWEROFF, MACHINE_REQ_PANIC, MACHINE_REQ_DEBUG_EXIT,
@@ -98,6 +98,7 @@ struct machine {
     bool powered_on;                   /* devices that come from now on are plugged in at run time */
     void *board_data;
     struct machine_run *run;           /* vcpu.c: threads and the pause protocol */
+    struct machine_dirty *dirty;       /* machine/dirty.h; NULL: nobody has asked yet */
     struct machine_requests *requests; /* requests.c: what guests asked for, not yet delivered */
     struct mem_listener memory_listener, io_listener;
     struct accel_host accel_host;

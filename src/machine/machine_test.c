@@ -3,6 +3,7 @@
 #include "machine/testing.h"
 
 #include "base/units.h"
+#include "machine/dirty.h"
 
 static struct machine *try_new(struct machine_config *c, char **ret_message)
 {
@@ -225,6 +226,35 @@ static void test_event_flood(void)
     test_machine_free(m);
 }
 
+/* What devices write, at the ends of both parts of RAM and across pages; nothing before the start, nothing twice. */
+static void test_dirty(void)
+{
+    struct machine *m = test_machine(3 * GIB, 1);
+    g_autofree uint64_t *got = g_new0(uint64_t, machine_dirty_pages(m) / 64);
+    g_autoptr(GError) error = NULL;
+    g_assert_cmpuint(machine_dirty_pages(m), ==, 5 * GIB / 4096);
+    mem_store_le64(m->memory, 0x1000, 1);
+    g_assert_true(machine_dirty_start(m, &error));
+    g_assert_cmpuint(machine_dirty_harvest(m, got), ==, 0);
+    mem_store_le64(m->memory, 0, 1);
+    mem_store_le64(m->memory, 0x4ffc, 1);
+    mem_store_le64(m->memory, 2 * GIB - 8, 1);
+    mem_store_le64(m->memory, 4 * GIB, 1);
+    mem_store_le64(m->memory, 5 * GIB - 8, 1);
+    mem_written(m->memory, UINT64_MAX - 8, 8);
+    g_assert_cmpuint(machine_dirty_harvest(m, got), ==, 6);
+    g_assert_cmphex(got[0], ==, 1 << 0 | 1 << 4 | 1 << 5);
+    g_assert_cmphex(got[2 * GIB / 4096 / 64 - 1], ==, 1ull << 63);
+    g_assert_cmphex(got[4 * GIB / 4096 / 64], ==, 1);
+    g_assert_cmphex(got[5 * GIB / 4096 / 64 - 1], ==, 1ull << 63);
+    g_assert_cmpuint(machine_dirty_harvest(m, got), ==, 0);
+    machine_dirty_stop(m);
+    mem_store_le64(m->memory, 0, 1);
+    g_assert_true(machine_dirty_start(m, &error));
+    g_assert_cmpuint(machine_dirty_harvest(m, got), ==, 0);
+    test_machine_free(m);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -236,5 +266,6 @@ int main(int argc, char **argv)
     g_test_add_func("/machine/triple-fault", test_triple_fault_resets);
     g_test_add_func("/machine/internal-error", test_internal_error);
     g_test_add_func("/machine/event-flood", test_event_flood);
+    g_test_add_func("/machine/dirty", test_dirty);
     return g_test_run();
 }

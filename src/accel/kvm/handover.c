@@ -101,6 +101,8 @@ static bool make_cpu(struct kvm_vcpu *v)
     pthread_mutex_lock(&a->lock);
     if (!a->shared)
         a->shared = cpu_shared_new(a->model, &a->topology, a->ram_bytes);
+    if (a->shared && a->dirty_bits)
+        cpu_shared_set_dirty(a->shared, a->dirty_bits, a->dirty_pages);
     pthread_mutex_unlock(&a->lock);
     if (a->shared)
         v->cpu = cpu_new(a->shared, v->base.index, &callbacks, v);

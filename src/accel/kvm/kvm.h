@@ -57,6 +57,8 @@ struct kvm_accel {
     struct kvm_slot slots[KVM_MAX_SLOTS];
     struct kvm_eventfds memory_fds, port_fds;
     struct kvm_irq_routing_entry routes[KVM_MAX_ROUTES]; /* MSI routes, by number; gsi 0: free */
+    _Atomic uint64_t *dirty_bits;  /* kvm_dirty_log(); NULL: writes are not logged */
+    uint64_t dirty_pages;
     struct cpu_shared *shared; /* of the software CPUs; NULL until the first hand-over */
 
     struct kvm_vcpu *vcpus[KVM_MAX_VCPUS];
@@ -114,6 +116,8 @@ static inline void kvm_count(uint64_t *counter)
 
 /* slots.c */
 void kvm_set_slots(struct accel *accel, const struct accel_slot *slots, size_t count);
+void kvm_dirty_log(struct accel *accel, _Atomic uint64_t *bits, uint64_t pages);
+void kvm_dirty_sync(struct accel *accel);
 void kvm_set_eventfds(struct accel *accel, bool io, const struct accel_eventfd *fds, size_t count);
 
 /* irq.c */

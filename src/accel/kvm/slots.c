@@ -39,7 +39,7 @@ static bool tell_slot(struct kvm_accel *a, unsigned number, const struct accel_s
 {
     struct kvm_userspace_memory_region region = {
         .slot = number,
-        .flags = s->readonly ? KVM_MEM_READONLY : 0,
+        .flags = s->readonly ? KVM_MEM_READONLY : size && a->dirty_bits ? KVM_MEM_LOG_DIRTY_PAGES : 0,
         .guest_phys_addr = s->gpa,
         .memory_size = size,
         .userspace_addr = (uintptr_t)s->hva,
@@ -47,11 +47,60 @@ static bool tell_slot(struct kvm_accel *a, unsigned number, const struct accel_s
     return ioctl(a->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) == 0;
 }
 
+/* Moves a slot's log to the machine's. Without memory for it all of the slot counts as written. */
+static void fetch_log(struct kvm_accel *a, unsigned number)
+{
+    const struct accel_slot *s = &a->slots[number].map;
+    uint64_t pages = s->size / GUEST_PAGE, first = s->gpa / GUEST_PAGE;
+    g_autofree uint64_t *log = s->readonly ? NULL : g_try_malloc0((pages + 63) / 64 * 8);
+    struct kvm_dirty_log request = { .slot = number, .dirty_bitmap = log };
+    bool known = log && ioctl(a->vm_fd, KVM_GET_DIRTY_LOG, &request) == 0;
+    for (uint64_t i = 0; i < pages && !s->readonly && first + i < a->dirty_pages; i++) {
+        if (known && !log[i / 64]) {
+            i |= 63;
+            continue;
+        }
+        uint64_t page = first + i;
+        if (!known || log[i / 64] >> (i % 64) & 1)
+            atomic_fetch_or_explicit(&a->dirty_bits[page / 64], 1ull << (page % 64), memory_order_relaxed);
+    }
+}
+
+void kvm_dirty_sync(struct accel *accel)
+{
+    struct kvm_accel *a = to_kvm(accel);
+    pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < KVM_MAX_SLOTS && a->dirty_bits; i++) {
+        if (a->slots[i].map.size)
+            fetch_log(a, i);
+    }
+    if (a->shared)
+        cpu_shared_dirty_anew(a->shared);
+    pthread_mutex_unlock(&a->lock);
+}
+
+void kvm_dirty_log(struct accel *accel, _Atomic uint64_t *bits, uint64_t pages)
+{
+    struct kvm_accel *a = to_kvm(accel);
+    pthread_mutex_lock(&a->lock);
+    a->dirty_bits = bits;
+    a->dirty_pages = pages;
+    for (unsigned i = 0; i < KVM_MAX_SLOTS; i++) {
+        if (a->slots[i].map.size)
+            tell_slot(a, i, &a->slots[i].map, a->slots[i].map.size);
+    }
+    if (a->shared)
+        cpu_shared_set_dirty(a->shared, bits, pages);
+    pthread_mutex_unlock(&a->lock);
+}
+
 static void drop_old_slots(struct kvm_accel *a, const struct accel_slot *slots, size_t count)
 {
     for (unsigned i = 0; i < KVM_MAX_SLOTS; i++) {
         struct accel_slot *s = &a->slots[i].map;
         if (s->size && !listed(slots, count, s)) {
+            if (a->dirty_bits)
+                fetch_log(a, i);
             tell_slot(a, i, s, 0);
             s->size = 0;
         }

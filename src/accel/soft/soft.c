@@ -221,6 +221,16 @@ static void soft_written(struct accel *accel, uint64_t gpa, uint64_t len)
     cpu_shared_written(container_of(accel, struct soft_accel, base)->shared, gpa, len);
 }
 
+static void soft_dirty_log(struct accel *accel, _Atomic uint64_t *bits, uint64_t pages)
+{
+    cpu_shared_set_dirty(container_of(accel, struct soft_accel, base)->shared, bits, pages);
+}
+
+static void soft_dirty_sync(struct accel *accel)
+{
+    cpu_shared_dirty_anew(container_of(accel, struct soft_accel, base)->shared);
+}
+
 /* What all vCPUs count by, before each adds its offset. */
 static uint64_t tsc_base(const struct soft_vcpu *v)
 {
@@ -444,6 +454,8 @@ static const struct accel_ops soft_accel = {
     .destroy = soft_destroy,
     .set_slots = soft_set_slots,
     .written = soft_written,
+    .dirty_log = soft_dirty_log,
+    .dirty_sync = soft_dirty_sync,
     .vcpu_new = soft_vcpu_new,
     .vcpu_free = soft_vcpu_free,
     .vcpu_run = soft_vcpu_run,

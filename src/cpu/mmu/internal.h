@@ -62,6 +62,7 @@ struct mmu_state {
     struct mmu_post post[POST_MAX];
     unsigned n_posts;
     bool post_flush_map;  /* the address map changed: TLB and phys cache go */
+    bool post_forbid_writes; /* the log of written pages begins anew */
     bool post_overflow;   /* too many posts: look at everything */
 
     /* The vCPU's own. */
@@ -87,6 +88,17 @@ struct mmu_state {
     } phys[PHYS_SLOTS];                   /* pages elsewhere */
     struct mmu_pde pde[PDE_SLOTS];
 };
+
+/* The page of gpa is being written, or may be from now on. */
+static inline void mmu_note_dirty(const struct cpu *c, uint64_t gpa)
+{
+    const struct cpu_shared *s = c->shared;
+    uint64_t pfn = gpa >> PAGE_SHIFT;
+    if (unlikely(s->dirty) && pfn < s->dirty_pages)
+        atomic_fetch_or_explicit(&s->dirty[pfn / 64], 1ull << (pfn % 64), memory_order_relaxed);
+}
+/* No entry of the vCPU's TLB allows writes any more. */
+void mmu_forbid_writes(struct cpu *c);
 
 /* A finished translation. */
 struct mmu_walk {

@@ -586,6 +586,51 @@ static void test_flush_all_vcpus(void)
     tear_down();
 }
 
+static bool was_written(_Atomic uint64_t *bits, uint64_t gpa)
+{
+    uint64_t page = gpa >> PAGE_SHIFT, bit = 1ull << (page % 64);
+    return atomic_fetch_and(&bits[page / 64], ~bit) & bit;
+}
+
+/* The log of written pages: reads leave none, the first write to a page one, after a harvest the next write again. */
+static void test_dirty(void)
+{
+    set_up("max");
+    _Atomic uint64_t *bits = g_new0(_Atomic uint64_t, 64);
+    g_assert_cmpint(try_write(PAGE), ==, OK); /* a fast entry from before, and the dirty bit */
+    cpu_shared_set_dirty(bed->shared, bits, 4096);
+    mmu_handle_flush(cpu);
+    g_assert_cmpint(try_read(PAGE + 8), ==, OK);
+    g_assert_false(was_written(bits, FRAME));
+    g_assert_cmpint(try_write(PAGE), ==, OK);
+    g_assert_true(was_written(bits, FRAME));
+    g_assert_cmpint(try_write(PAGE + 64), ==, OK); /* fast: nobody harvested */
+    g_assert_false(was_written(bits, FRAME));
+    cpu_shared_dirty_anew(bed->shared);
+    mmu_handle_flush(cpu);
+    g_assert_cmpint(try_read(PAGE), ==, OK);
+    g_assert_false(was_written(bits, FRAME));
+    g_assert_cmpint(try_write(PAGE + 64), ==, OK);
+    g_assert_true(was_written(bits, FRAME));
+    /* Pages of code are written by the slow path, and logged all the same. */
+    mmu_mark_code(cpu, FRAME + 0x100, 16);
+    cpu_shared_dirty_anew(bed->shared);
+    mmu_handle_flush(cpu);
+    g_assert_cmpint(try_write(PAGE + 0x200), ==, OK);
+    g_assert_true(was_written(bits, FRAME));
+    /* So are the processor's own marks in page tables. */
+    bed_poke64(bed, PTE, FRAME | 7);
+    mmu_flush_all(cpu);
+    was_written(bits, PTE);
+    g_assert_cmpint(try_read(PAGE), ==, OK);
+    g_assert_true(was_written(bits, PTE));
+    cpu_shared_set_dirty(bed->shared, NULL, 0);
+    g_assert_cmpint(try_write(PAGE), ==, OK);
+    g_assert_false(was_written(bits, FRAME));
+    tear_down();
+    g_free(bits);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -608,6 +653,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mmu/alignment", test_alignment);
     g_test_add_func("/mmu/watch", test_watch);
     g_test_add_func("/mmu/code-pages", test_code_pages);
+    g_test_add_func("/mmu/dirty", test_dirty);
     g_test_add_func("/mmu/flush-all", test_flush_all_vcpus);
     return g_test_run();
 }

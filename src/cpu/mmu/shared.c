@@ -95,7 +95,8 @@ void mmu_handle_flush(struct cpu *c)
     bool map = m->post_flush_map, overflow = m->post_overflow;
     memcpy(post, m->post, n * sizeof(post[0]));
     m->n_posts = 0;
-    m->post_flush_map = m->post_overflow = false;
+    bool forbid = m->post_forbid_writes;
+    m->post_flush_map = m->post_overflow = m->post_forbid_writes = false;
     pthread_mutex_unlock(&c->shared->lock);
     for (unsigned i = 0; i < n; i++) {
         if (post[i].drop_write)
@@ -115,6 +116,8 @@ void mmu_handle_flush(struct cpu *c)
         mmu_flush_all(c);
         exec_invalidate_all(c);
     }
+    if (forbid)
+        mmu_forbid_writes(c);
 }
 
 void cpu_shared_flush_all(struct cpu_shared *s)
@@ -128,6 +131,28 @@ void cpu_shared_flush_all(struct cpu_shared *s)
     }
     pthread_mutex_unlock(&s->lock);
     translate_drop_all(s);
+}
+
+/* Posted, not done here: what was posted before may ask which pages had fast write entries. A vCPU serves posts before
+ * it runs anything. */
+void cpu_shared_dirty_anew(struct cpu_shared *s)
+{
+    pthread_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < CPU_MAX; i++) {
+        if (s->cpus[i]) {
+            s->cpus[i]->mmu->post_forbid_writes = true;
+            cpu_raise_event(s->cpus[i], CPU_EV_FLUSH);
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+void cpu_shared_set_dirty(struct cpu_shared *s, _Atomic uint64_t *bits, uint64_t pages)
+{
+    s->dirty = bits;
+    s->dirty_pages = bits ? pages : 0;
+    if (bits)
+        cpu_shared_dirty_anew(s);
 }
 
 /* --- code pages --- */

@@ -81,7 +81,10 @@ static struct tlb_entry *fill(struct cpu *c, unsigned set, uint64_t page, bool w
     struct cpu_phys p = mmu_phys(c, w.gpa);
     unsigned bank = mmu_bank(c, set), at = mmu_data_at(page);
     struct tlb_entry *e = &c->tlb[bank][at];
-    bool may_write = w.dirty && (w.write || (set != TLB_USER && !(c->cr0 & CR0_WP)));
+    /* While writes are logged an entry allows them only from the first one on. */
+    bool may_write = w.dirty && (write || !c->shared->dirty) && (w.write || (set != TLB_USER && !(c->cr0 & CR0_WP)));
+    if (may_write)
+        mmu_note_dirty(c, w.gpa);
     mmu_stack_forget(c);
     mmu_note_data(c, bank, at, w.global);
     e->gpa = w.gpa | TLBE_VALID | (w.global ? TLBE_GLOBAL : 0);
@@ -168,6 +171,24 @@ static void look_for_code(struct cpu *c, struct tlb_entry *e, void *arg)
 void mmu_rescan_writes(struct cpu *c)
 {
     for_fast_writes(c, look_for_code, NULL);
+}
+
+void mmu_forbid_writes(struct cpu *c)
+{
+    struct mmu_state *m = c->mmu;
+    mmu_stack_forget(c);
+    for (unsigned bank = 0; bank < TLB_BANK_NONE; bank++) {
+        for (unsigned w = 0; w < TLB_SIZE / 64; w++) {
+            for (uint64_t left = m->used[bank].bits[w]; left; left &= left - 1) {
+                unsigned at = w * 64 + (unsigned)__builtin_ctzll(left);
+                struct tlb_entry *e = &c->tlb[bank][at];
+                uint64_t page = mmu_page_of(e, at);
+                if (e->gpa & TLBE_VALID && !(tlb_flags(e->write, page) & (TLB_INVALID | TLB_MMIO)))
+                    e->write ^= TLB_INVALID;
+            }
+        }
+    }
+    memset(m->write_bloom, 0, sizeof(m->write_bloom));
 }
 
 /* --- instruction fetch --- */

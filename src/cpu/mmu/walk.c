@@ -55,6 +55,7 @@ int mmu_phys_write(struct cpu *c, uint64_t gpa, const void *buf, unsigned len)
     struct cpu_phys p = mmu_phys(c, gpa & PAGE_MASK);
     if (!p.hva || !p.writable || len > PAGE_SIZE - (gpa & ~PAGE_MASK))
         return -1;
+    mmu_note_dirty(c, gpa);
     memcpy(p.hva + (gpa & ~PAGE_MASK), buf, len);
     mmu_code_written(c->shared, c, gpa, len);
     return 0;
@@ -72,6 +73,7 @@ static bool phys_set_bits(struct cpu *c, uint64_t gpa, unsigned size, uint64_t o
     }
     if (!p.writable)
         return true;
+    mmu_note_dirty(c, gpa);
     void *at = p.hva + (gpa & ~PAGE_MASK);
     bool done = true;
     if (blindly && size == 8) {
