@@ -11,6 +11,7 @@
 #include "machine/fw_cfg.h"
 #include "netdev/netdev.h"
 #include "vmm/hotplug.h"
+#include "vmm/dump.h"
 #include "vmm/monitor.h"
 
 #include <string.h>
@@ -394,6 +395,7 @@ static void end_block_work(struct vmm *v)
 
 void vmm_done(struct vmm *v)
 {
+    dump_done(v);
     end_block_work(v);
     hotplug_done(v);
     g_clear_pointer(&v->machine, machine_free);

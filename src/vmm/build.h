@@ -18,6 +18,7 @@
 
 struct chardev;
 struct context;
+struct dump;
 struct job_set;
 struct nbd_server;
 struct graph;
@@ -51,6 +52,7 @@ struct vmm {
     struct loop *loop;           /* the main loop, attached to GLib's */
     GMainLoop *glib_loop;
     struct qmp_server *qmp;
+    struct dump *dump;           /* vmm/dump.h: the last one; NULL: none yet */
     struct machine *machine;
     struct run run;
     int exit_status;
