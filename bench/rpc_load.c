@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Load for bench/manager: speaks libvirt's protocol itself, so that the client costs next to nothing.
  *
- *   rpc_load SOCKET info NAME CONNECTIONS SECONDS   GetInfo, one call in flight on each connection; prints calls a second
+ *   rpc_load SOCKET info NAME CONNECTIONS SECONDS CALLS
+ *                                                   GetInfo, so many calls in flight on each connection; prints calls a second
+ *   rpc_load - floor SECONDS [near]                 the same bytes, one call in flight, with a server that does nothing but answer:
+ *                                                   anywhere, or on the client's processor; prints calls a second
  *   rpc_load SOCKET define FILE COUNT               defines COUNT machines of a template; prints seconds
  *   rpc_load SOCKET list COUNT | stats COUNT        ListAllDomains, GetAllDomainStats; prints seconds a call
  *   rpc_load SOCKET undefine FILE COUNT             by name; prints seconds
@@ -10,9 +13,11 @@
  *
  * In a template every "@N@" is the machine's number, six digits. Spec: libvirt's RPC at 9.0.0.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,7 +37,7 @@ struct link {
     int fd;
     uint32_t serial;
     uint8_t *in;
-    size_t in_len, in_room;
+    size_t in_len, in_room, used; /* used: of the last reply, at the begin */
     uint8_t out[1 << 16];
     size_t out_len;
 };
@@ -115,12 +120,22 @@ static void read_some(struct link *l, size_t want)
     }
 }
 
+/* Is there a whole reply behind the last one? */
+static bool has_more(const struct link *l)
+{
+    return l->in_len - l->used >= 4 && l->in_len - l->used >= word(l, l->used);
+}
+
 /* Reads one reply: true if it is good. What stands behind the header begins at byte 28 of l->in. */
 static bool reply(struct link *l)
 {
-    l->in_len = 0;
+    l->in_len -= l->used;
+    if (l->in_len)
+        memmove(l->in, l->in + l->used, l->in_len);
+    l->used = 0;
     read_some(l, 4);
     read_some(l, word(l, 0));
+    l->used = word(l, 0);
     return word(l, 24) == 0;
 }
 
@@ -188,7 +203,19 @@ static void look_up(struct link *l, const char *name, struct domain *d)
     take_domain(l, d);
 }
 
-static int run_info(const char *path, const char *name, int count, double seconds)
+static long take_replies(struct link *l)
+{
+    long calls = 0;
+    do {
+        if (!reply(l))
+            fail("GetInfo");
+        calls++;
+        send_call(l); /* the same bytes again */
+    } while (has_more(l));
+    return calls;
+}
+
+static int run_info(const char *path, const char *name, int count, double seconds, int in_flight)
 {
     struct link *links = calloc((size_t)count, sizeof(*links));
     struct pollfd *fds = calloc((size_t)count, sizeof(*fds));
@@ -203,18 +230,56 @@ static int run_info(const char *path, const char *name, int count, double second
     for (int i = 0; i < count; i++) {
         begin(&links[i], GET_INFO);
         put_bytes(&links[i], d.bytes, d.len);
-        send_call(&links[i]);
+        for (int k = 0; k < in_flight; k++)
+            send_call(&links[i]);
     }
     for (; now() < start + seconds;) {
         if (poll(fds, (nfds_t)count, 1000) <= 0)
             fail("no answer");
         for (int i = 0; i < count; i++)
-            if (fds[i].revents) {
-                if (!reply(&links[i]))
-                    fail("GetInfo");
-                calls++;
-                send_call(&links[i]); /* the same bytes again */
-            }
+            if (fds[i].revents)
+                calls += take_replies(&links[i]);
+    }
+    printf("%.0f\n", (double)calls / (now() - start));
+    return 0;
+}
+
+/* Blocks, as a server would that has nothing else to do. */
+static void serve_floor(int fd)
+{
+    char call[256];
+    static const uint8_t answer[48] = {0, 0, 0, sizeof(answer)};
+    while (read(fd, call, sizeof(call)) > 0)
+        if (write(fd, answer, sizeof(answer)) < 0)
+            break;
+    exit(0);
+}
+
+static int run_floor(double seconds, bool near)
+{
+    int fds[2];
+    long calls = 0;
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(sched_getcpu(), &here);
+    if (near && sched_setaffinity(0, sizeof(here), &here))
+        fail("affinity");
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds))
+        fail("socketpair");
+    if (!fork()) {
+        close(fds[0]);
+        serve_floor(fds[1]);
+    }
+    close(fds[1]);
+    struct link l = {.fd = fds[0]};
+    struct pollfd ready = {.fd = fds[0], .events = POLLIN};
+    double start = now();
+    begin(&l, GET_INFO);
+    put_bytes(&l, (uint8_t[40]){0}, 40); /* as long as a domain */
+    for (send_call(&l); now() < start + seconds; calls++) {
+        if (poll(&ready, 1, 1000) <= 0 || !reply(&l))
+            fail("no answer");
+        send_call(&l);
     }
     printf("%.0f\n", (double)calls / (now() - start));
     return 0;
@@ -338,8 +403,10 @@ static int run_ready(const char *path, double seconds)
 int main(int argc, char **argv)
 {
     const char *mode = argc > 3 ? argv[2] : "";
-    if (!strcmp(mode, "info") && argc == 6)
-        return run_info(argv[1], argv[3], atoi(argv[4]), atof(argv[5]));
+    if (!strcmp(mode, "info") && argc == 7)
+        return run_info(argv[1], argv[3], atoi(argv[4]), atof(argv[5]), atoi(argv[6]));
+    if (!strcmp(mode, "floor"))
+        return run_floor(atof(argv[3]), argc == 5);
     if (!strcmp(mode, "define") && argc == 5)
         return run_define(argv[1], argv[3], atoi(argv[4]));
     if (!strcmp(mode, "undefine") && argc == 5)
@@ -352,6 +419,6 @@ int main(int argc, char **argv)
         return run_create(argv[1], argv[3]);
     if (!strcmp(mode, "ready"))
         return run_ready(argv[1], atof(argv[3]));
-    fputs("usage: rpc_load SOCKET info|define|undefine|list|stats|create|ready ARGUMENTS; see its first lines\n", stderr);
+    fputs("usage: rpc_load SOCKET info|floor|define|undefine|list|stats|create|ready ARGUMENTS; see its first lines\n", stderr);
     return 2;
 }

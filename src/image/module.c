@@ -7,9 +7,10 @@
 #include "image/module.h"
 #include "image/driver.h"
 
+#include "base/plugin.h"
+
 #include <dlfcn.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct {
     const char *driver, *file, *package;
@@ -69,11 +70,7 @@ static void *open_path(void *path)
  * they are loaded may take more stack than a fiber has (Ceph's does). */
 void *module_open(const char *file)
 {
-    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
-    g_autofree char *folder = self ? g_path_get_dirname(self) : g_strdup(".");
-    g_autofree char *beside = g_strdup_printf("%s/image-%s.so", folder, file);
-    g_autofree char *installed = g_strdup_printf("%s/image-%s.so", RUCHE_MODULE_DIR, file);
-    char *path = access(beside, R_OK) == 0 ? beside : installed;
+    g_autofree char *name = g_strdup_printf("image-%s.so", file), *path = plugin_path(RUCHE_MODULE_DIR, name);
     void *handle = g_thread_join(g_thread_new("module", open_path, path));
     return handle ? handle : open_path(path); /* fails here, too: dlerror() is each thread's own */
 }

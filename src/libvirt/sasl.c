@@ -2,12 +2,12 @@
 /* libsasl2, server's side. */
 #include "libvirt/sasl.h"
 
+#include "libvirt/library.h"
 #include "manager/error.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
-#include <sasl/sasl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,10 +26,12 @@ struct sasl_layer {
 static bool library_init(GError **error)
 {
     static bool ready;
-    int r = ready ? SASL_OK : sasl_server_init(NULL, "libvirt");
+    if (!library_sasl(error))
+        return false;
+    int r = ready ? SASL_OK : sasl.server_init(NULL, "libvirt");
     if (r != SASL_OK)
         return ruche_error(error, MANAGER_ERR_AUTH, "SASL cannot be used: %s",
-                           sasl_errstring(r, NULL, NULL));
+                           sasl.errstring(r, NULL, NULL));
     ready = true;
     return true;
 }
@@ -63,7 +65,7 @@ static int set_security(struct sasl_layer *s, unsigned key_bits, bool local)
 {
     sasl_ssf_t outside = key_bits;
     if (key_bits) {
-        int r = sasl_setprop(s->conn, SASL_SSF_EXTERNAL, &outside);
+        int r = sasl.setprop(s->conn, SASL_SSF_EXTERNAL, &outside);
         if (r != SASL_OK)
             return r;
     }
@@ -74,7 +76,7 @@ static int set_security(struct sasl_layer *s, unsigned key_bits, bool local)
                                     .maxbufsize = MAX_PACKET,
                                     .security_flags = SASL_SEC_NOANONYMOUS |
                                                       (covered ? 0 : SASL_SEC_NOPLAINTEXT)};
-    return sasl_setprop(s->conn, SASL_SEC_PROPS, &p);
+    return sasl.setprop(s->conn, SASL_SEC_PROPS, &p);
 }
 
 struct sasl_layer *sasl_layer_new(int fd, unsigned key_bits, bool local, GError **error)
@@ -85,13 +87,13 @@ struct sasl_layer *sasl_layer_new(int fd, unsigned key_bits, bool local, GError 
     name_end(fd, get_local, here, sizeof(here));
     name_end(fd, get_remote, there, sizeof(there));
     struct sasl_layer *s = g_new0(struct sasl_layer, 1);
-    int r = sasl_server_new("libvirt", NULL, NULL, *here ? here : NULL, *there ? there : NULL, NULL,
+    int r = sasl.server_new("libvirt", NULL, NULL, *here ? here : NULL, *there ? there : NULL, NULL,
                             SASL_SUCCESS_DATA, &s->conn);
     if (r == SASL_OK)
         r = set_security(s, key_bits, local);
     if (r == SASL_OK)
         return s;
-    ruche_error(error, MANAGER_ERR_AUTH, "SASL cannot be used: %s", sasl_errstring(r, NULL, NULL));
+    ruche_error(error, MANAGER_ERR_AUTH, "SASL cannot be used: %s", sasl.errstring(r, NULL, NULL));
     sasl_layer_free(s);
     return NULL;
 }
@@ -99,14 +101,14 @@ struct sasl_layer *sasl_layer_new(int fd, unsigned key_bits, bool local, GError 
 void sasl_layer_free(struct sasl_layer *s)
 {
     if (s && s->conn)
-        sasl_dispose(&s->conn);
+        sasl.dispose(&s->conn);
     g_free(s);
 }
 
 const char *sasl_layer_mechanisms(struct sasl_layer *s, GError **error)
 {
     const char *list = NULL;
-    int r = sasl_listmech(s->conn, NULL, "", ",", "", &list, NULL, NULL);
+    int r = sasl.listmech(s->conn, NULL, "", ",", "", &list, NULL, NULL);
     if (r == SASL_OK && list && *list)
         return list;
     ruche_error(error, MANAGER_ERR_AUTH, "SASL has no mechanism that can be used here");
@@ -119,7 +121,7 @@ static bool answer(struct sasl_layer *s, int r, const char *data, unsigned len,
     if (r != SASL_OK && r != SASL_CONTINUE) {
         s->started = false;
         return ruche_error(error, MANAGER_ERR_AUTH, "SASL refuses: %s",
-                           sasl_errstring(r, NULL, NULL));
+                           sasl.errstring(r, NULL, NULL));
     }
     if (len > MAX_PACKET)
         return ruche_error(error, MANAGER_ERR_AUTH,
@@ -134,7 +136,7 @@ bool sasl_layer_start(struct sasl_layer *s, const char *mechanism, const void *d
 {
     const char *out = NULL;
     unsigned out_len = 0;
-    int r = sasl_server_start(s->conn, mechanism, data, len, &out, &out_len);
+    int r = sasl.server_start(s->conn, mechanism, data, len, &out, &out_len);
     return answer(s, r, out, out_len, ret, error);
 }
 
@@ -145,7 +147,7 @@ bool sasl_layer_step(struct sasl_layer *s, const void *data, unsigned len, struc
         return ruche_error(error, MANAGER_ERR_AUTH, "SASL: a step before the start");
     const char *out = NULL;
     unsigned out_len = 0;
-    int r = sasl_server_step(s->conn, data, len, &out, &out_len);
+    int r = sasl.server_step(s->conn, data, len, &out, &out_len);
     return answer(s, r, out, out_len, ret, error);
 }
 
@@ -153,16 +155,16 @@ bool sasl_layer_result(struct sasl_layer *s, const char **ret_name, bool *ret_pr
                        GError **error)
 {
     const void *name = NULL, *bits = NULL, *max = NULL;
-    if (sasl_getprop(s->conn, SASL_USERNAME, &name) != SASL_OK || !name)
+    if (sasl.getprop(s->conn, SASL_USERNAME, &name) != SASL_OK || !name)
         return ruche_error(error, MANAGER_ERR_AUTH, "SASL gives no user name");
     unsigned strength =
-        sasl_getprop(s->conn, SASL_SSF, &bits) == SASL_OK && bits ? *(const sasl_ssf_t *)bits : 0;
+        sasl.getprop(s->conn, SASL_SSF, &bits) == SASL_OK && bits ? *(const sasl_ssf_t *)bits : 0;
     if (strength < s->need_bits)
         return ruche_error(
             error, MANAGER_ERR_AUTH,
             "SASL's security layer of %u bits is under the %u bits that are asked for", strength,
             s->need_bits);
-    if (sasl_getprop(s->conn, SASL_MAXOUTBUF, &max) == SASL_OK && max)
+    if (sasl.getprop(s->conn, SASL_MAXOUTBUF, &max) == SASL_OK && max)
         s->max_encode = *(const unsigned *)max;
     s->max_encode = CLAMP(s->max_encode, 1, MAX_PACKET);
     *ret_name = name;
@@ -172,7 +174,7 @@ bool sasl_layer_result(struct sasl_layer *s, const char **ret_name, bool *ret_pr
 
 int sasl_layer_decode(struct sasl_layer *s, const void *data, size_t len)
 {
-    return sasl_decode(s->conn, data, (unsigned)len, &s->decoded, &s->decoded_len) == SASL_OK
+    return sasl.decode(s->conn, data, (unsigned)len, &s->decoded, &s->decoded_len) == SASL_OK
                ? 0
                : -EPROTO;
 }
@@ -191,5 +193,5 @@ int sasl_layer_encode(struct sasl_layer *s, const void *data, size_t *len, const
                       unsigned *ret_len)
 {
     *len = MIN(*len, s->max_encode);
-    return sasl_encode(s->conn, data, (unsigned)*len, ret, ret_len) == SASL_OK ? 0 : -EPROTO;
+    return sasl.encode(s->conn, data, (unsigned)*len, ret, ret_len) == SASL_OK ? 0 : -EPROTO;
 }

@@ -2,9 +2,8 @@
 /* Credentials and the check of a client's certificate. Trust: the certificate is the peer's. */
 #include "libvirt/tls.h"
 
+#include "libvirt/library.h"
 #include "manager/error.h"
-
-#include <gnutls/x509.h>
 
 struct tls {
     gnutls_certificate_credentials_t credentials;
@@ -14,7 +13,7 @@ struct tls {
 static bool failed(GError **error, int code, const char *what, const char *path)
 {
     return ruche_error(error, RUCHE_ERR_IO, "TLS: %s '%s' cannot be used: %s", what, path,
-                       gnutls_strerror(code));
+                       gnutls.strerror(code));
 }
 
 static bool load(struct tls *t, const struct libvirt_server_config *c, GError **error)
@@ -22,27 +21,29 @@ static bool load(struct tls *t, const struct libvirt_server_config *c, GError **
     if (!c->tls_ca || !c->tls_cert || !c->tls_key)
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "TLS needs a CA's certificate, our certificate and its key");
-    int r = gnutls_certificate_set_x509_trust_file(t->credentials, c->tls_ca, GNUTLS_X509_FMT_PEM);
+    int r = gnutls.certificate_set_x509_trust_file(t->credentials, c->tls_ca, GNUTLS_X509_FMT_PEM);
     if (r <= 0)
         return failed(error, r, "CA's certificate", c->tls_ca);
     if (c->tls_crl) {
-        r = gnutls_certificate_set_x509_crl_file(t->credentials, c->tls_crl, GNUTLS_X509_FMT_PEM);
+        r = gnutls.certificate_set_x509_crl_file(t->credentials, c->tls_crl, GNUTLS_X509_FMT_PEM);
         if (r < 0)
             return failed(error, r, "revocation list", c->tls_crl);
     }
-    r = gnutls_certificate_set_x509_key_file(t->credentials, c->tls_cert, c->tls_key,
+    r = gnutls.certificate_set_x509_key_file(t->credentials, c->tls_cert, c->tls_key,
                                              GNUTLS_X509_FMT_PEM);
     return r >= 0 || failed(error, r, "certificate and key", c->tls_cert);
 }
 
 struct tls *tls_new(const struct libvirt_server_config *config, GError **error)
 {
+    if (!library_gnutls(error))
+        return NULL;
     struct tls *t = g_new0(struct tls, 1);
     t->config = config;
-    int r = gnutls_certificate_allocate_credentials(&t->credentials);
+    int r = gnutls.certificate_allocate_credentials(&t->credentials);
     if (r < 0) {
         t->credentials = NULL;
-        ruche_error(error, RUCHE_ERR_NO_SPACE, "TLS: %s", gnutls_strerror(r));
+        ruche_error(error, RUCHE_ERR_NO_SPACE, "TLS: %s", gnutls.strerror(r));
     } else if (load(t, config, error)) {
         return t;
     }
@@ -55,21 +56,21 @@ void tls_free(struct tls *t)
     if (!t)
         return;
     if (t->credentials)
-        gnutls_certificate_free_credentials(t->credentials);
+        gnutls.certificate_free_credentials(t->credentials);
     g_free(t);
 }
 
 gnutls_session_t tls_session_new(struct tls *t)
 {
     gnutls_session_t s;
-    if (gnutls_init(&s, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL) < 0)
+    if (gnutls.init(&s, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL) < 0)
         return NULL;
-    if (gnutls_set_default_priority(s) < 0 ||
-        gnutls_credentials_set(s, GNUTLS_CRD_CERTIFICATE, t->credentials) < 0) {
-        gnutls_deinit(s);
+    if (gnutls.set_default_priority(s) < 0 ||
+        gnutls.credentials_set(s, GNUTLS_CRD_CERTIFICATE, t->credentials) < 0) {
+        gnutls.deinit(s);
         return NULL;
     }
-    gnutls_certificate_server_set_request(s, t->config->tls_any_client ? GNUTLS_CERT_REQUEST
+    gnutls.certificate_server_set_request(s, t->config->tls_any_client ? GNUTLS_CERT_REQUEST
                                                                        : GNUTLS_CERT_REQUIRE);
     return s;
 }
@@ -77,17 +78,17 @@ gnutls_session_t tls_session_new(struct tls *t)
 static char *peer_name(gnutls_session_t session)
 {
     unsigned count = 0;
-    const gnutls_datum_t *der = gnutls_certificate_get_peers(session, &count);
+    const gnutls_datum_t *der = gnutls.certificate_get_peers(session, &count);
     gnutls_x509_crt_t cert;
-    if (!der || !count || gnutls_x509_crt_init(&cert) < 0)
+    if (!der || !count || gnutls.x509_crt_init(&cert) < 0)
         return NULL;
     gnutls_datum_t dn = {0};
     char *name = NULL;
-    if (gnutls_x509_crt_import(cert, der, GNUTLS_X509_FMT_DER) >= 0 &&
-        gnutls_x509_crt_get_dn3(cert, &dn, 0) >= 0)
+    if (gnutls.x509_crt_import(cert, der, GNUTLS_X509_FMT_DER) >= 0 &&
+        gnutls.x509_crt_get_dn3(cert, &dn, 0) >= 0)
         name = g_strndup((const char *)dn.data, dn.size);
-    gnutls_free(dn.data);
-    gnutls_x509_crt_deinit(cert);
+    (*gnutls.free)(dn.data);
+    gnutls.x509_crt_deinit(cert);
     return name;
 }
 
@@ -108,16 +109,16 @@ bool tls_check_peer(const struct tls *t, gnutls_session_t session, char **ret_na
         return true;
     }
     unsigned status = 0;
-    int r = gnutls_certificate_verify_peers2(session, &status);
+    int r = gnutls.certificate_verify_peers2(session, &status);
     if (r < 0)
         return ruche_error(error, MANAGER_ERR_AUTH, "TLS: the client's certificate: %s",
-                           gnutls_strerror(r));
+                           gnutls.strerror(r));
     if (status) {
         gnutls_datum_t why = {0};
-        gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &why, 0);
+        gnutls.certificate_verification_status_print(status, GNUTLS_CRT_X509, &why, 0);
         ruche_error(error, MANAGER_ERR_AUTH, "TLS: %s",
                     why.data ? (char *)why.data : "the client's certificate is bad");
-        gnutls_free(why.data);
+        (*gnutls.free)(why.data);
         return false;
     }
     g_autofree char *name = peer_name(session);

@@ -4,6 +4,7 @@
 
 #include "base/fd.h"
 #include "libvirt/frame.h"
+#include "libvirt/library.h"
 #include "libvirt/sasl.h"
 
 #include <string.h>
@@ -15,15 +16,15 @@ void transport_init(struct transport *t, int fd, gnutls_session_t tls)
 {
     *t = (struct transport){.fd = fd, .tls = tls, .shaken = !tls};
     if (tls)
-        gnutls_transport_set_int(tls, fd);
+        gnutls.transport_set_int2(tls, fd, fd);
 }
 
 void transport_done(struct transport *t)
 {
     if (t->tls) {
         if (t->shaken)
-            gnutls_bye(t->tls, GNUTLS_SHUT_WR);
-        gnutls_deinit(t->tls);
+            gnutls.bye(t->tls, GNUTLS_SHUT_WR);
+        gnutls.deinit(t->tls);
         t->tls = NULL;
     }
     fd_close_keep_errno(fd_steal(&t->fd));
@@ -37,14 +38,14 @@ static ssize_t tls_result(ssize_t n)
         return -EAGAIN;
     if (n == GNUTLS_E_PREMATURE_TERMINATION)
         return 0;
-    return gnutls_error_is_fatal((int)n) ? -EPROTO : -EAGAIN;
+    return gnutls.error_is_fatal((int)n) ? -EPROTO : -EAGAIN;
 }
 
 int transport_handshake(struct transport *t)
 {
     if (t->agreed || t->shaken)
         return 0;
-    ssize_t r = tls_result(gnutls_handshake(t->tls));
+    ssize_t r = tls_result(gnutls.handshake(t->tls));
     t->agreed = r == 0;
     return r && r != -EAGAIN ? -EPROTO : (int)r;
 }
@@ -53,7 +54,7 @@ int transport_welcome(struct transport *t)
 {
     if (t->shaken)
         return 0;
-    ssize_t n = tls_result(gnutls_record_send(t->tls, "\1", 1));
+    ssize_t n = tls_result(gnutls.record_send(t->tls, "\1", 1));
     if (n < 0)
         return (int)n;
     t->shaken = true;
@@ -62,12 +63,12 @@ int transport_welcome(struct transport *t)
 
 bool transport_wants_write(const struct transport *t)
 {
-    return t->tls && gnutls_record_get_direction(t->tls);
+    return t->tls && gnutls.record_get_direction(t->tls);
 }
 
 bool transport_has_more(const struct transport *t)
 {
-    return t->tls && gnutls_record_check_pending(t->tls);
+    return t->tls && gnutls.record_check_pending(t->tls);
 }
 
 /* ---- reading ---- */
@@ -114,7 +115,7 @@ static ssize_t raw_read(struct transport *t, void *buf, size_t len, int *fds, un
 {
     *fd_count = 0;
     if (t->tls)
-        return tls_result(gnutls_record_recv(t->tls, buf, len));
+        return tls_result(gnutls.record_recv(t->tls, buf, len));
     return plain_read(t->fd, buf, len, fds, room, fd_count);
 }
 
@@ -165,7 +166,7 @@ static ssize_t raw_write(struct transport *t, const void *buf, size_t len, int f
 {
     if (!t->tls)
         return plain_write(t->fd, buf, len, fd);
-    return fd >= 0 ? -EPROTO : tls_result(gnutls_record_send(t->tls, buf, len));
+    return fd >= 0 ? -EPROTO : tls_result(gnutls.record_send(t->tls, buf, len));
 }
 
 ssize_t transport_write(struct transport *t, const void *buf, size_t len, int fd)

@@ -27,6 +27,17 @@
 
 #define STOP_TIMEOUT_MS 5000
 
+/* Before 2.76 GLib has an allocator of its own, which never gives back what it took once, and begins to use it before
+ * main(): what is said here, before all libraries, it obeys. */
+static void before_libraries(int argc, char **argv, char **environment)
+{
+    G_GNUC_BEGIN_IGNORE_DEPRECATIONS
+    g_slice_set_config(G_SLICE_CONFIG_ALWAYS_MALLOC, true);
+    G_GNUC_END_IGNORE_DEPRECATIONS
+}
+__attribute__((section(".preinit_array"),
+               used)) static void (*const preinit)(int, char **, char **) = before_libraries;
+
 /* ---- to the background ---- */
 
 /* The parent stays until the child says that it is ready, and ends with its status. Returns the

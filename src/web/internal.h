@@ -2,13 +2,14 @@
 /* Inside web/: connections, and the answers that go on (events, consoles). */
 #pragma once
 
+#include "web/module.h"
 #include "web/op.h"
-#include "web/web.h"
 
 #include <libsoup/soup.h>
 
 /* listen.c: sockets, who is behind them, and how many. */
-bool web_listen(SoupServer *server, const struct web_config *c, GError **error);
+bool web_listen(SoupServer *server, const struct web_config *c, GError **error); /* HTTPS, if configured */
+bool web_listen_unix(SoupServer *server, int fd, GError **error);                /* takes the descriptor */
 void web_listen_stop(void);
 /* Who sent this message; valid while the message is. */
 const struct caller *web_caller(SoupServerMessage *msg);

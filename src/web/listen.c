@@ -12,8 +12,6 @@
 #include "base/util.h"
 
 #include <gio/gunixsocketaddress.h>
-#include <grp.h>
-#include <pwd.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -27,7 +25,6 @@ struct listener {
     GTlsCertificate *cert; /* NULL: a Unix socket */
     GTlsDatabase *ca;      /* NULL: no client certificates */
     GCancellable *end; /* of what waits for it */
-    struct sock_path path;
 };
 
 static GPtrArray *listeners;
@@ -197,7 +194,6 @@ static void listener_free(gpointer opaque)
     g_clear_object(&l->sockets);
     g_clear_object(&l->cert);
     g_clear_object(&l->ca);
-    sock_path_remove(&l->path);
     g_free(l);
 }
 
@@ -224,24 +220,9 @@ static struct listener *listener_new(SoupServer *server)
     return l;
 }
 
-/* The owner, and the group's members if there is one. */
-static bool set_group(const char *path, const char *name, GError **error)
+bool web_listen_unix(SoupServer *server, int fd, GError **error)
 {
-    struct group *group = name ? getgrnam(name) : NULL;
-    if (name && !group)
-        return ruche_error(error, RUCHE_ERR_NOT_FOUND, "%s: there is no group '%s'", path, name);
-    if ((group && chown(path, (uid_t)-1, group->gr_gid) < 0) || chmod(path, group ? 0660 : 0600) < 0)
-        return ruche_error_errno(error, errno, "%s: cannot set its rights", path);
-    return true;
-}
-
-static bool listen_unix(SoupServer *server, const struct web_config *c, GError **error)
-{
-    struct listener *l = listener_new(server);
-    mode_t before = umask(0177);
-    int fd = sock_listen_unix(c->unix_path, &l->path, error);
-    umask(before);
-    return fd >= 0 && set_group(c->unix_path, c->unix_group, error) && listen_on(l, fd, error);
+    return listen_on(listener_new(server), fd, error);
 }
 
 static bool listen_https(SoupServer *server, const struct web_config *c, GError **error)
@@ -283,10 +264,7 @@ bool web_listen(SoupServer *server, const struct web_config *c, GError **error)
     tokens = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     if (c->token_file && !read_tokens(c->token_file, error))
         return false;
-    /* The Unix socket comes last: who finds it finds all. */
-    if (c->listen && !listen_https(server, c, error))
-        return false;
-    return !c->unix_path || listen_unix(server, c, error);
+    return !c->listen || listen_https(server, c, error);
 }
 
 void web_listen_stop(void)

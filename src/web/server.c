@@ -193,19 +193,7 @@ static void on_headers(SoupServer *s, SoupServerMessage *msg, const char *path, 
     g_signal_connect(msg, "got-chunk", G_CALLBACK(on_refused_chunk), NULL);
 }
 
-bool web_start(const struct web_config *c, GError **error)
-{
-    server = soup_server_new("server-header", "ruche/" RUCHE_VERSION, NULL);
-    soup_server_add_early_handler(server, NULL, on_headers, NULL, NULL);
-    soup_server_add_handler(server, NULL, on_request, NULL, NULL);
-    soup_server_add_websocket_handler(server, "/console", NULL, NULL, web_console, NULL, NULL);
-    if (web_listen(server, c, error))
-        return true;
-    web_stop();
-    return false;
-}
-
-void web_stop(void)
+static void stop(void)
 {
     web_listen_stop();
     web_events_stop();
@@ -213,3 +201,23 @@ void web_stop(void)
         soup_server_disconnect(server);
     g_clear_object(&server);
 }
+
+static bool start(const struct web_config *c, GError **error)
+{
+    server = soup_server_new("server-header", "ruche/" RUCHE_VERSION, NULL);
+    soup_server_add_early_handler(server, NULL, on_headers, NULL, NULL);
+    soup_server_add_handler(server, NULL, on_request, NULL, NULL);
+    soup_server_add_websocket_handler(server, "/console", NULL, NULL, web_console, NULL, NULL);
+    if (web_listen(server, c, error))
+        return true;
+    stop();
+    return false;
+}
+
+static bool serve_unix(int fd, GError **error)
+{
+    return web_listen_unix(server, fd, error);
+}
+
+__attribute__((visibility("default"))) const struct web_module ruche_web = {
+    .start = start, .serve_unix = serve_unix, .stop = stop};

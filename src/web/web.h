@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The REST front door of `ruched`: JSON over a Unix socket and HTTPS.
  *
+ * Loading   The server is a module (module.h), loaded for the first connection, or at once for HTTPS.
  * Spec      docs/rest.md; GET /openapi.json, made from the operations' table (op.h).
  * Thread    The loop thread.
  * Trust     Requests are hostile: at most WEB_MAX_CONNECTIONS by Unix socket, and as many by HTTPS;
@@ -24,5 +25,6 @@ struct web_config {
     const char *cert, *key, *ca; /* PEM files; with `ca` clients show a certificate it signed */
     const char *token_file;      /* lines "NAME SHA256-of-token"; for clients without a certificate */
 };
+/* The configuration is the caller's, and stays until web_stop(). */
 bool web_start(const struct web_config *c, GError **error);
 void web_stop(void);

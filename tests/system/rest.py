@@ -233,8 +233,8 @@ def launches_that_fail():
 def recipes(folder, text):
     """A manager whose images are a recipe of ours: found beside the program."""
     os.makedirs(os.path.join(folder, "images"))
-    for name in ("ruched", "ruche-vmm", "ruche-img"):
-        source = {"ruched": RUCHED, "ruche-vmm": VMM, "ruche-img": IMG}[name]
+    module = os.path.join(os.path.dirname(os.path.abspath(RUCHED)), "ruche-web.so")
+    for name, source in {"ruched": RUCHED, "ruche-web.so": module, "ruche-vmm": VMM, "ruche-img": IMG}.items():
         subprocess.run(["cp", "--reflink=auto", source, os.path.join(folder, name)], check=True)
     path = os.path.join(folder, "images", "slow")
     with open(path, "w", encoding="utf-8") as f:

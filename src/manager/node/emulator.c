@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/kvm.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -354,6 +355,7 @@ unsigned node_max_vcpus(const char *virt_type)
 static void ask_all(void *opaque)
 {
     g_ptr_array_unref(emulator_all());
+    malloc_trim(0); /* reading answers takes more than all that stays */
 }
 
 void node_start(void)
