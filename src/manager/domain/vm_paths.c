@@ -119,6 +119,21 @@ void vm_log_bound(const char *name)
         g_unlink(path);
 }
 
+/* Emulators tell there which terminal each console got: no reason why one ended. */
+static void drop_greetings(char *text)
+{
+    char *to = text;
+    for (char *line = text, *next; *line; line = next) {
+        size_t len = strcspn(line, "\n");
+        next = line + len + (line[len] == '\n');
+        if (g_strstr_len(line, (gssize)len, "char device redirected to "))
+            continue;
+        memmove(to, line, (size_t)(next - line));
+        to += next - line;
+    }
+    *to = '\0';
+}
+
 char *vm_log_tail(const char *name, off_t from)
 {
     g_autofree char *path = vm_log_path(name);
@@ -132,7 +147,8 @@ char *vm_log_tail(const char *name, off_t from)
     if (n <= 0)
         return NULL;
     buf[n] = '\0';
-    for (char *p = buf; p < buf + n; p++)
+    drop_greetings(buf);
+    for (char *p = buf; *p; p++)
         if ((unsigned char)*p < ' ')
             *p = ' ';
     g_strstrip(buf);

@@ -177,8 +177,8 @@ static void write_header(int log_fd, const struct vm_args *a)
 static void explain(struct vm *v, off_t log_from, GError **error)
 {
     g_autofree char *tail = vm_log_tail(v->name, log_from);
-    if (tail)
-        g_prefix_error(error, "machine '%s' could not be started: %s: ", v->name, tail);
+    g_prefix_error(error, "machine '%s' could not be started: %s%s", v->name, tail ? tail : "",
+                   tail ? ": " : "");
 }
 
 /* The elements of consoles, serial ports and channels whose backend has this id. */
