@@ -156,5 +156,7 @@ bool wipe_file(int fd, unsigned algorithm, struct job *j, GError **error)
                                      "the wipe was ended in pass %d, as it was asked for",
                                      (int)(pass - passes) + 1)
                        : ruche_error_errno(error, errno, "wipe: pass %d", (int)(pass - passes) + 1);
+    if (j)
+        atomic_store(&j->done, atomic_load(&j->total)); /* what was never written is not written over */
     return true;
 }

@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Storage pools and volumes by virsh, REST and ruche: what node_storage.py does not have.
+
+    storage.py RUCHED RUCHE RUCHE-VMM RUCHE-IMG PAYLOAD    the payload is tests/guest/disks.c, which writes for ever
+
+Pools on loop devices and on a small tmpfs need root and a kernel that has them; without, these tests say so and are skipped.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import tap  # noqa: E402
+from manager import Manager  # noqa: E402
+
+RUCHED, RUCHE, VMM, IMG, PAYLOAD = (os.path.abspath(p) for p in sys.argv[1:6])
+SCHEMAS = "/usr/share/libvirt/schemas"
+MIB = 1 << 20
+M = Manager(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\n")
+URI = f"qemu+unix:///session?socket={M.run}/libvirt-sock"
+FOLDER = os.path.join(M.folder.name, "pool")
+
+
+def virsh(*args, ok=True):
+    r = subprocess.run(["virsh", "-q", "-c", URI, *args], capture_output=True, text=True, timeout=120, check=False)
+    assert (r.returncode == 0) == ok, f"virsh {' '.join(args)}: {r.stdout}{r.stderr}"
+    return r.stdout if ok else r.stderr
+
+
+def refused(*args, says):
+    text = virsh(*args, ok=False)
+    assert says in text, f"virsh {' '.join(args)}: '{says}' is not in: {text}"
+
+
+def ruche(*args, ok=True):
+    r = subprocess.run([RUCHE, "--connect", M.socket, *args], capture_output=True, text=True, timeout=120, check=False)
+    assert (r.returncode == 0) == ok, f"ruche {' '.join(args)}: {r.stdout}{r.stderr}"
+    return r.stdout if ok else r.stderr
+
+
+def valid(text, schema):
+    r = subprocess.run(["xmllint", "--noout", "--relaxng", f"{SCHEMAS}/{schema}.rng", "-"], input=text, text=True,
+                       capture_output=True, timeout=60, check=False)
+    assert r.returncode == 0, r.stderr + text
+    return ET.fromstring(text)
+
+
+def host(*words):
+    """A command that this host may not be able to do."""
+    r = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    return r.stdout.strip() if r.returncode == 0 else None
+
+
+# ---- pools ----
+
+TYPES = {
+    "dir": ["--target", "/t"],
+    "fs": ["--source-dev", "/dev/sdx1", "--source-format", "ext4", "--target", "/t"],
+    "netfs": ["--source-host", "h", "--source-path", "/e", "--source-format", "nfs", "--target", "/t"],
+    "logical": ["--source-dev", "/dev/sdx", "--source-name", "vg", "--target", "/dev/vg"],
+    "disk": ["--source-dev", "/dev/sdx", "--source-format", "gpt", "--target", "/dev"],
+    "iscsi": ["--source-host", "h", "--source-dev", "iqn.2026-01.org.x:y", "--target", "/dev/disk/by-path"],
+    "iscsi-direct": ["--source-host", "h", "--source-dev", "iqn.2026-01.org.x:y", "--source-initiator", "iqn.2026-01.org.x:us"],
+    "scsi": ["--adapter-name", "scsi_host0", "--target", "/dev/disk/by-path"],
+    "mpath": ["--target", "/dev/mapper"],
+    "rbd": ["--source-host", "h", "--source-name", "p"],
+    "zfs": ["--source-name", "tank"],
+}
+
+
+def test_types():
+    """A description of each type: defined, given back as the schema has it, listed by type, forgotten."""
+    for kind, words in TYPES.items():
+        virsh("pool-define-as", "x", kind, *words)
+        for more in ([], ["--inactive"]):
+            root = valid(virsh("pool-dumpxml", "x", *more), "storagepool")
+            assert root.get("type") == kind and root.findtext("uuid") == virsh("pool-uuid", "x").strip()
+        assert virsh("pool-list", "--all", "--type", kind, "--name").split() == ["x"]
+        other = "fs" if kind == "dir" else "dir"
+        assert not virsh("pool-list", "--all", "--type", other, "--name").split()
+        virsh("pool-undefine", "x")
+    valid(virsh("pool-capabilities"), "storagepoolcaps")
+    refused("pool-define-as", "x", "sheepdog", "--source-host", "h", "--source-name", "s", says="not supported")
+    refused("find-storage-pool-sources", "dir", says="cannot be searched for")
+
+
+def test_commands():
+    """virsh's pool commands that node_storage.py does not use."""
+    virsh("pool-define-as", "p", "dir", "--target", FOLDER)
+    with open(f"{M.folder.name}/p.xml", "w", encoding="utf-8") as f:
+        f.write(virsh("pool-dumpxml", "p"))
+    virsh("pool-undefine", "p")
+    virsh("pool-define", f"{M.folder.name}/p.xml", "--validate")
+    virsh("pool-build", "p")
+    virsh("pool-start", "p")
+    assert virsh("pool-name", virsh("pool-uuid", "p").strip()).strip() == "p"
+    info = virsh("pool-info", "p")
+    assert re.search(r"State:\s+running", info) and re.search(r"Persistent:\s+yes", info) and re.search(r"Autostart:\s+no", info)
+    virsh("pool-autostart", "p")
+    virsh("pool-autostart", "p", "--disable")
+    refused("pool-delete", "p", says="still active")
+    refused("pool-create", f"{M.folder.name}/p.xml", says="already active")
+    virsh("pool-create-as", "q", "dir", "--target", FOLDER + "-q", "--build")
+    assert "q" in virsh("pool-list", "--transient", "--name").split()
+    virsh("pool-destroy", "q")
+
+
+def test_volume_commands():
+    virsh("vol-create-as", "p", "base", "8M", "--format", "qcow2", "--prealloc-metadata")
+    with open(f"{M.folder.name}/v.xml", "w", encoding="utf-8") as f:
+        f.write("<volume><name>made</name><capacity unit='MiB'>4</capacity><target><format type='qcow2'/><compat>1.1</compat>"
+                "<features><extended_l2/></features></target></volume>")
+    virsh("vol-create", "p", f"{M.folder.name}/v.xml", "--validate")
+    info = json.loads(subprocess.check_output([IMG, "info", "--output=json", f"{FOLDER}/made"]))
+    assert info["format-specific"]["data"]["extended-l2"] is True, info
+    with open(f"{M.folder.name}/w.xml", "w", encoding="utf-8") as f:
+        f.write("<volume><name>from</name><capacity unit='MiB'>8</capacity><target><format type='raw'/></target></volume>")
+    virsh("vol-create-from", "p", f"{M.folder.name}/w.xml", "base", "--inputpool", "p")
+    assert os.path.getsize(f"{FOLDER}/from") == 8 * MIB
+    virsh("vol-resize", "from", "2M", "--pool", "p", "--shrink")
+    virsh("vol-resize", "from", "1M", "--pool", "p", "--delta")
+    assert os.path.getsize(f"{FOLDER}/from") == 3 * MIB
+    assert virsh("vol-pool", f"{FOLDER}/from").strip() == "p" and virsh("vol-name", f"{FOLDER}/from").strip() == "from"
+    for algorithm in ("zero", "nnsa", "dod", "bsi", "gutmann", "schneier", "pfitzner7", "pfitzner33", "random"):
+        virsh("vol-wipe", "from", "--pool", "p", "--algorithm", algorithm)
+    with open(f"{M.folder.name}/large", "wb") as f:
+        f.truncate(4 * MIB)
+    refused("vol-upload", "from", f"{M.folder.name}/large", "--pool", "p", says="error")  # larger than the volume
+    assert os.path.getsize(f"{FOLDER}/from") == 3 * MIB
+    with open(f"{M.folder.name}/sparse", "wb") as f:
+        f.seek(2 * MIB)
+        f.write(b"end")
+    virsh("vol-upload", "from", f"{M.folder.name}/sparse", "--pool", "p", "--sparse")
+    virsh("vol-download", "from", f"{M.folder.name}/back", "--pool", "p", "--sparse")
+    with open(f"{M.folder.name}/back", "rb") as f:
+        data = f.read()
+    assert len(data) == 3 * MIB and data[2 * MIB:2 * MIB + 3] == b"end" and not any(data[:2 * MIB])
+    for name in ("from", "made", "base"):
+        virsh("vol-delete", name, "--pool", "p")
+
+
+def test_thin_clones():
+    """100 of them in under 10 s, and next to no space."""
+    virsh("vol-create-as", "p", "golden", "1G", "--format", "qcow2")
+    began = time.monotonic()
+    for i in range(100):
+        M.want(202, "POST", "/pools/p/volumes", {"name": f"clone{i}", "backing": "golden"})
+    while len(M.want(200, "GET", "/pools/p/volumes").json["volumes"]) < 101 or any(
+            v["busy"] for v in M.want(200, "GET", "/pools/p/volumes").json["volumes"]):
+        assert time.monotonic() - began < 120
+        time.sleep(0.05)
+    took = time.monotonic() - began
+    used = sum(os.stat(f"{FOLDER}/clone{i}").st_blocks * 512 for i in range(100))
+    print(f"# 100 thin clones: {took:.1f} s, {used >> 10} KiB")
+    assert used < 100 * MIB // 4
+    assert took < 10 * max(1, os.getloadavg()[0] / os.cpu_count()), took
+    for i in range(100):
+        M.want(200, "DELETE", f"/pools/p/volumes/clone{i}")
+    virsh("vol-delete", "golden", "--pool", "p")
+
+
+# ---- ruche and REST ----
+
+def test_ruche():
+    target = FOLDER + "-r"
+    ruche("pool", "create", "r", "--target", target, "--build")
+    ruche("volume", "create", "r", "two", "2")
+    assert json.loads(ruche("--json", "volume", "info", "r", "two"))["capacity"] == 2 << 30  # "2" means 2 GiB
+    ruche("volume", "create", "r", "small", "8M", "--format", "raw", "--allocation", "8M")
+    ruche("volume", "clone", "r", "small", "copy")
+    ruche("volume", "clone", "r", "two", "thin", "--thin")
+    assert json.loads(ruche("--json", "volume", "info", "r", "thin"))["backing"] == f"{target}/two"
+    ruche("volume", "resize", "r", "copy", "16M")
+    assert "cannot shrink" in ruche("volume", "resize", "r", "copy", "1M", ok=False)
+    ruche("volume", "resize", "r", "copy", "1M", "--shrink")
+    ruche("volume", "wipe", "r", "copy", "--algorithm", "random")
+    assert "no way to wipe" in ruche("volume", "wipe", "r", "copy", "--algorithm", "spell", ok=False)
+    listed = ruche("volume", "list", "r")
+    assert all(n in listed for n in ("two", "small", "copy", "thin")), listed
+    assert "is not a size" in ruche("volume", "create", "r", "x", "lots", ok=False)
+    assert "exists already" in ruche("volume", "create", "r", "two", "2", ok=False)
+    assert "usage: ruche volume create" in ruche("volume", "create", "r", ok=False)
+    ruche("pool", "set", "r", "--warn", "100")
+    info = ruche("pool", "info", "r")
+    assert "promised" in info and "warning at" in info, info
+    pool = M.want(200, "GET", "/pools/r").json
+    assert pool["promised"] == (2 << 30) * 2 + 9 * MIB and pool["warn_percent"] == 100, pool
+    metrics = M.want(200, "GET", "/metrics").text
+    assert f'ruche_pool_promised_bytes{{pool="r"}} {pool["promised"]}' in metrics
+    for name in ("two", "small", "copy", "thin"):
+        ruche("volume", "delete", "r", name)
+    ruche("pool", "stop", "r")
+    assert "is not active" in ruche("pool", "refresh", "r", ok=False)
+    ruche("pool", "start", "r")
+    ruche("pool", "delete", "r", "--storage")
+    assert not os.path.exists(target)
+    assert "no storage pool" in ruche("pool", "info", "r", ok=False)
+
+
+def test_rest():
+    M.refused(404, "no storage pool", "GET", "/pools/none")
+    M.refused(409, "exists already", "POST", "/pools", {"name": "p", "target": "/x"})
+    M.refused(422, "is not one of", "POST", "/pools", {"name": "z", "type": "fs", "devices": ["/dev/x"], "target": "/t", "format": "nfs"})
+    assert not [p for p in M.want(200, "GET", "/pools").json["pools"] if p["name"] == "z"]
+    job = M.job(M.want(202, "POST", "/pools/p/volumes", {"name": "a", "size": "32M", "format": "raw", "allocation": "32M"}))
+    assert job["state"] == "done" and job["result"] == "a", job
+    job = M.job(M.want(202, "POST", "/pools/p/volumes/a/wipe", {"algorithm": "random"}))
+    assert job["state"] == "done" and job["done"] == job["total"] == 32 * MIB, job
+    job = M.want(202, "POST", "/pools/p/volumes/a/wipe", {"algorithm": "gutmann"})
+    M.want(200, "DELETE", f"/jobs/{job.json['id']}")
+    assert M.job(job)["state"] in ("cancelled", "done")
+    job = M.job(M.want(202, "POST", "/pools/p/volumes", {"name": "b", "from": "a", "format": "qcow2"}))
+    assert job["state"] == "done", job
+    M.refused(404, "nothing", "POST", "/pools/p/volumes", {"name": "c", "from": "nothing"})
+    for name in "ab":
+        M.want(200, "DELETE", f"/pools/p/volumes/{name}")
+
+
+# ---- devices of this host ----
+
+def test_loop_devices():
+    """fs and disk on loop devices: formatted unless something is there, mounted, partitioned."""
+    path = os.path.join(M.folder.name, "loop.img")
+    with open(path, "wb") as f:
+        f.truncate(64 * MIB)
+    device = host("losetup", "-fP", "--show", path)
+    if not device or not host("which", "mkfs.ext4"):
+        print("# SKIP: no loop device here")
+        return
+    try:
+        target = FOLDER + "-fs"
+        virsh("pool-define-as", "f", "fs", "--source-dev", device, "--source-format", "ext4", "--target", target)
+        virsh("pool-build", "f", "--no-overwrite")
+        virsh("pool-start", "f")
+        virsh("vol-create-as", "f", "v", "4M")
+        assert os.path.ismount(target) and os.path.exists(f"{target}/v")
+        M.kill()
+        M.start()  # still mounted, still running
+        assert "v" in virsh("vol-list", "f")
+        virsh("pool-destroy", "f")
+        assert not os.path.ismount(target)
+        refused("pool-build", "f", "--no-overwrite", says="already holds something (ext4)")
+        virsh("pool-undefine", "f")
+        os.rmdir(target)
+    finally:
+        host("umount", FOLDER + "-fs")
+        host("losetup", "-d", device)
+
+
+XML = """<domain type='qemu'><name>writer</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{payload}</kernel><cmdline>x</cmdline></os>
+<devices><emulator>{vmm}</emulator>{disks}<memballoon model='none'/></devices></domain>"""
+DISK = """<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{folder}/{name}'/>
+<target dev='vd{name}' bus='virtio'/></disk>"""
+
+
+def state():
+    return virsh("domstate", "writer", "--reason").strip()
+
+
+def wait_for(what, wanted, seconds=120):
+    end = time.monotonic() + seconds
+    while what() != wanted:
+        assert time.monotonic() < end, f"{what()} is not {wanted}"
+        time.sleep(0.1)
+
+
+def test_full():
+    """A pool fills up under a machine that writes: it pauses, the threshold tells; with more room it goes on."""
+    folder = FOLDER + "-small"
+    os.mkdir(folder)
+    if host("mount", "-t", "tmpfs", "-o", "size=6m,mode=0777", "tmpfs", folder) is None:
+        print("# SKIP: no tmpfs can be mounted here")
+        return
+    try:
+        virsh("pool-create-as", "small", "dir", "--target", folder)
+        virsh("pool-define-as", "small", "dir", "--target", folder)
+        M.want(200, "PATCH", "/pools/small", {"warn_percent": 90})
+        for name in "ab":
+            virsh("vol-create-as", "small", name, "16M", "--format", "qcow2")
+            os.chmod(f"{folder}/{name}", 0o666)
+        disks = "".join(DISK.format(folder=folder, name=name) for name in "ab")
+        with open(f"{M.folder.name}/writer.xml", "w", encoding="utf-8") as f:
+            f.write(XML.format(payload=PAYLOAD, vmm=VMM, disks=disks))
+        virsh("create", f"{M.folder.name}/writer.xml")
+        wait_for(state, "paused (I/O error)")
+        virsh("pool-refresh", "small")
+        pool = M.want(200, "GET", "/pools/small").json
+        assert pool["over_threshold"] and pool["overcommit"] > 5, pool
+        assert host("mount", "-o", "remount,size=64m", folder) is not None
+        before = sum(os.stat(f"{folder}/{name}").st_blocks for name in "ab")
+        virsh("resume", "writer")
+        wait_for(lambda: sum(os.stat(f"{folder}/{name}").st_blocks for name in "ab") > before, True)
+        assert state().startswith("running"), state()
+        virsh("pool-refresh", "small")
+        assert not M.want(200, "GET", "/pools/small").json["over_threshold"]
+        virsh("destroy", "writer")
+        virsh("pool-destroy", "small")
+        virsh("pool-undefine", "small")
+    finally:
+        host("umount", folder)
+
+
+def main():
+    try:
+        tap.run({"types": test_types, "pool commands": test_commands, "volume commands": test_volume_commands,
+                 "thin clones": test_thin_clones, "ruche": test_ruche, "REST": test_rest, "loop devices": test_loop_devices,
+                 "full": test_full})
+    finally:
+        M.close()
+
+
+if __name__ == "__main__":
+    main()
