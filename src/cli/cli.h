@@ -24,7 +24,7 @@ struct cli_option {
 };
 
 /* What shells offer for the command's arguments. */
-enum cli_complete { COMPLETE_NONE, COMPLETE_MACHINE, COMPLETE_FILE, COMPLETE_IMAGE, COMPLETE_COMMAND, COMPLETE_SHELL };
+enum cli_complete { COMPLETE_NONE, COMPLETE_MACHINE, COMPLETE_FILE, COMPLETE_IMAGE, COMPLETE_COMMAND, COMPLETE_SHELL, COMPLETE_NETWORK };
 
 struct rest; /* rest.h */
 
@@ -67,6 +67,8 @@ bool cli_has(const struct cli *c, const char *name);
 int cli_fail(GError *error);
 
 char *cli_read_file(const char *path, GError **error); /* "-": standard input */
+/* cmd_domain.c: a text in the editor; what was changed is given to `define`, else kept in its file. */
+int cli_edit(struct cli *c, const char *xml, int (*define)(struct cli *c, const char *xml));
 /* cmd_live.c: the terminal is a machine's console until Ctrl-]. */
 int cli_console(struct cli *c, const char *name, bool force);
 

@@ -312,7 +312,7 @@ CLI_COMMAND(dumpxml, .name = "dumpxml", .arguments = "NAME", .summary = "Prints 
             .min_args = 1, .max_args = 1, .complete = COMPLETE_MACHINE, .run = run_dumpxml);
 
 /* The editor's file is kept when what it holds is refused. */
-static int edit_file(struct cli *c, const char *path, const char *before)
+static int edit_file(struct cli *c, const char *path, const char *before, int (*define)(struct cli *c, const char *xml))
 {
     GError *error = NULL;
     const char *editor = g_getenv("VISUAL") ? g_getenv("VISUAL") : g_getenv("EDITOR") ? g_getenv("EDITOR") : "vi";
@@ -329,15 +329,12 @@ static int edit_file(struct cli *c, const char *path, const char *before)
         puts("nothing was changed");
         return 0;
     }
-    return define_text(c, after, false);
+    return define(c, after);
 }
 
-static int run_edit(struct cli *c)
+int cli_edit(struct cli *c, const char *xml, int (*define)(struct cli *c, const char *xml))
 {
     GError *error = NULL;
-    g_autofree char *xml = rest_text(c->rest, &error, "/domains/%s/xml?inactive=true&secure=true", c->args[0]);
-    if (!xml)
-        return cli_fail(error);
     g_autofree char *path = NULL;
     int fd = g_file_open_tmp("ruche-XXXXXX.xml", &path, &error);
     if (fd < 0)
@@ -345,12 +342,24 @@ static int run_edit(struct cli *c)
     close(fd);
     if (!g_file_set_contents(path, xml, -1, &error))
         return cli_fail(error);
-    int result = edit_file(c, path, xml);
+    int result = edit_file(c, path, xml, define);
     if (result)
         fprintf(stderr, "ruche: what you wrote is kept in %s\n", path);
     else
         remove(path);
     return result;
+}
+
+static int define_again(struct cli *c, const char *xml)
+{
+    return define_text(c, xml, false);
+}
+
+static int run_edit(struct cli *c)
+{
+    GError *error = NULL;
+    g_autofree char *xml = rest_text(c->rest, &error, "/domains/%s/xml?inactive=true&secure=true", c->args[0]);
+    return xml ? cli_edit(c, xml, define_again) : cli_fail(error);
 }
 CLI_COMMAND(edit, .name = "edit", .arguments = "NAME", .summary = "Changes a machine's description in your editor", .min_args = 1, .max_args = 1,
             .complete = COMPLETE_MACHINE, .run = run_edit);

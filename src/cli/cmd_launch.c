@@ -24,7 +24,7 @@ static const struct cli_option launch_options[] = {
     { "cpus", "COUNT", "vCPUs; 1", false },
     { "memory", "SIZE", "1G", false },
     { "disk", "SIZE", "of its disk; the image's, at least 10G for a named image", false },
-    { "network", "WHICH", "user, none, bridge:NAME, network:NAME", false },
+    { "network", "WHICH", "user, none, bridge:NAME, or the name of a network", false },
     { "user", "NAME", "who may log in; ruche", false },
     { "password", "TEXT", "his password; without one only keys open", false },
     { "ssh-key", "FILE", "a public key that opens; yours, if none is given", true },

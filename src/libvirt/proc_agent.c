@@ -5,6 +5,7 @@
  * Trust     What comes back is the guest's word: agent.h.
  */
 #include "libvirt/agent.h"
+#include "manager/network/network.h"
 
 /* ---- time ---- */
 
@@ -166,6 +167,22 @@ DOMAIN_PROC(domain_get_fsinfo, 349, 0, a_domain_flags, fs_info(c, d, a->flags, r
 
 /* ---- names and passwords ---- */
 
+/* The name that it told a DHCP server of ours. */
+static bool leased_name(const struct domain *d, void *ret, GError **error)
+{
+    const struct domain_summary *s = domain_summary(d);
+    for (unsigned i = 0; i < s->interface_count; i++) {
+        const struct def_interface *n = &s->interfaces[i];
+        g_autoptr(GPtrArray) leases = n->source ? network_leases_of(n->source, n->mac) : NULL;
+        for (unsigned k = 0; leases && k < leases->len; k++) {
+            const struct network_lease *l = leases->pdata[k];
+            if (l->hostname)
+                return object_text(ret, g_strdup(l->hostname));
+        }
+    }
+    return ruche_error(error, RUCHE_ERR_NOT_FOUND, "domain '%s' has no lease with a name", s->name);
+}
+
 static bool hostname(struct rpc_call *c, struct domain *d, unsigned flags, void *ret,
                      GError **error)
 {
@@ -173,8 +190,7 @@ static bool hostname(struct rpc_call *c, struct domain *d, unsigned flags, void 
     if (!object_flags(flags, LEASE | AGENT, "domain_get_hostname", error))
         return false;
     if (flags & LEASE)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "domain '%s' has no lease to take a name from", domain_summary(d)->name);
+        return leased_name(d, ret, error);
     g_autoptr(JsonNode) n = agent_ask(c, d, "guest-get-host-name", NULL, error);
     if (!n)
         return false;
@@ -283,6 +299,27 @@ static void from_arp(const struct domain *d, struct xdr_array *ret)
         }
 }
 
+/* What the networks' DHCP servers gave the domain's interfaces. */
+static void from_leases(const struct domain *d, struct xdr_array *ret)
+{
+    const struct domain_summary *s = domain_summary(d);
+    struct interface *f = g_new0(struct interface, s->interface_count + 1);
+    ret->items = f;
+    for (unsigned i = 0; i < s->interface_count; i++) {
+        const struct def_interface *n = &s->interfaces[i];
+        g_autoptr(GPtrArray) leases = n->source ? network_leases_of(n->source, n->mac) : NULL;
+        if (!leases || !leases->len)
+            continue;
+        struct address *a = g_new0(struct address, leases->len);
+        for (unsigned k = 0; k < leases->len; k++) {
+            const struct network_lease *l = leases->pdata[k];
+            a[k] = (struct address){l->v6, g_strdup(l->ip), l->prefix};
+        }
+        f[ret->count++] =
+            (struct interface){g_strdup(n->target), g_strdup(n->mac), {leases->len, a}};
+    }
+}
+
 struct addresses {
     struct wire_domain dom;
     uint32_t source, flags;
@@ -306,7 +343,9 @@ static bool addresses(struct rpc_call *c, struct domain *d, const struct address
         return ruche_error(error, MANAGER_ERR_ARGUMENT, "%u is no source of addresses", a->source);
     if (a->source == ARP)
         from_arp(d, ret);
-    return true; /* no network of ours leases any */
+    else
+        from_leases(d, ret);
+    return true;
 }
 DOMAIN_PROC(domain_interface_addresses, 353, RPC_READONLY, addresses,
             addresses(c, d, a, ret, error), RET(interfaces));

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "manager/launch/launch.h"
 #include "manager/manager.h"
+#include "manager/network/network.h"
 #include "ruched/config.h"
 
 #include <errno.h>
@@ -138,6 +139,13 @@ static void raise_limits(void)
 
 /* ---- life ---- */
 
+/* Somebody may have changed by hand what networks need of the host. */
+static gboolean on_hangup(gpointer opaque)
+{
+    networks_refresh();
+    return G_SOURCE_CONTINUE;
+}
+
 static gboolean on_signal(gpointer loop)
 {
     g_main_loop_quit(loop);
@@ -173,6 +181,7 @@ static int run(struct config *c)
         log_error("%s", error->message);
         return 1;
     }
+    g_unix_signal_add(SIGHUP, on_hangup, NULL);
     g_unix_signal_add(SIGTERM, on_signal, loop);
     g_unix_signal_add(SIGINT, on_signal, loop);
     if (ready >= 0)

@@ -15,7 +15,7 @@ static const struct web_field launch_fields[] = {
     { "cpus", WEB_INT, false, 1, 4096, "vCPUs; 1" },
     { "memory", WEB_SIZE, false, 16 << 20, INT64_MAX, "1 GiB" },
     { "disk", WEB_SIZE, false, 1 << 20, INT64_MAX, "size of its disk; the image's, at least 10 GiB for a named image" },
-    { "network", WEB_STRING, false, 0, 0, "user, none, bridge:NAME or network:NAME" },
+    { "network", WEB_STRING, false, 0, 0, "user, none, bridge:NAME or the name of a network" },
     { "user", WEB_STRING, false, 0, 0, "who may log in; ruche" },
     { "password", WEB_STRING, false, 0, 0, "his password; without one only keys open" },
     { "ssh_keys", WEB_STRINGS, false, 0, 0, "lines of authorized_keys" },

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "manager/domain/vm_args.h"
 #include "manager/domain/vm_spawn.h"
+#include "manager/network/network.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -46,7 +47,12 @@ static int no_listen(void *opaque, const char *path, GError **error)
 static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
                      GError **error)
 {
-    return vm_tap_make(interface, queues, ret, ret_name, error);
+    struct vm *v = opaque;
+    if (!vm_tap_make(v, interface, queues, ret, ret_name, error))
+        return false;
+    if (xml_is(interface, "@type", "direct"))
+        vm_note_link(v, *ret_name);
+    return true;
 }
 
 static unsigned no_port(void *opaque, unsigned first, GError **error)
@@ -233,6 +239,17 @@ static bool no_hot_plug(const struct vm *v, const xmlNode *device, const char *v
                        v->name, (const char *)device->name, verb);
 }
 
+/* What the host made for it, and what its network chose. */
+static void take_host_names(xmlNode *device, const xmlNode *own)
+{
+    static const char *const paths[] = {"source@portid", "source@bridge", "source@dev",
+                                        "source@mode", "@type"};
+    xml_set(device, "target@dev", xml_get(own, "target@dev"));
+    for (size_t i = 0; xml_get(own, "source@portid") && i < G_N_ELEMENTS(paths); i++)
+        if (xml_get(own, paths[i]))
+            xml_set(device, paths[i], xml_get(own, paths[i]));
+}
+
 static bool attach(struct vm *v, xmlNode *device, GError **error)
 {
     if (v->ours) /* its buses have no hot plug yet */
@@ -254,7 +271,9 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
             1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind those of the command line */
         bool ok = pluggable[i].build(&a, error) && add_all(v, &a, error);
         if (ok && xml_get(own, "target@dev"))
-            xml_set(device, "target@dev", xml_get(own, "target@dev"));
+            take_host_names(device, own);
+        if (!ok && xml_is(own, "@type", "network"))
+            network_unplug(v->d->uuid, xml_get(own, "mac@address"));
         vm_args_done(&a);
         return ok;
     }
@@ -309,9 +328,24 @@ static void delete_leftover(void *opaque)
     g_free(l.node);
 }
 
+/* Its network lets go of an interface; a macvtap does not go with its descriptors. */
+static void unplug(const struct vm *v, const char *alias)
+{
+    const struct domain_def *def = v->d ? v->d->live : NULL;
+    for (unsigned i = 0; def && i < def->s.interface_count; i++) {
+        const struct def_interface *n = &def->s.interfaces[i];
+        if (g_strcmp0(n->alias, alias))
+            continue;
+        network_unplug(def->s.uuid, n->mac);
+        if (n->target && !strcmp(n->type, "direct"))
+            vm_link_delete(n->target);
+    }
+}
+
 /* The device is gone: what it stood on goes too, so that its name is free again. */
 void vm_device_deleted(struct vm *v, const char *alias)
 {
+    unplug(v, alias);
     gpointer key, node;
     if (!g_hash_table_steal_extended(v->leaving, alias, &key, &node))
         return;

@@ -57,7 +57,7 @@ struct vm {
     char *lost_why;  /* why there is no monitor */
     struct cgroup *cgroup;
     GArray *vcpus, *iothreads; /* struct vm_thread */
-    char *balloon; /* its path in QOM; NULL: none */
+    char *balloon;             /* its path in QOM; NULL: none */
     unsigned plugged;     /* numbers the devices that are added; begins at the time, so that no two
                              daemons say the same */
     GHashTable *leaving;  /* alias to a disk's node, or NULL: devices that were asked to leave */
@@ -71,7 +71,8 @@ struct vm {
     int64_t log_from; /* where the log ended when the stream began */
 };
 
-/* Remembers which of the live definition's devices is the balloon: when it starts and when it is found. */
+/* Remembers which of the live definition's devices is the balloon: when it starts and when it is
+ * found. */
 void vm_know_balloon(struct vm *v, const xmlNode *domain);
 struct vm *vm_ref(struct vm *v);
 void vm_unref(struct vm *v);
@@ -152,7 +153,10 @@ void vm_report_gone(struct vm *v);
 void vm_begin_reports(struct vm *v);
 
 /* vm_tap.c, vm_link.c */
-bool vm_tap_make(xmlNode *interface, unsigned queues, int *ret, char **ret_name, GError **error);
+/* An <interface> of a type that the host carries: its network is plugged, its tap is made; what was
+ * chosen is written into the element. */
+bool vm_tap_make(const struct vm *v, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
+                 GError **error);
 bool vm_tap_stats(const char *ifname,
                   struct domain_interface_stats *ret); /* false: no such interface */
 int vm_macvtap_make(const char *name, unsigned lower, const char *mode,

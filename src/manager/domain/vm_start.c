@@ -50,7 +50,7 @@ static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret
                      GError **error)
 {
     struct vm *v = opaque;
-    if (!vm_tap_make(interface, queues, ret, ret_name, error))
+    if (!vm_tap_make(v, interface, queues, ret, ret_name, error))
         return false;
     if (xml_is(interface, "@type", "direct"))
         vm_note_link(v, *ret_name);

@@ -6,6 +6,7 @@
  * and belongs to the user can be opened there.
  */
 #include "manager/domain/vm_internal.h"
+#include "manager/network/bridge.h"
 
 #include "base/fd.h"
 
@@ -69,14 +70,6 @@ static int set_mac(const char *name, const char *mac)
     return if_ioctl(SIOCSIFHWADDR, &ifr);
 }
 
-static int join_bridge(const char *bridge, const char *name)
-{
-    struct ifreq ifr = {0};
-    g_strlcpy(ifr.ifr_name, bridge, IFNAMSIZ);
-    ifr.ifr_ifindex = (int)if_nametoindex(name);
-    return if_ioctl(SIOCBRADDIF, &ifr);
-}
-
 static void close_all(int *fds, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
@@ -111,25 +104,35 @@ static bool fail_step(const char *name, int *fds, unsigned queues, int err, cons
     return ruche_error_errno(error, err, "interface '%s' %s", name, what);
 }
 
-static bool bridge_tap(xmlNode *n, unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
+/* The element's own word, else the network's. */
+static uint64_t mtu_of(const xmlNode *n, const struct network_plug *p)
 {
-    const char *bridge = xml_get_or(n, "source@bridge", "");
-    if (!check_name(bridge, "bridge", error))
+    return xml_get_u64(n, "mtu@size", p->mtu);
+}
+
+static bool bridge_tap(xmlNode *n, const struct network_plug *p, unsigned queues, int *ret,
+                       char name[IFNAMSIZ], GError **error)
+{
+    if (!check_name(p->bridge, "bridge", error))
         return false;
-    if (!if_nametoindex(bridge))
+    if (!if_nametoindex(p->bridge))
         return ruche_error(error, MANAGER_ERR_CONFIG, "there is no bridge '%s' on this host",
-                           bridge);
+                           p->bridge);
     if (!open_queues(name, queues, ret, error))
         return false;
     set_mac(name, xml_get(n, "mac@address"));
-    uint64_t mtu = xml_get_u64(n, "mtu@size", 0);
+    uint64_t mtu = mtu_of(n, p);
     int err = mtu ? set_mtu(name, (int)MIN(mtu, 65535)) : 0;
     if (err)
         return fail_step(name, ret, queues, err, "does not take its MTU", error);
-    if ((err = join_bridge(bridge, name)))
+    if ((err = network_bridge_join(p->bridge, name, p, xml_get(n, "mac@address"))))
         return fail_step(name, ret, queues, err, "cannot be put on its bridge", error);
     if ((err = set_up(name, true)))
         return fail_step(name, ret, queues, err, "cannot be set up", error);
+    if (p->bandwidth && !network_qos(name, p->bandwidth, false, error)) {
+        close_all(ret, queues);
+        return false;
+    }
     return true;
 }
 
@@ -142,9 +145,10 @@ static bool ethernet_tap(xmlNode *n, unsigned queues, int *ret, char name[IFNAMS
     return !err || fail_step(name, ret, queues, err, "cannot be set up", error);
 }
 
-static bool macvtap(xmlNode *n, unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
+static bool macvtap(xmlNode *n, const struct network_plug *p, unsigned queues, int *ret,
+                    char name[IFNAMSIZ], GError **error)
 {
-    const char *lower = xml_get_or(n, "source@dev", "");
+    const char *lower = p->dev;
     if (!check_name(lower, "interface", error))
         return false;
     if (!if_nametoindex(lower))
@@ -156,8 +160,7 @@ static bool macvtap(xmlNode *n, unsigned queues, int *ret, char name[IFNAMSIZ], 
         if (!if_nametoindex(candidate))
             g_strlcpy(name, candidate, IFNAMSIZ);
     }
-    int err = vm_macvtap_make(name, if_nametoindex(lower), xml_get_or(n, "source@mode", "vepa"),
-                              xml_get(n, "mac@address"));
+    int err = vm_macvtap_make(name, if_nametoindex(lower), p->macvtap, xml_get(n, "mac@address"));
     if (err)
         return ruche_error_errno(error, err, "macvtap '%s' on '%s' cannot be made", name, lower);
     g_autofree char *path = g_strdup_printf("/dev/tap%u", if_nametoindex(name));
@@ -168,15 +171,72 @@ static bool macvtap(xmlNode *n, unsigned queues, int *ret, char name[IFNAMSIZ], 
         if (err)
             close_all(ret, i);
     }
-    if (!err)
+    bool limited = !err && (!p->bandwidth || network_qos(name, p->bandwidth, true, error));
+    if (limited)
         return true;
+    if (!err)
+        close_all(ret, queues);
     vm_link_delete(name);
-    return ruche_error_errno(error, err, "macvtap '%s' cannot be opened", name);
+    return err ? ruche_error_errno(error, err, "macvtap '%s' cannot be opened", name) : false;
 }
 
-bool vm_tap_make(xmlNode *n, unsigned queues, int *ret, char **ret_name, GError **error)
+/* What the interface says itself. */
+static struct network_plug own_plug(const xmlNode *n)
+{
+    return (struct network_plug){
+        .bridge = xml_get_or(n, "source@bridge", ""),
+        .dev = xml_get_or(n, "source@dev", ""),
+        .macvtap = xml_get_or(n, "source@mode", "vepa"),
+        .isolated = xml_is(n, "port@isolated", "yes"),
+        .macs_by_us = xml_is(n, "source@macTableManager", "libvirt"),
+        .bandwidth = xml_find(n, "bandwidth"),
+    };
+}
+
+/* The live description tells what the network chose. */
+static void describe_plug(xmlNode *n, const struct network_plug *p)
+{
+    xml_set(n, "source@portid", p->port);
+    if (p->bridge) {
+        xml_set(n, "source@bridge", p->bridge);
+        if (p->mode == NETWORK_BRIDGE)
+            xml_set(n, "@type", "bridge");
+        return;
+    }
+    xml_set(n, "@type", "direct");
+    xml_set(n, "source@dev", p->dev);
+    xml_set(n, "source@mode", p->macvtap);
+}
+
+static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *ret,
+                        char name[IFNAMSIZ], GError **error)
+{
+    const uint8_t *owner = v->d->uuid;
+    struct network_plug p;
+    if (!network_plug(owner, v->name, n, &p, error))
+        return false;
+    bool ok;
+    if (p.openvswitch)
+        ok = ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                         "network '%s': Open vSwitch cannot be driven yet; use a Linux bridge",
+                         xml_get(n, "source@network"));
+    else
+        ok = p.bridge ? bridge_tap(n, &p, queues, ret, name, error)
+                      : macvtap(n, &p, queues, ret, name, error);
+    if (!ok) {
+        network_unplug(owner, xml_get(n, "mac@address"));
+        return false;
+    }
+    network_plugged(p.port, name);
+    describe_plug(n, &p);
+    return true;
+}
+
+bool vm_tap_make(const struct vm *v, xmlNode *n, unsigned queues, int *ret, char **ret_name,
+                 GError **error)
 {
     const char *type = xml_get_or(n, "@type", ""), *wanted = xml_get(n, "target@dev");
+    const struct network_plug own = own_plug(n);
     char name[IFNAMSIZ] = "vnet%d";
     if (wanted && *wanted) {
         if (!check_name(wanted, "interface", error))
@@ -185,13 +245,11 @@ bool vm_tap_make(xmlNode *n, unsigned queues, int *ret, char **ret_name, GError 
     }
     bool ok;
     if (!strcmp(type, "network"))
-        ok = ruche_error(error, MANAGER_ERR_NO_NETWORK,
-                         "no network with matching name '%s'; use <interface type='%s'>",
-                         xml_get_or(n, "source@network", ""), manager.session ? "user" : "bridge");
+        ok = network_tap(v, n, queues, ret, name, error);
     else if (!strcmp(type, "direct"))
-        ok = macvtap(n, queues, ret, name, error);
+        ok = macvtap(n, &own, queues, ret, name, error);
     else
-        ok = !strcmp(type, "bridge") ? bridge_tap(n, queues, ret, name, error)
+        ok = !strcmp(type, "bridge") ? bridge_tap(n, &own, queues, ret, name, error)
                                      : ethernet_tap(n, queues, ret, name, error);
     if (ok)
         *ret_name = g_strdup(name);

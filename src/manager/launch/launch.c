@@ -6,6 +6,7 @@
 #include "manager/launch/image.h"
 
 #include "base/util.h"
+#include "manager/network/network.h"
 #include "manager/store.h"
 
 #include <arpa/inet.h>
@@ -181,6 +182,16 @@ static bool check_network(const char *network, GError **error)
     return ruche_error(error, RUCHE_ERR_INVALID, "network '%s' is none of 'user', 'none', 'bridge:NAME', 'network:NAME'", network);
 }
 
+/* The name of a network alone is enough. */
+static char *full_network(char *network)
+{
+    struct network *n = strchr(network, ':') || !strcmp(network, "user") || !strcmp(network, "none") ? NULL : network_find_name(network, NULL);
+    char *full = n ? g_strconcat("network:", network, NULL) : g_strdup(network);
+    network_unref(n);
+    g_free(network);
+    return full;
+}
+
 /* As useradd takes them. */
 static bool check_user(const char *user, GError **error)
 {
@@ -206,7 +217,7 @@ static char *or_default(char *text, const char *otherwise)
 
 struct job *launch(const struct caller *who, struct launch_request *r, GError **error)
 {
-    r->network = or_default(r->network, "user");
+    r->network = full_network(or_default(r->network, "user"));
     r->user = or_default(r->user, "ruche");
     r->cpus = r->cpus ? r->cpus : 1;
     r->memory = r->memory ? r->memory : MEMORY_DEFAULT;
@@ -250,6 +261,19 @@ void launch_clean(void)
 
 /* ---- afterwards ---- */
 
+/* The first that a network of ours gave one of its interfaces. */
+static char *leased_address(const struct domain *d)
+{
+    const struct domain_summary *s = domain_summary(d);
+    char *address = NULL;
+    for (unsigned i = 0; i < s->interface_count && !address; i++) {
+        g_autoptr(GPtrArray) leases = s->interfaces[i].source ? network_leases_of(s->interfaces[i].source, s->interfaces[i].mac) : NULL;
+        if (leases && leases->len)
+            address = g_strdup(((struct network_lease *)leases->pdata[0])->ip);
+    }
+    return address;
+}
+
 bool launch_ssh(const struct caller *who, struct domain *d, char **ret_host, unsigned *ret_port, char **ret_user, GError **error)
 {
     g_autofree char *text = domain_get_metadata(who, d, 2, LAUNCH_NAMESPACE, 0, error);
@@ -260,11 +284,12 @@ bool launch_ssh(const struct caller *who, struct domain *d, char **ret_host, uns
     if (!root)
         return false;
     uint64_t port = xml_get_u64(root, "@ssh-port", 0);
-    if (!port)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "machine '%s' has no network of its own user: its address is not known",
-                           domain_summary(d)->name);
-    *ret_host = g_strdup("127.0.0.1");
-    *ret_port = (unsigned)port;
+    char *host = port ? g_strdup("127.0.0.1") : leased_address(d);
+    if (!host)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "machine '%s' has no address that is known: its interfaces are on no network of "
+                           "this host with DHCP, or it has not asked yet", domain_summary(d)->name);
+    *ret_host = host;
+    *ret_port = port ? (unsigned)port : 22;
     *ret_user = g_strdup(xml_get_or(root, "@user", "ruche"));
     return true;
 }

@@ -1,0 +1,665 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The network matrix: ruched in a network namespace of its own, others as machines and as the world outside.
+
+    network.py RUCHED RUCHE RUCHE-VMM KERNEL
+
+Nothing of this host's own network is touched: all is made in namespaces, and taken away with them.
+"""
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import tap  # noqa: E402
+
+RUCHED, RUCHE, VMM, KERNEL = (os.path.abspath(p) for p in sys.argv[1:5])
+WORK = tempfile.mkdtemp(prefix="ruche-network-")
+os.chmod(WORK, 0o755)
+RUN, STATE = os.path.join(WORK, "run"), os.path.join(WORK, "state")
+ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+TAG = f"rn{os.getpid()}"
+HOST, OUTSIDE, ONE, TWO = (f"{TAG}{x}" for x in ("h", "o", "a", "b"))
+NAMESPACES = (HOST, OUTSIDE, ONE, TWO)
+UPLINK, WORLD = "198.51.100.2", "198.51.100.1"
+UPLINK6, WORLD6 = "2001:db8:77::2", "2001:db8:77::1"
+PORT = 5353
+
+# Answers each packet with the address that it came from.
+ECHO = f"""import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+s.bind(('::', {PORT}))
+print('ready', flush=True)
+while True:
+    data, peer = s.recvfrom(100)
+    s.sendto(peer[0].replace('::ffff:', '').encode(), peer)
+"""
+ASK = f"""import socket, sys
+f = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+for i in range(int(sys.argv[2])):
+    s = socket.socket(f, socket.SOCK_DGRAM)
+    s.settimeout(1)
+    try:
+        s.connect((sys.argv[1], {PORT}))
+        s.send(b'who')
+        print(s.recv(100).decode())
+        break
+    except OSError:
+        pass
+"""
+UDHCPC = """#!/bin/sh
+case $1 in
+bound|renew) ip addr flush dev $interface scope global; ip addr add $ip/$mask dev $interface
+    [ -n "$router" ] && ip route replace default via $router
+    echo "ip=$ip router=$router dns=$dns domain=$domain hostname=$hostname boot=$boot_file" >$OUT;;
+esac
+"""
+
+
+# ---- ground ----
+
+def run(*command, ns=None, check=True, timeout=60, **more):
+    words = (["ip", "netns", "exec", ns] if ns else []) + list(command)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, env={**ENV, **more.pop("env", {})},
+                          stdin=subprocess.DEVNULL, **more)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-500:]}{done.stderr[-800:]}")
+    return done
+
+
+def wait_for(what, fn, seconds=60):
+    until = time.monotonic() + seconds
+    while True:
+        found = fn()
+        if found:
+            return found
+        assert time.monotonic() < until, f"{what}: waited {seconds} s in vain"
+        time.sleep(0.05)
+
+
+class Manager:
+    def __init__(self):
+        self.process = None
+        self.config = write("conf", "[libvirt]\nusual_place=false\n")
+        self.start()
+
+    def start(self):
+        with open(os.path.join(WORK, "log"), "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(["ip", "netns", "exec", HOST, RUCHED, "--system", "--config", self.config, "--runtime-dir", RUN,
+                                             "--state-dir", STATE], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=ENV)
+        wait_for("ruched", lambda: self.process.poll() is not None or not virsh("uri", check=False).returncode)
+        assert self.process.poll() is None, self.log()
+
+    def log(self):
+        with open(os.path.join(WORK, "log"), encoding="utf-8") as f:
+            return f.read()
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait(60)
+
+
+def write(name, text, mode=0o644):
+    where = os.path.join(WORK, name)
+    with open(where, "w", encoding="utf-8") as f:
+        f.write(text)
+    os.chmod(where, mode)
+    return where
+
+
+def virsh(*command, check=True, timeout=60):
+    return run("virsh", "-c", f"qemu+unix:///system?socket={RUN}/libvirt-sock", *command, check=check, timeout=timeout)
+
+
+def refused(part, *command):
+    done = virsh(*command, check=False)
+    assert done.returncode and re.search(part, done.stderr), f"{command}: not refused with '{part}': {done.stdout}{done.stderr}"
+
+
+def rules():
+    return run("nft", "list", "ruleset", ns=HOST).stdout
+
+
+def links(ns=HOST):
+    return re.findall(r"^\d+: ([^:@]+)", run("ip", "-o", "link", ns=ns).stdout, re.MULTILINE)
+
+
+def daemons():
+    """Processes of dnsmasq that are ours."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                words = f.read().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        for word in words:
+            if word.startswith(f"--conf-file={RUN}/"):
+                found[os.path.basename(word).removesuffix(".conf")] = int(pid)
+    return found
+
+
+def daemon(name):
+    """The process of a network's dnsmasq that has done its start; 0: there is none."""
+    try:
+        with open(f"{RUN}/networks/{name}.pid", encoding="ascii") as f:
+            pid = int(f.read() or 0)
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return pid if f"{RUN}/networks/{name}.conf".encode() in f.read() else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def build_world():
+    for ns in NAMESPACES:
+        run("ip", "netns", "add", ns)
+        run("ip", "link", "set", "lo", "up", ns=ns)
+    run("ip", "link", "add", "up0", "netns", HOST, "type", "veth", "peer", "name", "w0", "netns", OUTSIDE)
+    for ns, dev, v4, v6 in ((HOST, "up0", UPLINK, UPLINK6), (OUTSIDE, "w0", WORLD, WORLD6)):
+        run("ip", "addr", "add", f"{v4}/24", "dev", dev, ns=ns)
+        run("ip", "addr", "add", f"{v6}/64", "dev", dev, "nodad", ns=ns)
+        run("ip", "link", "set", dev, "up", ns=ns)
+    for net, via in (("192.168.0.0/16", UPLINK), ("fd00:7a::/32", UPLINK6)):
+        run("ip", "route", "add", net, "via", via, ns=OUTSIDE)
+    run("ip", "route", "add", "default", "via", WORLD, ns=HOST)
+    run("ip", "-6", "route", "add", "default", "via", WORLD6, ns=HOST)
+
+
+def clean():
+    for pid in daemons().values():
+        os.kill(pid, signal.SIGKILL)
+    for ns in NAMESPACES:
+        run("ip", "netns", "del", ns, check=False)
+    shutil.rmtree(WORK, ignore_errors=True)
+
+
+def plug(ns, bridge, mac):
+    """A namespace as a machine: one end of a veth on the bridge."""
+    end = "t" + ns[-1]
+    run("ip", "link", "add", end, "netns", HOST, "type", "veth", "peer", "name", "eth0", "netns", ns)
+    run("ip", "link", "set", "eth0", "address", mac, ns=ns)
+    run("ip", "link", "set", end, "master", bridge, "up", ns=HOST)
+    run("ip", "link", "set", "eth0", "up", ns=ns)
+
+
+def unplug(*namespaces):
+    for ns in namespaces:
+        run("ip", "link", "del", "eth0", ns=ns, check=False)
+
+
+def dhcp(ns):
+    """What udhcpc was told."""
+    out = os.path.join(WORK, "lease-" + ns)
+    run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "20", "-T", "1", "-F", "guest" + ns[-1], "-s", os.path.join(WORK, "udhcpc"), ns=ns,
+        env={"OUT": out}, timeout=120)
+    with open(out, encoding="utf-8") as f:
+        return dict(w.split("=", 1) for w in f.read().split() if "=" in w)
+
+
+class Echo:
+    def __init__(self, ns):
+        self.process = subprocess.Popen(["ip", "netns", "exec", ns, sys.executable, "-c", ECHO], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def ask(ns, address, tries=10):
+    """Who asks, as the other end sees it; '' when nobody answers."""
+    return run(sys.executable, "-c", ASK, address, str(tries), ns=ns, timeout=120).stdout.strip()
+
+
+def resolve(ns, server, name, kind="a"):
+    done = run("busybox", "nslookup", "-type=" + kind, name, server, ns=ns, check=False)
+    return done.stdout + done.stderr
+
+
+def network(name, mode, third, extra="", ip_extra="", v6=True, forward=""):
+    head = f"<forward mode='{mode}'>{forward}</forward>" if mode != "none" else ""
+    six = f"<ip family='ipv6' address='fd00:7a:{third}::1' prefix='64'/>" if v6 else ""
+    return f"""<network><name>{name}</name>{head}<bridge stp='off' delay='0'/>{extra}<domain name='{name}.test'/>
+<dns><host ip='192.168.{third}.1'><hostname>gate</hostname></host><txt name='note' value='some words'/></dns>
+<ip address='192.168.{third}.1' netmask='255.255.255.0'><dhcp><range start='192.168.{third}.100' end='192.168.{third}.150'/>
+<host mac='52:54:00:00:00:0a' name='one' ip='192.168.{third}.10'/></dhcp>{ip_extra}</ip>{six}</network>"""
+
+
+def define(name, xml, start=True):
+    virsh("net-define", write(name + ".xml", xml), "--validate")
+    if start:
+        virsh("net-start", name)
+    return re.search(r"Bridge: +(\S+)", virsh("net-info", name).stdout).group(1)
+
+
+def remove(*names):
+    for name in names:
+        virsh("net-destroy", name, check=False)
+        virsh("net-undefine", name, check=False)
+
+
+# ---- the matrix ----
+
+# How the world sees a machine: by its own address, by the host's, or not at all; and whether the world reaches it.
+MODES = {"nat": ("host", False), "route": ("own", True), "open": ("own", True), "none": ("", False)}
+
+
+def global6(ns, prefix):
+    found = re.search(rf"inet6 ({prefix}[0-9a-f:]+)/\d+ scope global (?!.*tentative)", run("ip", "-o", "-6", "addr", "show", "dev", "eth0", ns=ns).stdout)
+    return found and found.group(1)
+
+
+def one_mode(mode):
+    seen, reached = MODES[mode]
+    third = 130 + list(MODES).index(mode)
+    before = rules()
+    bridge = define(mode, network(mode, mode, third, forward="<nat ipv6='yes'/>" if mode == "nat" else ""))
+    try:
+        assert (rules() == before) == (mode == "open"), "rules of mode " + mode
+        plug(ONE, bridge, "52:54:00:00:00:0a")
+        plug(TWO, bridge, "52:54:00:00:00:0b")
+        one, two = dhcp(ONE), dhcp(TWO)
+        assert one["ip"] == f"192.168.{third}.10", one
+        assert 100 <= int(two["ip"].split(".")[3]) <= 150, two
+        assert one.get("domain") == f"{mode}.test" and one["dns"] == f"192.168.{third}.1", one
+        assert one.get("router", "") == ("" if mode == "none" else f"192.168.{third}.1"), one
+        if mode == "none":  # a machine that makes itself a way out all the same
+            run("ip", "route", "add", "default", "via", f"192.168.{third}.1", ns=ONE)
+        assert "192.168." in resolve(ONE, one["dns"], f"one.{mode}.test") and f"192.168.{third}.1" in resolve(ONE, one["dns"], "gate")
+        own6 = wait_for("an IPv6 address", lambda: global6(ONE, f"fd00:7a:{third}:"))
+        if mode == "none":
+            run("ip", "-6", "route", "add", "default", "via", f"fd00:7a:{third}::1", ns=ONE)
+        with Echo(OUTSIDE), Echo(ONE), Echo(HOST):
+            wanted = {"own": one["ip"], "host": UPLINK, "": ""}[seen]
+            wanted6 = {"own": own6, "host": UPLINK6, "": ""}[seen]
+            got = {"machine to world": (ask(ONE, WORLD, 10 if seen else 2), wanted), "machine to world, IPv6": (ask(ONE, WORLD6, 10 if seen else 2), wanted6),
+                   "world to machine": (ask(OUTSIDE, one["ip"], 10 if reached else 2), WORLD if reached else ""),
+                   "world to machine, IPv6": (ask(OUTSIDE, own6, 10 if reached else 2), WORLD6 if reached else ""),
+                   "machine to machine": (ask(TWO, one["ip"]), two["ip"]), "host to machine": (ask(HOST, one["ip"]), f"192.168.{third}.1"),
+                   "machine to host": (ask(ONE, f"192.168.{third}.1"), one["ip"])}
+        wrong = [f"{what}: '{a}', not '{b}'" for what, (a, b) in got.items() if a != b]
+        assert not wrong, "; ".join(wrong)
+        leases = virsh("net-dhcp-leases", mode).stdout
+        assert "52:54:00:00:00:0a" in leases and f"192.168.{third}.10/24" in leases and "guest" in leases or "one" in leases, leases
+    finally:
+        unplug(ONE, TWO)
+        remove(mode)
+    assert rules() == before and bridge not in links() and mode not in daemons()
+
+
+def test_nat():
+    one_mode("nat")
+
+
+def test_route():
+    one_mode("route")
+
+
+def test_open():
+    one_mode("open")
+
+
+def test_isolated():
+    one_mode("none")
+
+
+# ---- virsh ----
+
+def test_virsh():
+    """Each of virsh's commands for networks once."""
+    plain = write("lab.xml", network("lab", "nat", 140))
+    rows = (
+        ("net-list --all", r"default +inactive +no +yes"), (f"net-define {plain} --validate", "Network lab defined"), ("net-list", r"^\s*$|Name"),
+        ("net-info lab", r"Active: +no"), ("net-uuid lab", r"^[0-9a-f-]{36}"), ("net-start lab", "started"), ("net-start lab", "!already active"),
+        ("net-list", r"lab +active +no +yes"), ("net-info lab", r"Bridge: +virbr"), ("net-autostart lab", "marked as autostarted"),
+        ("net-list --autostart", "lab"), ("net-autostart lab --disable", "unmarked"), ("net-dumpxml lab", "<forward mode='nat'>"),
+        ("net-dumpxml lab --inactive", "<bridge name='virbr"), ("net-dhcp-leases lab", "Expiry Time"), ("net-port-list lab", "UUID"),
+        ("net-update lab add ip-dhcp-host <host_mac='52:54:00:00:01:01'_ip='192.168.140.20'/> --live --config", "Updated"),
+        ("net-update lab add ip-dhcp-host <host_mac='52:54:00:00:01:01'_ip='192.168.140.21'/> --live", "!already an entry"),
+        ("net-update lab modify ip-dhcp-host <host_mac='52:54:00:00:01:01'_ip='192.168.140.21'/> --live --config", "Updated"),
+        ("net-update lab delete ip-dhcp-host <host_mac='52:54:00:00:01:01'/> --live --config", "Updated"),
+        ("net-update lab add-first ip-dhcp-range <range_start='192.168.140.50'_end='192.168.140.60'/> --live --config", "Updated"),
+        ("net-update lab add ip-dhcp-range <range_start='192.168.140.55'_end='192.168.140.65'/> --live", "!overlaps"),
+        ("net-update lab delete ip-dhcp-range <range_start='192.168.140.50'_end='192.168.140.60'/> --live --config", "Updated"),
+        ("net-update lab add dns-host <host_ip='192.168.140.9'><hostname>nine</hostname></host> --live --config", "Updated"),
+        ("net-update lab add dns-txt <txt_name='x'_value='y'/> --config", "Updated"),
+        ("net-update lab add dns-srv <srv_service='ldap'_protocol='tcp'/> --live", "Updated"),
+        ("net-update lab add portgroup <portgroup_name='eng'_default='yes'/> --live --config", "Updated"),
+        ("net-update lab add bridge <bridge_name='x'/> --live", "!cannot be updated"), ("net-dumpxml lab", "<hostname>nine</hostname>"),
+        ("net-destroy lab", "destroyed"), ("net-destroy lab", "!not active"), ("net-dhcp-leases lab", "!not active"),
+        ("net-undefine lab", "undefined"), ("net-info lab", "!not found"), (f"net-create {plain}", "created from"), ("net-info lab", r"Persistent: +no"),
+        ("net-autostart lab", "!transient"), ("net-destroy lab", "destroyed"), ("net-info lab", "!not found"),
+    )
+    wrong = []
+    for line, pattern in rows:
+        done = virsh(*(w.replace("_", " ") if w.startswith("<") else w for w in line.split()), check=False)
+        text, fails = done.stdout + done.stderr, pattern.startswith("!")
+        if bool(done.returncode) != fails or not re.search(pattern.lstrip("!"), text, re.MULTILINE):
+            wrong.append(f"virsh {line}: ended with {done.returncode}, not /{pattern}/: {text.strip()[:300]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_round():
+    """What dumpxml prints is valid, and defines to the same again."""
+    everything = """<network ipv6='yes' trustGuestRxFilters='no' xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>
+<name>all</name><metadata><a:b xmlns:a='urn:a'>x</a:b></metadata><forward dev='up0' mode='nat'><nat ipv6='yes'><address start='198.51.100.2' end='198.51.100.4'/>
+<port start='2000' end='3000'/></nat></forward><bridge name='all0' stp='off' delay='2' zone='home'/><mtu size='1400'/><mac address='52:54:00:AA:00:01'/>
+<domain name='all.test' localOnly='yes'/><dns forwardPlainNames='no'><forwarder addr='198.51.100.1'/><forwarder domain='x.test' addr='198.51.100.9'/>
+<txt name='t' value='v w'/><srv service='s' protocol='tcp' domain='d' target='t' port='1' priority='2' weight='3'/><host ip='192.168.150.9'><hostname>nine</hostname>
+</host></dns><bandwidth><inbound average='1000' peak='5000' burst='1024'/></bandwidth><port isolated='yes'/>
+<ip address='192.168.150.1' netmask='255.255.255.0' localPtr='yes'><tftp root='/srv'/><dhcp><range start='192.168.150.100' end='192.168.150.120'><lease expiry='1'
+unit='hours'/></range><host mac='52:54:00:00:02:01' name='h' ip='192.168.150.7'/><bootp file='pxe.0' server='192.168.150.3'/></dhcp></ip>
+<ip family='ipv6' address='fd00:7a:150::1' prefix='64'><dhcp><range start='fd00:7a:150::100' end='fd00:7a:150::1ff'/>
+<host id='0:3:0:1:0:16:3e:11:22:33' name='six' ip='fd00:7a:150::7'/></dhcp></ip>
+<route address='192.168.160.0' prefix='24' gateway='192.168.150.2' metric='5'/><portgroup name='a' default='yes'><bandwidth><outbound average='100'/></bandwidth></portgroup>
+<dnsmasq:options><dnsmasq:option value='cname=c.test,nine'/></dnsmasq:options></network>"""
+    before = rules()
+    virsh("net-define", write("all.xml", everything), "--validate")
+    first = virsh("net-dumpxml", "all").stdout
+    run("virt-xml-validate", write("first.xml", first), "network")
+    virsh("net-define", write("first.xml", first), "--validate")
+    assert virsh("net-dumpxml", "all").stdout == first
+    virsh("net-start", "all")
+    run("virt-xml-validate", write("live.xml", virsh("net-dumpxml", "all").stdout), "network")
+    assert "snat ip to 198.51.100.2-198.51.100.4:2000-3000" in rules(), rules()
+    assert re.search("htb.*root", run("tc", "qdisc", "show", "dev", "all0", ns=HOST).stdout)
+    assert "192.168.160.0/24 via 192.168.150.2" in run("ip", "route", ns=HOST).stdout and "mtu 1400" in run("ip", "link", "show", "all0", ns=HOST).stdout
+    remove("all")
+    assert rules() == before and "all0" not in links()
+
+
+def test_errors():
+    """What cannot be is refused with a sentence that says why."""
+    base = "<network><name>bad</name>{}<ip address='192.168.151.1' prefix='24'>{}</ip></network>"
+    nat = "<forward mode='nat'/>"
+    dhcp_rows = (
+        ("<range start='10.0.0.1' end='10.0.0.9'/>", r"10\.0\.0\.1' is not in 192\.168\.151\.0/24"), ("<range start='192.168.151.9' end='192.168.151.2'/>", "ends .* before it starts"),
+        ("<range start='192.168.151.1' end='192.168.151.255'/>", "broadcast"), ("<host mac='52:54:00:00:00:01' ip='192.168.151.5'/>" * 2, "two DHCP hosts"),
+        ("<range start='192.168.151.2' end='192.168.151.9'/><range start='192.168.151.9' end='192.168.151.19'/>", "overlaps"),
+        ("<host id='00:01' ip='192.168.151.5'/>", "DHCPv6"), ("<range start='192.168.151.2' end='192.168.151.9'><lease expiry='1' unit='seconds'/></range>", "2 minutes"),
+    )
+    rows = [(base.format(nat, f"<dhcp>{d}</dhcp>"), why) for d, why in dhcp_rows] + [
+        (base.format("<bridge name='a-name-that-is-far-too-long'/>", ""), "names of interfaces have 1 to 15"), ("<network/>", "name"), ("<network><name>a/b</name></network>", "'/'"),
+        ("<network><name>bad</name><forward mode='nat'/></network>", "needs an <ip>"), ("<network><name>bad</name><forward mode='sideways'/></network>", "sideways"),
+        (base.format("<forward mode='bridge'/><bridge name='br0'/>", ""), "not for forward mode 'bridge'"), (base.format("<portgroup name='p'/>" * 2, ""), "twice"),
+        (base.format("", "") .replace("</network>", "<ip address='192.168.151.129' prefix='25'/></network>"), "overlap"), ("<network><name>bad", "XML|rror"),
+        (base.format("<dns><txt name='a' value='x&#10;addn-hosts=/etc/shadow'/></dns>", ""), "control character"), (base.format("<vlan><tag id='7'/></vlan>", ""), "vlan"),
+    ]
+    for xml, why in rows:
+        refused(why, "net-define", write("bad.xml", xml))
+    define("lab", network("lab", "nat", 151, v6=False))
+    try:
+        virsh("net-define", write("bad.xml", base.format(nat, "")))
+        refused("overlaps 192.168.151.0/24, which is network 'lab'", "net-start", "bad")
+        refused("already that of network|already", "net-define", write("b2.xml", "<network><name>two</name><bridge name='virbr1'/></network>".replace(
+            "virbr1", re.search(r"Bridge: +(\S+)", virsh("net-info", "lab").stdout).group(1))))
+        virsh("net-define", write("up.xml", "<network><name>up</name><bridge name='up0'/></network>"))
+        refused("'up0' exists", "net-start", "up")
+        virsh("net-define", write("route.xml", "<network><name>wan</name><ip address='198.51.100.77' prefix='24'/></network>"))
+        refused("overlaps 198.51.100.0/24, which is reached by this host's interface 'up0'", "net-start", "wan")
+        virsh("net-define", write("q.xml", "<network><name>slow</name><bandwidth><outbound average='100'/></bandwidth><ip address='192.168.152.1'/></network>"))
+        done = virsh("net-start", "slow", check=False)
+        assert not done.returncode or "CONFIG_NET_ACT_POLICE" in done.stderr, done.stderr
+    finally:
+        remove("lab", "bad", "up", "wan", "slow")
+
+
+# ---- what goes wrong ----
+
+def test_repair():
+    """Rules that somebody deleted, a dnsmasq that died, a manager that was killed."""
+    before = rules()
+    bridge = define("lab", network("lab", "nat", 153))
+    try:
+        right, pid = rules(), daemon("lab")
+        run("nft", "delete", "table", "inet", f"ruche_net_{bridge}", ns=HOST)
+        MANAGER.process.send_signal(signal.SIGHUP)
+        wait_for("the rules", lambda: rules() == right)
+        assert daemon("lab") == pid
+        os.kill(pid, signal.SIGKILL)
+        pid = wait_for("another dnsmasq", lambda: daemon("lab") != pid and daemon("lab"))
+        assert "dnsmasq" in MANAGER.log() and "started again" in MANAGER.log()
+        MANAGER.end(signal.SIGKILL)
+        run("nft", "delete", "table", "inet", f"ruche_net_{bridge}", ns=HOST)
+        MANAGER.start()
+        assert re.search(r"lab +active", virsh("net-list").stdout)
+        wait_for("the rules", lambda: rules() == right)
+        assert daemon("lab") == pid, "dnsmasq lives on"
+        run("ip", "link", "del", bridge, ns=HOST)
+        MANAGER.process.send_signal(signal.SIGHUP)
+        wait_for("the bridge", lambda: bridge in links())
+    finally:
+        remove("lab")
+    assert rules() == before
+
+
+def test_obstacles():
+    """Whose rules are in the way is said, and nothing of them is touched."""
+    run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; add chain ip filter DOCKER-USER", ns=HOST)
+    try:
+        before = rules()
+        define("lab", network("lab", "nat", 154))
+        told = run(RUCHE, "--connect", f"{RUN}/ruche.sock", "network", "info", "lab").stdout
+        assert "Docker drops forwarded packets" in told and "iptables -I DOCKER-USER" in told, told
+        remove("lab")
+        assert rules() == before
+    finally:
+        run("nft", "delete table ip filter", ns=HOST)
+
+
+def test_events():
+    listener = subprocess.Popen(["virsh", "-c", f"qemu+unix:///system?socket={RUN}/libvirt-sock", "net-event", "--event", "lifecycle", "--loop", "--timeout", "120"],
+                                stdout=subprocess.PIPE, text=True, env=ENV)
+    seen = []
+    threading.Thread(target=lambda: seen.extend(listener.stdout), daemon=True).start()
+    try:
+        def told():
+            virsh("net-define", write("ev.xml", "<network><name>ev</name></network>"))
+            return any("Defined" in line for line in seen)
+        wait_for("the listener", told)
+        virsh("net-start", "ev")
+        remove("ev")
+        wait_for("all events", lambda: all(any(w in line for line in seen) for w in ("Started", "Stopped", "Undefined")))
+    finally:
+        listener.kill()
+        listener.wait()
+
+
+# ---- machines ----
+
+DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a01</uuid><memory unit='MiB'>32</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel></os><devices><emulator>{vmm}</emulator>
+<interface type='{kind}'><mac address='{mac}'/><source {source}/>{more}<model type='virtio'/></interface><memballoon model='none'/></devices></domain>"""
+
+
+def machine(name, kind, source, more="", mac="52:54:00:00:03:01"):
+    virsh("define", write("dom.xml", DOMAIN.format(name=name, kernel=KERNEL, vmm=VMM, kind=kind, source=source, more=more, mac=mac)))
+    return virsh("start", name, check=False)
+
+
+def test_machine():
+    """A machine's tap joins the bridge, and nothing of it stays, however it ends."""
+    bridge = define("lab", network("lab", "nat", 155, extra="<mtu size='1400'/>"))
+    before = links()
+    try:
+        refused("not active|no network", "net-port-list", "nothing")
+        for end in ("destroy", "crash", "while the manager is dead"):
+            done = machine("m", "network", "network='lab'", "<port isolated='yes'/>")
+            assert not done.returncode, done.stderr
+            live = virsh("dumpxml", "m").stdout
+            assert re.search(rf"<source network='lab' portid='[0-9a-f-]+' bridge='{bridge}'/>", live), live
+            dev = re.search(r"<target dev='(vnet\d+)'/>", live).group(1)
+            shown = run("ip", "-d", "link", "show", dev, ns=HOST).stdout
+            assert f"master {bridge}" in shown and "mtu 1400" in shown and "isolated on" in shown, shown
+            assert "connections='1'" in virsh("net-dumpxml", "lab").stdout
+            port = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", virsh("net-port-list", "lab").stdout).group(0)
+            described = virsh("net-port-dumpxml", "lab", port).stdout
+
+            assert "<name>m</name>" in described, described
+            run("virt-xml-validate", write("port.xml", described), "networkport")
+            assert "52:54:00:00:03:01" not in virsh("domifaddr", "m", "--source", "lease").stdout
+            pid = int(open(f"{RUN}/machines/{virsh('domuuid', 'm').stdout.strip()}/process", encoding="ascii").read())
+            if end == "destroy":
+                virsh("destroy", "m")
+            elif end == "crash":
+                os.kill(pid, signal.SIGKILL)
+            else:
+                MANAGER.end(signal.SIGKILL)
+                MANAGER.start()
+                assert "connections='1'" in virsh("net-dumpxml", "lab").stdout
+                MANAGER.end(signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+                MANAGER.start()
+            wait_for("its end after " + end, lambda: "shut off" in virsh("domstate", "m").stdout)
+            wait_for("the network's let go after " + end, lambda: "connections" not in virsh("net-dumpxml", "lab").stdout)
+            assert links() == before
+        virsh("net-destroy", "lab")
+        done = machine("m", "network", "network='lab'")
+        assert done.returncode and "network 'lab' is not active" in done.stderr, done.stderr
+    finally:
+        virsh("destroy", "m", check=False)
+        virsh("undefine", "m", check=False)
+        remove("lab")
+
+
+def test_lent():
+    """Modes that lend what the host has: a bridge, and macvtap in its modes."""
+    run("ip", "link", "add", "br9", "type", "bridge", ns=HOST)
+    for dev in ("p0", "p1"):
+        run("ip", "link", "add", dev, "type", "veth", "peer", "name", dev + "x", ns=HOST)
+        run("ip", "link", "set", dev, "up", ns=HOST)
+    before = links()
+    rows = [("bridge", "<forward mode='bridge'/><bridge name='br9'/>", "bridge", "br9")]
+    rows += [(m, f"<forward mode='{m}'><interface dev='p0'/><interface dev='p1'/></forward>", "direct", "p0")
+             for m in ("bridge", "private", "vepa", "passthrough")]
+    try:
+        for mode, forward, kind, below in rows:
+            define("lent", f"<network><name>lent</name>{forward}</network>") if "br9" in forward else virsh(
+                "net-create", write("lent.xml", f"<network><name>lent</name>{forward}</network>"))
+            done = machine("m", "network", "network='lent'")
+            if done.returncode and "/dev/tap" in done.stderr or "cannot be opened" in done.stderr:
+                assert not [x for x in links() if x not in before], links()
+                remove("lent")
+                continue  # no udev makes device nodes here
+            assert not done.returncode, done.stderr
+            live = virsh("dumpxml", "m").stdout
+            assert f"<interface type='{kind}'>" in live and f"='{below}'" in live, live
+            if kind == "direct":
+                assert re.search(rf"@{below}.*macvtap +mode {mode if mode != 'passthrough' else 'passthru'}", run("ip", "-d", "-o", "link", ns=HOST).stdout)
+            virsh("destroy", "m")
+            assert links() == before
+            remove("lent")
+    finally:
+        virsh("destroy", "m", check=False)
+        virsh("undefine", "m", check=False)
+        remove("lent")
+        for dev in ("br9", "p0", "p1"):
+            run("ip", "link", "del", dev, ns=HOST)
+
+
+# ---- ruche ----
+
+def ruche(*words, check=True):
+    return run(RUCHE, "--connect", f"{RUN}/ruche.sock", *words, check=check)
+
+
+def test_command():
+    """`ruche network`: each verb once."""
+    before = rules()
+    ruche("network", "create", "desk", "--subnet", "192.168.156.1/24", "--autostart", "yes")
+    assert re.search(r"desk +inactive +nat +virbr\d+ +0 +yes", ruche("network", "list").stdout)
+    ruche("network", "start", "desk")
+    assert "active       yes" in ruche("network", "info", "desk").stdout and '"mode"' in ruche("network", "info", "desk", "--json").stdout
+    assert "ADDRESS" in ruche("network", "leases", "desk").stdout and "<name>desk</name>" in ruche("network", "xml", "desk").stdout
+    ruche("network", "set", "desk", "--autostart", "no")
+    done = run(RUCHE, "--connect", f"{RUN}/ruche.sock", "network", "edit", "desk", env={"EDITOR": "sed -i s/.254/.200/"})
+    assert "192.168.156.200" in virsh("net-dumpxml", "desk", "--inactive").stdout, done
+    ruche("network", "stop", "desk")
+    ruche("network", "delete", "desk")
+    assert "desk" not in ruche("network", "list", "--names").stdout.split() and rules() == before
+    done = ruche("network", "strat", "x", check=False)
+    assert done.returncode == 2 and "start" in done.stderr, done.stderr
+
+
+# ---- kill -9 ----
+
+def test_kill():
+    """SIGKILL of the manager at random moments while networks come and go: all there, or nothing."""
+    seed = int(os.environ.get("SEED", time.time()))
+    chance = random.Random(seed)
+    before = rules()
+    for i in range(2):
+        define(f"k{i}", network(f"k{i}", "nat", 157 + i), start=False)
+    bridges = {f"k{i}": re.search(r"Bridge: +(\S+)", virsh("net-info", f"k{i}").stdout).group(1) for i in range(2)}
+    for _ in range(15):
+        stop = threading.Event()
+
+        def work(name):
+            while not stop.is_set():
+                virsh("net-start", name, check=False)
+                virsh("net-destroy", name, check=False)
+        threads = [threading.Thread(target=work, args=(n,)) for n in bridges]
+        for t in threads:
+            t.start()
+        time.sleep(chance.uniform(0, 0.5))
+        stop.set()
+        MANAGER.end(signal.SIGKILL)
+        for t in threads:
+            t.join()
+        MANAGER.start()
+        active = re.findall(r"^ (k\d) +active", virsh("net-list").stdout, re.MULTILINE)
+        table, there, running = rules(), links(), daemons()
+        for name, bridge in bridges.items():
+            facts = (name in active, f"ruche_net_{bridge} " in table, bridge in there, name in running, os.path.exists(f"{RUN}/networks/{name}.xml"))
+            assert len(set(facts)) == 1, f"seed {seed}: {name}: {facts}: {MANAGER.log()[-1500:]}"
+    remove(*bridges)
+    assert rules() == before and not daemons(), (rules(), before, daemons())
+    left = [f for f in os.listdir(f"{RUN}/networks") if f.startswith("k")]
+    assert not left, left
+
+
+MANAGER = None
+
+
+def main():
+    global MANAGER
+    tests = {"nat": test_nat, "route": test_route, "open": test_open, "isolated": test_isolated, "virsh": test_virsh, "description, there and back": test_round,
+             "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "machine": test_machine,
+             "lent": test_lent, "ruche network": test_command, "killed": test_kill}
+    wanted = sys.argv[5:]
+    tests = {n: t for n, t in tests.items() if not wanted or n in wanted}
+    missing = [p for p in ("ip", "nft", "dnsmasq", "busybox", "virsh", "tc") if not shutil.which(p, path=ENV["PATH"])]
+    if os.geteuid() or missing:
+        why = "needs root" if os.geteuid() else f"{missing[0]} is not installed"
+
+        def skip():
+            raise tap.Skip(why)
+        tap.run({n: skip for n in tests})
+    try:
+        write("udhcpc", UDHCPC, 0o755)
+        build_world()
+        MANAGER = Manager()
+        tap.run(tests)
+    finally:
+        if MANAGER and MANAGER.process.poll() is None:
+            MANAGER.end()
+        if os.environ.get("KEEP_LOG"):
+            sys.stderr.write(MANAGER.log())
+        clean()
+
+
+if __name__ == "__main__":
+    main()
