@@ -26,6 +26,25 @@ DOMAIN_PROC(domain_set_vcpus, 32, 0, a_domain_int,
 DOMAIN_PROC(domain_set_vcpus_flags, 199, 0, a_domain_int_flags,
             domain_set_vcpus(c->who, d, (unsigned)a->v, a->flags, error));
 
+struct set_vcpu {
+    struct wire_domain dom;
+    char *cpus;
+    int32_t state;
+    uint32_t flags;
+};
+static const struct xdr_row set_vcpu_xdr[] = {
+    XDR_SUB(struct set_vcpu, dom, wire_domain_xdr), XDR_F(STRING, struct set_vcpu, cpus),
+    XDR_F(INT, struct set_vcpu, state), XDR_F(UINT, struct set_vcpu, flags), XDR_DONE};
+
+static bool set_vcpu(struct rpc_call *c, struct domain *d, const struct set_vcpu *a, GError **error)
+{
+    if (a->state != 0 && a->state != 1)
+        return ruche_error(error, RUCHE_ERR_INVALID, "a vCPU's state is 0 or 1, not %d", a->state);
+    return object_flags(a->flags, AFFECT, "domain_set_vcpu", error) &&
+           domain_set_vcpu(c->who, d, a->cpus, a->state, a->flags, error);
+}
+DOMAIN_PROC(domain_set_vcpu, 384, 0, set_vcpu, set_vcpu(c, d, a, error));
+
 static bool vcpus(struct rpc_call *c, struct domain *d, unsigned flags, void *ret, GError **error)
 {
     return object_int(ret, domain_get_vcpus(c->who, d, flags, error)) &&

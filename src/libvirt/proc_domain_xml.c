@@ -56,6 +56,10 @@ DOMAIN_PROC(domain_update_device_flags, 174, 0, a_domain_text_flags,
                          "domain_update_device", error) &&
                 domain_device(c->who, d, DEF_UPDATE, a->text, a->flags &AFFECT, error));
 
+DOMAIN_PROC(domain_detach_device_alias, 392, 0, a_domain_text_flags,
+            object_flags(a->flags, AFFECT, "domain_detach_device_alias", error) &&
+                domain_detach_alias(c->who, d, a->text, a->flags, error));
+
 /* ---- what a machine's security driver would say: there is none ---- */
 
 struct label {

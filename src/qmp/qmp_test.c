@@ -44,6 +44,22 @@ static const struct qmp_command nothing_cmd = { .name = "test-nothing",
                                                 .call = nothing };
 QMP_COMMAND(nothing_cmd);
 
+static struct qmp_server *fd_server;
+static JsonNode *take(void *opaque, JsonObject *args, GError **error)
+{
+    int fd = qmp_take_fd(fd_server);
+    if (fd < 0) {
+        ruche_error(error, RUCHE_ERR_INVALID, "none");
+        return NULL;
+    }
+    char text[8] = "";
+    g_assert_cmpint(read(fd, text, sizeof(text) - 1), >, 0);
+    close(fd);
+    return json_node_init_string(json_node_alloc(), text);
+}
+static const struct qmp_command take_cmd = { .name = "test-take", .summary = "Take", .call = take };
+QMP_COMMAND(take_cmd);
+
 static const struct qmp_event_type test_event = { .name = "TEST", .summary = "A test" };
 QMP_EVENT(test_event);
 
@@ -133,7 +149,64 @@ static void negotiate(struct peer *p)
     expect(p, "{\"execute\":\"qmp_capabilities\"}", OK);
 }
 
+/* With `count` descriptors, each with its number to read. */
+static void send_fds(struct peer *p, const char *text, unsigned count)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(64 * sizeof(int))];
+    } control = { 0 };
+    int fds[64];
+    struct iovec iov = { (void *)text, strlen(text) };
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                        .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
+    for (unsigned i = 0; i < count; i++) {
+        int ends[2];
+        char number[8];
+        g_assert_cmpint(pipe(ends), ==, 0);
+        int len = g_snprintf(number, sizeof(number), "%u", i);
+        g_assert_cmpint(write(ends[1], number, len), ==, len);
+        close(ends[1]);
+        fds[i] = ends[0];
+    }
+    *CMSG_FIRSTHDR(&m) = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+                                           .cmsg_len = CMSG_LEN(count * sizeof(int)) };
+    memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), fds, count * sizeof(int));
+    g_assert_cmpint(sendmsg(p->fd, &m, 0), ==, (int)strlen(text));
+    for (unsigned i = 0; i < count; i++)
+        close(fds[i]);
+}
+
 /* ---- tests ---- */
+
+static unsigned open_fds(void)
+{
+    unsigned n = 0;
+    g_autoptr(GDir) dir = g_dir_open("/proc/self/fd", 0, NULL);
+    while (g_dir_read_name(dir))
+        n++;
+    return n;
+}
+
+/* Descriptors wait for the commands that take them, in order; too many, and those that nobody takes, are closed. */
+static void test_descriptors(void)
+{
+    struct peer p;
+    unsigned before = open_fds();
+    peer_init(&p);
+    fd_server = p.server;
+    negotiate(&p);
+    expect(&p, "{\"execute\":\"test-take\"}", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"none\"}}");
+    send_fds(&p, "{\"execute\":\"test-take\"}", 2);
+    expect(&p, "", "{\"return\":\"0\"}");
+    expect(&p, "{\"execute\":\"test-take\"}", "{\"return\":\"1\"}");
+    expect(&p, "{\"execute\":\"test-take\"}", "{\"error\":{\"class\":\"GenericError\",\"desc\":\"none\"}}");
+    send_fds(&p, " ", 40);
+    send_fds(&p, " ", 10);
+    expect(&p, "{\"execute\":\"test-take\"}", "{\"return\":\"0\"}");
+    peer_done(&p);
+    g_assert_cmpuint(open_fds(), <=, before + 2); /* GLib's own */
+}
 
 static void test_negotiation(void)
 {
@@ -422,5 +495,6 @@ int main(int argc, char **argv)
     g_test_add_func("/qmp/deaf-client", test_deaf_client);
     g_test_add_func("/qmp/listen", test_listen);
     g_test_add_func("/qmp/schema", test_schema);
+    g_test_add_func("/qmp/descriptors", test_descriptors);
     return g_test_run();
 }

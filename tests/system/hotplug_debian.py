@@ -6,7 +6,9 @@
 """
 import functools
 import http.server
+import json
 import os
+import socket
 import sys
 import tempfile
 import threading
@@ -139,8 +141,8 @@ def test_card(guest):
     guest.ask("netdev_add", type="user", id="hotnet")
     guest.ask("device_add", driver="virtio-net-pci", id="hotcard", bus="rp2", netdev="hotnet",
               mac="52:54:00:aa:bb:cc")
-    guest.wait("grep -q 52:54:00:aa:bb:cc /sys/class/net/*/address")
-    name = guest.sh("basename $(dirname $(grep -l 52:54:00:aa:bb:cc /sys/class/net/*/address))")
+    guest.wait("cat /sys/class/net/*/address 2>/dev/null | grep -q 52:54:00:aa:bb:cc")
+    name = guest.sh("udevadm settle; basename $(dirname $(grep -l 52:54:00:aa:bb:cc /sys/class/net/*/address))")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -169,6 +171,24 @@ def test_port(guest):
         guest.wait("test ! -e /dev/virtio-ports/org.ruche.t")
         guest.ask("chardev-remove", id="hotchar")
         assert not os.path.exists(path)
+
+
+def test_descriptors(guest):
+    """A disk that somebody else opened, by a descriptor sent along."""
+    qmp = guest.vmm.qmp
+    fd = os.open(guest.data, os.O_RDWR)
+    socket.send_fds(qmp.socket, [json.dumps({"execute": "add-fd", "arguments": {"fdset-id": 77}}).encode()], [fd])
+    os.close(fd)
+    answer = qmp.read(20)
+    assert answer["return"]["fdset-id"] == 77, answer
+    guest.ask("blockdev-add", driver="file", node_name="passed", filename="/dev/fdset/77")
+    guest.ask("device_add", driver="virtio-blk-pci", id="hotdisk", bus="rp1", drive="passed")
+    guest.wait("test -b /dev/vdb")
+    unplug(guest, "hotdisk")
+    guest.ask("blockdev-del", node_name="passed")
+    guest.ask("remove-fd", fdset_id=77)
+    assert not guest.ask("query-fdsets")
+    guest.refused("SCM_RIGHTS", "getfd", fdname="x")
 
 
 def test_rounds(guest):
@@ -253,7 +273,7 @@ def test_reset(guest):
     unplug(guest, "hotrng")
 
 
-TESTS = ("login", "refused", "disk", "card", "port", "cpus", "rounds", "kernel_log", "reset")
+TESTS = ("login", "refused", "disk", "card", "port", "descriptors", "cpus", "rounds", "kernel_log", "reset")
 
 
 def main():

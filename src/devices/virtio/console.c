@@ -434,6 +434,8 @@ void console_remove_port(struct console_port *p)
     pthread_mutex_lock(&c->pci.dev.lock);
     c->port[p->nr] = NULL;
     tell(c, p->nr, VIRTIO_CONSOLE_PORT_REMOVE, 1);
+    if (p->output_waits) /* what its backend did not take is dropped */
+        virtio_kick(&c->v, in_queue(p->nr) + 1);
     p->console = NULL;
     pthread_mutex_unlock(&c->pci.dev.lock);
 }

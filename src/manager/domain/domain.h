@@ -150,6 +150,9 @@ char *domain_get_metadata(const struct caller *who, struct domain *d, int type, 
                           GError **error);
 bool domain_device(const struct caller *who, struct domain *d, enum def_device_action action, const char *xml,
                    unsigned affect, GError **error); /* (waits) */
+/* A device by its alias: the guest is asked, and an event tells when it has left. */
+bool domain_detach_alias(const struct caller *who, struct domain *d, const char *alias, unsigned affect,
+                         GError **error); /* (waits) */
 /* A change of the definition by its tree: fn changes a copy, which is then checked, stored, and takes the old
  * one's place. For what has no own operation above. */
 bool domain_change_config(const struct caller *who, struct domain *d, const char *operation,
@@ -160,6 +163,8 @@ bool domain_set_memory(const struct caller *who, struct domain *d, uint64_t kib,
 /* Seconds between the balloon's reports of the guest's memory; 0: none. */
 bool domain_set_stats_period(const struct caller *who, struct domain *d, int seconds, unsigned affect, GError **error); /* (waits) */
 bool domain_set_vcpus(const struct caller *who, struct domain *d, unsigned count, unsigned vcpu_flags, GError **error);  /* (waits) */
+/* vCPUs by number, "0-3,^2": in or out. (waits) */
+bool domain_set_vcpu(const struct caller *who, struct domain *d, const char *cpus, bool on, unsigned affect, GError **error);
 int domain_get_vcpus(const struct caller *who, struct domain *d, unsigned vcpu_flags, GError **error); /* -1: error */
 /* Which: "scheduler", "memory", "blkio", "numa", "interface:DEV", "blockio:DEV" (iotune), as libvirt's calls. */
 bool domain_set_params(const struct caller *who, struct domain *d, const char *which, const struct param_list *l,

@@ -14,12 +14,15 @@
 struct change {
     unsigned affect;
     struct domain_def *config, *live;
+    bool no_wait; /* a device is asked for, and its leaving is told by an event */
+    char *added;  /* alias of a device that came; NULL: none */
 };
 
 static void change_done(struct change *c)
 {
     domain_def_unref(c->config);
     domain_def_unref(c->live);
+    g_free(c->added);
 }
 
 /* Puts the definitions into their places. What runs is changed already. */
@@ -130,6 +133,18 @@ static bool read_back(struct change *c, GError **error)
     return true;
 }
 
+/* What the guest does not let go of in time stays in the description until it does:
+ * domain_device_gone(). */
+static bool detach_live(struct vm *v, xmlNode *device, struct change *c, GError **error)
+{
+    bool gone;
+    if (!vm_detach(v, device, !c->no_wait, &gone, error))
+        return false;
+    if (!gone)
+        g_clear_pointer(&c->live, domain_def_unref);
+    return true;
+}
+
 /* The machine does it; then what runs is described anew. */
 static bool device_live(struct domain *d, enum def_device_action action, const char *xml,
                         struct change *c, GError **error)
@@ -139,8 +154,13 @@ static bool device_live(struct domain *d, enum def_device_action action, const c
     if (!v)
         return false;
     c->live = domain_def_device(d->live, action, xml, DEF_LIVE, &device, error);
-    return c->live && vm_device(v, action, device, error) &&
-           (action != DEF_ATTACH || read_back(c, error));
+    if (!c->live)
+        return false;
+    if (action == DEF_DETACH)
+        return detach_live(v, device, c, error);
+    if (action == DEF_ATTACH)
+        c->added = g_strdup(xml_get(device, "alias@name"));
+    return vm_device(v, action, device, error) && (action != DEF_ATTACH || read_back(c, error));
 }
 
 static bool device_locked(struct domain *d, enum def_device_action action, const char *xml,
@@ -153,7 +173,12 @@ static bool device_locked(struct domain *d, enum def_device_action action, const
     }
     if ((c->affect & AFFECT_LIVE) && !device_live(d, action, xml, c, error))
         return false;
-    return settle(d, c, error);
+    const char *const text[4] = {c->added};
+    if (!settle(d, c, error))
+        return false;
+    if (text[0])
+        domain_emit_id(d, DOMAIN_EVENT_DEVICE_ADDED, 0, 0, text, 0);
+    return true;
 }
 
 bool domain_device(const struct caller *who, struct domain *d, enum def_device_action action,
@@ -166,6 +191,88 @@ bool domain_device(const struct caller *who, struct domain *d, enum def_device_a
     if (!begin(who, d, operations[action], affect, FORCE, &c, error))
         return false;
     return end(who, d, operations[action], &c, device_locked(d, action, xml, &c, error), error);
+}
+
+/* The device's text in one of the two descriptions. */
+static char *text_of_alias(struct domain *d, struct domain_def *def, const char *alias,
+                           GError **error)
+{
+    const xmlNode *devices = xml_find(domain_def_tree(def), "devices");
+    for (const xmlNode *n = devices ? devices->children : NULL; n; n = n->next)
+        if (n->type == XML_ELEMENT_NODE && xml_is(n, "alias@name", alias))
+            return xml_format((xmlNode *)n, 0);
+    ruche_error(error, MANAGER_ERR_CONFIG, "domain '%s' has no device with the alias '%s'", d->name,
+                alias);
+    return NULL;
+}
+
+static bool alias_locked(struct domain *d, const char *alias, struct change *c, GError **error)
+{
+    g_autofree char *config =
+        c->affect & AFFECT_CONFIG ? text_of_alias(d, d->def, alias, error) : NULL;
+    g_autofree char *live = c->affect & AFFECT_LIVE ? text_of_alias(d, d->live, alias, error) : NULL;
+    if (((c->affect & AFFECT_CONFIG) && !config) || ((c->affect & AFFECT_LIVE) && !live))
+        return false;
+    if (config && !(c->config = domain_def_device(d->def, DEF_DETACH, config, 0, NULL, error)))
+        return false;
+    return (!live || device_live(d, DEF_DETACH, live, c, error)) && settle(d, c, error);
+}
+
+bool domain_detach_alias(const struct caller *who, struct domain *d, const char *alias,
+                         unsigned affect, GError **error)
+{
+    struct change c = {.no_wait = true};
+    if (!begin(who, d, "detach a device from", affect, 0, &c, error))
+        return false;
+    return end(who, d, "detach a device from", &c, alias_locked(d, alias, &c, error), error);
+}
+
+/* ---- what leaves by itself ---- */
+
+static struct domain_def *edited(struct domain_def *old, unsigned def_flags,
+                                 bool (*fn)(xmlNode *domain, void *opaque, GError **error),
+                                 void *opaque, GError **error);
+
+static bool drop_device(xmlNode *domain, void *opaque, GError **error)
+{
+    const char *alias = opaque;
+    xmlNode *devices = xml_find(domain, "devices");
+    for (xmlNode *n = devices ? devices->children : NULL; n; n = n->next) {
+        if (n->type != XML_ELEMENT_NODE || !xml_is(n, "alias@name", alias))
+            continue;
+        xmlUnlinkNode(n);
+        xmlFreeNode(n);
+        return true;
+    }
+    return ruche_error(error, MANAGER_ERR_CONFIG, "it is not there"); /* known already */
+}
+
+static bool count_vcpus(xmlNode *domain, void *opaque, GError **error)
+{
+    uint64_t count = *(unsigned *)opaque, max = xml_get_u64(domain, "vcpu", 1);
+    if (!count || count > max)
+        return ruche_error(error, MANAGER_ERR_CONFIG, "so many vCPUs cannot be");
+    if (count == max)
+        xml_remove(domain, "vcpu@current");
+    else
+        xml_set_f(domain, "vcpu@current", "%u", (unsigned)count);
+    return true;
+}
+
+void domain_device_gone(struct domain *d, const char *alias)
+{
+    struct change c = {0};
+    if (!d->live)
+        return;
+    if (g_str_has_prefix(alias, "vcpu")) {
+        unsigned count = d->vm ? vm_vcpu_count(d->vm) : 0;
+        if (d->live)
+            c.live = edited(d->live, DEF_LIVE | DEF_STORED, count_vcpus, &count, NULL);
+    } else {
+        c.live = edited(d->live, DEF_LIVE | DEF_STORED, drop_device, (void *)alias, NULL);
+    }
+    settle(d, &c, NULL);
+    change_done(&c);
 }
 
 /* ---- anything, by the tree ---- */

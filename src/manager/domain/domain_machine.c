@@ -211,17 +211,49 @@ static void on_agent(struct domain *d, int detail, const char *const text[4], ui
                    NULL, 0);
 }
 
+struct gone_device {
+    struct domain *d;
+    char *alias;
+};
+
+#define GONE_LOCK_MS (3600 * 1000) /* behind whatever holds the domain */
+
+/* What runs is described without it before clients hear of it. */
+static void device_gone_task(void *opaque)
+{
+    struct gone_device g = *(struct gone_device *)opaque;
+    g_free(opaque);
+    const char *const text[4] = {g.alias};
+    if (domain_lock_within(g.d, "take a device out of", GONE_LOCK_MS, NULL)) {
+        domain_device_gone(g.d, g.alias);
+        if (!g_str_has_prefix(g.alias, "vcpu"))
+            domain_emit_id(g.d, DOMAIN_EVENT_DEVICE_REMOVED, 0, 0, text, 0);
+        domain_unlock(g.d);
+    }
+    domain_unref(g.d);
+    g_free(g.alias);
+}
+
+static void on_device_deleted(struct domain *d, int detail, const char *const text[4],
+                              uint64_t number)
+{
+    struct gone_device *g = g_new(struct gone_device, 1);
+    *g = (struct gone_device){.d = domain_ref(d), .alias = g_strdup(text[0])};
+    task_start(device_gone_task, g);
+}
+
 static void (*const handlers[])(struct domain *d, int detail, const char *const text[4],
                                 uint64_t number) = {
     [VM_EV_RESUMED] = on_resumed,   [VM_EV_STOPPED] = on_stopped,   [VM_EV_IO_ERROR] = on_io_error,
     [VM_EV_SHUTDOWN] = on_shutdown, [VM_EV_RESET] = on_reset,       [VM_EV_PANIC] = on_panic,
     [VM_EV_GONE] = on_gone,         [VM_EV_WATCHDOG] = on_watchdog, [VM_EV_AGENT] = on_agent,
+    [VM_EV_DEVICE_DELETED] = on_device_deleted,
 };
 /* Those that change nothing here are only told. */
 static const int told_as[] = {
     [VM_EV_BALLOON] = DOMAIN_EVENT_BALLOON_CHANGE,
     [VM_EV_RTC] = DOMAIN_EVENT_RTC_CHANGE,
-    [VM_EV_DEVICE_DELETED] = DOMAIN_EVENT_DEVICE_REMOVED,
+    [VM_EV_REMOVAL_FAILED] = DOMAIN_EVENT_DEVICE_REMOVAL_FAILED,
     [VM_EV_BLOCK_JOB] = DOMAIN_EVENT_BLOCK_JOB,
     [VM_EV_TRAY] = DOMAIN_EVENT_TRAY_CHANGE,
 };

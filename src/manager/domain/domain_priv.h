@@ -91,6 +91,10 @@ bool domain_store_autostart(const char *name, bool on, GError **error);         
 bool domain_write_status(struct domain *d, bool starting, GError **error);
 void domain_remove_status(const struct domain *d);
 
+/* ---- what runs has changed by itself: domain_change.c; with the lock ---- */
+/* A device, or a vCPU ("vcpu3"), has left the machine. (waits) */
+void domain_device_gone(struct domain *d, const char *alias);
+
 /* ---- coming to be: domain_define.c ---- */
 /* The domain of `def`, locked: the one that there is, or a new one, unborn. */
 struct domain *domain_claim(struct domain_def *def, const char *operation, GError **error);

@@ -123,7 +123,6 @@ enum { VCPU_MAXIMUM = 4, VCPU_GUEST = 8, VCPU_HOTPLUGGABLE = 16 };
 struct vcpus {
     unsigned count;
     bool maximum;
-    bool all; /* with the maximum, what the machine begins with */
 };
 
 static bool edit_vcpus(xmlNode *domain, void *opaque, GError **error)
@@ -139,7 +138,7 @@ static bool edit_vcpus(xmlNode *domain, void *opaque, GError **error)
     if (n->maximum)
         xml_set_f(domain, "vcpu", "%u", n->count);
     max = n->maximum ? n->count : max;
-    current = n->all ? max : n->maximum ? MIN(current, max) : n->count;
+    current = n->maximum ? MIN(current, max) : n->count;
     if (current == max)
         xml_remove(domain, "vcpu@current");
     else
@@ -150,9 +149,7 @@ static bool edit_vcpus(xmlNode *domain, void *opaque, GError **error)
 static bool live_vcpus(struct vm *v, void *opaque, GError **error)
 {
     const struct vcpus *n = opaque;
-    return ruche_error(error, MANAGER_ERR_CONFIG,
-                       "a running machine's vCPUs cannot be made %u: no CPU hotplug; use --config",
-                       n->count);
+    return vm_set_vcpus(v, n->count, error);
 }
 
 /* By the agent: CPUs that the guest has, put to sleep and woken. */
@@ -174,6 +171,15 @@ static bool guest_vcpus(struct domain *d, unsigned count, GError **error)
     g_autofree char *answer = ok ? vm_agent_command(u->vm, json->str, -1, error) : NULL;
     domain_use_end(u);
     return answer != NULL;
+}
+
+/* What was done before a failure stays done. */
+static void recount(struct domain *d, unsigned affect)
+{
+    if (!(affect & AFFECT_LIVE) || !domain_lock(d, "count vCPUs of", NULL))
+        return;
+    domain_device_gone(d, "vcpu");
+    domain_unlock(d);
 }
 
 bool domain_set_vcpus(const struct caller *who, struct domain *d, unsigned count,
@@ -201,16 +207,91 @@ bool domain_set_vcpus(const struct caller *who, struct domain *d, unsigned count
             count, d->live->s.vcpus_max);
     if ((affect & AFFECT_LIVE) && count == d->live->s.vcpus)
         edit.live = NULL; /* it has them */
-    g_autoptr(GError) why = NULL;
-    if (domain_change(who, d, "set vCPUs of", affect, 0, &edit, &why))
-        return true;
-    n.all = n.maximum &&
-            g_error_matches(why, RUCHE_ERROR,
-                            MANAGER_ERR_CONFIG); /* no CPU hotplug: all are there at once */
-    if (n.all)
-        return domain_change(who, d, "set vCPUs of", affect, 0, &edit, error);
-    g_propagate_error(error, g_steal_pointer(&why));
-    return false;
+    bool ok = domain_change(who, d, "set vCPUs of", affect, 0, &edit, error);
+    if (!ok && edit.live)
+        recount(d, affect);
+    return ok;
+}
+
+#define VCPUS_MAX 4096
+
+struct vcpu_map {
+    uint8_t map[VCPUS_MAX / 8];
+    bool on;
+    struct domain *d;
+};
+
+/* "0-3,^2,8" as bits. */
+static bool parse_map(const char *text, uint8_t *map, GError **error)
+{
+    for (const char *p = text; *p;) {
+        bool off = *p == '^';
+        char *end;
+        p += off;
+        uint64_t from = g_ascii_strtoull(p, &end, 10), to = from;
+        if (end != p && *end == '-')
+            to = g_ascii_strtoull(end + 1, &end, 10);
+        if (end == p || from > to || to >= VCPUS_MAX || (*end && *end != ','))
+            return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is not a set of vCPUs", text);
+        for (uint64_t n = from; n <= to; n++)
+            map[n / 8] = (uint8_t)(off ? map[n / 8] & ~(1u << n % 8) : map[n / 8] | 1u << n % 8);
+        p = end + (*end == ',');
+    }
+    return true;
+}
+
+/* A description says how many there are: those from the first on. */
+static bool edit_vcpu_map(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct vcpu_map *m = opaque;
+    unsigned max = (unsigned)xml_get_u64(domain, "vcpu", 1), count = 0;
+    unsigned current = (unsigned)xml_get_u64(domain, "vcpu@current", max);
+    bool hole = false;
+    for (unsigned i = 0; i < VCPUS_MAX; i++) {
+        bool named = m->map[i / 8] >> i % 8 & 1, in = named ? m->on : i < current;
+        if (named && i >= max)
+            return ruche_error(error, RUCHE_ERR_INVALID, "vCPU %u is not below the maximum, %u", i,
+                               max);
+        if (in && hole)
+            return ruche_error(error, MANAGER_ERR_CONFIG,
+                               "vCPU %u cannot be there without those before it", i);
+        hole |= !in;
+        count += in;
+    }
+    return edit_vcpus(domain, &(struct vcpus){.count = MAX(count, 1)}, error);
+}
+
+static bool live_vcpu_map(struct vm *v, void *opaque, GError **error)
+{
+    const struct vcpu_map *m = opaque;
+    return vm_set_vcpu(v, m->map, sizeof(m->map), m->on, error);
+}
+
+/* What runs may have holes: it is described by how many there are. */
+static bool edit_live_map(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct vcpu_map *m = opaque;
+    unsigned count = m->d->vm ? vm_vcpu_count(m->d->vm) : 0;
+    return edit_vcpus(domain, &(struct vcpus){.count = MAX(count, 1)}, error);
+}
+
+bool domain_set_vcpu(const struct caller *who, struct domain *d, const char *cpus, bool on,
+                     unsigned affect, GError **error)
+{
+    struct vcpu_map m = {.on = on, .d = d};
+    const struct domain_edit live = {.fn = edit_live_map, .live = live_vcpu_map, .opaque = &m},
+                             config = {.fn = edit_vcpu_map, .opaque = &m};
+    if (!parse_map(cpus, m.map, error) || !domain_affect(d, affect, 0, &affect, error))
+        return false;
+    if (m.map[0] & 1 && !on)
+        return ruche_error(error, RUCHE_ERR_INVALID, "domain '%s': vCPU 0 can't be modified", d->name);
+    if ((affect & AFFECT_LIVE) &&
+        !domain_change(who, d, "set vCPUs of", AFFECT_LIVE, 0, &live, error)) {
+        recount(d, affect);
+        return false;
+    }
+    return !(affect & AFFECT_CONFIG) ||
+           domain_change(who, d, "set vCPUs of", AFFECT_CONFIG, 0, &config, error);
 }
 
 int domain_get_vcpus(const struct caller *who, struct domain *d, unsigned vcpu_flags,

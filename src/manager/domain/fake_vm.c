@@ -233,6 +233,26 @@ bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GEr
     return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
 }
 
+bool vm_detach(struct vm *v, xmlNode *device, bool wait, bool *ret_gone, GError **error)
+{
+    return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
+}
+
+bool vm_set_vcpus(struct vm *v, unsigned count, GError **error)
+{
+    return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
+}
+
+bool vm_set_vcpu(struct vm *v, const uint8_t *map, unsigned len, bool on, GError **error)
+{
+    return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
+}
+
+unsigned vm_vcpu_count(struct vm *v)
+{
+    return 0;
+}
+
 struct domain_def *vm_fit_def(struct domain_def *d, GError **error)
 {
     return domain_def_ref(d);

@@ -86,8 +86,14 @@ char *vm_console_log_path(const char *domain_name);
 /* Where its process writes what it has to say. The caller's. */
 char *vm_log_path(const char *domain_name);
 char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **error);
-/* Live attach, detach, update: MANAGER_ERR_CONFIG with the reason where the machine cannot. */
+/* Live attach and update: MANAGER_ERR_CONFIG with the reason where the machine cannot. */
 bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error);
+/* Asks the guest for the device; with `wait`, gives it 5 s. *ret_gone false: VM_EV_DEVICE_DELETED will tell. */
+bool vm_detach(struct vm *v, xmlNode *device, bool wait, bool *ret_gone, GError **error);
+/* So many vCPUs; those of the map in, or out. What was done before a failure stays: vm_vcpu_count(). */
+bool vm_set_vcpus(struct vm *v, unsigned count, GError **error);
+bool vm_set_vcpu(struct vm *v, const uint8_t *map, unsigned len, bool on, GError **error);
+unsigned vm_vcpu_count(struct vm *v); /* 0: it does not say */
 
 /* The machine says that something happened; domain.c decides (state, on_reboot, event, status file). */
 /* SHUTDOWN: the guest is off, and its process waits (-no-shutdown) for vm_kill(), or for vm_reset() and vm_cont() if it is
@@ -96,7 +102,8 @@ bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GEr
 enum vm_event {
     VM_EV_RESUMED, VM_EV_STOPPED, VM_EV_IO_ERROR, VM_EV_SHUTDOWN /* by the guest, or asked for */, VM_EV_RESET,
     VM_EV_PANIC, VM_EV_GONE /* the process ended: detail is 0 if it was after VM_EV_SHUTDOWN */, VM_EV_WATCHDOG,
-    VM_EV_BALLOON, VM_EV_RTC, VM_EV_AGENT, VM_EV_DEVICE_DELETED, VM_EV_BLOCK_JOB, VM_EV_TRAY
+    VM_EV_BALLOON, VM_EV_RTC, VM_EV_AGENT, VM_EV_DEVICE_DELETED, VM_EV_BLOCK_JOB, VM_EV_TRAY,
+    VM_EV_REMOVAL_FAILED /* text is the alias; so it is for DEVICE_DELETED */
 };
 /* text[] and number as struct event's. Defined in domain.c; called on the loop, outside of tasks. */
 void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4], uint64_t number);

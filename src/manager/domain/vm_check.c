@@ -150,12 +150,6 @@ static bool check_memory(const struct check *c, GError **error)
         xml_next(xml_find(c->domain, "cpu/numa/cell")))
         return ruche_error(error, MANAGER_ERR_CONFIG, "<numa>: %s has one cell; leave <numa> out",
                            c->emulator);
-    uint64_t most = xml_get_u64(c->domain, "vcpu", 1);
-    if (c->e->ours && xml_get_u64(c->domain, "vcpu@current", most) != most)
-        return ruche_error(
-            error, MANAGER_ERR_CONFIG,
-            "<vcpu current='%s'>: vCPUs cannot be added while %s runs; leave 'current' out",
-            xml_get(c->domain, "vcpu@current"), c->emulator);
     return true;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Devices of a running machine: put in, taken out, changed. The command line's builder says what a
- * device is; its words go to the monitor here.
+/* Devices of a running machine: put in, changed (vm_unplug.c: taken out). The command line's
+ * builder says what a device is; its words go to the monitor here.
  *
  * Order     What stands first on a command line is added first; when something is refused, what was
  * added is taken back.
@@ -68,6 +68,20 @@ static int64_t now(void *opaque)
 
 static const struct vm_args_ops live_ops = {open_file, no_listen, make_tap, no_port, now};
 
+/* Words that may come again are lists of texts in JSON. */
+static void add_word(JsonObject *o, const char *key, const char *value)
+{
+    if (strcmp(key, "hostfwd") != 0 && strcmp(key, "guestfwd") != 0) {
+        json_object_set_string_member(o, key, value);
+        return;
+    }
+    JsonNode *old = json_object_get_member(o, key);
+    JsonArray *list = old ? json_node_get_array(old) : json_array_new();
+    if (!old)
+        json_object_set_array_member(o, key, list);
+    json_array_add_object_element(list, vm_json("str", 's', value, NULL));
+}
+
 /* "a,b=c,d=e" as an object; the first word's key is `implied`. Values stay texts, as QEMU's keyval
  * takes them, but for on and off. */
 static JsonObject *words_to_object(const char *text, const char *implied)
@@ -82,10 +96,7 @@ static JsonObject *words_to_object(const char *text, const char *implied)
             bool first = json_object_get_size(o) == 0 && !eq;
             if (eq)
                 *eq = '\0';
-            json_object_set_string_member(o, first ? implied : word->str,
-                                          first ? word->str
-                                          : eq  ? eq + 1
-                                                : "on");
+            add_word(o, first ? implied : word->str, first ? word->str : eq ? eq + 1 : "on");
             g_string_truncate(word, 0);
             if (!*p)
                 return o;
@@ -117,16 +128,81 @@ static bool add_fd(struct vm *v, const struct vm_args *a, const char *value, GEr
 static bool add_netdev(struct vm *v, const struct vm_args *a, const char *value, GError **error)
 {
     JsonObject *o = words_to_object(value, "type");
-    const char *number = vm_json_string(o, "fd"), *id = vm_json_string(o, "id");
-    if (number) {
-        g_autofree char *name = g_strconcat("fd-", id, NULL);
-        if (!send_descriptor(v, a, number, "getfd", vm_json("fdname", 's', name, NULL), error)) {
+    const char *id = vm_json_string(o, "id"),
+               *key = json_object_has_member(o, "fds") ? "fds" : "fd",
+               *list = vm_json_string(o, key);
+    g_auto(GStrv) numbers = g_strsplit(list ? list : "", ":", -1);
+    g_autoptr(GString) names = g_string_new(NULL);
+    for (char **n = numbers; *n; n++) {
+        g_autofree char *name = g_strdup_printf("fd-%s-%u", id, (unsigned)(n - numbers));
+        if (!send_descriptor(v, a, *n, "getfd", vm_json("fdname", 's', name, NULL), error)) {
             json_object_unref(o);
             return false;
         }
-        json_object_set_string_member(o, "fd", name);
+        g_string_append_printf(names, "%s%s", n == numbers ? "" : ":", name);
     }
+    if (list)
+        json_object_set_string_member(o, key, names->str);
     return vm_do(v, "netdev_add", o, error);
+}
+
+/* Where a socket is: a descriptor, a path, or a host's port. */
+static JsonObject *chardev_address(JsonObject *words, const char *fd_name)
+{
+    const char *path = vm_json_string(words, "path");
+    JsonObject *data = fd_name ? vm_json("str", 's', fd_name, NULL)
+                       : path  ? vm_json("path", 's', path, NULL)
+                               : vm_json("host", 's', vm_json_string(words, "host"), "port", 's',
+                                         vm_json_string(words, "port"), NULL);
+    return vm_json("type", 's', fd_name ? "fd" : path ? "unix" : "inet", "data", 'o', data, NULL);
+}
+
+static bool is_on(JsonObject *words, const char *name)
+{
+    return !g_strcmp0(vm_json_string(words, name), "on");
+}
+
+/* -chardev's words as QMP's ChardevBackend. */
+static JsonObject *chardev_data(JsonObject *words, const char *type, const char *fd_name)
+{
+    JsonObject *data = json_object_new();
+    const char *path = vm_json_string(words, "path"), *log = vm_json_string(words, "logfile"),
+               *reconnect = vm_json_string(words, "reconnect");
+    if (!strcmp(type, "socket")) {
+        json_object_set_object_member(data, "addr", chardev_address(words, fd_name));
+        json_object_set_boolean_member(data, "server", is_on(words, "server"));
+        if (is_on(words, "server"))
+            json_object_set_boolean_member(data, "wait", FALSE);
+        if (is_on(words, "telnet"))
+            json_object_set_boolean_member(data, "telnet", TRUE);
+        if (reconnect)
+            json_object_set_int_member(data, "reconnect", g_ascii_strtoll(reconnect, NULL, 10));
+    } else if (path) {
+        json_object_set_string_member(data, !strcmp(type, "file") ? "out" : "device", path);
+    } else if (!strcmp(type, "spicevmc")) {
+        json_object_set_string_member(data, "type", vm_json_string(words, "name"));
+    }
+    if (!strcmp(type, "file"))
+        json_object_set_boolean_member(data, "append", is_on(words, "append"));
+    if (log) {
+        json_object_set_string_member(data, "logfile", log);
+        json_object_set_boolean_member(data, "logappend", is_on(words, "logappend"));
+    }
+    return data;
+}
+
+static bool add_chardev(struct vm *v, const struct vm_args *a, const char *value, GError **error)
+{
+    g_autoptr(JsonObject) words = words_to_object(value, "backend");
+    const char *number = vm_json_string(words, "fd"), *id = vm_json_string(words, "id"),
+               *type = vm_json_string(words, "backend");
+    g_autofree char *name = number ? g_strconcat("fd-", id, NULL) : NULL;
+    if (number &&
+        !send_descriptor(v, a, number, "getfd", vm_json("fdname", 's', name, NULL), error))
+        return false;
+    JsonObject *backend =
+        vm_json("type", 's', type, "data", 'o', chardev_data(words, type, name), NULL);
+    return vm_do(v, "chardev-add", vm_json("id", 's', id, "backend", 'o', backend, NULL), error);
 }
 
 static bool add_blockdev(struct vm *v, const struct vm_args *a, const char *value, GError **error)
@@ -156,6 +232,7 @@ static const struct {
     {"-object", add_object, "object-del", "id", "id"},
     {"-blockdev", add_blockdev, "blockdev-del", "node-name", "node-name"},
     {"-netdev", add_netdev, "netdev_del", "id", "id"},
+    {"-chardev", add_chardev, "chardev-remove", "id", "id"},
     {"-device", add_device, "device_del", "id", "id"},
 };
 
@@ -228,6 +305,7 @@ static const struct {
     {"watchdog", args_small_devices},
     {"input", args_small_devices},
     {"controller", args_controllers},
+    {"channel", args_chardevs},
 };
 
 static bool no_hot_plug(const struct vm *v, const xmlNode *device, const char *verb, GError **error)
@@ -252,8 +330,6 @@ static void take_host_names(xmlNode *device, const xmlNode *own)
 
 static bool attach(struct vm *v, xmlNode *device, GError **error)
 {
-    if (v->ours) /* its buses have no hot plug yet */
-        return no_hot_plug(v, device, "added", error);
     for (size_t i = 0; i < G_N_ELEMENTS(pluggable); i++) {
         if (strcmp(pluggable[i].element, (const char *)device->name))
             continue;
@@ -280,97 +356,12 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
     return no_hot_plug(v, device, "added", error);
 }
 
-/* ---- detach ---- */
-
-/* Disks by target, interfaces by address: their aliases are the live description's. */
-static char *alias_of(const struct vm *v, const xmlNode *device)
-{
-    const struct domain_def *def = v->d->live;
-    const char *alias = xml_get(device, "alias@name"), *target = xml_get(device, "target@dev"),
-               *mac = xml_get(device, "mac@address");
-    for (unsigned i = 0; !alias && target && i < def->s.disk_count; i++)
-        if (!g_strcmp0(def->s.disks[i].target, target))
-            alias = def->s.disks[i].alias;
-    for (unsigned i = 0; !alias && mac && i < def->s.interface_count; i++)
-        if (!g_ascii_strcasecmp(def->s.interfaces[i].mac, mac))
-            alias = def->s.interfaces[i].alias;
-    return g_strdup(alias);
-}
-
-struct leftover {
-    struct vm *v;
-    char *alias, *node; /* node NULL: not a disk */
-};
-
-/* From the disk itself to the end of its chain. */
-static void delete_nodes(struct vm *v, const char *node)
-{
-    bool more = true;
-    for (unsigned depth = 0; more; depth++) {
-        g_autofree char *name = depth ? g_strdup_printf("%s-%u", node, depth) : g_strdup(node);
-        g_autofree char *file = g_strconcat(name, "-file", NULL);
-        more = vm_do(v, "blockdev-del", vm_json("node-name", 's', name, NULL), NULL) &&
-               vm_do(v, "blockdev-del", vm_json("node-name", 's', file, NULL), NULL);
-    }
-}
-
-static void delete_leftover(void *opaque)
-{
-    struct leftover l = *(struct leftover *)opaque;
-    g_free(opaque);
-    auto_vm *v = l.v;
-    g_autofree char *id = g_strconcat("host", l.alias, NULL);
-    if (l.node)
-        delete_nodes(v, l.node);
-    else
-        vm_do(v, "netdev_del", vm_json("id", 's', id, NULL), NULL);
-    g_free(l.alias);
-    g_free(l.node);
-}
-
-/* Its network lets go of an interface; a macvtap does not go with its descriptors. */
-static void unplug(const struct vm *v, const char *alias)
-{
-    const struct domain_def *def = v->d ? v->d->live : NULL;
-    for (unsigned i = 0; def && i < def->s.interface_count; i++) {
-        const struct def_interface *n = &def->s.interfaces[i];
-        if (g_strcmp0(n->alias, alias))
-            continue;
-        network_unplug(def->s.uuid, n->mac);
-        if (n->target && !strcmp(n->type, "direct"))
-            vm_link_delete(n->target);
-    }
-}
-
-/* The device is gone: what it stood on goes too, so that its name is free again. */
-void vm_device_deleted(struct vm *v, const char *alias)
-{
-    unplug(v, alias);
-    gpointer key, node;
-    if (!g_hash_table_steal_extended(v->leaving, alias, &key, &node))
-        return;
-    struct leftover *l = g_new(struct leftover, 1);
-    *l = (struct leftover){.v = vm_ref(v), .alias = key, .node = node};
-    task_start(delete_leftover, l);
-}
-
-/* The guest lets go of it when it likes: DEVICE_DELETED tells. */
-static bool detach(struct vm *v, xmlNode *device, GError **error)
-{
-    g_autofree char *alias = alias_of(v, device);
-    bool disk = !strcmp((const char *)device->name, "disk");
-    if (v->ours || !alias)
-        return no_hot_plug(v, device, "taken out", error);
-    g_hash_table_replace(v->leaving, g_strdup(alias), disk ? vm_disk_node(device) : NULL);
-    return vm_do(v, "device_del", vm_json("id", 's', alias, NULL), error);
-}
-
 /* ---- update ---- */
 
 static bool update(struct vm *v, xmlNode *device, GError **error)
 {
     if (!strcmp((const char *)device->name, "interface")) {
-        g_autofree char *alias = alias_of(v, device);
+        g_autofree char *alias = vm_alias_of(v, device);
         return alias ? vm_do(v, "set_link",
                              vm_json("name", 's', alias, "up", 'b',
                                      !xml_is(device, "link@state", "down"), NULL),
@@ -385,7 +376,5 @@ bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GEr
     auto_vm *keep = vm_ref(v);
     if (!v->d || !v->d->live)
         return ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s' does not run", v->name);
-    return action == DEF_ATTACH   ? attach(keep, device, error)
-           : action == DEF_DETACH ? detach(keep, device, error)
-                                  : update(keep, device, error);
+    return action == DEF_ATTACH ? attach(keep, device, error) : update(keep, device, error);
 }

@@ -139,6 +139,16 @@ static void on_device_deleted(struct vm *v, JsonObject *data)
     vm_report(v, VM_EV_DEVICE_DELETED, 0, text, 0);
 }
 
+/* QEMU names the device, or (of memory) gives a sentence too. */
+static void on_unplug_error(struct vm *v, JsonObject *data)
+{
+    const char *const text[4] = {vm_json_string(data, "device")};
+    if (!text[0])
+        return;
+    vm_unplug_refused(v, text[0]);
+    vm_report(v, VM_EV_REMOVAL_FAILED, 0, text, 0);
+}
+
 static void on_tray(struct vm *v, JsonObject *data)
 {
     const char *const text[4] = {vm_json_string(data, "id")};
@@ -161,6 +171,8 @@ static const struct {
     {"RTC_CHANGE", on_rtc},
     {"VSERPORT_CHANGE", on_port},
     {"DEVICE_DELETED", on_device_deleted},
+    {"DEVICE_UNPLUG_GUEST_ERROR", on_unplug_error},
+    {"MEM_UNPLUG_ERROR", on_unplug_error},
     {"DEVICE_TRAY_MOVED", on_tray},
 };
 

@@ -60,7 +60,7 @@ struct vm {
     char *balloon;             /* its path in QOM; NULL: none */
     unsigned plugged;     /* numbers the devices that are added; begins at the time, so that no two
                              daemons say the same */
-    GHashTable *leaving;  /* alias to a disk's node, or NULL: devices that were asked to leave */
+    GHashTable *leaving;  /* alias to struct vm_leaving: devices that somebody waits to see leave */
     uint64_t balloon_kib; /* 0: as defined */
     struct vm_answer answers[VM_QUESTIONS];
     struct fiber_mutex asking, agent_lock;
@@ -140,8 +140,15 @@ const struct def_disk *vm_find_disk(const struct vm *v, const char *name, GError
 void vm_console_free(gpointer console);
 
 /* vm_device.c: the link state of an <interface>. */
-void vm_device_deleted(struct vm *v, const char *alias);
 bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error);
+
+/* vm_unplug.c */
+/* The machine says so: what the device stood on goes too, so that its name is free again. */
+void vm_device_deleted(struct vm *v, const char *alias);
+void vm_unplug_refused(struct vm *v, const char *alias); /* the guest keeps it */
+/* Asks the guest for it; with `wait`, gives it some time. *ret_gone: it has left. */
+bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GError **error);
+char *vm_alias_of(const struct vm *v, const xmlNode *device); /* NULL: it has none; the caller's */
 
 /* vm_tune.c: what <cputune>, <memtune>, <blkiotune>, <numatune>, <iotune>, link states say. (waits)
  */

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Devices and vCPUs that leave a running machine. The guest lets go of them when it likes:
+ * DEVICE_DELETED tells, soon or late, also of those that nobody here has asked for. What a device
+ * stood on (nodes, files, backends) is taken out behind it.
+ *
+ * Trust     Names in events are looked up, never believed.
+ */
+#include "manager/domain/vm_internal.h"
+
+#include "manager/domain/vm_args.h"
+#include "manager/network/network.h"
+
+#include <string.h>
+
+#define UNPLUG_MS   5000 /* as long do clients wait */
+#define CHAIN_LIMIT 256
+
+/* Somebody waits for it. Lives on the waiting task's stack. */
+struct vm_leaving {
+    struct task_event event;
+    bool gone, refused;
+};
+
+/* ---- what is left over ---- */
+
+/* "/dev/fdset/N" -> N; -1: some other file. */
+static int64_t fdset_of(JsonObject *node)
+{
+    const char *file = node ? vm_json_string(node, "file") : NULL;
+    return file && g_str_has_prefix(file, "/dev/fdset/") ? g_ascii_strtoll(file + 11, NULL, 10)
+                                                         : -1;
+}
+
+static JsonObject *find_node(JsonArray *nodes, const char *name)
+{
+    JsonObject *o;
+    for (guint i = 0; (o = vm_json_at(nodes, i)); i++)
+        if (!g_strcmp0(vm_json_string(o, "node-name"), name))
+            return o;
+    return NULL;
+}
+
+static bool delete_node(struct vm *v, const char *name)
+{
+    return vm_do(v, "blockdev-del", vm_json("node-name", 's', name, NULL), NULL);
+}
+
+/* From the disk itself to the end of its chain, with the files that were passed for it. */
+static void delete_nodes(struct vm *v, const char *node)
+{
+    g_autoptr(JsonNode) all = vm_call(v, "query-named-block-nodes", NULL, NULL);
+    bool more = true;
+    for (unsigned depth = 0; more && depth < CHAIN_LIMIT; depth++) {
+        g_autofree char *name = depth ? g_strdup_printf("%s-%u", node, depth) : g_strdup(node);
+        g_autofree char *file = g_strconcat(name, "-file", NULL);
+        int64_t set = fdset_of(find_node(vm_json_array(all), file));
+        more = delete_node(v, name) && delete_node(v, file);
+        if (set >= 0)
+            vm_do(v, "remove-fd", vm_json("fdset-id", 'i', set, NULL), NULL);
+    }
+}
+
+struct leftover {
+    struct vm *v;
+    char *alias, *node; /* node NULL: not a disk */
+};
+
+static void delete_leftover(void *opaque)
+{
+    struct leftover l = *(struct leftover *)opaque;
+    g_free(opaque);
+    auto_vm *v = l.v;
+    static const struct {
+        const char *prefix, *command;
+    } rows[] = {{"host", "netdev_del"}, {"char", "chardev-remove"}, {"obj", "object-del"}};
+    if (l.node)
+        delete_nodes(v, l.node);
+    for (size_t i = 0; !l.node && i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *id = g_strconcat(rows[i].prefix, l.alias, NULL);
+        vm_do(v, rows[i].command, vm_json("id", 's', id, NULL), NULL); /* most have only one */
+    }
+    g_free(l.alias);
+    g_free(l.node);
+}
+
+static char *node_of(const struct vm *v, const char *alias)
+{
+    const struct domain_def *def = v->d ? v->d->live : NULL;
+    for (unsigned i = 0; def && i < def->s.disk_count; i++)
+        if (!g_strcmp0(def->s.disks[i].alias, alias))
+            return g_strconcat("disk-", def->s.disks[i].target, NULL);
+    return NULL;
+}
+
+/* Its network lets go of an interface; a macvtap does not go with its descriptors. */
+static void leave_network(const struct vm *v, const char *alias)
+{
+    const struct domain_def *def = v->d ? v->d->live : NULL;
+    for (unsigned i = 0; def && i < def->s.interface_count; i++) {
+        const struct def_interface *n = &def->s.interfaces[i];
+        if (g_strcmp0(n->alias, alias))
+            continue;
+        network_unplug(def->s.uuid, n->mac);
+        if (n->target && !strcmp(n->type, "direct"))
+            vm_link_delete(n->target);
+    }
+}
+
+void vm_device_deleted(struct vm *v, const char *alias)
+{
+    leave_network(v, alias);
+    struct vm_leaving *waits = g_hash_table_lookup(v->leaving, alias);
+    if (waits) {
+        waits->gone = true;
+        task_event_happen(&waits->event);
+    }
+    if (g_str_has_prefix(alias, "vcpu"))
+        return;
+    struct leftover *l = g_new(struct leftover, 1);
+    *l = (struct leftover){.v = vm_ref(v), .alias = g_strdup(alias), .node = node_of(v, alias)};
+    task_start(delete_leftover, l);
+}
+
+void vm_unplug_refused(struct vm *v, const char *alias)
+{
+    struct vm_leaving *waits = g_hash_table_lookup(v->leaving, alias);
+    if (!waits)
+        return;
+    waits->refused = true;
+    task_event_happen(&waits->event);
+}
+
+/* ---- asking ---- */
+
+bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GError **error)
+{
+    struct vm_leaving self = {0};
+    g_autoptr(GError) why = NULL;
+    *ret_gone = false;
+    if (g_hash_table_contains(v->leaving, alias))
+        return ruche_error(error, MANAGER_ERR_MACHINE,
+                           "machine '%s': device '%s' is being taken out already", v->name, alias);
+    g_hash_table_insert(v->leaving, g_strdup(alias), &self);
+    bool asked = vm_do(v, "device_del", vm_json("id", 's', alias, NULL), &why);
+    if (asked && wait)
+        task_event_wait(&self.event, UNPLUG_MS);
+    g_hash_table_remove(v->leaving, alias);
+    if (self.refused)
+        return ruche_error(error, MANAGER_ERR_MACHINE,
+                           "machine '%s': the guest did not let go of device '%s'", v->name, alias);
+    /* The guest had given it up before it was asked. */
+    *ret_gone = self.gone || (!asked && g_error_matches(why, RUCHE_ERROR, MANAGER_ERR_ARGUMENT));
+    if (asked || *ret_gone)
+        return true;
+    g_propagate_error(error, g_steal_pointer(&why));
+    return false;
+}
+
+/* Disks by target, interfaces by address: their aliases are the live description's. */
+char *vm_alias_of(const struct vm *v, const xmlNode *device)
+{
+    const struct domain_def *def = v->d->live;
+    const char *alias = xml_get(device, "alias@name"), *target = xml_get(device, "target@dev"),
+               *mac = xml_get(device, "mac@address");
+    for (unsigned i = 0; !alias && target && i < def->s.disk_count; i++)
+        if (!g_strcmp0(def->s.disks[i].target, target))
+            alias = def->s.disks[i].alias;
+    for (unsigned i = 0; !alias && mac && i < def->s.interface_count; i++)
+        if (!g_ascii_strcasecmp(def->s.interfaces[i].mac, mac))
+            alias = def->s.interfaces[i].alias;
+    return g_strdup(alias);
+}
+
+bool vm_detach(struct vm *v, xmlNode *device, bool wait, bool *ret_gone, GError **error)
+{
+    auto_vm *keep = vm_ref(v);
+    g_autofree char *alias = v->d && v->d->live ? vm_alias_of(v, device) : NULL;
+    if (!alias)
+        return ruche_error(error, MANAGER_ERR_MACHINE,
+                           "machine '%s': the %s to be taken out has no name in it", v->name,
+                           (const char *)device->name);
+    return vm_unplug(keep, alias, wait, ret_gone, error);
+}
