@@ -27,6 +27,7 @@ enum { BATCH_MAX = 64, SETTLE_AFTER_S = 5 };
 struct change {
     struct store_file file;
     const char *relative; /* in the log's folder; NULL: written directly */
+    bool promised;        /* its record is in the log */
     struct fiber *waiter;
     struct change *next;
 };
@@ -74,47 +75,71 @@ static struct store_record record_of(const struct change *c, enum store_kind kin
                                  .old_ns = c->file.old_ns};
 }
 
-static bool must_be_logged(const struct change *c)
+static void fail_promised(struct change *list, int err)
 {
-    return !c->file.err &&
-           (c->file.kind != STORE_REMOVE || c->file.old_ns); /* what is not there is gone */
-}
-
-/* The promise. If it cannot be given, nothing of it is done. */
-static void promise(struct change *list)
-{
-    struct store_record records[BATCH_MAX];
-    unsigned count = 0;
-    for (struct change *c = list; c; c = c->next)
-        if (must_be_logged(c))
-            records[count++] = record_of(c, c->file.kind);
-    int err = count ? store_log_append(records, count) : 0;
     for (struct change *c = list; err && c; c = c->next)
-        if (must_be_logged(c)) {
-            c->file.err = err;
+        if (c->promised) {
+            c->promised = false;
+            c->file.err = c->file.err ? c->file.err : err;
             c->file.step = "write to the log";
             store_file_drop(&c->file);
         }
 }
 
-/* It was promised and cannot be done: the promise is taken back before anybody hears of it. */
-static void take_back(const struct change *c)
+/* Into the log. What is not there need not be removed. */
+static int put_promises(struct change *list)
+{
+    struct store_record records[BATCH_MAX];
+    unsigned count = 0;
+    for (struct change *c = list; c; c = c->next) {
+        store_file_look(&c->file);
+        c->promised = !c->file.err && (c->file.kind != STORE_REMOVE || c->file.old_ns);
+        if (c->promised)
+            records[count++] = record_of(c, c->file.kind);
+    }
+    int err = count ? store_log_put(records, count) : 0;
+    count = 0;
+    for (struct change *c = list; c; c = c->next)
+        if (c->promised)
+            c->file.time_ns = records[count++].time_ns; /* what is later is an edit by hand */
+    return err;
+}
+
+/* It cannot be done: the promise is taken back before anybody hears of it. */
+static bool take_back(struct change *c)
 {
     struct store_record r = record_of(c, STORE_CANCEL);
-    int err = store_log_room() < store_record_bytes(&r) ? ENOSPC : store_log_append(&r, 1);
+    int err = store_log_put(&r, 1);
+    c->promised = false;
     if (err)
         log_error("%s: the change failed, but may be made at the next start: %s", c->file.path,
                   g_strerror(err));
+    return !err;
 }
 
-static void keep_promise(struct change *list)
+/* While the disk is busy with the log. */
+static void write_texts(struct change *list)
 {
     for (struct change *c = list; c; c = c->next)
-        if (must_be_logged(c)) {
-            store_file_place(&c->file);
+        if (c->promised) {
+            store_file_write(&c->file);
             if (c->file.err)
                 take_back(c);
         }
+}
+
+static void keep_promises(struct change *list)
+{
+    bool taken_back = false;
+    for (struct change *c = list; c; c = c->next)
+        if (c->promised) {
+            store_file_place(&c->file);
+            if (c->file.err)
+                taken_back |= take_back(c);
+        }
+    int err = taken_back ? store_log_commit() : 0;
+    if (err)
+        log_error("a change failed, but may be made at the next start: %s", g_strerror(err));
 }
 
 static void batch_work(void *opaque)
@@ -124,10 +149,13 @@ static void batch_work(void *opaque)
         write_directly(&list->file);
         return;
     }
-    for (struct change *c = list; c; c = c->next)
-        store_file_prepare(&c->file);
-    promise(list);
-    keep_promise(list);
+    int err = put_promises(list);
+    if (!err) {
+        write_texts(list);
+        err = store_log_commit();
+    }
+    fail_promised(list, err);
+    keep_promises(list);
 }
 
 static void settle_work(void *opaque)

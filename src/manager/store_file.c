@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define NS_A_SECOND 1000000000
+
 static void failed(struct store_file *f, const char *step)
 {
     f->err = errno ? errno : EIO;
@@ -26,7 +28,7 @@ void store_file_drop(struct store_file *f)
 
 static int64_t time_of(const struct stat *st)
 {
-    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+    return (int64_t)st->st_mtim.tv_sec * NS_A_SECOND + st->st_mtim.tv_nsec;
 }
 
 int64_t store_file_time(const char *path)
@@ -60,18 +62,22 @@ static void write_text(struct store_file *f)
         failed(f, "write");
 }
 
-void store_file_prepare(struct store_file *f)
+void store_file_look(struct store_file *f)
 {
-    static _Atomic unsigned serial;
     struct stat st;
     f->old_ns = 0;
-    if (lstat(f->path, &st) == 0) {
-        f->old_ns = time_of(&st);
-        if (S_ISDIR(st.st_mode)) { /* so that nothing is promised that cannot be done */
-            errno = EISDIR;
-            return failed(f, f->kind == STORE_REMOVE ? "remove" : "rename");
-        }
+    if (lstat(f->path, &st) < 0)
+        return;
+    f->old_ns = time_of(&st);
+    if (S_ISDIR(st.st_mode)) { /* so that nothing is promised that cannot be done */
+        errno = EISDIR;
+        failed(f, f->kind == STORE_REMOVE ? "remove" : "rename");
     }
+}
+
+void store_file_write(struct store_file *f)
+{
+    static _Atomic unsigned serial;
     if (f->kind == STORE_REMOVE)
         return;
     g_autofree char *dir = g_path_get_dirname(f->path);
@@ -80,6 +86,19 @@ void store_file_prepare(struct store_file *f)
         write_text(f);
     else if (symlink(f->text, f->temp) < 0)
         failed(f, "link");
+    const struct timespec when = {.tv_sec = f->time_ns / NS_A_SECOND,
+                                  .tv_nsec = f->time_ns % NS_A_SECOND};
+    if (!f->err && f->time_ns &&
+        utimensat(AT_FDCWD, f->temp, (const struct timespec[]){when, when}, AT_SYMLINK_NOFOLLOW) <
+            0)
+        failed(f, "date");
+}
+
+void store_file_prepare(struct store_file *f)
+{
+    store_file_look(f);
+    if (!f->err)
+        store_file_write(f);
 }
 
 void store_file_place(struct store_file *f)

@@ -16,13 +16,18 @@ struct store_file {
     enum store_kind kind;
     const char *path, *text; /* text: of the file or of the link; "" for a removal */
     mode_t mode;
+    int64_t time_ns;  /* the date it gets; 0: now */
     char *temp;       /* what stands beside, until it is in its place */
     int64_t old_ns;   /* when that which is replaced was modified; 0: nothing is there */
     int err;          /* positive errno; 0: no failure yet */
     const char *step; /* what failed */
 };
 
-/* Looks at what is there, and writes the text beside it. Sets err. */
+/* Looks at what is there: sets old_ns; err, if it cannot be replaced. */
+void store_file_look(struct store_file *f);
+/* Writes the text beside it. Sets err. */
+void store_file_write(struct store_file *f);
+/* Both. */
 void store_file_prepare(struct store_file *f);
 /* The text's name, or the file's removal. Sets err; in any case nothing stays beside. */
 void store_file_place(struct store_file *f);

@@ -24,7 +24,7 @@ enum {
     HEAD_BYTES = 4096,
     MARK_AT = 3584,
     MARK_BYTES = 16,
-    AREA_BYTES = 2 << 20,
+    AREA_BYTES = 4 << 20,
     LOG_BYTES = HEAD_BYTES + 2 * AREA_BYTES,
     ROOT_AT = 16,
     ROOT_MAX = MARK_AT - ROOT_AT - 1,
@@ -38,6 +38,8 @@ static struct {
     unsigned area;          /* that is being filled */
     size_t at;              /* in it */
     uint64_t epoch, number; /* of the next record */
+    size_t safe_at;         /* at and number that are committed */
+    uint64_t safe_number;
     int64_t last_ns;        /* of the last one */
     GHashTable *folders[2]; /* of each area: what its records changed and nobody has synced */
 } l = {.fd = -1};
@@ -161,9 +163,8 @@ static bool carry_out(const char *root, const struct store_record *r, bool last,
 {
     g_autofree char *path = g_build_filename(root, r->path, NULL), *dir = g_path_get_dirname(path);
     int64_t now = store_file_time(path);
-    struct store_file f = {.kind = r->kind, .path = path, .text = r->text, .mode = r->mode};
-    const struct timespec when = {.tv_sec = r->time_ns / 1000000000,
-                                  .tv_nsec = r->time_ns % 1000000000};
+    struct store_file f = {
+        .kind = r->kind, .path = path, .text = r->text, .mode = r->mode, .time_ns = r->time_ns};
     if (now > r->time_ns && now != r->old_ns) {
         if (last)
             log_warn("%s was changed after the log's last word on it, and is left as it is", path);
@@ -173,8 +174,6 @@ static bool carry_out(const char *root, const struct store_record *r, bool last,
         return ruche_error_errno(error, errno, "folder %s", dir);
     remember_folder(0, path);
     store_file_prepare(&f);
-    if (f.temp)
-        utimensat(AT_FDCWD, f.temp, (const struct timespec[]){when, when}, AT_SYMLINK_NOFOLLOW);
     if (!f.err)
         store_file_place(&f);
     return !f.err || ruche_error_errno(error, f.err, "%s: %s", path, f.step);
@@ -292,8 +291,8 @@ int store_log_settle(void)
 void store_log_turn(void)
 {
     l.area = !l.area;
-    l.at = 0;
-    l.number = 0;
+    l.at = l.safe_at = 0;
+    l.number = l.safe_number = 0;
     l.epoch++;
 }
 
@@ -360,9 +359,9 @@ bool store_log_open(const char *path, const char *root, GError **error)
     l.path = g_strdup(path);
     l.root = g_strdup(root);
     l.area = 0;
-    l.at = 0;
+    l.at = l.safe_at = 0;
     l.epoch = 1;
-    l.number = 0;
+    l.number = l.safe_number = 0;
     l.last_ns = 0;
     for (unsigned i = 0; i < 2; i++)
         l.folders[i] = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
@@ -401,7 +400,7 @@ static int64_t next_time(void)
     return l.last_ns;
 }
 
-int store_log_append(struct store_record *records, unsigned count)
+int store_log_put(struct store_record *records, unsigned count)
 {
     size_t bytes = 0, at = 0;
     for (unsigned i = 0; i < count; i++)
@@ -415,8 +414,10 @@ int store_log_append(struct store_record *records, unsigned count)
         store_record_put(data + at, l.epoch, l.number + i, &records[i]);
         at += store_record_bytes(&records[i]);
     }
-    if (!write_at(data, bytes, area_at(l.area) + (off_t)l.at) || fdatasync(l.fd) < 0)
+    off_t begin = area_at(l.area) + (off_t)l.at;
+    if (!write_at(data, bytes, begin))
         return errno;
+    sync_file_range(l.fd, begin, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
     for (unsigned i = 0; i < count; i++) {
         g_autofree char *path = g_build_filename(l.root, records[i].path, NULL);
         remember_folder(l.area, path);
@@ -424,4 +425,16 @@ int store_log_append(struct store_record *records, unsigned count)
     l.at += bytes;
     l.number += count;
     return 0;
+}
+
+int store_log_commit(void)
+{
+    int err = fdatasync(l.fd) < 0 ? errno : 0;
+    if (err) { /* what comes next is written in their place */
+        l.at = l.safe_at;
+        l.number = l.safe_number;
+    }
+    l.safe_at = l.at;
+    l.safe_number = l.number;
+    return err;
 }

@@ -5,7 +5,7 @@
  * Format    A head of 4096 bytes (whose folder this is; at 3584 the mark: the first epoch that
  * counts), then two areas. An area is records of one epoch (store_record.h). While one is filled,
  * the files that the other speaks of are synced, and the mark is moved on: then it is free again.
- * Thread    One at a time calls; only store_log_settle() may run beside store_log_append().
+ * Thread    One at a time calls; only store_log_settle() may run beside store_log_put() and commit.
  */
 #pragma once
 
@@ -23,8 +23,11 @@ const char *store_log_relative(const char *path);
 size_t store_log_room(void);
 size_t store_log_area_bytes(void);
 bool store_log_is_empty(void); /* this area is */
-/* One write and one sync for all. Fills in their times. 0 or positive errno: then none counts. */
-int store_log_append(struct store_record *records, unsigned count);
+/* Writes records down, and has the disk begin with it. Fills in their times. 0 or positive errno:
+ * then none counts. */
+int store_log_put(struct store_record *records, unsigned count);
+/* One sync for all that was put: now they count. 0 or positive errno: then none does. */
+int store_log_commit(void);
 /* Goes on in the other area, which must be free, as it is after store_log_settle(). */
 void store_log_turn(void);
 /* Syncs the files of the area that is not being filled, and sets it free. 0 or positive errno. */

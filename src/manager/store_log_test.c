@@ -276,7 +276,7 @@ static void test_long(void)
 {
     begin();
     g_autofree char *path = g_build_filename(root, "a", NULL), *got = NULL;
-    g_autofree char *text = g_strnfill(300000, 'x'), *longest = g_strnfill(3000000, 'y');
+    g_autofree char *text = g_strnfill(300000, 'x'), *longest = g_strnfill(5000000, 'y');
     for (unsigned i = 0; i < 30; i++) {
         text[0] = (char)('a' + i % 26);
         change(path, text);
@@ -303,10 +303,12 @@ static void test_taken_back(void)
     g_autofree char *path = g_build_filename(root, "a", NULL), *got = NULL;
     struct store_record r = {.kind = STORE_WRITE, .path = "a", .text = "second", .mode = 0600};
     change(path, "first");
-    g_assert_cmpint(store_log_append(&r, 1), ==, 0);
+    g_assert_cmpint(store_log_put(&r, 1), ==, 0);
+    g_assert_cmpint(store_log_commit(), ==, 0);
     r.kind = STORE_CANCEL;
     r.text = "";
-    g_assert_cmpint(store_log_append(&r, 1), ==, 0);
+    g_assert_cmpint(store_log_put(&r, 1), ==, 0);
+    g_assert_cmpint(store_log_commit(), ==, 0);
     store_log_close(false);
     unlink(path);
     open_again();
