@@ -56,8 +56,10 @@ static void front_focus(void *opaque, bool in)
 static struct chardev_frontend front_init(struct front *f)
 {
     *f = (struct front){ .got = g_string_new(NULL), .room = 4096 };
-    return (struct chardev_frontend){ front_room, front_receive, front_opened, front_sent,
-                                      front_break, front_focus, f };
+    return (struct chardev_frontend){ .can_receive = front_room, .receive = front_receive,
+                                      .opened = front_opened, .sent = front_sent,
+                                      .send_break = front_break, .focus = front_focus,
+                                      .opaque = f };
 }
 
 static void front_done(struct front *f)

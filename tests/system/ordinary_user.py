@@ -199,7 +199,7 @@ def begin():
     os.mkdir(HOME, 0o700)
     os.chown(HOME, USER, USER)
     built = os.path.dirname(RUCHE)
-    for program in ["ruche", "ruched", "ruche-vmm", "ruche-img"] + [os.path.basename(m) for m in glob.glob(built + "/image-*.so")]:
+    for program in ["ruche", "ruched", "ruche-vmm", "ruche-img"] + [os.path.basename(m) for m in glob.glob(built + "/*.so")]:
         shutil.copy(os.path.join(built, program), BIN)
     shutil.copy(KERNEL, os.path.join(BIN, "loop.elf"))
     shutil.copytree(RECIPES, os.path.join(BIN, "images"))
