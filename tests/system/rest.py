@@ -340,6 +340,22 @@ def metrics():
     gone("odd")
 
 
+def networks():
+    """A network that lends a bridge: all that can be done to it without rights of the host."""
+    text = "<network><name>lent</name><forward mode='bridge'/><bridge name='br-none'/></network>"
+    assert do("network_define", 201, "POST", "/networks", {"xml": text}).json["mode"] == "bridge"
+    assert "lent" in [n["name"] for n in do("network_list", 200, "GET", "/networks").json["networks"]]
+    assert "<name>lent</name>" in do("network_xml", 200, "GET", "/networks/lent/xml?inactive=true").text
+    assert do("network_set", 200, "PATCH", "/networks/lent", {"autostart": True}).json["autostart"]
+    M.refused(409, "not active", "GET", "/networks/lent/leases")
+    assert do("network_start", 200, "POST", "/networks/lent/start").json["active"]
+    assert do("network_get", 200, "GET", "/networks/lent").json["ports"] == 0
+    assert do("network_leases", 200, "GET", "/networks/lent/leases").json == {"leases": []}
+    assert not do("network_stop", 200, "POST", "/networks/lent/stop").json["active"]
+    do("network_undefine", 200, "DELETE", "/networks/lent")
+    M.refused(404, "no network", "GET", "/networks/lent")
+
+
 def description():
     """The OpenAPI text names every operation, and every operation that it names is there."""
     top = do("openapi", 200, "GET", "/openapi.json").json
@@ -355,7 +371,7 @@ def description():
             answer = M.call(method.upper(), re.sub(r"\{\w+\}", "nobody", path), {"surely-unknown": 1})
             text = answer.json["error"]["message"] if answer.status >= 400 else ""
             assert "surely-unknown" in text and operation["operationId"] in text, f"{method} {path}: {answer}"
-    missing = ids - USED
+    missing = {i for i in ids - USED if not i.startswith(("pool_", "volume_"))}  # those are storage.py's
     assert not missing, f"never called with success: {sorted(missing)}"
 
 
@@ -590,7 +606,7 @@ tests = {
     "the host": host, "a machine's life": life, "guests are asked": asked, "descriptions": descriptions, "changes": changes,
     "devices": devices, "logs and figures": texts, "launch a file": launches, "launch a URL": launch_by_url,
     "launches that fail leave nothing": launches_that_fail, "builds that end early leave nothing": building, "events": events,
-    "metrics": metrics, "consoles": consoles, "wrong arguments": wrong_arguments, "bombs": bombs, "half-open": half_open,
+    "metrics": metrics, "networks": networks, "consoles": consoles, "wrong arguments": wrong_arguments, "bombs": bombs, "half-open": half_open,
     "a slow reader": slow_reader, "HTTPS": https, "OpenAPI names every operation": description,
 }
 if __name__ == "__main__":
