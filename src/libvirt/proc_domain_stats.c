@@ -61,20 +61,8 @@ static bool control_info(const struct domain *d, struct control_info *ret, GErro
 DOMAIN_PROC(domain_get_control_info, 229, OBJECT_QUERY, a_domain_flags, control_info(d, ret, error),
             RET(control_info));
 
-/* ---- block jobs ---- */
-
-struct block_job {
-    int32_t found, type;
-    uint64_t bandwidth, now, end;
-};
-static const struct xdr_row block_job_xdr[] = {
-    XDR_F(INT, struct block_job, found),        XDR_F(INT, struct block_job, type),
-    XDR_F(UHYPER, struct block_job, bandwidth), XDR_F(UHYPER, struct block_job, now),
-    XDR_F(UHYPER, struct block_job, end),       XDR_DONE};
-DOMAIN_PROC(domain_get_block_job_info, 238, OBJECT_QUERY, a_domain_text_flags, must_run(d, error),
-            RET(block_job));
-
-/* What virsh and virt-manager ask before they undefine: there are no snapshots or checkpoints yet. */
+/* What virsh and virt-manager ask before they undefine: there are no snapshots or checkpoints yet.
+ */
 DOMAIN_PROC(domain_has_current_snapshot, 190, OBJECT_QUERY, a_domain_flags, object_int(ret, 0),
             RET(r_int));
 DOMAIN_PROC(domain_snapshot_num, 187, OBJECT_QUERY, a_domain_flags, object_int(ret, 0), RET(r_int));

@@ -21,6 +21,7 @@
 struct def_disk {
     char *target, *source;      /* "vda"; the file, device or URI, NULL: empty */
     char *bus, *device, *alias; /* "virtio", "disk"; alias NULL while inactive unless ua-... */
+    char *node;                 /* the emulator's: "disk-vda", or with its image's number (def_chain.h) */
     bool read_only;
 };
 struct def_interface {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What queries need of a description without its tree. See def.h. */
+#include "manager/domain/def_chain.h"
 #include "manager/domain/def_internal.h"
 #include "manager/uuid.h"
 
@@ -36,6 +37,7 @@ static void add_disks(struct domain_summary *s, const xmlNode *devices)
             .bus = g_strdup(xml_get_or(d, "target@bus", "")),
             .device = g_strdup(xml_get_or(d, "@device", "disk")),
             .alias = g_strdup(xml_get(d, "alias@name")),
+            .node = def_chain_node(d, d),
             .read_only = xml_find(d, "readonly") != NULL,
         };
 }
@@ -127,6 +129,7 @@ void def_summary_done(struct domain_summary *s)
         g_free(s->disks[i].bus);
         g_free(s->disks[i].device);
         g_free(s->disks[i].alias);
+        g_free(s->disks[i].node);
     }
     for (unsigned i = 0; i < s->interface_count; i++) {
         g_free(s->interfaces[i].type);

@@ -139,6 +139,30 @@ void domain_job_params(const struct domain_job_info *i, struct param_list *ret);
 bool domain_abort_job(const struct caller *who, struct domain *d, GError **error);
 bool domain_set_max_speed(const struct caller *who, struct domain *d, uint64_t mib_s, GError **error); /* (waits) */
 
+/* Jobs on a running machine's disks (by target or source): virDomainBlockJobType. They go on beside everything else,
+ * and are found again by the next daemon. Speeds are bytes a second, 0: no limit. Images are named by path or "vda[3]". */
+enum domain_block_job_kind { BLOCK_JOB_NONE, BLOCK_JOB_PULL, BLOCK_JOB_COPY, BLOCK_JOB_COMMIT, BLOCK_JOB_ACTIVE };
+struct domain_block_job_info {
+    enum domain_block_job_kind kind; /* NONE: there is none */
+    uint64_t done, total, bytes_s;
+    bool ready;
+};
+struct domain_block_copy {
+    const char *path, *format; /* format NULL: the disk's own, or found by whoever made the file */
+    bool device;               /* a block device */
+    bool shallow, reuse, write_blocking;
+    uint64_t bytes_s, granularity, buf_size;
+};
+enum domain_block_commit_flags { COMMIT_SHALLOW = 1, COMMIT_DELETE = 2, COMMIT_ACTIVE = 4, COMMIT_RELATIVE = 8 };
+enum domain_block_abort_flags { ABORT_ASYNC = 1, ABORT_PIVOT = 2 };
+bool domain_block_pull(const struct caller *who, struct domain *d, const char *disk, const char *base, uint64_t bytes_s, GError **error); /* (waits) */
+bool domain_block_commit(const struct caller *who, struct domain *d, const char *disk, const char *base, const char *top,
+                         unsigned commit_flags, uint64_t bytes_s, GError **error); /* (waits) */
+bool domain_block_copy(const struct caller *who, struct domain *d, const char *disk, const struct domain_block_copy *c, GError **error); /* (waits) */
+bool domain_block_job_abort(const struct caller *who, struct domain *d, const char *disk, unsigned abort_flags, GError **error); /* (waits) */
+bool domain_block_job_speed(const struct caller *who, struct domain *d, const char *disk, uint64_t bytes_s, GError **error); /* (waits) */
+bool domain_block_job_info(const struct caller *who, struct domain *d, const char *disk, struct domain_block_job_info *ret, GError **error); /* (waits) */
+
 /* The connection of `who` has ended: so do the machines that were started with START_AUTODESTROY by it. */
 void domain_autodestroy(const struct caller *who);
 

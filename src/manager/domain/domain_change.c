@@ -303,6 +303,20 @@ static struct domain_def *edited(struct domain_def *old, unsigned def_flags,
     return g_steal_pointer(&def);
 }
 
+bool domain_edit(struct domain *d, bool live,
+                 bool (*fn)(xmlNode *domain, void *opaque, GError **error), void *opaque,
+                 GError **error)
+{
+    struct change c = {0};
+    if (live)
+        c.live = edited(d->live, DEF_LIVE | DEF_STORED, fn, opaque, error);
+    else
+        c.config = edited(d->def, DEF_STORED, fn, opaque, error);
+    bool ok = (c.live || c.config) && settle(d, &c, error);
+    change_done(&c);
+    return ok;
+}
+
 bool domain_change(const struct caller *who, struct domain *d, const char *operation,
                    unsigned affect, unsigned others, const struct domain_edit *edit, GError **error)
 {

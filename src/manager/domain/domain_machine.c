@@ -242,19 +242,25 @@ static void on_device_deleted(struct domain *d, int detail, const char *const te
     task_start(device_gone_task, g);
 }
 
+static void on_block_job(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    follow(d, domain_block_jobs_settle);
+}
+
 static void (*const handlers[])(struct domain *d, int detail, const char *const text[4],
                                 uint64_t number) = {
-    [VM_EV_RESUMED] = on_resumed,   [VM_EV_STOPPED] = on_stopped,   [VM_EV_IO_ERROR] = on_io_error,
-    [VM_EV_SHUTDOWN] = on_shutdown, [VM_EV_RESET] = on_reset,       [VM_EV_PANIC] = on_panic,
-    [VM_EV_GONE] = on_gone,         [VM_EV_WATCHDOG] = on_watchdog, [VM_EV_AGENT] = on_agent,
-    [VM_EV_DEVICE_DELETED] = on_device_deleted,
+    [VM_EV_RESUMED] = on_resumed,     [VM_EV_STOPPED] = on_stopped,
+    [VM_EV_IO_ERROR] = on_io_error,   [VM_EV_SHUTDOWN] = on_shutdown,
+    [VM_EV_RESET] = on_reset,         [VM_EV_PANIC] = on_panic,
+    [VM_EV_GONE] = on_gone,           [VM_EV_WATCHDOG] = on_watchdog,
+    [VM_EV_AGENT] = on_agent,         [VM_EV_DEVICE_DELETED] = on_device_deleted,
+    [VM_EV_BLOCK_JOB] = on_block_job,
 };
 /* Those that change nothing here are only told. */
 static const int told_as[] = {
     [VM_EV_BALLOON] = DOMAIN_EVENT_BALLOON_CHANGE,
     [VM_EV_RTC] = DOMAIN_EVENT_RTC_CHANGE,
     [VM_EV_REMOVAL_FAILED] = DOMAIN_EVENT_DEVICE_REMOVAL_FAILED,
-    [VM_EV_BLOCK_JOB] = DOMAIN_EVENT_BLOCK_JOB,
     [VM_EV_TRAY] = DOMAIN_EVENT_TRAY_CHANGE,
 };
 

@@ -150,6 +150,10 @@ void domain_known_load(void);
 bool domain_known(const char *text, size_t len);
 void domain_known_save(void); /* those of the table, for the next start */
 
+/* ---- jobs on disks: domain_block_job.c ---- */
+/* What the machine says of them is made true: ready, done, failed. With the lock. */
+void domain_block_jobs_settle(struct domain *d);
+
 /* ---- starting and ending: domain_life.c, domain_machine.c; with the lock ---- */
 /* Takes no reference of def. `state` of the domain is untouched when it fails. */
 bool domain_run(struct domain *d, struct domain_def *def, bool paused, GError **error);
@@ -167,5 +171,7 @@ struct domain_edit {
     bool (*live)(struct vm *v, void *opaque, GError **error);
     void *opaque;
 };
+/* The description of what runs (live) or the stored one, by its tree; with the lock, and without a word to the machine. */
+bool domain_edit(struct domain *d, bool live, bool (*fn)(xmlNode *domain, void *opaque, GError **error), void *opaque, GError **error); /* (waits) */
 bool domain_change(const struct caller *who, struct domain *d, const char *operation, unsigned affect, unsigned others,
                    const struct domain_edit *edit, GError **error); /* (waits) */

@@ -245,6 +245,8 @@ static void attach(void *opaque)
             domain_catch_up(d);
             if (domain_job_recover(d, root))
                 domain_over(d, SHUTOFF_SAVED, STOPPED_SAVED);
+            else
+                domain_block_jobs_settle(d);
         } else {
             log_info("domain '%s' does not run any more%s%s", d->name, error ? ": " : "",
                      error ? error->message : "");

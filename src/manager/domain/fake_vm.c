@@ -322,3 +322,58 @@ bool vm_peek_memory(struct vm *v, bool physical, uint64_t from, uint8_t *ret, si
     memset(ret, (int)from, len);
     return true;
 }
+
+/* ---- jobs on disks: one, which is as a test says ---- */
+
+GArray *vm_block_jobs(struct vm *v, GError **error)
+{
+    GArray *list = g_array_new(FALSE, TRUE, sizeof(struct vm_block_job));
+    task_sleep_ms(1);
+    if (fake.block_job.kind)
+        g_array_append_val(list, fake.block_job);
+    return list;
+}
+
+bool vm_block_job_do(struct vm *v, const struct vm_block_job *j, enum vm_block_job_verb verb,
+                     uint64_t bytes_s, GError **error)
+{
+    if (verb == BLOCK_JOB_DISMISS)
+        fake.block_job.kind = BLOCK_JOB_NONE;
+    else if (verb != BLOCK_JOB_SPEED)
+        fake.block_job.over = true;
+    return true;
+}
+
+static bool begin_job(const struct vm_block_job *j, GError **error)
+{
+    if (fake.fail_block_job)
+        return ruche_error(error, MANAGER_ERR_MACHINE, "no job today");
+    fake.block_job = *j;
+    return true;
+}
+
+bool vm_block_pull(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error)
+{
+    return begin_job(j, error);
+}
+
+bool vm_block_commit(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error)
+{
+    return begin_job(j, error);
+}
+
+bool vm_block_copy(struct vm *v, xmlNode *disk, const struct vm_block_job *j,
+                   const struct vm_block_copy *c, GError **error)
+{
+    return begin_job(j, error);
+}
+
+void vm_block_flush(struct vm *v, const char *target, unsigned image)
+{
+    task_sleep_ms(1);
+}
+
+void vm_block_forget(struct vm *v, const char *target, unsigned image)
+{
+    fake.forgotten++;
+}

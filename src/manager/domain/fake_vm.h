@@ -6,8 +6,9 @@
 
 /* What they are to do, and what was asked of them; all zeroes is a machine that works. */
 struct fake {
-    bool fail_start, fail_cont, fail_stream, hang, gone_on_attach;
+    bool fail_start, fail_cont, fail_stream, fail_block_job, hang, gone_on_attach;
     const char *attach_state;
-    unsigned starts, kills, cleans, resets, live, signals, settles, stream_polls;
+    unsigned starts, kills, cleans, resets, live, signals, settles, stream_polls, forgotten;
+    struct vm_block_job block_job;
 };
 extern struct fake fake;

@@ -95,6 +95,32 @@ bool vm_set_vcpus(struct vm *v, unsigned count, GError **error);
 bool vm_set_vcpu(struct vm *v, const uint8_t *map, unsigned len, bool on, GError **error);
 unsigned vm_vcpu_count(struct vm *v); /* 0: it does not say */
 
+/* Jobs on disks. `disk` is the live description's <disk>, in a copy of its tree that is the caller's; images by their numbers (def_chain.h). */
+#define BLOCK_JOBS_MAX 1024
+struct vm_block_job {
+    enum domain_block_job_kind kind;
+    char target[64];   /* of the disk */
+    unsigned a, b;     /* pull: -, base (0: none); commit: top, base; copy: -, the copy */
+    uint64_t done, total, bytes_s;
+    bool ready, over;  /* over: it waits to be dismissed */
+    char why[256];     /* it failed; else "" */
+};
+struct vm_block_copy {
+    const char *path, *format;
+    bool device, shallow, write_blocking;
+    uint64_t granularity, buf_size;
+};
+enum vm_block_job_verb { BLOCK_JOB_CANCEL, BLOCK_JOB_COMPLETE, BLOCK_JOB_DISMISS, BLOCK_JOB_SPEED };
+GArray *vm_block_jobs(struct vm *v, GError **error); /* of struct vm_block_job: ours */
+bool vm_block_job_do(struct vm *v, const struct vm_block_job *j, enum vm_block_job_verb verb, uint64_t bytes_s, GError **error);
+bool vm_block_pull(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error);
+bool vm_block_commit(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error);
+bool vm_block_copy(struct vm *v, xmlNode *disk, const struct vm_block_job *j, const struct vm_block_copy *c, GError **error);
+/* What a job has written to an image is on the disk. */
+void vm_block_flush(struct vm *v, const char *target, unsigned image);
+/* An image that no disk stands on any more is closed. */
+void vm_block_forget(struct vm *v, const char *target, unsigned image);
+
 /* The machine says that something happened; domain.c decides (state, on_reboot, event, status file). */
 /* SHUTDOWN: the guest is off, and its process waits (-no-shutdown) for vm_kill(), or for vm_reset() and vm_cont() if it is
  * to go on; detail is 1 if the guest wanted it, else 0. With s.on_reboot_destroy a reset by the guest comes as SHUTDOWN.

@@ -7,6 +7,7 @@
  */
 #include "manager/domain/vm_args.h"
 
+#include "manager/domain/def_chain.h"
 #include "manager/domain/vm_spawn.h"
 #include "manager/error.h"
 
@@ -17,7 +18,7 @@
 
 char *vm_disk_node(const xmlNode *disk)
 {
-    return g_strconcat("disk-", xml_get_or(disk, "target@dev", ""), NULL);
+    return def_chain_node(disk, disk);
 }
 
 static void set(JsonObject *o, const char *key, const char *value)

@@ -34,11 +34,10 @@ static bool is_of(JsonObject *o, const char *node, const char *alias)
 
 static JsonObject *find_stats(JsonNode *answer, const struct def_disk *disk)
 {
-    g_autofree char *node = g_strconcat("disk-", disk->target, NULL);
     JsonArray *list = vm_json_array(answer);
     JsonObject *o;
     for (guint i = 0; (o = vm_json_at(list, i)); i++)
-        if (is_of(o, node, disk->alias ? disk->alias : ""))
+        if (is_of(o, disk->node, disk->alias ? disk->alias : ""))
             return vm_json_sub(o, "stats");
     return NULL;
 }
@@ -113,9 +112,8 @@ static JsonObject *find_node(JsonNode *answer, const char *name)
 
 static bool read_info(JsonNode *nodes, const struct def_disk *d, struct domain_block_info *ret)
 {
-    g_autofree char *name = g_strconcat("disk-", d->target, NULL),
-                    *file = g_strconcat(name, "-file", NULL);
-    JsonObject *image = vm_json_sub(find_node(nodes, name), "image"),
+    g_autofree char *file = g_strconcat(d->node, "-file", NULL);
+    JsonObject *image = vm_json_sub(find_node(nodes, d->node), "image"),
                *below = vm_json_sub(find_node(nodes, file), "image");
     int64_t size = vm_json_int(image, "virtual-size", -1),
             used = vm_json_int(below, "actual-size", -1);
@@ -149,9 +147,8 @@ bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **er
     if (bytes > G_MAXINT64)
         return ruche_error(error, MANAGER_ERR_OVERFLOW,
                            "disk '%s': %" G_GUINT64_FORMAT " bytes are too much", disk, bytes);
-    g_autofree char *node = g_strconcat("disk-", d->target, NULL);
     bool ok = vm_do(v, "block_resize",
-                    vm_json("node-name", 's', node, "size", 'i', (int64_t)bytes, NULL), error);
+                    vm_json("node-name", 's', d->node, "size", 'i', (int64_t)bytes, NULL), error);
     keep->answers[VM_ASK_NODES].at_us = 0;
     return ok;
 }

@@ -5,6 +5,8 @@
  * Trust     Images are hostile: manager/image_info.h looks at them, in another process.
  */
 #include "manager/domain/vm_internal.h"
+
+#include "manager/domain/def_chain.h"
 #include "manager/image_info.h"
 
 #include <string.h>
@@ -52,16 +54,19 @@ static bool write_chain(xmlNode *disk, const struct image_info *chain, GError **
 bool vm_find_chains(xmlNode *domain, GError **error)
 {
     for (xmlNode *d = xml_find(domain, "devices/disk"); d; d = xml_next(d)) {
-        if (!may_have_backing(d))
+        if (!may_have_backing(d)) {
+            def_chain_count(d);
             continue;
+        }
         g_auto(image_info_list) chain = NULL;
-        if (!image_info_ask(xml_get(d, "source@file"), xml_get(d, "driver@type"), IMAGE_INFO_CHAIN, INFO_MS, &chain,
-                            error)) {
+        if (!image_info_ask(xml_get(d, "source@file"), xml_get(d, "driver@type"), IMAGE_INFO_CHAIN,
+                            INFO_MS, &chain, error)) {
             g_prefix_error(error, "disk '%s': ", xml_get_or(d, "target@dev", ""));
             return false;
         }
         if (!write_chain(d, chain, error))
             return false;
+        def_chain_count(d);
     }
     return true;
 }

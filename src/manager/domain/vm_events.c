@@ -156,10 +156,20 @@ static void on_tray(struct vm *v, JsonObject *data)
         vm_report(v, VM_EV_TRAY, vm_json_bool(data, "tray-open") ? 0 : 1, text, 0);
 }
 
+/* What became of it is asked for. */
+static void on_job(struct vm *v, JsonObject *data)
+{
+    const char *status = vm_json_string(data, "status"), *id = vm_json_string(data, "id");
+    if (id && g_str_has_prefix(id, "ruche-") &&
+        (!g_strcmp0(status, "ready") || !g_strcmp0(status, "concluded")))
+        vm_report(v, VM_EV_BLOCK_JOB, 0, NULL, 0);
+}
+
 static const struct {
     const char *name;
     void (*fn)(struct vm *v, JsonObject *data);
 } rows[] = {
+    {"JOB_STATUS_CHANGE", on_job},
     {"SHUTDOWN", on_shutdown},
     {"RESET", on_reset},
     {"STOP", on_stop},

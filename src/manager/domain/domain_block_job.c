@@ -1,0 +1,604 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Jobs on the disks of a running machine: pull, commit, copy; their end changes the descriptions.
+ *
+ * Thread    The loop thread; all here waits.
+ * Killed    The machine has the jobs, and keeps them until they are dismissed; <mirror> in the live
+ * description has the rest. domain_block_jobs_settle() looks at both after the daemon's start, as
+ * it does when one is told to be over.
+ */
+#include "manager/domain/domain_priv.h"
+
+#include "base/log.h"
+#include "manager/domain/def_chain.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define END_POLL_MS   50
+#define END_ROUNDS    1200 /* a minute for a job to end that was told to */
+#define IMAGE_TIME_MS 60000
+
+enum {
+    JOB_COMPLETED,
+    JOB_FAILED,
+    JOB_CANCELED,
+    JOB_READY
+}; /* virConnectDomainEventBlockJobStatus */
+
+/* ---- how operations begin and end ---- */
+
+static bool begin(const struct caller *who, struct domain *d, const char *operation, GError **error)
+{
+    if (!domain_allowed(who, d, RIGHT_WRITE, operation, error) || !domain_may(d, OP_LIVE, error) ||
+        !domain_lock(d, operation, error))
+        return false;
+    if (domain_machine(d, error))
+        return true;
+    domain_unlock(d);
+    return false;
+}
+
+static bool end(const struct caller *who, struct domain *d, const char *operation, bool ok,
+                GError **error)
+{
+    if (d->live)
+        domain_def_shrink(d->live);
+    domain_unlock(d);
+    domain_audit(who, operation, d->name, ok, error);
+    return ok;
+}
+
+/* The live <disk>, in a copy: whoever asks for the description meanwhile takes its tree away. With
+ * *ret_job what is under way on it. False: no such disk, or the machine does not say. */
+static bool find(struct domain *d, const char *name, xmlDoc **ret_doc, xmlNode **ret_disk,
+                 struct vm_block_job *ret_job, GError **error)
+{
+    g_autofree char *target = NULL;
+    for (unsigned i = 0; d->live && i < d->live->s.disk_count && !target; i++)
+        if (!g_strcmp0(d->live->s.disks[i].target, name) ||
+            !g_strcmp0(d->live->s.disks[i].source, name))
+            target = g_strdup(d->live->s.disks[i].target);
+    if (!target)
+        return ruche_error(error, RUCHE_ERR_INVALID, "domain '%s' has no disk '%s'", d->name, name);
+    *ret_job = (struct vm_block_job){.kind = BLOCK_JOB_NONE};
+    g_autoptr(GArray) jobs = vm_block_jobs(d->vm, error);
+    for (guint i = 0; jobs && i < jobs->len; i++)
+        if (!strcmp(g_array_index(jobs, struct vm_block_job, i).target, target))
+            *ret_job = g_array_index(jobs, struct vm_block_job, i);
+    *ret_doc = jobs && d->live ? xmlCopyDoc(domain_def_tree(d->live)->doc, 1) : NULL;
+    *ret_disk = *ret_doc ? def_chain_disk(xmlDocGetRootElement(*ret_doc), target) : NULL;
+    return *ret_disk ||
+           (jobs && ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s' has ended", d->name));
+}
+
+/* A disk that can be worked on: it has an image, and nothing is under way. */
+static bool find_free(struct domain *d, const char *name, xmlDoc **ret_doc, xmlNode **ret_disk,
+                      struct vm_block_job *ret_new, GError **error)
+{
+    struct vm_block_job j;
+    if (!find(d, name, ret_doc, ret_disk, &j, error))
+        return false;
+    if (j.kind || xml_find(*ret_disk, "mirror"))
+        return ruche_error(error, RUCHE_ERR_BUSY, "disk '%s' already in active block job", name);
+    if (!def_chain_path(*ret_disk))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "disk '%s' has no file or device of this host", name);
+    *ret_new = (struct vm_block_job){.kind = BLOCK_JOB_NONE};
+    if (g_strlcpy(ret_new->target, xml_get_or(*ret_disk, "target@dev", ""),
+                  sizeof(ret_new->target)) < sizeof(ret_new->target) &&
+        !strchr(ret_new->target, '-'))
+        return true;
+    return ruche_error(error, MANAGER_ERR_CONFIG, "disk '%s': its name cannot be a job's", name);
+}
+
+static xmlNode *find_image(xmlNode *disk, const char *name, GError **error)
+{
+    xmlNode *image = def_chain_find(disk, name);
+    if (!image)
+        ruche_error(error, RUCHE_ERR_INVALID, "could not find image '%s' beneath disk '%s'", name,
+                    xml_get_or(disk, "target@dev", ""));
+    return image;
+}
+
+/* ---- pull ---- */
+
+bool domain_block_pull(const struct caller *who, struct domain *d, const char *disk,
+                       const char *base, uint64_t bytes_s, GError **error)
+{
+    g_autoptr(xmlDoc) doc = NULL;
+    xmlNode *node, *below = NULL;
+    struct vm_block_job j;
+    if (!begin(who, d, "pull a disk of", error))
+        return false;
+    bool ok = find_free(d, disk, &doc, &node, &j, error) &&
+              (!base || (below = find_image(node, base, error)));
+    if (ok && below == node)
+        ok = ruche_error(error, RUCHE_ERR_INVALID, "disk '%s': '%s' is not beneath it", disk, base);
+    if (ok) {
+        j.kind = BLOCK_JOB_PULL;
+        j.b = below ? def_chain_number(below) : 0;
+        j.bytes_s = bytes_s;
+        ok = vm_block_pull(d->vm, node, &j, error);
+    }
+    return end(who, d, "pull a disk of", ok, error);
+}
+
+/* ---- changes of descriptions ---- */
+
+struct change {
+    const struct vm_block_job *job;
+    const struct domain_block_copy *copy; /* <mirror> is set */
+    const char *ready;                    /* its state is */
+    const char *was; /* the disk's file before; a stored description that has it changes, too */
+    bool pivot, live;
+};
+
+static void set_mirror(xmlNode *disk, const struct change *c)
+{
+    bool active = c->job->kind == BLOCK_JOB_ACTIVE;
+    const char *path = c->copy->path, *type = c->copy->device ? "block" : "file";
+    /* In its place among the disk's elements when the description is put in order. */
+    xmlNode *m = xmlNewChild(disk, NULL, BAD_CAST "mirror", NULL);
+    xml_set(m, "@type", type);
+    if (!c->copy->device)
+        xml_set(m, "@file", path);
+    if (!c->copy->device)
+        xml_set(m, "@format", c->copy->format);
+    xml_set(m, "@job", active ? "active-commit" : "copy");
+    xml_set(m, "format@type", c->copy->format);
+    xml_set(m, c->copy->device ? "source@dev" : "source@file", path);
+    xml_set_f(m, "source@index", "%u", c->job->b);
+}
+
+static bool edit_mirror(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct change *c = opaque;
+    xmlNode *disk = def_chain_disk(domain, c->job->target),
+            *mirror = disk ? xml_find(disk, "mirror") : NULL;
+    if (c->copy && disk)
+        set_mirror(disk, c);
+    else if (c->ready && mirror)
+        xml_set(mirror, "@ready", c->ready);
+    else if (mirror)
+        xml_remove(disk, "mirror");
+    return true;
+}
+
+static bool mirror(struct domain *d, const struct vm_block_job *j,
+                   const struct domain_block_copy *copy, const char *ready, GError **error)
+{
+    struct change c = {.job = j, .copy = copy, .ready = ready, .live = true};
+    return domain_edit(d, true, edit_mirror, &c, error);
+}
+
+/* What a job that is done has made of the chain. */
+static bool edit_done(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct change *c = opaque;
+    xmlNode *disk = def_chain_disk(domain, c->job->target),
+            *m = disk ? xml_find(disk, "mirror") : NULL;
+    if (!disk)
+        return true;
+    xmlNode *base = c->job->b ? def_chain_at(disk, c->job->b) : NULL,
+            *top = def_chain_at(disk, c->job->a);
+    xmlNode *above = top ? def_chain_above(disk, top) : NULL;
+    if (c->job->kind == BLOCK_JOB_PULL)
+        def_chain_cut(disk, base);
+    else if (c->job->kind == BLOCK_JOB_COMMIT && above && base)
+        def_chain_cut(above, base);
+    else if (c->job->kind == BLOCK_JOB_ACTIVE && c->pivot && base)
+        def_chain_become(disk, base, false);
+    else if (c->job->kind == BLOCK_JOB_COPY && c->pivot && m)
+        def_chain_become(disk, m, c->job->a != 0);
+    xml_remove(disk, "mirror");
+    return true;
+}
+
+/* The stored one has the new file where it had the old. */
+static bool edit_config(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct change *c = opaque;
+    xmlNode *disk = def_chain_disk(domain, c->job->target);
+    if (!disk || g_strcmp0(def_chain_path(disk), c->was))
+        return true;
+    xml_remove(disk, "source");
+    xml_set(disk, "@type", c->copy->device ? "block" : "file");
+    xml_set(disk, c->copy->device ? "source@dev" : "source@file", c->copy->path);
+    xml_set(disk, "driver@type", c->copy->format);
+    while (xml_find(disk, "backingStore"))
+        xml_remove(disk, "backingStore");
+    return true;
+}
+
+/* ---- commit ---- */
+
+static bool commit_ends(xmlNode *disk, const char *base, const char *top, unsigned flags,
+                        xmlNode **ret_top, xmlNode **ret_base, GError **error)
+{
+    xmlNode *t = top ? find_image(disk, top, error) : disk;
+    xmlNode *b = !t ? NULL : base ? find_image(disk, base, error) : def_chain_next(t);
+    if (!t || (base && !b))
+        return false;
+    while (!base && b && !(flags & COMMIT_SHALLOW) && def_chain_next(b))
+        b = def_chain_next(b);
+    xmlNode *n = def_chain_next(t);
+    while (n && n != b)
+        n = def_chain_next(n);
+    if (!b || !n)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "disk '%s': there is no image beneath the top to commit to",
+                           xml_get_or(disk, "target@dev", ""));
+    if (base && (flags & COMMIT_SHALLOW) && def_chain_next(t) != b)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "base '%s' is not immediately below the top of the chain", base);
+    *ret_top = t;
+    *ret_base = b;
+    return true;
+}
+
+static bool commit_locked(struct domain *d, const char *disk, const char *base, const char *top,
+                          unsigned flags, uint64_t bytes_s, GError **error)
+{
+    g_autoptr(xmlDoc) doc = NULL;
+    xmlNode *node, *t = NULL, *b = NULL;
+    struct vm_block_job j;
+    if (!find_free(d, disk, &doc, &node, &j, error) ||
+        !commit_ends(node, base, top, flags, &t, &b, error))
+        return false;
+    bool active = t == node;
+    if (active != !!(flags & COMMIT_ACTIVE))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           active ? "commit of '%s' active layer requires active flag"
+                                  : "active commit requested but '%s' is not active",
+                           disk);
+    if (!def_chain_path(b) || xml_find(node, "readonly"))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "disk '%s': nothing can be written to its base", disk);
+    j.kind = active ? BLOCK_JOB_ACTIVE : BLOCK_JOB_COMMIT;
+    j.a = def_chain_number(t);
+    j.b = def_chain_number(b);
+    j.bytes_s = bytes_s;
+    g_autofree char *path = g_strdup(def_chain_path(b)), *format = g_strdup(def_chain_format(b));
+    const struct domain_block_copy copy = {
+        .path = path, .format = format, .device = xml_is(b, "@type", "block")};
+    if (active && !mirror(d, &j, &copy, NULL, error))
+        return false;
+    if (d->vm && vm_block_commit(d->vm, node, &j, error))
+        return true;
+    if (active && d->live && d->vm)
+        mirror(d, &j, NULL, NULL, NULL);
+    return false;
+}
+
+bool domain_block_commit(const struct caller *who, struct domain *d, const char *disk,
+                         const char *base, const char *top, unsigned commit_flags, uint64_t bytes_s,
+                         GError **error)
+{
+    if (!domain_flags(commit_flags, COMMIT_SHALLOW | COMMIT_ACTIVE | COMMIT_RELATIVE, "blockcommit",
+                      error) ||
+        !begin(who, d, "commit a disk of", error))
+        return false;
+    return end(who, d, "commit a disk of",
+               commit_locked(d, disk, base, top, commit_flags, bytes_s, error), error);
+}
+
+/* ---- copy ---- */
+
+/* A new image as large as the disk. */
+static bool make_image(struct domain *d, const struct domain_block_copy *c, xmlNode *disk,
+                       GError **error)
+{
+    struct domain_block_info info;
+    xmlNode *below = c->shallow ? def_chain_next(disk) : NULL;
+    g_autofree char *back = below ? g_strdup(def_chain_path(below)) : NULL,
+                    *back_format = below ? g_strdup(def_chain_format(below)) : NULL;
+    if (!vm_block_info(d->vm, xml_get_or(disk, "target@dev", ""), &info, error))
+        return false;
+    g_autofree char *bytes = g_strdup_printf("%" G_GUINT64_FORMAT, info.capacity);
+    const char *const plain[] = {manager.img, "create", "-q",  "-f",
+                                 c->format,   c->path,  bytes, NULL};
+    const char *const over[] = {manager.img, "create", "-q", "-f",    c->format, "-F",
+                                back_format, "-b",     back, c->path, bytes,     NULL};
+    return task_run_program(below ? over : plain, NULL, 65536, IMAGE_TIME_MS, NULL, error);
+}
+
+static bool check_target(const struct domain_block_copy *c, GError **error)
+{
+    struct stat st;
+    bool there = stat(c->path, &st) == 0;
+    if (!g_path_is_absolute(c->path))
+        return ruche_error(error, RUCHE_ERR_INVALID, "'%s' is not the full path of a file",
+                           c->path);
+    if ((c->reuse || c->device) && !there)
+        return ruche_error_errno(error, errno, "'%s'", c->path);
+    if (!c->reuse && !c->device && there && st.st_size)
+        return ruche_error(error, RUCHE_ERR_EXISTS,
+                           "external destination file for disk '%s' already exists", c->path);
+    return !c->shallow || strcmp(c->format, "raw") ||
+           ruche_error(error, MANAGER_ERR_CONFIG, "a shallow copy as raw is not possible: '%s'",
+                       c->path);
+}
+
+static bool copy_locked(struct domain *d, const char *disk, const struct domain_block_copy *request,
+                        GError **error)
+{
+    struct domain_block_copy c = *request;
+    g_autoptr(xmlDoc) doc = NULL;
+    xmlNode *node;
+    struct vm_block_job j;
+    if (!find_free(d, disk, &doc, &node, &j, error))
+        return false;
+    g_autofree char *format = g_strdup(c.format ? c.format : def_chain_format(node));
+    c.format = format;
+    c.shallow = c.shallow && def_chain_next(node);
+    if (!check_target(&c, error))
+        return false;
+    j.kind = BLOCK_JOB_COPY;
+    j.a = c.shallow;
+    j.b = def_chain_new_number(node);
+    j.bytes_s = c.bytes_s;
+    bool made = !c.reuse && !c.device;
+    if (made && !make_image(d, &c, node, error))
+        return false;
+    bool ok = d->vm && d->live && mirror(d, &j, &c, NULL, error);
+    const struct vm_block_copy how = {.path = c.path,
+                                      .format = c.format,
+                                      .device = c.device,
+                                      .shallow = c.shallow,
+                                      .write_blocking = c.write_blocking,
+                                      .granularity = c.granularity,
+                                      .buf_size = c.buf_size};
+    ok = ok && vm_block_copy(d->vm, node, &j, &how, error);
+    if (ok)
+        return true;
+    if (made)
+        unlink(c.path);
+    if (d->vm && d->live)
+        mirror(d, &j, NULL, NULL, NULL);
+    return false;
+}
+
+bool domain_block_copy(const struct caller *who, struct domain *d, const char *disk,
+                       const struct domain_block_copy *c, GError **error)
+{
+    if (!begin(who, d, "copy a disk of", error))
+        return false;
+    return end(who, d, "copy a disk of", copy_locked(d, disk, c, error), error);
+}
+
+/* ---- the end of a job ---- */
+
+static void tell(struct domain *d, const struct vm_block_job *j, const char *source, int status)
+{
+    const char *const old_way[4] = {source ? source : ""}, *const by_target[4] = {j->target};
+    domain_emit_id(d, DOMAIN_EVENT_BLOCK_JOB, (int)j->kind, status, old_way, 0);
+    domain_emit_id(d, DOMAIN_EVENT_BLOCK_JOB_2, (int)j->kind, status, by_target, 0);
+}
+
+/* The numbers of the disk's images. */
+static GArray *numbers(struct domain *d, const char *target)
+{
+    GArray *list = g_array_new(FALSE, FALSE, sizeof(unsigned));
+    xmlNode *n = d->live ? def_chain_disk(domain_def_tree(d->live), target) : NULL;
+    for (; n && list->len < DEF_CHAIN_MAX; n = def_chain_next(n)) {
+        unsigned number = def_chain_number(n);
+        g_array_append_val(list, number);
+    }
+    return list;
+}
+
+static bool has(const GArray *list, unsigned number)
+{
+    for (guint i = 0; i < list->len; i++)
+        if (g_array_index(list, unsigned, i) == number)
+            return true;
+    return false;
+}
+
+/* Images that the disk stood on, and does not any more. */
+static void forget_images(struct domain *d, const struct vm_block_job *j, const GArray *before)
+{
+    g_autoptr(GArray) after = numbers(d, j->target);
+    for (guint i = 0; i < before->len && d->vm; i++)
+        if (!has(after, g_array_index(before, unsigned, i)))
+            vm_block_forget(d->vm, j->target, g_array_index(before, unsigned, i));
+    if (j->kind == BLOCK_JOB_COPY && d->vm && !has(after, j->b))
+        vm_block_forget(d->vm, j->target, j->b);
+}
+
+static void store_pivot(struct domain *d, const struct vm_block_job *j, const char *was,
+                        GError **error)
+{
+    xmlNode *disk = def_chain_disk(domain_def_tree(d->live), j->target);
+    if (!disk || !d->persistent || !d->def)
+        return;
+    g_autofree char *path = g_strdup(def_chain_path(disk)),
+                    *format = g_strdup(def_chain_format(disk));
+    const struct domain_block_copy now = {
+        .path = path, .format = format, .device = xml_is(disk, "@type", "block")};
+    struct change c = {.job = j, .copy = &now, .was = was};
+    if (path)
+        domain_edit(d, false, edit_config, &c, error);
+}
+
+static void over(struct domain *d, const struct vm_block_job *j)
+{
+    g_autoptr(GError) error = NULL;
+    xmlNode *disk = def_chain_disk(domain_def_tree(d->live), j->target),
+            *m = disk ? xml_find(disk, "mirror") : NULL;
+    bool two_steps = j->kind == BLOCK_JOB_COPY || j->kind == BLOCK_JOB_ACTIVE;
+    bool pivot = m && xml_is(m, "@ready", "pivot") && !*j->why;
+    g_autofree char *was = disk ? g_strdup(def_chain_path(disk)) : NULL;
+    g_autoptr(GArray) before = numbers(d, j->target);
+    struct change c = {.job = j, .pivot = pivot, .live = true};
+    bool ok = two_steps ? pivot : !*j->why;
+    unsigned own = disk ? def_chain_number(disk) : 0;
+    if (ok)
+        vm_block_flush(d->vm, j->target, j->kind == BLOCK_JOB_PULL ? own : j->b);
+    if (!d->vm || !d->live)
+        return;
+    if (!domain_edit(d, true, ok ? edit_done : edit_mirror, &c, &error))
+        log_warn("domain '%s': %s", d->name, error->message);
+    g_clear_error(&error);
+    if (pivot && d->live)
+        store_pivot(d, j, was, &error);
+    if (error)
+        log_warn("domain '%s': %s", d->name, error->message);
+    if (d->vm)
+        vm_block_job_do(d->vm, j, BLOCK_JOB_DISMISS, 0, NULL);
+    forget_images(d, j, before);
+    bool cancelled = (two_steps && !pivot && !*j->why) || strstr(j->why, "cancelled") ||
+                     strstr(j->why, "Operation canceled");
+    if (!ok && !cancelled)
+        log_warn("domain '%s': the job on disk '%s' failed: %s", d->name, j->target, j->why);
+    tell(d, j, was, ok ? JOB_COMPLETED : cancelled ? JOB_CANCELED : JOB_FAILED);
+}
+
+static void became_ready(struct domain *d, const struct vm_block_job *j)
+{
+    xmlNode *disk = def_chain_disk(domain_def_tree(d->live), j->target),
+            *m = disk ? xml_find(disk, "mirror") : NULL;
+    if (!m || xml_get(m, "@ready"))
+        return;
+    g_autofree char *source = g_strdup(def_chain_path(disk));
+    if (mirror(d, j, NULL, "yes", NULL))
+        tell(d, j, source, JOB_READY);
+}
+
+/* A <mirror> whose job was never begun: it was written first. */
+static void drop_lonely(struct domain *d, const GArray *jobs)
+{
+    for (unsigned i = 0; d->live && i < d->live->s.disk_count; i++) {
+        struct vm_block_job j = {.kind = BLOCK_JOB_NONE};
+        g_strlcpy(j.target, d->live->s.disks[i].target, sizeof(j.target));
+        xmlNode *disk = def_chain_disk(domain_def_tree(d->live), j.target);
+        xmlNode *m = disk ? xml_find(disk, "mirror") : NULL;
+        bool known = !m;
+        for (guint k = 0; k < jobs->len; k++)
+            known |= !strcmp(g_array_index(jobs, struct vm_block_job, k).target, j.target);
+        if (known)
+            continue;
+        unsigned number = def_chain_number(m);
+        bool copy = xml_is(m, "@job", "copy");
+        if (mirror(d, &j, NULL, NULL, NULL) && copy)
+            vm_block_forget(d->vm, j.target, number);
+    }
+}
+
+void domain_block_jobs_settle(struct domain *d)
+{
+    g_autoptr(GArray) jobs = d->vm && d->live ? vm_block_jobs(d->vm, NULL) : NULL;
+    for (guint i = 0; jobs && i < jobs->len; i++) {
+        const struct vm_block_job *j = &g_array_index(jobs, struct vm_block_job, i);
+        if (!d->vm || !d->live)
+            return;
+        if (j->over)
+            over(d, j);
+        else if (j->ready)
+            became_ready(d, j);
+    }
+    if (jobs && d->vm)
+        drop_lonely(d, jobs);
+    if (d->live)
+        domain_def_shrink(d->live);
+}
+
+/* ---- abort, pivot ---- */
+
+/* Until the job is gone, its end being made here: the lock is ours. */
+static bool wait_gone(struct domain *d, const char *target, GError **error)
+{
+    for (int i = 0; i < END_ROUNDS && d->vm && d->live; i++) {
+        domain_block_jobs_settle(d);
+        bool there = false;
+        g_autoptr(GArray) jobs = d->vm ? vm_block_jobs(d->vm, error) : NULL;
+        for (guint k = 0; jobs && k < jobs->len; k++)
+            there |= !strcmp(g_array_index(jobs, struct vm_block_job, k).target, target);
+        if (!jobs || !there)
+            return jobs != NULL;
+        task_sleep_ms(END_POLL_MS);
+    }
+    return ruche_error(error, MANAGER_ERR_TIMEOUT, "domain '%s': the job on disk '%s' does not end",
+                       d->name, target);
+}
+
+static bool abort_locked(struct domain *d, const char *name, unsigned flags, GError **error)
+{
+    g_autoptr(xmlDoc) doc = NULL;
+    xmlNode *disk;
+    struct vm_block_job j;
+    bool pivot = flags & ABORT_PIVOT;
+    if (!find(d, name, &doc, &disk, &j, error))
+        return false;
+    if (!j.kind)
+        return ruche_error(error, RUCHE_ERR_STATE, "disk %s does not have an active block job",
+                           name);
+    bool two_steps = j.kind == BLOCK_JOB_COPY || j.kind == BLOCK_JOB_ACTIVE;
+    if (pivot && !two_steps)
+        return ruche_error(error, RUCHE_ERR_STATE, "pivot of disk '%s' requires an active copy job",
+                           name);
+    if (pivot && !j.ready)
+        return ruche_error(error, RUCHE_ERR_BUSY,
+                           "block copy still active: disk '%s' not ready for pivot yet", name);
+    if (two_steps && !j.over && !mirror(d, &j, NULL, pivot ? "pivot" : "abort", error))
+        return false;
+    if (!j.over &&
+        !vm_block_job_do(d->vm, &j, pivot ? BLOCK_JOB_COMPLETE : BLOCK_JOB_CANCEL, 0, error)) {
+        if (two_steps && d->live)
+            mirror(d, &j, NULL, "yes", NULL);
+        return false;
+    }
+    return (flags & ABORT_ASYNC) || wait_gone(d, j.target, error);
+}
+
+bool domain_block_job_abort(const struct caller *who, struct domain *d, const char *disk,
+                            unsigned abort_flags, GError **error)
+{
+    if (!domain_flags(abort_flags, ABORT_ASYNC | ABORT_PIVOT, "blockjob abort", error) ||
+        !begin(who, d, "end a block job of", error))
+        return false;
+    return end(who, d, "end a block job of", abort_locked(d, disk, abort_flags, error), error);
+}
+
+/* ---- speed and figures ---- */
+
+bool domain_block_job_speed(const struct caller *who, struct domain *d, const char *disk,
+                            uint64_t bytes_s, GError **error)
+{
+    g_autoptr(xmlDoc) doc = NULL;
+    xmlNode *node;
+    struct vm_block_job j;
+    if (!begin(who, d, "set the speed of a block job of", error))
+        return false;
+    bool ok = find(d, disk, &doc, &node, &j, error) &&
+              (j.kind || ruche_error(error, RUCHE_ERR_STATE,
+                                     "disk %s does not have an active block job", disk)) &&
+              vm_block_job_do(d->vm, &j, BLOCK_JOB_SPEED, bytes_s, error);
+    return end(who, d, "set the speed of a block job of", ok, error);
+}
+
+bool domain_block_job_info(const struct caller *who, struct domain *d, const char *disk,
+                           struct domain_block_job_info *ret, GError **error)
+{
+    g_autoptr(xmlDoc) doc = NULL;
+    xmlNode *node;
+    struct vm_block_job j;
+    struct vm_use *u =
+        domain_allowed(who, d, RIGHT_READ, "read", error) ? domain_use(d, error) : NULL;
+    if (!u)
+        return false;
+    bool ok = find(d, disk, &doc, &node, &j, error);
+    domain_use_end(u);
+    *ret = (struct domain_block_job_info){
+        .kind = j.kind, .done = j.done, .total = j.total, .bytes_s = j.bytes_s, .ready = j.ready};
+    if (ok && j.kind && !j.ready &&
+        j.done == j.total) { /* all that was known; clients take equal figures for "ready" */
+        ret->total = MAX(j.total, 1);
+        ret->done = ret->total - 1;
+    }
+    if (ok && d->live && !d->job_holder)
+        domain_def_shrink(d->live);
+    return ok;
+}
