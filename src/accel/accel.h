@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/linkset.h"
+#include "base/state_field.h"
 #include "cpu/cpu.h"
 
 struct accel;
@@ -120,6 +121,12 @@ struct accel_ops {
     void (*vcpu_reset)(struct vcpu *v); /* power-on; index > 0 waits for SIPI. vCPU not running. */
     bool (*vcpu_get_state)(struct vcpu *v, struct cpu_arch_state *ret); /* vCPU not running */
     bool (*vcpu_set_state)(struct vcpu *v, const struct cpu_arch_state *s);
+    /* Saved state (machine/state.h), the machine stopped: of one vCPU, and of what all share: chips, clock. The clock
+     * stands (clock_stopped()), and the vCPU is as reset when it is loaded. False with a sentence. NULL: none. */
+    bool (*vcpu_save)(struct vcpu *v, GByteArray *out, GError **error);
+    bool (*vcpu_load)(struct vcpu *v, struct cur *in, GError **error);
+    bool (*save)(struct accel *a, GByteArray *out, GError **error);
+    bool (*load)(struct accel *a, struct cur *in, GError **error);
     const char *(*vcpu_error)(struct vcpu *v);
     const struct cpu_stats *(*vcpu_stats)(struct vcpu *v); /* the software CPU's; NULL: it has done nothing */
     /* Of the software CPU's translator, by instruction form; may be NULL. False: no more. */
@@ -154,6 +161,9 @@ extern __thread struct vcpu *current_vcpu;
 /* `names`: "kvm:soft", "soft", NULL for the default. *ret_note: which one and why, g_malloc'd. */
 const struct accel_ops *accel_choose(const char *names, char **ret_note, GError **error);
 const struct accel_ops *const *accel_list(void); /* sorted, NULL-ended */
+
+/* The fields of struct cpu_arch_state, for tables of saved states. */
+extern const struct state_field cpu_arch_fields[];
 
 static inline void accel_msi(struct accel *a, uint64_t addr, uint32_t data)
 {

@@ -91,6 +91,16 @@ struct cpu_arch_state {
     uint8_t xsave[1024] __attribute__((aligned(64)));
 };
 
+/* What cpu_arch_state leaves out because KVM's hand-over does not need it: MSRs that nothing but RDMSR and WRMSR looks
+ * at, and events in the middle. For saved states. */
+struct cpu_rare_state {
+    uint64_t mtrr_base[8], mtrr_mask[8], mtrr_fixed[11];
+    uint64_t mcg_status, mcg_ctl, mce[40];
+    uint64_t tsc_adjust, debugctl, spec_ctrl, syscfg, hwcr, kvm_system_time, kvm_wall_clock;
+    uint8_t nmis;        /* to be delivered: at most 2 */
+    uint8_t dr6_pending; /* breakpoints hit, B0 to B3 */
+};
+
 /* Counters, read by QMP (x-ruche-query-cpu-stats) without a lock: approximate while running. */
 struct cpu_stats {
     /* `instructions`: interpreted ones. Counting translated ones would cost more than some of them take. */
@@ -188,6 +198,8 @@ bool cpu_has_work(const struct cpu *c);
 void cpu_get_state(struct cpu *c, struct cpu_arch_state *ret);
 /* Values are taken as they are, invalid combinations included (the next instruction faults). TLB dropped. */
 void cpu_set_state(struct cpu *c, const struct cpu_arch_state *s);
+void cpu_get_rare_state(struct cpu *c, struct cpu_rare_state *ret);
+void cpu_set_rare_state(struct cpu *c, const struct cpu_rare_state *s); /* after cpu_set_state() */
 int cpu_msr_read(struct cpu *c, uint32_t msr, uint64_t *ret_val); /* 0, or -1: #GP */
 int cpu_msr_write(struct cpu *c, uint32_t msr, uint64_t val);
 /* Guest-linear memory for debuggers and QMP memsave: 0 or -EFAULT; no fault, no A/D bits. */

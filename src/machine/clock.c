@@ -61,6 +61,13 @@ void clock_stop(struct clock *c)
     pthread_mutex_unlock(&c->lock);
 }
 
+void clock_set_stopped_ns(struct clock *c, int64_t now_ns)
+{
+    pthread_mutex_lock(&c->lock);
+    c->stopped_ns = now_ns;
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* The host timer went off. The clock may have stopped, or the timer moved, since. */
 static void host_fired(void *opaque)
 {
@@ -96,6 +103,12 @@ void clock_timer_arm(struct clock_timer *t, int64_t deadline_ns)
     t->deadline_ns = deadline_ns;
     arm_host_locked(t);
     pthread_mutex_unlock(&t->clock->lock);
+}
+
+void clock_timer_loaded(struct clock_timer *t)
+{
+    bool never = t->deadline_ns == INT64_MAX, possible = t->deadline_ns >= 0 && t->deadline_ns <= 2 * CLOCK_MAX_NS;
+    clock_timer_arm(t, never ? INT64_MAX : possible ? t->deadline_ns : 0);
 }
 
 void clock_timer_cancel(struct clock_timer *t)

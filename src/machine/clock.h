@@ -33,9 +33,14 @@ void clock_done(struct clock *c);
 void clock_start(struct clock *c);
 void clock_stop(struct clock *c);
 int64_t clock_now_ns(struct clock *c);
+/* A saved state can hold no later time: sums of two do not overflow. */
+#define CLOCK_MAX_NS (1LL << 60)
+void clock_set_stopped_ns(struct clock *c, int64_t now_ns); /* stopped; 0 to CLOCK_MAX_NS */
 
 void clock_timer_init(struct clock *c, struct loop *l, struct clock_timer *t, void (*fn)(void *opaque),
                       void *opaque);
 void clock_timer_arm(struct clock_timer *t, int64_t deadline_ns);
+/* deadline_ns was loaded from a saved state: armed, as near as may be when it is no moment at all. */
+void clock_timer_loaded(struct clock_timer *t);
 void clock_timer_cancel(struct clock_timer *t);
 void clock_timer_done(struct clock_timer *t); /* the loop's thread, or the loop does not run */

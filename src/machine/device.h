@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/linkset.h"
 #include "base/loop.h"
+#include "base/state_field.h"
 #include "machine/clock.h"
 #include "machine/irq.h"
 #include "machine/memory.h"
@@ -59,22 +60,17 @@ struct prop {
 #define PROP_ONOFFAUTO(n, type, field, ...)                                                        \
     PROP_ROW(PROP_KIND_ONOFFAUTO, int, n, type, field, __VA_ARGS__)
 
-/* Saved state: fields in the order of the table, each with its width; see docs/devices.md. */
-struct state_field {
+/* What kinds of devices share (a PCI function, a virtio device): its state is saved with each, before the device's own
+ * fields, and it stops with the machine. Set by the kind's init function. */
+struct device_base {
     const char *name;
-    size_t offset;
-    uint32_t size;  /* bytes of one element */
-    uint32_t count; /* elements */
+    const struct device_base *below; /* comes first; NULL: none */
+    const struct state_field *state; /* offsets in the device's struct */
+    bool (*save_before)(struct device *d, GError **error);
+    bool (*load_after)(struct device *d, GError **error);
+    /* The machine has stopped, or is about to run; no vCPU executes. */
+    void (*stopped)(struct device *d, bool stopped);
 };
-#define STATE(type, field)                                                                         \
-    {                                                                                              \
-        .name = #field, .offset = offsetof(type, field), .size = sizeof(((type *)0)->field), .count = 1 \
-    }
-#define STATE_ARRAY(type, field)                                                                   \
-    {                                                                                              \
-        .name = #field, .offset = offsetof(type, field), .size = sizeof(((type *)0)->field[0]),    \
-        .count = ARRAY_COUNT(((type *)0)->field)                                                   \
-    }
 
 /* Where a device plugs in: decides which base struct its own struct begins with. */
 enum device_bus {
@@ -97,6 +93,12 @@ struct device_type {
     bool (*realize)(struct device *d, GError **error);
     void (*reset)(struct device *d);     /* guest-visible state to power-on values; may be NULL */
     void (*unrealize)(struct device *d); /* may be NULL */
+    /* Brings fields up to date before they are saved; false: it cannot be saved now. May be NULL. */
+    bool (*save_before)(struct device *d, GError **error);
+    /* All devices' fields are loaded, each alone within its row's limits: checks what depends on other fields, then
+     * makes what is not a field of its own: timers, addresses, levels of lines (receivers are there already, and take
+     * a level that they know for no change). In machine order. May be NULL. */
+    bool (*load_after)(struct device *d, GError **error);
     /* QMP: a JSON-less way to report: fill name/value pairs for x-ruche-query-device; may be NULL. */
     const struct device_counter *counters;
 };
@@ -117,6 +119,7 @@ LINKSET_DECLARE(device_types);
 
 struct device {
     const struct device_type *type;
+    const struct device_base *base; /* NULL: none */
     struct machine *machine;
     char *id;              /* the user's id=, or NULL */
     char *bus_name;        /* the user's bus=, or NULL */
@@ -160,6 +163,12 @@ char *prop_format(const struct prop *p, const void *base);
 void prop_set_defaults(const struct prop *props, void *base);
 void prop_free_strings(const struct prop *props, void *base);
 
-/* Saved state of one device. Little-endian, self-describing: name, size, count, bytes per field. */
+/* Before the state of any device is saved; false: it cannot be now. */
+bool device_state_prepare(struct device *d, GError **error);
+/* Saved state of one device: that of its bases, then its own. */
 GByteArray *device_state_save(const struct device *d);
+/* The fields. Each table is taken whole or not at all. */
 bool device_state_load(struct device *d, const uint8_t *data, size_t len, GError **error);
+/* After all devices were loaded. */
+bool device_state_loaded(struct device *d, GError **error);
+void device_stopped(struct device *d, bool stopped);

@@ -1,62 +1,89 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A device's saved state, made from its table of fields.
+/* A device's saved state: the tables of what it is made of (a PCI function, a virtio device), then
+ * its own.
  *
- * Format    Per field: u8 name length, name, u32 element size, u32 count, the elements in little-endian host
- *           order. A loader takes only exactly what its table says; see docs/devices.md.
+ * Format    base/state_field.h; docs/devices.md.
  * Trust     The bytes come from a file or a peer.
  */
-#include "base/cursor.h"
 #include "machine/device.h"
+
+#include <stdio.h>
+
+#define MAX_BASES 4
+
+/* Bottom first. */
+static unsigned bases_of(const struct device *d, const struct device_base *ret[MAX_BASES])
+{
+    unsigned n = 0;
+    for (const struct device_base *b = d->base; b && n < MAX_BASES; b = b->below) {
+        memmove(ret + 1, ret, n++ * sizeof(ret[0]));
+        ret[0] = b;
+    }
+    return n;
+}
+
+static void name_of(const struct device *d, char *ret, size_t size)
+{
+    snprintf(ret, size, "device '%s'%s%s%s", d->type->name, d->id ? " (" : "", d->id ? d->id : "",
+             d->id ? ")" : "");
+}
+
+bool device_state_prepare(struct device *d, GError **error)
+{
+    const struct device_base *base[MAX_BASES];
+    unsigned n = bases_of(d, base);
+    for (unsigned i = 0; i < n; i++)
+        if (base[i]->save_before && !base[i]->save_before(d, error))
+            return false;
+    return !d->type->save_before || d->type->save_before(d, error);
+}
 
 GByteArray *device_state_save(const struct device *d)
 {
+    const struct device_base *base[MAX_BASES];
+    unsigned n = bases_of(d, base);
     GByteArray *out = g_byte_array_new();
-    for (const struct state_field *f = d->type->state; f && f->name; f++) {
-        uint8_t name_len = (uint8_t)strlen(f->name);
-        g_byte_array_append(out, &name_len, 1);
-        g_byte_array_append(out, (const uint8_t *)f->name, name_len);
-        g_byte_array_append(out, (const uint8_t *)&f->size, 4);
-        g_byte_array_append(out, (const uint8_t *)&f->count, 4);
-        g_byte_array_append(out, (const uint8_t *)d + f->offset, f->size * f->count);
-    }
+    for (unsigned i = 0; i < n; i++)
+        state_fields_save(base[i]->state, d, out);
+    state_fields_save(d->type->state, d, out);
     return out;
 }
 
-static bool load_field(struct cur *c, const struct state_field *f, const struct device *d,
-                       const uint8_t **ret_data, GError **error)
+/* Each table is taken whole or not at all; a device of which one was refused is only fit to be
+ * reset. */
+bool device_state_load(struct device *d, const uint8_t *data, size_t len, GError **error)
 {
-    char name[256] = { 0 };
-    cur_copy(c, name, cur_u8(c));
-    uint32_t size = cur_le32(c), count = cur_le32(c);
-    if (c->bad || strcmp(name, f->name))
-        return ruche_error(error, RUCHE_ERR_INVALID, "state of device '%s': field '%s' is missing",
-                           d->type->name, f->name);
-    if (size != f->size || count != f->count)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "state of device '%s': field '%s' has %u elements of %u bytes, but needs %u of %u",
-                           d->type->name, f->name, count, size, f->count, f->size);
-    *ret_data = cur_take(c, (size_t)size * count);
-    if (!*ret_data)
-        return ruche_error(error, RUCHE_ERR_INVALID, "state of device '%s': field '%s' is cut off",
-                           d->type->name, f->name);
+    const struct device_base *base[MAX_BASES];
+    unsigned n = bases_of(d, base);
+    char who[256];
+    name_of(d, who, sizeof(who));
+    struct cur c = cur_of(data, len);
+    for (unsigned i = 0; i <= n; i++) {
+        const struct state_field *table = i < n ? base[i]->state : d->type->state;
+        if (!state_fields_load(table, d, who, &c, error))
+            return false;
+    }
+    if (c.left)
+        return ruche_error(error, RUCHE_ERR_INVALID, "state of %s: %zu bytes too many", who,
+                           c.left);
     return true;
 }
 
-/* Two passes, so that a bad state changes nothing. */
-bool device_state_load(struct device *d, const uint8_t *data, size_t len, GError **error)
+bool device_state_loaded(struct device *d, GError **error)
 {
-    for (int apply = 0; apply < 2; apply++) {
-        struct cur c = cur_of(data, len);
-        for (const struct state_field *f = d->type->state; f && f->name; f++) {
-            const uint8_t *from;
-            if (!load_field(&c, f, d, &from, error))
-                return false;
-            if (apply)
-                memcpy((uint8_t *)d + f->offset, from, (size_t)f->size * f->count);
-        }
-        if (c.left)
-            return ruche_error(error, RUCHE_ERR_INVALID, "state of device '%s': %zu bytes too many",
-                               d->type->name, c.left);
-    }
-    return true;
+    const struct device_base *base[MAX_BASES];
+    unsigned n = bases_of(d, base);
+    for (unsigned i = 0; i < n; i++)
+        if (base[i]->load_after && !base[i]->load_after(d, error))
+            return false;
+    return !d->type->load_after || d->type->load_after(d, error);
+}
+
+void device_stopped(struct device *d, bool stopped)
+{
+    const struct device_base *base[MAX_BASES];
+    unsigned n = bases_of(d, base);
+    for (unsigned i = 0; i < n; i++)
+        if (base[i]->stopped)
+            base[i]->stopped(d, stopped);
 }

@@ -358,6 +358,8 @@ void machine_run(struct machine *m)
 {
     if (machine_is_running(m))
         return;
+    for (struct device *d = m->devices; d; d = d->next)
+        device_stopped(d, false);
     if (m->accel->ops->clock_stopped)
         m->accel->ops->clock_stopped(m->accel, false);
     clock_start(&m->clock);
@@ -370,6 +372,8 @@ void machine_stop(struct machine *m)
     if (!machine_is_running(m))
         return;
     machine_threads_stop(m);
+    for (struct device *d = m->devices; d; d = d->next)
+        device_stopped(d, true);
     clock_stop(&m->clock);
     if (m->accel->ops->clock_stopped)
         m->accel->ops->clock_stopped(m->accel, true);

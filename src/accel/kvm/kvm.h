@@ -144,6 +144,12 @@ void kvm_find_state_msrs(struct kvm_accel *a, int vcpu_fd);
 bool kvm_vcpu_get_state(struct vcpu *vcpu, struct cpu_arch_state *ret);
 bool kvm_vcpu_set_state(struct vcpu *vcpu, const struct cpu_arch_state *s);
 
+/* save.c */
+bool kvm_vcpu_save(struct vcpu *vcpu, GByteArray *out, GError **error);
+bool kvm_vcpu_load(struct vcpu *vcpu, struct cur *in, GError **error);
+bool kvm_save(struct accel *accel, GByteArray *out, GError **error);
+bool kvm_load(struct accel *accel, struct cur *in, GError **error);
+
 /* handover.c: executes the instruction that KVM cannot. False: v->error is set, or *ret_exit tells.
  */
 bool kvm_hand_over(struct kvm_vcpu *v, enum vcpu_exit *ret_exit);

@@ -9,48 +9,15 @@
  * Wake-ups  The sleeper writes `asleep`, then looks for work; the waker publishes the work, then reads
  *           `asleep`. Both are sequentially consistent, so one of the two sees the other.
  */
-#include "accel/accel.h"
+#include "accel/soft/soft.h"
 #include "base/log.h"
 #include "base/util.h"
 
 #include <linux/futex.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-/* soft_vcpu.pending: an INIT and a start-up IPI that wait for the vCPU's thread. */
-#define PEND_VECTOR 0xffu
-#define PEND_SIPI (1u << 8)
-#define PEND_INIT (1u << 9)
-
-#define SOFT_MAX_VCPUS 256
-
-struct soft_accel {
-    struct accel base;
-    struct cpu_shared *shared;
-    struct cpu_topology topology;
-    int64_t tsc_offset;   /* of vCPUs at power-on */
-    uint64_t stopped_tsc; /* tsc_base() when the clock stopped; 0: it runs */
-    struct accel_slot *slots; /* the last that were set; under the address map's lock */
-    size_t n_slots;
-    struct soft_vcpu *vcpus[SOFT_MAX_VCPUS];
-};
-
-struct soft_vcpu {
-    struct vcpu base;
-    struct cpu *cpu;
-    bool wait_sipi; /* vCPU thread, or main while it does not run */
-    _Atomic bool kicked;
-    _Atomic uint32_t asleep;  /* futex: 1 while the thread sleeps or is about to */
-    _Atomic uint32_t pending; /* PEND_* */
-};
-
-static struct soft_vcpu *to_soft(struct vcpu *v)
-{
-    return container_of(v, struct soft_vcpu, base);
-}
 
 /* --- what the processor asks for --- */
 
@@ -229,12 +196,6 @@ static void soft_dirty_log(struct accel *accel, _Atomic uint64_t *bits, uint64_t
 static void soft_dirty_sync(struct accel *accel)
 {
     cpu_shared_dirty_anew(container_of(accel, struct soft_accel, base)->shared);
-}
-
-/* What all vCPUs count by, before each adds its offset. */
-static uint64_t tsc_base(const struct soft_vcpu *v)
-{
-    return cpu_tsc(v->cpu) - (uint64_t)cpu_tsc_offset(v->cpu);
 }
 
 /* The guest's TSC stands while the machine does: what the host's gained meanwhile is taken off, the
@@ -465,6 +426,10 @@ static const struct accel_ops soft_accel = {
     .vcpu_reset = soft_vcpu_reset,
     .vcpu_get_state = soft_vcpu_get_state,
     .vcpu_set_state = soft_vcpu_set_state,
+    .vcpu_save = soft_vcpu_save,
+    .vcpu_load = soft_vcpu_load,
+    .save = soft_save,
+    .load = soft_load,
     .vcpu_error = soft_vcpu_error,
     .vcpu_stats = soft_vcpu_stats,
     .vcpu_calls = soft_vcpu_calls,

@@ -122,3 +122,39 @@ void cpu_set_state(struct cpu *c, const struct cpu_arch_state *s)
         mmu_load_pdptes(c, c->cr3, false);
     cpu_update_mode(c);
 }
+
+#define RARE_VALUES(V)                                                                             \
+    V(mcg_status) V(mcg_ctl) V(tsc_adjust) V(debugctl) V(spec_ctrl) V(syscfg) V(hwcr)              \
+    V(kvm_system_time) V(kvm_wall_clock)
+#define RARE_ARRAYS(V) V(mtrr_base) V(mtrr_mask) V(mtrr_fixed) V(mce)
+
+void cpu_get_rare_state(struct cpu *c, struct cpu_rare_state *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+#define GET(name) ret->name = c->sys->name;
+    RARE_VALUES(GET)
+#undef GET
+#define GET(name)                                                                                  \
+    _Static_assert(sizeof(ret->name) == sizeof(c->sys->name), #name);                              \
+    memcpy(ret->name, c->sys->name, sizeof(ret->name));
+    RARE_ARRAYS(GET)
+#undef GET
+    unsigned nmis = c->nmi_pending + atomic_load(&c->nmis);
+    ret->nmis = (uint8_t)(nmis > 2 ? 2 : nmis);
+    ret->dr6_pending = c->dr6_pending;
+}
+
+void cpu_set_rare_state(struct cpu *c, const struct cpu_rare_state *s)
+{
+#define SET(name) c->sys->name = s->name;
+    RARE_VALUES(SET)
+#undef SET
+#define SET(name) memcpy(c->sys->name, s->name, sizeof(s->name));
+    RARE_ARRAYS(SET)
+#undef SET
+    c->nmi_pending = 0;
+    atomic_store(&c->nmis, 0);
+    for (unsigned i = 0; i < s->nmis && i < 2; i++)
+        cpu_raise_event(c, CPU_EV_NMI);
+    c->dr6_pending = s->dr6_pending & 15;
+}

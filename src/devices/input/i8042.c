@@ -262,6 +262,16 @@ static void i8042_reset(struct device *d)
     pthread_mutex_unlock(&d->lock);
 }
 
+static bool i8042_loaded(struct device *d, GError **error)
+{
+    struct i8042 *s = container_of(d, struct i8042, dev);
+    pthread_mutex_lock(&d->lock);
+    if (s->status & STATUS_FULL)
+        set_irqs(s);
+    pthread_mutex_unlock(&d->lock);
+    return true;
+}
+
 static bool i8042_realize(struct device *d, GError **error)
 {
     struct i8042 *s = container_of(d, struct i8042, dev);
@@ -280,44 +290,41 @@ static void i8042_unrealize(struct device *d)
     mem_region_remove(&s->command_port);
 }
 
-#define FIELD(name)                                                                                \
-    {                                                                                              \
-        #name, offsetof(struct i8042, name), sizeof(((struct i8042 *)0)->name), 1                  \
-    }
-#define BYTES(name)                                                                                \
-    {                                                                                              \
-        #name, offsetof(struct i8042, name), 1, sizeof(((struct i8042 *)0)->name)                  \
-    }
-
 static const struct state_field i8042_state[] = {
-    BYTES(ram),
-    FIELD(status),
-    FIELD(data),
-    FIELD(command),
-    FIELD(output),
-    FIELD(reply),
-    FIELD(reply_from_mouse),
-    FIELD(has_reply),
-    FIELD(release),
-    BYTES(keyboard.out.data),
-    FIELD(keyboard.out.head),
-    FIELD(keyboard.out.count),
-    FIELD(keyboard.command),
-    FIELD(keyboard.enabled),
-    FIELD(keyboard.leds),
-    FIELD(keyboard.scancode_set),
-    BYTES(mouse.out.data),
-    FIELD(mouse.out.head),
-    FIELD(mouse.out.count),
-    FIELD(mouse.command),
-    FIELD(mouse.enabled),
-    FIELD(mouse.remote),
-    FIELD(mouse.wrap),
-    FIELD(mouse.scaling),
-    FIELD(mouse.resolution),
-    FIELD(mouse.rate),
-    FIELD(mouse.id),
-    FIELD(mouse.buttons),
+    STATE_ARRAY(struct i8042, ram),
+    STATE(struct i8042, status),
+    STATE(struct i8042, data),
+    STATE(struct i8042, command),
+    STATE(struct i8042, output),
+    STATE(struct i8042, reply),
+    STATE(struct i8042, reply_from_mouse),
+    STATE(struct i8042, has_reply),
+    STATE(struct i8042, release),
+    STATE_ARRAY(struct i8042, keyboard.out.data),
+    STATE(struct i8042, keyboard.out.head, .max = PS2_QUEUE - 1),
+    STATE(struct i8042, keyboard.out.count, .max = PS2_QUEUE),
+    STATE(struct i8042, keyboard.command),
+    STATE(struct i8042, keyboard.enabled),
+    STATE(struct i8042, keyboard.leds),
+    STATE(struct i8042, keyboard.scancode_set),
+    STATE(struct i8042, keyboard.last),
+    STATE_ARRAY(struct i8042, mouse.out.data),
+    STATE(struct i8042, mouse.out.head, .max = PS2_QUEUE - 1),
+    STATE(struct i8042, mouse.out.count, .max = PS2_QUEUE),
+    STATE(struct i8042, mouse.command),
+    STATE(struct i8042, mouse.enabled),
+    STATE(struct i8042, mouse.remote),
+    STATE(struct i8042, mouse.wrap),
+    STATE(struct i8042, mouse.scaling),
+    STATE(struct i8042, mouse.resolution),
+    STATE(struct i8042, mouse.rate),
+    STATE(struct i8042, mouse.id),
+    STATE(struct i8042, mouse.buttons),
+    STATE_ARRAY(struct i8042, mouse.knock),
+    STATE(struct i8042, mouse.last),
+    STATE(struct i8042, mouse.dx),
+    STATE(struct i8042, mouse.dy),
+    STATE(struct i8042, mouse.dz),
     { 0 },
 };
 
@@ -330,7 +337,7 @@ static const struct device_counter i8042_counters[] = {
 static const struct device_type i8042_type = {
     .name = "i8042", .summary = "Keyboard controller with keyboard and mouse", .spec = "IBM PS/2",
     .bus = BUS_ISA, .internal = true, .size = sizeof(struct i8042), .state = i8042_state,
-    .counters = i8042_counters, .realize = i8042_realize, .reset = i8042_reset,
+    .counters = i8042_counters, .realize = i8042_realize, .reset = i8042_reset, .load_after = i8042_loaded,
     .unrealize = i8042_unrealize,
 };
 DEVICE_TYPE(i8042_type);

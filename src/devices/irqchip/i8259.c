@@ -308,6 +308,19 @@ static void i8259_reset(struct device *d)
     pthread_mutex_unlock(&d->lock);
 }
 
+static bool i8259_loaded(struct device *d, GError **error)
+{
+    struct i8259 *s = container_of(d, struct i8259, dev);
+    pthread_mutex_lock(&d->lock);
+    for (unsigned i = 0; i < 2; i++) {
+        s->chip[i].base &= 0xf8;
+        s->chip[i].elcr &= elcr_writable[i];
+    }
+    update_locked(s);
+    pthread_mutex_unlock(&d->lock);
+    return true;
+}
+
 static bool i8259_realize(struct device *d, GError **error)
 {
     struct i8259 *s = container_of(d, struct i8259, dev);
@@ -344,20 +357,26 @@ static void i8259_unrealize(struct device *d)
     mem_region_remove(&s->elcr_port);
 }
 
-#define CHIP_STATE(n, field)                                                                       \
-    {                                                                                              \
-        "chip" #n "." #field, offsetof(struct i8259, chip[n].field), 1, 1                          \
-    }
-#define CHIP_STATES(n)                                                                             \
-    CHIP_STATE(n, irr), CHIP_STATE(n, imr), CHIP_STATE(n, isr), CHIP_STATE(n, lines),              \
-        CHIP_STATE(n, elcr), CHIP_STATE(n, lowest), CHIP_STATE(n, base), CHIP_STATE(n, init_state), \
-        CHIP_STATE(n, needs_icw4), CHIP_STATE(n, single), CHIP_STATE(n, level_mode),               \
-        CHIP_STATE(n, auto_eoi), CHIP_STATE(n, rotate_auto), CHIP_STATE(n, nested),                \
-        CHIP_STATE(n, special_mask), CHIP_STATE(n, poll), CHIP_STATE(n, read_isr)
+#define CHIPS(member, ...) STATE_OF_EACH(struct i8259, chip, member, __VA_ARGS__)
 
 static const struct state_field i8259_state[] = {
-    CHIP_STATES(0),
-    CHIP_STATES(1),
+    CHIPS(irr),
+    CHIPS(imr),
+    CHIPS(isr),
+    CHIPS(lines),
+    CHIPS(elcr),
+    CHIPS(lowest, .max = 7),
+    CHIPS(base, .max = 0xf8),
+    CHIPS(init_state, .max = 4),
+    CHIPS(needs_icw4, .max = 1),
+    CHIPS(single),
+    CHIPS(level_mode),
+    CHIPS(auto_eoi, .max = 1),
+    CHIPS(rotate_auto, .max = 1),
+    CHIPS(nested, .max = 1),
+    CHIPS(special_mask, .max = 1),
+    CHIPS(poll, .max = 1),
+    CHIPS(read_isr, .max = 1),
     { 0 },
 };
 
@@ -370,6 +389,7 @@ static const struct device_counter i8259_counters[] = {
 static const struct device_type i8259_type = {
     .name = "i8259", .summary = "Two cascaded interrupt controllers", .spec = "Intel 8259A", .bus = BUS_ISA,
     .internal = true, .size = sizeof(struct i8259), .state = i8259_state, .counters = i8259_counters,
-    .realize = i8259_realize, .reset = i8259_reset, .unrealize = i8259_unrealize,
+    .realize = i8259_realize, .reset = i8259_reset, .load_after = i8259_loaded,
+    .unrealize = i8259_unrealize,
 };
 DEVICE_TYPE(i8259_type);

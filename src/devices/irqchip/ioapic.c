@@ -162,6 +162,16 @@ static void ioapic_reset(struct device *d)
     pthread_mutex_unlock(&d->lock);
 }
 
+static bool ioapic_loaded(struct device *d, GError **error)
+{
+    struct ioapic *s = container_of(d, struct ioapic, dev);
+    pthread_mutex_lock(&d->lock);
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        s->redir[pin] &= REDIR_WRITABLE | REDIR_REMOTE_IRR;
+    pthread_mutex_unlock(&d->lock);
+    return true;
+}
+
 static bool ioapic_realize(struct device *d, GError **error)
 {
     struct ioapic *s = container_of(d, struct ioapic, dev);
@@ -191,8 +201,8 @@ static void ioapic_unrealize(struct device *d)
 
 static const struct state_field ioapic_state[] = {
     STATE(struct ioapic, select),
-    STATE(struct ioapic, id),
-    STATE(struct ioapic, lines),
+    STATE(struct ioapic, id, .max = 15),
+    STATE(struct ioapic, lines, .max = (1u << IOAPIC_PINS) - 1),
     STATE_ARRAY(struct ioapic, redir),
     { 0 },
 };
@@ -207,6 +217,7 @@ static const struct device_counter ioapic_counters[] = {
 static const struct device_type ioapic_type = {
     .name = "ioapic", .summary = "I/O APIC with 24 pins", .spec = "Intel 82093AA", .bus = BUS_SYSTEM,
     .internal = true, .size = sizeof(struct ioapic), .state = ioapic_state, .counters = ioapic_counters,
-    .realize = ioapic_realize, .reset = ioapic_reset, .unrealize = ioapic_unrealize,
+    .realize = ioapic_realize, .reset = ioapic_reset, .load_after = ioapic_loaded,
+    .unrealize = ioapic_unrealize,
 };
 DEVICE_TYPE(ioapic_type);

@@ -431,6 +431,24 @@ static void lapic_reset(struct device *d)
     s->reg[0][LAPIC_LVT_LINT0] = LAPIC_EXTINT << 8;
 }
 
+static bool lapic_loaded(struct device *d, GError **error)
+{
+    struct lapic *s = container_of(d, struct lapic, dev);
+    for (unsigned i = 0; i < s->count; i++) {
+        if (s->base[i] & ~s->base_known)
+            return ruche_error(error, RUCHE_ERR_INVALID,
+                               "state of device 'lapic': the base of vCPU %u is 0x%" G_GINT64_MODIFIER
+                               "x, and can have the bits 0x%" G_GINT64_MODIFIER "x", i, (uint64_t)s->base[i],
+                               s->base_known);
+        s->reg[i][LAPIC_TDCR] &= lapic_writable[LAPIC_TDCR];
+        if (!lapic_timer_loaded(s, i, error))
+            return false;
+        lapic_place(s, i);
+        lapic_update(s, i);
+    }
+    return true;
+}
+
 static bool lapic_realize(struct device *d, GError **error)
 {
     struct lapic *s = container_of(d, struct lapic, dev);
@@ -472,13 +490,14 @@ static void lapic_unrealize(struct device *d)
 }
 
 static const struct state_field lapic_state[] = {
-    { "reg", offsetof(struct lapic, reg), 4, LAPIC_MAX_CPUS * LAPIC_REGS },
+    { .name = "reg", .offset = offsetof(struct lapic, reg), .size = 4, .count = LAPIC_MAX_CPUS * LAPIC_REGS },
     STATE_ARRAY(struct lapic, base),
     STATE_ARRAY(struct lapic, esr_pending),
-    STATE_ARRAY(struct lapic, extint),
+    STATE_ARRAY(struct lapic, extint, .max = 1),
     STATE_ARRAY(struct lapic, next_ns),
     STATE_ARRAY(struct lapic, tsc_deadline),
-    STATE(struct lapic, lint0),
+    STATE(struct lapic, lint0, .max = 1),
+    STATE(struct lapic, rotate),
     { 0 },
 };
 
@@ -496,6 +515,6 @@ static const struct device_type lapic_type = {
     .name = "lapic", .summary = "Local APICs of all vCPUs (xAPIC and x2APIC)",
     .spec = "Intel SDM volume 3, chapter 11", .bus = BUS_SYSTEM, .internal = true,
     .size = sizeof(struct lapic), .state = lapic_state, .counters = lapic_counters,
-    .realize = lapic_realize, .reset = lapic_reset, .unrealize = lapic_unrealize,
+    .realize = lapic_realize, .reset = lapic_reset, .load_after = lapic_loaded, .unrealize = lapic_unrealize,
 };
 DEVICE_TYPE(lapic_type);

@@ -130,6 +130,7 @@ void lapic_self_ipi(struct lapic *s, unsigned i, uint8_t vector);
 
 /* lapic_timer.c */
 bool lapic_timer_make(struct lapic *s, unsigned i);
+bool lapic_timer_loaded(struct lapic *s, unsigned i, GError **error);
 void lapic_timer_unmake(struct lapic *s, unsigned i);
 void lapic_timer_stop(struct lapic *s, unsigned i);
 void lapic_timer_set_count(struct lapic *s, unsigned i, uint32_t count);

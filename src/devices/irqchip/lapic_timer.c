@@ -90,6 +90,20 @@ bool lapic_timer_make(struct lapic *s, unsigned i)
     return true;
 }
 
+/* A state is loaded with the clock at its time. */
+bool lapic_timer_loaded(struct lapic *s, unsigned i, GError **error)
+{
+    if (s->next_ns[i] < 0 || s->next_ns[i] > CLOCK_MAX_NS + MAX_DELAY_NS)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "state of device 'lapic': the timer of vCPU %u ends at %" G_GINT64_FORMAT
+                           " ns, and can end from 0 to %" G_GINT64_FORMAT, i, s->next_ns[i],
+                           (int64_t)(CLOCK_MAX_NS + MAX_DELAY_NS));
+    pthread_mutex_lock(&s->timer[i].lock);
+    arm_locked(s, i);
+    pthread_mutex_unlock(&s->timer[i].lock);
+    return true;
+}
+
 void lapic_timer_unmake(struct lapic *s, unsigned i)
 {
     struct lapic_timer *t = &s->timer[i];

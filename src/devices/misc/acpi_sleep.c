@@ -92,6 +92,14 @@ static void sleep_reset(struct device *d)
     pthread_mutex_unlock(&d->lock);
 }
 
+static bool sleep_loaded(struct device *d, GError **error)
+{
+    struct acpi_sleep *s = container_of(d, struct acpi_sleep, dev);
+    if (s->events)
+        update_irq(s);
+    return true;
+}
+
 static bool sleep_realize(struct device *d, GError **error)
 {
     struct acpi_sleep *s = container_of(d, struct acpi_sleep, dev);
@@ -129,7 +137,7 @@ static const struct state_field sleep_state[] = {
 static const struct device_type sleep_type = {
     .name = "acpi-sleep", .summary = "Power-off, reset and power button of hardware-reduced ACPI",
     .spec = "ACPI 6.4", .bus = BUS_SYSTEM, .internal = true, .size = sizeof(struct acpi_sleep),
-    .props = sleep_props, .state = sleep_state, .realize = sleep_realize, .reset = sleep_reset,
+    .props = sleep_props, .state = sleep_state, .realize = sleep_realize, .reset = sleep_reset, .load_after = sleep_loaded,
     .unrealize = sleep_unrealize,
 };
 DEVICE_TYPE(sleep_type);

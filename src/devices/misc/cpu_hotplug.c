@@ -188,6 +188,16 @@ static void hotplug_reset(struct device *d)
     pthread_mutex_unlock(&d->lock);
 }
 
+/* What the main thread had not yet been told. */
+static bool hotplug_loaded(struct device *d, GError **error)
+{
+    struct cpu_hotplug *s = container_of(d, struct cpu_hotplug, dev);
+    s->ejected &= ~1ULL;
+    if (s->ejected || s->reported)
+        loop_post(d->machine->main_loop, &s->task);
+    return true;
+}
+
 static void hotplug_unrealize(struct device *d)
 {
     struct cpu_hotplug *s = container_of(d, struct cpu_hotplug, dev);
@@ -204,7 +214,9 @@ static const struct prop hotplug_props[] = {
 static const struct state_field hotplug_state[] = {
     STATE(struct cpu_hotplug, selector),         STATE(struct cpu_hotplug, command),
     STATE_ARRAY(struct cpu_hotplug, events),     STATE_ARRAY(struct cpu_hotplug, ost_event),
-    STATE_ARRAY(struct cpu_hotplug, ost_status), {0},
+    STATE_ARRAY(struct cpu_hotplug, ost_status),
+    STATE(struct cpu_hotplug, ejected),          STATE(struct cpu_hotplug, reported),
+    {0},
 };
 
 static const struct device_type hotplug_type = {
@@ -218,6 +230,7 @@ static const struct device_type hotplug_type = {
     .state = hotplug_state,
     .realize = hotplug_realize,
     .reset = hotplug_reset,
+    .load_after = hotplug_loaded,
     .unrealize = hotplug_unrealize,
 };
 DEVICE_TYPE(hotplug_type);

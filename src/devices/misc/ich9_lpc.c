@@ -124,13 +124,18 @@ static void place_gpio(struct ich9_lpc *s)
 }
 
 /* SCI: 0 to 2 are IRQ 9 to 11, 4 and 5 are IRQ 20 and 21. */
-static void place_sci(struct ich9_lpc *s)
+static struct irq_line sci_line(const struct ich9_lpc *s)
 {
     static const uint8_t gsi[8] = { 9, 10, 11, 9, 20, 21, 9, 9 };
+    return s->pci.dev.machine->gsi[gsi[s->pci.config[CFG_ACPI_CNTL] & 7]];
+}
+
+static void place_sci(struct ich9_lpc *s)
+{
     struct device *d = &s->pci.dev;
     pthread_mutex_lock(&d->lock);
     irq_set(&s->pm.sci, 0);
-    s->pm.sci = d->machine->gsi[gsi[s->pci.config[CFG_ACPI_CNTL] & 7]];
+    s->pm.sci = sci_line(s);
     ich9_pm_update_sci(&s->pm);
     pthread_mutex_unlock(&d->lock);
 }
@@ -318,6 +323,24 @@ static void lpc_reset(struct device *d)
     pthread_mutex_unlock(&d->lock);
 }
 
+/* Levels of PCI lines come from the functions themselves; those that are up already reach the routes as loaded. */
+static bool lpc_loaded(struct device *d, GError **error)
+{
+    struct ich9_lpc *s = lpc_of(d);
+    if (!ich9_pm_loaded(&s->pm, error))
+        return false;
+    s->pm.no_reboot = s->gcs & GCS_NO_REBOOT;
+    reroute(s);
+    place_pm(s);
+    place_rcba(s);
+    place_gpio(s);
+    pthread_mutex_lock(&d->lock);
+    s->pm.sci = sci_line(s);
+    ich9_pm_update_sci(&s->pm);
+    pthread_mutex_unlock(&d->lock);
+    return true;
+}
+
 static int map_regions(struct ich9_lpc *s)
 {
     struct device *d = &s->pci.dev;
@@ -388,13 +411,9 @@ static const struct prop lpc_props[] = {
     { 0 },
 };
 
-#define PM_STATE(field)                                                                            \
-    {                                                                                              \
-        #field, offsetof(struct ich9_lpc, pm.field), sizeof(((struct ich9_lpc *)0)->pm.field), 1   \
-    }
+#define PM_STATE(field, ...) STATE(struct ich9_lpc, pm.field, __VA_ARGS__)
 
 static const struct state_field lpc_state[] = {
-    STATE_ARRAY(struct ich9_lpc, pci.config),
     PM_STATE(pm1_sts),
     PM_STATE(pm1_en),
     PM_STATE(pm1_cnt),
@@ -408,8 +427,13 @@ static const struct state_field lpc_state[] = {
     PM_STATE(tco.sts2),
     PM_STATE(tco.cnt1),
     PM_STATE(tco.cnt2),
-    PM_STATE(tco.reload),
-    PM_STATE(tco.timed_out),
+    PM_STATE(tco.reload, .max = 0x3ff),
+    PM_STATE(tco.data_in),
+    PM_STATE(tco.data_out),
+    STATE_ARRAY(struct ich9_lpc, pm.tco.message),
+    PM_STATE(tco.wdcnt),
+    PM_STATE(tco.sw_irq, .max = 3),
+    PM_STATE(tco.timed_out, .max = 1),
     PM_STATE(tco.expires_ns),
     STATE(struct ich9_lpc, apm_cnt),
     STATE(struct ich9_lpc, apm_sts),
@@ -417,7 +441,6 @@ static const struct state_field lpc_state[] = {
     STATE(struct ich9_lpc, gcs),
     STATE_ARRAY(struct ich9_lpc, gpio),
     STATE(struct ich9_lpc, pirq_level),
-    STATE_ARRAY(struct ich9_lpc, pirq_rout),
     { 0 },
 };
 
@@ -432,6 +455,6 @@ static const struct device_type lpc_type = {
     .summary = "LPC bridge with ACPI power management",
     .spec = "Intel ICH9 datasheet", .bus = BUS_PCI, .internal = true, .size = sizeof(struct ich9_lpc),
     .props = lpc_props, .state = lpc_state, .counters = lpc_counters, .realize = lpc_realize,
-    .reset = lpc_reset, .unrealize = lpc_unrealize,
+    .reset = lpc_reset, .load_after = lpc_loaded, .unrealize = lpc_unrealize,
 };
 DEVICE_TYPE(lpc_type);

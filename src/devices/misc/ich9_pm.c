@@ -241,3 +241,13 @@ void ich9_pm_reset(struct ich9_pm *pm)
     ich9_tco_reset(pm);
     ich9_pm_update_sci(pm);
 }
+
+bool ich9_pm_loaded(struct ich9_pm *pm, GError **error)
+{
+    uint64_t limit = ticks_now(pm) + 2 * OVERFLOW_TICKS;
+    if (pm->overflow_tick > limit)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "state of device 'ich9-lpc': field 'pm.overflow_tick' is 0x%" G_GINT64_MODIFIER
+                           "x, and can be at most 0x%" G_GINT64_MODIFIER "x", pm->overflow_tick, limit);
+    return ich9_tco_loaded(pm, error);
+}

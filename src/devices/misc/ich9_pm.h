@@ -37,6 +37,8 @@ struct ich9_pm {
 void ich9_pm_init(struct ich9_pm *pm, struct device *d);
 void ich9_pm_done(struct ich9_pm *pm);
 void ich9_pm_reset(struct ich9_pm *pm);
+/* Its fields were loaded. */
+bool ich9_pm_loaded(struct ich9_pm *pm, GError **error);
 /* With the device's lock held. */
 void ich9_pm_set_acpi(struct ich9_pm *pm, bool on);
 void ich9_pm_power_button(struct ich9_pm *pm);
@@ -45,5 +47,6 @@ void ich9_pm_update_sci(struct ich9_pm *pm);
 /* ich9_tco.c: offsets from TCOBASE (PMBASE + 0x60), one byte at a time. */
 uint8_t ich9_tco_read(struct ich9_pm *pm, unsigned off);
 void ich9_tco_write(struct ich9_pm *pm, unsigned off, uint8_t val);
+bool ich9_tco_loaded(struct ich9_pm *pm, GError **error);
 void ich9_tco_fired(void *opaque);
 void ich9_tco_reset(struct ich9_pm *pm);

@@ -59,6 +59,18 @@ void ich9_tco_reset(struct ich9_pm *pm)
     tco_start(pm);
 }
 
+bool ich9_tco_loaded(struct ich9_pm *pm, GError **error)
+{
+    struct ich9_tco *t = &pm->tco;
+    int64_t last = clock_now_ns(&pm->dev->machine->clock) + 0x3ff * TICK_NS;
+    if (t->expires_ns < 0 || t->expires_ns > last)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "state of device 'ich9-lpc': field 'pm.tco.expires_ns' is %" G_GINT64_FORMAT
+                           ", and can be from 0 to %" G_GINT64_FORMAT, t->expires_ns, last);
+    clock_timer_arm(&pm->tco_timer, t->expires_ns ? t->expires_ns : INT64_MAX);
+    return true;
+}
+
 static uint16_t count_left(struct ich9_pm *pm)
 {
     struct ich9_tco *t = &pm->tco;

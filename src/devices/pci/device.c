@@ -95,6 +95,7 @@ bool pci_device_init(struct pci_device *p, const struct pci_ids *ids, GError **e
         return ruche_error(error, RUCHE_ERR_NOT_FOUND, "%s: no PCI bus is called '%s'", name,
                            p->dev.bus_name);
     p->bus = bus;
+    p->dev.base = &pci_device_base;
     if (!choose_devfn(p, error)) {
         p->bus = NULL;
         return false;

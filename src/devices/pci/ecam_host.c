@@ -76,7 +76,6 @@ static void host_unrealize(struct device *d)
 }
 
 static const struct state_field host_state[] = {
-    STATE_ARRAY(struct ecam_host, pci.config),
     STATE(struct ecam_host, host.address),
     { 0 },
 };

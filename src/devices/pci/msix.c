@@ -187,6 +187,33 @@ static void refresh(struct pci_msix *x)
     pthread_mutex_unlock(&x->table_lock);
 }
 
+void *pci_msix_saved_table(void *device, uint32_t *ret_count)
+{
+    struct pci_msix *x = ((struct pci_device *)device)->msix;
+    *ret_count = x ? x->count * (uint32_t)(ENTRY_SIZE / sizeof(uint32_t)) : 0;
+    return x ? x->entry : NULL;
+}
+
+void *pci_msix_saved_pending(void *device, uint32_t *ret_count)
+{
+    struct pci_msix *x = ((struct pci_device *)device)->msix;
+    *ret_count = x ? (x->count + 63) / 64 : 0;
+    return x ? x->pending : NULL;
+}
+
+/* Nothing is live yet: who follows the vectors hears of those that are. */
+void pci_msix_loaded(struct pci_device *p)
+{
+    struct pci_msix *x = p->msix;
+    if (!x)
+        return;
+    for (unsigned n = 0; n < x->count; n++) {
+        x->entry[n].addr &= ~3u;
+        x->entry[n].control &= ENTRY_MASKED;
+    }
+    refresh(x);
+}
+
 void pci_msix_control_written(struct pci_device *p)
 {
     refresh(p->msix);

@@ -176,6 +176,8 @@ bool pci_request_unplug(struct pci_device *p, GError **error);
 uint32_t pci_bus_config_read(struct pci_bus *b, uint8_t bus, uint8_t devfn, unsigned off, unsigned len);
 void pci_bus_config_write(struct pci_bus *b, uint8_t bus, uint8_t devfn, unsigned off, unsigned len,
                           uint32_t val);
+/* What every PCI function's saved state begins with; for a base above it. */
+extern const struct device_base pci_device_base;
 /* Calls fn for each function of the root bus and behind, in order of bus and devfn. */
 void pci_bus_foreach(struct pci_bus *b, void (*fn)(struct pci_device *p, void *opaque), void *opaque);
 

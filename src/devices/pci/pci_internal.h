@@ -104,4 +104,8 @@ bool pci_bridge_forwards(const struct pci_bus *b, enum pci_bar_kind kind, uint64
 void pci_msix_control_written(struct pci_device *p);
 void pci_msix_reset(struct pci_device *p);
 void pci_msix_free(struct pci_device *p);
+/* state.c: rows of the saved state, and what follows it. */
+void *pci_msix_saved_table(void *device, uint32_t *ret_count);
+void *pci_msix_saved_pending(void *device, uint32_t *ret_count);
+void pci_msix_loaded(struct pci_device *p);
 uint16_t pci_msix_cap(const struct pci_device *p);

@@ -108,6 +108,12 @@ static void host_reset(struct device *d)
     ecam_update(h);
 }
 
+static bool host_loaded(struct device *d, GError **error)
+{
+    ecam_update((struct q35_host *)d);
+    return true;
+}
+
 static void host_unrealize(struct device *d)
 {
     struct q35_host *h = (struct q35_host *)d;
@@ -122,7 +128,6 @@ static void host_unrealize(struct device *d)
 }
 
 static const struct state_field host_state[] = {
-    STATE_ARRAY(struct q35_host, pci.config),
     STATE(struct q35_host, host.address),
     { 0 },
 };
@@ -130,6 +135,7 @@ static const struct state_field host_state[] = {
 static const struct device_type q35_host_type = {
     .name = "q35-pcihost", .summary = "Q35 host bridge", .spec = "Intel 316966, 5.1",
     .bus = BUS_PCI, .size = sizeof(struct q35_host), .state = host_state, .internal = true,
-    .realize = host_realize, .reset = host_reset, .unrealize = host_unrealize,
+    .realize = host_realize, .reset = host_reset, .load_after = host_loaded,
+    .unrealize = host_unrealize,
 };
 DEVICE_TYPE(q35_host_type);

@@ -342,6 +342,21 @@ static void root_port_reset(struct device *d)
         loop_post(d->machine->main_loop, &rp->task);
 }
 
+static bool root_port_loaded(struct device *d, GError **error)
+{
+    struct root_port *rp = (struct root_port *)d;
+    bool present = slot_get(rp, SLOT_STATUS) & STATUS_PRESENT;
+    if (present != (rp->bus->dev[0] != NULL))
+        return ruche_error(error, RUCHE_ERR_INVALID, "state of device '%s' (%s): its slot is %s, but here it is %s",
+                           d->type->name, d->id, present ? "taken" : "empty", present ? "empty" : "taken");
+    pthread_mutex_lock(&rp->pci.bus->root->lock);
+    apply_power(rp);
+    pthread_mutex_unlock(&rp->pci.bus->root->lock);
+    if (rp->eject || rp->stale)
+        loop_post(d->machine->main_loop, &rp->task);
+    return true;
+}
+
 static void root_port_unrealize(struct device *d)
 {
     struct root_port *rp = (struct root_port *)d;
@@ -363,9 +378,10 @@ static const struct prop root_port_props[] = {
 };
 
 static const struct state_field root_port_state[] = {
-    STATE_ARRAY(struct root_port, pci.config),
     STATE(struct root_port, control),
     STATE(struct root_port, event_shown),
+    STATE(struct root_port, eject),
+    STATE(struct root_port, stale),
     {0},
 };
 
@@ -379,6 +395,7 @@ static const struct device_type root_port_type = {
     .state = root_port_state,
     .realize = root_port_realize,
     .reset = root_port_reset,
+    .load_after = root_port_loaded,
     .unrealize = root_port_unrealize,
 };
 DEVICE_TYPE(root_port_type);

@@ -399,6 +399,21 @@ static void serial_reset(struct device *d)
         chardev_accept_input(s->backend);
 }
 
+static bool serial_loaded(struct device *d, GError **error)
+{
+    struct serial *s = container_of(d, struct serial, dev);
+    pthread_mutex_lock(&d->lock);
+    clock_timer_loaded(&s->timeout);
+    if (s->tx.count)
+        flush_tx(s);
+    if (interrupt_id(s) != IIR_NONE)
+        update_irq(s);
+    pthread_mutex_unlock(&d->lock);
+    if (s->backend)
+        chardev_accept_input(s->backend);
+    return true;
+}
+
 static bool index_taken(const struct serial *self, int32_t index)
 {
     for (struct device *d = self->dev.machine->devices; d; d = d->next) {
@@ -476,12 +491,12 @@ static const struct prop serial_props[] = {
 };
 
 static const struct state_field serial_state[] = {
-    { "rx.data", offsetof(struct serial, rx.data), 1, FIFO_SIZE },
-    { "rx.head", offsetof(struct serial, rx.head), 1, 1 },
-    { "rx.count", offsetof(struct serial, rx.count), 1, 1 },
-    { "tx.data", offsetof(struct serial, tx.data), 1, FIFO_SIZE },
-    { "tx.head", offsetof(struct serial, tx.head), 1, 1 },
-    { "tx.count", offsetof(struct serial, tx.count), 1, 1 },
+    STATE_ARRAY(struct serial, rx.data),
+    STATE(struct serial, rx.head, .max = FIFO_SIZE - 1),
+    STATE(struct serial, rx.count, .max = FIFO_SIZE),
+    STATE_ARRAY(struct serial, tx.data),
+    STATE(struct serial, tx.head, .max = FIFO_SIZE - 1),
+    STATE(struct serial, tx.count, .max = FIFO_SIZE),
     STATE(struct serial, ier),
     STATE(struct serial, fcr),
     STATE(struct serial, lcr),
@@ -492,6 +507,7 @@ static const struct state_field serial_state[] = {
     STATE(struct serial, divisor),
     STATE(struct serial, tx_pending),
     STATE(struct serial, timeout_pending),
+    STATE(struct serial, timeout.deadline_ns),
     { 0 },
 };
 
@@ -506,7 +522,8 @@ static const struct device_counter serial_counters[] = {
 static const struct device_type serial_type = {
     .name = "isa-serial", .summary = "16550A serial port", .spec = "PC16550D", .bus = BUS_ISA,
     .size = sizeof(struct serial), .props = serial_props, .state = serial_state,
-    .counters = serial_counters, .realize = serial_realize, .reset = serial_reset,
+    .counters = serial_counters, .realize = serial_realize, .reset = serial_reset, .load_after = serial_loaded,
+   
     .unrealize = serial_unrealize,
 };
 DEVICE_TYPE(serial_type);

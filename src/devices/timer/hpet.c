@@ -350,6 +350,21 @@ static void hpet_reset(struct device *d)
     pthread_mutex_unlock(&d->lock);
 }
 
+static bool hpet_loaded(struct device *d, GError **error)
+{
+    struct hpet *s = container_of(d, struct hpet, dev);
+    pthread_mutex_lock(&d->lock);
+    for (unsigned n = 0; n < s->timers; n++) {
+        uint64_t config = s->tn_config[n], up = TN_LEVEL | TN_ENABLE;
+        const struct irq_line *line = timer_line(s, n);
+        arm(s, n);
+        if ((s->status >> n & 1) && (config & (up | TN_MSI)) == up && line)
+            irq_set(line, 1);
+    }
+    pthread_mutex_unlock(&d->lock);
+    return true;
+}
+
 static bool hpet_realize(struct device *d, GError **error)
 {
     struct hpet *s = container_of(d, struct hpet, dev);
@@ -392,7 +407,7 @@ static const struct prop hpet_props[] = {
 };
 
 static const struct state_field hpet_state[] = {
-    STATE(struct hpet, config),
+    STATE(struct hpet, config, .max = CONFIG_ENABLE | CONFIG_LEGACY),
     STATE(struct hpet, status),
     STATE(struct hpet, counter),
     STATE_ARRAY(struct hpet, tn_config),
@@ -410,6 +425,7 @@ static const struct device_counter hpet_counters[] = {
 static const struct device_type hpet_type = {
     .name = "hpet", .summary = "High precision event timers", .spec = "IA-PC HPET 1.0a", .bus = BUS_SYSTEM,
     .internal = true, .size = sizeof(struct hpet), .props = hpet_props, .state = hpet_state,
-    .counters = hpet_counters, .realize = hpet_realize, .reset = hpet_reset, .unrealize = hpet_unrealize,
+    .counters = hpet_counters, .realize = hpet_realize, .reset = hpet_reset, .load_after = hpet_loaded,
+    .unrealize = hpet_unrealize,
 };
 DEVICE_TYPE(hpet_type);

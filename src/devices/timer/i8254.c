@@ -336,6 +336,23 @@ static void i8254_reset(struct device *d)
     pthread_mutex_unlock(&d->lock);
 }
 
+static bool i8254_loaded(struct device *d, GError **error)
+{
+    struct i8254 *s = container_of(d, struct i8254, dev);
+    int64_t now = now_ns(s);
+    for (unsigned i = 0; i < CHANNELS; i++) {
+        const struct pit_channel *c = &s->channel[i];
+        if (!c->count || c->load_ns < 0 || c->load_ns > now || c->paused_ns < -1 || c->paused_ns > now)
+            return ruche_error(error, RUCHE_ERR_INVALID,
+                               "state of device 'i8254': channel %u counts %u from %" G_GINT64_FORMAT
+                               " ns, and the time is %" G_GINT64_FORMAT " ns", i, c->count, c->load_ns, now);
+    }
+    pthread_mutex_lock(&d->lock);
+    arm(s);
+    pthread_mutex_unlock(&d->lock);
+    return true;
+}
+
 static bool i8254_realize(struct device *d, GError **error)
 {
     struct i8254 *s = container_of(d, struct i8254, dev);
@@ -359,24 +376,26 @@ static void i8254_unrealize(struct device *d)
     clock_timer_done(&s->timer);
 }
 
-#define CHANNEL_STATE(n, field)                                                                    \
-    {                                                                                              \
-        "channel" #n "." #field, offsetof(struct i8254, channel[n].field),                         \
-            sizeof(((struct i8254 *)0)->channel[n].field), 1                                       \
-    }
-#define CHANNEL_STATES(n)                                                                          \
-    CHANNEL_STATE(n, count), CHANNEL_STATE(n, load_ns), CHANNEL_STATE(n, paused_ns),               \
-        CHANNEL_STATE(n, latch), CHANNEL_STATE(n, status), CHANNEL_STATE(n, latched),              \
-        CHANNEL_STATE(n, status_latched), CHANNEL_STATE(n, write_low), CHANNEL_STATE(n, write_half), \
-        CHANNEL_STATE(n, read_half), CHANNEL_STATE(n, access), CHANNEL_STATE(n, mode),             \
-        CHANNEL_STATE(n, bcd), CHANNEL_STATE(n, gate), CHANNEL_STATE(n, loaded),                   \
-        CHANNEL_STATE(n, null_count)
+#define CHANNEL(member, ...) STATE_OF_EACH(struct i8254, channel, member, __VA_ARGS__)
 
 static const struct state_field i8254_state[] = {
-    CHANNEL_STATES(0),
-    CHANNEL_STATES(1),
-    CHANNEL_STATES(2),
-    STATE(struct i8254, control61),
+    CHANNEL(count, .max = 0x10000),
+    CHANNEL(load_ns),
+    CHANNEL(paused_ns),
+    CHANNEL(latch),
+    CHANNEL(status),
+    CHANNEL(latched, .max = 2),
+    CHANNEL(status_latched, .max = 1),
+    CHANNEL(write_low),
+    CHANNEL(write_half, .max = 1),
+    CHANNEL(read_half, .max = 1),
+    CHANNEL(access, .max = 3),
+    CHANNEL(mode, .max = HARD_STROBE),
+    CHANNEL(bcd, .max = 1),
+    CHANNEL(gate, .max = 1),
+    CHANNEL(loaded, .max = 1),
+    CHANNEL(null_count, .max = 1),
+    STATE(struct i8254, control61, .max = 15),
     { 0 },
 };
 
@@ -388,6 +407,7 @@ static const struct device_counter i8254_counters[] = {
 static const struct device_type i8254_type = {
     .name = "i8254", .summary = "Programmable interval timer", .spec = "Intel 8254", .bus = BUS_ISA,
     .internal = true, .size = sizeof(struct i8254), .state = i8254_state, .counters = i8254_counters,
-    .realize = i8254_realize, .reset = i8254_reset, .unrealize = i8254_unrealize,
+    .realize = i8254_realize, .reset = i8254_reset, .load_after = i8254_loaded,
+    .unrealize = i8254_unrealize,
 };
 DEVICE_TYPE(i8254_type);

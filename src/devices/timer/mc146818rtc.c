@@ -386,6 +386,25 @@ static void set_start_time(struct rtc *s)
     }
 }
 
+/* `base_ns` only serves clock=vm, whose time goes on from the saved one. */
+static bool rtc_loaded(struct device *d, GError **error)
+{
+    struct rtc *s = container_of(d, struct rtc, dev);
+    int64_t limit = MAX_TIME_S * NS_PER_SEC, now;
+    if (s->base_ns < 0 || s->base_ns > limit || __builtin_add_overflow(source_ns(s), s->offset_ns, &now) || now < 0 ||
+        now > limit || s->seen_s < 0 || s->seen_s > MAX_TIME_S)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "state of device 'mc146818rtc': its time, %" G_GINT64_FORMAT
+                           " ns from the host's, is not from 1970 to 2242", s->offset_ns);
+    pthread_mutex_lock(&d->lock);
+    if (s->cmos[REG_C] & C_IRQ)
+        update_irq(s);
+    arm_second(s);
+    arm_periodic(s);
+    pthread_mutex_unlock(&d->lock);
+    return true;
+}
+
 static bool rtc_realize(struct device *d, GError **error)
 {
     struct rtc *s = container_of(d, struct rtc, dev);
@@ -420,8 +439,8 @@ static const struct prop rtc_props[] = {
 };
 
 static const struct state_field rtc_state[] = {
-    STATE(struct rtc, index),
-    STATE(struct rtc, index2),
+    STATE(struct rtc, index, .max = BANK_BYTES - 1),
+    STATE(struct rtc, index2, .max = BANK_BYTES - 1),
     STATE_ARRAY(struct rtc, cmos),
     STATE(struct rtc, offset_ns),
     STATE(struct rtc, base_ns),
@@ -438,6 +457,7 @@ static const struct device_counter rtc_counters[] = {
 static const struct device_type rtc_type = {
     .name = "mc146818rtc", .summary = "Real-time clock and CMOS RAM", .spec = "MC146818A", .bus = BUS_ISA,
     .internal = true, .size = sizeof(struct rtc), .props = rtc_props, .state = rtc_state,
-    .counters = rtc_counters, .realize = rtc_realize, .reset = rtc_reset, .unrealize = rtc_unrealize,
+    .counters = rtc_counters, .realize = rtc_realize, .reset = rtc_reset, .load_after = rtc_loaded,
+    .unrealize = rtc_unrealize,
 };
 DEVICE_TYPE(rtc_type);

@@ -268,6 +268,21 @@ static bool vballoon_realize(struct device *d, GError **error)
     return true;
 }
 
+static bool vballoon_loaded(struct device *d, GError **error)
+{
+    struct vballoon *s = container_of(d, struct vballoon, pci.dev);
+    const struct vq *q = &s->v.queue[QUEUE_STATS];
+    s->stats_elem = (struct vq_elem){.id = s->stats_elem.id, .slots = s->stats_elem.slots};
+    if (s->asked && (!s->stats_elem.slots || s->stats_elem.slots > q->in_flight ||
+                     (!q->packed && s->stats_elem.id >= q->size)))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "state of device 'virtio-balloon-pci': the buffer for statistics is %u, of %u slots, "
+                           "in a queue of %u with %u in flight",
+                           s->stats_elem.id, s->stats_elem.slots, q->size, q->in_flight);
+    clock_timer_loaded(&s->poll);
+    return true;
+}
+
 static void vballoon_unrealize(struct device *d)
 {
     struct vballoon *s = container_of(d, struct vballoon, pci.dev);
@@ -287,7 +302,14 @@ static const struct prop vballoon_props[] = {
 };
 
 static const struct state_field vballoon_state[] = {
-    VIRTIO_STATE(struct vballoon), STATE(struct vballoon, poll_s), {0}};
+    STATE(struct vballoon, poll_s),
+    STATE(struct vballoon, poll.deadline_ns),
+    STATE(struct vballoon, asked),
+    STATE(struct vballoon, stats_elem.id),
+    STATE(struct vballoon, stats_elem.slots),
+    STATE_ARRAY(struct vballoon, stats.value),
+    STATE(struct vballoon, stats.updated_s),
+    {0}};
 
 static const struct device_counter vballoon_counters[] = {
     COUNTER(struct vballoon, inflated, "Pages that the guest gave"),
@@ -311,6 +333,7 @@ static const struct device_type vballoon_type = {
     .counters = vballoon_counters,
     .realize = vballoon_realize,
     .reset = virtio_reset,
+    .load_after = vballoon_loaded,
     .unrealize = vballoon_unrealize,
 };
 DEVICE_TYPE(vballoon_type);

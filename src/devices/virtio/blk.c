@@ -376,6 +376,7 @@ static void vblk_drain(struct virtio *v)
     struct vblk *s = container_of(v, struct vblk, v);
     if (s->image)
         image_drain(s->image);
+    batch_done(s);
 }
 
 /* --- configuration --- */
@@ -555,6 +556,21 @@ static bool vblk_realize(struct device *d, GError **error)
     return virtio_init(&s->v, &vblk_ops, features(s), s->num_queues, sizes, CONFIG_BYTES, error);
 }
 
+/* The driver knows the size that it was told. */
+static bool vblk_loaded(struct device *d, GError **error)
+{
+    struct vblk *s = container_of(d, struct vblk, pci.dev);
+    uint64_t told, has = s->info.size_bytes / SECTOR;
+    memcpy(&told, s->v.config + CONFIG(capacity), sizeof(told));
+    s->v.config[CONFIG(wce)] &= 1;
+    if (told == has)
+        return true;
+    return ruche_error(error, RUCHE_ERR_INVALID,
+                       "state of device 'virtio-blk-pci' (%s): the disk has %" G_GUINT64_FORMAT
+                       " sectors, and image '%s' has %" G_GUINT64_FORMAT,
+                       d->id ? d->id : d->path, told, s->info.filename, has);
+}
+
 static void vblk_unrealize(struct device *d)
 {
     struct vblk *s = container_of(d, struct vblk, pci.dev);
@@ -608,8 +624,6 @@ static const struct prop vblk_props[] = {
     { 0 },
 };
 
-static const struct state_field vblk_state[] = { VIRTIO_STATE(struct vblk), { 0 } };
-
 static const struct device_counter vblk_counters[] = {
     COUNTER(struct vblk, reads, "Reads"),
     COUNTER(struct vblk, writes, "Writes"),
@@ -632,10 +646,10 @@ static const struct device_type vblk_type = {
     .bus = BUS_PCI,
     .size = sizeof(struct vblk),
     .props = vblk_props,
-    .state = vblk_state,
     .counters = vblk_counters,
     .realize = vblk_realize,
     .reset = virtio_reset,
+    .load_after = vblk_loaded,
     .unrealize = vblk_unrealize,
 };
 DEVICE_TYPE(vblk_type);

@@ -344,7 +344,14 @@ static const struct prop console_props[] = {
     { 0 },
 };
 
-static const struct state_field console_state[] = { VIRTIO_STATE(struct console), { 0 } };
+static const struct state_field console_state[] = {
+    STATE_OF_EACH(struct console, pending, port),
+    STATE_OF_EACH(struct console, pending, event),
+    STATE_OF_EACH(struct console, pending, value),
+    STATE(struct console, pending_head, .max = PENDING_MAX - 1),
+    STATE(struct console, pending_count, .max = PENDING_MAX),
+    { 0 },
+};
 
 static const struct device_counter console_counters[] = {
     COUNTER(struct console, control_in, "Control messages from the guest"),

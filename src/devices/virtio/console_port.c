@@ -46,6 +46,16 @@ static bool virtserialport_realize(struct device *d, GError **error)
     return port_realize(d, false, error);
 }
 
+/* The guest hears when the other end is not as it was told. */
+static bool port_loaded(struct device *d, GError **error)
+{
+    struct console_port *p = container_of(d, struct console_port, dev);
+    bool open = !p->backend || chardev_is_open(p->backend);
+    if (open != p->host_open)
+        console_port_opened(p, open);
+    return true;
+}
+
 static void port_unrealize(struct device *d)
 {
     console_remove_port(container_of(d, struct console_port, dev));
@@ -60,7 +70,11 @@ static const struct prop port_props[] = {
 };
 
 static const struct state_field port_state[] = {
-    STATE(struct console_port, guest_open), STATE(struct console_port, ready), { 0 },
+    STATE(struct console_port, guest_open, .max = 1),
+    STATE(struct console_port, host_open, .max = 1),
+    STATE(struct console_port, ready, .max = 1),
+    STATE(struct console_port, output_done),
+    { 0 },
 };
 
 static const struct device_counter port_counters[] = {
@@ -80,6 +94,7 @@ static const struct device_type virtconsole_type = {
     .state = port_state,
     .counters = port_counters,
     .realize = virtconsole_realize,
+    .load_after = port_loaded,
     .unrealize = port_unrealize,
 };
 DEVICE_TYPE(virtconsole_type);
@@ -94,6 +109,7 @@ static const struct device_type virtserialport_type = {
     .state = port_state,
     .counters = port_counters,
     .realize = virtserialport_realize,
+    .load_after = port_loaded,
     .unrealize = port_unrealize,
 };
 DEVICE_TYPE(virtserialport_type);

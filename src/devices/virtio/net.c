@@ -128,6 +128,10 @@ static ssize_t receive_locked(struct vnet *s, unsigned pair, const struct iovec 
     size_t len = 0;
     for (unsigned i = 0; i < iov_count; i++)
         len += iov[i].iov_len;
+    if (s->v.frozen) { /* it comes when the machine goes on */
+        s->rx_waiting[pair] = true;
+        return 0;
+    }
     if (!virtio_running(&s->v) || !q->enabled)
         return -ENETDOWN;
     if (!wanted(s, iov, iov_count)) {
@@ -461,6 +465,28 @@ static bool vnet_realize(struct device *d, GError **error)
                        sizes, CONFIG(duplex) + 1, error);
 }
 
+/* The link is that of the backend here; what it may leave to the guest is told it anew. */
+static bool vnet_loaded(struct device *d, GError **error)
+{
+    struct vnet *s = container_of(d, struct vnet, pci.dev);
+    if (!s->pairs || s->pairs > s->max_pairs)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "state of device 'virtio-net-pci' (%s): field 'pairs' is %u, and can be from 1 to %u",
+                           d->id ? d->id : d->path, s->pairs, s->max_pairs);
+    pthread_mutex_lock(&d->lock);
+    s->guest_offloads &= s->v.accepted & VNET_GUEST_OFFLOADS;
+    uint16_t told;
+    memcpy(&told, s->v.config + CONFIG(status), sizeof(told));
+    bool up = s->netdev && s->netdev->link_up;
+    if (up != (told & VIRTIO_NET_S_LINK_UP)) {
+        set_link(s);
+        virtio_config_changed(&s->v);
+    }
+    pthread_mutex_unlock(&d->lock);
+    loop_post(d->loop, &s->apply);
+    return true;
+}
+
 static void vnet_unrealize(struct device *d)
 {
     struct vnet *s = container_of(d, struct vnet, pci.dev);
@@ -511,7 +537,6 @@ static const struct prop vnet_props[] = {
 };
 
 static const struct state_field vnet_state[] = {
-    VIRTIO_STATE(struct vnet),
     STATE(struct vnet, pairs),
     STATE(struct vnet, guest_offloads),
     STATE_ARRAY(struct vnet, filter.mac),
@@ -523,8 +548,8 @@ static const struct state_field vnet_state[] = {
     STATE(struct vnet, filter.nobcast),
     STATE(struct vnet, filter.uni_all),
     STATE(struct vnet, filter.multi_all),
-    STATE(struct vnet, filter.uni_count),
-    STATE(struct vnet, filter.multi_count),
+    STATE(struct vnet, filter.uni_count, .max = VNET_MAC_ENTRIES),
+    STATE(struct vnet, filter.multi_count, .max = VNET_MAC_ENTRIES),
     STATE_ARRAY(struct vnet, filter.uni),
     STATE_ARRAY(struct vnet, filter.multi),
     STATE_ARRAY(struct vnet, filter.vlan),
@@ -561,6 +586,7 @@ static const struct device_type vnet_type = {
     .counters = vnet_counters,
     .realize = vnet_realize,
     .reset = virtio_reset,
+    .load_after = vnet_loaded,
     .unrealize = vnet_unrealize,
 };
 DEVICE_TYPE(vnet_type);

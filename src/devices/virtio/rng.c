@@ -114,6 +114,14 @@ static bool vrng_realize(struct device *d, GError **error)
     return true;
 }
 
+static bool vrng_loaded(struct device *d, GError **error)
+{
+    struct vrng *s = container_of(d, struct vrng, pci.dev);
+    s->left = min_u64(s->left, s->max_bytes);
+    clock_timer_loaded(&s->refill);
+    return true;
+}
+
 static void vrng_unrealize(struct device *d)
 {
     struct vrng *s = container_of(d, struct vrng, pci.dev);
@@ -133,8 +141,8 @@ static const struct prop vrng_props[] = {
     { 0 },
 };
 
-static const struct state_field vrng_state[] = { VIRTIO_STATE(struct vrng),
-                                                 STATE(struct vrng, left),
+static const struct state_field vrng_state[] = { STATE(struct vrng, left),
+                                                 STATE(struct vrng, refill.deadline_ns),
                                                  { 0 } };
 
 static const struct device_counter vrng_counters[] = {
@@ -158,6 +166,7 @@ static const struct device_type vrng_type = {
     .counters = vrng_counters,
     .realize = vrng_realize,
     .reset = virtio_reset,
+    .load_after = vrng_loaded,
     .unrealize = vrng_unrealize,
 };
 DEVICE_TYPE(vrng_type);

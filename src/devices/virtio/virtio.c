@@ -16,7 +16,7 @@ enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 bool virtio_running(const struct virtio *v)
 {
     return (v->status & (VIRTIO_DRIVER_OK | VIRTIO_NEEDS_RESET)) == VIRTIO_DRIVER_OK &&
-           !v->pci.dev.broken && pci_bus_master(&v->pci);
+           !v->frozen && !v->pci.dev.broken && pci_bus_master(&v->pci);
 }
 
 void virtio_publish(struct virtio *v, unsigned queue)
@@ -64,7 +64,7 @@ void virtio_rearm(struct virtio *v, unsigned queue)
         virtio_kick(v, queue);
 }
 
-static void kick_all(struct virtio *v)
+void virtio_kick_all(struct virtio *v)
 {
     for (unsigned n = 0; n < v->queue_count; n++) {
         if (v->queue[n].enabled)
@@ -196,7 +196,7 @@ void virtio_set_status(struct virtio *v, uint8_t status)
     if (added & VIRTIO_DRIVER_OK & v->status) {
         if (v->ops->driver_ok)
             v->ops->driver_ok(v);
-        kick_all(v);
+        virtio_kick_all(v);
     }
 }
 
@@ -218,7 +218,7 @@ static void home_drain(void *opaque)
     v->ops->drain(v);
 }
 
-static void drain(struct virtio *v)
+void virtio_drain(struct virtio *v)
 {
     if (v->ops->drain)
         loop_call(v->pci.dev.loop, home_drain, v);
@@ -227,7 +227,7 @@ static void drain(struct virtio *v)
 void virtio_reset(struct device *d)
 {
     struct virtio *v = virtio_of(d);
-    drain(v);
+    virtio_drain(v);
     pthread_mutex_lock(&d->lock);
     reset_locked(v);
     v->generation = 0;
@@ -299,6 +299,7 @@ bool virtio_init(struct virtio *v, const struct virtio_ops *ops, uint64_t featur
     if (!virtio_pci_init(v, v->vectors == VIRTIO_AUTO_VECTORS ? queue_count + 1 : v->vectors,
                          error))
         return false;
+    v->pci.dev.base = &virtio_base;
     loop_call(v->pci.dev.loop, home_watch, v);
     v->ready = true;
     return true;
@@ -307,7 +308,7 @@ bool virtio_init(struct virtio *v, const struct virtio_ops *ops, uint64_t featur
 void virtio_done(struct virtio *v)
 {
     if (v->ready) {
-        drain(v);
+        virtio_drain(v);
         loop_call(v->pci.dev.loop, home_unwatch, v);
     }
     virtio_pci_done(v);

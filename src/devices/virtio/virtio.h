@@ -94,6 +94,8 @@ struct virtio {
     uint16_t window_cap;         /* offset of the configuration access capability */
     struct virtio_queue_watch watch[VIRTIO_MAX_QUEUES];
     struct virtio_vector *vector; /* `vectors` of them; NULL: the accelerator has no irqfds */
+    bool frozen;                 /* the machine is stopped: rings are not touched */
+    uint16_t saved_queues;       /* queue_count, in a saved state */
     bool ready;                  /* virtio_init() got to its end */
     uint64_t notifications, interrupts, resets, broken_count;
 };
@@ -122,11 +124,6 @@ struct virtio {
                    .help = "off: use the transitional PCI id"),                                    \
     PROP_BOOL("disable-modern", type, v.disable_modern, .help = "Only 'off'"),                     \
     PROP_STRING("romfile", type, v.romfile, .help = "Only '': there is no option ROM")
-
-#define VIRTIO_STATE(type)                                                                         \
-    STATE(type, v.accepted), STATE(type, v.accepted_select), STATE(type, v.offered_select),        \
-    STATE(type, v.queue_select), STATE(type, v.config_vector), STATE(type, v.status),              \
-    STATE(type, v.generation), STATE(type, v.isr), STATE_ARRAY(type, v.config)
 
 #define VIRTIO_COUNTERS(type)                                                                      \
     COUNTER(type, v.notifications, "Notifications of queues handled"),                             \
@@ -165,12 +162,18 @@ void virtio_broken(struct virtio *v, const char *why);
 int virtio_pop(struct virtio *v, unsigned queue, struct vq_elem *e);
 /* Calls ops->handle soon, on the home loop. Any thread. */
 void virtio_kick(struct virtio *v, unsigned queue);
+void virtio_kick_all(struct virtio *v); /* enabled ones */
+/* Returns when ops->drain has. Main thread, without the lock. */
+void virtio_drain(struct virtio *v);
 /* For queues that are emptied as they fill: asks for the next notification, or looks again at once.
  * Lock held. */
 void virtio_rearm(struct virtio *v, unsigned queue);
 /* A chain is held by an asynchronous request, no longer is. Lock held. */
 void virtio_hold(struct virtio *v, unsigned queue);
 void virtio_unhold(struct virtio *v, unsigned queue);
+
+/* state.c: what every virtio device's saved state has. */
+extern const struct device_base virtio_base;
 
 /* Between virtio.c and virtio_pci.c. */
 bool virtio_pci_init(struct virtio *v, unsigned vectors, GError **error);

@@ -76,6 +76,28 @@ int vq_enable(struct vq *q)
     return 0;
 }
 
+void vq_save(struct vq *q)
+{
+    q->was_enabled = q->enabled;
+    q->was_broken = q->why != NULL;
+}
+
+int vq_restore(struct vq *q)
+{
+    bool enabled = q->was_enabled, broken = q->was_broken;
+    q->was_enabled = q->was_broken = q->enabled = false;
+    q->added = 0;
+    q->why = NULL;
+    if (!enabled)
+        return 0;
+    if (q->in_flight > q->size || (q->packed && (q->next_avail >= q->size || q->next_used >= q->size)))
+        return vq_fail(q, "its place in the ring is outside of it");
+    int err = vq_enable(q);
+    if (!err && broken)
+        q->why = "it was broken when the state was saved";
+    return err;
+}
+
 /* One buffer of a chain. Guest-contiguous memory may be several pieces in the host. */
 int vq_add_buffer(struct vq *q, struct vq_elem *e, uint64_t gpa, uint32_t len, bool write)
 {

@@ -35,6 +35,7 @@ struct vq {
     bool notify_off;      /* the driver need not notify */
     const char *why;      /* how it was broken, or NULL */
     uint32_t generation;  /* grows at every reset: tells requests of an earlier life */
+    bool was_enabled, was_broken; /* of a saved state: between vq_save() or loading, and vq_restore() */
     uint32_t held;        /* chains with a device's asynchronous requests, of any life */
     uint64_t chains, interrupts, suppressed, kicks; /* counters */
 };
@@ -55,6 +56,11 @@ void vq_init(struct vq *q, struct mem_space *mem, uint16_t max_size);
 void vq_reset(struct vq *q);
 /* Checks and maps the ring that the driver described. 0, or -EBADMSG. */
 int vq_enable(struct vq *q);
+
+/* Before and after the fields are saved and loaded; nothing is unpublished. vq_restore() maps the ring as vq_enable()
+ * does, and takes its place in it: 0, or -EBADMSG with `why`. */
+void vq_save(struct vq *q);
+int vq_restore(struct vq *q);
 
 /* 1: a chain is in e; 0: nothing there; -EBADMSG. */
 int vq_pop(struct vq *q, struct vq_elem *e);
