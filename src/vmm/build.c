@@ -12,6 +12,7 @@
 #include "netdev/netdev.h"
 #include "vmm/hotplug.h"
 #include "vmm/dump.h"
+#include "vmm/migrate.h"
 #include "vmm/monitor.h"
 
 #include <string.h>
@@ -319,6 +320,7 @@ void vmm_init(struct vmm *v)
 {
     *v = (struct vmm){ .exit_status = 0 };
     vm_options_init(&v->options);
+    migrate_init(v);
     v->chardevs = g_ptr_array_new_with_free_func((GDestroyNotify)chardev_free);
     v->drives = g_ptr_array_new_with_free_func(vm_drive_free);
     v->throttle_groups = g_ptr_array_new_with_free_func((GDestroyNotify)throttle_group_put);
@@ -368,7 +370,10 @@ static bool make_machine(struct vmm *v, GError **error)
 
 static bool power_on(struct vmm *v, GError **error)
 {
-    return machine_power_on(v->machine, error);
+    if (!v->options.incoming)
+        return machine_power_on(v->machine, error);
+    run_expect_state(v);
+    return true;
 }
 
 bool vmm_build(struct vmm *v, GError **error)
@@ -396,6 +401,7 @@ static void end_block_work(struct vmm *v)
 void vmm_done(struct vmm *v)
 {
     dump_done(v);
+    migrate_done(v);
     end_block_work(v);
     hotplug_done(v);
     g_clear_pointer(&v->machine, machine_free);

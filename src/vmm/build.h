@@ -22,6 +22,7 @@ struct dump;
 struct job_set;
 struct nbd_server;
 struct graph;
+struct migrate;
 struct image;
 struct netdev;
 
@@ -52,6 +53,7 @@ struct vmm {
     struct loop *loop;           /* the main loop, attached to GLib's */
     GMainLoop *glib_loop;
     struct qmp_server *qmp;
+    struct migrate *migrate;     /* vmm/migrate.h */
     struct dump *dump;           /* vmm/dump.h: the last one; NULL: none yet */
     struct machine *machine;
     struct run run;

@@ -9,6 +9,7 @@
 #include "chardev/chardev.h"
 #include "vmm/build.h"
 #include "vmm/daemon.h"
+#include "vmm/migrate.h"
 #include "vmm/monitor.h"
 
 #include <errno.h>
@@ -85,7 +86,8 @@ static void run(struct vmm *v)
     g_autoptr(GError) error = NULL;
     if (v->run.ending)
         return;
-    if (!v->options.start_paused && !run_cont(v, &error)) {
+    const char *incoming = v->options.incoming;
+    if (!(incoming ? migrate_incoming(v, incoming, &error) : v->options.start_paused || run_cont(v, &error))) {
         log_error("%s", error->message);
         v->exit_status = 1;
         return;

@@ -71,6 +71,11 @@ static bool take_stopped(struct vm_options *o, const char *arg, GError **error)
     return true;
 }
 
+static bool take_incoming(struct vm_options *o, const char *arg, GError **error)
+{
+    return option_set_string(&o->incoming, arg);
+}
+
 static bool take_pidfile(struct vm_options *o, const char *arg, GError **error)
 {
     return option_set_string(&o->pidfile, arg);
@@ -198,6 +203,8 @@ static bool take_overcommit(struct vm_options *o, const char *arg, GError **erro
 
 const struct option_row run_option_rows[] = {
     { "S", NULL, "do not start the CPUs: 'cont' does", GROUP_RUN, take_stopped },
+    { "incoming", "defer|fd:N|file:PATH|exec:COMMAND|unix:PATH|tcp:HOST:PORT",
+      "wait for a machine that 'migrate' sends, or read one that it saved", GROUP_RUN, take_incoming },
     { "no-reboot", NULL, "a guest's reboot ends the program", GROUP_RUN, take_no_reboot },
     { "no-shutdown", NULL, "a guest's power-off only stops the machine", GROUP_RUN,
       take_no_shutdown },

@@ -61,7 +61,7 @@ void vm_options_done(struct vm_options *o)
     g_clear_pointer(&o->fw_cfg, g_ptr_array_unref);
     g_clear_pointer(&o->machine, kv_list_free);
     char **strings[] = { &o->accel, &o->cpu, &o->kernel, &o->initrd, &o->append, &o->bios, &o->name,
-                         &o->process_name, &o->pidfile };
+                         &o->process_name, &o->pidfile, &o->incoming };
     for (size_t i = 0; i < G_N_ELEMENTS(strings); i++)
         g_clear_pointer(strings[i], g_free);
 }

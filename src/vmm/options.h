@@ -79,6 +79,7 @@ struct vm_options {
     bool nographic, nodefaults, no_serial, display_named;
     bool start_paused, daemonize;
     char *pidfile;
+    char *incoming;             /* where a machine comes from; NULL: power on */
     enum action_reboot on_reboot;
     enum action_shutdown on_shutdown;
     enum action_panic on_panic;

@@ -5,27 +5,46 @@
 #include "base/log.h"
 #include "image/image.h"
 #include "vmm/hotplug.h"
+#include "vmm/migrate.h"
+
+#include <string.h>
 
 #define TO(state) ((state) + 1) /* 0 is an empty cell: not allowed */
 #define STAY(state) TO(state)
 
 static const uint8_t run_next[N_RUN_STATES][N_RUN_EVENTS] = {
     [RUN_PRELAUNCH] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_PRELAUNCH),
-                        [EV_RESET] = STAY(RUN_PRELAUNCH) },
+                        [EV_RESET] = STAY(RUN_PRELAUNCH), [EV_FINISH_MIGRATE] = TO(RUN_FINISH_MIGRATE) },
     [RUN_RUNNING] = { [EV_CONT] = STAY(RUN_RUNNING), [EV_STOP] = TO(RUN_PAUSED),
                       [EV_RESET] = STAY(RUN_RUNNING), [EV_GUEST_OFF] = TO(RUN_SHUTDOWN),
                       [EV_PANIC] = TO(RUN_GUEST_PANICKED), [EV_IO_ERROR] = TO(RUN_IO_ERROR),
-                      [EV_INTERNAL_ERROR] = TO(RUN_INTERNAL_ERROR) },
+                      [EV_INTERNAL_ERROR] = TO(RUN_INTERNAL_ERROR),
+                     [EV_FINISH_MIGRATE] = TO(RUN_FINISH_MIGRATE) },
     [RUN_PAUSED] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_PAUSED),
                      [EV_RESET] = TO(RUN_PRELAUNCH), [EV_GUEST_OFF] = TO(RUN_SHUTDOWN),
                      [EV_PANIC] = TO(RUN_GUEST_PANICKED), [EV_IO_ERROR] = TO(RUN_IO_ERROR),
-                     [EV_INTERNAL_ERROR] = TO(RUN_INTERNAL_ERROR) },
-    [RUN_SHUTDOWN] = { [EV_STOP] = STAY(RUN_SHUTDOWN), [EV_RESET] = TO(RUN_PRELAUNCH) },
+                     [EV_INTERNAL_ERROR] = TO(RUN_INTERNAL_ERROR),
+                     [EV_FINISH_MIGRATE] = TO(RUN_FINISH_MIGRATE) },
+    [RUN_SHUTDOWN] = { [EV_STOP] = STAY(RUN_SHUTDOWN), [EV_RESET] = TO(RUN_PRELAUNCH),
+                     [EV_FINISH_MIGRATE] = TO(RUN_FINISH_MIGRATE) },
     [RUN_GUEST_PANICKED] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_GUEST_PANICKED),
-                             [EV_RESET] = TO(RUN_PRELAUNCH), [EV_GUEST_OFF] = TO(RUN_SHUTDOWN) },
+                             [EV_RESET] = TO(RUN_PRELAUNCH), [EV_GUEST_OFF] = TO(RUN_SHUTDOWN),
+                     [EV_FINISH_MIGRATE] = TO(RUN_FINISH_MIGRATE) },
     [RUN_IO_ERROR] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_IO_ERROR),
-                       [EV_RESET] = TO(RUN_PRELAUNCH) },
-    [RUN_INTERNAL_ERROR] = { [EV_STOP] = STAY(RUN_INTERNAL_ERROR), [EV_RESET] = TO(RUN_PRELAUNCH) },
+                       [EV_RESET] = TO(RUN_PRELAUNCH),
+                     [EV_FINISH_MIGRATE] = TO(RUN_FINISH_MIGRATE) },
+    [RUN_INTERNAL_ERROR] = { [EV_STOP] = STAY(RUN_INTERNAL_ERROR), [EV_RESET] = TO(RUN_PRELAUNCH),
+                     [EV_FINISH_MIGRATE] = TO(RUN_FINISH_MIGRATE) },
+    [RUN_INMIGRATE] = { [EV_CONT] = STAY(RUN_INMIGRATE), [EV_STOP] = STAY(RUN_INMIGRATE),
+                        [EV_LOADED] = TO(RUN_PAUSED) },
+    /* What the guest asked for in its last moments is answered before its state is saved. */
+    [RUN_FINISH_MIGRATE] = { [EV_STOP] = STAY(RUN_FINISH_MIGRATE),
+                             [EV_RESET] = STAY(RUN_FINISH_MIGRATE), [EV_GUEST_OFF] = TO(RUN_SHUTDOWN),
+                             [EV_PANIC] = TO(RUN_GUEST_PANICKED), [EV_IO_ERROR] = TO(RUN_IO_ERROR),
+                             [EV_INTERNAL_ERROR] = TO(RUN_INTERNAL_ERROR),
+                             [EV_MIGRATED] = TO(RUN_POSTMIGRATE) },
+    [RUN_POSTMIGRATE] = { [EV_CONT] = TO(RUN_RUNNING), [EV_STOP] = STAY(RUN_POSTMIGRATE),
+                          [EV_RESET] = TO(RUN_PRELAUNCH), [EV_FINISH_MIGRATE] = TO(RUN_FINISH_MIGRATE) },
 };
 
 static const char *const state_names[N_RUN_STATES] = {
@@ -36,11 +55,15 @@ static const char *const state_names[N_RUN_STATES] = {
     [RUN_GUEST_PANICKED] = "guest-panicked",
     [RUN_IO_ERROR] = "io-error",
     [RUN_INTERNAL_ERROR] = "internal-error",
+    [RUN_INMIGRATE] = "inmigrate",
+    [RUN_FINISH_MIGRATE] = "finish-migrate",
+    [RUN_POSTMIGRATE] = "postmigrate",
 };
 
 static const char *const event_names[N_RUN_EVENTS] = {
     [EV_CONT] = "cont", [EV_STOP] = "stop", [EV_RESET] = "reset", [EV_GUEST_OFF] = "power-off",
     [EV_PANIC] = "panic", [EV_IO_ERROR] = "I/O error", [EV_INTERNAL_ERROR] = "internal error",
+    [EV_FINISH_MIGRATE] = "migrate", [EV_MIGRATED] = "end of the migration", [EV_LOADED] = "load",
 };
 
 static const struct {
@@ -80,7 +103,11 @@ static bool step(struct vmm *v, enum run_event e, GError **error)
     if (to < 0)
         return ruche_error(error, RUCHE_ERR_STATE, "'%s' is not possible in state '%s'%s",
                            event_names[e], state_names[from],
-                           e == EV_CONT ? "; reset the machine first" : "");
+                           e != EV_CONT ? ""
+                           : from == RUN_FINISH_MIGRATE ? ": Migration is not finalized yet"
+                                                        : "; reset the machine first");
+    if (from != RUN_RUNNING && to == RUN_RUNNING && !migrate_disks_take(v, error))
+        return false;
     bool was_running = machine_is_running(m);
     if (was_running && to != RUN_RUNNING) {
         machine_stop(m);
@@ -98,6 +125,8 @@ bool run_cont(struct vmm *v, GError **error)
 {
     if (!step(v, EV_CONT, error))
         return false;
+    if (v->machine->state == RUN_INMIGRATE)
+        v->options.start_paused = false;
     for (guint i = 0; i < v->drives->len; i++) /* requests that were kept when they failed */
         image_resume(((struct vm_drive *)g_ptr_array_index(v->drives, i))->image);
     return true;
@@ -105,7 +134,49 @@ bool run_cont(struct vmm *v, GError **error)
 
 bool run_stop(struct vmm *v, GError **error)
 {
+    if (v->machine->state == RUN_INMIGRATE)
+        v->options.start_paused = true;
     return step(v, EV_STOP, error);
+}
+
+/* ---- migration ---- */
+
+void run_expect_state(struct vmm *v)
+{
+    v->machine->state = RUN_INMIGRATE;
+}
+
+/* A state that cannot be gone on from by `cont` is kept; any other is a stopped machine. */
+bool run_loaded(struct vmm *v, const char *state, GError **error)
+{
+    if (!step(v, EV_LOADED, error))
+        return false;
+    if (!strcmp(state, state_names[RUN_RUNNING]))
+        return v->options.start_paused || run_cont(v, error);
+    for (int s = RUN_PRELAUNCH; s < N_RUN_STATES; s++)
+        if (!strcmp(state, state_names[s]) && s != RUN_RUNNING && s <= RUN_INTERNAL_ERROR)
+            v->machine->state = (enum run_state)s;
+    return true;
+}
+
+bool run_finish_migrate(struct vmm *v, enum run_state *ret_before, GError **error)
+{
+    *ret_before = v->machine->state;
+    return step(v, EV_FINISH_MIGRATE, error);
+}
+
+void run_migrated(struct vmm *v)
+{
+    if (!step(v, EV_MIGRATED, NULL))
+        v->machine->state = RUN_POSTMIGRATE; /* what the guest did last goes on elsewhere */
+}
+
+bool run_unmigrate(struct vmm *v, enum run_state before, GError **error)
+{
+    if (v->machine->state != RUN_FINISH_MIGRATE)
+        return true;
+    v->machine->state = before == RUN_RUNNING ? RUN_PAUSED : before;
+    return before != RUN_RUNNING || run_cont(v, error);
 }
 
 static void cause_event(struct vmm *v, const char *name, bool guest, const char *reason)

@@ -10,8 +10,8 @@
 struct vmm;
 
 enum run_event { EV_CONT, EV_STOP, EV_RESET, EV_GUEST_OFF, EV_PANIC, EV_IO_ERROR, EV_INTERNAL_ERROR,
-                 N_RUN_EVENTS };
-#define N_RUN_STATES (RUN_INTERNAL_ERROR + 1)
+                 EV_FINISH_MIGRATE, EV_MIGRATED, EV_LOADED, N_RUN_EVENTS };
+#define N_RUN_STATES (RUN_POSTMIGRATE + 1)
 
 /* Why the machine ended; the SHUTDOWN event's reason. */
 enum shutdown_cause {
@@ -40,6 +40,14 @@ bool run_cont(struct vmm *v, GError **error);
 bool run_stop(struct vmm *v, GError **error);
 bool run_reset(struct vmm *v, GError **error);
 bool run_powerdown(struct vmm *v, GError **error);
+/* The machine waits for another's state: instead of its power-on. cont and stop then say what it does afterwards. */
+void run_expect_state(struct vmm *v);
+/* It has it: the state that the other one had (its name), or runs where that one ran and nobody asked for -S. */
+bool run_loaded(struct vmm *v, const char *state, GError **error);
+/* The switch-over of a migration: stops; ends it; or goes back to `before` when it failed. */
+bool run_finish_migrate(struct vmm *v, enum run_state *ret_before, GError **error);
+void run_migrated(struct vmm *v);
+bool run_unmigrate(struct vmm *v, enum run_state before, GError **error);
 /* Ends the program once the main loop is back. */
 void run_quit(struct vmm *v, enum shutdown_cause cause);
 /* struct machine_observer for machine->observer; opaque is the vmm. */

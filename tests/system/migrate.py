@@ -1,0 +1,405 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines that are saved, restored and moved while their guest works.
+
+    migrate.py RUCHE-VMM PAYLOAD    the payload is tests/guest/migrate.c, which knows what its memory and disk must hold
+"""
+import array
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+sys.path[:0] = [os.path.join(ROOT, "tools"), os.path.dirname(os.path.abspath(__file__))]
+
+import tap  # noqa: E402
+from guest import GuestError, Vmm  # noqa: E402
+
+BINARY, PAYLOAD = sys.argv[1:3]
+FOLDER = tempfile.mkdtemp(prefix="ruche-migrate-")
+MIB = 1 << 20
+PATIENCE = 60
+
+
+def path(name):
+    return os.path.join(FOLDER, name)
+
+
+class Machine(Vmm):
+    """The guest, here or expected."""
+
+    def __init__(self, *more, pages=1024, every=20000, disk=None, memory=64, accel="soft", smp=1, binary=BINARY):
+        arguments = ["-accel", accel, "-m", str(memory), "-smp", str(smp), "-monitor", "none", "-kernel", PAYLOAD,
+                     "-append", f"x pages={pages} every={every} disk={1 if disk else 0}",
+                     "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+        if disk:
+            arguments += ["-drive", f"file={disk[0]},format={disk[1]},if=none,id=d",
+                          "-device", "virtio-blk-pci,drive=d,id=vd"]
+        super().__init__(binary, arguments + list(more))
+        self.step = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def do(self, command, **arguments):
+        return self.qmp.execute(command, 120, **arguments)
+
+    def refused(self, command, **arguments):
+        reply = self.qmp.call(command, 120, **arguments)
+        assert "error" in reply, f"{command} was not refused: {reply}"
+        return reply["error"]["desc"]
+
+    def works(self, count=2):
+        """The guest goes on, from where it was."""
+        for _ in range(count):
+            step = int(self.console.expect(r"step (\d+)\n|broken", PATIENCE).group(1) or 0)
+            assert step > self.step, f"after step {self.step} comes {step}:\n{self.console.text[-1000:]}"
+            self.step = step
+
+    def status(self):
+        return self.do("query-status")["status"]
+
+    def wait_status(self, *wanted, seconds=PATIENCE):
+        """Until query-migrate says one of them."""
+        end = time.monotonic() + seconds
+        while True:
+            info = self.do("query-migrate")
+            if info.get("status") in wanted:
+                return info
+            assert time.monotonic() < end, f"the migration is not {wanted}: {info}"
+            assert info.get("status") not in ("failed", "cancelled", "completed"), f"not {wanted}: {info}"
+            time.sleep(0.01)
+
+    def send_fd(self, name, fd):
+        """getfd, with the descriptor."""
+        message = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}).encode() + b"\n"
+        self.qmp.socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+        reply = self.qmp.read(60)
+        while "event" in reply:
+            self.qmp.events.append(reply)
+            reply = self.qmp.read(60)
+        assert reply == {"return": {}}, reply
+
+    def unlimited(self):
+        self.do("migrate-set-parameters", max_bandwidth=0)
+
+    def save(self, uri):
+        self.unlimited()
+        self.do("migrate", uri=uri)
+        return self.wait_status("completed")
+
+    def goes_on_after(self, other):
+        """With the other's count of steps."""
+        self.step = other.step
+
+
+def qemu_img(*arguments):
+    subprocess.run(("qemu-img",) + arguments, check=True, stdout=subprocess.DEVNULL)
+
+
+def new_disk(form="qcow2"):
+    name = path(f"disk.{form}")
+    qemu_img("create", "-q", "-f", form, name, str(4 * MIB))
+    return name, form
+
+
+# ---- saved to a file ----
+
+def test_file_and_back():
+    """Saved at random moments, the process ends, another goes on."""
+    disk = new_disk()
+    machine = Machine(disk=disk)
+    machine.works(1)
+    for turn in range(8):
+        time.sleep(random.random() / 4)
+        stopped = turn % 2
+        if stopped:
+            machine.do("stop")
+        info = machine.save(f"file:{path('saved')}")
+        assert machine.status() == "postmigrate"
+        assert info["ram"]["remaining"] == 0 and info["ram"]["total"] == 64 * MIB, info
+        machine.do("quit")
+        assert machine.wait(PATIENCE) == 0
+        after = Machine("-incoming", f"file:{path('saved')}", disk=disk)
+        after.goes_on_after(machine)
+        machine.close()
+        machine = after
+        machine.wait_status("completed")
+        if stopped:
+            assert machine.status() == "paused"
+            machine.do("cont")
+        machine.works(2)
+    machine.do("quit")
+    machine.close()
+    qemu_img("check", "-q", disk[0])
+
+
+def test_cont_after_save():
+    """A machine that was saved goes on here, with its disk; what was saved is older."""
+    disk = new_disk()
+    with Machine(disk=disk) as machine:
+        machine.works(1)
+        machine.save(f"file:{path('saved')}")
+        machine.do("cont")
+        machine.works()
+        machine.save(f"file:{path('saved')}")
+        machine.do("cont")
+        machine.works()
+
+
+def test_descriptors():
+    """fd: by getfd, out and in; an offset in a file; a command."""
+    with Machine() as machine:
+        machine.works(1)
+        with open(path("saved"), "wb") as file:
+            file.write(b"h" * 5000)
+            file.flush()
+            machine.send_fd("f", file.fileno())
+        machine.save("fd:f")
+        assert "has not been found" in machine.refused("migrate", uri="fd:f")
+        machine.do("cont")
+        machine.works(1)
+        with open(path("piped"), "wb") as file:
+            file.write(b"h" * 8192)
+        machine.save(f"file:{path('piped')},offset=8192")
+        machine.do("cont")
+        machine.works(1)
+        machine.save(f"exec:cat >{path('command')}")
+    for uri in ("fd", f"file:{path('piped')},offset=8192", f"exec:cat {path('command')}"):
+        with Machine("-incoming", "defer", "-S") as machine:
+            assert machine.status() == "inmigrate"
+            assert "incoming migration" in machine.refused("migrate", uri="exec:cat")
+            if uri == "fd":
+                with open(path("saved"), "rb") as file:
+                    file.seek(5000)
+                    machine.send_fd("f", file.fileno())
+                uri = "fd:f"
+            machine.do("migrate-incoming", uri=uri)
+            machine.wait_status("completed")
+            assert machine.status() == "paused"
+            machine.do("cont")
+            machine.works()
+
+
+def test_other_machine_refused():
+    """A file is refused by a machine that is another, in a sentence; nothing runs."""
+    with Machine() as machine:
+        machine.works(1)
+        machine.save(f"file:{path('saved')}")
+    for more, why in ((("-m", "128"), "bytes of RAM"), (("-smp", "2"), "vCPUs"), (("-machine", "microvm"), "board"),
+                      (("-device", "virtio-rng-pci"), "virtio-rng-pci")):
+        done = subprocess.run([BINARY, "-nodefaults", "-display", "none", "-accel", "soft", "-m", "64", "-kernel", PAYLOAD, "-device",
+                               "isa-debug-exit,iobase=0xf4,iosize=4", "-incoming", f"file:{path('saved')}", *more],
+                              capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 1 and why in done.stderr, (more, done)
+
+
+def test_damaged_file_refused():
+    """Cut or changed anywhere."""
+    with Machine() as machine:
+        machine.works(1)
+        machine.save(f"file:{path('saved')}")
+        arguments = [a for a in machine.process.args if a not in ("-incoming",)]
+    with open(path("saved"), "rb") as file:
+        whole = file.read()
+    arguments = [BINARY, "-nodefaults", "-display", "none", "-serial", "null"] + arguments[arguments.index("-accel"):]
+    for turn in range(12):
+        at = random.randrange(len(whole))
+        data = whole[:at] if turn % 2 else whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1:]
+        with open(path("damaged"), "wb") as file:
+            file.write(data)
+        done = subprocess.run(arguments + ["-incoming", f"file:{path('damaged')}"], capture_output=True, text=True,
+                              timeout=PATIENCE)
+        assert done.returncode == 1 and "-incoming: " in done.stderr, (at, done)
+
+
+# ---- while it runs ----
+
+def live(uri_in, uri_out, disk=None, **options):
+    with Machine(disk=disk, **options) as here:
+        here.works(1)
+        with Machine("-incoming", uri_in, disk=disk, **options) as there:
+            assert there.status() == "inmigrate"
+            there.goes_on_after(here)
+            here.unlimited()
+            here.do("migrate", uri=uri_out)
+            info = here.wait_status("completed")
+            assert here.status() == "postmigrate"
+            there.wait_status("completed")
+            there.works(3)
+            assert there.status() == "running"
+            return info
+
+
+def test_live_unix():
+    for turn in range(4):
+        info = live(f"unix:{path('peer')}", f"unix:{path('peer')}", pages=(64, 1024, 4096, 8192)[turn])
+        assert info["ram"]["dirty-sync-count"] >= 2, info
+
+
+def test_live_two_vcpus():
+    live(f"unix:{path('peer')}", f"unix:{path('peer')}", smp=2)
+
+
+def test_live_tcp():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    live(f"tcp:127.0.0.1:{port}", f"tcp:127.0.0.1:{port}")
+
+
+def test_rounds():
+    """A guest that writes faster than the bandwidth: rounds go on until the limits change."""
+    with Machine(pages=8192, every=200000) as here, Machine("-incoming", f"unix:{path('peer')}", pages=8192, every=200000) as there:
+        here.works(1)
+        here.do("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        here.do("migrate-set-parameters", max_bandwidth=4 * MIB, downtime_limit=1)
+        here.do("migrate", uri=f"unix:{path('peer')}")
+        here.qmp.wait_event("MIGRATION_PASS", PATIENCE)
+        info = here.do("query-migrate")
+        assert info["status"] == "active" and info["ram"]["mbps"] < 80, info
+        here.works(1)
+        here.do("migrate-set-parameters", max_bandwidth=0, downtime_limit=60000)
+        here.wait_status("completed")
+        there.goes_on_after(here)
+        there.works()
+
+
+# ---- what fails ----
+
+def test_cancel():
+    with Machine(pages=8192) as machine:
+        machine.works(1)
+        machine.do("migrate-set-parameters", max_bandwidth=MIB)
+        for uri in (f"file:{path('saved')}", "exec:sleep 1000"):
+            machine.do("migrate", uri=uri)
+            assert "in progress" in machine.refused("migrate", uri=uri)
+            time.sleep(random.random() / 4)
+            machine.do("migrate_cancel")
+            machine.wait_status("cancelled")
+            assert machine.status() == "running"
+            machine.works(1)
+
+
+def test_pre_switchover():
+    disk = new_disk()
+    with Machine(disk=disk) as machine:
+        machine.works(1)
+        machine.unlimited()
+        machine.do("migrate-set-capabilities", capabilities=[{"capability": "pause-before-switchover", "state": True},
+                                                             {"capability": "events", "state": True}])
+        assert "not in expected state" in machine.refused("migrate-continue", state="pre-switchover")
+        for go in (False, True):
+            machine.do("migrate", uri=f"file:{path('saved')}")
+            machine.wait_status("pre-switchover")
+            assert machine.status() == "finish-migrate"
+            assert "not finalized" in machine.refused("cont")
+            if go:
+                machine.do("migrate-continue", state="pre-switchover")
+                machine.wait_status("completed")
+                machine.do("cont")
+            else:
+                machine.do("migrate_cancel")
+                machine.wait_status("cancelled")
+            machine.works()
+        seen = [e["data"]["status"] for e in machine.qmp.events if e["event"] == "MIGRATION"]
+        assert seen == ["setup", "active", "pre-switchover", "cancelling", "cancelled",
+                        "setup", "active", "pre-switchover", "device", "completed"], seen
+
+
+def test_target_breaks():
+    """A peer that goes away, refuses, or is none; a full disk: the machine goes on here and says why."""
+    disk = new_disk()
+    with Machine(disk=disk) as machine:
+        machine.works(1)
+        machine.unlimited()
+
+        def fails(uri, why):
+            machine.do("migrate", uri=uri)
+            info = machine.wait_status("failed")
+            assert re.search(why, info["error-desc"]), info
+            machine.works(1)
+
+        fails(f"unix:{path('nobody')}", "nobody")
+        fails("exec:exit 3", "exit status 3|Broken pipe")
+        fails("exec:head -c 100000 >/dev/null", "Broken pipe")
+        fails("exec:cat >/dev/null; exit 3", "exit status 3")
+        fails("file:/dev/full", "No space left")
+        assert "uri" in machine.refused("migrate", uri="bogus:x")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path("rude"))
+        listener.listen()
+        machine.do("migrate", uri=f"unix:{path('rude')}")
+        peer, _ = listener.accept()
+        peer.recv(4096)
+        peer.close()
+        machine.wait_status("failed")
+        machine.works(1)
+        with Machine("-incoming", f"unix:{path('peer')}", memory=128) as other:
+            fails(f"unix:{path('peer')}", "bytes of RAM")
+            assert other.wait(PATIENCE) == 1
+        with Machine("-incoming", f"unix:{path('killed')}") as other:
+            machine.do("migrate-set-parameters", max_bandwidth=MIB)
+            machine.do("migrate", uri=f"unix:{path('killed')}")
+            machine.wait_status("active", "failed")
+            other.process.kill()
+            machine.wait_status("failed")
+            machine.works()
+
+
+def test_full_disk():
+    with Machine(pages=8192) as machine:
+        machine.works(1)
+        folder = path("small")
+        os.mkdir(folder)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True).returncode:
+            raise tap.Skip("no file system can be mounted here")
+        try:
+            machine.do("migrate", uri=f"file:{folder}/saved")
+            info = machine.wait_status("failed")
+            assert "No space left" in info["error-desc"], info
+            machine.works()
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+
+# ---- beside QEMU ----
+
+def test_names_beside_qemu():
+    """Each field that we show is one of QEMU's, and none of QEMU's is missing."""
+    qemu = shutil.which("qemu-system-x86_64")
+    if not qemu:
+        raise tap.Skip("there is no qemu-system-x86_64")
+    shapes = []
+    for binary, accel in ((BINARY, "soft"), (qemu, "tcg")):
+        vmm = Vmm(binary, ["-accel", accel, "-m", "64", "-S"], console=False)
+        try:
+            vmm.qmp.execute("migrate", 60, uri="exec:cat >/dev/null")
+            end = time.monotonic() + PATIENCE
+            while vmm.qmp.execute("query-migrate", 60).get("status") != "completed":
+                assert time.monotonic() < end, vmm.qmp.execute("query-migrate", 60)
+                time.sleep(0.05)
+            info = vmm.qmp.execute("query-migrate", 60)
+            shapes.append((sorted(info), sorted(info["ram"]), vmm.qmp.execute("query-status", 60)["status"]))
+        finally:
+            vmm.close()
+    assert shapes[0] == shapes[1], shapes
+
+
+TESTS = {name[5:].replace("_", " "): test for name, test in list(globals().items()) if name.startswith("test_")}
+if len(sys.argv) > 3:
+    TESTS = {name: TESTS[name] for name in sys.argv[3:]}
+try:
+    tap.run(TESTS)
+finally:
+    shutil.rmtree(FOLDER, ignore_errors=True)
