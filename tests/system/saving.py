@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines saved and restored, dumped, their disks worked on while they run; the manager killed in between.
+
+    saving.py RUCHED RUCHE-IMG TICKER
+
+The guest (tests/guest/ticker.c) counts on its console and looks at its memory all the time. The emulator is QEMU.
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import libvirt  # noqa: E402
+import manager  # noqa: E402
+import tap  # noqa: E402
+
+RUCHED, IMG, TICKER = (os.path.abspath(p) for p in sys.argv[1:4])
+QEMU = shutil.which("qemu-system-x86_64")
+SECONDS = 120
+
+
+def wait(what, fn):
+    end = time.monotonic() + SECONDS
+    while True:
+        value = fn()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what}: not in {SECONDS} s"
+        time.sleep(0.02)
+
+
+class World:
+    """A manager, a connection, a machine 'm' with a chain of three images."""
+
+    def __init__(self):
+        if not QEMU:
+            raise tap.Skip("qemu-system-x86_64 is not installed")
+        self.m = manager.Manager(RUCHED)
+        self.folder = self.m.folder.name
+        self.connect()
+        self.img("create", "-f", "raw", self.path("data.raw"), "32M")
+        with open(self.path("data.raw"), "r+b") as f:
+            f.write(os.urandom(6 << 20))
+        self.img("convert", "-O", "qcow2", self.path("data.raw"), self.path("base.qcow2"))
+        for name, below in (("mid", "base"), ("top", "mid")):
+            self.img("create", "-f", "qcow2", "-F", "qcow2", "-b", self.path(below + ".qcow2"), self.path(name + ".qcow2"))
+        self.d = self.c.defineXML(f"""<domain type='qemu'><name>m</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{TICKER}</kernel><cmdline>fill=24</cmdline></os>
+<devices><emulator>{QEMU}</emulator><serial type='pty'/><memballoon model='none'/>
+<disk type='file'><driver type='qcow2'/><source file='{self.path("top.qcow2")}'/><target dev='vda'/></disk></devices></domain>""")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.m.close()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def img(self, *words):
+        return subprocess.run([IMG, *words], check=True, capture_output=True, text=True, timeout=SECONDS).stdout
+
+    def connect(self):
+        def attempt():
+            try:
+                return libvirt.open(f"qemu+unix:///session?socket={self.m.run}/libvirt-sock")
+            except libvirt.libvirtError:
+                return None
+        self.c = wait("libvirt's socket", attempt)
+
+    def again(self):
+        """The manager is killed, and comes back."""
+        self.m.kill()
+        self.m.start()
+        self.connect()
+        self.d = wait("the machine's description", lambda: [d for d in self.c.listAllDomains() if d.name() == "m"])[0]
+
+    def tick(self):
+        with open(f"{self.m.state}/log/consoles/m.log", encoding="utf-8", errors="replace") as f:
+            text = f.read()
+        assert "broken" not in text, text[-200:]
+        found = re.findall(r"tick (\d+)\n", text)
+        return int(found[-1]) if found else -1
+
+    def goes_on(self, least=0):
+        """The guest counts, from where it was."""
+        self_now = wait("the guest's count", lambda: self.tick() >= least and self.tick() + 1)
+        wait("the guest's next count", lambda: self.tick() > self_now)
+
+    def runs(self):
+        self.d.create()
+        self.goes_on()
+
+    def chain(self, flags=0):
+        text = self.d.XMLDesc(flags)
+        return re.findall(r"([a-z]+)\.qcow2", text[text.index("<disk"):text.index("</disk>")])
+
+
+def refused(part, fn, *words):
+    try:
+        fn(*words)
+    except libvirt.libvirtError as e:
+        assert part in str(e), e
+        return
+    raise AssertionError(f"not refused: {part}")
+
+
+def test_save():
+    with World() as w:
+        w.runs()
+        path, before = w.path("saved"), w.tick()
+        w.d.save(path)
+        assert w.d.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SAVED]
+        assert w.d.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)["success"] is True
+        assert "<name>m</name>" in w.c.saveImageGetXMLDesc(path)
+        w.c.restore(path)
+        assert w.d.state() == [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_RESTORED]
+        w.goes_on(before)
+        refused("already active", w.c.restore, path)
+        w.d.destroy()
+        with open(path, "r+b") as f:
+            f.truncate(os.path.getsize(path) // 2)
+        refused("", w.c.restore, path)
+        assert os.path.exists(path) and not w.d.isActive()
+        refused("no saved machine", w.c.restore, w.path("data.raw"))
+
+
+def test_managed():
+    with World() as w:
+        w.runs()
+        before = w.tick()
+        w.d.managedSave()
+        assert w.d.hasManagedSaveImage()
+        refused("managed save", w.d.undefine)
+        w.again()
+        assert w.d.hasManagedSaveImage()
+        w.d.create()
+        assert not w.d.hasManagedSaveImage()
+        w.goes_on(before)
+        w.d.managedSave(libvirt.VIR_DOMAIN_SAVE_PAUSED)
+        w.d.create()
+        assert w.d.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+        w.d.resume()
+        w.goes_on(before)
+        w.d.managedSave()
+        w.d.createWithFlags(libvirt.VIR_DOMAIN_START_FORCE_BOOT)
+        assert w.d.state() == [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED]
+
+
+def slow_save(w, path):
+    """A save that takes long, under way."""
+    w.d.migrateSetMaxSpeed(1)
+
+    def save():
+        try:
+            w.d.save(path)
+        except libvirt.libvirtError:
+            pass
+    thread = threading.Thread(target=save)
+    thread.start()
+    other = libvirt.open(f"qemu+unix:///session?socket={w.m.run}/libvirt-sock")
+    wait("figures of the save", lambda: other.lookupByName("m").jobStats().get("memory_processed"))
+    return thread, other
+
+
+def test_cancel():
+    with World() as w:
+        w.runs()
+        thread, other = slow_save(w, w.path("saved"))
+        other.lookupByName("m").abortJob()
+        thread.join()
+        assert w.d.state() == [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_SAVE_CANCELED]
+        assert not os.path.exists(w.path("saved"))
+        w.goes_on(w.tick())
+
+
+def test_killed_save():
+    """kill -9 of the manager in the middle of a save: no file, and the guest goes on."""
+    with World() as w:
+        w.runs()
+        thread, _ = slow_save(w, w.path("saved"))
+        files = sorted(n for n in os.listdir(w.folder) if n != "log")
+        w.again()
+        thread.join()
+        wait("the guest's going on", lambda: w.d.state()[0] == libvirt.VIR_DOMAIN_RUNNING)
+        assert sorted(n for n in os.listdir(w.folder) if n != "log") == files and "saved" not in files
+        w.goes_on(w.tick())
+        w.d.save(w.path("saved"))
+        w.c.restore(w.path("saved"))
+        w.goes_on(w.tick())
+
+
+def test_dump():
+    with World() as w:
+        w.runs()
+        path = w.path("core")
+        w.d.coreDump(path, libvirt.VIR_DUMP_MEMORY_ONLY)
+        with open(path, "rb") as f:
+            assert f.read(4) == b"\x7fELF"
+        w.goes_on(w.tick())
+        for flags in (0, libvirt.VIR_DUMP_LIVE, libvirt.VIR_DUMP_BYPASS_CACHE):
+            w.d.coreDump(path, flags)
+            w.goes_on(w.tick())
+        seen = w.d.memoryPeek(16 << 20, 16, libvirt.VIR_MEMORY_PHYSICAL)
+        assert seen[:8] == ((((16 << 20) ^ 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9) % 2**64).to_bytes(8, "little")
+        refused("raw", w.d.blockPeek, "vda", 0, 512)
+        w.d.coreDump(path, libvirt.VIR_DUMP_CRASH)
+        assert w.d.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED]
+
+
+def is_ready(w):
+    j = w.d.blockJobInfo("vda")
+    return j and j["cur"] == j["end"]
+
+
+def same(w, name):
+    w.img("compare", w.path(name), w.path("data.raw"))
+
+
+def test_disks():
+    with World() as w:
+        w.d.create()
+        assert w.chain() == ["top", "mid", "base"]
+        w.d.blockCommit("vda", w.path("base.qcow2"), w.path("mid.qcow2"))
+        wait("the commit", lambda: w.chain() == ["top", "base"])
+        w.d.blockCommit("vda", None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
+        wait("the commit's readiness", lambda: is_ready(w))
+        w.d.blockJobAbort("vda")
+        assert w.chain() == ["top", "base"]
+        w.d.blockCopy("vda", f"<disk><source file='{w.path('copy.qcow2')}'/><driver type='qcow2'/></disk>")
+        wait("the copy", lambda: is_ready(w))
+        w.again()
+        wait("the copy, after a kill", lambda: is_ready(w))
+        w.d.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        assert w.chain() == ["copy"] and w.chain(libvirt.VIR_DOMAIN_XML_INACTIVE) == ["copy"]
+        w.d.managedSave()
+        w.d.create()
+        w.d.destroy()
+        same(w, "copy.qcow2")
+
+
+def test_pull():
+    with World() as w:
+        w.d.create()
+        w.d.blockPull("vda")
+        wait("the pull", lambda: not w.d.blockJobInfo("vda") and w.chain() == ["top"])
+        w.d.destroy()
+        same(w, "top.qcow2")
+
+
+def test_pivot():
+    with World() as w:
+        w.d.create()
+        w.d.blockCommit("vda", None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
+        wait("the commit's readiness", lambda: is_ready(w))
+        w.d.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        assert w.chain() == ["base"] and w.chain(libvirt.VIR_DOMAIN_XML_INACTIVE) == ["base"]
+        w.d.destroy()
+        same(w, "base.qcow2")
+
+
+tap.run({"save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
+         "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot})
