@@ -335,6 +335,8 @@ def web_machine(c, d):
     yield "DOMAIN_SHUTDOWN", d.shutdown, 0
     yield "DOMAIN_DESTROY", d.destroy, 0
     yield "DOMAIN_CREATE", d.create, 0
+    yield "DOMAIN_ATTACH_DEVICE", lambda: d.attachDevice(disk_xml("late.img", "vdd")), 0
+    yield "what was attached", lambda: "late.img" in d.XMLDesc(0) and "late.img" not in d.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), True
     yield "DOMAIN_DESTROY again", d.destroy, 0
 
 
