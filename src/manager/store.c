@@ -2,10 +2,11 @@
 /* Files replaced as a whole, several at a time.
  *
  * Group     Changes that come while others are being written down are taken together by the same
- * worker: all texts are written beside their places, one sync of the log promises them all, then
- * they are put in place. The files themselves are synced later, all at once, before the log's space
- * is used again. Outside   Of the log's folder, and for a text that is too long for the log, the
- * text is synced before it gets its name, and the folder after.
+ * worker: their records go into the log; while the disk is busy with them, texts are written beside
+ * their places; one sync of the log promises them all; then they are put in place. The files
+ * themselves are synced later, all at once, before the log's space is used again.
+ * Outside   Of the log's folder, and for a text that is too long for the log, the text is synced
+ * before it gets its name, and the folder after.
  */
 #include "manager/store.h"
 
