@@ -20,12 +20,12 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path[:0] = [os.path.join(ROOT, "tools"), os.path.dirname(os.path.abspath(__file__))]
 
 import tap  # noqa: E402
-from guest import GuestError, Vmm  # noqa: E402
+from guest import Qmp, Vmm  # noqa: E402
 
 BINARY, PAYLOAD = sys.argv[1:3]
 FOLDER = tempfile.mkdtemp(prefix="ruche-migrate-")
 MIB = 1 << 20
-PATIENCE = 60
+PATIENCE = 300
 
 
 def path(name):
@@ -36,6 +36,8 @@ class Machine(Vmm):
     """The guest, here or expected."""
 
     def __init__(self, *more, pages=1024, every=20000, disk=None, memory=64, accel="soft", smp=1, binary=BINARY):
+        if disk:
+            every //= 10  # two requests each 64 steps
         arguments = ["-accel", accel, "-m", str(memory), "-smp", str(smp), "-monitor", "none", "-kernel", PAYLOAD,
                      "-append", f"x pages={pages} every={every} disk={1 if disk else 0}",
                      "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
@@ -371,6 +373,47 @@ def test_full_disk():
             machine.works()
         finally:
             subprocess.run(["umount", folder], check=True)
+
+
+# ---- descriptors and cores ----
+
+def test_getfd_over_a_chardev():
+    """A monitor on a chardev takes descriptors, too."""
+    monitor = f"socket,id=c,path={path('monitor')},server=on,wait=off"
+    with Machine("-chardev", monitor, "-mon", "chardev=c,mode=control") as machine:
+        machine.qmp.close()
+        machine.qmp = Qmp(path("monitor"), process=machine.process)
+        with open(path("saved"), "wb") as file:
+            machine.send_fd("f", file.fileno())
+        machine.save("fd:f")
+        with open(path("saved"), "rb") as file:
+            assert file.read(8) == b"RUCHEVM\n"
+
+
+def test_core():
+    """readelf sees the vCPUs' notes and RAM; the machine goes on."""
+    readelf = shutil.which("readelf")
+    if not readelf:
+        raise tap.Skip("there is no readelf")
+    with Machine(smp=2) as machine:
+        machine.works(1)
+        assert machine.do("query-dump")["status"] == "none"
+        machine.do("dump-guest-memory", paging=False, protocol=f"file:{path('core')}", detach=True)
+        result = machine.qmp.wait_event("DUMP_COMPLETED", PATIENCE)["data"]["result"]
+        assert result == {"status": "completed", "completed": 64 * MIB, "total": 64 * MIB}, result
+        assert os.path.getsize(path("core")) >= 64 * MIB
+        out = subprocess.run([readelf, "-lhn", path("core")], capture_output=True, text=True, check=True).stdout
+        assert out.count("NT_PRSTATUS") == 2 and out.count("QEMU") == 2 and len(re.findall(r"^  LOAD", out, re.M)) == 1, out
+        machine.do("dump-guest-memory", paging=False, protocol=f"file:{path('core')}", begin=16 * MIB, length=8192)
+        machine.do("stop")
+        machine.do("pmemsave", val=16 * MIB, size=8192, filename=path("piece"))
+        machine.do("dump-guest-memory", paging=False, protocol=f"file:{path('core')}", begin=16 * MIB, length=8192)
+        with open(path("core"), "rb") as core, open(path("piece"), "rb") as piece:
+            assert core.read()[-8192:] == piece.read()
+        assert "paging" in machine.refused("dump-guest-memory", paging=True, protocol=f"file:{path('core')}")
+        assert "No space" in machine.refused("dump-guest-memory", paging=False, protocol="file:/dev/full")
+        machine.do("cont")
+        machine.works()
 
 
 # ---- beside QEMU ----
