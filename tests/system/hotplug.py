@@ -78,7 +78,7 @@ def sh(command, seconds=120):
 
 
 def wait_guest(command, seconds=120):
-    sh(f"for i in $(seq {seconds * 5}); do {command} && break; sleep 0.2; done; {command}", seconds + 60)
+    sh(f"no=1; for i in $(seq {seconds * 5}); do if {command}; then no=0; break; fi; sleep 0.2; done; test $no = 0", seconds + 60)
 
 
 def wait(what, seconds=GONE_SECONDS):
@@ -174,7 +174,7 @@ def card_comes_and_goes():
     for _ in range(2):
         virsh("attach-device", "hot", path("card.xml", CARD), "--live")
         wait_guest(f"cat /sys/class/net/*/address 2>/dev/null | grep -q {MAC}")
-        name = sh(f"udevadm settle; basename $(dirname $(grep -l {MAC} /sys/class/net/*/address))")
+        name = sh(f"udevadm settle; basename $(dirname $(grep -ls {MAC} /sys/class/net/*/address))")
         sh(f"ip link set {name} up && ip addr add 10.0.2.77/24 dev {name}")
         wait_guest(f"test $(cat /sys/class/net/{name}/carrier) = 1")
         sh(f"(echo > /dev/tcp/10.0.2.2/1) 2>&1 | grep -q refused; ip neigh show dev {name} | grep -q 10.0.2.2", 200)
@@ -257,6 +257,7 @@ def found_again():
     wait(lambda: "b.img" not in live())
     wait(lambda: "b.img" not in monitor('{"execute":"query-named-block-nodes"}'))
     virsh("attach-disk", "hot", path("b.img"), "vdc", "--driver", "qemu", "--subdriver", "raw", "--live")
+    wait_guest("test -b /dev/vdb || test -b /dev/vdc")
     virsh("detach-disk", "hot", "vdc", "--live")
     wait(lambda: "b.img" not in live())
 

@@ -54,7 +54,8 @@ class Guest:
 
     def wait(self, command, seconds=120):
         """Until the guest says so."""
-        self.sh(f"for i in $(seq {seconds * 5}); do {command} && break; sleep 0.2; done; {command}", seconds + 60)
+        self.sh(f"no=1; for i in $(seq {seconds * 5}); do if {command}; then no=0; break; fi; sleep 0.2; done; test $no = 0",
+                seconds + 60)
 
     def resources(self):
         """(descriptors, threads) of the process."""
@@ -142,7 +143,7 @@ def test_card(guest):
     guest.ask("device_add", driver="virtio-net-pci", id="hotcard", bus="rp2", netdev="hotnet",
               mac="52:54:00:aa:bb:cc")
     guest.wait("cat /sys/class/net/*/address 2>/dev/null | grep -q 52:54:00:aa:bb:cc")
-    name = guest.sh("udevadm settle; basename $(dirname $(grep -l 52:54:00:aa:bb:cc /sys/class/net/*/address))")
+    name = guest.sh("udevadm settle; basename $(dirname $(grep -ls 52:54:00:aa:bb:cc /sys/class/net/*/address))")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -132,6 +132,23 @@ void vm_unplug_refused(struct vm *v, const char *alias)
 
 /* ---- asking ---- */
 
+/* A guest that is still taking the device in (its slot's light blinks) is given the time to. */
+static bool ask(struct vm *v, const char *alias, bool wait, GError **error)
+{
+    int64_t end = g_get_monotonic_time() + UNPLUG_MS * 1000;
+    for (;;) {
+        g_autoptr(GError) why = NULL;
+        if (vm_do(v, "device_del", vm_json("id", 's', alias, NULL), &why))
+            return true;
+        if (wait && strstr(why->message, "guest is busy") && g_get_monotonic_time() < end) {
+            task_sleep_ms(100);
+            continue;
+        }
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+}
+
 bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GError **error)
 {
     struct vm_leaving self = {0};
@@ -141,7 +158,7 @@ bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GErro
         return ruche_error(error, MANAGER_ERR_MACHINE,
                            "machine '%s': device '%s' is being taken out already", v->name, alias);
     g_hash_table_insert(v->leaving, g_strdup(alias), &self);
-    bool asked = vm_do(v, "device_del", vm_json("id", 's', alias, NULL), &why);
+    bool asked = ask(v, alias, wait, &why);
     if (asked && wait)
         task_event_wait(&self.event, UNPLUG_MS);
     g_hash_table_remove(v->leaving, alias);
