@@ -266,5 +266,38 @@ def test_pivot():
         same(w, "base.qcow2")
 
 
-tap.run({"save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
+def test_front():
+    """REST and `ruche`."""
+    with World() as w:
+        w.runs()
+        before, path = w.tick(), w.path("saved")
+
+        def job(method, where, body):
+            number = w.m.want(202, method, where, body).json["id"]
+            ended = w.m.want(200, "GET", f"/jobs/{number}?wait=60000").json
+            assert ended["state"] == "done" and ended["result"] == "m", ended
+        job("POST", "/domains/m/dump", {"file": w.path("core"), "live": True})
+        job("POST", "/domains/m/save", {"file": path})
+        job("POST", "/restore", {"file": path})
+        w.goes_on(before)
+        job("POST", "/domains/m/save", {})
+        assert w.d.hasManagedSaveImage()
+        w.m.want(200, "DELETE", "/domains/m/save")
+        assert not w.d.hasManagedSaveImage()
+
+        def ruche(*words):
+            done = subprocess.run([os.path.join(os.path.dirname(RUCHED), "ruche"), "--connect", w.m.socket, *words],
+                                  capture_output=True, text=True, timeout=SECONDS, check=False)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+        ruche("restore", path)
+        assert "is saved" in ruche("save", "m")
+        ruche("start", "m")
+        w.goes_on(before)
+        ruche("dump", "m", w.path("core2"))
+        assert "'m' is saved" in ruche("save", "m", w.path("again")) and os.path.exists(w.path("again"))
+        assert '"state"' in ruche("restore", w.path("again"), "--json")
+
+
+tap.run({"REST and ruche": test_front, "save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
          "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot})
