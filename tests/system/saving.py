@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines saved and restored, dumped, their disks worked on while they run; the manager killed in between.
 
-    saving.py RUCHED RUCHE-IMG TICKER
+    saving.py RUCHED RUCHE-IMG TICKER RUCHE-VMM
 
-The guest (tests/guest/ticker.c) counts on its console and looks at its memory all the time. The emulator is QEMU.
+The guest (tests/guest/ticker.c) counts on its console and looks at its memory all the time. All of it with ruche-vmm and
+with QEMU.
 """
 import os
 import re
@@ -20,8 +21,8 @@ import libvirt  # noqa: E402
 import manager  # noqa: E402
 import tap  # noqa: E402
 
-RUCHED, IMG, TICKER = (os.path.abspath(p) for p in sys.argv[1:4])
-QEMU = shutil.which("qemu-system-x86_64")
+RUCHED, IMG, TICKER, VMM = (os.path.abspath(p) for p in sys.argv[1:5])
+EMULATORS = {"ruche-vmm": VMM, "QEMU": shutil.which("qemu-system-x86_64")}
 SECONDS = 120
 
 
@@ -38,8 +39,10 @@ def wait(what, fn):
 class World:
     """A manager, a connection, a machine 'm' with a chain of three images."""
 
+    emulator = None  # of the tests that run now
+
     def __init__(self):
-        if not QEMU:
+        if not self.emulator:
             raise tap.Skip("qemu-system-x86_64 is not installed")
         self.m = manager.Manager(RUCHED)
         self.folder = self.m.folder.name
@@ -52,7 +55,7 @@ class World:
             self.img("create", "-f", "qcow2", "-F", "qcow2", "-b", self.path(below + ".qcow2"), self.path(name + ".qcow2"))
         self.d = self.c.defineXML(f"""<domain type='qemu'><name>m</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{TICKER}</kernel><cmdline>fill=24</cmdline></os>
-<devices><emulator>{QEMU}</emulator><serial type='pty'/><memballoon model='none'/>
+<devices><emulator>{self.emulator}</emulator><serial type='pty'/><memballoon model='none'/>
 <disk type='file'><driver type='qcow2'/><source file='{self.path("top.qcow2")}'/><target dev='vda'/></disk></devices></domain>""")
 
     def __enter__(self):
@@ -299,5 +302,15 @@ def test_front():
         assert '"state"' in ruche("restore", w.path("again"), "--json")
 
 
-tap.run({"REST and ruche": test_front, "save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
-         "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot})
+TESTS = {"REST and ruche": test_front, "save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
+         "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot}
+
+
+def with_emulator(path, test):
+    def run():
+        World.emulator = path
+        test()
+    return run
+
+
+tap.run({f"{name}, {emulator}": with_emulator(path, test) for emulator, path in EMULATORS.items() for name, test in TESTS.items()})
