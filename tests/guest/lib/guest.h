@@ -335,6 +335,8 @@ struct pci {
     uint8_t irq_line, irq_pin;
 };
 #define PCI_MAX 64
+/* What answers there, with its BARs. False: nothing. */
+bool pci_probe(uint8_t bus, uint8_t dev, uint8_t fn, struct pci *ret);
 unsigned pci_scan(struct pci *ret, unsigned max);
 bool pci_find(uint16_t vendor, uint16_t device, unsigned nth, struct pci *ret);
 uint32_t pci_read32(const struct pci *p, unsigned off);

@@ -78,25 +78,30 @@ static void read_bars(struct pci *p)
     pci_write16(p, 4, command);
 }
 
+bool pci_probe(uint8_t bus, uint8_t dev, uint8_t fn, struct pci *ret)
+{
+    struct pci p = { .bus = bus, .dev = dev, .fn = fn };
+    uint32_t id = pci_read32(&p, 0);
+    if ((id & 0xffff) == 0xffff)
+        return false;
+    p.vendor = (uint16_t)id;
+    p.device = (uint16_t)(id >> 16);
+    p.subclass = pci_read8(&p, 0xa);
+    p.class_code = pci_read8(&p, 0xb);
+    p.header = pci_read8(&p, 0xe);
+    p.irq_line = pci_read8(&p, 0x3c);
+    p.irq_pin = pci_read8(&p, 0x3d);
+    read_bars(&p);
+    *ret = p;
+    return true;
+}
+
 unsigned pci_scan(struct pci *ret, unsigned max)
 {
     unsigned n = 0;
     for (unsigned bus = 0; bus < 4; bus++) {
-        for (unsigned slot = 0; slot < 256 && n < max; slot++) {
-            struct pci p = { .bus = (uint8_t)bus, .dev = (uint8_t)(slot >> 3), .fn = slot & 7 };
-            uint32_t id = pci_read32(&p, 0);
-            if ((id & 0xffff) == 0xffff)
-                continue;
-            p.vendor = (uint16_t)id;
-            p.device = (uint16_t)(id >> 16);
-            p.subclass = pci_read8(&p, 0xa);
-            p.class_code = pci_read8(&p, 0xb);
-            p.header = pci_read8(&p, 0xe);
-            p.irq_line = pci_read8(&p, 0x3c);
-            p.irq_pin = pci_read8(&p, 0x3d);
-            read_bars(&p);
-            ret[n++] = p;
-        }
+        for (unsigned slot = 0; slot < 256 && n < max; slot++)
+            n += pci_probe((uint8_t)bus, (uint8_t)(slot >> 3), slot & 7, &ret[n]);
     }
     return n;
 }

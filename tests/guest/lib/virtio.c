@@ -47,6 +47,13 @@ static void map_capabilities(struct virtio *d)
     }
 }
 
+bool virtio_open(struct virtio *d)
+{
+    pci_enable(&d->pci, true);
+    map_capabilities(d);
+    return d->common && d->notify_base && d->isr;
+}
+
 bool virtio_find(unsigned id, unsigned nth, struct virtio *ret)
 {
     static const uint16_t transitional[] = { 0, 0x1000, 0x1001, 0x1003, 0x1005 };
@@ -55,10 +62,8 @@ bool virtio_find(unsigned id, unsigned nth, struct virtio *ret)
         (id >= ARRAY_COUNT(transitional) ||
          !pci_find(VIRTIO_VENDOR, transitional[id], nth, &d.pci)))
         return false;
-    pci_enable(&d.pci, true);
-    map_capabilities(&d);
     *ret = d;
-    return d.common && d.notify_base && d.isr;
+    return virtio_open(ret);
 }
 
 void virtio_reset(struct virtio *d)

@@ -91,6 +91,8 @@ void vc_write(struct virtio *d, unsigned off, unsigned size, uint64_t v);
 
 /* The nth device of a kind. False: none. */
 bool virtio_find(unsigned id, unsigned nth, struct virtio *ret);
+/* A device whose `id` and `pci`, with addresses in its BARs, the caller has filled in. */
+bool virtio_open(struct virtio *d);
 void virtio_reset(struct virtio *d);
 uint64_t virtio_offered(struct virtio *d);
 /* Reset, acknowledge, agree on offered & wanted (VERSION_1 always). False: the device refused. */
