@@ -216,14 +216,21 @@ static void file_close(struct node *n)
         fd_close_keep_errno(f->fd);
 }
 
-/* Through /proc, so that a renamed or deleted file is the same one. Locks belong to the open file: the
- * old one's would be in our way. */
+/* Who passed the file may have passed it for this, too: the user we run as need not have a right to it.
+ * Else through /proc, so that a renamed or deleted file is the same one. */
+static int open_again(struct file_node *f, bool read_only, GError **error)
+{
+    g_autofree char *own = g_strdup_printf("/proc/self/fd/%d", f->fd);
+    bool now = read_only;
+    int fd = fdset_is_path(f->filename) ? open_path(f, f->filename, &now, false, NULL) : -1;
+    return fd >= 0 ? fd : open_path(f, own, &now, false, error);
+}
+
+/* Locks belong to the open file: the old one's would be in our way. */
 static bool file_set_read_only(struct node *n, bool read_only, GError **error)
 {
     struct file_node *f = container_of(n, struct file_node, n);
-    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", f->fd);
-    bool now = read_only;
-    autofd fd = open_path(f, path, &now, false, error);
+    autofd fd = open_again(f, read_only, error);
     if (fd < 0)
         return false;
     int old = f->fd;

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines saved and restored, dumped, their disks worked on while they run; the manager killed in between.
 
-    saving.py RUCHED RUCHE-IMG TICKER RUCHE-VMM
+    saving.py RUCHED RUCHE-IMG TICKER RUCHE-VMM [TEST...]
 
 The guest (tests/guest/ticker.c) counts on its console and looks at its memory all the time. All of it with ruche-vmm and
 with QEMU.
 """
+import glob
+import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -18,6 +21,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import libvirt  # noqa: E402
+import libvirt_qemu  # noqa: E402
 import manager  # noqa: E402
 import tap  # noqa: E402
 
@@ -41,11 +45,14 @@ class World:
 
     emulator = None  # of the tests that run now
 
-    def __init__(self):
+    def __init__(self, config=""):
         if not self.emulator:
             raise tap.Skip("qemu-system-x86_64 is not installed")
-        self.m = manager.Manager(RUCHED)
+        self.m = manager.Manager(RUCHED, config)
         self.folder = self.m.folder.name
+        os.chmod(self.folder, 0o711)
+        self.kernel = shutil.copy(TICKER, self.path("ticker.elf"))
+        os.chmod(self.kernel, 0o644)
         self.connect()
         self.img("create", "-f", "raw", self.path("data.raw"), "32M")
         with open(self.path("data.raw"), "r+b") as f:
@@ -53,8 +60,10 @@ class World:
         self.img("convert", "-O", "qcow2", self.path("data.raw"), self.path("base.qcow2"))
         for name, below in (("mid", "base"), ("top", "mid")):
             self.img("create", "-f", "qcow2", "-F", "qcow2", "-b", self.path(below + ".qcow2"), self.path(name + ".qcow2"))
+        for name in ("top", "mid", "base"):
+            os.chmod(self.path(name + ".qcow2"), 0o600)
         self.d = self.c.defineXML(f"""<domain type='qemu'><name>m</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{TICKER}</kernel><cmdline>fill=24</cmdline></os>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{self.kernel}</kernel><cmdline>fill=24</cmdline></os>
 <devices><emulator>{self.emulator}</emulator><serial type='pty'/><memballoon model='none'/>
 <disk type='file'><driver type='qcow2'/><source file='{self.path("top.qcow2")}'/><target dev='vda'/></disk></devices></domain>""")
 
@@ -84,6 +93,21 @@ class World:
         self.m.start()
         self.connect()
         self.d = wait("the machine's description", lambda: [d for d in self.c.listAllDomains() if d.name() == "m"])[0]
+
+    def qmp(self, command, **arguments):
+        return json.loads(libvirt_qemu.qemuMonitorCommand(self.d, json.dumps({"execute": command, "arguments": arguments}), 0))["return"]
+
+    def pid(self):
+        """Of the machine's process."""
+        for path in glob.glob("/proc/[0-9]*/cmdline"):
+            try:
+                with open(path, "rb") as f:
+                    text = f.read()
+            except OSError:
+                continue
+            if self.d.UUIDString().encode() in text:
+                return int(path.split("/")[2])
+        raise AssertionError("the machine has no process")
 
     def tick(self):
         with open(f"{self.m.state}/log/consoles/m.log", encoding="utf-8", errors="replace") as f:
@@ -269,6 +293,43 @@ def test_pivot():
         same(w, "base.qcow2")
 
 
+def works_on_disks(w):
+    """Each job once."""
+    w.d.blockCommit("vda", w.path("base.qcow2"), w.path("mid.qcow2"))
+    wait("the commit", lambda: w.chain() == ["top", "base"])
+    w.d.blockCommit("vda", None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
+    wait("the commit's readiness", lambda: is_ready(w))
+    w.d.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    assert w.chain() == ["base"], w.chain()
+    w.d.blockCopy("vda", f"<disk><source file='{w.path('copy.qcow2')}'/><driver type='qcow2'/></disk>")
+    wait("the copy", lambda: is_ready(w))
+    w.d.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    assert w.chain() == ["copy"], w.chain()
+
+
+def test_other_user():
+    """A machine whose user may not open its images: what it needs is passed."""
+    if os.geteuid():
+        raise tap.Skip("only root can give a machine another user")
+    with World("[machines]\nuser=nobody\n") as w:
+        w.runs()
+        with open(f"/proc/{w.pid()}/status", encoding="ascii") as f:
+            assert re.search(rf"^Uid:\t{pwd.getpwnam('nobody').pw_uid}\t", f.read(), re.MULTILINE)
+        works_on_disks(w)
+        w.goes_on(w.tick())
+        w.d.managedSave()
+        w.d.create()
+        w.goes_on(w.tick())
+        w.d.destroy()
+        same(w, "copy.qcow2")
+    with World("[machines]\nuser=nobody\n") as w:
+        w.runs()
+        w.d.blockPull("vda", 0)
+        wait("the pull", lambda: not w.d.blockJobInfo("vda") and w.chain() == ["top"])
+        w.d.destroy()
+        same(w, "top.qcow2")
+
+
 def test_front():
     """REST and `ruche`."""
     with World() as w:
@@ -303,7 +364,12 @@ def test_front():
 
 
 TESTS = {"REST and ruche": test_front, "save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
-         "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot}
+         "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot,
+         "another user": test_other_user}
+
+
+if sys.argv[5:]:
+    TESTS = {name: TESTS[name] for name in sys.argv[5:]}
 
 
 def with_emulator(path, test):
