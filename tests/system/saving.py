@@ -45,7 +45,7 @@ class World:
 
     emulator = None  # of the tests that run now
 
-    def __init__(self, config=""):
+    def __init__(self, config="", ports=0):
         if not self.emulator:
             raise tap.Skip("qemu-system-x86_64 is not installed")
         self.m = manager.Manager(RUCHED, config)
@@ -64,7 +64,7 @@ class World:
             os.chmod(self.path(name + ".qcow2"), 0o600)
         self.d = self.c.defineXML(f"""<domain type='qemu'><name>m</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{self.kernel}</kernel><cmdline>fill=24</cmdline></os>
-<devices><emulator>{self.emulator}</emulator><serial type='pty'/><memballoon model='none'/>
+<devices><emulator>{self.emulator}</emulator>{"<controller type='pci' model='pcie-root-port'/>" * ports}<serial type='pty'/><memballoon model='none'/>
 <disk type='file'><driver type='qcow2'/><source file='{self.path("top.qcow2")}'/><target dev='vda'/></disk></devices></domain>""")
 
     def __enter__(self):
@@ -330,6 +330,46 @@ def test_other_user():
         same(w, "top.qcow2")
 
 
+def test_detach():
+    """Whatever was done to a disk's chain: what it stood on goes with it."""
+    with World(ports=2) as w:
+        xml = f"""<disk type='file'><driver type='qcow2'/><source file='{w.path("top.qcow2")}'/><target dev='vdb'/></disk>"""
+        w.img("create", "-f", "qcow2", w.path("own.qcow2"), "1M")
+        w.d.updateDeviceFlags(xml.replace("top", "own").replace("vdb", "vda"), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        w.runs()
+
+        def has():
+            nodes = sorted(n["node-name"] for n in w.qmp("query-named-block-nodes", flat=True))
+            return nodes, sorted(s["fdset-id"] for s in w.qmp("query-fdsets"))
+        before = has()
+
+        def detached():
+            w.d.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            w.d.reset()  # takes what the guest keeps
+            wait("the end of the disk", lambda: "vdb" not in w.d.XMLDesc())
+            wait("the end of the disk's nodes", lambda: has() == before)
+
+        def abort(flags):
+            wait("the job's readiness", lambda: (lambda j: j and j["cur"] == j["end"])(w.d.blockJobInfo("vdb")))
+            w.d.blockJobAbort("vdb", flags)
+        pivot = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
+        copy = f"<disk><source file='{w.path('copy.qcow2')}'/><driver type='qcow2'/></disk>"
+        w.d.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        assert has() != before
+        detached()
+        w.d.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        w.d.blockCopy("vdb", copy, None, libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW)
+        abort(0)
+        w.d.blockCopy("vdb", copy.replace("copy", "second"), None, libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW)
+        abort(pivot)
+        detached()
+        w.d.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        w.d.blockCommit("vdb", None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
+        abort(pivot)
+        detached()
+        w.goes_on(w.tick())
+
+
 def test_front():
     """REST and `ruche`."""
     with World() as w:
@@ -365,7 +405,7 @@ def test_front():
 
 TESTS = {"REST and ruche": test_front, "save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
          "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot,
-         "another user": test_other_user}
+         "another user": test_other_user, "detached after jobs": test_detach}
 
 
 if sys.argv[5:]:

@@ -300,7 +300,7 @@ void vm_block_forget(struct vm *v, const char *target, unsigned image)
     auto_vm *keep = vm_ref(v);
     g_autofree char *node =
         image ? g_strdup_printf("disk-%s-%u", target, image) : g_strconcat("disk-", target, NULL);
-    g_autofree char *file = g_strconcat(node, "-file", NULL);
-    if (vm_do(keep, "blockdev-del", vm_json("node-name", 's', node, NULL), NULL))
-        vm_do(keep, "blockdev-del", vm_json("node-name", 's', file, NULL), NULL);
+    g_autoptr(JsonNode) all =
+        vm_call(keep, "query-named-block-nodes", vm_json("flat", 'b', TRUE, NULL), NULL);
+    vm_delete_image(keep, vm_json_array(all), node);
 }

@@ -328,6 +328,16 @@ static void take_host_names(xmlNode *device, const xmlNode *own)
             xml_set(device, paths[i], xml_get(own, paths[i]));
 }
 
+/* What its image stands on was found out here. */
+static void take_chain(xmlNode *disk, const xmlNode *own)
+{
+    xmlNode *chain = xml_find(own, "backingStore");
+    while (xml_find(disk, "backingStore"))
+        xml_remove(disk, "backingStore");
+    if (chain)
+        xmlAddChild(disk, xmlDocCopyNode(chain, disk->doc, 1));
+}
+
 static bool attach(struct vm *v, xmlNode *device, GError **error)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(pluggable); i++) {
@@ -336,8 +346,8 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
         xmlNode *own;
         g_autoptr(xmlDoc) doc = domain_with(v, device, &own);
         struct vm_args a;
-        if (!strcmp(pluggable[i].element, "disk") &&
-            !vm_find_chains(xmlDocGetRootElement(doc), error))
+        bool is_disk = !strcmp(pluggable[i].element, "disk");
+        if (is_disk && !vm_find_chains(xmlDocGetRootElement(doc), error))
             return false;
         vm_args_init(&a, xmlDocGetRootElement(doc), v->ours);
         a.dir = v->dir;
@@ -348,6 +358,8 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
         bool ok = pluggable[i].build(&a, error) && add_all(v, &a, error);
         if (ok && xml_get(own, "target@dev"))
             take_host_names(device, own);
+        if (ok && is_disk)
+            take_chain(device, own);
         if (!ok && xml_is(own, "@type", "network"))
             network_unplug(v->d->uuid, xml_get(own, "mac@address"));
         vm_args_done(&a);

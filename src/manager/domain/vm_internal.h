@@ -145,6 +145,8 @@ bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error);
 /* vm_unplug.c */
 /* The machine says so: what the device stood on goes too, so that its name is free again. */
 void vm_device_deleted(struct vm *v, const char *alias);
+/* An image's nodes and the file that was passed for it; `nodes` is what query-named-block-nodes said. False: it is in use. */
+bool vm_delete_image(struct vm *v, JsonArray *nodes, const char *name);
 void vm_unplug_refused(struct vm *v, const char *alias); /* the guest keeps it */
 /* Asks the guest for it; with `wait`, gives it some time. *ret_gone: it has left. */
 bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GError **error);

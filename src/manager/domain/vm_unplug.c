@@ -45,18 +45,51 @@ static bool delete_node(struct vm *v, const char *name)
     return vm_do(v, "blockdev-del", vm_json("node-name", 's', name, NULL), NULL);
 }
 
-/* From the disk itself to the end of its chain, with the files that were passed for it. */
+/* "disk-vda" of itself, "disk-vda-3": what has been done to its chain says which numbers there are.
+ */
+static bool is_image_of(const char *name, const char *node)
+{
+    size_t len = strlen(node);
+    if (!name || strncmp(name, node, len) != 0)
+        return false;
+    return !name[len] || (name[len] == '-' &&
+                          g_ascii_string_to_unsigned(name + len + 1, 10, 0, G_MAXUINT, NULL, NULL));
+}
+
+static GPtrArray *images_of(JsonArray *nodes, const char *node)
+{
+    GPtrArray *list = g_ptr_array_new_with_free_func(g_free);
+    JsonObject *o;
+    for (guint i = 0; (o = vm_json_at(nodes, i)) && list->len < CHAIN_LIMIT; i++)
+        if (is_image_of(vm_json_string(o, "node-name"), node))
+            g_ptr_array_add(list, g_strdup(vm_json_string(o, "node-name")));
+    return list;
+}
+
+bool vm_delete_image(struct vm *v, JsonArray *nodes, const char *name)
+{
+    g_autofree char *file = g_strconcat(name, "-file", NULL);
+    int64_t set = fdset_of(find_node(nodes, file));
+    if (!delete_node(v, name))
+        return false;
+    if (delete_node(v, file) && set >= 0)
+        vm_do(v, "remove-fd", vm_json("fdset-id", 'i', set, NULL), NULL);
+    return true;
+}
+
+/* All of a disk's chain. One that another still stands on has its turn after that. */
 static void delete_nodes(struct vm *v, const char *node)
 {
-    g_autoptr(JsonNode) all = vm_call(v, "query-named-block-nodes", NULL, NULL);
-    bool more = true;
-    for (unsigned depth = 0; more && depth < CHAIN_LIMIT; depth++) {
-        g_autofree char *name = depth ? g_strdup_printf("%s-%u", node, depth) : g_strdup(node);
-        g_autofree char *file = g_strconcat(name, "-file", NULL);
-        int64_t set = fdset_of(find_node(vm_json_array(all), file));
-        more = delete_node(v, name) && delete_node(v, file);
-        if (set >= 0)
-            vm_do(v, "remove-fd", vm_json("fdset-id", 'i', set, NULL), NULL);
+    g_autoptr(JsonNode) all =
+        vm_call(v, "query-named-block-nodes", vm_json("flat", 'b', TRUE, NULL), NULL);
+    g_autoptr(GPtrArray) left = images_of(vm_json_array(all), node);
+    for (guint before = left->len + 1; left->len && left->len < before;) {
+        before = left->len;
+        for (guint i = 0; i < left->len;)
+            if (vm_delete_image(v, vm_json_array(all), g_ptr_array_index(left, i)))
+                g_ptr_array_remove_index(left, i);
+            else
+                i++;
     }
 }
 
@@ -75,7 +108,8 @@ static void delete_leftover(void *opaque)
     } rows[] = {{"host", "netdev_del"}, {"char", "chardev-remove"}, {"obj", "object-del"}};
     if (l.node)
         delete_nodes(v, l.node);
-    for (size_t i = 0; !l.node && i < G_N_ELEMENTS(rows); i++) {
+    bool other = !l.node && !g_str_has_prefix(l.alias, "vcpu");
+    for (size_t i = 0; other && i < G_N_ELEMENTS(rows); i++) {
         g_autofree char *id = g_strconcat(rows[i].prefix, l.alias, NULL);
         vm_do(v, rows[i].command, vm_json("id", 's', id, NULL), NULL); /* most have only one */
     }
@@ -108,16 +142,15 @@ static void leave_network(const struct vm *v, const char *alias)
 
 void vm_device_deleted(struct vm *v, const char *alias)
 {
+    /* Who waits runs at once, and takes the device out of the description. */
+    struct leftover *l = g_new(struct leftover, 1);
+    *l = (struct leftover){.v = vm_ref(v), .alias = g_strdup(alias), .node = node_of(v, alias)};
     leave_network(v, alias);
     struct vm_leaving *waits = g_hash_table_lookup(v->leaving, alias);
     if (waits) {
         waits->gone = true;
         task_event_happen(&waits->event);
     }
-    if (g_str_has_prefix(alias, "vcpu"))
-        return;
-    struct leftover *l = g_new(struct leftover, 1);
-    *l = (struct leftover){.v = vm_ref(v), .alias = g_strdup(alias), .node = node_of(v, alias)};
     task_start(delete_leftover, l);
 }
 
