@@ -41,6 +41,7 @@ enum {
     E_INVALID = 55,
     E_NO_INTERFACE = 57,
     E_NO_FILTER = 62,
+    E_INVALID_SECRET = 65,
     E_NO_SECRET = 66,
     E_CONFIG = 67,
     E_TIMEOUT = 68,
@@ -93,6 +94,7 @@ static const struct row rows[] = {
     {MANAGER_ERR_AGENT, E_AGENT, FROM_QEMU, "Guest agent: %s"},
     {MANAGER_ERR_MACHINE, E_OPERATION_FAILED, FROM_QEMU, NULL},
     {MANAGER_ERR_OVERFLOW, E_OVERFLOW, FROM_QEMU, "Overflow: %s"},
+    {MANAGER_ERR_SECRET_PRIVATE, E_INVALID_SECRET, FROM_SECRET, "Invalid secret: %s"},
 };
 static const struct row other = {0, E_INTERNAL, FROM_NONE, NULL};
 

@@ -233,6 +233,7 @@ static void fill(struct message *m, const struct event *e)
     *m = (struct message){.event = e->event, .detail = e->detail, .number = (int64_t)e->number};
     m->dom.name = m->obj.name = m->dev.name = (char *)e->name;
     m->secret.usage = (char *)(e->text[0] ? e->text[0] : "");
+    m->secret.usage_type = (int32_t)e->number;
     m->dom.id = e->object_id;
     if (e->uuid) {
         memcpy(m->dom.uuid, e->uuid, 16);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Kinds of objects of which there are none yet: host interfaces, filters, secrets, node
+/* Kinds of objects of which there are none yet: host interfaces, filters, node
  * devices. Lists are empty, and each name is one that is not found. Thread: the loop thread. */
 #include "libvirt/object.h"
 
@@ -25,16 +25,13 @@ static bool empty(struct rpc_call *c, void *args, void *ret, GError **error)
              .call = empty)
 LIST_ALL(connect_list_all_interfaces, 284);
 LIST_ALL(connect_list_all_nwfilters, 286);
-LIST_ALL(connect_list_all_secrets, 287);
 LIST_ALL(connect_list_all_nwfilter_bindings, 401);
 LIST_ALL(connect_list_all_node_devices, 285);
 COUNT(connect_num_of_interfaces, 126);
 COUNT(connect_num_of_defined_interfaces, 137);
-COUNT(connect_num_of_secrets, 139);
 COUNT(connect_num_of_nwfilters, 178);
 NAMES(connect_list_interfaces, 127);
 NAMES(connect_list_defined_interfaces, 138);
-NAMES(connect_list_secrets, 140);
 NAMES(connect_list_nwfilters, 179);
 
 struct of_cap {
@@ -73,14 +70,6 @@ NONE(device_name, a_name, no_name(MANAGER_ERR_NO_NODE_DEVICE, "node device", a->
 NONE(filter_name, a_name, no_name(MANAGER_ERR_NO_FILTER, "network filter", a->name, error))
 NONE(filter_uuid, a_uuid, no_uuid(MANAGER_ERR_NO_FILTER, "network filter", a->uuid, error))
 NONE(filter, a_named, no_name(MANAGER_ERR_NO_FILTER, "network filter", a->obj.name, error))
-NONE(secret_uuid, a_uuid, no_uuid(MANAGER_ERR_NO_SECRET, "secret", a->uuid, error))
-struct usage {
-    int32_t type;
-    char *usage;
-};
-static const struct xdr_row usage_xdr[] = {XDR_F(INT, struct usage, type),
-                                           XDR_F(STRING, struct usage, usage), XDR_DONE};
-NONE(secret_usage, usage, no_name(MANAGER_ERR_NO_SECRET, "secret", a->usage, error))
 
 #define MISSING(ident, number_, shape, call_)                                                      \
     RPC_PROC(ident, .number = number_, .flags = OBJECT_QUERY, ARGS(shape), .call = call_)
@@ -101,9 +90,3 @@ MISSING(nwfilter_lookup_by_name, 175, a_name, filter_name);
 MISSING(nwfilter_lookup_by_uuid, 176, a_uuid, filter_uuid);
 MISSING(nwfilter_get_xml_desc, 177, a_named, filter);
 MISSING(nwfilter_undefine, 181, a_named, filter);
-MISSING(secret_lookup_by_uuid, 141, a_uuid, secret_uuid);
-MISSING(secret_lookup_by_usage, 147, usage, secret_usage);
-MISSING(secret_get_xml_desc, 143, a_uuid, secret_uuid);
-MISSING(secret_set_value, 144, a_uuid, secret_uuid);
-MISSING(secret_get_value, 145, a_uuid, secret_uuid);
-MISSING(secret_undefine, 146, a_uuid, secret_uuid);

@@ -380,7 +380,9 @@ static void free_row(const struct xdr_row *r, void *obj)
     case XDR_STRING_OPT:
         g_clear_pointer((char **)p, g_free);
         break;
-    case XDR_BYTES:
+    case XDR_BYTES: /* they may be a secret */
+        if (((struct xdr_bytes *)p)->data)
+            explicit_bzero(((struct xdr_bytes *)p)->data, ((struct xdr_bytes *)p)->len);
         g_clear_pointer(&((struct xdr_bytes *)p)->data, g_free);
         ((struct xdr_bytes *)p)->len = 0;
         break;

@@ -34,8 +34,8 @@ struct event {
     int object_id;           /* a running domain's number, else -1 */
     int event, detail;       /* LIFECYCLE; action of WATCHDOG and IO_ERROR; status of BLOCK_JOB */
     const char *text[4];     /* by id: IO_ERROR: source path, alias, reason; BLOCK_JOB: disk;
-                                DEVICE_*: alias; METADATA: namespace; TRAY: alias; GRAPHICS: see there */
-    uint64_t number;         /* BALLOON_CHANGE: KiB; RTC_CHANGE: offset in seconds; METADATA: type */
+                                DEVICE_*: alias; METADATA: namespace; TRAY: alias; GRAPHICS: see there; of a secret: what it is for */
+    uint64_t number;         /* BALLOON_CHANGE: KiB; RTC_CHANGE: offset in seconds; METADATA: type; of a secret: its usage */
     const struct param_list *params; /* TUNABLE, JOB_COMPLETED */
 };
 

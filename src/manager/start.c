@@ -7,6 +7,7 @@
 #include "manager/manager.h"
 #include "manager/network/network.h"
 #include "manager/node/node.h"
+#include "manager/secret/secret.h"
 #include "manager/storage/pool.h"
 #include "manager/store.h"
 
@@ -18,9 +19,10 @@
  * round. */
 static const struct part {
     bool (*load)(GError **error);
-    void (*autostart)(void); /* in a task */
+    void (*autostart)(void); /* in a task; NULL: nothing to start */
     void (*stop)(void);
 } parts[] = {
+    {secrets_load, NULL, secrets_stop},
     {pools_load, pools_autostart, pools_stop},
     {networks_load, networks_autostart, networks_stop},
     {domains_load, domains_autostart, domains_stop},
@@ -36,7 +38,8 @@ static void autostart_all(void *opaque)
 {
     node_start();
     for (unsigned i = 0; i < G_N_ELEMENTS(parts); i++)
-        parts[i].autostart();
+        if (parts[i].autostart)
+            parts[i].autostart();
 }
 
 static gboolean late(gpointer opaque)

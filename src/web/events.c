@@ -72,7 +72,10 @@ static JsonObject *describe(const struct event *e)
     JsonObject *o = json_object_new();
     json_object_set_string_member(o, "class", class_words[e->class]);
     bool domain = e->class == EVENT_DOMAIN;
-    json_object_set_string_member(o, "event", domain ? domain_words[e->id] : object_words[MIN(e->id, 2)]);
+    const char *word = domain ? domain_words[e->id] : object_words[MIN(e->id, 2)];
+    if (e->id == 1 && (e->class == EVENT_SECRET || e->class == EVENT_NODE_DEVICE))
+        word = e->class == EVENT_SECRET ? "value-changed" : "update";
+    json_object_set_string_member(o, "event", word);
     json_object_set_string_member(o, "name", e->name);
     if (e->uuid) {
         char text[UUID_TEXT_BYTES];

@@ -356,6 +356,21 @@ def networks():
     M.refused(404, "no network", "GET", "/networks/lent")
 
 
+def secrets():
+    """A value goes in and is in no answer."""
+    text = "<secret><description>d</description><usage type='ceph'><name>client.rest</name></usage></secret>"
+    uuid = do("secret_define", 201, "POST", "/secrets", {"xml": text}).json["uuid"]
+    answers = [do("secret_set_value", 200, "PUT", f"/secrets/{uuid}/value", {"base64": "c2VlbiBieSBub2JvZHk="}), do("secret_list", 200, "GET", "/secrets"),
+               do("secret_get", 200, "GET", f"/secrets/{uuid}"), do("secret_xml", 200, "GET", f"/secrets/{uuid}/xml")]
+    assert answers[2].json == {"uuid": uuid, "type": "ceph", "usage": "client.rest", "description": "d", "ephemeral": False, "private": False,
+                               "has_value": True}, answers[2].json
+    assert "<name>client.rest</name>" in answers[3].text and not [a for a in answers if "c2Vlbi" in a.text or "nobody" in a.text]
+    M.refused(400, "not base64", "PUT", f"/secrets/{uuid}/value", {"base64": "c2V\nlb"})
+    M.refused(400, "not the UUID", "GET", "/secrets/nix")
+    do("secret_undefine", 200, "DELETE", f"/secrets/{uuid}")
+    M.refused(404, "no secret", "GET", f"/secrets/{uuid}")
+
+
 def description():
     """The OpenAPI text names every operation, and every operation that it names is there."""
     top = do("openapi", 200, "GET", "/openapi.json").json
@@ -607,7 +622,7 @@ tests = {
     "the host": host, "a machine's life": life, "guests are asked": asked, "descriptions": descriptions, "changes": changes,
     "devices": devices, "logs and figures": texts, "launch a file": launches, "launch a URL": launch_by_url,
     "launches that fail leave nothing": launches_that_fail, "builds that end early leave nothing": building, "events": events,
-    "metrics": metrics, "networks": networks, "consoles": consoles, "wrong arguments": wrong_arguments, "bombs": bombs, "half-open": half_open,
+    "metrics": metrics, "networks": networks, "secrets": secrets, "consoles": consoles, "wrong arguments": wrong_arguments, "bombs": bombs, "half-open": half_open,
     "a slow reader": slow_reader, "HTTPS": https, "OpenAPI names every operation": description,
 }
 if __name__ == "__main__":

@@ -167,8 +167,18 @@ def events(c):
     return ids
 
 
+def secrets(c):
+    s = c.secretDefineXML("<secret><uuid>00010203-0405-0607-0809-0a0b0c0d0e0f</uuid><usage type='ceph'><name>golden</name></usage></secret>", 0)
+    attempt(lambda: s.setValue(b"golden"), s.value, lambda: s.XMLDesc(0), c.listSecrets, c.numOfSecrets, lambda: c.listAllSecrets(0),
+            lambda: c.secretLookupByUsage(2, "golden"), lambda: c.secretLookupByUUID(s.UUID()),
+            lambda: c.secretEventRegisterAny(s, 0, lambda *_: None, None), s.undefine)
+
+
 def session(uri, path):
     c = libvirt.open(uri.replace("://", "+unix://", 1) + f"?socket={path}")
+    if uri.startswith("secret"):
+        secrets(c)
+        return
     ids = events(c)
     connection(c)
     d = c.defineXML(DOMAIN.format(type=uri.split(":")[0]))
