@@ -35,15 +35,16 @@ def path(name):
 class Machine(Vmm):
     """The guest, here or expected."""
 
-    def __init__(self, *more, pages=1024, every=20000, disk=None, memory=64, accel="soft", smp=1, binary=BINARY):
+    def __init__(self, *more, pages=1024, every=20000, disk=None, depth=1, drive="", device="", memory=64, accel="soft", smp=1,
+                 binary=BINARY):
         if disk:
-            every //= 10  # two requests each 64 steps
+            every //= 10  # three requests each 64 steps
         arguments = ["-accel", accel, "-m", str(memory), "-smp", str(smp), "-monitor", "none", "-kernel", PAYLOAD,
-                     "-append", f"x pages={pages} every={every} disk={1 if disk else 0}",
+                     "-append", f"x pages={pages} every={every} disk={depth if disk or drive else 0}",
                      "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
         if disk:
-            arguments += ["-drive", f"file={disk[0]},format={disk[1]},if=none,id=d",
-                          "-device", "virtio-blk-pci,drive=d,id=vd"]
+            arguments += ["-drive", f"file={disk[0]},format={disk[1]},if=none,id=d{drive}",
+                          "-device", f"virtio-blk-pci,drive=d,id=vd{device}"]
         super().__init__(binary, arguments + list(more))
         self.step = 0
 
@@ -144,6 +145,69 @@ def test_file_and_back():
     machine.do("quit")
     machine.close()
     qemu_img("check", "-q", disk[0])
+
+
+def busy_disk(form, drive="", device="", more=()):
+    """Requests are under way whenever it is saved: each ends once, here or there."""
+    disk = new_disk(form)
+    machine = Machine(*more, disk=disk, depth=24, drive=drive, device=device)
+    machine.works(1)
+    for turn in range(4):
+        time.sleep(random.random() / 8)
+        machine.save(f"file:{path('saved')}")
+        if turn % 2:
+            machine.do("cont")
+            machine.works(1)
+            continue
+        machine.do("quit")
+        assert machine.wait(PATIENCE) == 0
+        after = Machine("-incoming", f"file:{path('saved')}", *more, disk=disk, depth=24, drive=drive, device=device)
+        after.goes_on_after(machine)
+        machine.close()
+        machine = after
+        machine.works(1)
+    machine.works(2)
+    machine.do("quit")
+    machine.close()
+    if form == "qcow2":
+        qemu_img("check", "-q", disk[0])
+
+
+def test_busy_disk():
+    busy_disk("qcow2")
+
+
+def test_busy_disk_on_an_iothread():
+    busy_disk("raw", device=",iothread=io", more=("-object", "iothread,id=io"))
+
+
+def test_throttled_disk():
+    """Most of its requests wait for their turn."""
+    busy_disk("qcow2", drive=",iops=300")
+    busy_disk("raw", drive=",iops=300", device=",iothread=io", more=("-object", "iothread,id=io"))
+
+
+def test_disk_in_error():
+    """A machine that a failed write stopped keeps the write here: it is not saved, says so, and makes it again at cont."""
+    disk = path("disk.raw"), "raw"
+    qemu_img("create", "-q", "-f", "raw", disk[0], str(4 * MIB))
+    rules = ",werror=stop,file.driver=blkdebug,file.inject-error.0.event=write_aio,file.inject-error.0.once=on," \
+            f"file.inject-error.0.errno=5,file.image.driver=file,file.image.filename={disk[0]}"
+    arguments = ["-drive", f"format=raw,if=none,id=d{rules}", "-device", "virtio-blk-pci,drive=d,id=vd"]
+    with Machine(*arguments, depth=24, every=2000, drive=rules) as machine:
+        end = time.monotonic() + PATIENCE  # perhaps before anybody listened to events
+        while machine.status() != "io-error":
+            assert time.monotonic() < end, machine.status()
+            time.sleep(0.01)
+        for _ in range(2):
+            machine.do("migrate", uri=f"file:{path('saved')}")
+            assert "(vd)" in machine.wait_status("failed")["error-desc"]
+            assert machine.status() == "io-error"
+        machine.do("cont")
+        machine.works()
+        machine.save(f"file:{path('saved')}")
+        machine.do("cont")
+        machine.works()
 
 
 def test_cont_after_save():
