@@ -64,6 +64,7 @@ struct node {
 
     /* from the options */
     bool read_only, wanted_rw;
+    bool inactive;              /* would be opened for writing, were it not for NODE_INACTIVE */
     bool auto_read_only;        /* what cannot be opened for writing may be opened for reading */
     bool direct, no_flush, discard, force_share;
     unsigned detect_zeroes;     /* 0 off, 1 on, 2 unmap */

@@ -277,6 +277,11 @@ static void on_resized(struct node_user *u)
         i->events.resized(i->events.opaque);
 }
 
+void image_look_again(struct image *i)
+{
+    on_resized(&i->user);
+}
+
 /* By image_set_loop(); or somebody else moves a node that no device uses. */
 static bool on_move(struct node_user *u, struct context *to)
 {
@@ -487,13 +492,18 @@ int image_set_loop(struct image *i, struct loop *l)
             context_put(to);
         return err;
     }
-    if (i->throttled)
+    if (i->throttled && to)
         throttle_move(&i->throttle, to);
     leave_context(i);
     i->ctx = to;
     i->ctx_shared = l != NULL;
     i->loop = l;
     return 0;
+}
+
+struct loop *image_loop(const struct image *i)
+{
+    return i->loop;
 }
 
 void image_on_batch(struct image *i, void (*fn)(void *opaque), void *opaque)
@@ -513,9 +523,9 @@ void image_get_info(const struct image *i, struct image_info *ret)
     ret->physical_block_bytes = (uint32_t)max_u64(ret->block_bytes, n->physical_block_bytes);
     ret->discard_granularity = (uint32_t)max_u64(ret->block_bytes, max_u64(n->discard_align, n->cluster_bytes));
     ret->size_bytes = align_down(n->size_bytes, ret->block_bytes);
-    ret->read_only = n->read_only;
-    ret->can_discard = n->discard && !n->read_only;
-    ret->can_write_zeroes = !n->read_only;
+    ret->read_only = n->read_only && !n->inactive;
+    ret->can_discard = n->discard && !ret->read_only;
+    ret->can_write_zeroes = !ret->read_only;
     ret->format = n->driver->name;
     ret->filename = n->filename;
     ret->node_name = n->name;

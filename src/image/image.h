@@ -88,6 +88,7 @@ void image_detach(struct image *i);
 const char *image_attached_to(const struct image *i); /* NULL: nobody */
 /* Where requests run; before the first request, or when none is in flight. 0 or -errno. */
 int image_set_loop(struct image *i, struct loop *l);
+struct loop *image_loop(const struct image *i); /* NULL: none was named */
 
 /* Home loop. `done` is always called, later, on the loop: never from inside submit. */
 void image_submit(struct image *i, struct image_request *r);
@@ -107,6 +108,8 @@ struct image_events {
     void *opaque;
 };
 void image_on_event(struct image *i, const struct image_events *e);
+/* The medium was opened anew: `resized`, whatever its size. Home loop. */
+void image_look_again(struct image *i);
 /* The machine: a request failed; `stop`: it is kept, and the machine is to be stopped. Home loop. Process-wide. */
 typedef void image_error_fn(const struct image *i, bool write, enum image_on_error policy, bool stop, int err);
 void image_on_error_event(image_error_fn *fn);

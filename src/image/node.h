@@ -62,6 +62,8 @@ enum node_open_flags {
     NODE_NO_IO = 1 << 4,         /* information only: keys for decryption are not needed */
     NODE_IMPLICIT = 1 << 5,      /* a name in an image brought it in */
     NODE_NO_LOCK = 1 << 6,       /* force-share: do not refuse other writers */
+    NODE_INACTIVE = 1 << 8,      /* with NODE_RW: another process has the image still. It is only looked at, without locks;
+                                  * who is to write closes it and opens it again without this flag */
     NODE_ALONE = 1 << 7,         /* its contents may bring in no further file: extents, data files, parents */
 };
 

@@ -84,7 +84,7 @@ static void inherit(const struct node *n, JsonObject *child, enum child_role rol
     json_object_set_boolean_member(cache, "no-flush", n->no_flush);
     json_node_take_object(v, cache);
     put_default(child, "cache", v);
-    bool writes = role != CHILD_BACKING && n->wanted_rw;
+    bool writes = role != CHILD_BACKING && (n->wanted_rw || n->inactive);
     put_default(child, "read-only", json_node_init_boolean(json_node_alloc(), !writes));
     if (role != CHILD_BACKING)
         put_default(child, "discard", json_node_init_string(json_node_alloc(), n->discard ? "unmap" : "ignore"));
@@ -171,8 +171,8 @@ static struct node *link_child(struct node *n, const char *name, enum child_role
 /* The flags that a child's open takes over. */
 static unsigned child_flags(const struct node *n, enum child_role role)
 {
-    unsigned flags = n->open_flags & (NODE_NO_IO | NODE_NO_LOCK);
-    if (role != CHILD_BACKING && n->wanted_rw)
+    unsigned flags = n->open_flags & (NODE_NO_IO | NODE_NO_LOCK | NODE_INACTIVE);
+    if (role != CHILD_BACKING && (n->wanted_rw || n->inactive))
         flags |= NODE_RW;
     return flags;
 }
@@ -301,13 +301,15 @@ static void node_destroy(struct node *n)
 static void take_common(struct node *n, const struct common *c)
 {
     n->wanted_rw = n->open_flags & NODE_RW && !c->read_only;
+    n->inactive = n->wanted_rw && n->open_flags & NODE_INACTIVE;
+    n->wanted_rw &= !n->inactive;
     n->read_only = !n->wanted_rw;
     n->auto_read_only = c->auto_read_only;
     n->direct = c->direct;
     n->no_flush = c->no_flush;
     n->discard = c->discard >= 2;
     n->detect_zeroes = (unsigned)c->detect_zeroes;
-    n->force_share = c->force_share || n->open_flags & NODE_NO_LOCK;
+    n->force_share = c->force_share || n->open_flags & (NODE_NO_LOCK | NODE_INACTIVE);
 }
 
 static bool open_file_child(struct node *n, GError **error)

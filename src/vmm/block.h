@@ -51,6 +51,9 @@ struct context *block_iothread(struct vmm *v, const char *id, GError **error);
 int block_run(struct node *n, int (*fn)(void *opaque), void *opaque);
 /* Opens for the user, who owns it by its node-name from then on. */
 struct node *block_add_node(struct vmm *v, JsonObject *options, GError **error);
+/* node_open() for a disk. While the machine is still to come in, an image that cannot be had now is opened inactive
+ * (NODE_INACTIVE): migrate_disks_activate() opens it again. */
+struct node *block_open_node(struct vmm *v, JsonObject *options, unsigned flags, GError **error);
 /* No guest's request is in flight on any disk until block_drain_all_end(). */
 GPtrArray *block_drain_all(struct vmm *v);
 void block_drain_all_end(GPtrArray *drained);

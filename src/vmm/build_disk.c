@@ -43,6 +43,18 @@ static bool make_graph(struct vmm *v, GError **error)
     return true;
 }
 
+struct node *block_open_node(struct vmm *v, JsonObject *options, unsigned flags, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    bool expected = v->options.incoming && (!v->machine || v->machine->state == RUN_INMIGRATE);
+    struct node *n = node_open(v->graph, options, flags, &why);
+    if (!n && expected && flags & NODE_RW)
+        n = node_open(v->graph, options, flags | NODE_INACTIVE, NULL);
+    if (!n)
+        g_propagate_error(error, g_steal_pointer(&why));
+    return n;
+}
+
 struct node *block_add_node(struct vmm *v, JsonObject *options, GError **error)
 {
     const char *name = arg_string(options, "node-name");
@@ -54,7 +66,7 @@ struct node *block_add_node(struct vmm *v, JsonObject *options, GError **error)
         ruche_error(error, RUCHE_ERR_EXISTS, "the name '%s' is taken by a drive", name);
         return NULL;
     }
-    struct node *n = node_open(v->graph, options, NODE_RW, error);
+    struct node *n = block_open_node(v, options, NODE_RW, error);
     if (n)
         n->user_ref = true; /* the reference is the user's, until blockdev-del */
     return n;

@@ -263,7 +263,8 @@ static struct node *open_nodes(struct vmm *v, struct drive_options *o, GError **
     }
     if (probe && writes && !o->format && !refuse_probing(v, o, error))
         return NULL;
-    return node_open(v->graph, o->node, (writes ? NODE_RW : 0) | (probe ? NODE_PROBE : 0), error);
+    unsigned flags = (writes ? NODE_RW : 0) | (probe ? NODE_PROBE : 0);
+    return o->copy_on_read ? node_open(v->graph, o->node, flags, error) : block_open_node(v, o->node, flags, error);
 }
 
 /* ---- snapshot=on ---- */

@@ -242,8 +242,9 @@ static bool hand_over(struct migration *g, GError **error)
 static void run(struct migrate_worker *w)
 {
     struct migration *g = of(w);
-    if (send_running(g, &g->error) && send_stopped(g, &g->error))
-        hand_over(g, &g->error);
+    bool ok = send_running(g, &g->error) && send_stopped(g, &g->error) && hand_over(g, &g->error);
+    if (!ok && g->state && g->head.answers)
+        migrate_channel_hang_up(&g->channel); /* it may have taken the disks already */
 }
 
 /* ---- the end ---- */

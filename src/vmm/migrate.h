@@ -8,7 +8,8 @@
  *           (machine/state.h) follow. A stopped machine is sent in one round. The state of a machine that was running
  *           when it was sent, or not, is part of the stream.
  * Disks     Given up at the switch-over: flushed, read-only, their locks free (migrate_disks_give()), taken again by
- *           `cont` here, or by the other side before it runs.
+ *           `cont` here, or by the other side before it loads the state. Until then it has opened those that it could
+ *           not have only to look at them, without locks (NODE_INACTIVE).
  * Failure   Here: the machine is as it was, and runs if it ran; query-migrate's error-desc says why. There: the program
  *           ends with status 1 and a sentence: a machine that got half of another's state never runs.
  * Answers   Over unix: and tcp:, and with the capability return-path over sockets that fd: names, the other side
@@ -86,5 +87,7 @@ void migrate_done(struct vmm *v); /* ends what is under way; nothing of it runs 
 
 /* migrate_block.c. Both all or nothing, with the node's name in the sentence. */
 bool migrate_disks_give(struct vmm *v, GError **error);
+/* Opens inactive disks anew, with their locks, for writing. False: some are closed, and the machine is to end. */
+bool migrate_disks_activate(struct vmm *v, GError **error);
 /* Does nothing when they are here. run.c calls it before the machine runs. */
 bool migrate_disks_take(struct vmm *v, GError **error);

@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define COMMAND_POLL_NS 10000000 /* between looks whether a command has ended */
+#define HANG_UP_TRIES 50
+#define HANG_UP_TRY_MS 100
 
 static const char *const schemes[] = {
     [MIGRATE_TO_FD] = "fd:",     [MIGRATE_TO_FILE] = "file:", [MIGRATE_TO_EXEC] = "exec:",
@@ -251,6 +253,19 @@ bool migrate_channel_finish(struct migrate_channel *c, GError **error)
     return ruche_error(error, RUCHE_ERR_IO, "'%s' ended with %s %d", c->where,
                        WIFEXITED(status) ? "exit status" : "signal",
                        WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+}
+
+void migrate_channel_hang_up(struct migrate_channel *c)
+{
+    char rest[256];
+    struct pollfd p = { c->fd, POLLIN, 0 };
+    if (c->fd < 0 || shutdown(c->fd, SHUT_WR) < 0)
+        return;
+    for (int tries = 0; tries < HANG_UP_TRIES && poll(&p, 1, HANG_UP_TRY_MS) >= 0; tries++) {
+        ssize_t n = p.revents ? read(c->fd, rest, sizeof(rest)) : 1;
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+            return;
+    }
 }
 
 void migrate_channel_cancel(struct migrate_channel *c)

@@ -43,5 +43,7 @@ bool migrate_channel_read(void *opaque, void *buf, size_t len, GError **error);
 bool migrate_channel_finish(struct migrate_channel *c, GError **error);
 /* Waits so long, or until cancelled (false). */
 bool migrate_channel_sleep(struct migrate_channel *c, int64_t ns);
+/* Tells the other side that nothing more comes, and waits for its end (bounded), also when cancelled. A socket's. */
+void migrate_channel_hang_up(struct migrate_channel *c);
 void migrate_channel_cancel(struct migrate_channel *c);
 void migrate_channel_done(struct migrate_channel *c);

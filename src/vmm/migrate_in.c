@@ -48,8 +48,14 @@ enum migrate_status migrate_incoming_status(const struct incoming *in)
 static bool load(struct migrate_worker *w, GError **error)
 {
     struct incoming *in = of(w);
-    return machine_state_load(in->vmm->machine, in->state->data, in->state->len, error) &&
-           migrate_disks_take(in->vmm, error);
+    return migrate_disks_activate(in->vmm, error) &&
+           machine_state_load(in->vmm->machine, in->state->data, in->state->len, error);
+}
+
+/* The other side goes on with them. */
+static bool give_back(struct migrate_worker *w, GError **error)
+{
+    return migrate_disks_give(of(w)->vmm, error);
 }
 
 static bool finish(struct migrate_worker *w, GError **error)
@@ -107,6 +113,8 @@ static bool take(struct incoming *in, GError **error)
         return false;
     bool ok = migrate_read_body(&in->reader, &in->ram, &in->state, &in->run_state, error) &&
               migrate_worker_ask(w, load, error);
+    if (!ok)
+        migrate_worker_ask(w, give_back, NULL);
     return answer(in, ok, error) && (!in->saved.answers || migrate_read_go(&in->reader, error)) &&
            migrate_worker_ask(w, finish, error);
 }
@@ -114,7 +122,8 @@ static bool take(struct incoming *in, GError **error)
 static void run(struct migrate_worker *w)
 {
     struct incoming *in = of(w);
-    take(in, &in->error);
+    if (!take(in, &in->error))
+        migrate_worker_ask(w, give_back, NULL);
 }
 
 /* ---- beginning ---- */

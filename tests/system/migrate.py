@@ -313,6 +313,94 @@ def test_live_unix():
         assert info["ram"]["dirty-sync-count"] >= 2, info
 
 
+def test_live_shared_disk():
+    """Both have the same images open; who gets the machine reads them anew, and gets the locks."""
+    for form, device, more in (("qcow2", "", ()), ("raw", ",iothread=io", ("-object", "iothread,id=io")),
+                               ("qcow2", ",iothread=io", ("-object", "iothread,id=io"))):
+        disk = new_disk(form)
+        for _ in range(2):
+            machines = [Machine(*more, disk=disk, depth=24, device=device)]
+            machines[0].works(1)
+            for turn in range(3):
+                here = machines[-1]
+                there = Machine("-incoming", f"unix:{path('peer')}", *more, disk=disk, depth=24, device=device)
+                machines.append(there)
+                here.unlimited()
+                here.do("migrate", uri=f"unix:{path('peer')}")
+                here.wait_status("completed")
+                there.goes_on_after(here)
+                there.works(2)
+                assert "cannot be taken" in here.refused("cont"), "two have the disk"
+            machines[-1].do("quit")
+            for machine in machines:
+                machine.close()
+            if form == "qcow2":
+                qemu_img("check", "-q", disk[0])
+
+
+def nodes_on(base, overlay):
+    return ["-blockdev", f"driver=file,node-name=b,filename={base},read-only=on,auto-read-only=on",
+            "-blockdev", "driver=qcow2,node-name=base,file=b,read-only=on",
+            "-blockdev", f"driver=file,node-name=o,filename={overlay}",
+            "-blockdev", "driver=qcow2,node-name=top,file=o,backing=base",
+            "-device", "virtio-blk-pci,drive=top,id=vd"]
+
+
+def test_live_shared_nodes():
+    """-blockdev, by names, as managers write it; the names stay."""
+    base, overlay = new_disk()[0], path("overlay.qcow2")
+    qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", overlay)
+    with Machine(*nodes_on(base, overlay), depth=8, drive="x") as here:
+        here.works(1)
+        with Machine("-incoming", "defer", *nodes_on(base, overlay), depth=8, drive="x") as there:
+            there.do("migrate-incoming", uri=f"unix:{path('peer')}")
+            here.unlimited()
+            here.do("migrate", uri=f"unix:{path('peer')}")
+            here.wait_status("completed")
+            there.goes_on_after(here)
+            there.works()
+            names = {n["node-name"]: n["ro"] for n in there.do("query-named-block-nodes")}
+            assert names == {"b": True, "base": True, "o": False, "top": False}, names
+            there.do("quit")
+    qemu_img("check", "-q", overlay)
+
+
+def test_shared_disk_not_given():
+    """Somebody else has the image of the other side: this side goes on, with its own."""
+    for form in ("qcow2", "raw"):
+        own = new_disk(form)
+        other = path(f"other.{form}"), form
+        qemu_img("create", "-q", "-f", form, other[0], str(4 * MIB))
+        with Machine(disk=own) as here, Machine(disk=other) as third:
+            here.works(1)
+            here.unlimited()
+            with Machine("-incoming", f"unix:{path('peer')}", disk=other) as there:
+                here.do("migrate", uri=f"unix:{path('peer')}")
+                assert "other" in here.wait_status("failed")["error-desc"]
+                assert there.wait(PATIENCE) == 1
+            here.works()
+            third.works()
+
+
+def test_cancel_when_the_other_side_has_the_disk():
+    """It has taken the disk and not yet heard that it may go on: this side gets the disk again."""
+    disk = new_disk()
+    with Machine(disk=disk) as here:
+        here.works(1)
+        here.unlimited()
+        for _ in range(6):
+            with Machine("-incoming", f"unix:{path('peer')}", disk=disk) as there:
+                here.do("migrate", uri=f"unix:{path('peer')}")
+                while here.status() == "running":
+                    pass
+                there.process.kill() if random.random() < 0.5 else here.do("migrate_cancel")
+                status = here.wait_status("failed", "cancelled", "completed")["status"]
+                if status == "completed":  # it was quicker
+                    there.close()
+                    here.do("cont")
+            here.works()
+
+
 def test_live_two_vcpus():
     live(f"unix:{path('peer')}", f"unix:{path('peer')}", smp=2)
 
