@@ -152,17 +152,11 @@ static void put_section(GByteArray *out, const char *name, const char *type,
     g_byte_array_append(out, bytes->data, len);
 }
 
-/* The next section, which must be this one. */
-static bool get_section(struct cur *c, const char *name, const char *type, struct cur *ret,
-                        GError **error)
+/* What follows a section's name. */
+static bool get_body(struct cur *c, const char *name, const char *type, struct cur *ret,
+                     GError **error)
 {
-    char has_name[MAX_NAME], has_type[MAX_NAME];
-    if (!get_text(c, has_name, sizeof(has_name)))
-        return cut_off(name, error);
-    if (strcmp(has_name, name))
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "the machine's state has %s%s%s where this machine has '%s' (%s)",
-                           *has_name ? "'" : "its end", has_name, *has_name ? "'" : "", name, type);
+    char has_type[MAX_NAME];
     if (!get_text(c, has_type, sizeof(has_type)))
         return cut_off(name, error);
     if (strcmp(has_type, type))
@@ -173,6 +167,20 @@ static bool get_section(struct cur *c, const char *name, const char *type, struc
     const uint8_t *p = cur_take(c, len);
     *ret = cur_of(p, len);
     return p || cut_off(name, error);
+}
+
+/* The next section, which must be this one. */
+static bool get_section(struct cur *c, const char *name, const char *type, struct cur *ret,
+                        GError **error)
+{
+    char has_name[MAX_NAME];
+    if (!get_text(c, has_name, sizeof(has_name)))
+        return cut_off(name, error);
+    if (strcmp(has_name, name))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "the machine's state has %s%s%s where this machine has '%s' (%s)",
+                           *has_name ? "'" : "its end", has_name, *has_name ? "'" : "", name, type);
+    return get_body(c, name, type, ret, error);
 }
 
 static bool all_read(const struct cur *c, const char *name, GError **error)
@@ -284,15 +292,39 @@ static void save_devices(const struct machine *m, GByteArray *out)
     }
 }
 
+static bool lacks_one(GHashTable *left, GError **error)
+{
+    GHashTableIter it;
+    gpointer name = NULL;
+    g_hash_table_iter_init(&it, left);
+    g_hash_table_iter_next(&it, &name, NULL);
+    return ruche_error(error, RUCHE_ERR_INVALID, "the machine's state lacks '%s'", (char *)name);
+}
+
+/* By name: what was plugged in at run time stood last there, and may stand anywhere here. */
 static bool load_devices(struct machine *m, struct cur *c, GError **error)
 {
+    g_autoptr(GHashTable) left = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    char name[MAX_NAME];
     for (struct device *d = m->devices; d; d = d->next) {
-        char name[MAX_NAME];
-        struct cur in;
         device_name(d, name, sizeof(name));
-        if (!get_section(c, name, d->type->name, &in, error) ||
+        g_hash_table_insert(left, g_strdup(name), d);
+    }
+    while (g_hash_table_size(left)) {
+        struct cur in;
+        if (!get_text(c, name, sizeof(name)))
+            return cut_off("its devices", error);
+        struct device *d = g_hash_table_lookup(left, name);
+        if (!d)
+            return *name ? ruche_error(error, RUCHE_ERR_INVALID,
+                                       "the machine's state has '%s', which this machine does not "
+                                       "have",
+                                       name)
+                         : lacks_one(left, error);
+        if (!get_body(c, name, d->type->name, &in, error) ||
             !device_state_load(d, in.p, in.left, error))
             return false;
+        g_hash_table_remove(left, name);
     }
     return true;
 }
@@ -344,7 +376,7 @@ bool machine_state_load(struct machine *m, const uint8_t *data, size_t len, GErr
         return false;
     if (!get_text(&c, end, sizeof(end)) || *end)
         return ruche_error(error, RUCHE_ERR_INVALID,
-                           "the machine's state has '%s', which this machine does not", end);
+                           "the machine's state has '%s', which this machine does not have", end);
     if (!all_read(&c, "its end", error))
         return false;
     for (struct device *d = m->devices; d; d = d->next)
