@@ -5,6 +5,7 @@
 #include "devices/pci/pci.h"
 #include "machine/backends.h"
 #include "vmm/block.h"
+#include "vmm/migrate.h"
 
 #include <string.h>
 
@@ -14,6 +15,13 @@ struct kv_list *hotplug_args(JsonObject *args, GError **error)
     json_node_set_object(node, args);
     g_autofree char *text = json_to_string(node, FALSE);
     return kv_parse(text, NULL, error);
+}
+
+/* The other side was made with the devices that were here when it began. */
+static bool may_change(struct vmm *v, const char *command, GError **error)
+{
+    return !migrate_is_under_way(v) ||
+           ruche_error(error, RUCHE_ERR_STATE, "%s not allowed while migrating", command);
 }
 
 /* ---- in ---- */
@@ -50,7 +58,7 @@ static bool plug(struct vmm *v, struct kv_list *l, GError **error)
 
 static JsonNode *device_add(void *opaque, JsonObject *args, GError **error)
 {
-    auto_kv *l = hotplug_args(args, error);
+    auto_kv *l = may_change(opaque, "device_add", error) ? hotplug_args(args, error) : NULL;
     if (l && hotplug_is_cpu(kv_get(l, "driver")))
         hotplug_cpu_add(opaque, l, error);
     else if (l)
@@ -109,6 +117,8 @@ static JsonNode *device_del(void *opaque, JsonObject *args, GError **error)
 {
     struct vmm *v = opaque;
     const char *id = json_object_get_string_member(args, "id");
+    if (!may_change(v, "device_del", error))
+        return NULL;
     struct device *d = find_device(v, id);
     int cpu = hotplug_find_cpu(v, id);
     if (cpu >= 0)
