@@ -122,6 +122,13 @@ void netdev_detach(struct netdev *n)
         n->ops->set_vnet_hdr(n, false);
 }
 
+bool netdev_unplug(struct netdev *n)
+{
+    if (n->attached && n->peer.gone)
+        n->peer.gone(n->peer.opaque);
+    return !n->attached;
+}
+
 size_t iov_bytes(const struct iovec *iov, unsigned count)
 {
     size_t n = 0;

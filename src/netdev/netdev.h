@@ -42,6 +42,8 @@ struct netdev_peer {
     /* after a send that returned 0; may be NULL */
     void (*send_ready)(void *opaque, unsigned queue);
     void (*link_changed)(void *opaque, bool up);
+    /* The backend is about to go: the peer lets go of it, as before netdev_free(). Main thread; may be NULL */
+    void (*gone)(void *opaque);
     void *opaque;
 };
 
@@ -101,6 +103,8 @@ const struct netdev_type *const *netdev_type_list(void); /* sorted, NULL-ended *
 int netdev_set_loop(struct netdev *n, struct loop *l);
 bool netdev_attach(struct netdev *n, const struct netdev_peer *peer, GError **error);
 void netdev_detach(struct netdev *n);
+/* Takes the cable out of the device that has it. False: it does not let go. Main thread. */
+bool netdev_unplug(struct netdev *n);
 /* Counts, drops when the link is down or nobody is there. Same results as ops->send. */
 ssize_t netdev_send(struct netdev *n, unsigned queue, const struct iovec *iov, unsigned iov_count);
 /* For backends: hands a frame to the peer, counts. */

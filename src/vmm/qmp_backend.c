@@ -103,7 +103,7 @@ static JsonNode *netdev_del(void *opaque, JsonObject *args, GError **error)
         struct netdev *n = g_ptr_array_index(v->netdevs, i);
         if (strcmp(n->id, id))
             continue;
-        if (n->attached) {
+        if (!netdev_unplug(n)) {
             ruche_error(error, RUCHE_ERR_BUSY,
                         "network backend '%s' is in use by a device; take that out first", id);
             return NULL;
@@ -118,7 +118,7 @@ static JsonNode *netdev_del(void *opaque, JsonObject *args, GError **error)
 static const struct qmp_arg id_args[] = {{"id", QMP_STRING, false, "Its id"}, {0}};
 static const struct qmp_command netdev_del_cmd = {
     .name = "netdev_del",
-    .summary = "Take a network backend out",
+    .summary = "Take a network backend out; a card that has it loses its link",
     .args = id_args,
     .call = netdev_del,
 };

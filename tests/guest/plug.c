@@ -28,7 +28,8 @@
 #define CONTROL_BUSY 0x02c0 /* the indicator blinks */
 #define CONTROL_OFF  0x07c0
 
-#define SECTOR 512
+#define SECTOR       512
+#define F_NET_STATUS (1ul << 16)
 
 static struct slot {
     struct pci port;
@@ -36,6 +37,7 @@ static struct slot {
     struct vq queue[2];
     unsigned exp;
     bool on;
+    uint16_t link; /* of a card, as it was told */
 } slots[MAX_SLOTS];
 static unsigned slot_count;
 static uint8_t *data;
@@ -74,6 +76,11 @@ static bool use_card(struct slot *s)
     return vq_wait(&s->queue[1], NULL, 20000) >= 0;
 }
 
+static uint16_t link_of(struct slot *s)
+{
+    return *(volatile uint16_t *)(s->dev.config + 6);
+}
+
 static bool use_rng(struct slot *s)
 {
     struct vbuf buf = {data, 64};
@@ -84,12 +91,13 @@ static bool use_rng(struct slot *s)
 
 static const struct kind {
     unsigned id, queues;
+    uint64_t features;
     const char *name;
     bool (*use)(struct slot *s);
 } kinds[] = {
-    {VIRTIO_ID_BLK, 1, "disk", use_disk},
-    {VIRTIO_ID_NET, 2, "card", use_card},
-    {VIRTIO_ID_RNG, 1, "rng", use_rng},
+    {VIRTIO_ID_BLK, 1, 0, "disk", use_disk},
+    {VIRTIO_ID_NET, 2, F_NET_STATUS, "card", use_card},
+    {VIRTIO_ID_RNG, 1, 0, "rng", use_rng},
 };
 
 static const struct kind *kind_of(const struct pci *p)
@@ -131,13 +139,14 @@ static const char *begin(struct slot *s, unsigned n)
         return "unknown";
     s->dev.id = k->id;
     place_bars(&s->dev.pci, WINDOW_BASE + n * WINDOW_BYTES);
-    if (!virtio_open(&s->dev) || !virtio_begin(&s->dev, 0))
+    if (!virtio_open(&s->dev) || !virtio_begin(&s->dev, k->features))
         return "no agreement";
     for (uint16_t q = 0; q < k->queues; q++) {
         if (!vq_init(&s->queue[q], &s->dev, q, 8))
             return "no queue";
     }
     virtio_ready(&s->dev);
+    s->link = k->id == VIRTIO_ID_NET ? link_of(s) : 0;
     return k->use(s) ? k->name : "no answer";
 }
 
@@ -167,6 +176,10 @@ static void let_go(struct slot *s, unsigned n)
 static void look(struct slot *s, unsigned n)
 {
     uint16_t status = pci_read16(&s->port, s->exp + SLOT_STATUS);
+    if (s->on && s->dev.id == VIRTIO_ID_NET && s->link != link_of(s)) {
+        s->link = link_of(s);
+        print("slot %u link %u\n", n, s->link);
+    }
     if (!(status & EVENTS))
         return;
     pci_write16(&s->port, s->exp + SLOT_STATUS, status & EVENTS);

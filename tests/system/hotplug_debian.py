@@ -152,10 +152,10 @@ def test_card(guest):
                         f"http://10.0.2.2:{server.server_port}/", 240) == "hot"
     finally:
         server.shutdown()
-    guest.refused("in use", "netdev_del", id="hotnet")
+    guest.ask("netdev_del", id="hotnet")
+    guest.wait(f"test $(cat /sys/class/net/{name}/carrier) = 0")
     unplug(guest, "hotcard")
     guest.wait(f"test ! -e /sys/class/net/{name}")
-    guest.ask("netdev_del", id="hotnet")
 
 
 def test_port(guest):

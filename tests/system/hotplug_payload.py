@@ -197,6 +197,21 @@ def test_stopped():
         m.gone("hotrng")
 
 
+def test_network_in_use():
+    """A card outlives its network, and shows no link."""
+    with Machine() as m:
+        for _ in range(3):
+            m.plug_card()
+            m.ask("netdev_del", id="hotnet")
+            m.says(r"slot 1 link 0\n")
+            if OURS:
+                assert not m.ask("x-ruche-query-netdevs")
+                m.refused("there is no network", "set_link", name="hotcard", up=True)
+            m.ask("netdev_add", type="user", id="hotnet")  # the name is free, and the card does not come back to it
+            m.unplug("hotcard", 1)
+            m.ask("netdev_del", id="hotnet")
+
+
 def migration_becomes(m, *states):
     end = time.monotonic() + SECONDS
     while (now := m.ask("query-migrate").get("status")) not in states:

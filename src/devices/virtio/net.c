@@ -423,6 +423,26 @@ static void home_detach(void *opaque)
     netdev_detach(s->netdev);
 }
 
+/* Frames stay in their rings, or are dropped; the guest sees the link go. */
+static void home_unplug(void *opaque)
+{
+    struct vnet *s = opaque;
+    netdev_set_loop(s->netdev, NULL);
+    netdev_detach(s->netdev);
+    pthread_mutex_lock(&s->pci.dev.lock);
+    s->netdev = NULL;
+    memset(s->rx_waiting, 0, sizeof(s->rx_waiting));
+    pthread_mutex_unlock(&s->pci.dev.lock);
+    vnet_link_changed(s, false);
+}
+
+static void vnet_netdev_gone(void *opaque)
+{
+    struct vnet *s = opaque;
+    loop_call(s->pci.dev.loop, home_unplug, s);
+    g_clear_pointer(&s->netdev_id, g_free);
+}
+
 static bool connect_netdev(struct vnet *s, GError **error)
 {
     struct device *d = &s->pci.dev;
@@ -431,7 +451,8 @@ static bool connect_netdev(struct vnet *s, GError **error)
         return true; /* a card without a cable */
     struct netdev *n = backend_find(d->machine, BACKEND_NETDEV, who, s->netdev_id, error);
     const struct netdev_peer peer = { .receive = vnet_receive, .send_ready = vnet_send_ready,
-                                      .link_changed = vnet_link_changed, .opaque = s };
+                                      .link_changed = vnet_link_changed, .gone = vnet_netdev_gone,
+                                      .opaque = s };
     if (!n || !netdev_attach(n, &peer, error))
         return false;
     s->netdev = n;
