@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Kinds of objects of which there are none yet: host interfaces, filters, node
- * devices. Lists are empty, and each name is one that is not found. Thread: the loop thread. */
+/* Kinds of objects of which there are none yet: host interfaces, filters. Lists are empty, and each
+ * name is one that is not found. Thread: the loop thread. */
 #include "libvirt/object.h"
 
 /* An empty list of whatever, and how many there would be. */
@@ -26,22 +26,12 @@ static bool empty(struct rpc_call *c, void *args, void *ret, GError **error)
 LIST_ALL(connect_list_all_interfaces, 284);
 LIST_ALL(connect_list_all_nwfilters, 286);
 LIST_ALL(connect_list_all_nwfilter_bindings, 401);
-LIST_ALL(connect_list_all_node_devices, 285);
 COUNT(connect_num_of_interfaces, 126);
 COUNT(connect_num_of_defined_interfaces, 137);
 COUNT(connect_num_of_nwfilters, 178);
 NAMES(connect_list_interfaces, 127);
 NAMES(connect_list_defined_interfaces, 138);
 NAMES(connect_list_nwfilters, 179);
-
-struct of_cap {
-    char *cap;
-};
-static const struct xdr_row of_cap_xdr[] = {XDR_F(STRING_OPT, struct of_cap, cap), XDR_DONE};
-RPC_PROC(node_num_of_devices, .number = 111, .flags = OBJECT_QUERY, ARGS(of_cap), RET(r_int),
-         .call = empty);
-RPC_PROC(node_list_devices, .number = 112, .flags = OBJECT_QUERY, ARGS(of_cap), RET(r_names),
-         .call = empty);
 
 /* ---- not found: of the arguments only what names the object is read ---- */
 
@@ -66,7 +56,6 @@ static bool no_uuid(int code, const char *kind, const uint8_t *u, GError **error
         return expression;                                                                         \
     }
 NONE(interface_name, a_name, no_name(MANAGER_ERR_NO_INTERFACE, "interface", a->name, error))
-NONE(device_name, a_name, no_name(MANAGER_ERR_NO_NODE_DEVICE, "node device", a->name, error))
 NONE(filter_name, a_name, no_name(MANAGER_ERR_NO_FILTER, "network filter", a->name, error))
 NONE(filter_uuid, a_uuid, no_uuid(MANAGER_ERR_NO_FILTER, "network filter", a->uuid, error))
 NONE(filter, a_named, no_name(MANAGER_ERR_NO_FILTER, "network filter", a->obj.name, error))
@@ -80,12 +69,6 @@ MISSING(interface_undefine, 132, a_name, interface_name);
 MISSING(interface_create, 133, a_name, interface_name);
 MISSING(interface_destroy, 134, a_name, interface_name);
 MISSING(interface_is_active, 156, a_name, interface_name);
-MISSING(node_device_lookup_by_name, 113, a_name, device_name);
-MISSING(node_device_get_xml_desc, 114, a_name, device_name);
-MISSING(node_device_get_parent, 115, a_name, device_name);
-MISSING(node_device_num_of_caps, 116, a_name, device_name);
-MISSING(node_device_list_caps, 117, a_name, device_name);
-MISSING(node_device_is_active, 436, a_name, device_name);
 MISSING(nwfilter_lookup_by_name, 175, a_name, filter_name);
 MISSING(nwfilter_lookup_by_uuid, 176, a_uuid, filter_uuid);
 MISSING(nwfilter_get_xml_desc, 177, a_named, filter);
