@@ -4,7 +4,7 @@
  * Step n looks whether a page holds what was written there last, in all of it, and writes n there. "pages=N" pages
  * take turns. With "disk=N" sectors of a disk are written and read back with each 64th step, up to N requests at a time:
  * each must end once, and what is read must be what was written last. Each "step N" on the console comes after "every=N"
- * steps; one that does not fit ends the guest with "broken".
+ * steps; one that does not fit ends the guest with "broken". With "resets=1" the guest resets the machine after each.
  */
 #include "lib/virtio.h"
 
@@ -134,6 +134,7 @@ static bool begin_disk(void)
 void test_main(void)
 {
     uint64_t pages = cmdline_number("pages", 1024), every = cmdline_number("every", 20000);
+    bool resets = cmdline_number("resets", 0);
     memory = (uint64_t *)(16ul << 20);
     last = memory + pages * (PAGE / 8);
     last_on_disk = last + pages;
@@ -144,7 +145,12 @@ void test_main(void)
         touch(step * STRIDE % pages, step);
         if (depth && !(step % 64))
             touch_disk(step / 64);
-        if (!(step % every))
-            print("step %lu\n", step);
+        if (step % every)
+            continue;
+        print("step %lu\n", step);
+        if (resets) {
+            out8(0xcf9, 6);
+            fatal("there is life after a reset: broken");
+        }
     }
 }

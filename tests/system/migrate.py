@@ -35,12 +35,12 @@ def path(name):
 class Machine(Vmm):
     """The guest, here or expected."""
 
-    def __init__(self, *more, pages=1024, every=20000, disk=None, depth=1, drive="", device="", memory=64, accel="soft", smp=1,
+    def __init__(self, *more, pages=1024, every=20000, disk=None, depth=1, drive="", device="", words="", memory=64, accel="soft", smp=1,
                  binary=BINARY):
         if disk:
             every //= 10  # three requests each 64 steps
         arguments = ["-accel", accel, "-m", str(memory), "-smp", str(smp), "-monitor", "none", "-kernel", PAYLOAD,
-                     "-append", f"x pages={pages} every={every} disk={depth if disk or drive else 0}",
+                     "-append", f"x pages={pages} every={every} disk={depth if disk or drive else 0} {words}",
                      "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
         if disk:
             arguments += ["-drive", f"file={disk[0]},format={disk[1]},if=none,id=d{drive}",
@@ -208,6 +208,28 @@ def test_disk_in_error():
         machine.save(f"file:{path('saved')}")
         machine.do("cont")
         machine.works()
+
+
+def test_resets():
+    """Saved while the guest asks for a reset: that is done, here or there, before anything else happens."""
+    options = {"words": "resets=1", "every": 200, "pages": 64}
+
+    def lives(machine):
+        for _ in range(3):
+            assert "step" in machine.console.expect(r"step \d+\n|broken", PATIENCE).group(0), machine.console.text[-1000:]
+
+    machine = Machine(**options)
+    lives(machine)
+    for turn in range(12):
+        time.sleep(random.random() / 50)
+        machine.save(f"file:{path('saved')}")
+        if turn % 2:
+            machine.do("cont")
+        else:
+            machine.close()
+            machine = Machine("-incoming", f"file:{path('saved')}", **options)
+        lives(machine)
+    machine.close()
 
 
 def test_cont_after_save():
