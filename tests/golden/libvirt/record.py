@@ -137,6 +137,22 @@ def domain_changes(d):
             lambda: libvirt_qemu.qemuAgentCommand(d, "{}", -1, 0))
 
 
+def saving(c, d):
+    """Saves, restores, cores, and jobs on disks."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "saved")
+        attempt(d.create, lambda: d.save(path), lambda: c.saveImageGetXMLDesc(path, 0), lambda: c.saveImageDefineXML(path, "<domain/>", 0),
+                lambda: c.restore(path), lambda: d.saveFlags(path, "<domain/>", 2), lambda: d.saveFlags(path, None, 2),
+                lambda: c.restoreFlags(path, "<domain/>", 2), lambda: c.restoreFlags(path, None, 2), lambda: d.saveParams({"file": path}, 2),
+                lambda: c.restoreParams({"file": path}, 2), d.create, lambda: d.managedSave(0), lambda: d.hasManagedSaveImage(0),
+                lambda: d.managedSaveGetXMLDesc(0), lambda: d.managedSaveDefineXML("<domain/>", 2), lambda: d.managedSaveRemove(0), d.create,
+                lambda: d.coreDump(path, 1), lambda: d.coreDumpWithFormat(path, 3, 16), lambda: d.blockPeek("vda", 0, 16), lambda: d.memoryPeek(0, 16, 2))
+    attempt(lambda: d.blockPull("vda", 1), lambda: d.blockRebase("vda", "/tmp/base", 1, 0), lambda: d.blockRebase("vda", None, 1, 1),
+            lambda: d.blockCommit("vda", "/tmp/base", "/tmp/top", 1, 2), lambda: d.blockCommit("vda"), lambda: d.blockCopy("vda", "<disk/>", {"bandwidth": 1}, 2),
+            lambda: d.blockJobInfo("vda", 1), lambda: d.blockJobSetSpeed("vda", 1, 1), lambda: d.blockJobAbort("vda", 2), lambda: d.migrateSetMaxSpeed(1, 0),
+            lambda: d.migrateGetMaxSpeed(0), lambda: d.jobInfo(), lambda: d.jobStats(1), d.abortJob, d.destroy)
+
+
 def storage(c):
     os.makedirs("/tmp/golden-pool", exist_ok=True)
     os.chmod("/tmp/golden-pool", 0o777)
@@ -186,6 +202,7 @@ def session(uri, path):
     domain_queries(c, d)
     domain_changes(d)
     domain_queries(c, d)
+    saving(c, d)
     attempt(lambda: c.defineXMLFlags(DOMAIN.format(type=uri.split(":")[0]), 1), lambda: c.createXML(DOMAIN.format(type=uri.split(":")[0]), 0),
             lambda: d.openConsole(None, c.newStream(0), 0), lambda: d.openChannel(None, c.newStream(0), 0))
     if uri.startswith("test"):
