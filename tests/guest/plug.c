@@ -288,6 +288,48 @@ static void look_at_console(void)
     }
 }
 
+/* --- vCPUs: QEMU's registers for ACPI --- */
+
+#define CPU_SELECTOR 0xcd8
+#define CPU_FLAGS    0xcdc
+#define CPU_COMMAND  0xcdd
+#define CPU_DATA     0xce0
+#define CPU_INSERT   2
+#define CPU_REMOVE   4
+#define CPU_EJECT    8
+enum { NEXT_EVENT, OST_EVENT, OST_STATUS };
+
+static bool refuses;
+
+static void report(uint32_t event, uint32_t status)
+{
+    out8(CPU_COMMAND, OST_EVENT);
+    out32(CPU_DATA, event);
+    out8(CPU_COMMAND, OST_STATUS);
+    out32(CPU_DATA, status);
+}
+
+static void look_at_cpus(void)
+{
+    out32(CPU_SELECTOR, 0);
+    out8(CPU_COMMAND, NEXT_EVENT);
+    uint8_t flags = in8(CPU_FLAGS);
+    uint32_t n = in32(CPU_DATA);
+    if (flags == 0xff || !(flags & (CPU_INSERT | CPU_REMOVE)))
+        return;
+    out8(CPU_FLAGS, flags & (CPU_INSERT | CPU_REMOVE));
+    if (flags & CPU_INSERT) {
+        report(1, 0);
+        print("cpu %u on\n", n);
+    } else if (refuses) {
+        report(3, 1);
+        print("cpu %u stays\n", n);
+    } else {
+        out8(CPU_FLAGS, CPU_EJECT);
+        print("cpu %u off\n", n);
+    }
+}
+
 /* --- harm --- */
 
 static uint64_t seed;
@@ -342,6 +384,7 @@ void test_main(void)
     data = alloc_pages(1);
     seed = cmdline_number("wild", 0);
     slow_ms = cmdline_number("slow", 0);
+    refuses = cmdline_number("refuse", 0);
     find_slots();
     begin_console();
     print("%u slots\n", slot_count);
@@ -355,6 +398,7 @@ void test_main(void)
         for (unsigned n = 0; n < slot_count; n++)
             look(&slots[n], n);
         look_at_console();
+        look_at_cpus();
         pause();
     }
 }

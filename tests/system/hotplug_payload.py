@@ -32,11 +32,11 @@ def path(name):
 
 
 class Machine(Vmm):
-    def __init__(self, *arguments, append="", incoming=False):
-        super().__init__(VMM, ["-machine", "q35", "-accel", "soft" if OURS else "tcg", "-m", "64M", "-kernel", PAYLOAD,
-                               "-append", append, *self.ports(), *arguments])
+    def __init__(self, *arguments, append="", incoming=False, board="q35"):
+        super().__init__(VMM, ["-machine", board, "-accel", "soft" if OURS else "tcg", "-m", "64M", "-kernel", PAYLOAD,
+                               "-append", append, *(self.ports() if board == "q35" else []), *arguments])
         if not incoming:
-            self.console.expect(r"2 slots\n", SECONDS)
+            self.console.expect(r"\d slots\n", SECONDS)
 
     @staticmethod
     def ports():
@@ -101,6 +101,11 @@ class Machine(Vmm):
         self.unplug("hotcard", 1)
         self.ask("netdev_del", id="hotnet")
 
+    def unplug_cpu(self, n):
+        self.ask("device_del", id="hotcpu")
+        self.gone("hotcpu")
+        self.says(rf"cpu {n} off\n")
+
     def plug_port(self):
         self.ask("chardev-add", id="hotchar", backend={"type": "socket", "data": {
             "addr": {"type": "unix", "data": {"path": path("port")}}, "server": True, "wait": False}})
@@ -137,7 +142,9 @@ def test_nothing_is_left():
             m.all_out()
         m.stays(before)
         grown = m.memory_kib()[2] - memory
-        assert grown < GROWTH_KIB, f"{ROUNDS - warm} rounds took {grown} KiB"
+        with open(f"/proc/{m.process.pid}/maps", encoding="utf-8") as maps:
+            keeps = "libasan" in maps.read()  # it holds back what was freed
+        assert keeps or grown < GROWTH_KIB, f"{ROUNDS - warm} rounds took {grown} KiB"
         m.qmp.execute("quit")
         assert m.wait(SECONDS) == 0, m.errors()
 
@@ -210,6 +217,38 @@ def test_network_in_use():
             m.ask("netdev_add", type="user", id="hotnet")  # the name is free, and the card does not come back to it
             m.unplug("hotcard", 1)
             m.ask("netdev_del", id="hotnet")
+
+
+def plug_cpu(m):
+    """The last free place; its index."""
+    place = [c for c in m.ask("query-hotpluggable-cpus") if "qom-path" not in c][-1]
+    m.ask("device_add", driver=place["type"], id="hotcpu", **place["props"])
+    return m.says(r"cpu (\d+) on\n").group(1)
+
+
+def test_cpus():
+    """Both boards; the guest of microvm has no bus to look at."""
+    for board in ("q35", "microvm"):
+        with Machine("-smp", "1,maxcpus=3", board=board) as m:
+            m.unplug_cpu(plug_cpu(m))
+            before = m.state()
+            for _ in range(ROUNDS):
+                m.unplug_cpu(plug_cpu(m))
+            assert len(m.ask("query-cpus-fast")) == 1
+            m.stays(before)
+
+
+def test_cpu_stays():
+    """The guest says that it does not give it."""
+    with Machine("-smp", "1,maxcpus=2", append="refuse=1") as m:
+        n = plug_cpu(m)
+        assert m.qmp.wait_event("ACPI_DEVICE_OST", SECONDS)["data"]["info"]["status"] == 0
+        for _ in range(2):
+            m.ask("device_del", id="hotcpu")
+            m.says(rf"cpu {n} stays\n")
+            info = m.qmp.wait_event("ACPI_DEVICE_OST", SECONDS)["data"]["info"]
+            assert (info["device"], info["slot-type"], info["source"], info["status"]) == ("hotcpu", "CPU", 3, 1), info
+        assert len(m.ask("query-cpus-fast")) == 2
 
 
 def migration_becomes(m, *states):
@@ -302,7 +341,7 @@ def test_harm():
 
 def main():
     tests = {n[5:]: f for n, f in globals().items() if n.startswith("test_")}
-    ours = ("harm", "saved", "migration")
+    ours = ("harm", "saved", "migration", "cpus", "cpu_stays")
     only = sys.argv[4:]
     for name in ("disk.img",):
         with open(path(name), "wb") as f:
