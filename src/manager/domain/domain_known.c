@@ -69,9 +69,9 @@ void domain_known_load(void)
     gsize len = 0;
     uint64_t whose = 0;
     forget();
-    if (!g_file_get_contents(path, &bytes, &len, NULL) || len < sizeof(whose) ||
+    if (!g_file_get_contents(path, &bytes, &len, NULL) || len / sizeof(whose) < 2 ||
         len / sizeof(whose) > MOST)
-        return;
+        return; /* none in it, or too many */
     memcpy(&whose, bytes, sizeof(whose));
     if (whose != program())
         return;
