@@ -36,6 +36,7 @@ struct volume {
     struct file_perms perms;
     struct timespec atime, mtime, ctime;
     uint64_t device, inode;         /* with mtime, ctime and physical: has the file changed since it was looked at? */
+    int64_t looked_s;               /* when it was looked at, by the system's clock */
     bool encrypted, lazy_refcounts, extended_l2;
     unsigned in_use;                /* uploads, downloads, jobs */
     bool building;

@@ -43,18 +43,26 @@ static const struct magic_row magics[] = {
 struct folder_scan {
     char *target, *name; /* name: only this file */
     GPtrArray *found;    /* struct volume, owned until they are taken */
+    GHashTable *known;   /* as the last look left them: figures only; NULL: look at all */
     struct pool_figures figures;
     bool with_volumes, ok;
     GError *error;
 };
 
-static const char *format_by_magic(int fd)
+enum { HEAD_BYTES = QCOW2_HEAD_BYTES, SETTLED_S = 2 };
+
+/* `head` is the file's first bytes; only one format has its mark further back. */
+static const char *format_by_magic(int fd, const uint8_t *head, size_t length)
 {
     for (unsigned i = 0; i < ARRAY_COUNT(magics); i++) {
         char bytes[32];
         const struct magic_row *m = &magics[i];
-        if (pread(fd, bytes, m->length, m->offset) == (ssize_t)m->length &&
-            !memcmp(bytes, m->bytes, m->length))
+        bool in_head = m->offset + m->length <= HEAD_BYTES;
+        if (in_head ? range_fits(m->offset, m->length, length) &&
+                          !memcmp(head + m->offset, m->bytes, m->length)
+                    : length == HEAD_BYTES &&
+                          pread(fd, bytes, m->length, m->offset) == (ssize_t)m->length &&
+                          !memcmp(bytes, m->bytes, m->length))
             return m->format;
     }
     return "raw";
@@ -82,13 +90,11 @@ static char *backing_path(const char *image, const char *name)
     return g_canonicalize_filename(name, dir);
 }
 
-static void read_qcow2(struct volume *v, int fd)
+static void read_qcow2(struct volume *v, int fd, const uint8_t *data, size_t length)
 {
-    uint8_t data[QCOW2_HEAD_BYTES];
     char name[QCOW2_BACKING_MAX + 1] = "";
     struct qcow2_head h;
-    ssize_t n = pread(fd, data, sizeof(data), 0);
-    if (n < 0 || qcow2_head_parse(data, (size_t)n, &h) < 0)
+    if (qcow2_head_parse(data, length, &h) < 0)
         return;
     v->capacity = h.capacity;
     v->cluster_size = h.cluster_size;
@@ -112,6 +118,23 @@ static void take_stat(struct volume *v, const struct stat *st)
     v->ctime = st->st_ctim;
     v->device = st->st_dev;
     v->inode = st->st_ino;
+    v->looked_s = time(NULL);
+}
+
+static void take_file(struct volume *v, const struct stat *st)
+{
+    v->capacity = v->physical = (uint64_t)st->st_size;
+    v->allocation = (uint64_t)st->st_blocks * 512;
+}
+
+/* The format, and what a qcow2 image says of itself. */
+static void read_head(struct volume *v, int fd)
+{
+    uint8_t head[HEAD_BYTES];
+    ssize_t n = pread(fd, head, sizeof(head), 0);
+    v->format = g_strdup(format_by_magic(fd, head, n < 0 ? 0 : (size_t)n));
+    if (!strcmp(v->format, "qcow2"))
+        read_qcow2(v, fd, head, (size_t)n);
 }
 
 /* NULL: no file or folder, or one that cannot be opened inside of the pool. Worker. */
@@ -126,14 +149,13 @@ static struct volume *look_at(int dir, const char *target, const char *name)
     v->name = g_strdup(name);
     v->path = g_build_filename(target, name, NULL);
     v->type = is_dir ? VOLUME_DIR : VOLUME_FILE;
-    v->format = g_strdup(is_dir ? "dir" : format_by_magic(fd));
     take_stat(v, &st);
-    if (!is_dir) {
-        v->capacity = v->physical = (uint64_t)st.st_size;
-        v->allocation = (uint64_t)st.st_blocks * 512;
-    }
-    if (!strcmp(v->format, "qcow2"))
-        read_qcow2(v, fd);
+    if (is_dir)
+        v->format = g_strdup("dir");
+    else
+        take_file(v, &st);
+    if (!is_dir)
+        read_head(v, fd);
     return v;
 }
 
@@ -150,6 +172,37 @@ static void read_figures(struct folder_scan *s, int fd)
         s->figures.perms = (struct file_perms){(int)(st.st_mode & 07777), st.st_uid, st.st_gid};
 }
 
+/* Since it was looked at; what changed in the seconds before that may have changed again unnoticed.
+ */
+static bool is_unchanged(const struct volume *v, const struct volume *old)
+{
+    return old && old->ctime.tv_sec + SETTLED_S < old->looked_s && old->device == v->device &&
+           old->inode == v->inode && old->physical == v->physical &&
+           !memcmp(&old->mtime, &v->mtime, sizeof(v->mtime)) &&
+           !memcmp(&old->ctime, &v->ctime, sizeof(v->ctime));
+}
+
+/* A file as the last look left it is not opened again: what it holds is copied later, without
+ * format now. */
+static struct volume *look_again(struct folder_scan *s, int fd, const char *name)
+{
+    const struct volume *old = s->known ? g_hash_table_lookup(s->known, name) : NULL;
+    struct stat st;
+    if (!old || fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+        return NULL;
+    struct volume *v = g_new0(struct volume, 1);
+    take_stat(v, &st);
+    take_file(v, &st);
+    if (!is_unchanged(v, old)) {
+        g_free(v);
+        return NULL;
+    }
+    v->looked_s = old->looked_s;
+    v->name = g_strdup(name);
+    v->path = g_build_filename(s->target, name, NULL);
+    return v;
+}
+
 static void read_entries(struct folder_scan *s, int fd)
 {
     int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -164,7 +217,9 @@ static void read_entries(struct folder_scan *s, int fd)
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
             g_str_has_prefix(e->d_name, STAGE_PREFIX) || !name_can_be_told(e->d_name))
             continue;
-        struct volume *v = look_at(fd, s->target, e->d_name);
+        struct volume *v = look_again(s, fd, e->d_name);
+        if (!v)
+            v = look_at(fd, s->target, e->d_name);
         if (v)
             g_ptr_array_add(s->found, v);
     }
@@ -197,13 +252,6 @@ static bool needs_asking(const struct volume *v)
     return !g_strv_contains(known, v->format);
 }
 
-static bool is_unchanged(const struct volume *v, const struct volume *old)
-{
-    return old && old->device == v->device && old->inode == v->inode &&
-           old->physical == v->physical && !memcmp(&old->mtime, &v->mtime, sizeof(v->mtime)) &&
-           !memcmp(&old->ctime, &v->ctime, sizeof(v->ctime));
-}
-
 static void take_details(struct volume *v, const struct volume *old)
 {
     g_free(v->format);
@@ -212,6 +260,10 @@ static void take_details(struct volume *v, const struct volume *old)
     v->backing_format = g_strdup(old->backing_format);
     v->capacity = old->capacity;
     v->encrypted = old->encrypted;
+    v->compat = g_strdup(old->compat);
+    v->cluster_size = old->cluster_size;
+    v->lazy_refcounts = old->lazy_refcounts;
+    v->extended_l2 = old->extended_l2;
 }
 
 static void ask_about(struct volume *v)
@@ -268,9 +320,12 @@ static void complete_volumes(struct pool *p, GPtrArray *found)
     g_autoptr(GPtrArray) ask = g_ptr_array_new();
     for (unsigned i = 0; i < found->len; i++) {
         struct volume *v = found->pdata[i], *old = g_hash_table_lookup(p->volumes, v->name);
-        if (needs_asking(v) && is_unchanged(v, old))
+        if (!v->format && !old) { /* gone from the table since: looked at with the next refresh */
+            v->format = g_strdup("raw");
+            v->looked_s = 0;
+        } else if (!v->format || (needs_asking(v) && is_unchanged(v, old))) {
             take_details(v, old);
-        else if (needs_asking(v))
+        } else if (needs_asking(v))
             g_ptr_array_add(ask, v);
     }
     ask_about_all(ask);
@@ -283,10 +338,35 @@ static void folder_scan_free(void *opaque)
     struct folder_scan *s = opaque;
     g_ptr_array_set_free_func(s->found, (GDestroyNotify)volume_free);
     g_ptr_array_unref(s->found);
+    g_clear_pointer(&s->known, g_hash_table_unref);
     g_free(s->target);
     g_free(s->name);
     g_clear_error(&s->error);
     g_free(s);
+}
+
+/* What a worker may know of the volumes. */
+static GHashTable *known_volumes(const struct pool *p)
+{
+    GHashTable *known = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    GHashTableIter it;
+    const struct volume *v;
+    g_hash_table_iter_init(&it, p->volumes);
+    while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v)) {
+        struct volume *copy = g_new0(struct volume, 1);
+        if (v->type != VOLUME_FILE || v->building || !v->format) {
+            g_free(copy);
+            continue;
+        }
+        copy->device = v->device;
+        copy->inode = v->inode;
+        copy->physical = v->physical;
+        copy->mtime = v->mtime;
+        copy->ctime = v->ctime;
+        copy->looked_s = v->looked_s;
+        g_hash_table_replace(known, g_strdup(v->name), copy);
+    }
+    return known;
 }
 
 /* NULL with *error. A server that does not answer costs REACH_MS and a thread that waits for it. */
@@ -298,6 +378,7 @@ static struct folder_scan *run_scan(struct pool *p, const char *name, bool with_
     s->name = g_strdup(name);
     s->found = g_ptr_array_new();
     s->with_volumes = with_volumes;
+    s->known = with_volumes ? known_volumes(p) : NULL;
     s->figures.perms = NO_PERMS;
     g_autofree char *what =
         g_strdup_printf("folder '%s' of storage pool '%s'", p->def->target, p->name);
@@ -323,8 +404,9 @@ static void put_all(GHashTable *volumes, GPtrArray *found)
 bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *ret_figures,
                       GError **error)
 {
-    struct folder_scan *s = run_scan(p, NULL, false, error); /* does it answer at all? */
-    if (s && found) {
+    bool remote = p->backend->needs & POOL_NEEDS_HOST; /* does it answer at all? */
+    struct folder_scan *s = run_scan(p, NULL, found && !remote, error);
+    if (s && found && remote) {
         folder_scan_free(s);
         s = run_scan(p, NULL, true, error);
     }
@@ -349,11 +431,9 @@ static void look_at_device(struct volume *v)
     take_stat(v, &st);
     if (ioctl(fd, BLKGETSIZE64, &bytes) == 0)
         v->capacity = v->allocation = v->physical = bytes;
-    v->format = g_strdup(format_by_magic(fd));
+    read_head(v, fd);
     if (!strcmp(v->format, "iso"))
         memcpy(v->format, "raw", 4);
-    if (!strcmp(v->format, "qcow2"))
-        read_qcow2(v, fd);
 }
 
 static void look_at_devices(void *opaque)

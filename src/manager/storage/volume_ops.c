@@ -134,7 +134,6 @@ static void work_on_file(void *opaque)
         return;
     w->ok = unlinkat(dir, w->name, w->is_dir ? AT_REMOVEDIR : 0) == 0 ||
             ruche_error_errno(&w->error, errno, "cannot delete volume '%s'", w->name);
-    fsync(dir);
 }
 
 /* The pool is unlocked meanwhile: the volume is kept by its use count. */
