@@ -98,7 +98,7 @@ uint64_t disk_table_room(const disk_table *t, uint64_t bytes)
 {
     uint64_t at = t->first;
     for (unsigned i = 0; i <= t->count; i++) {
-        uint64_t end = i < t->count ? t->parts[i].start : t->last;
+        uint64_t end = i < t->count ? MIN(t->parts[i].start, t->last) : t->last;
         if (end > at && end - at >= bytes)
             return at;
         if (i < t->count)

@@ -162,6 +162,7 @@ static void test_lvm(void)
         "{\"lv_name\":\"t\",\"lv_uuid\":\"u2\",\"lv_attr\":\"Vwi-a-tz--\",\"lv_size\":"
         "\"2147483648\",\"origin\":\"base\","
         "\"data_percent\":\"25.00\",\"devices\":\"\"},"
+        "{\"lv_name\":\"../sda\",\"lv_attr\":\"-wi-a-----\",\"lv_size\":\"1\"},"
         "{\"lv_name\":\"bad\\u0001\",\"lv_attr\":\"-\",\"lv_size\":\"-5\"},{\"lv_name\":7},[],null]"
         "}]}";
     struct pool *p = pool_of("<pool type='logical'><source><name>vg</name></source></pool>");
@@ -216,6 +217,11 @@ static void test_sfdisk(void)
     disk_table_free(t);
     t = disk_table_read("{\"partitiontable\":{\"label\":\"dos\"}}", "/dev/vdc", DISK, NULL);
     g_assert_cmpuint(disk_table_room(t, 300u << 20), ==, 1 << 20);
+    g_assert_cmpuint(disk_table_room(t, DISK), ==, 0);
+    disk_table_free(t);
+    t = disk_table_read("{\"partitiontable\":{\"partitions\":[{\"node\":\"/dev/vdc1\",\"start\":"
+                        "99999999,\"size\":1}]}}", /* behind the end */
+                        "/dev/vdc", DISK, NULL);
     g_assert_cmpuint(disk_table_room(t, DISK), ==, 0);
     disk_table_free(t);
     static const char *const bad[] = {"", "{}", "[1]", "{\"partitiontable\":[]}",

@@ -497,8 +497,8 @@ bool device_volumes_look(GHashTable *volumes, const char *what, GError **error)
 
 struct volume *device_volume_new(GHashTable *volumes, const char *name, const char *path)
 {
-    if (g_hash_table_size(volumes) >= VOLUMES_MAX || !name_can_be_told(name) ||
-        !name_can_be_told(path))
+    if (g_hash_table_size(volumes) >= VOLUMES_MAX || !*name || strchr(name, '/') ||
+        !name_can_be_told(name) || !name_can_be_told(path))
         return NULL;
     struct volume *v = g_new0(struct volume, 1);
     v->name = g_strdup(name);
