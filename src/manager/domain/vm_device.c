@@ -6,6 +6,7 @@
  * added is taken back.
  */
 #include "manager/domain/vm_internal.h"
+#include "manager/filter/filter.h"
 
 #include "base/fd.h"
 #include "manager/domain/vm_args.h"
@@ -362,6 +363,8 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
             take_chain(device, own);
         if (!ok && xml_is(own, "@type", "network"))
             network_unplug(v->d->uuid, xml_get(own, "mac@address"));
+        if (!ok && !strcmp(pluggable[i].element, "interface") && xml_get(own, "target@dev"))
+            filter_unplug(xml_get(own, "target@dev"));
         vm_args_done(&a);
         return ok;
     }

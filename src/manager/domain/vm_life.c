@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A machine's process: known, watched, told to go on or stand, ended. */
 #include "manager/domain/vm_internal.h"
+#include "manager/filter/filter.h"
 #include "manager/network/network.h"
 
 #include "base/fd.h"
@@ -116,8 +117,10 @@ void vm_clean_up(struct vm *v)
     if (v->cgroup)
         cgroup_remove(v->cgroup);
     delete_links(v);
-    if (uuid_parse(v->uuid, uuid))
+    if (uuid_parse(v->uuid, uuid)) {
         network_unplug(uuid, NULL);
+        filter_unplug_owner(uuid);
+    }
     g_autoptr(GDir) dir = g_dir_open(v->dir, 0, NULL);
     for (const char *name; dir && (name = g_dir_read_name(dir));) {
         g_autofree char *path = g_build_filename(v->dir, name, NULL);

@@ -6,6 +6,7 @@
  * and belongs to the user can be opened there.
  */
 #include "manager/domain/vm_internal.h"
+#include "manager/filter/filter.h"
 #include "manager/network/bridge.h"
 
 #include "base/fd.h"
@@ -110,8 +111,19 @@ static uint64_t mtu_of(const xmlNode *n, const struct network_plug *p)
     return xml_get_u64(n, "mtu@size", p->mtu);
 }
 
-static bool bridge_tap(xmlNode *n, const struct network_plug *p, unsigned queues, int *ret,
-                       char name[IFNAMSIZ], GError **error)
+/* Before the link is up. */
+static bool filter(const struct vm *v, const xmlNode *n, const char *name, int *fds, unsigned queues,
+                   GError **error)
+{
+    if (filter_plug(name, v->d->uuid, v->name, xml_get(n, "mac@address"), xml_find(n, "filterref"),
+                    error))
+        return true;
+    close_all(fds, queues);
+    return false;
+}
+
+static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug *p,
+                       unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
 {
     if (!check_name(p->bridge, "bridge", error))
         return false;
@@ -127,6 +139,8 @@ static bool bridge_tap(xmlNode *n, const struct network_plug *p, unsigned queues
         return fail_step(name, ret, queues, err, "does not take its MTU", error);
     if ((err = network_bridge_join(p->bridge, name, p, xml_get(n, "mac@address"))))
         return fail_step(name, ret, queues, err, "cannot be put on its bridge", error);
+    if (!filter(v, n, name, ret, queues, error))
+        return false;
     if ((err = set_up(name, true)))
         return fail_step(name, ret, queues, err, "cannot be set up", error);
     if (p->bandwidth && !network_qos(name, p->bandwidth, false, error)) {
@@ -136,10 +150,13 @@ static bool bridge_tap(xmlNode *n, const struct network_plug *p, unsigned queues
     return true;
 }
 
-static bool ethernet_tap(xmlNode *n, unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
+static bool ethernet_tap(const struct vm *v, xmlNode *n, unsigned queues, int *ret,
+                         char name[IFNAMSIZ], GError **error)
 {
     bool managed = !xml_is(n, "target@managed", "no");
     if (!open_queues(name, queues, ret, error))
+        return false;
+    if (!filter(v, n, name, ret, queues, error))
         return false;
     int err = managed ? set_up(name, !xml_is(n, "link@state", "down")) : 0;
     return !err || fail_step(name, ret, queues, err, "cannot be set up", error);
@@ -221,7 +238,7 @@ static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *re
                          "network '%s': Open vSwitch cannot be driven yet; use a Linux bridge",
                          xml_get(n, "source@network"));
     else
-        ok = p.bridge ? bridge_tap(n, &p, queues, ret, name, error)
+        ok = p.bridge ? bridge_tap(v, n, &p, queues, ret, name, error)
                       : macvtap(n, &p, queues, ret, name, error);
     if (!ok) {
         network_unplug(owner, xml_get(n, "mac@address"));
@@ -249,10 +266,12 @@ bool vm_tap_make(const struct vm *v, xmlNode *n, unsigned queues, int *ret, char
     else if (!strcmp(type, "direct"))
         ok = macvtap(n, &own, queues, ret, name, error);
     else
-        ok = !strcmp(type, "bridge") ? bridge_tap(n, &own, queues, ret, name, error)
-                                     : ethernet_tap(n, queues, ret, name, error);
+        ok = !strcmp(type, "bridge") ? bridge_tap(v, n, &own, queues, ret, name, error)
+                                     : ethernet_tap(v, n, queues, ret, name, error);
     if (ok)
         *ret_name = g_strdup(name);
+    else
+        filter_unplug(name);
     return ok;
 }
 

@@ -6,6 +6,7 @@
  * Trust     Names in events are looked up, never believed.
  */
 #include "manager/domain/vm_internal.h"
+#include "manager/filter/filter.h"
 
 #include "manager/domain/vm_args.h"
 #include "manager/network/network.h"
@@ -135,6 +136,8 @@ static void leave_network(const struct vm *v, const char *alias)
         if (g_strcmp0(n->alias, alias))
             continue;
         network_unplug(def->s.uuid, n->mac);
+        if (n->target)
+            filter_unplug(n->target);
         if (n->target && !strcmp(n->type, "direct"))
             vm_link_delete(n->target);
     }

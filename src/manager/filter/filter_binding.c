@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Which interface has which filter, and its rules in the kernel. See filter.h.
+ *
+ * Spec      libvirt's nwfilterbinding.rng at 9.0.0.
+ * Thread    The loop thread. What nftables does waits on a worker, with the lock held.
+ *
+ * An address of IPv4 that a filter asks for and nobody gave is the one that a network of ours has
+ * leased to the interface's MAC address; each lease that comes or goes is looked at. Until there is
+ * one, only DHCP passes.
+ */
+#include "base/log.h"
+#include "manager/filter/filter_priv.h"
+#include "manager/markup.h"
+#include "manager/network/network.h"
+#include "manager/network/nft.h"
+#include "manager/store.h"
+#include "manager/uuid.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <net/if.h>
+#include <string.h>
+
+enum { NETWORKS_ACTIVE = 2 }; /* of virConnectListAllNetworksFlags */
+
+static GHashTable *bindings; /* names of interfaces to struct filter_binding */
+static struct event_listener listener;
+static guint soon; /* a look at leases */
+
+/* ---- the table ---- */
+
+static GHashTable *table(void)
+{
+    if (!bindings)
+        bindings = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
+                                         (GDestroyNotify)filter_binding_unref);
+    return bindings;
+}
+
+void filter_binding_unref(struct filter_binding *b)
+{
+    if (!b || --b->refs)
+        return;
+    g_free(b->ifname);
+    g_free(b->filter);
+    g_free(b->mac);
+    g_free(b->owner_name);
+    g_free(b->learned);
+    xmlFreeDoc(b->doc);
+    g_free(b);
+}
+
+static struct filter_binding *ref(struct filter_binding *b)
+{
+    b->refs++;
+    return b;
+}
+
+struct filter_binding *filter_binding_find(const char *ifname, GError **error)
+{
+    struct filter_binding *b = g_hash_table_lookup(table(), ifname);
+    if (!b)
+        ruche_error(error, MANAGER_ERR_NO_FILTER, "no filter binding for interface '%s'", ifname);
+    return b ? ref(b) : NULL;
+}
+
+static gint by_ifname(gconstpointer a, gconstpointer b)
+{
+    return strcmp((*(struct filter_binding *const *)a)->ifname,
+                  (*(struct filter_binding *const *)b)->ifname);
+}
+
+static GPtrArray *all(void)
+{
+    GPtrArray *list = g_ptr_array_new_with_free_func((GDestroyNotify)filter_binding_unref);
+    g_autoptr(GList) values = g_hash_table_get_values(table());
+    for (GList *l = values; l; l = l->next)
+        g_ptr_array_add(list, ref(l->data));
+    g_ptr_array_sort(list, by_ifname);
+    return list;
+}
+
+GPtrArray *filter_binding_list(const struct caller *who)
+{
+    return access_check(who, RIGHT_READ, "list filter bindings", NULL)
+               ? all()
+               : g_ptr_array_new_with_free_func((GDestroyNotify)filter_binding_unref);
+}
+
+char *filter_binding_xml(const struct caller *who, const struct filter_binding *b, unsigned flags,
+                         GError **error)
+{
+    if (!access_check(who, RIGHT_READ, "read a filter binding", error))
+        return NULL;
+    if (!flags)
+        return xml_format(xmlDocGetRootElement(b->doc), 0);
+    ruche_error(error, MANAGER_ERR_ARGUMENT,
+                "describe filter binding: flags 0x%x are not supported", flags);
+    return NULL;
+}
+
+/* ---- descriptions ---- */
+
+static struct filter_binding *binding_parse(const char *xml, GError **error)
+{
+    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "filterbinding", error);
+    g_autoptr(GHashTable) params = filter_params_new();
+    uint8_t uuid[16], mac[6];
+    if (!doc)
+        return NULL;
+    const xmlNode *root = xmlDocGetRootElement(doc);
+    const char *owner = xml_get_or(root, "owner/uuid", ""),
+               *ifname = xml_get_or(root, "portdev@name", ""),
+               *address = xml_get_or(root, "mac@address", ""),
+               *filter = xml_get_or(root, "filterref@filter", "");
+    if (!uuid_parse(owner, uuid) || !*xml_get_or(root, "owner/name", "")) {
+        ruche_error(error, MANAGER_ERR_XML, "filterbinding: owner needs a name and a UUID");
+        return NULL;
+    }
+    if (!*ifname || strlen(ifname) >= IFNAMSIZ || strchr(ifname, '/') || *ifname == '.') {
+        ruche_error(error, MANAGER_ERR_XML,
+                    "filterbinding: portdev '%.80s': names of interfaces have 1 to %d bytes",
+                    ifname, IFNAMSIZ - 1);
+        return NULL;
+    }
+    if (!filter_mac_parse(address, mac)) {
+        ruche_error(error, MANAGER_ERR_XML, "filterbinding: '%.80s' is not a MAC address", address);
+        return NULL;
+    }
+    if (!filter_name_check(filter, error) ||
+        !filter_params_parse(params, xml_find(root, "filterref"), error))
+        return NULL;
+    struct filter_binding *b = g_new0(struct filter_binding, 1);
+    b->refs = 1;
+    b->ifname = g_strdup(ifname);
+    b->filter = g_strdup(filter);
+    b->mac = g_ascii_strdown(address, -1);
+    b->owner_name = g_strdup(xml_get(root, "owner/name"));
+    uuid_format(uuid, b->owner);
+    b->doc = g_steal_pointer(&doc);
+    return b;
+}
+
+static char *run_folder(void)
+{
+    return g_build_filename(manager.runtime_dir, "nwfilters", NULL);
+}
+
+static char *note_path(const char *ifname)
+{
+    return g_strdup_printf("%s/nwfilters/%s.xml", manager.runtime_dir, ifname);
+}
+
+static bool note(const struct filter_binding *b, GError **error)
+{
+    g_autofree char *dir = run_folder(), *path = note_path(b->ifname),
+                    *text = xml_format(xmlDocGetRootElement(b->doc), 0);
+    if (g_mkdir_with_parents(dir, 0700) < 0)
+        return ruche_error_errno(error, errno, "cannot make folder '%s'", dir);
+    return store_write_volatile(path, text, 0600, error);
+}
+
+/* ---- rules ---- */
+
+/* What leases say of it, with blanks between them; NULL: nothing. */
+static char *leased(const struct filter_binding *b)
+{
+    g_autoptr(GString) s = g_string_new(NULL);
+    g_autoptr(GPtrArray) networks = network_list(&caller_self, NETWORKS_ACTIVE);
+    for (unsigned i = 0; i < networks->len; i++) {
+        g_autoptr(GPtrArray) leases =
+            network_leases(&caller_self, networks->pdata[i], b->mac, NULL);
+        for (unsigned k = 0; leases && k < leases->len; k++) {
+            const struct network_lease *l = leases->pdata[k];
+            if (!l->v6)
+                g_string_append_printf(s, "%s%s", s->len ? " " : "", l->ip);
+        }
+    }
+    return s->len ? g_strdup(s->str) : NULL;
+}
+
+static const struct filter_def *find(const char *name, void *opaque)
+{
+    const struct filter_def *instead = opaque;
+    return instead && !strcmp(instead->name, name) ? instead : filter_def_of(name);
+}
+
+static bool compile(const struct filter_binding *b, const struct filter_def *instead,
+                    struct filter_program *ret, GError **error)
+{
+    g_autoptr(GHashTable) params = filter_params_new();
+    if (!filter_params_parse(params, xml_find(xmlDocGetRootElement(b->doc), "filterref"), error))
+        return false;
+    g_autofree char *learned = g_hash_table_contains(params, "IP") ? NULL : leased(b);
+    g_auto(GStrv) addresses = g_strsplit(learned ? learned : "", " ", -1);
+    for (char **a = addresses; *a; a++)
+        filter_params_add(params, "IP", *a);
+    struct filter_target t = {.ifname = b->ifname,
+                              .filter = b->filter,
+                              .mac = b->mac,
+                              .params = params,
+                              .find = find,
+                              .opaque = (void *)instead};
+    if (!filter_compile(&t, ret, error))
+        return false;
+    ret->learned = g_steal_pointer(&learned);
+    return true;
+}
+
+/* Does the kernel track connections on bridges? Nothing of this stays. */
+static bool has_ct(void)
+{
+    return nft_apply(
+        "add table bridge ruche_nwf_probe\n"
+        "add chain bridge ruche_nwf_probe c { type filter hook prerouting priority 0; }\n"
+        "add rule bridge ruche_nwf_probe c ct state established accept\n"
+        "delete table bridge ruche_nwf_probe\n",
+        NULL);
+}
+
+static bool apply(const char *commands, bool needs_ct, const char *filter, GError **error)
+{
+    g_autoptr(GError) e = NULL;
+    if (nft_apply(commands, &e))
+        return true;
+    if (needs_ct && !has_ct())
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "filter '%s' asks for the state of connections, which this kernel does "
+                           "not track on bridges "
+                           "(CONFIG_NF_CONNTRACK_BRIDGE); rules with statematch='false' do without",
+                           filter);
+    g_propagate_prefixed_error(error, g_steal_pointer(&e), "filter '%s': ", filter);
+    return false;
+}
+
+/* Its rules are those of `p` now. */
+static void take_result(struct filter_binding *b, struct filter_program *p)
+{
+    g_free(b->learned);
+    b->learned = g_steal_pointer(&p->learned);
+    b->waiting = p->waits_for_ip;
+}
+
+static bool apply_one(struct filter_binding *b, GError **error)
+{
+    struct filter_program p = {0};
+    if (!compile(b, NULL, &p, error))
+        return false;
+    bool ok = apply(p.text, p.needs_ct, b->filter, error);
+    if (ok)
+        take_result(b, &p);
+    filter_program_done(&p);
+    return ok;
+}
+
+static void free_program(gpointer p)
+{
+    filter_program_done(p);
+    g_free(p);
+}
+
+bool filter_bindings_follow(const struct filter_def *d, GError **error)
+{
+    g_autoptr(GPtrArray) list = all(), users = g_ptr_array_new(),
+                         programs = g_ptr_array_new_with_free_func(free_program);
+    g_autoptr(GString) commands = g_string_new(NULL);
+    bool needs_ct = false;
+    for (unsigned i = 0; i < list->len; i++) {
+        struct filter_binding *b = list->pdata[i];
+        struct filter_program *p = g_new0(struct filter_program, 1);
+        g_ptr_array_add(programs, p);
+        if (!compile(b, d, p, error)) {
+            g_prefix_error(error, "interface '%s': ", b->ifname);
+            return false;
+        }
+        bool uses = g_hash_table_contains(p->used, d->name);
+        g_ptr_array_add(users, uses ? b : NULL);
+        g_string_append(commands, uses ? p->text : "");
+        needs_ct |= uses && p->needs_ct;
+    }
+    if (commands->len && !apply(commands->str, needs_ct, d->name, error))
+        return false;
+    for (unsigned i = 0; i < users->len; i++)
+        if (users->pdata[i])
+            take_result(users->pdata[i], programs->pdata[i]);
+    return true;
+}
+
+char *filter_bindings_user(const char *name)
+{
+    g_autoptr(GPtrArray) list = all();
+    for (unsigned i = 0; i < list->len; i++) {
+        struct filter_binding *b = list->pdata[i];
+        struct filter_program p = {0};
+        bool uses = !strcmp(b->filter, name) ||
+                    (compile(b, NULL, &p, NULL) && g_hash_table_contains(p.used, name));
+        filter_program_done(&p);
+        if (uses)
+            return g_strdup(b->ifname);
+    }
+    return NULL;
+}
+
+/* ---- bind, and let go ---- */
+
+static void remove_rules(const char *ifname)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = note_path(ifname), *name = filter_table_name(ifname);
+    if (!nft_delete_table("bridge", name, &error))
+        log_warn("interface '%s': rules of its filter stay: %s", ifname, error->message);
+    else
+        g_unlink(path);
+}
+
+static void unplug(void *opaque)
+{
+    g_autofree char *ifname = opaque;
+    filter_lock();
+    if (!g_hash_table_contains(table(), ifname)) /* the name may be another's by now */
+        remove_rules(ifname);
+    filter_unlock();
+}
+
+void filter_unplug(const char *ifname)
+{
+    char *name = g_strdup(ifname);
+    if (g_hash_table_remove(table(), ifname))
+        task_start(unplug, name);
+    else
+        g_free(name);
+}
+
+void filter_unplug_owner(const uint8_t *owner)
+{
+    char text[UUID_TEXT_BYTES];
+    g_autoptr(GPtrArray) list = all();
+    uuid_format(owner, text);
+    for (unsigned i = 0; i < list->len; i++) {
+        const struct filter_binding *b = list->pdata[i];
+        if (!strcmp(b->owner, text))
+            filter_unplug(b->ifname);
+    }
+}
+
+/* Takes the reference, if it goes well. */
+static bool bind_it(struct filter_binding *b, GError **error)
+{
+    bool was = g_hash_table_contains(table(), b->ifname);
+    if (!note(b, error))
+        return false;
+    if (apply_one(b, error)) {
+        g_hash_table_replace(table(), b->ifname, b);
+        return true;
+    }
+    if (!was)
+        remove_rules(b->ifname);
+    return false;
+}
+
+bool filter_plug(const char *ifname, const uint8_t *owner, const char *owner_name, const char *mac,
+                 const xmlNode *element, GError **error)
+{
+    if (!element)
+        return true;
+    char uuid[UUID_TEXT_BYTES];
+    uuid_format(owner, uuid);
+    g_autofree char *filterref = xml_format(element, 1);
+    g_autoptr(GString) s = g_string_new(NULL);
+    markup_add(s,
+               "<filterbinding>\n  <owner>\n    <name>%s</name>\n    <uuid>%s</uuid>\n  </owner>\n "
+               " <portdev name='%s'/>\n"
+               "  <mac address='%s'/>\n",
+               owner_name, uuid, ifname, mac ? mac : "");
+    g_string_append_printf(s, "%s</filterbinding>\n", filterref);
+    struct filter_binding *b = binding_parse(s->str, error);
+    if (!b)
+        return false;
+    filter_lock();
+    g_hash_table_remove(table(), ifname); /* of an interface that had the name before */
+    bool ok = bind_it(b, error);
+    filter_unlock();
+    if (!ok)
+        filter_binding_unref(b);
+    return ok;
+}
+
+struct filter_binding *filter_binding_create(const struct caller *who, const char *xml,
+                                             unsigned flags, GError **error)
+{
+    if (!access_check(who, RIGHT_HOST, "create a filter binding", error))
+        return NULL;
+    if (flags & ~(unsigned)FILTER_DEFINE_VALIDATE) {
+        ruche_error(error, MANAGER_ERR_ARGUMENT,
+                    "create filter binding: flags 0x%x are not supported", flags);
+        return NULL;
+    }
+    g_autoptr(GError) e = NULL;
+    struct filter_binding *b = binding_parse(xml, error);
+    if (!b)
+        return NULL;
+    filter_lock();
+    bool ok;
+    if (g_hash_table_contains(table(), b->ifname))
+        ok = ruche_error(&e, RUCHE_ERR_EXISTS, "interface '%s' has a filter already", b->ifname);
+    else if (!if_nametoindex(b->ifname))
+        ok = ruche_error(&e, MANAGER_ERR_CONFIG, "there is no interface '%s' on this host",
+                         b->ifname);
+    else
+        ok = bind_it(b, &e);
+    filter_unlock();
+    audit(who, "create filter binding", b->ifname, e);
+    if (ok)
+        return ref(b);
+    filter_binding_unref(b);
+    g_propagate_error(error, g_steal_pointer(&e));
+    return NULL;
+}
+
+bool filter_binding_delete(const struct caller *who, const char *ifname, GError **error)
+{
+    if (!access_check(who, RIGHT_HOST, "delete a filter binding", error))
+        return false;
+    struct filter_binding *b = filter_binding_find(ifname, error);
+    if (!b)
+        return false;
+    filter_lock();
+    if (g_hash_table_lookup(table(), b->ifname) == b && g_hash_table_remove(table(), b->ifname))
+        remove_rules(b->ifname);
+    filter_unlock();
+    audit(who, "delete filter binding", b->ifname, NULL);
+    filter_binding_unref(b);
+    return true;
+}
+
+/* ---- leases ---- */
+
+static bool lease_changed(const struct filter_binding *b)
+{
+    g_autoptr(GHashTable) params = filter_params_new();
+    if (!filter_params_parse(params, xml_find(xmlDocGetRootElement(b->doc), "filterref"), NULL) ||
+        g_hash_table_contains(params, "IP"))
+        return false;
+    g_autofree char *now = leased(b);
+    return g_strcmp0(now, b->learned) != 0;
+}
+
+static void refresh(bool only_leases)
+{
+    filter_lock();
+    g_autoptr(GPtrArray) list = all();
+    for (unsigned i = 0; i < list->len; i++) {
+        struct filter_binding *b = list->pdata[i];
+        g_autoptr(GError) error = NULL;
+        if (g_hash_table_lookup(table(), b->ifname) != b || (only_leases && !lease_changed(b)))
+            continue;
+        if (!apply_one(b, &error))
+            log_warn("interface '%s': its filter stays as it was: %s", b->ifname, error->message);
+    }
+    filter_unlock();
+}
+
+void filter_bindings_refresh(void)
+{
+    refresh(false);
+}
+
+static void look_at_leases(void *opaque)
+{
+    refresh(true);
+}
+
+static gboolean begin_look(gpointer opaque)
+{
+    soon = 0;
+    task_start(look_at_leases, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+static void on_event(void *opaque, const struct event *e)
+{
+    if (e->class == EVENT_NETWORK && !soon && g_hash_table_size(table()))
+        soon = g_idle_add(begin_look, NULL);
+}
+
+/* ---- start and stop ---- */
+
+static void load_file(const char *dir, const char *file)
+{
+    g_autofree char *path = g_build_filename(dir, file, NULL);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *text = store_read(path, FILTER_TEXT_MAX, &error);
+    struct filter_binding *b = text ? binding_parse(text, &error) : NULL;
+    if (!b) {
+        log_warn("filter binding '%s' is left out: %s", path, error->message);
+    } else if (if_nametoindex(b->ifname)) {
+        g_hash_table_replace(table(), b->ifname, b);
+    } else {
+        task_start(unplug, g_strdup(b->ifname));
+        filter_binding_unref(b);
+    }
+}
+
+void filter_bindings_load(void)
+{
+    g_autofree char *dir = run_folder();
+    store_clean_dir(dir);
+    g_autoptr(GDir) entries = g_dir_open(dir, 0, NULL);
+    for (const char *name; entries && (name = g_dir_read_name(entries));)
+        if (g_str_has_suffix(name, ".xml"))
+            load_file(dir, name);
+    listener.fn = on_event;
+    event_listen(&listener);
+}
+
+void filter_bindings_stop(void)
+{
+    event_unlisten(&listener);
+    if (soon)
+        g_source_remove(soon);
+    soon = 0;
+    g_clear_pointer(&bindings, g_hash_table_unref);
+}

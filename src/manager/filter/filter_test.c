@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Descriptions of filters, and the rules that become of them. Each file NAME.xml of the folder
+ * given as argument becomes NAME.out (canonical text) and NAME.nft (of an interface with two
+ * addresses). TAP. */
+#include "manager/filter/filter_priv.h"
+
+#include <string.h>
+
+static const char *golden;
+static GHashTable *defs; /* names to struct filter_def */
+
+static const struct filter_def *find(const char *name, void *opaque)
+{
+    return g_hash_table_lookup(defs, name);
+}
+
+static void forget(gpointer d)
+{
+    filter_def_free(d);
+}
+
+static struct filter_def *define(const char *xml)
+{
+    g_autoptr(GError) error = NULL;
+    struct filter_def *d = filter_def_parse(xml, &error);
+    g_assert_no_error(error);
+    g_hash_table_replace(defs, d->name, d);
+    return d;
+}
+
+/* The table of an interface with that filter; NULL with the error's text in *ret_said. */
+static char *compile(const char *filter, const char *const *params, bool *ret_waits, bool *ret_ct,
+                     char **ret_said)
+{
+    g_autoptr(GHashTable) table = filter_params_new();
+    struct filter_target t = {"vnet0", filter, "52:54:00:12:34:56", table, find, NULL};
+    struct filter_program p = {0};
+    g_autoptr(GError) error = NULL;
+    for (; params && *params; params += 2)
+        filter_params_add(table, params[0], params[1]);
+    if (!filter_compile(&t, &p, &error)) {
+        *ret_said = g_strdup(error->message);
+        return NULL;
+    }
+    if (ret_waits)
+        *ret_waits = p.waits_for_ip;
+    if (ret_ct)
+        *ret_ct = p.needs_ct;
+    char *text = g_steal_pointer(&p.text);
+    filter_program_done(&p);
+    return text;
+}
+
+static void check_file(const char *name, const char *suffix, const char *have)
+{
+    g_autofree char *path = g_strdup_printf("%s/%s.%s", golden, name, suffix), *want = NULL;
+    if (g_getenv("UPDATE_GOLDEN"))
+        g_assert_true(g_file_set_contents(path, have, -1, NULL));
+    g_assert_true(g_file_get_contents(path, &want, NULL, NULL));
+    g_assert_cmpstr(want, ==, have);
+}
+
+static void check_round(const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    struct filter_def *d = filter_def_parse(text, &error);
+    g_assert_no_error(error);
+    g_autofree char *again = filter_def_format(d);
+    g_assert_cmpstr(again, ==, text);
+    filter_def_free(d);
+}
+
+static void check_example(const char *name)
+{
+    static const char *const params[] = {"IP",    "192.0.2.7", "IP",   "192.0.2.8",   "PORTS", "80",
+                                         "PORTS", "443",       "IPV6", "2001:db8::7", NULL};
+    g_autofree char *path = g_strdup_printf("%s/%s.xml", golden, name), *xml = NULL, *said = NULL;
+    g_assert_true(g_file_get_contents(path, &xml, NULL, NULL));
+    struct filter_def *d = define(xml);
+    g_autofree char *text = filter_def_format(d),
+                    *rules = compile(d->name, params, NULL, NULL, &said);
+    g_assert_cmpstr(said, ==, NULL);
+    check_file(name, "out", text);
+    check_file(name, "nft", rules);
+    check_round(text);
+}
+
+static void test_golden(void)
+{
+    g_autoptr(GDir) dir = g_dir_open(golden, 0, NULL);
+    unsigned count = 0;
+    g_assert_nonnull(dir);
+    for (const char *name; (name = g_dir_read_name(dir));)
+        if (g_str_has_suffix(name, ".xml")) {
+            g_autofree char *stem = g_strndup(name, strlen(name) - 4);
+            check_example(stem);
+            count++;
+        }
+    g_assert_cmpuint(count, >=, 3);
+}
+
+/* Each filter that comes with the program stays as it is, and makes rules. */
+static void test_builtin(void)
+{
+    static const char *const params[] = {"IP",          "192.0.2.7",         "IPV6",
+                                         "2001:db8::7", "DHCPSERVER",        "192.0.2.1",
+                                         "GATEWAY_MAC", "52:54:00:00:00:01", NULL};
+    for (unsigned i = 0; filter_builtin[i]; i++) {
+        struct filter_def *d = filter_def_parse(filter_builtin[i], NULL);
+        g_autofree char *text = filter_def_format(d), *said = NULL,
+                        *rules = compile(d->name, params, NULL, NULL, &said);
+        g_assert_cmpstr(said, ==, NULL);
+        g_assert_nonnull(strstr(rules, "vnet0"));
+        check_round(text);
+        filter_def_free(d);
+    }
+}
+
+/* ---- what cannot be ---- */
+
+static void test_refused(void)
+{
+    static const struct {
+        const char *inside, *why;
+    } rows[] = {
+        {"<rule action='run' direction='in'/>", "action 'run' is not one of drop, accept"},
+        {"<rule action='drop' direction='up'/>", "direction 'up'"},
+        {"<rule action='drop' direction='in' priority='1001'/>",
+         "priority '1001' is not from -1000 to 1000"},
+        {"<rule action='drop' direction='in'><ipx/></rule>", "there is no protocol 'ipx'"},
+        {"<rule action='drop' direction='in'><ip/><ip/></rule>", "is the second"},
+        {"<rule action='drop' direction='in'><ip colour='red'/></rule>",
+         "there is no attribute 'colour'"},
+        {"<rule action='drop' direction='in'><ip srcipaddr='1.2.3'/></rule>",
+         "'1.2.3' is not an IPv4 address"},
+        {"<rule action='drop' direction='in'><ip srcipaddr='::1'/></rule>",
+         "is not an IPv4 address"},
+        {"<rule action='drop' direction='in'><ip srcipmask='8'/></rule>",
+         "srcipmask needs srcipaddr"},
+        {"<rule action='drop' direction='in'><ip srcipaddr='1.2.3.4' srcipmask='33'/></rule>",
+         "mask of IPv4"},
+        {"<rule action='drop' direction='in'><mac srcmacaddr='1:2:3:4:5'/></rule>", "MAC address"},
+        {"<rule action='drop' direction='in'><mac srcmacaddr='$A; flush ruleset'/></rule>",
+         "MAC address"},
+        {"<rule action='drop' direction='in'><mac protocolid='0x1'/></rule>", "0x600"},
+        {"<rule action='drop' direction='in'><tcp flags='SYN'/></rule>", "flags"},
+        {"<rule action='drop' direction='in'><tcp srcportstart='65536'/></rule>", "65535"},
+        {"<rule action='drop' direction='in'><tcp state='OLD'/></rule>", "NEW, ESTABLISHED"},
+        {"<rule action='drop' direction='in'><tcp comment='a&#10;b'/></rule>", "a line"},
+        {"<filterref filter='../x'/>", "begin with a letter"},
+        {"<filterref filter='x'><parameter name='IP' value='1.2.3.4 }'/></filterref>",
+         "is not of letters"},
+        {"<chain/>", "no element <chain>"},
+        {"<uuid>1</uuid>", "is not a UUID"},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *xml = g_strdup_printf("<filter name='f'>%s</filter>", rows[i].inside);
+        g_autoptr(GError) error = NULL;
+        g_assert_null(filter_def_parse(xml, &error));
+        if (!strstr(error->message, rows[i].why))
+            g_error("'%s' is not in '%s'", rows[i].why, error->message);
+    }
+}
+
+#define RULE(proto)                                                                                \
+    "<filter name='f'><rule action='accept' direction='out'>" proto "</rule></filter>"
+
+static void test_not_compiled(void)
+{
+    static const struct {
+        const char *xml, *why;
+    } rows[] = {
+        {"<filter name='f'><filterref filter='nowhere'/></filter>",
+         "no network filter with matching name 'nowhere'"},
+        {"<filter name='f'><filterref filter='f'/></filter>", "filter 'f' includes itself"},
+        {RULE("<ip srcipaddr='$OTHER'/>"), "variable 'OTHER' has no value"},
+        {RULE("<ip srcipaddr='$PAIR' dstipaddr='$THREE'/>"), "have 2 and 3 values"},
+        {RULE("<ip srcipaddr='$PAIR[2]'/>"), "none at 2"},
+        {RULE("<ipv6 srcipaddr='$PAIR'/>"), "variable 'PAIR': '192.0.2.1' is not an IPv6 address"},
+        {RULE("<tcp ipset='bad' ipsetflags='src'/>"), "ipset 'bad'"},
+        {RULE("<arp gratuitous='yes'/>"), "gratuitous"},
+        {"<filter name='f' chain='arp' priority='7'><rule action='drop' direction='in'/><filterref "
+         "filter='g'/></filter>",
+         "give chain 'arp' two priorities, 7 and -500"},
+    };
+    static const char *const params[] = {"PAIR",  "192.0.2.1", "PAIR",  "192.0.2.2",
+                                         "THREE", "192.0.2.3", "THREE", "192.0.2.4",
+                                         "THREE", "192.0.2.5", NULL};
+    define("<filter name='g' chain='arp'><rule action='drop' direction='in'/></filter>");
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *said = NULL;
+        define(rows[i].xml);
+        g_assert_null(compile("f", params, NULL, NULL, &said));
+        if (!strstr(said, rows[i].why))
+            g_error("'%s' is not in '%s'", rows[i].why, said);
+    }
+}
+
+/* Includes that double at each step, and lists that multiply, end. */
+static void test_bounded(void)
+{
+    for (unsigned i = 0; i < 14; i++) {
+        g_autofree char *xml =
+            g_strdup_printf("<filter name='d%u'><filterref filter='d%u'/><filterref filter='d%u'/>"
+                            "</filter>",
+                            i, i + 1, i + 1);
+        define(xml);
+    }
+    define("<filter name='d14'><rule action='drop' direction='in'/></filter>");
+    g_autofree char *said = NULL, *again = NULL;
+    g_assert_null(compile("d0", NULL, NULL, NULL, &said));
+    g_assert_nonnull(strstr(said, "more than 512 together"));
+    const char *params[401] = {NULL};
+    for (unsigned i = 0; i < 200; i++) {
+        params[2 * i] = i % 2 ? "A" : "B";
+        params[2 * i + 1] = "192.0.2.1";
+    }
+    define(RULE("<ip srcipaddr='$A[@1]' dstipaddr='$B[@2]'/>"));
+    g_assert_null(compile("f", params, NULL, NULL, &again));
+    g_assert_nonnull(strstr(again, "more than 8192 rules"));
+}
+
+/* Without an address only DHCP passes, from its own MAC address. */
+static void test_waiting(void)
+{
+    bool waits = false, ct = true;
+    g_autofree char *said = NULL, *rules = compile("clean-traffic", NULL, &waits, &ct, &said);
+    g_assert_true(waits && !ct);
+    g_assert_nonnull(strstr(
+        rules,
+        "ether saddr 52:54:00:12:34:56 ether type ip ip protocol 17 udp sport 68 udp dport 67 "
+        "@th,288,48 0x525400123456 accept\n\t\tdrop"));
+    static const char *const none[] = {"CTRL_IP_LEARNING", "none", NULL};
+    g_assert_null(compile("clean-traffic", none, NULL, NULL, &said));
+    g_assert_nonnull(strstr(said, "variable 'IP' has no value"));
+}
+
+/* Accepting connections asks for their state; refusing them does not. */
+static void test_state(void)
+{
+    bool ct = false;
+    g_autofree char *said = NULL;
+    define(RULE("<tcp dstportstart='22'/>"));
+    g_autofree char *accept = compile("f", NULL, NULL, &ct, &said);
+    g_assert_true(ct);
+    g_assert_nonnull(strstr(accept, "ip protocol 6 th dport 22 ct state new,established accept"));
+    g_assert_nonnull(strstr(accept, "ip protocol 6 th sport 22 ct state established accept"));
+    define("<filter name='f'><rule action='drop' direction='out'><tcp "
+           "dstportstart='22'/></rule></filter>");
+    g_autofree char *drop = compile("f", NULL, NULL, &ct, &said);
+    g_assert_false(ct);
+    g_assert_nonnull(strstr(drop, "th sport 22 drop"));
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_assert_cmpint(argc, ==, 2);
+    golden = argv[1];
+    defs = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, forget);
+    for (unsigned i = 0; filter_builtin[i]; i++)
+        define(filter_builtin[i]);
+    g_test_add_func("/filter/golden", test_golden);
+    g_test_add_func("/filter/builtin", test_builtin);
+    g_test_add_func("/filter/refused", test_refused);
+    g_test_add_func("/filter/not compiled", test_not_compiled);
+    g_test_add_func("/filter/bounded", test_bounded);
+    g_test_add_func("/filter/waiting", test_waiting);
+    g_test_add_func("/filter/state", test_state);
+    int failed = g_test_run();
+    g_hash_table_unref(defs);
+    return failed;
+}

@@ -1,0 +1,306 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Filters of interfaces: forged frames of a namespace that stands for a machine, updates, virsh's commands, machines.
+
+    filter.py RUCHED RUCHE RUCHE-VMM KERNEL
+
+In namespaces of its own, made as network.py makes them.
+"""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import network as net  # noqa: E402
+import tap  # noqa: E402
+from network import HOST, ONE, TWO, refused, rules, run, virsh, wait_for, write  # noqa: E402
+
+MAC, OTHER = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
+OWNER = "5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a0f"
+
+# Sends each frame of standard input (hex) and ends.
+SEND = """import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('eth0', 0))
+for line in sys.stdin:
+    s.send(bytes.fromhex(line))
+"""
+# Tells the marks of the frames that came before the last one.
+HEAR = """import re, socket
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(('eth0', 3))
+s.settimeout(60)
+print('ready', flush=True)
+seen = []
+while 'end' not in seen:
+    found = re.search(rb'MARK<([a-z0-9 ]+)>', s.recv(2000))
+    if found:
+        seen.append(found.group(1).decode())
+print(','.join(sorted(set(seen) - {'end'})))
+"""
+
+
+def mac(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def ip(text):
+    return bytes(int(x) for x in text.split("."))
+
+
+def mark(name):
+    return f"MARK<{name}>".encode()
+
+
+def frame(kind, body, src=MAC, dst=OTHER):
+    return mac(dst) + mac(src) + kind.to_bytes(2, "big") + body
+
+
+def ipv4(name, src="10.77.0.1", ports=(1000, 2000), chaddr=MAC):
+    udp = ports[0].to_bytes(2, "big") + ports[1].to_bytes(2, "big")
+    data = bytes(28) + mac(chaddr) + mark(name)
+    udp += (8 + len(data)).to_bytes(2, "big") + bytes(2) + data
+    head = bytes([0x45, 0]) + (20 + len(udp)).to_bytes(2, "big") + bytes([0, 1, 0, 0, 64, 17, 0, 0]) + ip(src) + ip("10.77.0.2")
+    total = sum(int.from_bytes(head[i:i + 2], "big") for i in range(0, 20, 2))
+    total = (total & 0xffff) + (total >> 16)
+    total = ~((total & 0xffff) + (total >> 16)) & 0xffff
+    return frame(0x800, head[:10] + total.to_bytes(2, "big") + head[12:] + udp)
+
+
+def arp(name, sha=MAC, spa="10.77.0.1"):
+    return frame(0x806, bytes([0, 1, 8, 0, 6, 4, 0, 1]) + mac(sha) + ip(spa) + bytes(6) + ip("10.77.0.2") + mark(name))
+
+
+def ipv6(name):
+    data = mark(name)
+    udp = bytes([0, 80, 0, 80]) + (8 + len(data)).to_bytes(2, "big") + bytes([0, 0]) + data
+    return frame(0x86dd, bytes([0x60, 0, 0, 0]) + len(udp).to_bytes(2, "big") + bytes([17, 64]) + bytes([0xfe, 0x80] + [0] * 13 + [1])
+                 + bytes([0xfe, 0x80] + [0] * 13 + [2]) + udp)
+
+
+HONEST = {"ip": ipv4("ip"), "arp": arp("arp")}
+FORGED = {"ip mac": frame(0x800, ipv4("ip mac")[14:], src="52:54:00:00:00:0c"), "ip address": ipv4("ip address", src="10.77.0.9"),
+          "arp mac": arp("arp mac", sha=OTHER), "arp address": arp("arp address", spa="10.77.0.9"),
+          "arp frame": frame(0x806, arp("arp frame")[14:], src="52:54:00:00:00:0c"), "ipv6": ipv6("ipv6"), "other": frame(0x88b5, mark("other"))}
+EVERYTHING = {**HONEST, **FORGED}
+
+
+def heard(frames, last=None):
+    """What of them the other machine got."""
+    with subprocess.Popen(["ip", "netns", "exec", TWO, sys.executable, "-c", HEAR], stdout=subprocess.PIPE, text=True) as listener:
+        try:
+            assert listener.stdout.readline() == "ready\n"
+            lines = "\n".join(f.hex() for f in [*frames.values(), last or ipv4("end")])
+            subprocess.run(["ip", "netns", "exec", ONE, sys.executable, "-c", SEND], input=lines, text=True, check=True, timeout=60)
+            return set(filter(None, listener.stdout.readline().strip().split(",")))
+        finally:
+            listener.kill()
+
+
+def plugged():
+    """Two machines on a bridge; what they say by themselves does not matter."""
+    run("ip", "link", "add", "br7", "type", "bridge", "mcast_snooping", "0", ns=HOST)
+    run("ip", "link", "set", "br7", "up", ns=HOST)
+    net.plug(ONE, "br7", MAC)
+    net.plug(TWO, "br7", OTHER)
+
+    def forwarding():
+        shown = run("ip", "-d", "-o", "link", ns=HOST).stdout
+        return len(re.findall(r"master br7 .* bridge_slave state forwarding", shown)) == 2
+    wait_for("the bridge's ports", forwarding)
+
+
+def unplugged():
+    net.unplug(ONE, TWO)
+    run("ip", "link", "del", "br7", ns=HOST, check=False)
+
+
+def binding(filter_name, params=(), dev="ta"):
+    inside = "".join(f"<parameter name='{n}' value='{v}'/>" for n, v in params)
+    return write(f"binding-{filter_name}-{dev}.xml", f"<filterbinding><owner><name>m</name><uuid>{OWNER}</uuid></owner><portdev name='{dev}'/>"
+                 f"<mac address='{MAC}'/><filterref filter='{filter_name}'>{inside}</filterref></filterbinding>")
+
+
+def define(name, inside):
+    return write(name + ".xml", f"<filter name='{name}'>{inside}</filter>")
+
+
+IP = ("IP", "10.77.0.1")
+
+
+def test_forged():
+    """All pass without a filter; with clean-traffic the honest ones alone."""
+    before = rules()
+    plugged()
+    try:
+        assert heard(EVERYTHING) == set(EVERYTHING)
+        virsh("nwfilter-binding-create", binding("clean-traffic", [IP]))
+        assert heard(EVERYTHING) == set(HONEST)
+        virsh("nwfilter-binding-delete", "ta")
+        assert rules() == before and heard(EVERYTHING) == set(EVERYTHING)
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        unplugged()
+    assert rules() == before
+
+
+def test_update():
+    """A filter that is defined anew is in force at once, by includes too; one that cannot be changes nothing."""
+    before = rules()
+    plugged()
+    try:
+        virsh("nwfilter-define", define("inner", "<filterref filter='clean-traffic'/>"))
+        virsh("nwfilter-define", define("lab", "<filterref filter='inner'/>"))
+        virsh("nwfilter-binding-create", binding("lab", [IP]))
+        assert heard(EVERYTHING) == set(HONEST)
+        refused("is in use by interface 'ta'", "nwfilter-undefine", "inner")
+        virsh("nwfilter-define", define("inner", "<rule action='drop' direction='out'><arp/></rule>"))
+        assert heard(EVERYTHING) == {n for n in EVERYTHING if not n.startswith("arp")}
+        right = rules()
+        for inside, why in (("<rule action='drop' direction='out'><tcp ipset='x' ipsetflags='src'/></rule>", "ipset 'x'"),
+                            ("<filterref filter='nowhere'/>", "nowhere"), ("<filterref filter='lab'/>", "include itself"),
+                            ("<rule action='drop' direction='out'><ip srcipaddr='$NO'/></rule>", "variable 'NO' has no value"),
+                            ("<rule action='drop' direction='out'><ip protocol='udp' srcportstart='9' srcportend='8'/></rule>", "nftables")):
+            refused(why, "nwfilter-define", define("inner", inside))
+            assert rules() == right, why
+        done = virsh("nwfilter-define", define("inner", "<rule action='accept' direction='out'><tcp/></rule>"), check=False)
+        assert not done.returncode or "CONFIG_NF_CONNTRACK_BRIDGE" in done.stderr and rules() == right, done.stderr
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        for name in ("lab", "inner"):
+            virsh("nwfilter-undefine", name, check=False)
+        unplugged()
+    assert rules() == before
+
+
+def test_address():
+    """Without an address only DHCP passes; the one that a network leases is taken."""
+    before = rules()
+    bridge = net.define("leased", net.network("leased", "none", 141, v6=False))
+    with_network = rules()
+    try:
+        net.plug(ONE, bridge, MAC)
+        net.plug(TWO, bridge, OTHER)
+        virsh("nwfilter-binding-create", binding("clean-traffic"))
+        dhcp = ipv4("end", src="0.0.0.0", ports=(68, 67))
+        forged = {"arp": arp("arp"), "ip": ipv4("ip"), "dhcp": ipv4("dhcp", src="0.0.0.0", ports=(68, 67), chaddr=OTHER)}
+        assert heard(forged, dhcp) == set()
+        lease = net.dhcp(ONE)["ip"]
+        wait_for("rules for " + lease, lambda: lease in rules(), 60)
+        assert heard({"arp": arp("arp", spa=lease), "ip": ipv4("ip", src=lease), **FORGED}, ipv4("end", src=lease)) == {"arp", "ip"}
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        after = rules()
+        net.unplug(ONE, TWO)
+        net.remove("leased")
+    assert after == with_network and rules() == before
+
+
+def test_virsh():
+    """Each of virsh's commands for filters once."""
+    plain = define("plain", "<uuid>0d7f2c04-6f2b-4b3e-9a0c-7c2f5d1e8a11</uuid><rule action='drop' direction='in'><tcp dstportstart='22'/></rule>")
+    run("ip", "link", "add", "ta", "type", "veth", "peer", "name", "tx", ns=HOST)
+    try:
+        rows = (("nwfilter-list", "clean-traffic-gateway"), (f"nwfilter-define {plain}", "Network filter plain defined"), ("nwfilter-list", "plain"),
+                ("nwfilter-dumpxml plain", "dstportstart='22'"), ("nwfilter-dumpxml no-ip-spoofing", "chain='ipv4-ip' priority='-710'"),
+                (f"nwfilter-define {plain}", "defined"), (f"nwfilter-binding-create {binding('plain')}", "created"),
+                (f"nwfilter-binding-create {binding('plain')}", "!has a filter already"), ("nwfilter-binding-list", "ta +plain"),
+                ("nwfilter-binding-dumpxml ta", "<portdev name='ta'/>"), ("nwfilter-undefine plain", "!in use"), ("nwfilter-binding-delete ta", "deleted"),
+                ("nwfilter-binding-dumpxml ta", "!no filter binding|not found"), ("nwfilter-undefine plain", "undefined"), ("nwfilter-dumpxml plain", "!not found"),
+                (f"nwfilter-binding-create {binding('nowhere')}", "!nowhere"), (f"nwfilter-binding-create {binding('plain', dev='no0')}", "!no interface 'no0'"))
+        for command, want in rows:
+            done = virsh(*command.split(" "), check=False)
+            if want.startswith("!"):
+                assert done.returncode and re.search(want[1:], done.stderr), f"{command}: {done.stdout}{done.stderr}"
+            else:
+                assert not done.returncode and re.search(want, done.stdout), f"{command}: {done.stdout}{done.stderr}"
+        for name in re.findall(r"[0-9a-f-]{36} +(\S+)", virsh("nwfilter-list").stdout):
+            run("virt-xml-validate", write("shown.xml", virsh("nwfilter-dumpxml", name).stdout), "nwfilter")
+    finally:
+        run("ip", "link", "del", "ta", ns=HOST, check=False)
+
+
+def test_killed():
+    """Interfaces keep their rules when the manager is killed; the rules of those that are gone go at its start."""
+    before = rules()
+    plugged()
+    try:
+        virsh("nwfilter-binding-create", binding("clean-traffic", [IP]))
+        right = rules()
+        net.MANAGER.end(signal.SIGKILL)
+        net.MANAGER.start()
+        assert "clean-traffic" in virsh("nwfilter-binding-list").stdout and heard(EVERYTHING) == set(HONEST)
+        wait_for("the same rules", lambda: rules() == right)
+        net.MANAGER.end(signal.SIGKILL)
+        unplugged()
+        net.MANAGER.start()
+        wait_for("no rules", lambda: rules() == before)
+        assert "ta " not in virsh("nwfilter-binding-list").stdout
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        unplugged()
+
+
+def test_machine():
+    """A machine's tap has its filter while it runs, however it ends."""
+    run("ip", "link", "add", "br7", "type", "bridge", ns=HOST)
+    before = rules()
+    ref = "<filterref filter='clean-traffic'><parameter name='IP' value='10.77.0.1'/></filterref>"
+    try:
+        done = net.machine("m", "bridge", "bridge='br7'", ref.replace("clean-traffic", "nowhere"))
+        assert done.returncode and "nowhere" in done.stderr and rules() == before, done.stderr
+        for end in ("destroy", "crash", "while the manager is dead"):
+            done = net.machine("m", "bridge", "bridge='br7'", ref)
+            assert not done.returncode, done.stderr
+            dev = re.search(r"<target dev='(vnet\d+)'/>", virsh("dumpxml", "m").stdout).group(1)
+            assert f"table bridge ruche_nwf_{dev}" in rules() and dev in virsh("nwfilter-binding-list").stdout
+            with open(f"{net.RUN}/machines/{virsh('domuuid', 'm').stdout.strip()}/process", encoding="ascii") as f:
+                pid = int(f.read())
+            if end == "destroy":
+                virsh("destroy", "m")
+            elif end == "crash":
+                os.kill(pid, signal.SIGKILL)
+            else:
+                net.MANAGER.end(signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+                net.MANAGER.start()
+            wait_for("no rules after " + end, lambda: rules() == before)
+            wait_for("its end", lambda: "shut off" in virsh("domstate", "m").stdout)
+            assert dev not in virsh("nwfilter-binding-list").stdout
+    finally:
+        virsh("destroy", "m", check=False)
+        virsh("undefine", "m", check=False)
+        run("ip", "link", "del", "br7", ns=HOST, check=False)
+
+
+def main():
+    tests = {"forged frames": test_forged, "update": test_update, "address by DHCP": test_address, "virsh": test_virsh, "killed": test_killed,
+             "machine": test_machine}
+    wanted = sys.argv[5:]
+    tests = {n: t for n, t in tests.items() if not wanted or n in wanted}
+    missing = [p for p in ("ip", "nft", "dnsmasq", "busybox", "virsh", "virt-xml-validate") if not shutil.which(p, path=net.ENV["PATH"])]
+    if os.geteuid() or missing:
+        why = "needs root" if os.geteuid() else f"{missing[0]} is not installed"
+
+        def skip():
+            raise tap.Skip(why)
+        tap.run({n: skip for n in tests})
+    try:
+        write("udhcpc", net.UDHCPC, 0o755)
+        net.build_world()
+        net.MANAGER = net.Manager()
+        tap.run(tests)
+    finally:
+        if net.MANAGER and net.MANAGER.process.poll() is None:
+            net.MANAGER.end()
+        if os.environ.get("KEEP_LOG"):
+            sys.stderr.write(net.MANAGER.log())
+        net.clean()
+
+
+if __name__ == "__main__":
+    main()
