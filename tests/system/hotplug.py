@@ -28,7 +28,7 @@ UUID = str(uuid.uuid4())
 WORK = tempfile.mkdtemp(prefix="hotplug-")
 os.chmod(WORK, 0o755)
 ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "XDG_CONFIG_HOME": WORK}
-BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "400" if OURS else "900"))
+BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "1200"))
 GONE_SECONDS = 120
 ROUNDS = 4
 MAC = "52:54:00:aa:bb:01"

@@ -22,7 +22,7 @@ import subprocess  # noqa: E402
 import tap  # noqa: E402
 from guest import Vmm, copy_disk, debian_arguments  # noqa: E402
 
-BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "400"))
+BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "1200"))
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 UNPLUG_SECONDS = 120
 CPUS = 4
