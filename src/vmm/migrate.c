@@ -281,6 +281,7 @@ static void ended(struct migrate_worker *w)
     pthread_mutex_lock(&g->worker.lock);
     g->stats.total_ms = (uint64_t)(now - g->begun_ns) / MS_NS;
     g->stats.downtime_ms = g->stopped ? (uint64_t)(now - g->stopped_ns) / MS_NS : 0;
+    g->stats.mbps = (double)g->stats.transferred_bytes * 8e3 / (double)MAX(now - g->begun_ns, 1);
     if (ok)
         g->stats.remaining_bytes = 0;
     else if (!cancelled)

@@ -43,8 +43,8 @@ struct migration {
     uint64_t *todo;             /* a bit for each page that is to be sent */
     uint64_t todo_words, todo_pages;
     bool first, live;           /* of rounds; the machine runs, so that the bandwidth counts */
-    int64_t window_ns, round_ns;
-    uint64_t window_bytes, round_bytes;
+    int64_t window_ns, round_ns, rate_ns;
+    uint64_t window_bytes, round_bytes, rate_bytes;
     uint64_t bandwidth;         /* bytes a second that the last round had */
     GError *error;              /* why it failed; NULL: it did not */
 };

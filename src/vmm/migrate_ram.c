@@ -78,9 +78,9 @@ static bool wait_for_turn(struct migration *g)
 static void count_sent(struct migration *g, uint64_t bytes, uint64_t zero, uint64_t normal, uint64_t left)
 {
     int64_t now = loop_now_ns();
-    double seconds = (double)MAX(now - g->round_ns, 1000) / SECOND_NS;
     g->window_bytes += bytes;
     g->round_bytes += bytes;
+    g->rate_bytes += bytes;
     pthread_mutex_lock(&g->worker.lock);
     struct migrate_stats *s = &g->stats;
     s->transferred_bytes += bytes;
@@ -88,8 +88,13 @@ static void count_sent(struct migration *g, uint64_t bytes, uint64_t zero, uint6
     s->zero_pages += zero;
     s->normal_pages += normal;
     s->remaining_bytes = left * MIGRATE_PAGE;
-    s->mbps = (double)g->round_bytes * 8 / seconds / 1e6;
-    s->pages_per_second = (uint64_t)((double)(g->round_bytes / MIGRATE_PAGE) / seconds);
+    if (now - g->rate_ns >= WINDOW_NS) {
+        double seconds = (double)(now - g->rate_ns) / SECOND_NS;
+        s->mbps = (double)g->rate_bytes * 8 / seconds / 1e6;
+        s->pages_per_second = (uint64_t)((double)(g->rate_bytes / MIGRATE_PAGE) / seconds);
+        g->rate_ns = now;
+        g->rate_bytes = 0;
+    }
     pthread_mutex_unlock(&g->worker.lock);
 }
 
@@ -127,6 +132,8 @@ bool migrate_ram_round(struct migration *g, GError **error)
     struct waiting w = { 0 };
     g->round_ns = g->window_ns = loop_now_ns();
     g->round_bytes = g->window_bytes = 0;
+    if (!g->rate_ns)
+        g->rate_ns = g->round_ns;
     for (uint64_t i = 0; i < g->todo_words; i++) {
         for (uint64_t bits = g->todo[i]; bits; bits &= bits - 1)
             if (!send_page(g, i * 64 + (unsigned)__builtin_ctzll(bits), &w, error))

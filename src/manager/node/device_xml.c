@@ -14,13 +14,13 @@
 
 #define TEXT_BYTES_MAX 1024
 
-/* Makers write what they like: control characters become blanks. */
+/* Makers write what they like: control characters become blanks. Takes `raw`. */
 static char *clean(char *raw)
 {
-    g_autofree char *held = raw;
-    if (!raw || strlen(raw) > TEXT_BYTES_MAX)
+    g_autofree char *own = raw;
+    if (!own || strlen(own) > TEXT_BYTES_MAX)
         return NULL;
-    g_autofree char *text = g_utf8_make_valid(g_strstrip(raw), -1);
+    g_autofree char *text = g_utf8_make_valid(g_strstrip(own), -1);
     for (char *c = text; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = ' ';
