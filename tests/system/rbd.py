@@ -42,6 +42,7 @@ osd_objectstore = memstore
 memstore_device_bytes = 536870912
 osd_op_thread_suicide_timeout = 3600
 osd_max_markdown_count = 1000
+osd_heartbeat_grace = 3600
 """
 
 
