@@ -99,7 +99,7 @@ def monitor(command):
 def resources():
     """Descriptors and threads of the machine's process."""
     pid = machine_pid()
-    return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+    return len(os.listdir(f"/proc/{pid}/fd")), tap.lasting_threads(pid)
 
 
 def machine_pid():

@@ -60,7 +60,7 @@ class Guest:
     def resources(self):
         """(descriptors, threads) of the process."""
         pid = self.vmm.process.pid
-        return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+        return len(os.listdir(f"/proc/{pid}/fd")), tap.lasting_threads(pid)
 
     def ask(self, command, **arguments):
         return self.vmm.qmp.execute(command, **arguments)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TAP for system tests: each test is a function; a failure shows its reason and the next one runs."""
 import socket
+import os
 import sys
 import termios
 import time
@@ -30,6 +31,20 @@ def has_ended(pid):
             return f.read().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def lasting_threads(pid):
+    """How many threads have a name of their own: vCPUs, loops. Workers of images and of io_uring come and go as they like."""
+    names = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8") as f:
+                names.append(f.read())
+        except FileNotFoundError:
+            pass  # it has ended
+    with open(f"/proc/{pid}/comm", encoding="utf-8") as f:
+        main = f.read()
+    return sum(name != main and not name.startswith("iou-") for name in names)
 
 
 def wait_raw(fd, seconds=120):
