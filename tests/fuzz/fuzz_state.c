@@ -20,7 +20,7 @@ static void make(void)
                                           "virtio-balloon-pci", "virtio-serial-pci",
                                           "virtconsole",        "isa-serial"};
     struct machine_config c;
-    char *note = NULL;
+    g_autofree char *note = NULL; /* why this accelerator */
     machine_config_init(&c);
     c.ram_bytes = 4 * MIB;
     machine = machine_new(board_type_find("q35"), &c, "soft", loop_new("fuzz"), &note, NULL);
