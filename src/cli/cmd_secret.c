@@ -21,11 +21,6 @@ static const struct cli_option options[] = {
     { 0 },
 };
 
-static const char *yes_no(JsonObject *o, const char *member)
-{
-    return json_object_get_boolean_member(o, member) ? "yes" : "no";
-}
-
 static int run_list(struct cli *c)
 {
     GError *error = NULL;

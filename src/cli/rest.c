@@ -222,6 +222,11 @@ JsonObject *rest_call(struct rest *r, const char *method, JsonObject *body, GErr
     return json_node_dup_object(root);
 }
 
+const char *yes_no(JsonObject *o, const char *name)
+{
+    return json_object_get_boolean_member(o, name) ? "yes" : "no";
+}
+
 const char *text_of(JsonObject *o, const char *name)
 {
     return json_object_get_string_member_with_default(o, name, NULL);

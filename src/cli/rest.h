@@ -25,5 +25,6 @@ char *rest_text(struct rest *r, GError **error, const char *path, ...) G_GNUC_PR
 GInputStream *rest_stream(struct rest *r, GError **error, const char *path, ...) G_GNUC_PRINTF(3, 4);
 /* A member of an answer that is text; NULL: it has none. */
 const char *text_of(JsonObject *o, const char *name);
+const char *yes_no(JsonObject *o, const char *name); /* of a boolean */
 /* Opens a websocket; runs the default main context until it is there or failed. */
 SoupWebsocketConnection *rest_websocket(struct rest *r, GError **error, const char *path, ...) G_GNUC_PRINTF(3, 4);

@@ -39,6 +39,8 @@ struct vm_args_ops {
     unsigned (*free_port)(void *opaque, unsigned first, GError **error);
     int64_t (*now)(void *opaque); /* seconds, for clocks that begin at a date */
 };
+/* This host's (vm_start.c); `opaque` is the struct vm. */
+extern const struct vm_args_ops vm_host_ops;
 
 void vm_args_init(struct vm_args *a, xmlNode *domain, bool ours);
 void vm_args_done(struct vm_args *a);

@@ -32,42 +32,11 @@ bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error)
 
 /* ---- attach ---- */
 
-static int open_file(void *opaque, const char *path, int flags, GError **error)
-{
-    int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0600);
-    if (fd < 0)
-        ruche_error_errno(error, errno, "'%s'", path);
-    return fd;
-}
-
-static int no_listen(void *opaque, const char *path, GError **error)
-{
-    return vm_listen(path, error);
-}
-
-static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
-                     GError **error)
-{
-    struct vm *v = opaque;
-    if (!vm_tap_make(v, interface, queues, ret, ret_name, error))
-        return false;
-    if (xml_is(interface, "@type", "direct"))
-        vm_note_link(v, *ret_name);
-    return true;
-}
-
 static unsigned no_port(void *opaque, unsigned first, GError **error)
 {
     ruche_error(error, MANAGER_ERR_CONFIG, "a display cannot be added to a running machine");
     return 0;
 }
-
-static int64_t now(void *opaque)
-{
-    return g_get_real_time() / G_USEC_PER_SEC;
-}
-
-static const struct vm_args_ops live_ops = {open_file, no_listen, make_tap, no_port, now};
 
 /* Words that may come again are lists of texts in JSON. */
 static void add_word(JsonObject *o, const char *key, const char *value)
@@ -352,7 +321,9 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
             return false;
         vm_args_init(&a, xmlDocGetRootElement(doc), v->ours);
         a.dir = v->dir;
-        a.ops = &live_ops;
+        struct vm_args_ops live = vm_host_ops;
+        live.free_port = no_port;
+        a.ops = &live;
         a.opaque = v;
         a.fdsets =
             1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind those of the command line */

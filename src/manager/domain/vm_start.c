@@ -83,7 +83,7 @@ static int64_t now(void *opaque)
     return g_get_real_time() / G_USEC_PER_SEC;
 }
 
-static const struct vm_args_ops host_ops = {open_file, listen_at, make_tap, free_port, now};
+const struct vm_args_ops vm_host_ops = {open_file, listen_at, make_tap, free_port, now};
 
 /* ---- the process ---- */
 
@@ -230,7 +230,7 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
     a.dir = v->dir;
     a.incoming = v->incoming;
     a.console_log = console_log;
-    a.ops = &host_ops;
+    a.ops = &vm_host_ops;
     a.opaque = v;
     bool ok = make_folder(v, &lock_fd, error) && (log_fd = vm_log_open(v->name, error)) >= 0 &&
               vm_find_chains(domain, error) && vm_args_build(&a, program, error);
