@@ -37,6 +37,7 @@ SCENARIOS = {
 TESTS = {
     "tools": ("login", "compile", "bzip2", "python", "openssl", "halt"),
     "lockstep": ("login", "halt"),
+    "interpreted": ("login", "kernel log", "download", "disk", "power-off"),  # a second boot would say no more
 }
 DEFAULT_TESTS = ("login", "kernel log", "download", "disk", "reboot", "power-off")
 
