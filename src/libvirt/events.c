@@ -5,6 +5,7 @@
 
 #include "libvirt/params.h"
 
+#include <json-glib/json-glib.h>
 #include <string.h>
 
 enum { E_INVALID_ARG = 8, FROM_REMOTE = 13, TUNABLES_MAX = 2048 };
@@ -17,6 +18,9 @@ struct event_registration {
     bool any;         /* every object */
     uint8_t uuid[16]; /* else this one, ... */
     char *name;       /* ... or of a node device, by its name */
+    char *word;       /* of a monitor: this event alone; NULL: all */
+    bool any_case;
+    GRegex *pattern; /* or those that it matches */
 };
 
 /* All that a message can hold. */
@@ -30,6 +34,7 @@ struct message {
     char *text[4],
         *optional[4]; /* the same strings: one that must be there, one that may be NULL */
     int64_t number;
+    uint32_t micros; /* of a monitor's event, whose seconds are the number */
     struct xdr_array params;
 };
 
@@ -63,6 +68,9 @@ ROWS(dev_rows, XDR_SUB(struct message, dev, wire_device_xdr));
 ROWS(secret_two_rows, XDR_SUB(struct message, secret, wire_secret_xdr), F(INT, event),
      F(INT, detail));
 ROWS(secret_rows, XDR_SUB(struct message, secret, wire_secret_xdr));
+
+ROWS(monitor_rows, DOM, F(STRING, text[0]), F(HYPER, number), F(UINT, micros),
+     F(STRING_OPT, optional[1]));
 
 /* How an event goes out: the message's procedure, that of the old registrations (0: none), and from
  * which row on these have it. */
@@ -104,16 +112,19 @@ static const struct kind network_kinds[] = {{315, 0, obj_two_rows, 0}};
 static const struct kind pool_kinds[] = {{370, 0, obj_two_rows, 0}, {373, 0, obj_rows, 0}};
 static const struct kind device_kinds[] = {{376, 0, dev_two_rows, 0}, {377, 0, dev_rows, 0}};
 static const struct kind secret_kinds[] = {{382, 0, secret_two_rows, 0}, {383, 0, secret_rows, 0}};
+static const struct kind monitor_kinds[] = {{6, 0, monitor_rows, 0}};
 static const struct {
     const struct kind *kinds;
     int count;
     const char *name;
+    uint32_t program; /* 0: remote */
 } classes[EVENT_CLASSES] = {
     [EVENT_DOMAIN] = {domain_kinds, G_N_ELEMENTS(domain_kinds), "domain"},
     [EVENT_NETWORK] = {network_kinds, G_N_ELEMENTS(network_kinds), "network"},
     [EVENT_POOL] = {pool_kinds, G_N_ELEMENTS(pool_kinds), "storage pool"},
     [EVENT_NODE_DEVICE] = {device_kinds, G_N_ELEMENTS(device_kinds), "node device"},
     [EVENT_SECRET] = {secret_kinds, G_N_ELEMENTS(secret_kinds), "secret"},
+    [EVENT_MONITOR] = {monitor_kinds, G_N_ELEMENTS(monitor_kinds), "monitor", PROGRAM_QEMU},
 };
 
 /* ---- registrations ---- */
@@ -159,6 +170,39 @@ int events_register(struct client *c, enum event_class class, int event, const u
     return r->callback;
 }
 
+/* NULL: no expression. */
+static GRegex *expression(const char *text, unsigned flags, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    GRegex *r = strlen(text) > EVENT_PATTERN_MAX
+                    ? NULL
+                    : g_regex_new(text, flags & EVENT_ANY_CASE ? G_REGEX_CASELESS : 0, 0, &why);
+    if (!r)
+        wire_error(error, E_INVALID_ARG, FROM_REMOTE, "the pattern of an event, '%.80s', %s", text,
+                   why ? why->message : "is too long");
+    return r;
+}
+
+int events_register_monitor(struct client *c, const uint8_t *uuid, const char *event,
+                            unsigned flags, GError **error)
+{
+    GRegex *pattern = NULL;
+    if (event && (flags & EVENT_PATTERN) && !(pattern = expression(event, flags, error)))
+        return -1;
+    if (!check(c, EVENT_MONITOR, 0, error)) {
+        g_clear_pointer(&pattern, g_regex_unref);
+        return -1;
+    }
+    struct event_registration *r = add(c, EVENT_MONITOR, 0, c->next_callback++);
+    r->any = !uuid;
+    if (uuid)
+        memcpy(r->uuid, uuid, sizeof(r->uuid));
+    r->word = pattern ? NULL : g_strdup(event);
+    r->any_case = flags & EVENT_ANY_CASE;
+    r->pattern = pattern;
+    return r->callback;
+}
+
 static struct event_registration **find(struct client *c, enum event_class class, int callback,
                                         int event)
 {
@@ -174,6 +218,8 @@ static void take_out(struct event_registration **at)
     struct event_registration *r = *at;
     *at = r->next;
     g_free(r->name);
+    g_free(r->word);
+    g_clear_pointer(&r->pattern, g_regex_unref);
     g_free(r);
 }
 
@@ -217,9 +263,18 @@ void events_forget(struct client *c)
 
 /* ---- emission ---- */
 
+/* Of the events of a monitor, those that were asked for. */
+static bool is_word(const struct event_registration *r, const char *word)
+{
+    if (r->pattern)
+        return g_regex_match(r->pattern, word, 0, NULL);
+    return !r->word || (r->any_case ? !g_ascii_strcasecmp(r->word, word) : !strcmp(r->word, word));
+}
+
 static bool matches(const struct event_registration *r, const struct event *e)
 {
-    if (r->class != e->class || r->event != e->id)
+    if (r->class != e->class || r->event != e->id ||
+        (e->class == EVENT_MONITOR && !is_word(r, e->text[0])))
         return false;
     if (r->any)
         return true;
@@ -244,6 +299,19 @@ static void fill(struct message *m, const struct event *e)
         m->text[i] = m->optional[i] = (char *)e->text[i];
     if (e->class == EVENT_DOMAIN && e->id == DOMAIN_EVENT_METADATA_CHANGE)
         m->event = (int32_t)e->number;
+    if (e->class == EVENT_MONITOR) {
+        m->number = (int64_t)(e->number / G_USEC_PER_SEC);
+        m->micros = (uint32_t)(e->number % G_USEC_PER_SEC);
+    }
+}
+
+/* What a monitor tells is text only for those who asked. */
+static void fill_data(struct message *m, const struct event *e)
+{
+    if (!e->data || m->optional[1])
+        return;
+    g_autoptr(JsonNode) n = json_node_init_object(json_node_alloc(), e->data);
+    m->optional[1] = json_to_string(n, FALSE);
 }
 
 static void fill_params(struct message *m, const struct event *e)
@@ -265,8 +333,9 @@ static void send(struct client *c, const struct event_registration *r, const str
                  struct message *m)
 {
     bool old = r->callback < 0;
+    uint32_t program = classes[r->class].program ? classes[r->class].program : PROGRAM_REMOTE;
     const struct frame f = {
-        PROGRAM_REMOTE, PROGRAM_VERSION, old ? k->old_procedure : k->procedure, FRAME_MESSAGE, 1,
+        program, PROGRAM_VERSION, old ? k->old_procedure : k->procedure, FRAME_MESSAGE, 1,
         FRAME_OK};
     m->callback = r->callback;
     client_send_rows(c, &f, k->rows + (old ? k->old_from : 0), m);
@@ -278,6 +347,7 @@ static void tell(struct client *c, const struct event *e, const struct kind *k, 
     bool any = false;
     for (const struct event_registration *r = c->registrations; r; r = r->next)
         if (matches(r, e)) {
+            fill_data(m, e);
             send(c, r, k, m);
             any = true;
         }
@@ -303,6 +373,8 @@ static void emitted(void *opaque, const struct event *e)
             tell(c, e, &classes[e->class].kinds[e->id], &m);
     }
     xdr_free(free_rows, &m);
+    if (e->data)
+        g_free(m.optional[1]);
 }
 
 static struct event_listener listener = {.fn = emitted};

@@ -94,3 +94,35 @@ CLASS_PROCS(node_device_event, EVENT_NODE_DEVICE, on_device, 374, 375, NULL,
             a->dev ? a->dev->name : NULL);
 CLASS_PROCS(secret_event, EVENT_SECRET, on_secret, 380, 381, a->secret ? a->secret->uuid : NULL,
             NULL);
+
+/* ---- what monitors tell: the qemu program ---- */
+
+struct on_monitor {
+    struct wire_domain *dom;
+    char *event;
+    uint32_t flags;
+};
+static const struct xdr_row on_monitor_xdr[] = {XDR_F(POINTER, struct on_monitor, dom,
+                                                      .size = sizeof(struct wire_domain),
+                                                      .rows = wire_domain_xdr),
+                                                XDR_F(STRING_OPT, struct on_monitor, event),
+                                                XDR_F(UINT, struct on_monitor, flags), XDR_DONE};
+
+static bool register_monitor(struct rpc_call *c, void *args, void *ret, GError **error)
+{
+    const struct on_monitor *a = args;
+    if (!object_flags(a->flags, EVENT_PATTERN | EVENT_ANY_CASE, "monitor_event_register", error))
+        return false;
+    int id = events_register_monitor(c->client, a->dom ? a->dom->uuid : NULL, a->event, a->flags,
+                                     error);
+    return object_int(ret, id) && id >= 0;
+}
+RPC_PROC(qemu_connect_domain_monitor_event_register, .program = PROGRAM_QEMU, .number = 4,
+         .flags = RPC_FAST, ARGS(on_monitor), RET(r_int), .call = register_monitor);
+
+static bool deregister_monitor(struct rpc_call *c, void *args, void *ret, GError **error)
+{
+    return events_deregister(c->client, EVENT_MONITOR, ((struct a_int *)args)->v, error);
+}
+RPC_PROC(qemu_connect_domain_monitor_event_deregister, .program = PROGRAM_QEMU, .number = 5,
+         .flags = RPC_FAST, ARGS(a_int), .call = deregister_monitor);

@@ -10,7 +10,7 @@
 
 #include "manager/param.h"
 
-enum event_class { EVENT_DOMAIN, EVENT_NETWORK, EVENT_POOL, EVENT_NODE_DEVICE, EVENT_SECRET, EVENT_CLASSES };
+enum event_class { EVENT_DOMAIN, EVENT_NETWORK, EVENT_POOL, EVENT_NODE_DEVICE, EVENT_SECRET, EVENT_MONITOR, EVENT_CLASSES };
 
 /* virDomainEventID */
 enum domain_event_id {
@@ -37,6 +37,8 @@ struct event {
                                 DEVICE_*: alias; METADATA: namespace; TRAY: alias; GRAPHICS: see there; of a secret: what it is for */
     uint64_t number;         /* BALLOON_CHANGE: KiB; RTC_CHANGE: offset in seconds; METADATA: type; of a secret: its usage */
     const struct param_list *params; /* TUNABLE, JOB_COMPLETED */
+    struct _JsonObject *data; /* of class MONITOR, what a domain's emulator says by itself: text[0] is the name, number
+                                 the time in microseconds, this the rest; NULL: nothing */
 };
 
 struct event_listener {

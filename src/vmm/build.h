@@ -34,11 +34,21 @@ struct vm_drive {
     char *serial;        /* handed to the device, as -drive does */
 };
 
+/* What an I/O thread can be told, as QEMU's can. The values are kept and told; its loop sleeps in the kernel instead
+ * of polling, and has no workers whose number could be bounded. */
+enum { IOTHREAD_PROPS = 6 };
+struct iothread_prop {
+    const char *name;
+    uint64_t otherwise, max;
+    bool queried; /* query-iothreads tells it */
+};
+extern const struct iothread_prop iothread_props[IOTHREAD_PROPS];
+
 struct vm_iothread {
     char *id;
     struct loop *loop;
     struct context *images;      /* a reference: nodes may be there without a device */
-    uint64_t poll_max_ns;
+    uint64_t props[IOTHREAD_PROPS];
     int thread_id;
 };
 

@@ -13,6 +13,12 @@
 #include <string.h>
 #include <unistd.h>
 
+const struct iothread_prop iothread_props[IOTHREAD_PROPS] = {
+    { "poll-max-ns", 32768, INT64_MAX, true }, { "poll-grow", 0, INT64_MAX, true },
+    { "poll-shrink", 0, INT64_MAX, true },     { "aio-max-batch", 0, INT64_MAX, true },
+    { "thread-pool-min", 0, INT32_MAX, false }, { "thread-pool-max", 64, INT32_MAX, false },
+};
+
 static void note_thread(void *opaque)
 {
     ((struct vm_iothread *)opaque)->thread_id = gettid();
@@ -23,9 +29,11 @@ static bool create_iothread(struct vmm *v, struct kv_list *l, GError **error)
     struct vm_iothread *t = g_new0(struct vm_iothread, 1);
     t->id = g_strdup(kv_get(l, "id"));
     g_ptr_array_add(v->iothreads, t);
-    t->poll_max_ns = 32768;
-    if (!kv_get_u64(l, "poll-max-ns", 0, NS_PER_SEC, &t->poll_max_ns, error))
-        return false;
+    for (unsigned i = 0; i < IOTHREAD_PROPS; i++) {
+        t->props[i] = iothread_props[i].otherwise;
+        if (!kv_get_u64(l, iothread_props[i].name, 0, iothread_props[i].max, &t->props[i], error))
+            return false;
+    }
     t->loop = loop_new(t->id);
     int err = t->loop ? loop_thread_start(t->loop) : -errno;
     if (!err)
@@ -144,7 +152,7 @@ static bool create_throttle_group(struct vmm *v, struct kv_list *l, GError **err
     return true;
 }
 
-static const char *const iothread_props[] = { "qom-type",
+static const char *const iothread_names[] = { "qom-type",
                                               "id",
                                               "poll-max-ns",
                                               "poll-grow",
@@ -169,7 +177,7 @@ static const char *const throttle_props[] = { "qom-type", "id", ALL_LIMIT_PROPS(
                                               NULL };
 
 const struct object_type object_types[] = {
-    { "iothread", "A thread for devices' I/O, named by a device's iothread=", iothread_props,
+    { "iothread", "A thread for devices' I/O, named by a device's iothread=", iothread_names,
       create_iothread },
     { "memory-backend-memfd", "How RAM is made: size, share, prealloc, hugetlb", memory_props,
       create_memory },

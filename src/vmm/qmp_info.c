@@ -207,10 +207,9 @@ static JsonNode *query_iothreads(void *opaque, JsonObject *args, GError **error)
         JsonObject *o = json_object_new();
         json_object_set_string_member(o, "id", t->id);
         json_object_set_int_member(o, "thread-id", t->thread_id);
-        json_object_set_int_member(o, "poll-max-ns", t->poll_max_ns);
-        json_object_set_int_member(o, "poll-grow", 0);
-        json_object_set_int_member(o, "poll-shrink", 0);
-        json_object_set_int_member(o, "aio-max-batch", 0);
+        for (unsigned k = 0; k < IOTHREAD_PROPS; k++)
+            if (iothread_props[k].queried)
+                json_object_set_int_member(o, iothread_props[k].name, (gint64)t->props[k]);
         json_array_add_object_element(list, o);
     }
     return qmp_array(list);

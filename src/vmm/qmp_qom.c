@@ -95,7 +95,7 @@ static bool set_limits(struct throttle_group *g, JsonNode *value, GError **error
 
 struct object {
     struct throttle_group *group;       /* or */
-    const struct vm_iothread *iothread; /* one of them; borrowed */
+    struct vm_iothread *iothread; /* one of them; borrowed */
 };
 
 /* By its id, or by its path. */
@@ -107,7 +107,7 @@ static bool find(struct vmm *v, const char *path, struct object *ret, GError **e
         if (!strcmp(throttle_group_name(g_ptr_array_index(v->throttle_groups, i)), id))
             ret->group = g_ptr_array_index(v->throttle_groups, i);
     for (guint i = 0; i < v->iothreads->len && !ret->group && !ret->iothread; i++) {
-        const struct vm_iothread *t = g_ptr_array_index(v->iothreads, i);
+        struct vm_iothread *t = g_ptr_array_index(v->iothreads, i);
         if (!strcmp(t->id, id))
             ret->iothread = t;
     }
@@ -117,9 +117,30 @@ static bool find(struct vmm *v, const char *path, struct object *ret, GError **e
 
 static JsonNode *no_property(const struct object *o, const char *path, const char *name, GError **error)
 {
-    ruche_error(error, RUCHE_ERR_UNKNOWN, "object '%s' has no property '%s' but '%s'", path, name,
-                o->group ? "limits" : "poll-max-ns");
+    ruche_error(error, RUCHE_ERR_UNKNOWN, "object '%s' has no property '%s' but %s", path, name,
+                o->group ? "'limits'" : "'poll-max-ns' and others that qom-list names");
     return NULL;
+}
+
+/* The place of a property; NULL: there is none of that name. */
+static uint64_t *iothread_value(const struct object *o, const char *name, uint64_t *ret_max)
+{
+    for (unsigned i = 0; o->iothread && i < IOTHREAD_PROPS; i++)
+        if (!strcmp(iothread_props[i].name, name)) {
+            *ret_max = iothread_props[i].max;
+            return &o->iothread->props[i];
+        }
+    return NULL;
+}
+
+static bool set_iothread(const char *path, const char *name, uint64_t *at, uint64_t max, JsonNode *value, GError **error)
+{
+    bool is_int = value && JSON_NODE_HOLDS_VALUE(value) && json_node_get_value_type(value) == G_TYPE_INT64;
+    if (!is_int || json_node_get_int(value) < 0 || (uint64_t)json_node_get_int(value) > max)
+        return ruche_error(error, RUCHE_ERR_INVALID, "object '%s': '%s' is a number from 0 to %" G_GUINT64_FORMAT, path,
+                           name, max);
+    *at = (uint64_t)json_node_get_int(value);
+    return true;
 }
 
 static JsonNode *qom_get(void *opaque, JsonObject *args, GError **error)
@@ -132,8 +153,9 @@ static JsonNode *qom_get(void *opaque, JsonObject *args, GError **error)
         return NULL;
     if (o.group && !strcmp(name, "limits"))
         return get_limits(o.group);
-    if (o.iothread && !strcmp(name, "poll-max-ns"))
-        return json_node_init_int(json_node_alloc(), (gint64)o.iothread->poll_max_ns);
+    uint64_t max, *at = iothread_value(&o, name, &max);
+    if (at)
+        return json_node_init_int(json_node_alloc(), (gint64)*at);
     return no_property(&o, path, name, error);
 }
 
@@ -147,10 +169,11 @@ static JsonNode *qom_set(void *opaque, JsonObject *args, GError **error)
     }
     if (!find(opaque, path, &o, error))
         return NULL;
+    uint64_t max, *at = iothread_value(&o, name, &max);
     if (o.group && !strcmp(name, "limits"))
         set_limits(o.group, json_object_get_member(args, "value"), error);
-    else if (o.iothread && !strcmp(name, "poll-max-ns"))
-        ruche_error(error, RUCHE_ERR_UNSUPPORTED, "object '%s': '%s' cannot change", path, name);
+    else if (at)
+        set_iothread(path, name, at, max, json_object_get_member(args, "value"), error);
     else
         no_property(&o, path, name, error);
     return NULL;
@@ -175,8 +198,8 @@ static JsonNode *qom_list(void *opaque, JsonObject *args, GError **error)
     JsonArray *list = json_array_new();
     if (o.group)
         list_one(list, "limits", "ThrottleLimits");
-    if (o.iothread)
-        list_one(list, "poll-max-ns", "int");
+    for (unsigned i = 0; o.iothread && i < IOTHREAD_PROPS; i++)
+        list_one(list, iothread_props[i].name, "int");
     if (o.group || o.iothread)
         return qmp_array(list);
     for (guint i = 0; i < v->throttle_groups->len; i++)

@@ -112,6 +112,8 @@ static gboolean drop(gpointer opaque)
 static void on_event(void *opaque, const struct event *e)
 {
     struct reader *r = opaque;
+    if (e->class == EVENT_MONITOR)
+        return;
     if (r->waiting > WEB_MAX_BACKLOG) {
         if (!r->dropping)
             r->dropping = g_idle_add(drop, r);

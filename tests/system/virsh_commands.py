@@ -68,6 +68,7 @@ HOST = (
     ("sysinfo", "^<sysinfo" if os.path.exists("/sys/class/dmi/id/sys_vendor") else "!SMBIOS", ALONE),  # the peer wants dmidecode
     ("pool-capabilities", "<storagepoolCapabilities>", STATUS), ("list", r"^ Id   Name   State\n-+", FORM), ("dominfo nix", "!failed to get domain 'nix'", FORM),
     ("event --timeout 1 --event lifecycle", "!timed out", FORM), ("event --list", "device-removed", FORM),
+    ("qemu-monitor-event --timeout 1", "!timed out", FORM), ("qemu-monitor-event nix --timeout 1", "!'nix'", FORM), ("qemu-monitor-event --regex --event ( --timeout 1", "!", STATUS),
 )
 
 DEFINED = (
@@ -92,7 +93,14 @@ DEFINED = (
     ("vcpuinfo loop", r"^VCPU: +0\nCPU: +N/A\nState: +N/A\nCPU time +N/A\nCPU Affinity: +y", FORM), ("vcpuinfo loop --pretty", r"\(out of \d+\)", FORM),
     ("vcpupin loop", r"^ VCPU   CPU Affinity\n-+\n 0 ", FORM), ("vcpupin loop 0 0 --config", "", FORM), ("vcpupin loop --config", r"^ 0 +0$", FORM),
     ("vcpupin loop 9 0 --config", "!vcpu 9 is out of range", STATUS), ("emulatorpin loop", r"emulator: CPU Affinity\n-+\n +\*: ", FORM),
-    ("emulatorpin loop 0 --config", "", FORM), ("iothreadinfo loop", "No IOThreads found", FORM), ("setmem loop 32M --config", "", FORM),
+    ("emulatorpin loop 0 --config", "", FORM), ("iothreadinfo loop", "No IOThreads found", FORM),
+    ("iothreadadd loop 2 --config", "", FORM), ("iothreadadd loop 1 --config", "", FORM), ("iothreadadd loop 2 --config", "!2", STATUS), ("iothreadadd loop 0 --config", "!0", STATUS),
+    ("iothreadinfo loop", r"^ IOThread ID   CPU Affinity\n-+\n 2 +\S+\n 1 ", FORM), ("iothreadpin loop 1 0 --config", "", FORM), ("iothreadpin loop 9 0 --config", "!9", STATUS),
+    ("iothreadinfo loop --config", r"^ 1 +0$", FORM), ("iothreadset loop 1 --thread-pool-min 1 --thread-pool-max 4 --config", "", FORM),
+    ("iothreadset loop 1 --poll-max-ns 100 --config", "!", STATUS), ("iothreadset loop 1 --thread-pool-min 5 --thread-pool-max 4 --config", "!", STATUS),
+    ("dumpxml loop --xpath //iothreadids", "^  <iothread id=.1. thread_pool_min=.1. thread_pool_max=.4./>$", FORM), ("dumpxml loop --xpath //iothreads", "2", FORM),
+    ("iothreaddel loop 1 --config", "", FORM), ("iothreaddel loop 1 --config", "!1", STATUS), ("iothreaddel loop 2 --config", "", FORM), ("iothreadinfo loop", "No IOThreads", FORM),
+    ("iothreadadd loop 1 --live", "!not running", STATUS), ("setmem loop 32M --config", "", FORM),
     ("dominfo loop", r"^Used memory: +32768 KiB$", FORM), ("setmem loop 1T --config", "!", STATUS), ("setmaxmem loop 64M --config", "", FORM), ("setmem loop 64M --config", "", FORM),
     ("domblklist loop", r"^ Target   Source\n-+\n vda      /", FORM), ("domblklist loop --details", r"^ file   disk     vda", FORM),
     ("domiflist loop", rf"^ -           user   -        virtio   {MAC}", FORM), ("domblkinfo loop vda", r"^Capacity: +16777216\nAllocation: +\d+\nPhysical: +\d+", FORM),
@@ -122,7 +130,11 @@ RUNNING = (
     ("dumpxml loop", "<domain type='qemu' id=", STATUS), ("vcpuinfo loop", r"^VCPU: +0\nCPU: +\d+\nState: +running\nCPU time: +\d+\.\ds\nCPU Affinity: +y", LABELS),
     ("vcpucount loop", r"^maximum +live +2", FORM), ("vcpupin loop 0 0 --live", "", FORM), ("vcpupin loop --live", r"^ 0 +0$", FORM), ("emulatorpin loop 0 --live", "", FORM),
     ("emulatorpin loop --live", r"\*: 0$", FORM), ("blkdeviotune loop vda --live --total-bytes-sec 2000000", "", FORM),
-    ("blkdeviotune loop vda --live", "^total_bytes_sec: 2000000$", LABELS), (f"domiftune loop {MAC} --live", r"inbound\.average", FORM),
+    ("iothreadadd loop 1 --live", "", FORM), ("iothreadinfo loop --live", r"^ 1 ", FORM), ("iothreadpin loop 1 0 --live", "", FORM), ("iothreadinfo loop", r"^ 1 +0$", FORM),
+    ("iothreadset loop 1 --poll-max-ns 100 --poll-grow 3 --thread-pool-max 9 --live", "", FORM), ("iothreadset loop 2 --poll-max-ns 100", "!2", STATUS),
+    ("iothreadset loop 1 --thread-pool-min 70 --thread-pool-max 80", "", FORM), ("domstats loop --iothread", r"iothread\.1\.poll-max-ns=100\n +iothread\.1\.poll-grow=3", FORM),
+    ("iothreadadd loop 1", "!1", STATUS), ("iothreaddel loop 2", "!2", STATUS), ("dumpxml loop --xpath //iothreadids", "<iothread id=.1.", STATUS), ("iothreaddel loop 1", "", FORM),
+    ("iothreadinfo loop", "No IOThreads", FORM), ("blkdeviotune loop vda --live", "^total_bytes_sec: 2000000$", LABELS), (f"domiftune loop {MAC} --live", r"inbound\.average", FORM),
     ("domstats loop", r"cpu\.time=\d+", LABELS), ("domstats --raw --block --interface --balloon --vcpu", r"block\.count=1", LABELS),
     ("domstats --list-running --state --cpu-total --iothread", r"state\.state=1", LABELS), ("domblkstat loop vda", r"^vda rd_req \d+\nvda rd_bytes \d+", FORM),
     ("domblkstat loop vda --human", "number of read operations", FORM), ("domblkstat loop vdq", "!vdq", STATUS), ("domblkinfo loop vda", r"^Capacity: +16777216", FORM),
@@ -166,9 +178,8 @@ backup-begin loop;backup-dumpxml loop;checkpoint-create loop;checkpoint-create-a
 checkpoint-info loop c;checkpoint-parent loop c;snapshot-create loop;snapshot-create-as loop s;send-key loop KEY_A;screenshot loop @x;send-process-signal loop 1 SIGHUP;
 migrate-setmaxdowntime loop 100;migrate-getmaxdowntime loop;migrate-compcache loop;migrate-postcopy loop;
 domlaunchsecinfo loop;domsetlaunchsecstate loop --secrethdr @cpu.xml --secret @cpu.xml;dom-fd-associate loop x 0;perf loop;domdirtyrate-calc loop;dompmsuspend loop mem;
-dompmwakeup loop;qemu-attach 1;qemu-monitor-event --timeout 1;get-user-sshkeys loop root;set-user-sshkeys loop root --file @cpu.xml;guestvcpus loop;
-guest-agent-timeout loop --timeout 5;iothreadadd loop 1 --config;iothreadpin loop 1 0 --config;iothreadset loop 1 --poll-max-ns 100;iothreaddel loop 1 --config;
-set-lifecycle-action loop poweroff destroy --config;
+dompmwakeup loop;qemu-attach 1;get-user-sshkeys loop root;set-user-sshkeys loop root --file @cpu.xml;guestvcpus loop;
+guest-agent-timeout loop --timeout 5;set-lifecycle-action loop poweroff destroy --config;
 migrate loop @uri
 """
 # What saves machines and works on their disks, and changes what runs: shown where it is tested; here that it answers.
@@ -304,6 +315,46 @@ def try_rows(rows, ours, peer):
     assert not wrong, "\n".join(wrong)
 
 
+def heard(side):
+    """What virsh prints of a machine that stops and goes on, told by its monitor and as tunables."""
+    side.virsh("start loop")
+    lines = ("qemu-monitor-event loop --event ^(STOP|RESET)$ --regex --loop --timeout 600", "qemu-monitor-event --event resume --no-case --timeout 600",
+             "event loop --event tunable --timeout 600")
+    logs, watchers = [], []
+    for number, line in enumerate(lines):
+        logs.append(os.path.join(side.folder, f"events{number}"))
+        with open(logs[-1], "wb") as log:
+            watchers.append(subprocess.Popen(["virsh", "-c", side.uri, *line.split()], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=ENV))
+
+    def said(number):
+        with open(logs[number], encoding="utf-8") as log:
+            return re.findall("^event .*(?:\n\t.*)*", log.read(), re.MULTILINE)
+
+    def all_told():
+        for line in ("suspend loop", "resume loop", "reset loop", "vcpupin loop 0 0 --live"):
+            side.virsh(line)
+        return all(said(number) for number in range(3)) and any("RESET" in e for e in said(0))
+    wait_for("events", all_told)
+    for watcher in watchers:
+        if watcher.poll() is None:
+            watcher.terminate()
+        watcher.wait(120)
+    side.virsh("destroy loop")
+    return {form(e) for number in range(3) for e in said(number)}
+
+
+def events_are_told(ours, peer):
+    ours.virsh("define @domain.xml")
+    mine = heard(ours)
+    assert {e.split()[1] for e in mine} == {"STOP", "RESET", "RESUME", "'tunable'"}, mine
+    if peer:
+        peer.virsh("define @domain.xml")
+        theirs = heard(peer)
+        peer.virsh("undefine loop")
+        assert mine == theirs, f"{mine}, the peer {theirs}"
+    ours.virsh("undefine loop")
+
+
 def in_other_tests(command):
     for path in glob.glob(os.path.join(HERE, "*.py")):
         if path != os.path.abspath(__file__):
@@ -357,6 +408,7 @@ def main():
         beside = peer if peer and peer.process.poll() is None else None
         tap.run({"host commands": lambda: try_rows(HOST, ours, beside), "a machine that is off": lambda: try_rows(DEFINED, ours, beside),
                  "a machine that runs": lambda: try_rows(RUNNING, ours, beside), "pools and volumes": lambda: try_rows(POOLS, ours, beside),
+                 "events of monitors and tunables": lambda: events_are_told(ours, beside),
                  "what has not come is refused by name": lambda: refused_by_name(ours),
                  "no command is forgotten": none_is_forgotten})
     finally:

@@ -78,6 +78,12 @@ char *domain_def_format(struct domain_def *d, unsigned format_flags, int id);
 /* From a changed copy of the tree (xmlCopyDoc): checked and completed again. Takes the document. */
 struct domain_def *domain_def_from_doc(xmlDoc *doc, unsigned def_flags, GError **error);
 
+/* The numbers of its I/O threads, in the order of the description: an array of unsigned, the caller's. */
+GArray *domain_def_iothreads(const xmlNode *domain);
+bool domain_def_has_iothread(const xmlNode *domain, unsigned id);
+/* The first device whose driver runs on it; NULL: none. */
+xmlNode *domain_def_iothread_user(const xmlNode *domain, unsigned id);
+
 /* Devices of a definition: a device's XML is parsed, checked and completed within its domain.
  * Matching is libvirt's: disk by target, interface by MAC (and address), others by all that is given. */
 enum def_device_action { DEF_ATTACH, DEF_DETACH, DEF_UPDATE };

@@ -172,13 +172,14 @@ static bool check_iothreads(const xmlNode *domain, GError **error)
             if (!g_hash_table_add(seen, (void *)xml_get(t, "@id")))
                 return ruche_error(error, MANAGER_ERR_XML, "iothread %s is there twice",
                                    xml_get(t, "@id"));
-    uint64_t count = xml_get_u64(domain, "iothreads", 0);
-    FOREACH_NAMED (d, devices_of(domain), "disk") {
+    FOREACH_ELEMENT (d, devices_of(domain)) {
         const char *id = xml_get(d, "driver@iothread");
-        if (id && !g_hash_table_contains(seen, id) && xml_get_u64(d, "driver@iothread", 0) > count)
+        if (id && !domain_def_has_iothread(domain, (unsigned)xml_get_u64(d, "driver@iothread", 0)))
             return ruche_error(error, MANAGER_ERR_CONFIG,
-                               "disk '%s': iothread %s is not there; the domain has %" PRIu64,
-                               xml_get(d, "target@dev"), id, count);
+                               "%s '%s': iothread %s is not there; the domain has %" PRIu64,
+                               (const char *)d->name,
+                               xml_get_or(d, "target@dev", xml_get_or(d, "@index", "?")), id,
+                               xml_get_u64(domain, "iothreads", 0));
     }
     return true;
 }

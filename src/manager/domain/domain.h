@@ -195,9 +195,19 @@ bool domain_set_params(const struct caller *who, struct domain *d, const char *w
                        unsigned affect, GError **error); /* (waits) */
 bool domain_get_params(const struct caller *who, struct domain *d, const char *which, unsigned affect,
                        struct param_list *ret, GError **error); /* (waits) */
-/* cpumap: bits of host CPUs, cpumap_len bytes. vcpu -1: the emulator. iothread pins by their own call. */
+/* cpumap: bits of host CPUs, cpumap_len bytes. vcpu -1: the emulator. */
 bool domain_pin_vcpu(const struct caller *who, struct domain *d, int vcpu, const uint8_t *cpumap, unsigned len,
                      unsigned affect, GError **error); /* (waits) */
+bool domain_pin_iothread(const struct caller *who, struct domain *d, unsigned id, const uint8_t *cpumap, unsigned len,
+                         unsigned affect, GError **error); /* (waits) */
+/* I/O threads, by numbers from 1; `params` are virDomainSetIOThreadParams()'. */
+bool domain_add_iothread(const struct caller *who, struct domain *d, unsigned id, unsigned affect, GError **error); /* (waits) */
+bool domain_del_iothread(const struct caller *who, struct domain *d, unsigned id, unsigned affect, GError **error); /* (waits) */
+bool domain_set_iothread(const struct caller *who, struct domain *d, unsigned id, const struct param_list *params,
+                         unsigned affect, GError **error); /* (waits) */
+/* Their numbers (unsigned), and as many maps of `len` bytes: the caller's. */
+bool domain_get_iothreads(const struct caller *who, struct domain *d, unsigned affect, unsigned len, GArray **ret_ids,
+                          uint8_t **ret_maps, GError **error);
 /* maps: count rows of len bytes; vcpu pins, or (emulator) one row. Returns rows, -1: error. */
 int domain_get_pins(const struct caller *who, struct domain *d, bool emulator, unsigned affect, uint8_t *maps,
                     unsigned count, unsigned len, GError **error);

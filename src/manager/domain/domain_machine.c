@@ -275,6 +275,18 @@ void domain_vm_event(struct domain *d, enum vm_event event, int detail, const ch
         domain_emit_id(d, told_as[event], 0, detail, text, number);
 }
 
+void domain_monitor_event(struct domain *d, const char *name, struct _JsonObject *data,
+                          int64_t at_us)
+{
+    event_emit(&(struct event){.class = EVENT_MONITOR,
+                               .name = d->name,
+                               .uuid = d->uuid,
+                               .object_id = d->id,
+                               .text = {name},
+                               .number = (uint64_t)MAX(at_us, 0),
+                               .data = data});
+}
+
 /* ---- after the daemon's start ---- */
 
 void domain_catch_up(struct domain *d)

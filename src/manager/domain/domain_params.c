@@ -259,14 +259,39 @@ static bool live(struct vm *v, void *opaque, GError **error)
     return vm_set_params(v, s->which, s->list, error);
 }
 
+/* As libvirt names them: "cputune.cpu_shares", "blkdeviotune.total_bytes_sec" of "blkdeviotune.disk". */
+static void tell(struct domain *d, const struct setting *s)
+{
+    bool disk = g_str_has_prefix(s->which, "blockio:");
+    struct param_list l = {0};
+    if (!disk && strcmp(s->which, "scheduler") != 0)
+        return;
+    if (disk)
+        param_string(&l, "blkdeviotune.disk", s->which + strlen("blockio:"));
+    for (unsigned i = 0; i < s->list->count; i++) {
+        const struct param *p = &s->list->rows[i];
+        g_autofree char *name = g_strconcat(disk ? "blkdeviotune." : "cputune.", p->name, NULL);
+        if (p->type == PARAM_STRING)
+            param_string(&l, name, p->s);
+        else if (p->type == PARAM_LLONG)
+            param_llong(&l, name, p->i);
+        else
+            param_ullong(&l, name, p->u);
+    }
+    domain_emit_tunable(d, &l);
+}
+
 bool domain_set_params(const struct caller *who, struct domain *d, const char *which,
                        const struct param_list *l, unsigned affect, GError **error)
 {
     struct setting s = {.which = which, .group = find_group(which, error), .list = l};
     const struct domain_edit e = {.fn = edit, .live = live, .opaque = &s};
-    if (!s.group || !check(s.group, l, error))
+    if (!s.group || !check(s.group, l, error) || !domain_affect(d, affect, 0, &affect, error) ||
+        !domain_change(who, d, "tune", affect, 0, &e, error))
         return false;
-    return domain_change(who, d, "tune", affect, 0, &e, error);
+    if (affect & AFFECT_LIVE)
+        tell(d, &s);
+    return true;
 }
 
 static bool get_config(struct domain_def *def, const struct group *g, const char *which,

@@ -68,6 +68,8 @@ void domain_drop_live(struct domain *d);
 void domain_set_state(struct domain *d, enum domain_state state, int reason);
 void domain_emit(struct domain *d, enum lifecycle event, int detail);
 void domain_emit_id(struct domain *d, int id, int event, int detail, const char *const text[4], uint64_t number);
+/* What was tuned of the machine that runs; frees the list. */
+void domain_emit_tunable(struct domain *d, struct param_list *l);
 /* 0 becomes AFFECT_LIVE or AFFECT_CONFIG; what cannot be affected is refused. Allows flags in `others`. */
 bool domain_affect(const struct domain *d, unsigned flags, unsigned others, unsigned *ret_affect, GError **error);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Memory, vCPUs and their pins: in the description, in the machine, or both.
+/* Memory and vCPUs: in the description, in the machine, or both.
  *
  * Thread    The loop thread; all that changes waits.
  */
@@ -7,8 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-#define CPUS_MAX 4096 /* the highest host CPU that a set may name */
 
 /* ---- memory ---- */
 
@@ -309,123 +307,4 @@ int domain_get_vcpus(const struct caller *who, struct domain *d, unsigned vcpu_f
     }
     const struct domain_summary *s = affect & AFFECT_CONFIG ? &d->def->s : &d->live->s;
     return (int)(vcpu_flags & VCPU_MAXIMUM ? s->vcpus_max : s->vcpus);
-}
-
-/* ---- pins ---- */
-
-struct pin {
-    int vcpu; /* -1: the emulator */
-    const uint8_t *map;
-    unsigned len;
-};
-
-static bool map_has(const uint8_t *map, unsigned len, unsigned cpu)
-{
-    return cpu / 8 < len && (map[cpu / 8] >> (cpu % 8) & 1);
-}
-
-/* Bits as "0-3,7"; "" when none is set. */
-static char *map_text(const uint8_t *map, unsigned len)
-{
-    GString *s = g_string_new(NULL);
-    for (unsigned cpu = 0; cpu < len * 8; cpu++) {
-        unsigned first = cpu;
-        if (!map_has(map, len, cpu))
-            continue;
-        while (map_has(map, len, cpu + 1))
-            cpu++;
-        g_string_append_printf(s, first == cpu ? "%s%u" : "%s%u-%u", s->len ? "," : "", first, cpu);
-    }
-    return g_string_free(s, false);
-}
-
-/* "0-3,^2,7" into bits; what has no room is left out. The text is checked already. */
-static void map_read(const char *text, uint8_t *map, unsigned len)
-{
-    g_auto(GStrv) parts = g_strsplit(text, ",", CPUS_MAX);
-    for (char **p = parts; *p; p++) {
-        const char *t = g_strstrip(*p);
-        bool not = *t == '^';
-        char *end;
-        unsigned long first = strtoul(t + not, &end, 10),
-                      last = *end == '-' ? strtoul(end + 1, NULL, 10) : first;
-        for (unsigned long cpu = first; cpu <= last && cpu < (unsigned long)len * 8; cpu++)
-            map[cpu / 8] =
-                (uint8_t)(not ? map[cpu / 8] & ~(1u << (cpu % 8)) : map[cpu / 8] | 1u << (cpu % 8));
-    }
-}
-
-static xmlNode *find_vcpupin(xmlNode *domain, unsigned vcpu)
-{
-    xmlNode *tune = xml_find(domain, "cputune");
-    for (xmlNode *pin = tune ? xml_find(tune, "vcpupin") : NULL; pin; pin = xml_next(pin))
-        if (xml_get_u64(pin, "@vcpu", G_MAXUINT64) == vcpu)
-            return pin;
-    return NULL;
-}
-
-static bool edit_pin(xmlNode *domain, void *opaque, GError **error)
-{
-    const struct pin *p = opaque;
-    g_autofree char *cpus = map_text(p->map, p->len);
-    if (p->vcpu < 0) {
-        xml_set(domain, "cputune/emulatorpin@cpuset", cpus);
-        return true;
-    }
-    unsigned max = (unsigned)xml_get_u64(domain, "vcpu", 1);
-    if ((unsigned)p->vcpu >= max)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "vcpu %d is out of range of persistent cpu count %u", p->vcpu, max);
-    xmlNode *pin = find_vcpupin(domain, (unsigned)p->vcpu);
-    if (!pin) {
-        xmlNode *tune = xml_find(domain, "cputune");
-        if (!tune)
-            tune = xmlNewChild(domain, NULL, BAD_CAST "cputune", NULL);
-        pin = xmlNewChild(tune, NULL, BAD_CAST "vcpupin", NULL);
-        xml_set_f(pin, "@vcpu", "%d", p->vcpu);
-    }
-    xml_set(pin, "@cpuset", cpus);
-    return true;
-}
-
-static bool live_pin(struct vm *v, void *opaque, GError **error)
-{
-    const struct pin *p = opaque;
-    return vm_pin(v, p->vcpu, p->map, p->len, error);
-}
-
-bool domain_pin_vcpu(const struct caller *who, struct domain *d, int vcpu, const uint8_t *cpumap,
-                     unsigned len, unsigned affect, GError **error)
-{
-    struct pin p = {.vcpu = vcpu, .map = cpumap, .len = MIN(len, CPUS_MAX / 8)};
-    const struct domain_edit edit = {.fn = edit_pin, .live = live_pin, .opaque = &p};
-    g_autofree char *cpus = map_text(p.map, p.len);
-    if (!*cpus)
-        return ruche_error(error, RUCHE_ERR_INVALID, "domain '%s': an empty list of CPUs to pin to",
-                           d->name);
-    return domain_change(who, d, "pin vCPUs of", affect, 0, &edit, error);
-}
-
-int domain_get_pins(const struct caller *who, struct domain *d, bool emulator, unsigned affect,
-                    uint8_t *maps, unsigned count, unsigned len, GError **error)
-{
-    unsigned which, host = g_get_num_processors();
-    if (!domain_allowed(who, d, RIGHT_READ, "read", error) ||
-        !domain_affect(d, affect, 0, &which, error))
-        return -1;
-    struct domain_def *def = which & AFFECT_CONFIG ? d->def : d->live;
-    xmlNode *tree = domain_def_tree(def);
-    const char *all = xml_get(tree, "vcpu@cpuset");
-    unsigned rows = emulator ? 1 : MIN(count, def->s.vcpus);
-    memset(maps, 0, (size_t)count * len);
-    for (unsigned i = 0; i < MIN(rows, count); i++) {
-        xmlNode *pin = emulator ? NULL : find_vcpupin(tree, i);
-        const char *set = emulator ? xml_get(tree, "cputune/emulatorpin@cpuset")
-                          : pin    ? xml_get(pin, "@cpuset")
-                                   : NULL;
-        g_autofree char *none = g_strdup_printf("0-%u", host - 1);
-        map_read(set ? set : all ? all : none, maps + (size_t)i * len, len);
-    }
-    domain_def_shrink(def);
-    return (int)rows;
 }

@@ -256,6 +256,17 @@ void domain_emit_id(struct domain *d, int id, int event, int detail, const char 
     event_emit(&e);
 }
 
+void domain_emit_tunable(struct domain *d, struct param_list *l)
+{
+    event_emit(&(struct event){.class = EVENT_DOMAIN,
+                               .id = DOMAIN_EVENT_TUNABLE,
+                               .name = d->name,
+                               .uuid = d->uuid,
+                               .object_id = d->id,
+                               .params = l});
+    param_list_done(l);
+}
+
 void domain_emit(struct domain *d, enum lifecycle event, int detail)
 {
     domain_emit_id(d, DOMAIN_EVENT_LIFECYCLE, event, detail, NULL, 0);

@@ -149,7 +149,23 @@ bool vm_get_params(struct vm *v, const char *which, struct param_list *ret, GErr
     return true;
 }
 
-bool vm_pin(struct vm *v, int vcpu, const uint8_t *cpumap, unsigned len, GError **error)
+bool vm_pin(struct vm *v, enum domain_pin kind, unsigned number, const uint8_t *cpumap,
+            unsigned len, GError **error)
+{
+    return true;
+}
+
+bool vm_iothread_add(struct vm *v, unsigned id, GError **error)
+{
+    return true;
+}
+
+bool vm_iothread_del(struct vm *v, unsigned id, GError **error)
+{
+    return true;
+}
+
+bool vm_iothread_set(struct vm *v, unsigned id, const struct param_list *l, GError **error)
 {
     return true;
 }

@@ -69,7 +69,11 @@ bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds,
 bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **error);
 bool vm_set_params(struct vm *v, const char *which, const struct param_list *l, GError **error);
 bool vm_get_params(struct vm *v, const char *which, struct param_list *ret, GError **error);
-bool vm_pin(struct vm *v, int vcpu, const uint8_t *cpumap, unsigned len, GError **error);
+enum domain_pin { PIN_VCPU, PIN_EMULATOR, PIN_IOTHREAD };
+bool vm_pin(struct vm *v, enum domain_pin kind, unsigned number, const uint8_t *cpumap, unsigned len, GError **error);
+bool vm_iothread_add(struct vm *v, unsigned id, GError **error);
+bool vm_iothread_del(struct vm *v, unsigned id, GError **error);
+bool vm_iothread_set(struct vm *v, unsigned id, const struct param_list *l, GError **error);
 uint64_t vm_cpu_time_ns(struct vm *v);   /* does not wait: cgroup, else /proc */
 uint64_t vm_memory_kib(const struct vm *v); /* does not wait: the balloon's last word */
 int vm_vcpus(struct vm *v, struct domain_vcpu *ret, unsigned room);
@@ -133,6 +137,9 @@ enum vm_event {
 };
 /* text[] and number as struct event's. Defined in domain.c; called on the loop, outside of tasks. */
 void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4], uint64_t number);
+
+/* Whatever its monitor tells by itself, as it tells it. Defined and called in the same way; `data` may be NULL. */
+void domain_monitor_event(struct domain *d, const char *name, struct _JsonObject *data, int64_t at_us);
 
 /* The same definition, or one without what clients write for every machine, which this emulator has not and nothing
  * hangs on: an empty USB controller becomes one of model 'none'. A reference. (waits, the first time) */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Command lines: the words' builder, the machine as a whole, the order of everything; see
  * vm_args.h. */
+#include "manager/domain/def.h"
 #include "manager/domain/vm_args.h"
 
 #include "base/fd.h"
@@ -283,14 +284,14 @@ static bool args_memory(struct vm_args *a, GError **error)
 
 static bool args_iothreads(struct vm_args *a, GError **error)
 {
-    unsigned count = (unsigned)MIN(xml_get_u64(a->domain, "iothreads", 0), 1024);
-    xmlNode *ids = xml_find(a->domain, "iothreadids/iothread");
-    for (unsigned i = 1; ids || (i <= count && !xml_find(a->domain, "iothreadids")); i++) {
-        unsigned id = ids ? (unsigned)xml_get_u64(ids, "@id", i) : i;
-        g_autofree char *text = g_strdup_printf("iothread,id=iothread%u", id);
-        args_add(a, "-object", text);
-        if (ids && !(ids = xml_next(ids)))
-            break;
+    g_autoptr(GArray) list = domain_def_iothreads(a->domain);
+    const xmlNode *row = xml_find(a->domain, "iothreadids/iothread");
+    for (guint i = 0; i < list->len; i++, row = row ? xml_next(row) : NULL) {
+        GString *s = opt_new("iothread");
+        opt_addf(s, "id", "iothread%u", g_array_index(list, unsigned, i));
+        opt_add(s, "thread-pool-min", row ? xml_get(row, "@thread_pool_min") : NULL);
+        opt_add(s, "thread-pool-max", row ? xml_get(row, "@thread_pool_max") : NULL);
+        args_take(a, "-object", s);
     }
     return true;
 }

@@ -190,6 +190,8 @@ static void on_event(void *opaque, const char *name, JsonObject *data, int64_t s
                      int64_t microseconds)
 {
     struct vm *v = opaque;
+    if (v->reporting && v->d)
+        domain_monitor_event(v->d, name, data, seconds * G_USEC_PER_SEC + microseconds);
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
         if (!strcmp(rows[i].name, name)) {
             rows[i].fn(v, data);

@@ -46,9 +46,11 @@ static bool pin_tids(struct vm *v, const pid_t *tids, unsigned count, const cpu_
     return true;
 }
 
-static bool pin_map(struct vm *v, const GArray *threads, int number, const uint8_t *map,
+static bool pin_map(struct vm *v, enum domain_pin kind, unsigned number, const uint8_t *map,
                     unsigned len, GError **error)
 {
+    static const char *const kinds[] = {"vCPU", "emulator thread", "I/O thread"};
+    const GArray *threads = kind == PIN_VCPU ? v->vcpus : kind == PIN_IOTHREAD ? v->iothreads : NULL;
     size_t bytes = CPU_ALLOC_SIZE(MAX_CPUS);
     cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
     pid_t tids[1024];
@@ -63,18 +65,20 @@ static bool pin_map(struct vm *v, const GArray *threads, int number, const uint8
     if (!threads)
         count = vm_emulator_tids(v, tids, ARRAY_COUNT(tids));
     for (guint i = 0; threads && i < threads->len; i++)
-        if (!count && (int)g_array_index(threads, struct vm_thread, i).number == number)
+        if (!count && g_array_index(threads, struct vm_thread, i).number == number)
             tids[count++] = g_array_index(threads, struct vm_thread, i).tid;
     if (ok && !count)
-        ok = ruche_error(error, RUCHE_ERR_INVALID, "machine '%s' has no vCPU %d", v->name, number);
+        ok = ruche_error(error, RUCHE_ERR_INVALID, "machine '%s' has no %s %u", v->name,
+                         kinds[kind], number);
     ok = ok && pin_tids(v, tids, count, set, bytes, error);
     CPU_FREE(set);
     return ok;
 }
 
-bool vm_pin(struct vm *v, int vcpu, const uint8_t *cpumap, unsigned len, GError **error)
+bool vm_pin(struct vm *v, enum domain_pin kind, unsigned number, const uint8_t *cpumap,
+            unsigned len, GError **error)
 {
-    return pin_map(v, vcpu < 0 ? NULL : v->vcpus, vcpu, cpumap, len, error);
+    return pin_map(v, kind, number, cpumap, len, error);
 }
 
 /* "0-3,^2,8" as bits. */
@@ -98,32 +102,48 @@ static bool parse_cpus(const char *text, uint8_t map[MAX_CPUS / 8], GError **err
     return true;
 }
 
-static bool pin_text(struct vm *v, const GArray *threads, int number, const char *cpus,
+static bool pin_text(struct vm *v, enum domain_pin kind, unsigned number, const char *cpus,
                      GError **error)
 {
     uint8_t map[MAX_CPUS / 8];
-    return parse_cpus(cpus, map, error) && pin_map(v, threads, number, map, sizeof(map), error);
+    return parse_cpus(cpus, map, error) && pin_map(v, kind, number, map, sizeof(map), error);
+}
+
+/* What <vcpu cpuset> says of all threads holds for each until its own pin says otherwise. */
+static bool pin_all(struct vm *v, const xmlNode *domain, enum domain_pin kind,
+                    const GArray *threads, GError **error)
+{
+    const char *all = xml_get(domain, "vcpu@cpuset");
+    for (guint i = 0; all && *all && i < threads->len; i++)
+        if (!pin_text(v, kind, g_array_index(threads, struct vm_thread, i).number, all, error))
+            return false;
+    return true;
+}
+
+bool vm_pin_iothread(struct vm *v, const xmlNode *domain, unsigned id, GError **error)
+{
+    const char *all = xml_get(domain, "vcpu@cpuset");
+    return !all || !*all || pin_text(v, PIN_IOTHREAD, id, all, error);
 }
 
 bool vm_start_pins(struct vm *v, const xmlNode *domain, GError **error)
 {
     const char *all = xml_get(domain, "vcpu@cpuset"),
                *emulator = xml_get(domain, "cputune/emulatorpin@cpuset");
-    for (guint i = 0; all && *all && i < v->vcpus->len; i++)
-        if (!pin_text(v, v->vcpus, (int)g_array_index(v->vcpus, struct vm_thread, i).number, all,
-                      error))
-            return false;
+    if (!pin_all(v, domain, PIN_VCPU, v->vcpus, error) ||
+        !pin_all(v, domain, PIN_IOTHREAD, v->iothreads, error))
+        return false;
     if ((emulator || all) && *(emulator ? emulator : all) &&
-        !pin_text(v, NULL, -1, emulator ? emulator : all, error))
+        !pin_text(v, PIN_EMULATOR, 0, emulator ? emulator : all, error))
         return false;
     for (xmlNode *n = xml_find(domain, "cputune/vcpupin"); n; n = xml_next(n)) {
-        int number = (int)xml_get_u64(n, "@vcpu", 0);
-        if ((guint)number < v->vcpus->len &&
-            !pin_text(v, v->vcpus, number, xml_get_or(n, "@cpuset", ""), error))
+        unsigned number = (unsigned)xml_get_u64(n, "@vcpu", 0);
+        if (number < v->vcpus->len &&
+            !pin_text(v, PIN_VCPU, number, xml_get_or(n, "@cpuset", ""), error))
             return false;
     }
     for (xmlNode *n = xml_find(domain, "cputune/iothreadpin"); n; n = xml_next(n))
-        if (!pin_text(v, v->iothreads, (int)xml_get_u64(n, "@iothread", 0),
+        if (!pin_text(v, PIN_IOTHREAD, (unsigned)xml_get_u64(n, "@iothread", 0),
                       xml_get_or(n, "@cpuset", ""), error))
             return false;
     return true;

@@ -25,6 +25,10 @@ static struct {
     int gone_detail;
 } seen;
 
+void domain_monitor_event(struct domain *d, const char *name, JsonObject *data, int64_t at_us)
+{
+}
+
 void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4],
                      uint64_t number)
 {

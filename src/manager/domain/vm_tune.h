@@ -18,4 +18,6 @@ extern const struct vm_tune_group vm_tune_scheduler, vm_tune_memory, vm_tune_blk
 
 /* Threads that are neither vCPU nor I/O thread. */
 unsigned vm_emulator_tids(const struct vm *v, pid_t *ret, unsigned room);
+/* A new I/O thread is where <vcpu cpuset> wants all of them. */
+bool vm_pin_iothread(struct vm *v, const xmlNode *domain, unsigned id, GError **error);
 bool vm_start_pins(struct vm *v, const xmlNode *domain, GError **error);

@@ -62,8 +62,12 @@ static bool set_scheduler(struct vm *v, size_t row, int64_t value, GError **erro
 /* A part's group is only there once something was set: until then its threads have the whole's. */
 static int64_t get_scheduler(const struct vm *v, size_t row)
 {
-    static const char *const parts[] = {
-        [WHOLE] = NULL, [VCPUS] = "vcpu0", [EMULATOR] = "emulator", [IOTHREADS] = "iothread1"};
+    char first[32] = "iothread1";
+    if (v->iothreads->len)
+        g_snprintf(first, sizeof(first), "iothread%u",
+                   g_array_index(v->iothreads, struct vm_thread, 0).number);
+    const char *const parts[] = {
+        [WHOLE] = NULL, [VCPUS] = "vcpu0", [EMULATOR] = "emulator", [IOTHREADS] = first};
     int64_t value;
     if (cgroup_get(v->cgroup, parts[scheduler[row].whom], scheduler[row].key, &value, NULL))
         return value;
