@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Filters' rules on connections, which need a kernel that tracks them on bridges. ../filter.py has all other cases."""
+import os
+import subprocess
+import sys
+
+from here import main, refused, sh, virsh
+
+MACS = {"one": "52:54:00:00:00:0a", "two": "52:54:00:00:00:0b"}
+ADDRESS = {"one": "10.77.0.1", "two": "10.77.0.2"}
+PORT = 4000
+OWNER = "<owner><name>m</name><uuid>5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a0f</uuid></owner>"
+
+# In two namespaces, side by side: connects as it is told, and answers everybody.
+PEER = f"""import socket, sys, threading
+held = []
+def serve(kind):
+    s = socket.socket(socket.AF_INET, kind)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('', {PORT}))
+    if kind == socket.SOCK_DGRAM:
+        while True:
+            data, peer = s.recvfrom(100)
+            s.sendto(data, peer)
+    s.listen(16)
+    while True:
+        c, _ = s.accept()
+        held.append(c)
+        c.send(b'hello')
+for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+    threading.Thread(target=serve, args=(kind,), daemon=True).start()
+print('ready', flush=True)
+mine = []
+for line in sys.stdin:
+    word, to = line.split()
+    if word == 'close':
+        for s in mine:
+            s.close()
+        mine.clear()
+        print('closed', flush=True)
+        continue
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if word == 'udp' else socket.SOCK_STREAM)
+    s.settimeout(2)
+    try:
+        s.connect((to, {PORT}))
+        if word == 'udp':
+            s.send(b'hello')
+        print(s.recv(100).decode(), flush=True)
+        mine.append(s)
+    except OSError:
+        print('nothing', flush=True)
+"""
+
+
+class Peer:
+    """A namespace that stands for a machine; its interface on the bridge has the name of it with a 't'."""
+
+    def __init__(self, name):
+        mac, port = MACS[name], "t" + name
+        sh(f"ip netns add {name} && ip link add {port} type veth peer name eth0 netns {name} && ip link set {port} master br7 up && "
+           f"ip -n {name} link set eth0 address {mac} up && ip -n {name} addr add {ADDRESS[name]}/24 dev eth0 && ip -n {name} link set lo up")
+        self.process = subprocess.Popen(["ip", "netns", "exec", name, sys.executable, "-c", PEER], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def ask(self, word, to):
+        self.process.stdin.write(f"{word} {ADDRESS[to]}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def gets(self, word, to):
+        return self.ask(word, to) == "hello"
+
+
+PEERS = {}
+
+
+def ways():
+    """Which of the two connects to the other, by TCP and UDP."""
+    found = {word + " " + name for name, other in (("one", "two"), ("two", "one")) for word in ("tcp", "udp") if PEERS[name].gets(word, other)}
+    for peer in PEERS.values():
+        peer.ask("close", "one")
+    return found
+
+
+ALL = {"tcp one", "udp one", "tcp two", "udp two"}
+
+
+def define(rules):
+    with open("/root/f.xml", "w", encoding="ascii") as f:
+        f.write("<filter name='f' chain='root'>" + "".join(
+            f"<rule action='{action}' direction='{direction}' priority='{100 * n}' {more}><{proto}/></rule>"
+            for n, (action, direction, proto, more) in enumerate(rules, 1)) + "</filter>")
+    virsh("nwfilter-define /root/f.xml")
+
+
+def test_ground():
+    """A bridge, two machines, nothing between them."""
+    sh("ip link add br7 type bridge mcast_snooping 0 && ip link set br7 up")
+    for name in MACS:
+        PEERS[name] = Peer(name)
+    assert ways() == ALL
+    define([("accept", "inout", "all", "")])
+    with open("/root/b.xml", "w", encoding="ascii") as f:
+        f.write(f"<filterbinding>{OWNER}<portdev name='tone'/><mac address='{MACS['one']}'/><filterref filter='f'/></filterbinding>")
+    virsh("nwfilter-binding-create /root/b.xml")
+    assert ways() == ALL
+
+
+def test_established():
+    """Who asks gets the answer; nobody asks it."""
+    define([("accept", "out", "tcp", ""), ("accept", "out", "udp", ""), ("drop", "inout", "all", "")])
+    assert "ct state" in sh("nft list table bridge ruche_nwf_tone")
+    assert ways() == {"tcp one", "udp one"}
+    define([("accept", "in", f"tcp dstportstart='{PORT}'", ""), ("drop", "inout", "all", "")])
+    assert ways() == {"tcp two"}
+
+
+def test_plain():
+    """The same without the state of connections: each direction is for itself."""
+    define([("accept", "out", "tcp", "statematch='false'"), ("drop", "inout", "all", "")])
+    found = ways()
+    assert found <= {"tcp one", "tcp two"}, found
+
+
+def test_state():
+    """States by name, each direction for itself."""
+    define([("accept", "out", "all state='NEW,ESTABLISHED'", ""), ("accept", "in", "all state='ESTABLISHED'", ""), ("drop", "inout", "all", "")])
+    assert ways() == {"tcp one", "udp one"}
+
+
+def test_connlimit():
+    """The second connection at a time is one too many."""
+    define([("drop", "in", f"tcp connlimit-above='1' dstportstart='{PORT}'", ""), ("accept", "in", f"tcp dstportstart='{PORT}'", ""),
+            ("drop", "inout", "all", "")])
+    two = PEERS["two"]
+    assert two.gets("tcp", "one") and not two.gets("tcp", "one")
+    two.ask("close", "one")
+
+
+def test_icmp():
+    """Its answers are those of a question."""
+    define([("accept", "out", "icmp type='8'", ""), ("accept", "in", "icmp type='0'", ""), ("drop", "inout", "all", "")])
+    sh("ip netns exec one ping -c 1 -W 20 10.77.0.2")
+    assert "100% packet loss" in sh("ip netns exec two ping -c 1 -W 1 10.77.0.1 || true")
+
+
+def test_gone():
+    virsh("nwfilter-binding-delete tone")
+    assert ways() == ALL and "ruche_nwf" not in sh("nft list ruleset")
+    refused("nwfilter-binding-dumpxml tone", "no filter binding")
+    for peer in PEERS.values():
+        peer.process.kill()
+
+
+if __name__ == "__main__":
+    os.chdir("/root")
+    main({"ground": test_ground, "established": test_established, "plain": test_plain, "state": test_state, "connlimit": test_connlimit,
+          "icmp": test_icmp, "gone": test_gone})

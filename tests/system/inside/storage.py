@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Storage pools that need a kernel of their own: LVM, partitions, iSCSI, multipath, NFS and SMB.
+
+virsh is the client; each server (tgt, the kernel's NFS server, Samba) runs here, too.
+"""
+import re
+
+from here import main, refused, run, sh, virsh, virsh_all
+
+IQN = "iqn.2026-01.org.ruche:disks"
+MIB = 1 << 20
+NO_GRACE = "echo Y >/proc/fs/nfsd/v4_end_grace"  # nobody has files open from before
+
+
+def figure(pool, volume, name="Capacity"):
+    return re.search(rf"{name}:\s+(.+)", virsh(f"vol-info {volume} --pool {pool} --bytes")).group(1)
+
+
+def round_trip(pool, volume, path):
+    """Bytes up, on the device, and down again."""
+    sh("[ -e /root/blob ] || head -c 3000000 /dev/urandom >/root/blob")
+    virsh_all(f"vol-upload {volume} /root/blob --pool {pool}",
+              f"vol-download {volume} /root/back --pool {pool} --length 3000000")
+    sh(f"cmp /root/blob /root/back && head -c 3000000 {path} | cmp - /root/blob")
+
+
+def test_types():
+    caps = virsh("pool-capabilities")
+    for kind in ("dir", "disk", "fs", "iscsi", "iscsi-direct", "logical", "mpath", "netfs", "rbd", "scsi", "zfs"):
+        assert f"<pool type='{kind}' supported='yes'>" in caps, caps
+    virsh("pool-define-as z zfs --source-name tank")
+    refused("pool-start z", "apt install zfsutils-linux")
+    virsh("pool-undefine z")
+
+
+def test_fs():
+    virsh_all("pool-define-as f fs --source-dev /dev/vdd --source-format ext4 --target /mnt/f", "pool-build f --no-overwrite",
+              "pool-start f", "vol-create-as f v 4M --format qcow2", "vol-list f")
+    assert "/dev/vdd /mnt/f ext4 rw,nosuid,nodev,noexec" in sh("grep /mnt/f /proc/mounts")
+    assert int(re.search(r"Capacity:\s+(\d+)", virsh("pool-info f --bytes")).group(1)) > 300 * MIB
+    virsh("pool-destroy f")
+    assert "/mnt/f" not in sh("cat /proc/mounts")
+    refused("pool-build f --no-overwrite", "already holds something (ext4)")
+    virsh_all("pool-build f --overwrite", "pool-start f")
+    assert "v" not in virsh("vol-list f").split()
+    sh("umount /mnt/f")  # behind our back
+    refused("pool-refresh f", "nothing is mounted")
+    virsh_all("pool-delete f", "pool-undefine f")
+    refused("pool-define-as f fs --source-dev //host/share --target /mnt/f", "SMB and NFS shares are for type 'netfs'")
+    sh("wipefs -qa /dev/vdd")
+
+
+def test_logical():
+    virsh_all("pool-define-as vg logical --source-dev /dev/vdc --target /dev/vg", "pool-build vg", "pool-start vg",
+              "vol-create-as vg base 40M")
+    assert figure("vg", "base") == f"{40 * MIB} bytes"
+    round_trip("vg", "base", "/dev/vg/base")
+    virsh("vol-create-as vg snap 40M --allocation 20M --backing-vol base --backing-vol-format raw")
+    sh("head -c 3000000 /dev/vg/snap | cmp - /root/blob")
+    xml = virsh("vol-dumpxml snap --pool vg")
+    assert "<path>/dev/vg/base</path>" in xml and "<extent start=" in xml and "type='block'" in xml, xml
+    virsh_all("vol-clone base copy --pool vg", "vol-resize copy 60M --pool vg", "vol-wipe base --pool vg --algorithm zero")
+    sh("head -c 3000000 /dev/vg/copy | cmp - /root/blob && head -c 3000000 /dev/zero | cmp -n 3000000 - /dev/vg/base")
+    assert figure("vg", "copy") == f"{60 * MIB} bytes"
+    sh("lvcreate -q -y -T -L 80M vg/thin")  # from here on, volumes that are not allocated are thin
+    virsh("vol-create-as vg t 2G --allocation 0")
+    assert figure("vg", "t") == f"{2048 * MIB} bytes" and figure("vg", "t", "Allocation") == "0 bytes"
+    assert sorted(w for w in virsh("vol-list vg").split() if not w.startswith("/")) == ["base", "copy", "snap", "t"]
+    assert virsh("vol-name $(virsh -q vol-key base --pool vg)").strip() == "base"
+    refused("vol-create-as vg base 1M", "exists already")
+    refused("vol-create-as vg huge 9G", "insufficient free space")
+    sources = virsh("find-storage-pool-sources logical")
+    assert "<name>vg</name>" in sources and "<device path='/dev/vdc'/>" in sources, sources
+    refused("pool-build vg", "is active")
+    virsh_all(*(f"vol-delete {v} --pool vg" for v in ("snap", "t", "copy", "base")), "pool-destroy vg", "pool-delete vg",
+              "pool-undefine vg")
+    assert not sh("lsblk -no FSTYPE /dev/vdc")
+
+
+def test_disk():
+    virsh_all("pool-define-as d disk --source-dev /dev/vdc --source-format gpt --target /dev", "pool-build d", "pool-start d",
+              "vol-create-as d vdc1 50M", "vol-create-as d vdc2 60M --format linux-lvm")
+    assert figure("d", "vdc2") == f"{60 * MIB} bytes"
+    refused("vol-create-as d web 5M", "the next partition of '/dev/vdc' is called 'vdc3'")
+    refused("vol-create-as d vdc3 500M", "no free range")
+    virsh("vol-delete vdc1 --pool d")
+    virsh("vol-create-as d vdc1 20M")
+    round_trip("d", "vdc1", "/dev/vdc1")
+    assert "Linux LVM" in sh("sfdisk -qlo Device,Type /dev/vdc")
+    assert virsh("vol-path vdc1 --pool d").strip() == "/dev/vdc1"
+    virsh_all("vol-delete vdc1 --pool d", "vol-delete vdc2 --pool d", "pool-destroy d")
+    refused("pool-build d", "already holds something (gpt)")
+    virsh("pool-undefine d")
+    sh("wipefs -qa /dev/vdc")
+
+
+def test_iscsi():
+    sh("tgtd && sleep 1; truncate -s 50M /root/lun1 /root/lun2")
+    sh("tgtadm --lld iscsi --op new --mode target --tid 1 -T " + IQN + "; "
+       "for n in 1 2; do tgtadm --lld iscsi --op new --mode logicalunit --tid 1 --lun $n -b /root/lun$n; done; "
+       "tgtadm --lld iscsi --op bind --mode target --tid 1 -I ALL")
+    sh("mkdir -p /run/lock/iscsi && modprobe iscsi_tcp && iscsid")
+    found = virsh("find-storage-pool-sources-as iscsi 127.0.0.1")
+    assert f"<device path='{IQN}'/>" in found, found
+    virsh_all(f"pool-define-as i iscsi --source-host 127.0.0.1 --source-dev {IQN} --target /dev/disk/by-path", "pool-start i")
+    volumes = dict(line.split() for line in virsh("vol-list i").splitlines())
+    assert list(volumes) == ["unit:0:0:1", "unit:0:0:2"] and "/dev/disk/by-path/ip-127.0.0.1:3260" in volumes["unit:0:0:1"], volumes
+    assert figure("i", "unit:0:0:2") == f"{50 * MIB} bytes"
+    round_trip("i", "unit:0:0:1", volumes["unit:0:0:1"])
+    sh("sync; head -c 3000000 /root/lun1 | cmp - /root/blob")
+    refused("vol-create-as i unit:0:0:3 5M", "units are made on its server")
+    refused("pool-define-as n iscsi --source-host h --source-dev nqn.2014-08.org.nvmexpress:x --target /dev", "NVMe over fabrics")
+
+
+def test_multipath():
+    sh("printf 'defaults {\\n find_multipaths no\\n user_friendly_names yes\\n}\\nblacklist {\\n devnode \"^vd\"\\n}\\n' "
+       ">/etc/multipath.conf; modprobe dm-multipath && multipathd && for i in $(seq 100); do "
+       "multipath -r >/dev/null && break; sleep 1; done")
+    sh("for i in $(seq 60); do [ -e /dev/mapper/mpatha ] && break; sleep 0.5; done; ls /dev/mapper")
+    virsh_all("pool-define-as m mpath --target /dev/mapper", "pool-start m")
+    listed = virsh("vol-list m")
+    assert "/dev/mapper/mpatha" in listed and "dm-" in listed, listed
+    virsh_all("pool-destroy m", "pool-undefine m")
+    sh("multipath -F; kill $(pidof multipathd)")
+
+
+def test_iscsi_direct():
+    xml = (f'<pool type="iscsi-direct"><name>x</name><source><host name="127.0.0.1"/><device path="{IQN}"/>'
+           '<initiator><iqn name="iqn.2026-01.org.ruche:us"/></initiator></source></pool>')
+    sh(f"echo '{xml}' >/root/x.xml")
+    virsh_all("pool-define /root/x.xml", "pool-start x")
+    assert figure("x", "unit:0:0:1") == f"{50 * MIB} bytes"
+    xml = virsh("vol-dumpxml unit:0:0:2 --pool x")
+    assert "type='network'" in xml and f"ip-127.0.0.1:3260-iscsi-{IQN}-lun-2" in xml, xml
+    refused("vol-wipe unit:0:0:1 --pool x", "not on this host")
+    virsh_all("pool-destroy x", "pool-undefine x")
+
+
+def test_iscsi_end():
+    virsh_all("pool-destroy i", "pool-undefine i")
+    status, output = run("iscsiadm -m session", 60)
+    assert status == 21, output
+
+
+def test_scsi():
+    sh("modprobe scsi_debug dev_size_mb=16 num_tgts=1 max_luns=2 && udevadm settle")
+    number = sh("grep -l scsi_debug /sys/class/scsi_host/host*/proc_name | sed 's/.*host\\([0-9]*\\).*/\\1/'")
+    assert f"name='scsi_host{number}'" in virsh("find-storage-pool-sources scsi")
+    sh(f"echo '<pool type=\"scsi\"><name>s</name><source><adapter type=\"scsi_host\" name=\"scsi_host{number}\"/></source>"
+       "<target><path>/dev/disk/by-path</path></target></pool>' >/root/s.xml")
+    virsh_all("pool-define /root/s.xml", "pool-start s")
+    assert figure("s", "unit:0:0:1") == f"{16 * MIB} bytes"
+    virsh_all("pool-destroy s", "pool-undefine s")
+    refused("pool-define-as s scsi --adapter-name x --target /dev --source-host h", "takes no source host")
+
+
+def test_nfs():
+    sh("mkdir -p /srv/n && mount -t tmpfs tmpfs /srv/n && mkdir -p /run/rpcbind /run/sendsigs.omit.d && rpcbind -w && "
+       "mount -t nfsd nfsd /proc/fs/nfsd; "
+       "exportfs -o rw,no_root_squash,insecure,fsid=1 127.0.0.1:/srv/n && rpc.mountd && rpc.nfsd -G 10 -L 10 4 && " + NO_GRACE)
+    assert "<dir path='/srv/n'/>" in virsh("find-storage-pool-sources-as netfs 127.0.0.1")
+    virsh_all("pool-define-as n netfs --source-host 127.0.0.1 --source-path /srv/n --source-format nfs --target /mnt/n",
+              "pool-build n", "pool-start n", "vol-create-as n v 8M", "vol-create-as n q 64M --format qcow2")
+    assert "127.0.0.1:/srv/n /mnt/n nfs4" in sh("grep /mnt/n /proc/mounts")
+    round_trip("n", "v", "/srv/n/v")
+    virsh_all("vol-resize q 128M --pool n", "vol-clone q q2 --pool n", "vol-delete v --pool n")
+    assert sh("ls /srv/n").split() == ["q", "q2"]
+    refused("pool-define-as o netfs --source-host 127.0.0.1 --source-path /srv/n --target /mnt/o", "already that of")
+
+
+def test_nfs_vanished():
+    """The server goes: a refresh ends by its time-out, everything else goes on meanwhile; the server comes back."""
+    sh("rpc.nfsd 0")
+    sh("(virsh -q pool-refresh n >/root/refresh 2>&1; echo $? >>/root/refresh) & sleep 1; "
+       "s=$(date +%s); virsh -q list --all && virsh -q pool-list --all && virsh -q vol-list n; e=$(date +%s); [ $((e - s)) -lt 15 ]")
+    sh("for i in $(seq 240); do [ -s /root/refresh ] && grep -q '^[0-9]' /root/refresh && break; sleep 0.5; done")
+    said = sh("cat /root/refresh")
+    assert "did not answer within" in said, said
+    assert "inaccessible" in virsh("pool-list --details")
+    sh("rpc.nfsd -G 10 -L 10 4 && " + NO_GRACE)
+    sh("for i in $(seq 60); do virsh -q pool-refresh n && exit_=0 && break; sleep 1; done; [ $exit_ = 0 ]")
+    assert "running" in virsh("pool-list --details")
+    virsh_all("pool-destroy n", "pool-undefine n")
+    assert "/mnt/n" not in sh("cat /proc/mounts")
+    sh("rpc.nfsd 0; exportfs -ua")
+
+
+def test_cifs():
+    sh("mkdir -p /srv/c /run/samba && chmod 777 /srv/c && printf '[global]\\nmap to guest = bad user\\nguest account = root\\n"
+       "interfaces = lo\\n[share]\\npath = /srv/c\\nread only = no\\nguest ok = yes\\n' >/etc/samba/smb.conf && "
+       "smbd -D </dev/null >/dev/null 2>&1 && "
+       "for i in $(seq 100); do ss -ltn | grep -q :445 && break; sleep 0.2; done")
+    virsh_all("pool-define-as c netfs --source-host 127.0.0.1 --source-path share --source-format cifs --target /mnt/c",
+              "pool-build c", "pool-start c", "vol-create-as c v 8M")
+    assert "//127.0.0.1/share /mnt/c cifs" in sh("grep /mnt/c /proc/mounts")
+    round_trip("c", "v", "/srv/c/v")
+    virsh_all("vol-delete v --pool c", "pool-destroy c", "pool-delete c", "pool-undefine c")
+
+
+if __name__ == "__main__":
+    main({"types": test_types, "fs": test_fs, "logical": test_logical, "disk": test_disk, "iscsi": test_iscsi, "multipath": test_multipath,
+          "iscsi-direct": test_iscsi_direct, "iscsi end": test_iscsi_end, "scsi": test_scsi, "nfs": test_nfs,
+          "nfs vanished": test_nfs_vanished, "cifs": test_cifs})
