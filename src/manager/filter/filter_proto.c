@@ -45,7 +45,7 @@ static const struct filter_attr arp[] = {
     MACS, { "hwtype", FK_U16, "@nh,0,16" }, { "protocoltype", FK_U16, "@nh,16,16" }, { "opcode", FK_OPCODE, "@nh,48,16" },
     { "arpsrcmacaddr", FK_MAC, "@nh,64,48", "@nh,144,48" }, { "arpdstmacaddr", FK_MAC, "@nh,144,48", "@nh,64,48" },
     { "arpsrcipaddr", FK_IPV4, "@nh,112,32", "@nh,192,32" }, { "arpdstipaddr", FK_IPV4, "@nh,192,32", "@nh,112,32" },
-    { "gratuitous", FK_BOOL }, COMMENT };
+    { "gratuitous", FK_BOOL, "@nh" }, COMMENT };
 static const struct filter_attr ip[] = {
     MACS, NETS(4, "ip"), { "protocol", FK_IPPROTO, "ip protocol" }, PORTS, { "dscp", FK_DSCP, "ip dscp" }, COMMENT };
 static const struct filter_attr ipv6[] = {

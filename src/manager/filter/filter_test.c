@@ -178,7 +178,7 @@ static void test_not_compiled(void)
         {RULE("<ip srcipaddr='$PAIR[2]'/>"), "none at 2"},
         {RULE("<ipv6 srcipaddr='$PAIR'/>"), "variable 'PAIR': '192.0.2.1' is not an IPv6 address"},
         {RULE("<tcp ipset='bad' ipsetflags='src'/>"), "ipset 'bad'"},
-        {RULE("<arp gratuitous='yes'/>"), "gratuitous"},
+        {RULE("<arp match='no' gratuitous='yes'/>"), "gratuitous"},
         {"<filter name='f' chain='arp' priority='7'><rule action='drop' direction='in'/><filterref "
          "filter='g'/></filter>",
          "give chain 'arp' two priorities, 7 and -500"},

@@ -394,6 +394,18 @@ static void match_number(GString *s, const struct filter_attr *a, const char *ex
         g_string_append_printf(s, "-%s", partner);
 }
 
+/* nftables compares no field with another one: each byte of the sender's address and that of the
+ * target's are looked up together in all pairs of equal bytes. */
+static void match_gratuitous(GString *s)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        g_string_append_printf(s, " @nh,%u,8 . @nh,%u,8 { 0 . 0", 112 + 8 * i, 192 + 8 * i);
+        for (unsigned b = 1; b < 256; b++)
+            g_string_append_printf(s, ", %u . %u", b, b);
+        g_string_append(s, " }");
+    }
+}
+
 void filter_match(GString *s, const struct filter_attr *a, bool swapped, bool negate,
                   const char *value, const char *partner)
 {
@@ -409,6 +421,10 @@ void filter_match(GString *s, const struct filter_attr *a, bool swapped, bool ne
         return;
     case FK_CONNLIMIT:
         g_string_append_printf(s, " ct count %s%s", negate ? "" : "over ", value);
+        return;
+    case FK_BOOL: /* the only one of its kind */
+        if (!strcmp(value, "yes"))
+            match_gratuitous(s);
         return;
     case FK_STATE:
         if (strcmp(value, "NONE") != 0) {
