@@ -24,7 +24,7 @@ struct cli_option {
 };
 
 /* What shells offer for the command's arguments. */
-enum cli_complete { COMPLETE_NONE, COMPLETE_MACHINE, COMPLETE_FILE, COMPLETE_IMAGE, COMPLETE_COMMAND, COMPLETE_SHELL, COMPLETE_NETWORK };
+enum cli_complete { COMPLETE_NONE, COMPLETE_MACHINE, COMPLETE_FILE, COMPLETE_IMAGE, COMPLETE_COMMAND, COMPLETE_SHELL, COMPLETE_NETWORK, COMPLETE_FILTER };
 
 struct rest; /* rest.h */
 

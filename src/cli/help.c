@@ -125,6 +125,8 @@ static const char *candidates(enum cli_complete kind)
         return "$(ruche images 2>/dev/null)";
     case COMPLETE_NETWORK:
         return "list info create delete start stop edit set leases xml $(ruche network list --names 2>/dev/null)";
+    case COMPLETE_FILTER:
+        return "list info define edit delete xml bindings $(ruche filter list --names 2>/dev/null)";
     case COMPLETE_COMMAND:
         return "$commands";
     case COMPLETE_SHELL:

@@ -28,6 +28,14 @@ struct filter *filter_find_uuid(const uint8_t *uuid, GError **error);
 GPtrArray *filter_list(const struct caller *who); /* sorted by name */
 char *filter_xml(const struct caller *who, const struct filter *f, unsigned flags, GError **error);
 
+struct filter_info {
+    const char *chain; /* the filter's */
+    int priority;      /* of the chain */
+    unsigned rules;
+    GPtrArray *includes; /* names, the filter's; the caller's array */
+};
+void filter_info(const struct filter *f, struct filter_info *ret);
+
 /* (waits) Interfaces that use the filter follow, all of them or none: else it is refused and
  * everything stays as it was. */
 enum { FILTER_DEFINE_VALIDATE = 1 };

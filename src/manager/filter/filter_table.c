@@ -136,6 +136,20 @@ char *filter_xml(const struct caller *who, const struct filter *f, unsigned flag
     return NULL;
 }
 
+void filter_info(const struct filter *f, struct filter_info *ret)
+{
+    const struct filter_def *d = f->def;
+    *ret = (struct filter_info){
+        .chain = d->chain, .priority = d->priority, .includes = g_ptr_array_new()};
+    for (unsigned i = 0; i < d->nodes->len; i++) {
+        const struct filter_node *n = d->nodes->pdata[i];
+        if (n->ref)
+            g_ptr_array_add(ret->includes, n->ref);
+        else
+            ret->rules++;
+    }
+}
+
 /* ---- files ---- */
 
 static char *folder(void)
