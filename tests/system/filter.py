@@ -71,8 +71,8 @@ def ipv4(name, src="10.77.0.1", ports=(1000, 2000), chaddr=MAC):
     return frame(0x800, head[:10] + total.to_bytes(2, "big") + head[12:] + udp)
 
 
-def arp(name, sha=MAC, spa="10.77.0.1"):
-    return frame(0x806, bytes([0, 1, 8, 0, 6, 4, 0, 1]) + mac(sha) + ip(spa) + bytes(6) + ip("10.77.0.2") + mark(name))
+def arp(name, sha=MAC, spa="10.77.0.1", tpa="10.77.0.2"):
+    return frame(0x806, bytes([0, 1, 8, 0, 6, 4, 0, 1]) + mac(sha) + ip(spa) + bytes(6) + ip(tpa) + mark(name))
 
 
 def ipv6(name):
@@ -177,6 +177,51 @@ def test_update():
     assert rules() == before
 
 
+def test_gratuitous():
+    """ARP that tells of its own address, whichever that is."""
+    before = rules()
+    plugged()
+    frames = {"asks": arp("asks"), "tells": arp("tells", spa="10.77.0.1", tpa="10.77.0.1"), "zero": arp("zero", spa="0.0.0.0", tpa="0.0.0.0"),
+              **{f"byte {n}": arp(f"byte {n}", spa="10.77.0.1", tpa=other) for n, other in enumerate(("11.77.0.1", "10.76.0.1", "10.77.1.1", "10.77.0.0"))}}
+    try:
+        virsh("nwfilter-define", define("told", "<rule action='drop' direction='out'><arp gratuitous='yes'/></rule>"))
+        virsh("nwfilter-binding-create", binding("told"))
+        assert heard(frames) == set(frames) - {"tells", "zero"}
+        refused("does not go with it", "nwfilter-define", define("told", "<rule action='drop' direction='out'><arp match='no' gratuitous='yes'/></rule>"))
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        virsh("nwfilter-undefine", "told", check=False)
+        unplugged()
+    assert rules() == before
+
+
+def ruche(*words, **more):
+    return run(net.RUCHE, "--connect", f"{net.RUN}/ruche.sock", "filter", *words, **more).stdout
+
+
+def test_ruche():
+    """`ruche filter`: each verb once."""
+    plain = define("plain", "<filterref filter='clean-traffic'/><rule action='drop' direction='in'><tcp dstportstart='22'/></rule>")
+    run("ip", "link", "add", "ta", "type", "veth", "peer", "name", "tx", ns=HOST)
+    try:
+        assert ruche("define", plain) == "" and "plain" in ruche("list", "--names").split()
+        virsh("nwfilter-binding-create", binding("plain", [IP]))
+        assert re.search(r"plain +root +1 +1 +ta", ruche("list")), ruche("list")
+        info = ruche("info", "plain")
+        assert "rules        1" in info and "includes     clean-traffic" in info and "interfaces   ta" in info, info
+        assert re.search(f"ta +plain +m +{MAC} +-", ruche("bindings")), ruche("bindings")
+        ruche("edit", "plain", env={"EDITOR": "sed -i s/22/23/"})
+        assert "dstportstart='23'" in ruche("xml", "plain") and re.search(r"dport 23\b", rules())
+        done = run(net.RUCHE, "--connect", f"{net.RUN}/ruche.sock", "filter", "delete", "plain", check=False)
+        assert done.returncode == 1 and "in use by interface 'ta'" in done.stderr, done.stderr
+        virsh("nwfilter-binding-delete", "ta")
+        ruche("delete", "plain")
+        assert "plain" not in ruche("list", "--names").split()
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        run("ip", "link", "del", "ta", ns=HOST, check=False)
+
+
 def test_address():
     """Without an address only DHCP passes; the one that a network leases is taken."""
     before = rules()
@@ -278,7 +323,7 @@ def test_machine():
 
 
 def main():
-    tests = {"forged frames": test_forged, "update": test_update, "address by DHCP": test_address, "virsh": test_virsh, "killed": test_killed,
+    tests = {"forged frames": test_forged, "update": test_update, "gratuitous": test_gratuitous, "ruche": test_ruche, "address by DHCP": test_address, "virsh": test_virsh, "killed": test_killed,
              "machine": test_machine}
     wanted = sys.argv[5:]
     tests = {n: t for n, t in tests.items() if not wanted or n in wanted}

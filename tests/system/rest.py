@@ -356,6 +356,25 @@ def networks():
     M.refused(404, "no network", "GET", "/networks/lent")
 
 
+def filters():
+    """A filter of a session: defined, looked at, changed, taken away; binding one needs an interface."""
+    text = "<filter name='lab' chain='root'><filterref filter='inner'/><rule action='drop' direction='in'><tcp dstportstart='22'/></rule></filter>"
+    M.refused(400, "there is no protocol 'ipx'", "POST", "/filters", {"xml": "<filter name='x'><rule action='drop' direction='in'><ipx/></rule></filter>"})
+    first = do("filter_define", 201, "POST", "/filters", {"xml": text}).json
+    assert {**first, "uuid": 0} == {"name": "lab", "uuid": 0, "chain": "root", "priority": 0, "rules": 1, "includes": ["inner"], "interfaces": []}, first
+    assert do("filter_list", 200, "GET", "/filters").json == {"filters": [first]}
+    assert do("filter_get", 200, "GET", "/filters/lab").json == first
+    assert "dstportstart='22'" in do("filter_xml", 200, "GET", "/filters/lab/xml").text
+    assert do("filter_binding_list", 200, "GET", "/filter-bindings").json == {"bindings": []}
+    binding = (f"<filterbinding><owner><name>m</name><uuid>{first['uuid']}</uuid></owner><portdev name='none0'/><mac address='52:54:00:00:00:01'/>"
+               "<filterref filter='lab'/></filterbinding>")
+    assert "there is no interface 'none0'" in do("filter_binding_create", 422, "POST", "/filter-bindings", {"xml": binding}).text
+    assert "no filter binding" in do("filter_binding_xml", 404, "GET", "/filter-bindings/none0/xml").text
+    assert "no filter binding" in do("filter_binding_delete", 404, "DELETE", "/filter-bindings/none0").text
+    do("filter_undefine", 200, "DELETE", "/filters/lab")
+    M.refused(404, "no network filter", "GET", "/filters/lab")
+
+
 def secrets():
     """A value goes in and is in no answer."""
     text = "<secret><description>d</description><usage type='ceph'><name>client.rest</name></usage></secret>"
@@ -646,7 +665,7 @@ tests = {
     "the host": host, "a machine's life": life, "guests are asked": asked, "descriptions": descriptions, "changes": changes,
     "devices": devices, "logs and figures": texts, "launch a file": launches, "launch a URL": launch_by_url,
     "launches that fail leave nothing": launches_that_fail, "builds that end early leave nothing": building, "events": events,
-    "metrics": metrics, "networks": networks, "secrets": secrets, "storage": storage, "consoles": consoles, "wrong arguments": wrong_arguments, "bombs": bombs,
+    "metrics": metrics, "networks": networks, "filters": filters, "secrets": secrets, "storage": storage, "consoles": consoles, "wrong arguments": wrong_arguments, "bombs": bombs,
     "half-open": half_open,
     "a slow reader": slow_reader, "HTTPS": https, "OpenAPI names every operation": description,
 }

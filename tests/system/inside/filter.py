@@ -32,24 +32,25 @@ for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
     threading.Thread(target=serve, args=(kind,), daemon=True).start()
 print('ready', flush=True)
 mine = []
-for line in sys.stdin:
-    word, to = line.split()
-    if word == 'close':
-        for s in mine:
-            s.close()
-        mine.clear()
-        print('closed', flush=True)
-        continue
+def ask(word, to):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if word == 'udp' else socket.SOCK_STREAM)
     s.settimeout(2)
+    mine.append(s)
     try:
         s.connect((to, {PORT}))
         if word == 'udp':
             s.send(b'hello')
-        print(s.recv(100).decode(), flush=True)
-        mine.append(s)
+        print(s.recv(100).decode() + ' ' + word, flush=True)
     except OSError:
         print('nothing', flush=True)
+for line in sys.stdin:
+    word, to = line.split()
+    if word != 'close':
+        threading.Thread(target=ask, args=(word, to)).start()
+        continue
+    for s in mine:
+        s.close()
+    mine.clear()
 """
 
 
@@ -64,13 +65,20 @@ class Peer:
                                         stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n"
 
-    def ask(self, word, to):
+    def say(self, word, to):
         self.process.stdin.write(f"{word} {ADDRESS[to]}\n")
         self.process.stdin.flush()
+
+    def answer(self):
+        """"hello udp", or "nothing"."""
         return self.process.stdout.readline().strip()
 
     def gets(self, word, to):
-        return self.ask(word, to) == "hello"
+        self.say(word, to)
+        return self.answer().startswith("hello")
+
+    def close(self):
+        self.say("close", "one")
 
 
 PEERS = {}
@@ -78,10 +86,13 @@ PEERS = {}
 
 def ways():
     """Which of the two connects to the other, by TCP and UDP."""
-    found = {word + " " + name for name, other in (("one", "two"), ("two", "one")) for word in ("tcp", "udp") if PEERS[name].gets(word, other)}
+    for word in ("tcp", "udp"):
+        PEERS["one"].say(word, "two")
+        PEERS["two"].say(word, "one")
+    said = {name: [peer.answer() for _ in range(2)] for name, peer in PEERS.items()}
     for peer in PEERS.values():
-        peer.ask("close", "one")
-    return found
+        peer.close()
+    return {f"{line.split()[1]} {name}" for name, lines in said.items() for line in lines if line.startswith("hello")}
 
 
 ALL = {"tcp one", "udp one", "tcp two", "udp two"}
@@ -136,7 +147,7 @@ def test_connlimit():
             ("drop", "inout", "all", "")])
     two = PEERS["two"]
     assert two.gets("tcp", "one") and not two.gets("tcp", "one")
-    two.ask("close", "one")
+    two.close()
 
 
 def test_icmp():
