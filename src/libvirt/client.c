@@ -5,8 +5,8 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "libvirt/events.h"
-#include "libvirt/near.h"
 #include "libvirt/stream.h"
+#include "manager/awake.h"
 
 #include <string.h>
 #include <sys/epoll.h>
@@ -459,6 +459,7 @@ static void client_ready(struct watch *w, uint32_t events)
         return; /* earlier in this round */
     client_ref(c);
     c->in_round = true;
+    int64_t answered_us = c->out_moved_us, heard_us = c->heard_us;
     if (!c->io.shaken)
         handshake(c);
     if (!c->ended && c->io.shaken)
@@ -467,7 +468,8 @@ static void client_ready(struct watch *w, uint32_t events)
     client_flush(c);
     if (!c->ended && !c->io.shaken)
         update_interest(c);
-    near_served(c, c->who.pid, c->heard_us, server_figures()->calls);
+    if (c->heard_us != heard_us && c->kind <= CLIENT_UNIX_RO)
+        awake_called(c->heard_us - answered_us, c->heard_us);
     client_unref(c);
 }
 

@@ -10,7 +10,7 @@
 #include "base/sock.h"
 #include "libvirt/client.h"
 #include "libvirt/events.h"
-#include "libvirt/near.h"
+#include "manager/awake.h"
 
 #include <glib-unix.h>
 #include <grp.h>
@@ -359,7 +359,8 @@ void libvirt_server_config_init(struct libvirt_server_config *config)
                                              .pause_output_bytes = 1 << 20,
                                              .stalled_s = 60,
                                              .keepalive_s = 5,
-                                             .keepalive_count = 5};
+                                             .keepalive_count = 5,
+                                             .stay_awake = true};
 }
 
 bool libvirt_server_start(const struct libvirt_server_config *config, GError **error)
@@ -382,7 +383,8 @@ bool libvirt_server_start(const struct libvirt_server_config *config, GError **e
      * message. */
     g_source_set_can_recurse(g_main_context_find_source_by_id(NULL, server.epoll_source), true);
     server.tick_source = g_timeout_add_seconds(1, tick, NULL);
-    near_start();
+    if (config->stay_awake)
+        awake_start("/dev/cpu_dma_latency");
     events_start();
     return true;
 }
@@ -411,7 +413,8 @@ void libvirt_server_stop(void)
         return;
     if (server.epoll_source) {
         events_stop();
-        near_stop();
+        if (server.config->stay_awake)
+            awake_stop();
     }
     remove_source(&server.epoll_source);
     remove_source(&server.tick_source);

@@ -48,6 +48,7 @@ struct libvirt_server_config {
     unsigned stalled_s;        /* output is not read for so long: the connection ends */
     int keepalive_s;           /* ping a silent client that knows keepalive; <= 0: never */
     unsigned keepalive_count;  /* pings without an answer that end the connection */
+    bool stay_awake; /* for local clients that call in quick succession (manager/awake.h) */
 };
 
 /* Defaults: no sockets, local authentication, 5000 clients, 1000 half-open for 60 s, 64 calls, 5 s

@@ -102,6 +102,8 @@ static const struct key keys[] = {
         "ask a silent client after so long; 0: never"),
     KEY("libvirt", "keepalive_count", COUNT, libvirt.keepalive_count,
         "unanswered questions that end a connection"),
+    KEY("libvirt", "stay_awake", YES_NO, libvirt.stay_awake,
+        "processors do, while a local client calls in quick succession"),
 };
 
 char *config_help(void)

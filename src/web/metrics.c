@@ -8,6 +8,7 @@
 #include "base/util.h"
 
 #include <inttypes.h>
+#include "manager/awake.h"
 #include "manager/domain/domain.h"
 #include "manager/node/node.h"
 #include "manager/storage/pool.h"
@@ -157,6 +158,18 @@ static void put_host(GString *out, const struct caller *who)
                            node_free_memory(), domain_count(true), domain_count(false));
 }
 
+static void put_awake(GString *out)
+{
+    struct awake_figures f;
+    awake_figures(&f);
+    g_string_append_printf(out,
+                           "# HELP ruche_awake_seconds_total time that processors stayed awake for clients that call in quick succession\n"
+                           "# TYPE ruche_awake_seconds_total counter\nruche_awake_seconds_total %.6f\n"
+                           "# HELP ruche_awake_times_total how often that began\n"
+                           "# TYPE ruche_awake_times_total counter\nruche_awake_times_total %" PRIu64 "\n",
+                           (double)f.total_us / 1e6, f.times);
+}
+
 static const struct pool_metric {
     const char *name, *help;
     size_t offset;
@@ -208,6 +221,7 @@ char *web_metrics(const struct caller *who, GError **error)
     }
     GString *out = g_string_new(NULL);
     put_host(out, who);
+    put_awake(out);
     put_pools(out, who);
     put_states(out, samples);
     for (size_t i = 0; i < G_N_ELEMENTS(metrics); i++)

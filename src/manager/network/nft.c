@@ -3,15 +3,44 @@
  *
  * A context per call: calls of several workers do not meet. The kernel takes one transaction at a
  * time and the library does not repeat what came in between, so that batches are repeated here.
+ * The library and what it brings along are loaded for the first rule.
  */
 #include "manager/network/nft.h"
 
+#include "base/plugin.h"
 #include "manager/task.h"
 
 #include <nftables/libnftables.h>
 #include <string.h>
 
 #define TRIES 5
+
+#define SYMBOLS(F)                                                                                 \
+    F(nft_ctx_buffer_error)                                                                        \
+    F(nft_ctx_buffer_output)                                                                       \
+    F(nft_ctx_free)                                                                                \
+    F(nft_ctx_get_error_buffer)                                                                    \
+    F(nft_ctx_get_output_buffer)                                                                   \
+    F(nft_ctx_new)                                                                                 \
+    F(nft_ctx_output_set_flags)                                                                    \
+    F(nft_run_cmd_from_buffer)
+
+#define MEMBER(name) __typeof__(name) *name;
+#define ROW(name)    {#name, offsetof(struct library, name)},
+static struct library {
+    SYMBOLS(MEMBER)
+} nft;
+static const struct plugin_symbol symbols[] = {SYMBOLS(ROW)};
+
+static bool load(GError **error)
+{
+    static GMutex lock;
+    g_mutex_lock(&lock);
+    bool loaded = nft.nft_ctx_new || plugin_load("libnftables.so.1", "libnftables1", symbols,
+                                                 G_N_ELEMENTS(symbols), &nft, error);
+    g_mutex_unlock(&lock);
+    return loaded;
+}
 
 static void first_line(const char *text, GString *ret)
 {
@@ -22,20 +51,22 @@ static void first_line(const char *text, GString *ret)
 /* What it prints on standard output; NULL with *error. */
 static char *run(const char *commands, GError **error)
 {
-    struct nft_ctx *ctx = nft_ctx_new(NFT_CTX_DEFAULT);
+    if (!load(error))
+        return NULL;
+    struct nft_ctx *ctx = nft.nft_ctx_new(NFT_CTX_DEFAULT);
     if (!ctx) {
         ruche_error(error, RUCHE_ERR_IO, "nftables: there is no access to the kernel's rules");
         return NULL;
     }
-    nft_ctx_buffer_output(ctx);
-    nft_ctx_buffer_error(ctx);
-    nft_ctx_output_set_flags(ctx, NFT_CTX_OUTPUT_STATELESS);
+    nft.nft_ctx_buffer_output(ctx);
+    nft.nft_ctx_buffer_error(ctx);
+    nft.nft_ctx_output_set_flags(ctx, NFT_CTX_OUTPUT_STATELESS);
     char *answer = NULL;
     for (unsigned i = 0; i < TRIES && !answer; i++) {
-        bool ok = nft_run_cmd_from_buffer(ctx, commands) == 0;
-        g_autofree char *said = g_strdup(nft_ctx_get_error_buffer(ctx));
+        bool ok = nft.nft_run_cmd_from_buffer(ctx, commands) == 0;
+        g_autofree char *said = g_strdup(nft.nft_ctx_get_error_buffer(ctx));
         if (ok) {
-            answer = g_strdup(nft_ctx_get_output_buffer(ctx));
+            answer = g_strdup(nft.nft_ctx_get_output_buffer(ctx));
         } else if (i == TRIES - 1 || !strstr(said, "Resource temporarily unavailable")) {
             g_autoptr(GString) line = g_string_new(NULL);
             first_line(*said ? said : "refused", line);
@@ -43,7 +74,7 @@ static char *run(const char *commands, GError **error)
             break;
         }
     }
-    nft_ctx_free(ctx);
+    nft.nft_ctx_free(ctx);
     return answer;
 }
 
