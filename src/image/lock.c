@@ -118,6 +118,14 @@ static bool is_free(int fd, const struct lock_plan *plan)
            !announced_by_other(fd, USED_BASE, plan->unshared);
 }
 
+void image_unlock(int fd)
+{
+    struct flock l = {
+        .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = USED_BASE, .l_len = UNSHARED_BASE + PERM_COUNT - USED_BASE
+    };
+    fcntl(fd, F_OFD_SETLK, &l);
+}
+
 bool image_lock(int fd, const char *filename, bool write, bool force_share, GError **error)
 {
     const unsigned change = 1u << PERM_WRITE | 1u << PERM_RESIZE;
@@ -138,16 +146,9 @@ bool image_lock(int fd, const char *filename, bool write, bool force_share, GErr
         if (!who)
             g_usleep(ORPHAN_WAIT_US);
     }
+    image_unlock(fd); /* a descriptor that was passed to us outlives its copy here, and would keep what it announced */
     return ruche_error(error, RUCHE_ERR_BUSY,
                        "image '%s' is in use by %s; stop it, or open the image %s", filename,
                        who ? who : "another process",
                        write ? "read-only where the other does so too" : "with force-share=on");
-}
-
-void image_unlock(int fd)
-{
-    struct flock l = {
-        .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = USED_BASE, .l_len = UNSHARED_BASE + PERM_COUNT - USED_BASE
-    };
-    fcntl(fd, F_OFD_SETLK, &l);
 }

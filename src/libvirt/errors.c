@@ -49,6 +49,7 @@ enum {
     E_ARGUMENT = 74,
     E_ABORTED = 78,
     E_NO_METADATA = 80,
+    E_MIGRATE_UNSAFE = 81,
     E_OVERFLOW = 82,
     E_UNSUPPORTED = 84,
     E_AGENT = 86,
@@ -94,6 +95,7 @@ static const struct row rows[] = {
     {MANAGER_ERR_AGENT, E_AGENT, FROM_QEMU, "Guest agent: %s"},
     {MANAGER_ERR_MACHINE, E_OPERATION_FAILED, FROM_QEMU, NULL},
     {MANAGER_ERR_OVERFLOW, E_OVERFLOW, FROM_QEMU, "Overflow: %s"},
+    {MANAGER_ERR_UNSAFE, E_MIGRATE_UNSAFE, FROM_QEMU, "Unsafe migration: %s"},
     {MANAGER_ERR_SECRET_PRIVATE, E_INVALID_SECRET, FROM_SECRET, "Invalid secret: %s"},
 };
 static const struct row other = {0, E_INTERNAL, FROM_NONE, NULL};

@@ -86,10 +86,15 @@ RPC_PROC(connect_unregister_close_callback, .number = 361, .flags = RPC_FAST | R
 /* ---- features ---- */
 
 enum feature {
+    FEATURE_MIGRATION_P2P = 4,
+    FEATURE_MIGRATION_V3 = 6,
+    FEATURE_CHANGE_PROTECTION = 7,
     FEATURE_FD_PASSING = 8,
     FEATURE_PARAM_STRINGS = 9,
     FEATURE_KEEPALIVE = 10,
     FEATURE_XML_MIGRATABLE = 11,
+    FEATURE_MIGRATION_OFFLINE = 12,
+    FEATURE_MIGRATION_PARAMS = 13,
     FEATURE_EVENT_CALLBACK = 14,
     FEATURE_CLOSE_CALLBACK = 15,
     FEATURE_NETWORK_UPDATE_ORDER = 16
@@ -107,6 +112,11 @@ static bool supports_feature(struct rpc_call *c, void *args, void *ret, GError *
     case FEATURE_FD_PASSING:
         *supported = c->client->kind <= CLIENT_UNIX_RO;
         return true;
+    case FEATURE_MIGRATION_P2P:
+    case FEATURE_MIGRATION_V3:
+    case FEATURE_CHANGE_PROTECTION:
+    case FEATURE_MIGRATION_OFFLINE:
+    case FEATURE_MIGRATION_PARAMS:
     case FEATURE_PARAM_STRINGS:
     case FEATURE_XML_MIGRATABLE:
     case FEATURE_EVENT_CALLBACK:
@@ -114,7 +124,7 @@ static bool supports_feature(struct rpc_call *c, void *args, void *ret, GError *
     case FEATURE_NETWORK_UPDATE_ORDER:
         *supported = 1;
         return true;
-    default: /* of migration; and what may come */
+    default: /* older ways of migration; and what may come */
         return true;
     }
 }

@@ -32,5 +32,6 @@ enum manager_err {
     MANAGER_ERR_AGENT,          /* the guest agent is not there or does not answer */
     MANAGER_ERR_MACHINE,        /* the machine's process refused or broke off */
     MANAGER_ERR_OVERFLOW,       /* more than the protocol's limit */
+    MANAGER_ERR_UNSAFE,         /* it could destroy data; a flag says that it will not */
     MANAGER_ERR_SECRET_PRIVATE, /* a value that is never given back */
 };

@@ -75,7 +75,8 @@ void manager_config_done(void)
     char *const strings[] = {manager.config_dir, manager.state_dir, manager.runtime_dir,
                              manager.log_dir,    manager.cache_dir, manager.vmm,
                              manager.img,        manager.recipes,   manager.user,
-                             manager.group,      manager.uri};
+                             manager.group,      manager.uri,       manager.migration_address,
+                             manager.migration_host};
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     memset(&manager, 0, sizeof(manager));

@@ -32,6 +32,8 @@ struct manager_config {
     unsigned start_parallel; /* how many machines autostart starts at a time */
     char *uri;           /* what ConnectGetURI answers: "qemu:///system", "qemu:///session" */
     uint8_t host_uuid[16];
+    char *migration_address, *migration_host; /* where machines from other hosts come in, and by which name these
+                                                 reach it; NULL: every address, the host's name */
 };
 extern struct manager_config manager; /* set before manager_start(), constant after */
 

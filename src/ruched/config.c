@@ -3,6 +3,7 @@
 #include "ruched/config.h"
 
 #include "manager/manager.h"
+#include "manager/uuid.h"
 
 #include <grp.h>
 #include <pwd.h>
@@ -70,6 +71,11 @@ static const struct key keys[] = {
     KEY("machines", "img", TEXT, img, "path of ruche-img"),
     KEY("machines", "start_parallel", COUNT, start_parallel,
         "how many start with the host at a time"),
+    KEY("host", "uuid", TEXT, host_uuid, "of this host, as other managers know it; default: the firmware's"),
+    KEY("migration", "address", TEXT, migration_address,
+        "where machines from other hosts come in; default: every address"),
+    KEY("migration", "host", TEXT, migration_host,
+        "by what name other hosts reach it; default: the host's name"),
     KEY("access", "group", TEXT, access_group,
         "members may use the Unix sockets; default: ruche where it exists"),
     KEY("rest", "socket", TEXT, rest_socket, "path; default: ruche.sock in the runtime folder"),
@@ -292,6 +298,11 @@ bool config_read(struct config *c, GError **error)
     replace(&manager.group, c->group);
     replace(&manager.vmm, c->vmm);
     replace(&manager.img, c->img);
+    replace(&manager.migration_address, c->migration_address);
+    replace(&manager.migration_host, c->migration_host);
+    if (c->host_uuid && (!uuid_parse(c->host_uuid, manager.host_uuid) ||
+                         !uuid_is_valid(manager.host_uuid)))
+        return ruche_error(error, RUCHE_ERR_INVALID, "[host] uuid: '%s' is no UUID", c->host_uuid);
     if (c->start_parallel)
         manager.start_parallel = (unsigned)c->start_parallel;
     place_sockets(c);

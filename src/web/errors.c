@@ -41,6 +41,7 @@ static const struct {
     { MANAGER_ERR_AGENT, 503, "agent" },
     { MANAGER_ERR_MACHINE, 502, "machine" },
     { MANAGER_ERR_OVERFLOW, 413, "overflow" },
+    { MANAGER_ERR_UNSAFE, 409, "unsafe" },
     { MANAGER_ERR_SECRET_PRIVATE, 403, "private" },
 };
 

@@ -29,6 +29,7 @@ struct vm_use;
 struct domain_waiter;
 struct domain_job; /* domain_job.c */
 struct job;        /* manager/job.h */
+struct domain_migration; /* domain_migrate.c */
 
 struct domain {
     unsigned refs;
@@ -53,7 +54,8 @@ struct domain {
     bool agent;                /* the guest agent is connected */
     int64_t reboot_told_us;    /* when the last REBOOT event went out */
     const struct caller *autodestroy; /* its end is the machine's: compared, never followed */
-    struct domain_job *job, *ended_job; /* saved, restored, dumped: now, and last */
+    struct domain_job *job, *ended_job; /* saved, restored, dumped, migrated: now, and last */
+    struct domain_migration *migration; /* while it goes to or comes from another manager */
     uint64_t max_speed_mib;    /* of its streams, a second; 0: as fast as they go */
     bool managed_save;         /* its state is in state_dir/save: the next start goes on from there */
 };
@@ -121,7 +123,7 @@ bool domain_block_peek(const struct caller *who, struct domain *d, const char *d
                        GError **error); /* (waits) */
 
 /* What takes long on a machine: virDomainJobOperation and virDomainJobType. */
-enum domain_job_operation { DOMAIN_JOB_SAVE = 2, DOMAIN_JOB_RESTORE = 3, DOMAIN_JOB_DUMP = 8 };
+enum domain_job_operation { DOMAIN_JOB_SAVE = 2, DOMAIN_JOB_RESTORE = 3, DOMAIN_JOB_MIGRATION_IN = 4, DOMAIN_JOB_MIGRATION_OUT = 5, DOMAIN_JOB_DUMP = 8 };
 enum domain_job_type {
     DOMAIN_JOB_NONE, DOMAIN_JOB_BOUNDED, DOMAIN_JOB_UNBOUNDED, DOMAIN_JOB_COMPLETED, DOMAIN_JOB_FAILED, DOMAIN_JOB_CANCELLED
 };

@@ -47,7 +47,7 @@ static bool check_lifecycle(struct domain_def *def, GError **error)
     return true;
 }
 
-static struct domain_def *parse(const char *xml, bool validate, GError **error)
+struct domain_def *domain_def_for_us(const char *xml, bool validate, GError **error)
 {
     auto_domain_def *def = domain_def_parse(xml, strlen(xml), validate ? DEF_VALIDATE : 0, error);
     if (!def || !store_name_check("domain", def->s.name, error) || !check_lifecycle(def, error))
@@ -107,7 +107,7 @@ void domain_release(struct domain *d)
     domain_unlock(d);
 }
 
-static bool define_claimed(struct domain *d, struct domain_def *def, GError **error)
+bool domain_store_locked(struct domain *d, struct domain_def *def, GError **error)
 {
     bool was_defined = d->def != NULL;
     if (!domain_store_def(d->name, def, error))
@@ -128,9 +128,9 @@ struct domain *domain_define(const struct caller *who, const char *xml, unsigned
     if (!domain_flags(define_flags, DEFINE_VALIDATE, "define", error) ||
         !access_check(who, RIGHT_WRITE, "define a domain", error))
         return NULL;
-    auto_domain_def *def = parse(xml, define_flags & DEFINE_VALIDATE, &why);
+    auto_domain_def *def = domain_def_for_us(xml, define_flags & DEFINE_VALIDATE, &why);
     auto_domain *d = def ? domain_claim(def, "define", &why) : NULL;
-    bool ok = d && define_claimed(d, def, &why);
+    bool ok = d && domain_store_locked(d, def, &why);
     if (d)
         domain_release(d);
     domain_audit(who, "define", def ? def->s.name : "?", ok, &why);
@@ -164,7 +164,7 @@ struct domain *domain_create_xml(const struct caller *who, const char *xml, unsi
     if (!domain_flags(start_flags, known, "create", error) ||
         !access_check(who, RIGHT_WRITE, "create a domain", error))
         return NULL;
-    auto_domain_def *def = parse(xml, start_flags & START_VALIDATE, &why);
+    auto_domain_def *def = domain_def_for_us(xml, start_flags & START_VALIDATE, &why);
     auto_domain *d = def ? domain_claim(def, "create", &why) : NULL;
     bool ok = d && create_claimed(who, d, def, start_flags, &why);
     if (d)

@@ -22,7 +22,8 @@
 #define SPEED_UNIT    (UINT64_C(1) << 20)
 
 static const char *const operation_words[] = {
-    [DOMAIN_JOB_SAVE] = "save", [DOMAIN_JOB_RESTORE] = "restore", [DOMAIN_JOB_DUMP] = "dump"};
+    [DOMAIN_JOB_SAVE] = "save", [DOMAIN_JOB_RESTORE] = "restore", [DOMAIN_JOB_DUMP] = "dump",
+    [DOMAIN_JOB_MIGRATION_IN] = "migration", [DOMAIN_JOB_MIGRATION_OUT] = "migration"};
 
 struct domain_job *domain_job_begin(struct domain *d, enum domain_job_operation operation,
                                     struct job *shown)
@@ -145,7 +146,7 @@ bool domain_set_max_speed(const struct caller *who, struct domain *d, uint64_t m
                            " MiB/s is too much; %" G_GUINT64_FORMAT " are possible",
                            d->name, mib_s, (uint64_t)(INT64_MAX / SPEED_UNIT));
     d->max_speed_mib = mib_s;
-    if (d->job && d->vm && d->job->operation == DOMAIN_JOB_SAVE) {
+    if (d->job && d->vm && (d->job->operation == DOMAIN_JOB_SAVE || d->job->operation == DOMAIN_JOB_MIGRATION_OUT)) {
         struct vm_use *u = domain_use(d, error);
         ok = u && vm_state_speed(u->vm, domain_job_speed(d), error);
         if (u)
@@ -190,7 +191,7 @@ static bool broke_off(struct domain *d, GError **error)
 bool domain_job_stream(struct domain *d, const struct save_file *file, GError **error)
 {
     struct domain_job *j = d->job;
-    g_autoptr(GError) why = NULL;
+    g_autoptr(GError) why = NULL, broken = NULL;
     bool asked = false;
     for (unsigned ms = POLL_FIRST_MS;; ms = MIN(ms * 2, POLL_MOST_MS)) {
         struct vm_progress p;
@@ -198,9 +199,10 @@ bool domain_job_stream(struct domain *d, const struct save_file *file, GError **
             break;
         j->progress = p;
         show(j);
-        if (j->cancel && !asked)
+        bool off = broken || j->cancel || (j->watch && !j->watch(d, &broken));
+        if (off && !asked)
             asked = vm_state_cancel(d->vm, NULL);
-        if (p.state == VM_STREAM_DONE && !j->cancel)
+        if (p.state == VM_STREAM_DONE && !off)
             return true;
         if (p.state == VM_STREAM_DONE)
             break;
@@ -210,8 +212,8 @@ bool domain_job_stream(struct domain *d, const struct save_file *file, GError **
         }
         task_sleep_ms(ms);
     }
-    if (why)
-        g_propagate_error(error, g_steal_pointer(&why));
+    if (broken || why)
+        g_propagate_error(error, broken ? g_steal_pointer(&broken) : g_steal_pointer(&why));
     return broke_off(d, error);
 }
 

@@ -52,13 +52,15 @@ static void run_back(struct domain *d)
     domain_set_state(d, DOMAIN_SHUTOFF, SHUTOFF_FAILED);
 }
 
-/* `saved`: a descriptor with its state, -1: none. */
+/* `saved`: a descriptor with its state, or how it goes without. */
+enum { BOOTS = -1, WAITS = -2 };
+
 static bool run_process(struct domain *d, bool paused, int saved, GError **error)
 {
     struct domain_def *live = NULL;
     if (!domain_write_status(d, true, error))
         return false;
-    struct vm *v = vm_start(d, saved >= 0, &live, error);
+    struct vm *v = vm_start(d, saved != BOOTS, &live, error);
     if (!v)
         return false;
     domain_set_vm(d, v);
@@ -68,6 +70,10 @@ static bool run_process(struct domain *d, bool paused, int saved, GError **error
     }
     if (saved >= 0 && !(vm_state_receive(v, saved, error) && domain_job_stream(d, NULL, error)))
         return false;
+    if (saved == WAITS) {
+        domain_set_state(d, DOMAIN_PAUSED, PAUSED_MIGRATION);
+        return true;
+    }
     /* From the first instruction on the guest may do anything: what it does is to change this, and
      * not the other way round. */
     d->state = paused ? DOMAIN_PAUSED : DOMAIN_RUNNING;
@@ -97,9 +103,14 @@ bool domain_run_saved(struct domain *d, struct domain_def *def, int fd, GError *
     return run(d, def, true, fd, error);
 }
 
+bool domain_run_incoming(struct domain *d, struct domain_def *def, GError **error)
+{
+    return run(d, def, true, WAITS, error);
+}
+
 bool domain_run(struct domain *d, struct domain_def *def, bool paused, GError **error)
 {
-    if (!run(d, def, paused, -1, error))
+    if (!run(d, def, paused, BOOTS, error))
         return false;
     domain_emit(d, LIFE_STARTED, STARTED_BOOTED);
     if (paused)
@@ -272,6 +283,7 @@ void domain_autodestroy(const struct caller *who)
 {
     g_autoptr(GPtrArray) list = NULL;
     const GPtrArray *all = domain_table();
+    domain_migrate_forget(who);
     for (unsigned i = 0; i < all->len; i++) {
         struct domain *d = all->pdata[i];
         if (d->autodestroy != who)

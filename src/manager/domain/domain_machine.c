@@ -136,7 +136,7 @@ static void on_resumed(struct domain *d, int detail, const char *const text[4], 
     if (d->state != DOMAIN_PAUSED || d->reason == PAUSED_STARTING_UP)
         return;
     domain_set_state(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);
-    domain_emit(d, LIFE_RESUMED, RESUMED_UNPAUSED);
+    domain_emit(d, LIFE_RESUMED, d->migration ? RESUMED_MIGRATED : RESUMED_UNPAUSED);
 }
 
 static void pause_for(struct domain *d, int reason, int detail)
@@ -149,7 +149,7 @@ static void pause_for(struct domain *d, int reason, int detail)
 
 static void on_stopped(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
-    pause_for(d, d->pause_reason, SUSPENDED_PAUSED);
+    pause_for(d, d->pause_reason, d->pause_reason == PAUSED_MIGRATION ? SUSPENDED_MIGRATED : SUSPENDED_PAUSED);
 }
 
 static void on_io_error(struct domain *d, int detail, const char *const text[4], uint64_t number)
@@ -242,6 +242,12 @@ static void on_device_deleted(struct domain *d, int detail, const char *const te
     task_start(device_gone_task, g);
 }
 
+static void on_migration_pass(struct domain *d, int detail, const char *const text[4],
+                              uint64_t number)
+{
+    domain_emit_id(d, DOMAIN_EVENT_MIGRATION_ITERATION, detail, 0, NULL, 0);
+}
+
 static void on_block_job(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
     follow(d, domain_block_jobs_settle);
@@ -254,7 +260,7 @@ static void (*const handlers[])(struct domain *d, int detail, const char *const 
     [VM_EV_RESET] = on_reset,         [VM_EV_PANIC] = on_panic,
     [VM_EV_GONE] = on_gone,           [VM_EV_WATCHDOG] = on_watchdog,
     [VM_EV_AGENT] = on_agent,         [VM_EV_DEVICE_DELETED] = on_device_deleted,
-    [VM_EV_BLOCK_JOB] = on_block_job,
+    [VM_EV_BLOCK_JOB] = on_block_job, [VM_EV_MIGRATION_PASS] = on_migration_pass,
 };
 /* Those that change nothing here are only told. */
 static const int told_as[] = {

@@ -11,10 +11,10 @@
 #include "manager/store.h"
 
 /* libvirt's numbers that are used here; reasons and details are of their state or event. */
-enum { RUNNING_BOOTED = 1, RUNNING_RESTORED = 3, RUNNING_UNPAUSED = 5, RUNNING_SAVE_CANCELED = 7 };
-enum { PAUSED_UNKNOWN = 0, PAUSED_USER = 1, PAUSED_SAVE = 3, PAUSED_DUMP = 4, PAUSED_IOERROR = 5, PAUSED_WATCHDOG = 6, PAUSED_CRASHED = 10, PAUSED_STARTING_UP = 11 };
+enum { RUNNING_BOOTED = 1, RUNNING_MIGRATED = 2, RUNNING_RESTORED = 3, RUNNING_UNPAUSED = 5, RUNNING_MIGRATION_CANCELED = 6, RUNNING_SAVE_CANCELED = 7 };
+enum { PAUSED_UNKNOWN = 0, PAUSED_USER = 1, PAUSED_MIGRATION = 2, PAUSED_SAVE = 3, PAUSED_DUMP = 4, PAUSED_IOERROR = 5, PAUSED_WATCHDOG = 6, PAUSED_CRASHED = 10, PAUSED_STARTING_UP = 11 };
 enum { SHUTDOWN_UNKNOWN = 0, SHUTDOWN_USER = 1 };
-enum { SHUTOFF_UNKNOWN = 0, SHUTOFF_SHUTDOWN = 1, SHUTOFF_DESTROYED = 2, SHUTOFF_CRASHED = 3, SHUTOFF_SAVED = 5, SHUTOFF_FAILED = 6 };
+enum { SHUTOFF_UNKNOWN = 0, SHUTOFF_SHUTDOWN = 1, SHUTOFF_DESTROYED = 2, SHUTOFF_CRASHED = 3, SHUTOFF_MIGRATED = 4, SHUTOFF_SAVED = 5, SHUTOFF_FAILED = 6 };
 enum { CRASHED_PANICKED = 1 };
 enum lifecycle {
     LIFE_DEFINED, LIFE_UNDEFINED, LIFE_STARTED, LIFE_SUSPENDED, LIFE_RESUMED, LIFE_STOPPED, LIFE_SHUTDOWN,
@@ -22,10 +22,10 @@ enum lifecycle {
 };
 enum { DEFINED_ADDED, DEFINED_UPDATED, DEFINED_RENAMED };
 enum { UNDEFINED_REMOVED, UNDEFINED_RENAMED };
-enum { STARTED_BOOTED, STARTED_RESTORED = 2 };
-enum { SUSPENDED_PAUSED = 0, SUSPENDED_IOERROR = 2, SUSPENDED_WATCHDOG = 3, SUSPENDED_RESTORED = 4 };
-enum { RESUMED_UNPAUSED };
-enum { STOPPED_SHUTDOWN = 0, STOPPED_DESTROYED = 1, STOPPED_CRASHED = 2, STOPPED_SAVED = 4, STOPPED_FAILED = 5 };
+enum { STARTED_BOOTED, STARTED_MIGRATED = 1, STARTED_RESTORED = 2 };
+enum { SUSPENDED_PAUSED = 0, SUSPENDED_MIGRATED = 1, SUSPENDED_IOERROR = 2, SUSPENDED_WATCHDOG = 3, SUSPENDED_RESTORED = 4 };
+enum { RESUMED_UNPAUSED, RESUMED_MIGRATED };
+enum { STOPPED_SHUTDOWN = 0, STOPPED_DESTROYED = 1, STOPPED_CRASHED = 2, STOPPED_MIGRATED = 3, STOPPED_SAVED = 4, STOPPED_FAILED = 5 };
 enum { SHUTDOWN_GUEST = 1, SHUTDOWN_HOST = 2 };
 enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
 enum { START_PAUSED = 1, START_AUTODESTROY = 2, START_BYPASS_CACHE = 4, START_FORCE_BOOT = 8, START_VALIDATE = 16, START_RESET_NVRAM = 32 };
@@ -49,7 +49,7 @@ static inline void domain_auto_unref(struct domain **d)
 
 /* ---- operations, the job lock, states: domain_state.c ---- */
 enum domain_op {
-    OP_START, OP_SUSPEND, OP_RESUME, OP_SHUTDOWN, OP_REBOOT, OP_RESET, OP_DESTROY, OP_NMI, OP_SAVE, OP_DUMP, OP_LIVE /* asks or changes the machine */, OPS
+    OP_START, OP_SUSPEND, OP_RESUME, OP_SHUTDOWN, OP_REBOOT, OP_RESET, OP_DESTROY, OP_NMI, OP_SAVE, OP_DUMP, OP_MIGRATE, OP_LIVE /* asks or changes the machine */, OPS
 };
 /* May this be done in the state it is in? Else RUCHE_ERR_STATE, with both names. */
 bool domain_may(const struct domain *d, enum domain_op op, GError **error);
@@ -98,6 +98,10 @@ void domain_remove_status(const struct domain *d);
 void domain_device_gone(struct domain *d, const char *alias);
 
 /* ---- coming to be: domain_define.c ---- */
+/* A text from outside that may be defined or run here: checked as define checks it. */
+struct domain_def *domain_def_for_us(const char *xml, bool validate, GError **error);
+/* Stored as the domain's description; tells. With the lock. */
+bool domain_store_locked(struct domain *d, struct domain_def *def, GError **error); /* (waits) */
 /* The domain of `def`, locked: the one that there is, or a new one, unborn. */
 struct domain *domain_claim(struct domain_def *def, const char *operation, GError **error);
 /* Gives the lock back; an unborn domain that did not come to life goes. */
@@ -110,6 +114,8 @@ struct domain_job {
     int64_t begin_us, end_us;
     struct vm_progress progress;
     bool cancel;
+    /* Looked at while the stream goes; false: it is to be broken off, and why. May be NULL. */
+    bool (*watch)(struct domain *d, GError **error);
     char *why;         /* it failed */
     struct job *shown; /* may be NULL */
     /* What the status file says of it: whoever comes after us undoes or ends it. */
@@ -130,12 +136,22 @@ void domain_job_status(const struct domain *d, xmlNode *status);
 /* After the daemon's start. True: a file was complete, and the machine is to be over, as saved. */
 bool domain_job_recover(struct domain *d, const xmlNode *status);
 
+/* ---- migration: domain_migrate.c ---- */
+/* The connection of `who` has ended: so do its migrations. Does not wait. */
+void domain_migrate_forget(const struct caller *who);
+void domain_migrate_status(const struct domain *d, xmlNode *status);
+/* After the daemon's start, with the lock, and (d->vm) the machine if it is still there: what was under way is
+ * undone, or brought to its end. False: there was no migration. True: the lock was given back. */
+bool domain_migrate_recover(struct domain *d, const xmlNode *status);
+
 /* ---- saved states: domain_save.c, domain_save_managed.c; with the lock ---- */
 bool domain_stand(struct domain *d, int pause_reason, GError **error); /* the guest stops */
 bool domain_go_on(struct domain *d, int running_reason, GError **error);
 /* A file for d->job, with a head if there is an `xml`; then complete and in its place. On workers. */
 bool domain_file_make(struct domain *d, const char *path, const char *xml, enum save_state state, struct save_file *file, GError **error);
 bool domain_file_finish(struct domain *d, struct save_file *file, GError **error);
+/* The description that goes with the machine's state: given, if its guest is the same, or what runs. */
+char *domain_state_xml(struct domain *d, const char *xml, GError **error);
 /* The lock is held; the core file of a guest that has panicked, in state_dir/dump. */
 bool domain_dump_crashed(struct domain *d, GError **error);
 bool domain_restore_run(struct domain *d, struct domain_def *def, int fd, bool paused, const char *used, struct job *shown, GError **error);
@@ -161,6 +177,8 @@ void domain_block_jobs_settle(struct domain *d);
 bool domain_run(struct domain *d, struct domain_def *def, bool paused, GError **error);
 /* With the state that `fd` holds (d->job is the restore); the guest stands. Tells nobody yet. */
 bool domain_run_saved(struct domain *d, struct domain_def *def, int fd, GError **error);
+/* A process that waits for vm_state_receive(). Tells nobody yet. */
+bool domain_run_incoming(struct domain *d, struct domain_def *def, GError **error);
 /* The machine is gone, or is made to go: all of it is taken away, a transient domain with it. */
 void domain_over(struct domain *d, int shutoff_reason, int stopped_detail);
 /* After the daemon's start: what the machine's run state says that we missed. */

@@ -108,8 +108,7 @@ bool domain_go_on(struct domain *d, int running_reason, GError **error)
 
 /* ---- save ---- */
 
-/* The description that is saved: given, or what runs. */
-static char *saved_xml(struct domain *d, const char *xml, GError **error)
+char *domain_state_xml(struct domain *d, const char *xml, GError **error)
 {
     char *own = domain_def_format(
         d->live, DEF_FORMAT_SECURE | DEF_FORMAT_INACTIVE | DEF_FORMAT_MIGRATABLE, -1);
@@ -160,7 +159,7 @@ bool domain_save_locked(struct domain *d, const char *path, const char *xml, uns
                         struct job *shown, GError **error)
 {
     struct save_file file = {.fd = -1, .drop_cache = flags & SAVE_BYPASS_CACHE};
-    g_autofree char *text = saved_xml(d, xml, error);
+    g_autofree char *text = domain_state_xml(d, xml, error);
     domain_def_shrink(d->live);
     if (!text)
         return false;

@@ -24,6 +24,7 @@ static const char *const op_names[OPS] = {
     [OP_NMI] = "send an NMI to",
     [OP_SAVE] = "save",
     [OP_DUMP] = "dump",
+    [OP_MIGRATE] = "migrate",
     [OP_LIVE] = "ask or change the machine of",
 };
 
@@ -38,6 +39,7 @@ static const bool may[DOMAIN_STATES][OPS] = {
                         [OP_DESTROY] = true,
                         [OP_NMI] = true,
                         [OP_SAVE] = true,
+                        [OP_MIGRATE] = true,
                         [OP_DUMP] = true,
                         [OP_LIVE] = true},
     [DOMAIN_BLOCKED] = {[OP_SUSPEND] = true,
@@ -47,6 +49,7 @@ static const bool may[DOMAIN_STATES][OPS] = {
                         [OP_DESTROY] = true,
                         [OP_NMI] = true,
                         [OP_SAVE] = true,
+                        [OP_MIGRATE] = true,
                         [OP_DUMP] = true,
                         [OP_LIVE] = true},
     [DOMAIN_PAUSED] = {[OP_SUSPEND] = true,
@@ -57,6 +60,7 @@ static const bool may[DOMAIN_STATES][OPS] = {
                        [OP_DESTROY] = true,
                        [OP_NMI] = true,
                        [OP_SAVE] = true,
+                       [OP_MIGRATE] = true,
                        [OP_DUMP] = true,
                        [OP_LIVE] = true},
     [DOMAIN_SHUTDOWN] = {[OP_SHUTDOWN] = true, [OP_DESTROY] = true, [OP_LIVE] = true},

@@ -72,6 +72,7 @@ bool domain_write_status(struct domain *d, bool starting, GError **error)
     if (d->fake_reboot)
         xml_set(root, "@fakereboot", "yes");
     domain_job_status(d, root);
+    domain_migrate_status(d, root);
     if (d->vm)
         vm_status(d->vm, root);
     g_autofree char *head = xml_format(root, 0), *path = status_path(d->name);
@@ -232,6 +233,31 @@ struct attach {
     xmlDoc *status;
 };
 
+/* With the lock, which each of these gives back. */
+static void found(struct domain *d, const xmlNode *root)
+{
+    domain_catch_up(d);
+    if (domain_migrate_recover(d, root))
+        return;
+    if (domain_job_recover(d, root))
+        domain_over(d, SHUTOFF_SAVED, STOPPED_SAVED);
+    else
+        domain_block_jobs_settle(d);
+    domain_unlock(d);
+}
+
+static void lost(struct domain *d, const xmlNode *root, const GError *why)
+{
+    log_info("domain '%s' does not run any more%s%s", d->name, why ? ": " : "",
+             why ? why->message : "");
+    vm_clean(d);
+    if (domain_migrate_recover(d, root))
+        return;
+    bool saved = domain_job_recover(d, root);
+    domain_over(d, saved ? SHUTOFF_SAVED : SHUTOFF_UNKNOWN, saved ? STOPPED_SAVED : STOPPED_FAILED);
+    domain_unlock(d);
+}
+
 static void attach(void *opaque)
 {
     struct attach a = *(struct attach *)opaque;
@@ -240,22 +266,11 @@ static void attach(void *opaque)
     g_autoptr(GError) error = NULL;
     if (domain_lock(d, "find the machine of", NULL)) {
         struct vm *v = xml_is(root, "@starting", "yes") ? NULL : vm_attach(d, root, &error);
-        if (v) {
-            domain_set_vm(d, v);
-            domain_catch_up(d);
-            if (domain_job_recover(d, root))
-                domain_over(d, SHUTOFF_SAVED, STOPPED_SAVED);
-            else
-                domain_block_jobs_settle(d);
-        } else {
-            log_info("domain '%s' does not run any more%s%s", d->name, error ? ": " : "",
-                     error ? error->message : "");
-            vm_clean(d);
-            bool saved = domain_job_recover(d, root);
-            domain_over(d, saved ? SHUTOFF_SAVED : SHUTOFF_UNKNOWN,
-                        saved ? STOPPED_SAVED : STOPPED_FAILED);
-        }
-        domain_unlock(d);
+        domain_set_vm(d, v);
+        if (v)
+            found(d, root);
+        else
+            lost(d, root, error);
     }
     if (d->live)
         domain_def_shrink(d->live);

@@ -10,5 +10,6 @@ struct fake {
     const char *attach_state;
     unsigned starts, kills, cleans, resets, live, signals, settles, stream_polls, forgotten;
     struct vm_block_job block_job;
+    int migrate_fd; /* what connections are copies of */
 };
 extern struct fake fake;

@@ -59,6 +59,18 @@ bool vm_state_poll(struct vm *v, struct vm_progress *ret, GError **error); /* of
 bool vm_state_cancel(struct vm *v, GError **error);
 /* Whatever stream is under way is cancelled, or (a core file) comes to its end; the guest can go on then. */
 bool vm_state_settle(struct vm *v, GError **error);
+/* Before a migration: what both sides can do more than write to a file. */
+enum vm_migrate_flags { VM_MIGRATE_COMPRESSED = 1, VM_MIGRATE_AUTO_CONVERGE = 2 };
+bool vm_migrate_prepare(struct vm *v, unsigned migrate_flags, GError **error);
+/* The connection that carries the state, by "tcp:HOST:PORT" or "unix:///PATH": connected; -1 with *error. */
+int vm_migrate_connect(const char *uri, GError **error);
+/* Where the other side is to connect to: at `uri` (NULL: a port that is free). *ret_uri is what it is told; *ret_path a
+ * Unix socket's, to be removed. */
+int vm_migrate_listen(const char *uri, const char *address, char **ret_uri, char **ret_path, GError **error);
+bool vm_migrate_set_downtime(struct vm *v, uint64_t ms, GError **error);
+bool vm_migrate_get_downtime(struct vm *v, uint64_t *ret, GError **error);
+bool vm_migrate_set_cache(struct vm *v, uint64_t bytes, GError **error);
+bool vm_migrate_get_cache(struct vm *v, uint64_t *ret, GError **error);
 /* format: QMP's, "elf", "kdump-zlib", ... */
 bool vm_dump_memory(struct vm *v, int fd, const char *format, GError **error);
 bool vm_peek_memory(struct vm *v, bool physical, uint64_t from, uint8_t *ret, size_t len, GError **error);
@@ -133,6 +145,7 @@ enum vm_event {
     VM_EV_RESUMED, VM_EV_STOPPED, VM_EV_IO_ERROR, VM_EV_SHUTDOWN /* by the guest, or asked for */, VM_EV_RESET,
     VM_EV_PANIC, VM_EV_GONE /* the process ended: detail is 0 if it was after VM_EV_SHUTDOWN */, VM_EV_WATCHDOG,
     VM_EV_BALLOON, VM_EV_RTC, VM_EV_AGENT, VM_EV_DEVICE_DELETED, VM_EV_BLOCK_JOB, VM_EV_TRAY,
+    VM_EV_MIGRATION_PASS /* detail is the round */,
     VM_EV_REMOVAL_FAILED /* text is the alias; so it is for DEVICE_DELETED */
 };
 /* text[] and number as struct event's. Defined in domain.c; called on the loop, outside of tasks. */

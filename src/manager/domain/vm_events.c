@@ -165,11 +165,17 @@ static void on_job(struct vm *v, JsonObject *data)
         vm_report(v, VM_EV_BLOCK_JOB, 0, NULL, 0);
 }
 
+static void on_pass(struct vm *v, JsonObject *data)
+{
+    vm_report(v, VM_EV_MIGRATION_PASS, (int)vm_json_int(data, "pass", 0), NULL, 0);
+}
+
 static const struct {
     const char *name;
     void (*fn)(struct vm *v, JsonObject *data);
 } rows[] = {
     {"JOB_STATUS_CHANGE", on_job},
+    {"MIGRATION_PASS", on_pass},
     {"SHUTDOWN", on_shutdown},
     {"RESET", on_reset},
     {"STOP", on_stop},

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the two sides tell each other in the phases' cookies.
+ *
+ * Format    libvirt's: <qemu-migration> with name, UUID, host name and host UUID; a <feature> for
+ * what the other side must understand; for 'persistent' a <domain>. What else stands there are
+ * offers that nobody has to take up. Thread: any. Trust: a cookie is the other side's.
+ */
+#include "manager/domain/domain_migrate_priv.h"
+#include "manager/node/node.h"
+#include "manager/uuid.h"
+
+#include <string.h>
+
+static void add_text(xmlNode *root, const char *name, const char *text)
+{
+    xmlNewTextChild(root, NULL, BAD_CAST name, BAD_CAST text);
+}
+
+static void add_persistent(xmlNode *root, struct domain_def *def)
+{
+    xmlNode *feature = xmlNewChild(root, NULL, BAD_CAST "feature", NULL);
+    xmlNewProp(feature, BAD_CAST "name", BAD_CAST "persistent");
+    g_autofree char *text =
+        domain_def_format(def, DEF_FORMAT_SECURE | DEF_FORMAT_INACTIVE | DEF_FORMAT_MIGRATABLE, -1);
+    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "domain", NULL);
+    if (doc)
+        xmlAddChild(root, xmlCopyNode(xmlDocGetRootElement(doc), 1));
+}
+
+char *migrate_cookie_write(const char *name, const uint8_t uuid[16], struct domain_def *persistent)
+{
+    char text[UUID_TEXT_BYTES];
+    g_autofree char *host = node_hostname();
+    xmlNode *root = xmlNewNode(NULL, BAD_CAST "qemu-migration");
+    add_text(root, "name", name);
+    uuid_format(uuid, text);
+    add_text(root, "uuid", text);
+    add_text(root, "hostname", host);
+    uuid_format(manager.host_uuid, text);
+    add_text(root, "hostuuid", text);
+    if (persistent)
+        add_persistent(root, persistent);
+    char *cookie = xml_format(root, 0);
+    xmlFreeNode(root);
+    return cookie;
+}
+
+void migrate_cookie_done(struct migrate_cookie *c)
+{
+    g_clear_pointer(&c->persistent, g_free);
+}
+
+/* ---- reading ---- */
+
+static bool check_features(const xmlNode *root, GError **error)
+{
+    for (xmlNode *n = xml_find(root, "feature"); n; n = xml_next(n)) {
+        const char *name = xml_get_or(n, "@name", "");
+        /* of plugged memory and vCPUs descriptions tell, too */
+        if (strcmp(name, "persistent") && strcmp(name, "memory-hotplug") &&
+            strcmp(name, "cpu-hotplug"))
+            return ruche_error(
+                error, RUCHE_ERR_UNSUPPORTED,
+                "migration: the other side asks for '%s', which is not possible here", name);
+    }
+    return true;
+}
+
+static bool check_who(const xmlNode *root, const char *name, const uint8_t uuid[16], GError **error)
+{
+    uint8_t theirs[16];
+    const char *their_name = xml_get_or(root, "name", "");
+    if (name && strcmp(name, their_name))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "migration: the cookie is of domain '%s', not of '%s'", their_name,
+                           name);
+    if (!uuid_parse(xml_get_or(root, "uuid", ""), theirs) || memcmp(theirs, uuid, 16))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "migration: the cookie is of a domain with another UUID");
+    if (!uuid_parse(xml_get_or(root, "hostuuid", ""), theirs))
+        return ruche_error(error, RUCHE_ERR_INVALID, "migration: the cookie names no host");
+    return memcmp(theirs, manager.host_uuid, 16) ||
+           ruche_error(
+               error, RUCHE_ERR_INVALID,
+               "attempt to migrate a guest to the same host: both managers say that theirs is '%s'",
+               xml_get(root, "hostuuid"));
+}
+
+bool migrate_cookie_read(const struct migrate_cookie_in *in, const char *name,
+                         const uint8_t uuid[16], struct migrate_cookie *ret, GError **error)
+{
+    size_t len = in->len && !in->data[in->len - 1] ? in->len - 1 : in->len;
+    if (!len)
+        return true;
+    g_autoptr(xmlDoc) doc = xml_parse(in->data, len, "qemu-migration", error);
+    const xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+    if (!doc || !check_features(root, error) || !check_who(root, name, uuid, error))
+        return false;
+    const xmlNode *domain = xml_find(root, "domain");
+    if (domain)
+        ret->persistent = xml_format(domain, 0);
+    return true;
+}
