@@ -8,9 +8,9 @@
 
 #include "base/fd.h"
 #include "base/fiber.h"
+#include "base/json_frame.h"
 #include "base/sock.h"
 #include "qmp/errors.h"
-#include "qmp/frame.h"
 
 #include <fcntl.h>
 #include <glib-unix.h>

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "qmp/errors.h"
-#include "qmp/frame.h"
+#include "base/json_frame.h"
 #include "qmp/qmp.h"
 
 struct qmp_session {

@@ -2,8 +2,8 @@
 /* key=value lists; see keyval.h. */
 #include "vmm/keyval.h"
 
+#include "base/json_frame.h"
 #include "base/units.h"
-#include "qmp/frame.h"
 
 #include <json-glib/json-glib.h>
 #include <string.h>

@@ -3,9 +3,9 @@
  * thread. Trust: paths and arguments are the peer's. */
 #include "web/op.h"
 
+#include "base/json_frame.h"
 #include "base/units.h"
 #include "base/util.h"
-#include "qmp/frame.h"
 #include "web/web.h"
 
 #include <inttypes.h>

@@ -8,8 +8,8 @@
 #include "manager/domain/vm_internal.h"
 
 #include "base/fd.h"
+#include "base/json_frame.h"
 #include "base/sock.h"
-#include "qmp/frame.h"
 
 #include <string.h>
 #include <sys/socket.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Cuts a byte stream into JSON texts; see frame.h. */
-#include "qmp/frame.h"
+/* Cuts a byte stream into JSON texts; see json_frame.h. */
+#include "base/json_frame.h"
 
 #include <string.h>
 
