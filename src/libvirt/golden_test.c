@@ -41,7 +41,7 @@ static const struct xdr_row nothing[] = {XDR_DONE};
 /* Of kinds that there are none of, we read only what names the object. */
 static bool is_of_none(const struct rpc_proc *p)
 {
-    static const char *const kinds[] = {"network", "interface", "nwfilter"};
+    static const char *const kinds[] = {"network", "nwfilter"};
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++)
         if (strstr(p->name, kinds[i]) && !g_str_has_prefix(p->name, "domain_") &&
             !strstr(p->name, "event"))

@@ -5,6 +5,7 @@
  */
 #include "manager/domain/domain.h"
 #include "manager/filter/filter.h"
+#include "manager/interface/interface.h"
 #include "manager/manager.h"
 #include "manager/network/network.h"
 #include "manager/node/node.h"
@@ -25,6 +26,7 @@ static const struct part {
 } parts[] = {
     {secrets_load, NULL, secrets_stop},
     {pools_load, pools_autostart, pools_stop},
+    {interfaces_load, interfaces_autostart, interfaces_stop},
     {networks_load, networks_autostart, networks_stop},
     {filters_load, filters_autostart, filters_stop},
     {domains_load, domains_autostart, domains_stop},

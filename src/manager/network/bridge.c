@@ -6,7 +6,7 @@
  * missing comes.
  */
 #include "manager/network/bridge.h"
-#include "manager/network/netlink.h"
+#include "manager/netlink.h"
 #include "manager/network/network_priv.h"
 
 #include "base/fd.h"
@@ -31,22 +31,6 @@ static bool refuse(const struct network_def *d, int err, const char *what, GErro
                            "the system's manager",
                            d->name, what);
     return ruche_error_errno(error, err, "network '%s': %s", d->name, what);
-}
-
-/* ---- settings ---- */
-
-static int setting(const char *value, const char *format, ...) G_GNUC_PRINTF(2, 3);
-static int setting(const char *value, const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    g_autofree char *name = g_strdup_vprintf(format, ap),
-                    *path = g_strconcat("/proc/sys/net/", name, NULL), *now = NULL;
-    va_end(ap);
-    if (g_file_get_contents(path, &now, NULL, NULL) && !strcmp(g_strchomp(now), value))
-        return 0;
-    autofd fd = open(path, O_WRONLY | O_CLOEXEC);
-    return fd < 0 || write(fd, value, strlen(value)) < 0 ? errno : 0;
 }
 
 /* ---- routes of the host ---- */
@@ -138,29 +122,19 @@ static bool allow_forwarding(const struct network_def *d, GError **error)
 {
     if (d->mode == NETWORK_ISOLATED)
         return true;
-    int err = has_family(d, false) ? setting("1", "ipv4/ip_forward") : 0;
+    int err = has_family(d, false) ? netlink_setting("1", "ipv4/ip_forward") : 0;
     g_autofree char *now = NULL;
     if (!err && has_family(d, true)) {
         bool on = g_file_get_contents("/proc/sys/net/ipv6/conf/all/forwarding", &now, NULL, NULL) &&
                   atoi(now);
         if (!on && !check_announced(d, error))
             return false;
-        err = setting("1", "ipv6/conf/all/forwarding");
+        err = netlink_setting("1", "ipv6/conf/all/forwarding");
     }
     return !err || refuse(d, err, "forwarding cannot be switched on", error);
 }
 
 /* ---- the bridge ---- */
-
-static bool parse_mac(const char *text, uint8_t ret[6])
-{
-    unsigned b[6];
-    if (!text || sscanf(text, "%x:%x:%x:%x:%x:%x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) != 6)
-        return false;
-    for (int i = 0; i < 6; i++)
-        ret[i] = (uint8_t)b[i];
-    return true;
-}
 
 /* Makes it, or sets an existing one as it is to be. */
 static int set_bridge(const struct network_def *d, uint64_t delay)
@@ -171,7 +145,7 @@ static int set_bridge(const struct network_def *d, uint64_t delay)
                      index ? NULL : d->bridge, index);
     uint8_t mac[6];
     uint64_t mtu = xml_get_u64(d->root, "mtu@size", 0);
-    if (parse_mac(xml_get(d->root, "mac@address"), mac))
+    if (netlink_parse_mac(xml_get(d->root, "mac@address"), mac))
         nla_put(m, IFLA_ADDRESS, sizeof(mac), mac);
     if (mtu)
         nla_put_u32(m, IFLA_MTU, (uint32_t)mtu);
@@ -199,28 +173,9 @@ static void set_ipv6(const struct network_def *d)
 {
     bool any = has_family(d, true);
     /* The host takes part in IPv6 there only with an address that somebody asked for. */
-    setting(any ? "0" : "1", "ipv6/conf/%s/disable_ipv6", d->bridge);
-    setting("0", "ipv6/conf/%s/accept_ra", d->bridge);
-    setting("0", "ipv6/conf/%s/autoconf", d->bridge);
-}
-
-static int add_address(const struct network_def *d, const struct net_subnet *s)
-{
-    bool v6 = s->addr.v6;
-    int len = v6 ? 16 : 4;
-    struct ifaddrmsg a = {.ifa_family = v6 ? AF_INET6 : AF_INET,
-                          .ifa_prefixlen = (uint8_t)s->prefix,
-                          .ifa_flags =
-                              v6 ? IFA_F_NODAD : 0, /* nobody else is on a bridge that we make */
-                          .ifa_index = if_nametoindex(d->bridge)};
-    struct nl_msg *m =
-        netlink_new(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &a, sizeof(a));
-    struct net_addr last = net_subnet_last(s);
-    nla_put(m, IFA_LOCAL, len, s->addr.b);
-    nla_put(m, IFA_ADDRESS, len, s->addr.b);
-    if (!v6 && s->prefix < 31)
-        nla_put(m, IFA_BROADCAST, len, last.b);
-    return netlink_do(m);
+    netlink_setting(any ? "0" : "1", "ipv6/conf/%s/disable_ipv6", d->bridge);
+    netlink_setting("0", "ipv6/conf/%s/accept_ra", d->bridge);
+    netlink_setting("0", "ipv6/conf/%s/autoconf", d->bridge);
 }
 
 static int add_route(const struct network_def *d, const xmlNode *n)
@@ -230,27 +185,15 @@ static int add_route(const struct network_def *d, const xmlNode *n)
     if (!network_subnet_parse(n, &to, NULL) ||
         !net_addr_parse(xml_get_or(n, "@gateway", ""), &gateway))
         return EINVAL;
-    int len = to.addr.v6 ? 16 : 4;
-    struct rtmsg r = {.rtm_family = to.addr.v6 ? AF_INET6 : AF_INET,
-                      .rtm_dst_len = (uint8_t)to.prefix,
-                      .rtm_table = RT_TABLE_MAIN,
-                      .rtm_protocol = RTPROT_STATIC,
-                      .rtm_scope = RT_SCOPE_UNIVERSE,
-                      .rtm_type = RTN_UNICAST};
-    struct nl_msg *m =
-        netlink_new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &r, sizeof(r));
-    nla_put(m, RTA_DST, len, to.addr.b);
-    nla_put(m, RTA_GATEWAY, len, gateway.b);
-    nla_put_u32(m, RTA_OIF, if_nametoindex(d->bridge));
-    nla_put_u32(m, RTA_PRIORITY, (uint32_t)xml_get_u64(n, "@metric", 1));
-    return netlink_do(m);
+    return netlink_route(d->bridge, &to, &gateway, (uint32_t)xml_get_u64(n, "@metric", 1));
 }
 
 static bool add_addresses(const struct network_def *d, GError **error)
 {
     for (unsigned i = 0; i < d->subnet_count; i++) {
         char text[64];
-        int err = add_address(d, &d->subnets[i]);
+        /* nobody else is on a bridge that we make */
+        int err = netlink_address(d->bridge, &d->subnets[i], IFA_F_NODAD);
         net_subnet_format(&d->subnets[i], text);
         if (err)
             return ruche_error_errno(error, err,
@@ -315,7 +258,7 @@ static int add_station(unsigned index, const char *mac)
     struct nl_msg *m =
         netlink_new(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &n, sizeof(n));
     uint8_t b[6];
-    if (parse_mac(mac, b))
+    if (netlink_parse_mac(mac, b))
         nla_put(m, NDA_LLADDR, sizeof(b), b);
     return netlink_do(m);
 }

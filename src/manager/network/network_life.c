@@ -8,7 +8,7 @@
 #include "manager/network/network_life.h"
 #include "base/log.h"
 #include "manager/network/bridge.h"
-#include "manager/network/netlink.h"
+#include "manager/netlink.h"
 #include "manager/network/nft.h"
 
 #include <glib/gstdio.h>

@@ -4,7 +4,7 @@
  * Spec      tc-htb(8), tc-police(8); linux/pkt_sched.h. libvirt's <bandwidth>: average and peak in
  * KiB/s, burst in KiB. Thread    Any; the kernel answers at once.
  */
-#include "manager/network/netlink.h"
+#include "manager/netlink.h"
 #include "manager/network/network_priv.h"
 
 #include <errno.h>

@@ -7,6 +7,9 @@
  */
 #pragma once
 
+#include "manager/network/address.h"
+
+#include <glib.h>
 #include <linux/rtnetlink.h>
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
@@ -25,3 +28,13 @@ int netlink_dump(int type, const void *header, size_t len,
 bool netlink_is(const char *ifname, const char *kind);
 int netlink_up(const char *ifname, bool up);
 int netlink_delete(const char *ifname);
+/* The address and its prefix, with the broadcast address that belongs to it; one that is there
+ * stays. `flags`: IFA_F_*. */
+int netlink_address(const char *ifname, const struct net_subnet *s, unsigned flags);
+/* A route by the interface; prefix 0: the default one. metric 0: the kernel's. Replaces one to the
+ * same place. */
+int netlink_route(const char *ifname, const struct net_subnet *to, const struct net_addr *gateway,
+                  uint32_t metric);
+/* /proc/sys/net/NAME; what is so already is not written. */
+int netlink_setting(const char *value, const char *format, ...) G_GNUC_PRINTF(2, 3);
+bool netlink_parse_mac(const char *text, uint8_t ret[6]);

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Requests to the kernel's network configuration. See netlink.h. */
-#include "manager/network/netlink.h"
+#include "manager/netlink.h"
+
+#include "base/fd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct nl_msg *netlink_new(int type, int flags, const void *header, size_t len)
 {
@@ -129,4 +134,69 @@ int netlink_delete(const char *ifname)
 {
     unsigned index = if_nametoindex(ifname);
     return index ? netlink_do(netlink_link(RTM_DELLINK, NLM_F_ACK, NULL, index)) : 0;
+}
+
+/* ---- addresses, routes, settings ---- */
+
+int netlink_address(const char *ifname, const struct net_subnet *s, unsigned flags)
+{
+    bool v6 = s->addr.v6;
+    int len = v6 ? 16 : 4;
+    struct ifaddrmsg a = {.ifa_family = v6 ? AF_INET6 : AF_INET,
+                          .ifa_prefixlen = (uint8_t)s->prefix,
+                          .ifa_flags = (uint8_t)(v6 ? flags : 0),
+                          .ifa_index = if_nametoindex(ifname)};
+    struct nl_msg *m =
+        netlink_new(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &a, sizeof(a));
+    struct net_addr last = net_subnet_last(s);
+    nla_put(m, IFA_LOCAL, len, s->addr.b);
+    nla_put(m, IFA_ADDRESS, len, s->addr.b);
+    if (!v6 && s->prefix < 31)
+        nla_put(m, IFA_BROADCAST, len, last.b);
+    return netlink_do(m);
+}
+
+int netlink_route(const char *ifname, const struct net_subnet *to, const struct net_addr *gateway,
+                  uint32_t metric)
+{
+    int len = to->addr.v6 ? 16 : 4;
+    struct rtmsg r = {.rtm_family = to->addr.v6 ? AF_INET6 : AF_INET,
+                      .rtm_dst_len = (uint8_t)to->prefix,
+                      .rtm_table = RT_TABLE_MAIN,
+                      .rtm_protocol = RTPROT_STATIC,
+                      .rtm_scope = RT_SCOPE_UNIVERSE,
+                      .rtm_type = RTN_UNICAST};
+    struct nl_msg *m =
+        netlink_new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &r, sizeof(r));
+    if (to->prefix)
+        nla_put(m, RTA_DST, len, to->addr.b);
+    nla_put(m, RTA_GATEWAY, len, gateway->b);
+    nla_put_u32(m, RTA_OIF, if_nametoindex(ifname));
+    if (metric)
+        nla_put_u32(m, RTA_PRIORITY, metric);
+    return netlink_do(m);
+}
+
+int netlink_setting(const char *value, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    g_autofree char *name = g_strdup_vprintf(format, ap),
+                    *path = g_strconcat("/proc/sys/net/", name, NULL), *now = NULL;
+    va_end(ap);
+    if (g_file_get_contents(path, &now, NULL, NULL) && !strcmp(g_strchomp(now), value))
+        return 0;
+    autofd fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd < 0 || write(fd, value, strlen(value)) < 0 ? errno : 0;
+}
+
+bool netlink_parse_mac(const char *text, uint8_t ret[6])
+{
+    unsigned b[6];
+    if (!text ||
+        sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) != 6)
+        return false;
+    for (int i = 0; i < 6; i++)
+        ret[i] = (uint8_t)b[i];
+    return true;
 }
