@@ -29,6 +29,7 @@ struct manager_config {
     char *img;           /* path of ruche-img */
     char *recipes;       /* folder of programs that build images: launch/launch.h */
     char *user, *group;  /* whom machines run as; NULL: ourselves */
+    char *ovsdb;         /* where Open vSwitch's database listens, "unix:/run/openvswitch/db.sock"; NULL: the usual place */
     unsigned start_parallel; /* how many machines autostart starts at a time */
     char *uri;           /* what ConnectGetURI answers: "qemu:///system", "qemu:///session" */
     uint8_t host_uuid[16];

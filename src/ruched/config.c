@@ -76,6 +76,8 @@ static const struct key keys[] = {
         "where machines from other hosts come in; default: every address"),
     KEY("migration", "host", TEXT, migration_host,
         "by what name other hosts reach it; default: the host's name"),
+    KEY("network", "ovsdb", TEXT, ovsdb,
+        "Open vSwitch's database; default: unix:/run/openvswitch/db.sock; or tcp:IP:PORT"),
     KEY("access", "group", TEXT, access_group,
         "members may use the Unix sockets; default: ruche where it exists"),
     KEY("rest", "socket", TEXT, rest_socket, "path; default: ruche.sock in the runtime folder"),
@@ -303,6 +305,7 @@ bool config_read(struct config *c, GError **error)
     if (c->host_uuid && (!uuid_parse(c->host_uuid, manager.host_uuid) ||
                          !uuid_is_valid(manager.host_uuid)))
         return ruche_error(error, RUCHE_ERR_INVALID, "[host] uuid: '%s' is no UUID", c->host_uuid);
+    replace(&manager.ovsdb, c->ovsdb);
     if (c->start_parallel)
         manager.start_parallel = (unsigned)c->start_parallel;
     place_sockets(c);

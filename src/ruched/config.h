@@ -19,6 +19,7 @@ struct config {
     char *user, *group; /* whom machines run as */
     char *vmm, *img;
     char *host_uuid, *migration_address, *migration_host;
+    char *ovsdb;                     /* address of Open vSwitch's database */
     int start_parallel;              /* 0: by the host's CPUs */
     bool libvirt_place;              /* listen where libvirt's clients look, too */
     char *rest_socket;               /* path of the REST socket */

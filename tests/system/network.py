@@ -87,9 +87,9 @@ def wait_for(what, fn, seconds=60):
 
 
 class Manager:
-    def __init__(self):
+    def __init__(self, settings=""):
         self.process = None
-        self.config = write("conf", "[libvirt]\nusual_place=false\n")
+        self.config = write("conf", "[libvirt]\nusual_place=false\n" + settings)
         self.start()
 
     def start(self):

@@ -95,6 +95,12 @@ static bool complete_interface(xmlNode *domain, xmlNode *i, GError **error)
                   (unsigned)g_random_int_range(0, 256), (unsigned)g_random_int_range(0, 256));
     if (!xml_is(i, "@type", "hostdev"))
         set_missing(i, "model@type", "virtio");
+    /* A network makes one up when the machine is plugged in. */
+    if (!xml_is(i, "@type", "network") && xml_is(i, "virtualport@type", "openvswitch") &&
+        !xml_get(i, "virtualport/parameters@interfaceid")) {
+        g_autofree char *id = g_uuid_string_random();
+        xml_set(i, "virtualport/parameters@interfaceid", id);
+    }
     return true;
 }
 

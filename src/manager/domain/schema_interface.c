@@ -74,14 +74,14 @@ const struct schema_row schema_interface[] = {
     { "source", .when = "type=vds", .flags = F_NEED, ATTRS(
         { "switchid", UUID, F_NEED }, { "portid", U64, F_NEED }, { "portgroupid", TEXT_MAX(255), F_NEED },
         { "connectionid", U64, F_NEED }) },
+    { "vlan", .flags = F_PRUNE, ATTRS({ "trunk", WORD("yes") }), CHILDREN(
+        { "tag", .flags = F_MANY, ATTRS(
+            { "id", UINT_OF(0, 4095), F_NEED }, { "nativeMode", WORD("tagged|untagged") }) }) },
     { "virtualport", .flags = F_PRUNE, ATTRS(
           { "type", WORD("802.1Qbg|802.1Qbh|openvswitch|midonet") }), CHILDREN(
         { "parameters", .flags = F_PRUNE, ATTRS(
             { "managerid", UINT_OF(0, 255) }, { "typeid", UINT_OF(0, 0xffffff) }, { "typeidversion", UINT_OF(0, 255) },
             { "instanceid", UUID }, { "interfaceid", UUID }, { "profileid", TEXT_MAX(39) }) }) },
-    { "vlan", .flags = F_PRUNE, ATTRS({ "trunk", WORD("yes") }), CHILDREN(
-        { "tag", .flags = F_MANY, ATTRS(
-            { "id", UINT_OF(0, 4095), F_NEED }, { "nativeMode", WORD("tagged|untagged") }) }) },
     { "bandwidth", .flags = F_PRUNE, CHILDREN(
         { "inbound", .flags = F_PRUNE, RATES }, { "outbound", .flags = F_PRUNE, RATES }) },
     { "port", .flags = F_PRUNE, ATTRS({ "isolated", YES_NO }) },

@@ -332,7 +332,7 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
             take_host_names(device, own);
         if (ok && is_disk)
             take_chain(device, own);
-        if (!ok && xml_is(own, "@type", "network"))
+        if (!ok && !strcmp(pluggable[i].element, "interface"))
             network_unplug(v->d->uuid, xml_get(own, "mac@address"));
         if (!ok && !strcmp(pluggable[i].element, "interface") && xml_get(own, "target@dev"))
             filter_unplug(xml_get(own, "target@dev"));
@@ -344,10 +344,21 @@ static bool attach(struct vm *v, xmlNode *device, GError **error)
 
 /* ---- update ---- */
 
+static const xmlNode *interface_of(const struct vm *v, const char *alias)
+{
+    const xmlNode *n = xml_find(domain_def_tree(v->d->live), "devices/interface");
+    while (n && !xml_is(n, "alias@name", alias))
+        n = xml_next(n);
+    return n;
+}
+
 static bool update(struct vm *v, xmlNode *device, GError **error)
 {
     if (!strcmp((const char *)device->name, "interface")) {
         g_autofree char *alias = vm_alias_of(v, device);
+        const xmlNode *live = alias ? interface_of(v, alias) : NULL;
+        if (live && !vm_tap_change(v, live, device, error))
+            return false;
         return alias ? vm_do(v, "set_link",
                              vm_json("name", 's', alias, "up", 'b',
                                      !xml_is(device, "link@state", "down"), NULL),

@@ -166,6 +166,9 @@ void vm_begin_reports(struct vm *v);
  * chosen is written into the element. */
 bool vm_tap_make(const struct vm *v, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
                  GError **error);
+/* `live`: the interface as it is; `wanted`: what of it is to be otherwise: VLANs, limits, isolation of a
+ * port of Open vSwitch. (waits) */
+bool vm_tap_change(const struct vm *v, const xmlNode *live, xmlNode *wanted, GError **error);
 bool vm_tap_stats(const char *ifname,
                   struct domain_interface_stats *ret); /* false: no such interface */
 int vm_macvtap_make(const char *name, unsigned lower, const char *mode,

@@ -8,6 +8,7 @@
 #include "manager/domain/vm_internal.h"
 #include "manager/filter/filter.h"
 #include "manager/network/bridge.h"
+#include "manager/network/openvswitch.h"
 
 #include "base/fd.h"
 
@@ -112,8 +113,8 @@ static uint64_t mtu_of(const xmlNode *n, const struct network_plug *p)
 }
 
 /* Before the link is up. */
-static bool filter(const struct vm *v, const xmlNode *n, const char *name, int *fds, unsigned queues,
-                   GError **error)
+static bool filter(const struct vm *v, const xmlNode *n, const char *name, int *fds,
+                   unsigned queues, GError **error)
 {
     if (filter_plug(name, v->d->uuid, v->name, xml_get(n, "mac@address"), xml_find(n, "filterref"),
                     error))
@@ -122,14 +123,54 @@ static bool filter(const struct vm *v, const xmlNode *n, const char *name, int *
     return false;
 }
 
-static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug *p,
-                       unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
+/* The strings are the plug's, the element's and the machine's. */
+static struct ovs_port ovs_port_of(const struct vm *v, const xmlNode *n,
+                                   const struct network_plug *p, const char *name)
+{
+    return (struct ovs_port){
+        .bridge = p->bridge,
+        .ifname = name,
+        .owner = v->uuid,
+        .mac = xml_get_or(n, "mac@address", ""),
+        .interface_id = p->openvswitch,
+        .profile = p->profile,
+        .isolated = p->isolated,
+        .vlan = p->vlan,
+        .bandwidth = p->bandwidth,
+    };
+}
+
+static bool join(const struct vm *v, const xmlNode *n, const struct network_plug *p,
+                 const char *name, GError **error)
+{
+    struct ovs_port port = ovs_port_of(v, n, p, name);
+    if (p->openvswitch)
+        return ovs_plug(&port, error);
+    int err = network_bridge_join(p->bridge, name, p, port.mac);
+    return !err ||
+           ruche_error_errno(error, err, "interface '%s' cannot be put on its bridge", name);
+}
+
+static bool check_bridge(const struct network_plug *p, GError **error)
 {
     if (!check_name(p->bridge, "bridge", error))
         return false;
+    if (p->openvswitch)
+        return true;
     if (!if_nametoindex(p->bridge))
         return ruche_error(error, MANAGER_ERR_CONFIG, "there is no bridge '%s' on this host",
                            p->bridge);
+    return !p->vlan ||
+           ruche_error(error, MANAGER_ERR_CONFIG,
+                       "bridge '%s' knows no <vlan>; that is for <virtualport type='openvswitch'>",
+                       p->bridge);
+}
+
+static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug *p,
+                       unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
+{
+    if (!check_bridge(p, error))
+        return false;
     if (!open_queues(name, queues, ret, error))
         return false;
     set_mac(name, xml_get(n, "mac@address"));
@@ -137,13 +178,15 @@ static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug
     int err = mtu ? set_mtu(name, (int)MIN(mtu, 65535)) : 0;
     if (err)
         return fail_step(name, ret, queues, err, "does not take its MTU", error);
-    if ((err = network_bridge_join(p->bridge, name, p, xml_get(n, "mac@address"))))
-        return fail_step(name, ret, queues, err, "cannot be put on its bridge", error);
+    if (!join(v, n, p, name, error)) {
+        close_all(ret, queues);
+        return false;
+    }
     if (!filter(v, n, name, ret, queues, error))
         return false;
     if ((err = set_up(name, true)))
         return fail_step(name, ret, queues, err, "cannot be set up", error);
-    if (p->bandwidth && !network_qos(name, p->bandwidth, false, error)) {
+    if (p->bandwidth && !p->openvswitch && !network_qos(name, p->bandwidth, false, error)) {
         close_all(ret, queues);
         return false;
     }
@@ -200,14 +243,25 @@ static bool macvtap(xmlNode *n, const struct network_plug *p, unsigned queues, i
 /* What the interface says itself. */
 static struct network_plug own_plug(const xmlNode *n)
 {
+    bool ovs = xml_is(n, "virtualport@type", "openvswitch");
     return (struct network_plug){
         .bridge = xml_get_or(n, "source@bridge", ""),
         .dev = xml_get_or(n, "source@dev", ""),
         .macvtap = xml_get_or(n, "source@mode", "vepa"),
         .isolated = xml_is(n, "port@isolated", "yes"),
         .macs_by_us = xml_is(n, "source@macTableManager", "libvirt"),
+        .openvswitch = ovs ? xml_get_or(n, "virtualport/parameters@interfaceid", "") : NULL,
+        .profile = xml_get(n, "virtualport/parameters@profileid"),
         .bandwidth = xml_find(n, "bandwidth"),
+        .vlan = xml_find(n, "vlan"),
     };
+}
+
+static void describe_element(xmlNode *n, const char *name, const xmlNode *chosen)
+{
+    xml_remove(n, name);
+    if (chosen)
+        xmlAddChild(n, xmlDocCopyNode((xmlNode *)chosen, n->doc, 1));
 }
 
 /* The live description tells what the network chose. */
@@ -218,6 +272,11 @@ static void describe_plug(xmlNode *n, const struct network_plug *p)
         xml_set(n, "source@bridge", p->bridge);
         if (p->mode == NETWORK_BRIDGE)
             xml_set(n, "@type", "bridge");
+        if (p->openvswitch) {
+            describe_element(n, "virtualport", p->virtualport);
+            describe_element(n, "vlan", p->vlan);
+            describe_element(n, "bandwidth", p->bandwidth);
+        }
         return;
     }
     xml_set(n, "@type", "direct");
@@ -232,14 +291,8 @@ static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *re
     struct network_plug p;
     if (!network_plug(owner, v->name, n, &p, error))
         return false;
-    bool ok;
-    if (p.openvswitch)
-        ok = ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                         "network '%s': Open vSwitch cannot be driven yet; use a Linux bridge",
-                         xml_get(n, "source@network"));
-    else
-        ok = p.bridge ? bridge_tap(v, n, &p, queues, ret, name, error)
-                      : macvtap(n, &p, queues, ret, name, error);
+    bool ok = p.bridge ? bridge_tap(v, n, &p, queues, ret, name, error)
+                       : macvtap(n, &p, queues, ret, name, error);
     if (!ok) {
         network_unplug(owner, xml_get(n, "mac@address"));
         return false;
@@ -268,11 +321,40 @@ bool vm_tap_make(const struct vm *v, xmlNode *n, unsigned queues, int *ret, char
     else
         ok = !strcmp(type, "bridge") ? bridge_tap(v, n, &own, queues, ret, name, error)
                                      : ethernet_tap(v, n, queues, ret, name, error);
-    if (ok)
+    if (ok) {
         *ret_name = g_strdup(name);
-    else
-        filter_unplug(name);
-    return ok;
+        return true;
+    }
+    filter_unplug(name);
+    ovs_unplug(name);
+    return false;
+}
+
+/* What the new text leaves to the network is as the network chose it. */
+static void keep_choice(xmlNode *wanted, const xmlNode *live)
+{
+    static const char *const chosen[] = {"vlan", "bandwidth"};
+    describe_element(wanted, "virtualport", xml_find(live, "virtualport"));
+    if (!xml_is(wanted, "@type", "network"))
+        return;
+    for (size_t i = 0; i < G_N_ELEMENTS(chosen); i++)
+        if (!xml_find(wanted, chosen[i]))
+            describe_element(wanted, chosen[i], xml_find(live, chosen[i]));
+    describe_element(wanted, "source", xml_find(live, "source"));
+    xml_set(wanted, "@type", xml_get(live, "@type"));
+}
+
+bool vm_tap_change(const struct vm *v, const xmlNode *live, xmlNode *wanted, GError **error)
+{
+    struct network_plug p = own_plug(live);
+    if (!p.openvswitch)
+        return true;
+    keep_choice(wanted, live);
+    p.vlan = xml_find(wanted, "vlan");
+    p.bandwidth = xml_find(wanted, "bandwidth");
+    p.isolated = xml_is(wanted, "port@isolated", "yes");
+    struct ovs_port port = ovs_port_of(v, live, &p, xml_get_or(live, "target@dev", ""));
+    return ovs_change(&port, error);
 }
 
 /* ---- counters ---- */

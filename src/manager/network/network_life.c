@@ -10,6 +10,7 @@
 #include "manager/network/bridge.h"
 #include "manager/netlink.h"
 #include "manager/network/nft.h"
+#include "manager/network/openvswitch.h"
 
 #include <glib/gstdio.h>
 #include <net/if.h>
@@ -286,6 +287,7 @@ static void refresh_task(void *opaque)
 
 void networks_refresh(void)
 {
+    ovs_refresh();
     g_autoptr(GPtrArray) all = network_all();
     for (unsigned i = 0; i < all->len; i++)
         task_start(refresh_task, network_ref(all->pdata[i]));
@@ -337,6 +339,7 @@ void networks_autostart(void)
 
 void networks_stop(void)
 {
+    ovs_stop();
     g_autoptr(GPtrArray) all = network_all();
     for (unsigned i = 0; i < all->len; i++) {
         network_daemon_forget(all->pdata[i]);

@@ -6,6 +6,7 @@
  */
 #include "base/log.h"
 #include "manager/network/network_priv.h"
+#include "manager/network/openvswitch.h"
 #include "manager/store.h"
 
 #include <errno.h>
@@ -128,6 +129,7 @@ bool networks_load(GError **error)
     g_autofree char *running = g_strdup_printf("%s/networks", manager.runtime_dir);
     store_clean_dir(stored);
     store_clean_dir(running);
+    ovs_load();
     bool first = !manager.session && !g_file_test(stored, G_FILE_TEST_IS_DIR);
     load_folder(stored, add_stored);
     load_folder(running, add_running);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "manager/domain/def.h"
 #include "manager/network/network_priv.h"
+#include "manager/network/openvswitch.h"
 #include "manager/store.h"
 #include "manager/uuid.h"
 
@@ -210,6 +211,10 @@ static xmlDoc *make_doc(const struct choice *c, const char *owner, const char *o
     xml_set(port, "mac@address", xml_get_or(c->interface, "mac@address", ""));
     bool own = network_mode_has_own_bridge(c->n->mode);
     copy_into(port, first_of("virtualport", c->interface, c->group, c->root));
+    if (network_is_ovs(port) && !xml_get(port, "virtualport/parameters@interfaceid")) {
+        g_autofree char *id = g_uuid_string_random();
+        xml_set(port, "virtualport/parameters@interfaceid", id);
+    }
     copy_into(port, first_of("bandwidth", c->interface, c->group, own ? NULL : c->root));
     copy_into(port, first_of("vlan", c->interface, c->group, c->root));
     copy_into(port, first_of("port", c->interface, NULL, c->root));
@@ -228,9 +233,8 @@ bool network_port_plug(const struct network *n, const struct network_port *p,
         .bridge = xml_get(root, "plug@bridge"),
         .dev = xml_get(root, "plug@dev"),
         .macvtap = xml_get(root, "plug@mode"),
-        .openvswitch = network_is_ovs(root)
-                           ? xml_get_or(root, "virtualport/parameters@interfaceid", p->uuid)
-                           : NULL,
+        .openvswitch =
+            network_is_ovs(root) ? xml_get(root, "virtualport/parameters@interfaceid") : NULL,
         .profile = xml_get(root, "virtualport/parameters@profileid"),
         .isolated = xml_is(root, "port@isolated", "yes"),
         .macs_by_us = xml_is(root, "plug@macTableManager", "libvirt"),
@@ -316,6 +320,7 @@ void network_unplug(const uint8_t *owner, const char *mac)
     char uuid[UUID_TEXT_BYTES];
     g_autoptr(GPtrArray) all = network_all();
     uuid_format(owner, uuid);
+    ovs_unplug_owner(uuid, mac);
     for (unsigned i = 0; i < all->len; i++) {
         struct network *n = all->pdata[i];
         g_autoptr(GList) ports = g_hash_table_get_values(n->ports);
