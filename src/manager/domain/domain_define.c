@@ -107,12 +107,24 @@ void domain_release(struct domain *d)
     domain_unlock(d);
 }
 
+static gboolean shrink(gpointer def)
+{
+    domain_def_shrink(def);
+    return G_SOURCE_REMOVE;
+}
+
+static void unref(gpointer def)
+{
+    domain_def_unref(def);
+}
+
 bool domain_store_locked(struct domain *d, struct domain_def *def, GError **error)
 {
     bool was_defined = d->def != NULL;
+    /* Its tree is taken down while the disk is busy. */
+    g_idle_add_full(G_PRIORITY_DEFAULT, shrink, domain_def_ref(def), unref);
     if (!domain_store_def(d->name, def, error))
         return false;
-    domain_def_shrink(def);
     domain_def_unref(d->def);
     d->def = domain_def_ref(def);
     d->persistent = true;
@@ -181,6 +193,8 @@ struct domain *domain_create_xml(const struct caller *who, const char *xml, unsi
  * is. */
 static bool settle_nvram(struct domain *d, unsigned flags, GError **error)
 {
+    if (!strstr(d->def->text, "<nvram"))
+        return true; /* as good as all: nothing has to be parsed */
     const char *nvram = xml_get(domain_def_tree(d->def), "os/nvram");
     bool is_there = nvram && *nvram && access(nvram, F_OK) == 0;
     bool ok = true;
