@@ -170,7 +170,51 @@ DEVICE_PROC(node_device_get_parent, 115, a_name, give_parent(d, ret), RET(r_word
 DEVICE_PROC(node_device_num_of_caps, 116, a_name, object_int(ret, __builtin_popcount(d->caps)),
             RET(r_int));
 DEVICE_PROC(node_device_list_caps, 117, a_name_int, give_caps(d, a->v, ret, error), RET(r_names));
-/* What the kernel shows is there, and is not kept by us. */
-DEVICE_PROC(node_device_get_autostart, 433, a_name, object_int(ret, 0), RET(r_int));
-DEVICE_PROC(node_device_is_persistent, 435, a_name, object_int(ret, 0), RET(r_int));
-DEVICE_PROC(node_device_is_active, 436, a_name, object_int(ret, 1), RET(r_int));
+DEVICE_PROC(node_device_get_autostart, 433, a_name, object_int(ret, d->autostart), RET(r_int));
+DEVICE_PROC(node_device_is_persistent, 435, a_name, object_int(ret, d->text != NULL), RET(r_int));
+DEVICE_PROC(node_device_is_active, 436, a_name, object_int(ret, d->active), RET(r_int));
+
+/* ---- changes; they wait ---- */
+
+/* `expression` sees c, a (the arguments), ret and error. */
+#define CHANGE_PROC(ident, number_, shape, expression, ...)                                        \
+    static bool do_##ident(struct rpc_call *c, void *args, void *ret, GError **error)              \
+    {                                                                                              \
+        const struct shape *a = args;                                                              \
+        return expression;                                                                         \
+    }                                                                                              \
+    RPC_PROC(ident, .number = number_, ARGS(shape), .call = do_##ident, ##__VA_ARGS__)
+
+struct a_detach {
+    char *name, *driver;
+    uint32_t flags;
+};
+static const struct xdr_row a_detach_xdr[] = {XDR_F(STRING, struct a_detach, name),
+                                              XDR_F(STRING_OPT, struct a_detach, driver),
+                                              XDR_F(UINT, struct a_detach, flags), XDR_DONE};
+/* Of descriptions; what is not known in them is left out. */
+enum { VALIDATE = 1 };
+
+CHANGE_PROC(node_device_dettach, 118, a_name, node_device_detach(c->who, a->name, NULL, error));
+CHANGE_PROC(node_device_detach_flags, 301, a_detach,
+            object_flags(a->flags, 0, "node_device_detach_flags", error) &&
+                node_device_detach(c->who, a->name, a->driver, error));
+CHANGE_PROC(node_device_re_attach, 119, a_name, node_device_reattach(c->who, a->name, error));
+CHANGE_PROC(node_device_reset, 120, a_name, node_device_reset(c->who, a->name, error));
+CHANGE_PROC(node_device_create_xml, 123, a_name_flags,
+            object_flags(a->flags, VALIDATE, "node_device_create_xml", error) &&
+                answer(node_device_create_xml(c->who, a->name, error), ret),
+            RET(r_device));
+CHANGE_PROC(node_device_destroy, 124, a_name, node_device_destroy(c->who, a->name, error));
+CHANGE_PROC(node_device_define_xml, 428, a_name_flags,
+            object_flags(a->flags, VALIDATE, "node_device_define_xml", error) &&
+                answer(node_device_define(c->who, a->name, error), ret),
+            RET(r_device));
+CHANGE_PROC(node_device_undefine, 429, a_name_flags,
+            object_flags(a->flags, 0, "node_device_undefine", error) &&
+                node_device_undefine(c->who, a->name, error));
+CHANGE_PROC(node_device_create, 430, a_name_flags,
+            object_flags(a->flags, 0, "node_device_create", error) &&
+                node_device_start(c->who, a->name, error));
+CHANGE_PROC(node_device_set_autostart, 434, a_name_int,
+            node_device_set_autostart(c->who, a->name, a->v != 0, error));

@@ -8,6 +8,7 @@
 #include "manager/interface/interface.h"
 #include "manager/manager.h"
 #include "manager/network/network.h"
+#include "manager/node/device.h"
 #include "manager/node/node.h"
 #include "manager/secret/secret.h"
 #include "manager/storage/pool.h"
@@ -26,6 +27,7 @@ static const struct part {
 } parts[] = {
     {secrets_load, NULL, secrets_stop},
     {pools_load, pools_autostart, pools_stop},
+    {node_devices_load, node_devices_autostart, node_devices_stop},
     {interfaces_load, interfaces_autostart, interfaces_stop},
     {networks_load, networks_autostart, networks_stop},
     {filters_load, filters_autostart, filters_stop},

@@ -113,7 +113,7 @@ def refused(part, *command):
 
 
 def ruche(*command, check=True):
-    return run(RUCHE, "--connect", f"unix:{RUN}/ruche.sock", *command, check=check)
+    return run(RUCHE, "--connect", f"{RUN}/ruche.sock", *command, check=check)
 
 
 def define(xml):
@@ -164,6 +164,7 @@ def build_world():
     ip("route", "add", "10.9.0.0/16", "via", "198.51.100.9", "metric", "7")
     ip("-6", "route", "add", "default", "via", GATEWAY6)
     os.makedirs(TREE)
+    os.symlink("/sys", os.path.join(TREE, "sys"))
     write("bin/udhcpc", f"#!/bin/sh\nexec {shutil.which('busybox')} udhcpc -s {WORK}/bin/script \"$@\"\n", 0o755)
     write("bin/script", UDHCPC, 0o755)
 
@@ -453,11 +454,68 @@ def test_webvirtcloud():
     c.close()
 
 
+def test_command():
+    """ruche interface, and a change that nobody confirms."""
+    before = state()
+    assert json.loads(ruche("interface", "list", "--json").stdout)["interfaces"][1]["name"] == "eth9"
+    where = write("i.xml", BRIDGE)
+    ruche("interface", "begin", "--timeout", "3600")
+    assert re.search("rolled back in 3[56]", ruche("interface", "change").stdout)
+    ruche("interface", "define", where, "--start")
+    assert re.search(r"^br7 +active +bridge .* here +yes", ruche("interface", "list").stdout, re.MULTILINE)
+    assert re.search(r"^mtu +1400", ruche("interface", "info", "br7").stdout, re.MULTILINE)
+    assert "<interface type='bridge' name='br7'>" in ruche("interface", "xml", "br7").stdout
+    ruche("interface", "stop", "br7")
+    ruche("interface", "start", "br7")
+    ruche("interface", "rollback")
+    assert state() == before and "no change" in ruche("interface", "change").stdout
+    ruche("interface", "define", where)
+    ruche("interface", "begin")
+    ruche("interface", "delete", "br7")
+    ruche("interface", "commit")
+    done = ruche("interface", "info", "br7", check=False)
+    assert done.returncode == 1 and "no interface with matching name 'br7'" in done.stderr, done.stderr
+    ruche("interface", "begin", "--timeout", "1")
+    ruche("interface", "define", where, "--start")
+    wait_for("the rollback", lambda: "no change" in ruche("interface", "change").stdout)
+    assert state() == before and "br7" not in rows("--all")
+
+
+def event(kind, act):
+    """What virsh is told first, while act() is done again and again."""
+    words = ["virsh", "-c", f"qemu+unix:///system?socket={RUN}/libvirt-sock", "nodedev-event", "--event", kind, "--timeout", "120"]
+    with subprocess.Popen(words, env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as client_:
+        while client_.poll() is None:
+            act()
+            time.sleep(0.3)
+        return client_.stdout.read()
+
+
+def test_device_events():
+    """A card comes, changes and goes: what the kernel tells."""
+    def come():
+        if "ev0" not in ip("link"):
+            ip("link", "add", "ev0", "type", "veth", "peer", "name", "ev1")
+
+    def go():
+        come()
+        time.sleep(0.3)
+        ip("link", "del", "ev0")
+
+    assert re.search(r"event 'lifecycle' for node device net_ev[01]_\S+: (Created|Deleted)", event("lifecycle", go))
+    come()
+    told = event("update", lambda: run("sh", "-c", "echo change >/sys/class/net/ev0/uevent", ns=HOST))
+    assert re.search("event 'update' for node device net_ev0_", told), told
+    assert "net_ev0_" in say("nodedev-list")
+    go()
+
+
 def main():
     global MANAGER
     tests = {"look": test_look, "bridge": test_bridge, "moved addresses": test_move, "lost gateway": test_lost_gateway, "ethernet": test_ethernet,
              "errors": test_errors, "missing modules": test_missing_modules, "change": test_change, "change, killed": test_change_killed,
-             "killed": test_killed, "dhcp": test_dhcp, "webvirtcloud": test_webvirtcloud}
+             "killed": test_killed, "dhcp": test_dhcp, "webvirtcloud": test_webvirtcloud,
+             "ruche interface": test_command, "device events": test_device_events}
     tests = {n: t for n, t in tests.items() if not sys.argv[3:] or n in sys.argv[3:]}
     missing = [p for p in ("ip", "dnsmasq", "busybox", "virsh", "xmllint") if not shutil.which(p, path=ENV["PATH"])]
     if os.geteuid() or missing:

@@ -5,11 +5,14 @@
     nodedev.py RUCHED RUCHE-VMM RUCHE-IMG
 """
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ET
 
@@ -28,15 +31,18 @@ MDEV = "4b20d080-1b54-4048-85b3-a6a62d165c01"
 FILES = {
     f"{PCI}/0000:00:04.0": {"vendor": "0x8086", "device": "0x1572", "class": "0x020000", "numa_node": "1", "sriov_totalvfs": "8",
                             "mdev_supported_types/t-1/device_api": "vfio-pci", "mdev_supported_types/t-1/name": "a <small> one",
-                            "mdev_supported_types/t-1/available_instances": "3", f"{MDEV}/x": ""},
-    f"{PCI}/0000:00:05.0": {"vendor": "0x8086", "device": "0x154c", "class": "0x020000", "numa_node": "-1"},
+                            "mdev_supported_types/t-1/available_instances": "3", "mdev_supported_types/t-1/create": "", f"{MDEV}/x": ""},
+    f"{PCI}/0000:00:05.0": {"vendor": "0x8086", "device": "0x154c", "class": "0x020000", "numa_node": "-1", "driver_override": "", "reset": ""},
+    "sys/bus/pci": {"drivers_probe": "", "drivers/iavf/unbind": "", "drivers/vfio-pci/unbind": ""},
     f"{PCI}/0000:00:06.0": {"vendor": "0xfffe", "device": "0xffff", "class": "0x060400"},
     f"{HBA}/scsi_host/host0": {"unique_id": "7"},
     f"{HBA}/fc_host/host0": {"node_name": "0x2000000012341234", "port_name": "0x2100000012341234", "fabric_name": "0x2200000012341234"},
     f"{HBA}/target0:0:1": {"uevent": ""},
     DISK: {"type": "0", "model": "Fast\x01Disk & co ", "vendor": "ACME"},
     f"{DISK}/block/sda": {"size": "2048", "removable": "0", "queue/logical_block_size": "4096", "serial": "S 1"},
-    f"{DISK}/block/sda/sda1": {"size": "1024", "partition": "1"},
+    f"{DISK}/block/sda/sda1": {"size": "1024", "partition": "1", "dev": "8:1"},
+    "proc": {"self/mountinfo": "22 1 8:1 / /data rw,relatime - ext4 /dev/sda1 rw", "swaps": "Filename Type Size Used Priority",
+             "net/route": "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\neth9\t00000000\t010200C0\t3\t0\t0\t0\t00000000"},
     f"{PCI}/0000:00:05.0/net/eth9": {"address": "52:54:00:0a:0b:0c", "operstate": "up", "speed": "10000"},
     f"{USB}/1-1": {"idVendor": "046d", "idProduct": "c077", "busnum": "1", "devnum": "9", "manufacturer": "Logitech", "product": "Mouse"},
     f"{USB}/1-1/1-1:1.0": {"bInterfaceNumber": "00", "bInterfaceClass": "03", "bInterfaceSubClass": "01", "bInterfaceProtocol": "0a"},
@@ -55,6 +61,8 @@ LINKS = {
     f"{PCI}/0000:00:04.0/virtfn0": f"{PCI}/0000:00:05.0",
     f"{PCI}/0000:00:05.0/physfn": f"{PCI}/0000:00:04.0",
     f"{PCI}/0000:00:05.0/driver": "sys/bus/pci/drivers/iavf",
+    f"{PCI}/0000:00:04.0/iommu_group": "sys/kernel/iommu_groups/4",
+    "sys/kernel/iommu_groups/4/devices/": [f"{PCI}/0000:00:04.0"],
     f"{PCI}/0000:00:05.0/iommu_group": "sys/kernel/iommu_groups/5",
     "sys/kernel/iommu_groups/5/devices/": [f"{PCI}/0000:00:05.0", f"{PCI}/0000:00:06.0"],
     f"{PCI}/0000:00:04.0/{MDEV}/mdev_type": f"{PCI}/0000:00:04.0/mdev_supported_types/t-1",
@@ -68,8 +76,8 @@ PARENTS = {
 }
 
 
-def make_tree():
-    top = os.path.join(FOLDER.name, "tree")
+def make_tree(name):
+    top = os.path.join(FOLDER.name, "tree-" + name)
     for folder, files in FILES.items():
         for name, text in files.items():
             where = os.path.join(top, folder, name)
@@ -86,8 +94,11 @@ def make_tree():
 
 class Daemon:
     def __init__(self, name, tree=None):
-        self.folder = os.path.join(FOLDER.name, name)
+        self.folder, self.tree = os.path.join(FOLDER.name, name), tree
         os.makedirs(self.folder)
+        self.start()
+
+    def start(self):
         self.socket, log = f"{self.folder}/run/libvirt-sock", os.path.join(self.folder, "log")
         self.uri = f"qemu+unix:///system?socket={self.socket}"
         with open(os.path.join(self.folder, "conf"), "w", encoding="utf-8") as f:
@@ -95,7 +106,7 @@ class Daemon:
         with open(log, "wb") as out:
             self.process = subprocess.Popen([RUCHED, "--system", "--config", f"{self.folder}/conf", "--runtime-dir", f"{self.folder}/run",
                                              "--state-dir", f"{self.folder}/state"], stderr=out, start_new_session=True,
-                                            env={**os.environ, **({"NODE_SYSFS": tree} if tree else {})})
+                                            env={**os.environ, **({"NODE_SYSFS": self.tree} if self.tree else {})})
         deadline = time.monotonic() + 120
         while not self.answers():
             assert self.process.poll() is None and time.monotonic() < deadline, open(log, encoding="utf-8").read()[-2000:]
@@ -121,6 +132,74 @@ def valid(text):
     return ET.fromstring(text)
 
 
+class Kernel(threading.Thread):
+    """Does what is written into the made-up tree, as the kernel would."""
+
+    def __init__(self, top):
+        super().__init__(daemon=True)
+        self.top, self.ended, self.log = top, threading.Event(), []
+        self.start()
+
+    def run(self):
+        while not self.ended.wait(0.002):
+            self.unbind()
+            self.probe()
+            self.mediate()
+
+    def at(self, *names):
+        return os.path.join(self.top, *names)
+
+    def take(self, *names):
+        """What was written into a file; it is empty again."""
+        path = self.at(*names)
+        with open(path, encoding="utf-8") as f:
+            text = f.read().strip()
+        if text:
+            os.truncate(path, 0)
+            self.log.append((os.path.basename(path), text))
+        return text
+
+    def unbind(self):
+        for driver in ("iavf", "vfio-pci"):
+            address = self.take("sys/bus/pci/drivers", driver, "unbind")
+            if address:
+                assert os.path.basename(os.readlink(self.at(PCI, address, "driver"))) == driver
+                os.unlink(self.at(PCI, address, "driver"))
+
+    def probe(self):
+        address = self.take("sys/bus/pci/drivers_probe")
+        if address:
+            with open(self.at(PCI, address, "driver_override"), encoding="utf-8") as f:
+                driver = f.read().strip() or "iavf"
+            os.symlink(self.at("sys/bus/pci/drivers", driver), self.at(PCI, address, "driver"))
+
+    def mediate(self):
+        parent = f"{PCI}/0000:00:04.0"
+        uuid = self.take(parent, "mdev_supported_types/t-1/create")
+        if uuid:
+            os.makedirs(self.at(parent, uuid))
+            for name in ("remove", "colour"):
+                with open(self.at(parent, uuid, name), "w", encoding="utf-8"):
+                    pass
+            os.symlink(self.at(parent, "mdev_supported_types/t-1"), self.at(parent, uuid, "mdev_type"))
+            os.symlink(self.at(parent, uuid), self.at("sys/bus/mdev/devices", uuid))
+        for uuid in os.listdir(self.at("sys/bus/mdev/devices")):
+            path = self.at(parent, uuid, "remove")
+            if os.path.exists(path) and self.take(path):
+                os.unlink(self.at("sys/bus/mdev/devices", uuid))
+                shutil.rmtree(self.at(parent, uuid))
+
+    def driver(self, address):
+        try:
+            return os.path.basename(os.readlink(self.at(PCI, address, "driver")))
+        except FileNotFoundError:
+            return None
+
+    def end(self):
+        self.ended.set()
+        self.join()
+
+
 def with_daemon(fn, *args):
     daemon = Daemon(fn.__name__, *args)
     try:
@@ -141,8 +220,8 @@ def this_host(daemon):
     assert daemon.virsh("nodedev-list", "--inactive").split() == []
     info = daemon.virsh("nodedev-info", "computer")
     assert "Active:         yes" in info and "Persistent:     no" in info, info
-    for line in (("nodedev-detach", "computer"), ("nodedev-reattach", "computer"), ("nodedev-reset", "computer")):
-        assert "support" in daemon.virsh(*line, ok=False), line
+    for verb in ("nodedev-detach", "nodedev-reattach", "nodedev-reset"):
+        assert "is no PCI device" in daemon.virsh(verb, "computer", ok=False), verb
 
 
 def made_up(daemon):
@@ -180,10 +259,116 @@ def made_up(daemon):
     c.close()
 
 
+NIC, CARD, BRIDGE = "pci_0000_00_05_0", "pci_0000_00_04_0", "pci_0000_00_06_0"
+
+
+def detaching(daemon):
+    kernel = Kernel(daemon.tree)
+    said = daemon.virsh("nodedev-detach", NIC, ok=False)
+    assert "reaches its gateway by interface 'eth9'" in said, said
+    said = daemon.virsh("nodedev-detach", CARD, ok=False)
+    assert "its disk 'sda1', which is mounted on '/data'" in said, said
+    assert "is a bridge of the host" in daemon.virsh("nodedev-detach", BRIDGE, ok=False)
+    assert "driver 'xen' is not supported" in daemon.virsh("nodedev-detach", NIC, "--driver", "xen", ok=False)
+    assert "reaches its gateway" in daemon.virsh("nodedev-reset", NIC, ok=False)
+    assert "has no reset of its own" in daemon.virsh("nodedev-reset", CARD, ok=False)
+    assert kernel.driver("0000:00:05.0") == "iavf" and not kernel.log
+    os.unlink(os.path.join(daemon.tree, "proc/net/route"))
+    assert "detached" in daemon.virsh("nodedev-detach", NIC, "--driver", "vfio")
+    assert kernel.driver("0000:00:05.0") == "vfio-pci"
+    assert "<name>vfio-pci</name>" in daemon.virsh("nodedev-dumpxml", NIC)
+    assert "detached" in daemon.virsh("nodedev-detach", NIC)  # it is
+    assert "reset" in daemon.virsh("nodedev-reset", NIC)
+    with open(os.path.join(daemon.tree, PCI, "0000:00:05.0/reset"), encoding="utf-8") as f:
+        assert f.read() == "1"
+    assert "re-attached" in daemon.virsh("nodedev-reattach", NIC)
+    deadline = time.monotonic() + 120
+    while kernel.driver("0000:00:05.0") != "iavf":  # a true kernel is as far when the write returns
+        assert time.monotonic() < deadline, kernel.log
+        time.sleep(0.01)
+    os.unlink(os.path.join(daemon.tree, PCI, "0000:00:05.0/iommu_group"))
+    assert "switch the IOMMU on" in daemon.virsh("nodedev-detach", NIC, ok=False)
+    kernel.end()
+
+
+def mediated(daemon):
+    kernel = Kernel(daemon.tree)
+    uuid = "11111111-2222-3333-4444-555555555555"
+    name = "mdev_" + uuid.replace("-", "_")
+    xml = (f"<device><parent>{CARD}</parent><capability type='mdev'><type id='t-1'/><uuid>{uuid}</uuid>"
+           "<attr name='colour' value='red'/></capability></device>")
+    path = os.path.join(daemon.folder, "m.xml")
+
+    def write(text):
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        return path
+    for part, text in (("no type 't-2'", xml.replace("t-1", "t-2")), ("makes no mediated", xml.replace(CARD, NIC)), ("is not a UUID", xml.replace(uuid, "x")),
+                       ("no node device", xml.replace(CARD, "pci_9")), ("cannot be a file's name", xml.replace("t-1", "../t-1")),
+                       ("cannot be a file's name", xml.replace("'colour'", "'../colour'")), ("capability 'mdev'", "<device><parent>x</parent></device>")):
+        said = daemon.virsh("nodedev-create", write(text), ok=False)
+        assert part in said, f"{part}: {said}"
+    assert f"Node device {name} created" in daemon.virsh("nodedev-create", write(xml))
+    with open(os.path.join(daemon.tree, "sys/bus/mdev/devices", uuid, "colour"), encoding="utf-8") as f:
+        assert f.read() == "red"
+    assert "already active" in daemon.virsh("nodedev-create", path, ok=False)
+    assert "is not defined" in daemon.virsh("nodedev-autostart", name, ok=False)
+    assert f"Destroyed node device '{name}'" in daemon.virsh("nodedev-destroy", name)
+    assert name not in daemon.virsh("nodedev-list", "--all")
+    assert "no mediated device" in daemon.virsh("nodedev-destroy", CARD, ok=False)
+    assert f"'{name}' defined" in daemon.virsh("nodedev-define", path)
+    assert name in daemon.virsh("nodedev-list", "--inactive") and name not in daemon.virsh("nodedev-list")
+    assert valid(daemon.virsh("nodedev-dumpxml", name)).find("capability/attr").get("value") == "red"
+    assert "not active" in daemon.virsh("nodedev-destroy", name, ok=False)
+    daemon.virsh("nodedev-autostart", name)
+    info = daemon.virsh("nodedev-info", name)
+    for line in (r"Active: +no", r"Persistent: +yes", r"Autostart: +yes"):
+        assert re.search(line, info), info
+    daemon.end()
+    daemon.start()
+    deadline = time.monotonic() + 120
+    while name not in daemon.virsh("nodedev-list"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    daemon.virsh("nodedev-autostart", name, "--disable")
+    daemon.virsh("nodedev-destroy", name)
+    assert "started" in daemon.virsh("nodedev-start", name)
+    assert "Undefined" in daemon.virsh("nodedev-undefine", name)
+    assert "no" in daemon.virsh("nodedev-info", name).split("Persistent:")[1].split()[0]
+    daemon.virsh("nodedev-destroy", name)
+    assert name not in daemon.virsh("nodedev-list", "--all")
+    kernel.end()
+
+
+def device_events(daemon):
+    """As python3-libvirt gets them: defined, created, deleted, undefined."""
+    kernel = Kernel(daemon.tree)
+    uuid = "99999999-2222-3333-4444-555555555555"
+    xml = f"<device><parent>{CARD}</parent><capability type='mdev'><type id='t-1'/><uuid>{uuid}</uuid></capability></device>"
+    libvirt.virEventRegisterDefaultImpl()
+    libvirt.virEventAddTimeout(50, lambda *_: None, None)
+    c, told = libvirt.open(daemon.uri), []
+    c.nodeDeviceEventRegisterAny(None, libvirt.VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE,
+                                 lambda conn, dev, event, detail, opaque: told.append((dev.name(), event)), None)
+    device = c.nodeDeviceDefineXML(xml, 0)
+    device.create(0)
+    device.destroy()
+    device.undefine(0)
+    deadline = time.monotonic() + 120
+    while len(told) < 4:
+        assert time.monotonic() < deadline, told
+        libvirt.virEventRunDefaultImpl()
+    assert {n for n, _ in told} == {device.name()} and [e for _, e in told] == [2, 0, 1, 3], told
+    c.close()
+    kernel.end()
+
+
 def main():
     libvirt.registerErrorHandler(lambda *_: None, None)
     try:
-        tap.run({"this host": lambda: with_daemon(this_host), "a made-up host": lambda: with_daemon(made_up, make_tree())})
+        tap.run({"this host": lambda: with_daemon(this_host), **{
+            name: lambda fn=fn: with_daemon(fn, make_tree(fn.__name__))
+            for name, fn in {"a made-up host": made_up, "detach": detaching, "mediated": mediated, "events": device_events}.items()}})
     finally:
         FOLDER.cleanup()
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEVICES_MAX = 16384, LIST_INACTIVE = 1 << 30 };
+enum { DEVICES_MAX = 16384 };
 
 static const char *const cap_names[DEVICE_CAPS] = {
     "system",  "pci",     "usb_device", "usb",          "net", "scsi_host",  "scsi_target", "scsi",
@@ -27,6 +27,7 @@ void node_device_free(struct node_device *d)
     g_free(d->name);
     g_free(d->path);
     g_free(d->parent);
+    g_free(d->text);
     g_free(d);
 }
 
@@ -138,6 +139,7 @@ static void look_in(GPtrArray *found, unsigned place)
     for (const char *entry; dir && found->len < DEVICES_MAX && (entry = g_dir_read_name(dir));) {
         struct node_device *d = g_new0(struct node_device, 1);
         d->kind = places[place].kind;
+        d->active = true;
         d->path = resolve(places[place].folder, entry);
         if (!d->path || !g_utf8_validate(entry, -1, NULL) || !places[place].fn(d, entry)) {
             node_device_free(d);
@@ -177,6 +179,7 @@ static GPtrArray *look(void)
     struct node_device *computer = g_new0(struct node_device, 1);
     computer->name = g_strdup("computer");
     computer->caps = 1u << DEVICE_SYSTEM;
+    computer->active = true;
     for (unsigned i = 0; i < G_N_ELEMENTS(places); i++)
         look_in(all, i);
     for (unsigned i = 0; i < all->len; i++)
@@ -186,19 +189,21 @@ static GPtrArray *look(void)
         d->parent = g_strdup(parent_of(by_path, d->path));
     }
     g_ptr_array_add(all, computer);
+    node_device_add_defined(all);
     g_ptr_array_sort(all, by_name);
     return all;
 }
 
 GPtrArray *node_devices(const struct caller *who, unsigned list_flags)
 {
-    unsigned wanted = list_flags & ((1u << 30) - 1);
+    unsigned wanted = list_flags & (NODE_DEVICES_INACTIVE - 1);
+    unsigned state = list_flags & ~(NODE_DEVICES_INACTIVE - 1u);
     GPtrArray *all = look();
     bool allowed = access_check(who, RIGHT_READ, "list node devices", NULL);
-    bool inactive = (list_flags & ~((1u << 30) - 1)) == LIST_INACTIVE; /* all of ours are there */
     for (unsigned i = all->len; i--;) {
-        struct node_device *d = all->pdata[i];
-        if (!allowed || inactive || (wanted && !(wanted & d->caps)))
+        const struct node_device *d = all->pdata[i];
+        unsigned its = d->active ? NODE_DEVICES_ACTIVE : NODE_DEVICES_INACTIVE;
+        if (!allowed || (state && !(state & its)) || (wanted && !(wanted & d->caps)))
             g_ptr_array_remove_index(all, i);
     }
     return all;
@@ -208,9 +213,9 @@ GPtrArray *node_devices_of(const struct caller *who, const char *cap, GError **e
 {
     for (unsigned i = 0; cap && i < DEVICE_CAPS; i++)
         if (!strcmp(cap_names[i], cap))
-            return node_devices(who, 1u << i);
+            return node_devices(who, 1u << i | NODE_DEVICES_ACTIVE);
     if (!cap)
-        return node_devices(who, 0);
+        return node_devices(who, NODE_DEVICES_ACTIVE);
     ruche_error(error, RUCHE_ERR_INVALID, "'%.64s' is not a capability of node devices", cap);
     return NULL;
 }

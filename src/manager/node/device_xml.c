@@ -406,10 +406,17 @@ static void (*const adders[DEVICE_CAPS])(GString *b, const struct node_device *d
     [DEVICE_MDEV] = add_mdev,
 };
 
+char *node_device_driver(const struct node_device *d)
+{
+    return link_end(d, "driver");
+}
+
 char *node_device_xml(const struct node_device *d)
 {
+    if (!d->active)
+        return g_strdup(d->text);
     GString *b = g_string_new("<device>\n");
-    g_autofree char *driver = d->path ? link_end(d, "driver") : NULL;
+    g_autofree char *driver = d->path ? node_device_driver(d) : NULL;
     g_autofree char *name = d->path ? g_path_get_basename(d->path) : NULL;
     markup_add(b, "  <name>%s</name>\n", d->name);
     if (d->path)

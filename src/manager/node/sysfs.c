@@ -6,10 +6,12 @@
 #include "base/units.h"
 #include "base/util.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 char *sysfs_path(const char *path)
 {
@@ -65,6 +67,15 @@ bool sysfs_read_u64(uint64_t *ret, const char *format, ...)
     va_end(ap);
     g_autofree char *text = read_path(path);
     return text && units_parse_u64(g_strstrip(text), ret);
+}
+
+bool sysfs_write(const char *path, const char *text, GError **error)
+{
+    g_autofree char *full = sysfs_path(path);
+    autofd fd = open(full, O_WRONLY | O_CLOEXEC | O_TRUNC);
+    size_t len = strlen(text);
+    return (fd >= 0 && write(fd, text, len) == (ssize_t)len) ||
+           ruche_error_errno(error, errno, "'%s' cannot be written to %s", text, path);
 }
 
 static int by_number(const void *a, const void *b)

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/error.h"
 #include "base/util.h"
 
 #include <glib.h>
@@ -21,6 +22,8 @@ char *sysfs_read(const char *format, ...) G_GNUC_PRINTF(1, 2);
 bool sysfs_read_u64(uint64_t *ret, const char *format, ...) G_GNUC_PRINTF(2, 3); /* decimal or 0x */
 bool sysfs_exists(const char *path);
 char *sysfs_path(const char *path);
+/* One write of the text to a file that is there; waits for drivers: on a worker. */
+bool sysfs_write(const char *path, const char *text, GError **error);
 /* Numbers N of the entries "PREFIXN" of a folder, ascending. Never NULL. */
 GArray *sysfs_numbers(const char *folder, const char *prefix);
 
