@@ -60,9 +60,9 @@ def frame(kind, body, src=MAC, dst=OTHER):
     return mac(dst) + mac(src) + kind.to_bytes(2, "big") + body
 
 
-def ipv4(name, src="10.77.0.1", ports=(1000, 2000), chaddr=MAC):
+def ipv4(name, src="10.77.0.1", ports=(1000, 2000), chaddr=MAC, data=None):
     udp = ports[0].to_bytes(2, "big") + ports[1].to_bytes(2, "big")
-    data = bytes(28) + mac(chaddr) + mark(name)
+    data = data or bytes(28) + mac(chaddr) + mark(name)
     udp += (8 + len(data)).to_bytes(2, "big") + bytes(2) + data
     head = bytes([0x45, 0]) + (20 + len(udp)).to_bytes(2, "big") + bytes([0, 1, 0, 0, 64, 17, 0, 0]) + ip(src) + ip("10.77.0.2")
     total = sum(int.from_bytes(head[i:i + 2], "big") for i in range(0, 20, 2))
@@ -230,7 +230,7 @@ def test_address():
     try:
         net.plug(ONE, bridge, MAC)
         net.plug(TWO, bridge, OTHER)
-        virsh("nwfilter-binding-create", binding("clean-traffic"))
+        virsh("nwfilter-binding-create", binding("clean-traffic", [("CTRL_IP_LEARNING", "dhcp")]))
         dhcp = ipv4("end", src="0.0.0.0", ports=(68, 67))
         forged = {"arp": arp("arp"), "ip": ipv4("ip"), "dhcp": ipv4("dhcp", src="0.0.0.0", ports=(68, 67), chaddr=OTHER)}
         assert heard(forged, dhcp) == set()
@@ -243,6 +243,71 @@ def test_address():
         net.unplug(ONE, TWO)
         net.remove("leased")
     assert after == with_network and rules() == before
+
+
+def send(frames):
+    run(sys.executable, "-c", f"import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0)); "
+        f"[s.send(bytes.fromhex(f)) for f in {[f.hex() for f in frames]}]", ns=ONE)
+
+
+def learned():
+    return re.search(r"ta +clean-traffic +m +\S+ +(.*)", ruche("bindings")).group(1).strip()
+
+
+def test_learned():
+    """The first address that the machine uses stays its own, over a kill of the manager, too."""
+    before = rules()
+    plugged()
+    try:
+        refused("CTRL_IP_LEARNING 'guess' is not any, dhcp or none", "nwfilter-binding-create", binding("clean-traffic", [("CTRL_IP_LEARNING", "guess")]))
+        refused("variable 'IP' has no value", "nwfilter-binding-create", binding("clean-traffic", [("CTRL_IP_LEARNING", "none")]))
+        virsh("nwfilter-binding-create", binding("clean-traffic"))
+        send([FORGED["ip mac"], FORGED["arp mac"], arp("none", spa="0.0.0.0"), ipv4("none", src="255.255.255.255")])
+        assert learned() == "waiting"
+        send([HONEST["arp"]])  # dropped, and seen
+        wait_for("rules for the address", lambda: learned() == "10.77.0.1")
+        assert heard(EVERYTHING) == set(HONEST)
+        net.MANAGER.end(signal.SIGKILL)
+        net.MANAGER.start()
+        assert learned() == "10.77.0.1" and heard(EVERYTHING) == set(HONEST)
+        virsh("nwfilter-binding-delete", "ta")
+        assert not os.listdir(f"{net.RUN}/nwfilters"), os.listdir(f"{net.RUN}/nwfilters")
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        unplugged()
+    assert rules() == before
+
+
+def test_snooped():
+    """What another's DHCP server leases, until the machine gives it back; kept over a kill of the manager."""
+    before = rules()
+    plugged()
+    server = None
+    try:
+        run("ip", "addr", "add", "10.77.0.2/24", "dev", "eth0", ns=TWO)
+        server = subprocess.Popen(["ip", "netns", "exec", TWO, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--pid-file=",
+                                   "--interface=eth0", "--dhcp-range=10.77.0.50,10.77.0.60,1h", "--leasefile-ro", "--dhcp-authoritative", "--no-ping"],
+                                  env=net.ENV, stderr=subprocess.DEVNULL)
+        virsh("nwfilter-binding-create", binding("clean-traffic", [("CTRL_IP_LEARNING", "dhcp"), ("DHCPSERVER", "10.77.0.2")]))
+        send([HONEST["arp"], HONEST["ip"]])
+        assert learned() == "waiting"
+        lease = net.dhcp(ONE)["ip"]
+        wait_for("rules for " + lease, lambda: learned() == lease and lease in rules())
+        honest = {"arp": arp("arp", spa=lease), "ip": ipv4("ip", src=lease)}
+        assert heard({**honest, **FORGED}, ipv4("end", src=lease)) == set(honest)
+        net.MANAGER.end(signal.SIGKILL)
+        net.MANAGER.start()
+        assert learned() == lease
+        send([ipv4("release", src=lease, ports=(68, 67), data=bytes([1, 1, 6]) + bytes(9) + ip(lease) + bytes(12) + mac(MAC) + bytes(202)
+                   + bytes.fromhex("63825363350107ff"))])
+        wait_for("its end", lambda: learned() == "waiting" and lease not in rules())
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        if server:
+            server.kill()
+            server.wait()
+        unplugged()
+    assert rules() == before
 
 
 def test_virsh():
@@ -323,7 +388,7 @@ def test_machine():
 
 
 def main():
-    tests = {"forged frames": test_forged, "update": test_update, "gratuitous": test_gratuitous, "ruche": test_ruche, "address by DHCP": test_address, "virsh": test_virsh, "killed": test_killed,
+    tests = {"forged frames": test_forged, "update": test_update, "gratuitous": test_gratuitous, "ruche": test_ruche, "address by DHCP": test_address, "address by frames": test_learned, "address by another's DHCP": test_snooped, "virsh": test_virsh, "killed": test_killed,
              "machine": test_machine}
     wanted = sys.argv[5:]
     tests = {n: t for n, t in tests.items() if not wanted or n in wanted}

@@ -49,9 +49,10 @@ struct filter_binding {
     unsigned refs;
     char *ifname, *filter, *mac, *owner_name, owner[37];
     xmlDoc *doc;   /* <filterbinding> */
-    char *learned; /* the IPv4 addresses found by leases, with ' ' between them; NULL: none, or not
+    char *learned; /* the IPv4 addresses found for it, with ' ' between them; NULL: none, or not
                       asked for */
-    bool waiting;  /* for an address: only DHCP passes */
+    struct filter_addresses *addresses; /* filter_address.c */
+    bool waiting;                       /* for an address: only DHCP passes */
 };
 void filter_binding_unref(struct filter_binding *b);
 struct filter_binding *filter_binding_find(const char *ifname, GError **error);

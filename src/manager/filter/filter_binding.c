@@ -3,15 +3,10 @@
  *
  * Spec      libvirt's nwfilterbinding.rng at 9.0.0.
  * Thread    The loop thread. What nftables does waits on a worker, with the lock held.
- *
- * An address of IPv4 that a filter asks for and nobody gave is the one that a network of ours has
- * leased to the interface's MAC address; each lease that comes or goes is looked at. Until there is
- * one, only DHCP passes.
  */
 #include "base/log.h"
 #include "manager/filter/filter_priv.h"
 #include "manager/markup.h"
-#include "manager/network/network.h"
 #include "manager/network/nft.h"
 #include "manager/store.h"
 #include "manager/uuid.h"
@@ -21,19 +16,24 @@
 #include <net/if.h>
 #include <string.h>
 
-enum { NETWORKS_ACTIVE = 2 }; /* of virConnectListAllNetworksFlags */
-
 static GHashTable *bindings; /* names of interfaces to struct filter_binding */
 static struct event_listener listener;
-static guint soon; /* a look at leases */
+static guint soon; /* a look at addresses */
 
 /* ---- the table ---- */
+
+/* One that is not in the table learns nothing. */
+static void let_go(gpointer p)
+{
+    struct filter_binding *b = p;
+    g_clear_pointer(&b->addresses, filter_addresses_free);
+    filter_binding_unref(b);
+}
 
 static GHashTable *table(void)
 {
     if (!bindings)
-        bindings = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
-                                         (GDestroyNotify)filter_binding_unref);
+        bindings = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, let_go);
     return bindings;
 }
 
@@ -46,6 +46,7 @@ void filter_binding_unref(struct filter_binding *b)
     g_free(b->mac);
     g_free(b->owner_name);
     g_free(b->learned);
+    filter_addresses_free(b->addresses);
     xmlFreeDoc(b->doc);
     g_free(b);
 }
@@ -162,23 +163,6 @@ static bool note(const struct filter_binding *b, GError **error)
 
 /* ---- rules ---- */
 
-/* What leases say of it, with blanks between them; NULL: nothing. */
-static char *leased(const struct filter_binding *b)
-{
-    g_autoptr(GString) s = g_string_new(NULL);
-    g_autoptr(GPtrArray) networks = network_list(&caller_self, NETWORKS_ACTIVE);
-    for (unsigned i = 0; i < networks->len; i++) {
-        g_autoptr(GPtrArray) leases =
-            network_leases(&caller_self, networks->pdata[i], b->mac, NULL);
-        for (unsigned k = 0; leases && k < leases->len; k++) {
-            const struct network_lease *l = leases->pdata[k];
-            if (!l->v6)
-                g_string_append_printf(s, "%s%s", s->len ? " " : "", l->ip);
-        }
-    }
-    return s->len ? g_strdup(s->str) : NULL;
-}
-
 static const struct filter_def *find(const char *name, void *opaque)
 {
     const struct filter_def *instead = opaque;
@@ -191,7 +175,7 @@ static bool compile(const struct filter_binding *b, const struct filter_def *ins
     g_autoptr(GHashTable) params = filter_params_new();
     if (!filter_params_parse(params, xml_find(xmlDocGetRootElement(b->doc), "filterref"), error))
         return false;
-    g_autofree char *learned = g_hash_table_contains(params, "IP") ? NULL : leased(b);
+    g_autofree char *learned = g_hash_table_contains(params, "IP") ? NULL : filter_addresses(b);
     g_auto(GStrv) addresses = g_strsplit(learned ? learned : "", " ", -1);
     for (char **a = addresses; *a; a++)
         filter_params_add(params, "IP", *a);
@@ -239,6 +223,7 @@ static void take_result(struct filter_binding *b, struct filter_program *p)
     g_free(b->learned);
     b->learned = g_steal_pointer(&p->learned);
     b->waiting = p->waits_for_ip;
+    filter_addresses_listen(b);
 }
 
 static bool apply_one(struct filter_binding *b, GError **error)
@@ -311,6 +296,7 @@ static void remove_rules(const char *ifname)
         log_warn("interface '%s': rules of its filter stay: %s", ifname, error->message);
     else
         g_unlink(path);
+    filter_addresses_forget(ifname);
 }
 
 static void unplug(void *opaque)
@@ -349,6 +335,7 @@ static bool bind_it(struct filter_binding *b, GError **error)
     bool was = g_hash_table_contains(table(), b->ifname);
     if (!note(b, error))
         return false;
+    filter_addresses_forget(b->ifname); /* of an interface that had the name before */
     if (apply_one(b, error)) {
         g_hash_table_replace(table(), b->ifname, b);
         return true;
@@ -433,26 +420,26 @@ bool filter_binding_delete(const struct caller *who, const char *ifname, GError 
     return true;
 }
 
-/* ---- leases ---- */
+/* ---- addresses that come and go ---- */
 
-static bool lease_changed(const struct filter_binding *b)
+static bool address_changed(const struct filter_binding *b)
 {
     g_autoptr(GHashTable) params = filter_params_new();
     if (!filter_params_parse(params, xml_find(xmlDocGetRootElement(b->doc), "filterref"), NULL) ||
         g_hash_table_contains(params, "IP"))
         return false;
-    g_autofree char *now = leased(b);
+    g_autofree char *now = filter_addresses(b);
     return g_strcmp0(now, b->learned) != 0;
 }
 
-static void refresh(bool only_leases)
+static void refresh(bool only_addresses)
 {
     filter_lock();
     g_autoptr(GPtrArray) list = all();
     for (unsigned i = 0; i < list->len; i++) {
         struct filter_binding *b = list->pdata[i];
         g_autoptr(GError) error = NULL;
-        if (g_hash_table_lookup(table(), b->ifname) != b || (only_leases && !lease_changed(b)))
+        if (g_hash_table_lookup(table(), b->ifname) != b || (only_addresses && !address_changed(b)))
             continue;
         if (!apply_one(b, &error))
             log_warn("interface '%s': its filter stays as it was: %s", b->ifname, error->message);
@@ -465,7 +452,7 @@ void filter_bindings_refresh(void)
     refresh(false);
 }
 
-static void look_at_leases(void *opaque)
+static void look_at_addresses(void *opaque)
 {
     refresh(true);
 }
@@ -473,14 +460,20 @@ static void look_at_leases(void *opaque)
 static gboolean begin_look(gpointer opaque)
 {
     soon = 0;
-    task_start(look_at_leases, NULL);
+    task_start(look_at_addresses, NULL);
     return G_SOURCE_REMOVE;
+}
+
+void filter_bindings_look(void)
+{
+    if (!soon && g_hash_table_size(table()))
+        soon = g_idle_add(begin_look, NULL);
 }
 
 static void on_event(void *opaque, const struct event *e)
 {
-    if (e->class == EVENT_NETWORK && !soon && g_hash_table_size(table()))
-        soon = g_idle_add(begin_look, NULL);
+    if (e->class == EVENT_NETWORK)
+        filter_bindings_look();
 }
 
 /* ---- start and stop ---- */
@@ -494,6 +487,7 @@ static void load_file(const char *dir, const char *file)
     if (!b) {
         log_warn("filter binding '%s' is left out: %s", path, error->message);
     } else if (if_nametoindex(b->ifname)) {
+        filter_addresses_load(b);
         g_hash_table_replace(table(), b->ifname, b);
     } else {
         task_start(unplug, g_strdup(b->ifname));

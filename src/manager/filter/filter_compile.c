@@ -98,6 +98,23 @@ static bool collect(struct filter_work *w, const char *name, GHashTable *vars, G
     return true;
 }
 
+/* What decides how addresses are found. */
+static bool check_learning(const struct filter_target *t, GError **error)
+{
+    const GPtrArray *how = g_hash_table_lookup(t->params, "CTRL_IP_LEARNING"),
+                    *servers = g_hash_table_lookup(t->params, "DHCPSERVER");
+    const char *word = how ? how->pdata[0] : "any";
+    if (strcmp(word, "any") != 0 && strcmp(word, "dhcp") != 0 && strcmp(word, "none") != 0)
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "interface '%s': CTRL_IP_LEARNING '%s' is not any, dhcp or none",
+                           t->ifname, word);
+    g_autofree char *server =
+        servers ? filter_value_check(FK_IPV4, servers->pdata[0], error) : g_strdup("");
+    if (!server)
+        g_prefix_error(error, "interface '%s': DHCPSERVER: ", t->ifname);
+    return server != NULL;
+}
+
 static bool check_target(const struct filter_target *t, GError **error)
 {
     uint8_t mac[6];
@@ -127,7 +144,7 @@ bool filter_compile(const struct filter_target *t, struct filter_program *ret, G
     copy_missing(vars, t->params);
     if (!g_hash_table_contains(vars, "MAC"))
         filter_params_add(vars, "MAC", t->mac);
-    if (check_target(t, error) && collect(&w, t->filter, vars, error))
+    if (check_target(t, error) && check_learning(t, error) && collect(&w, t->filter, vars, error))
         p.text = filter_layout(&w, error);
     bool ok = p.text != NULL;
     if (ok)

@@ -138,7 +138,17 @@ void filter_unlock(void);
 void filter_bindings_load(void);
 void filter_bindings_refresh(void); /* makes the rules of all that are bound anew */
 void filter_bindings_stop(void);
+void filter_bindings_look(void); /* soon, whether addresses are others */
 /* With the lock: applies all that use `d`, with it in the place of the one of its name. */
 bool filter_bindings_follow(const struct filter_def *d, GError **error);
 /* The interface that uses it; NULL: none. */
 char *filter_bindings_user(const char *name);
+
+/* ---- filter_address.c ---- */
+/* Those known now, with ' ' between them; NULL: none. */
+char *filter_addresses(const struct filter_binding *b);
+/* Learns from frames for as long as its rules wait for an address, or those may change. */
+void filter_addresses_listen(struct filter_binding *b);
+void filter_addresses_load(struct filter_binding *b); /* what the manager before knew */
+void filter_addresses_forget(const char *ifname);     /* what is noted of it */
+void filter_addresses_free(struct filter_addresses *a);

@@ -2,6 +2,8 @@
 /* Descriptions of filters, and the rules that become of them. Each file NAME.xml of the folder
  * given as argument becomes NAME.out (canonical text) and NAME.nft (of an interface with two
  * addresses). TAP. */
+#include "base/golden.h"
+#include "manager/filter/filter_learn.h"
 #include "manager/filter/filter_priv.h"
 
 #include <string.h>
@@ -51,15 +53,6 @@ static char *compile(const char *filter, const char *const *params, bool *ret_wa
     return text;
 }
 
-static void check_file(const char *name, const char *suffix, const char *have)
-{
-    g_autofree char *path = g_strdup_printf("%s/%s.%s", golden, name, suffix), *want = NULL;
-    if (g_getenv("UPDATE_GOLDEN"))
-        g_assert_true(g_file_set_contents(path, have, -1, NULL));
-    g_assert_true(g_file_get_contents(path, &want, NULL, NULL));
-    g_assert_cmpstr(want, ==, have);
-}
-
 static void check_round(const char *text)
 {
     g_autoptr(GError) error = NULL;
@@ -70,33 +63,22 @@ static void check_round(const char *text)
     filter_def_free(d);
 }
 
-static void check_example(const char *name)
+static void check_example(const char *name, const char *xml)
 {
     static const char *const params[] = {"IP",    "192.0.2.7", "IP",   "192.0.2.8",   "PORTS", "80",
                                          "PORTS", "443",       "IPV6", "2001:db8::7", NULL};
-    g_autofree char *path = g_strdup_printf("%s/%s.xml", golden, name), *xml = NULL, *said = NULL;
-    g_assert_true(g_file_get_contents(path, &xml, NULL, NULL));
     struct filter_def *d = define(xml);
-    g_autofree char *text = filter_def_format(d),
+    g_autofree char *said = NULL, *text = filter_def_format(d),
                     *rules = compile(d->name, params, NULL, NULL, &said);
     g_assert_cmpstr(said, ==, NULL);
-    check_file(name, "out", text);
-    check_file(name, "nft", rules);
+    golden_check(golden, name, "out", text);
+    golden_check(golden, name, "nft", rules);
     check_round(text);
 }
 
 static void test_golden(void)
 {
-    g_autoptr(GDir) dir = g_dir_open(golden, 0, NULL);
-    unsigned count = 0;
-    g_assert_nonnull(dir);
-    for (const char *name; (name = g_dir_read_name(dir));)
-        if (g_str_has_suffix(name, ".xml")) {
-            g_autofree char *stem = g_strndup(name, strlen(name) - 4);
-            check_example(stem);
-            count++;
-        }
-    g_assert_cmpuint(count, >=, 3);
+    golden_each(golden, check_example, 3);
 }
 
 /* Each filter that comes with the program stays as it is, and makes rules. */
@@ -157,8 +139,7 @@ static void test_refused(void)
         g_autofree char *xml = g_strdup_printf("<filter name='f'>%s</filter>", rows[i].inside);
         g_autoptr(GError) error = NULL;
         g_assert_null(filter_def_parse(xml, &error));
-        if (!strstr(error->message, rows[i].why))
-            g_error("'%s' is not in '%s'", rows[i].why, error->message);
+        golden_says(error->message, rows[i].why);
     }
 }
 
@@ -191,8 +172,7 @@ static void test_not_compiled(void)
         g_autofree char *said = NULL;
         define(rows[i].xml);
         g_assert_null(compile("f", params, NULL, NULL, &said));
-        if (!strstr(said, rows[i].why))
-            g_error("'%s' is not in '%s'", rows[i].why, said);
+        golden_says(said, rows[i].why);
     }
 }
 
@@ -252,6 +232,88 @@ static void test_state(void)
     g_assert_nonnull(strstr(drop, "th sport 22 drop"));
 }
 
+/* ---- what frames tell ---- */
+
+static const uint8_t us[6] = {0x52, 0x54, 0, 0, 0, 0x0a}, them[6] = {0x52, 0x54, 0, 0, 0, 0x0b};
+
+/* A DHCP message with a lease of 600 s, as `server` sends it; `type` is option 53. Its bytes. */
+static size_t dhcp(uint8_t frame[400], bool to, uint8_t type, uint8_t server)
+{
+    static const uint8_t head[] = {0x08, 0, 0x45, 0, 1, 34, 0, 1, 0x40, 0, 64, 17, 0, 0};
+    uint8_t *p = frame;
+    memset(frame, 0, 400);
+    memcpy(p, to ? us : them, 6);
+    memcpy(p + 6, to ? them : us, 6);
+    memcpy(p + 12, head, sizeof(head));
+    memcpy(p + 26, to ? (const uint8_t[]){10, 77, 0, server} : (const uint8_t[]){0, 0, 0, 0}, 4);
+    memcpy(p + 30, "\xff\xff\xff\xff", 4);
+    memcpy(p + 34, to ? (const uint8_t[]){0, 67, 0, 68} : (const uint8_t[]){0, 68, 0, 67}, 4);
+    p += 42;
+    memcpy(p, (const uint8_t[]){to ? 2 : 1, 1, 6}, 3);
+    memcpy(p + 12, (const uint8_t[]){10, 77, 0, 9}, 4); /* ciaddr */
+    memcpy(p + 16, (const uint8_t[]){10, 77, 0, 50}, 4);
+    memcpy(p + 28, us, 6);
+    memcpy(p + 236,
+           (const uint8_t[]){0x63, 0x82, 0x53, 0x63, 0, 53, 1, type, 51, 4, 0, 0, 2, 88, 255}, 15);
+    return 14 + 290;
+}
+
+static void test_dhcp_frames(void)
+{
+    struct filter_learner_of of = {.how = FILTER_LEARN_DHCP},
+                             one = {.how = FILTER_LEARN_DHCP, .server = {10, 77, 0, 2}};
+    uint8_t frame[400];
+    memcpy(of.mac, us, 6);
+    memcpy(one.mac, us, 6);
+    size_t len = dhcp(frame, true, 5, 2);
+    struct filter_sighting s = filter_sight(&of, frame, len, true);
+    g_assert_cmpint(s.kind, ==, FILTER_SEEN_LEASED);
+    g_assert_cmpmem(s.ip, 4, "\x0a\x4d\0\x32", 4);
+    g_assert_cmpuint(s.seconds, ==, 600);
+    g_assert_cmpint(filter_sight(&one, frame, len, true).kind, ==, FILTER_SEEN_LEASED);
+    g_assert_cmpint(filter_sight(&of, frame, len, false).kind, ==,
+                    FILTER_SEEN_NOTHING); /* the machine says so itself */
+    for (size_t cut = 0; cut < 42 + 250; cut++)
+        g_assert_cmpint(filter_sight(&of, frame, cut, true).kind, ==, FILTER_SEEN_NOTHING);
+    len = dhcp(frame, true, 5, 3); /* another server */
+    g_assert_cmpint(filter_sight(&one, frame, len, true).kind, ==, FILTER_SEEN_NOTHING);
+    len = dhcp(frame, true, 6, 2); /* not granted */
+    g_assert_cmpint(filter_sight(&of, frame, len, true).kind, ==, FILTER_SEEN_NOTHING);
+    len = dhcp(frame, false, 7, 2);
+    s = filter_sight(&of, frame, len, false);
+    g_assert_cmpint(s.kind, ==, FILTER_SEEN_RELEASED);
+    g_assert_cmpmem(s.ip, 4, "\x0a\x4d\0\x09", 4);
+    frame[42 + 28] ^= 1; /* for another's MAC address */
+    g_assert_cmpint(filter_sight(&of, frame, len, false).kind, ==, FILTER_SEEN_NOTHING);
+}
+
+static void test_used(void)
+{
+    struct filter_learner_of any = {.how = FILTER_LEARN_ANY}, leases = {.how = FILTER_LEARN_DHCP};
+    uint8_t frame[64] = {[12] = 8, 6, 0, 1, 8, 0, 6, 4, 0, 1};
+    memcpy(any.mac, us, 6);
+    memcpy(leases.mac, us, 6);
+    memcpy(frame + 6, us, 6);
+    memcpy(frame + 22, us, 6);
+    memcpy(frame + 28, (const uint8_t[]){10, 77, 0, 7}, 4);
+    struct filter_sighting s = filter_sight(&any, frame, 60, false);
+    g_assert_cmpint(s.kind, ==, FILTER_SEEN_USED);
+    g_assert_cmpmem(s.ip, 4, "\x0a\x4d\0\x07", 4);
+    g_assert_cmpint(filter_sight(&leases, frame, 60, false).kind, ==, FILTER_SEEN_NOTHING);
+    g_assert_cmpint(filter_sight(&any, frame, 60, true).kind, ==, FILTER_SEEN_NOTHING);
+    g_assert_cmpint(filter_sight(&any, frame, 31, false).kind, ==, FILTER_SEEN_NOTHING);
+    frame[22] ^= 1; /* the frame's sender speaks for another one */
+    g_assert_cmpint(filter_sight(&any, frame, 60, false).kind, ==, FILTER_SEEN_NOTHING);
+    uint8_t packet[34] = {[12] = 8, 0, 0x45, 0, 0, 20, [26] = 10, 77, 0, 8};
+    memcpy(packet + 6, us, 6);
+    g_assert_cmpint(filter_sight(&any, packet, 34, false).kind, ==, FILTER_SEEN_USED);
+    static const uint8_t nobody[] = {0, 127, 224, 255};
+    for (size_t i = 0; i < sizeof(nobody); i++) {
+        packet[26] = nobody[i];
+        g_assert_cmpint(filter_sight(&any, packet, 34, false).kind, ==, FILTER_SEEN_NOTHING);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -267,6 +329,8 @@ int main(int argc, char **argv)
     g_test_add_func("/filter/bounded", test_bounded);
     g_test_add_func("/filter/waiting", test_waiting);
     g_test_add_func("/filter/state", test_state);
+    g_test_add_func("/filter/dhcp frames", test_dhcp_frames);
+    g_test_add_func("/filter/addresses used", test_used);
     int failed = g_test_run();
     g_hash_table_unref(defs);
     return failed;

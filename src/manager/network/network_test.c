@@ -2,6 +2,7 @@
 /* Descriptions of networks, and what is made of them: rules, dnsmasq's configuration, leases. Each
  * file NAME.xml of the folder given as argument becomes NAME.out (canonical text), NAME.nft and
  * NAME.conf. TAP. */
+#include "base/golden.h"
 #include "manager/network/network_priv.h"
 #include "manager/network/nft.h"
 
@@ -36,48 +37,28 @@ static void check_refused(const char *xml, const char *why)
 
 /* ---- what becomes of an example ---- */
 
-static void check_file(const char *name, const char *suffix, const char *have)
+static void check_example(const char *name, const char *xml)
 {
-    g_autofree char *path = g_strdup_printf("%s/%s.%s", golden, name, suffix), *want = NULL;
-    if (g_getenv("UPDATE_GOLDEN") && have)
-        g_assert_true(g_file_set_contents(path, have, -1, NULL));
-    bool there = g_file_get_contents(path, &want, NULL, NULL);
-    g_assert_cmpstr(there ? want : NULL, ==, have);
-}
-
-static void check_example(const char *name)
-{
-    g_autofree char *path = g_strdup_printf("%s/%s.xml", golden, name), *xml = NULL;
     auto_network_def d = {0}, again = {0};
     g_autoptr(GError) error = NULL;
-    g_assert_true(g_file_get_contents(path, &xml, NULL, NULL));
     network_def_parse(&d, xml, NETWORK_DEF_VALIDATE, &error);
     g_assert_no_error(error);
     network_def_name_bridge(&d, taken);
     g_autofree char *text = network_def_format(&d), *rules = network_rules(&d), *twice = NULL;
-    check_file(name, "out", text);
-    check_file(name, "nft", rules);
+    golden_check(golden, name, "out", text);
+    golden_check(golden, name, "nft", rules);
     g_assert_true(network_def_parse(&again, text, NETWORK_DEF_VALIDATE, NULL));
     twice = network_def_format(&again);
     g_assert_cmpstr(twice, ==, text);
     if (!network_dnsmasq_needed(&d))
         return;
     g_autofree char *conf = network_dnsmasq_conf(&d, "/run/x.pid", "/run/x.leases", "nobody");
-    check_file(name, "conf", conf);
+    golden_check(golden, name, "conf", conf);
 }
 
 static void test_golden(void)
 {
-    g_autoptr(GDir) dir = g_dir_open(golden, 0, NULL);
-    unsigned count = 0;
-    g_assert_nonnull(dir);
-    for (const char *name; (name = g_dir_read_name(dir));)
-        if (g_str_has_suffix(name, ".xml")) {
-            g_autofree char *stem = g_strndup(name, strlen(name) - 4);
-            check_example(stem);
-            count++;
-        }
-    g_assert_cmpuint(count, >=, 5);
+    golden_each(golden, check_example, 5);
 }
 
 /* ---- what cannot be ---- */
