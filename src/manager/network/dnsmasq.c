@@ -150,12 +150,11 @@ static void find_processes(const char *conf, GArray *ret)
     }
 }
 
-static void wait_end(pid_t pid)
+static void wait_end(int pidfd)
 {
-    autofd fd = pidfd(pid);
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    if (fd >= 0 && poll(&p, 1, END_MS) == 0) {
-        kill(pid, SIGKILL);
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    if (pidfd >= 0 && poll(&p, 1, END_MS) == 0) {
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
         poll(&p, 1, END_MS);
     }
 }
@@ -167,8 +166,19 @@ static void kill_all(void *opaque)
     find_processes(conf, pids);
     for (unsigned i = 0; i < pids->len; i++)
         kill(g_array_index(pids, pid_t, i), SIGTERM);
-    for (unsigned i = 0; i < pids->len; i++)
-        wait_end(g_array_index(pids, pid_t, i));
+    for (unsigned i = 0; i < pids->len; i++) {
+        autofd fd = pidfd(g_array_index(pids, pid_t, i));
+        wait_end(fd);
+    }
+}
+
+/* The one that we watch. Takes the descriptor of the process. */
+static void end_one(void *opaque)
+{
+    const int *fd = opaque;
+    syscall(SYS_pidfd_send_signal, *fd, SIGTERM, NULL, 0);
+    wait_end(*fd);
+    close(*fd);
 }
 
 static void restart_task(void *opaque);
@@ -332,7 +342,11 @@ void network_daemon_stop(struct network *n)
                     *pid = network_run_path(n->name, "pid");
     if (n->daemon)
         n->daemon->stopping = true;
-    task_work(kill_all, conf);
+    int fd = n->daemon && n->daemon->pidfd >= 0 ? fcntl(n->daemon->pidfd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (fd >= 0)
+        task_work(end_one, &fd);
+    else if (access(conf, F_OK) == 0) /* without its file there is none */
+        task_work(kill_all, conf);
     network_daemon_forget(n);
     g_unlink(conf);
     g_unlink(pid);
