@@ -65,6 +65,13 @@ int64_t agent_number(JsonObject *o, const char *name)
     return json_node_get_value_type(n) == G_TYPE_INT64 ? json_node_get_int(n) : 0;
 }
 
+bool agent_is(JsonObject *o, const char *name)
+{
+    JsonNode *n = member(o, name);
+    return n && JSON_NODE_HOLDS_VALUE(n) && json_node_get_value_type(n) == G_TYPE_BOOLEAN &&
+           json_node_get_boolean(n);
+}
+
 JsonArray *agent_list(JsonObject *o, const char *name)
 {
     JsonNode *n = member(o, name);

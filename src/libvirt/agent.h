@@ -18,9 +18,12 @@ JsonNode *agent_ask(struct rpc_call *c, struct domain *d, const char *command, J
 /* The same for an answer that is a list of objects, of at most AGENT_ROWS_MAX. */
 JsonArray *agent_ask_list(struct rpc_call *c, struct domain *d, const char *command,
                           GError **error);
+/* The guest's vCPUs, all or those that are online; -1: error. */
+int agent_vcpu_count(struct rpc_call *c, struct domain *d, bool all, GError **error);
 /* What stands there if it is of the type, else NULL or 0. */
 const char *agent_text(JsonObject *o, const char *member);
 int64_t agent_number(JsonObject *o, const char *member);
+bool agent_is(JsonObject *o, const char *member); /* true, and nothing else */
 JsonArray *agent_list(JsonObject *o, const char *member);
 /* Element i, if it is an object; else NULL. */
 JsonObject *agent_row(JsonArray *a, unsigned i);

@@ -33,7 +33,7 @@ struct message {
     int32_t event, detail;
     char *text[4],
         *optional[4]; /* the same strings: one that must be there, one that may be NULL */
-    int64_t number;
+    int64_t number, excess;
     uint32_t micros; /* of a monitor's event, whose seconds are the number */
     struct xdr_array params;
 };
@@ -58,7 +58,7 @@ ROWS(alias_rows, DOM, F(STRING, text[0]));
 ROWS(params_rows, DOM, XDR_LIST(struct message, params, wire_param, TUNABLES_MAX));
 ROWS(metadata_rows, DOM, F(INT, event), F(STRING_OPT, optional[0]));
 ROWS(threshold_rows, DOM, F(STRING, text[0]), F(STRING_OPT, optional[1]), F(HYPER, number),
-     F(HYPER, number));
+     F(HYPER, excess));
 ROWS(failure_rows, DOM, F(INT, event), F(INT, detail), F(INT, reason));
 ROWS(size_rows, DOM, F(STRING, text[0]), F(HYPER, number));
 ROWS(obj_two_rows, XDR_SUB(struct message, obj, wire_named_xdr), F(INT, event), F(INT, detail));
@@ -285,7 +285,7 @@ static bool matches(const struct event_registration *r, const struct event *e)
 /* Strings stay the emitter's. */
 static void fill(struct message *m, const struct event *e)
 {
-    *m = (struct message){.event = e->event, .detail = e->detail, .number = (int64_t)e->number};
+    *m = (struct message){.event = e->event, .detail = e->detail, .number = (int64_t)e->number, .excess = (int64_t)e->excess};
     m->dom.name = m->obj.name = m->dev.name = (char *)e->name;
     m->secret.usage = (char *)(e->text[0] ? e->text[0] : "");
     m->secret.usage_type = (int32_t)e->number;

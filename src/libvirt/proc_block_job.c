@@ -213,3 +213,16 @@ static bool info(struct rpc_call *c, struct domain *d, const struct a_domain_tex
 }
 DOMAIN_PROC(domain_get_block_job_info, 238, RPC_READONLY, a_domain_text_flags,
             info(c, d, a, ret, error), RET(block_job));
+
+struct threshold {
+    struct wire_domain dom;
+    char *disk;
+    uint64_t bytes;
+    uint32_t flags;
+};
+static const struct xdr_row threshold_xdr[] = {
+    XDR_SUB(struct threshold, dom, wire_domain_xdr), XDR_F(STRING, struct threshold, disk),
+    XDR_F(UHYPER, struct threshold, bytes), XDR_F(UINT, struct threshold, flags), XDR_DONE};
+DOMAIN_PROC(domain_set_block_threshold, 386, 0, threshold,
+            object_flags(a->flags, 0, "domain_set_block_threshold", error) &&
+                domain_block_threshold(c->who, d, a->disk, a->bytes, error));

@@ -187,6 +187,18 @@ DOMAIN_PROC(domain_inject_nmi, 210, 0, a_domain_flags,
             object_flags(a->flags, 0, "domain_inject_nmi", error) &&
                 domain_inject_nmi(c->who, d, error));
 
+struct lifecycle_action {
+    struct wire_domain dom;
+    uint32_t type, action, flags;
+};
+static const struct xdr_row lifecycle_action_xdr[] = {
+    XDR_SUB(struct lifecycle_action, dom, wire_domain_xdr),
+    XDR_F(UINT, struct lifecycle_action, type), XDR_F(UINT, struct lifecycle_action, action),
+    XDR_F(UINT, struct lifecycle_action, flags), XDR_DONE};
+DOMAIN_PROC(domain_set_lifecycle_action, 390, 0, lifecycle_action,
+            object_flags(a->flags, 3, "domain_set_lifecycle_action", error) &&
+                domain_set_lifecycle_action(c->who, d, a->type, a->action, a->flags, error));
+
 DOMAIN_PROC(domain_get_autostart, 15, OBJECT_QUERY, a_domain, object_int(ret, d->autostart),
             RET(r_int));
 DOMAIN_PROC(domain_set_autostart, 29, 0, a_domain_int,

@@ -3,9 +3,9 @@
  *
  * Trust     Sizes of maps are the client's: their product is checked before memory is asked for.
  */
-#include "libvirt/object.h"
+#include "libvirt/agent.h"
 
-enum { LIVE = 1, CONFIG = 2, AFFECT = 3, MAXIMUM = 4, STRINGS_OKAY = 4 };
+enum { LIVE = 1, CONFIG = 2, AFFECT = 3, MAXIMUM = 4, STRINGS_OKAY = 4, GUEST = 8 };
 
 /* ---- memory and vCPUs ---- */
 
@@ -50,8 +50,19 @@ static bool vcpus(struct rpc_call *c, struct domain *d, unsigned flags, void *re
     return object_int(ret, domain_get_vcpus(c->who, d, flags, error)) &&
            ((struct r_int *)ret)->v >= 0;
 }
+/* The guest says itself how many of them it uses. */
+static bool vcpus_flags(struct rpc_call *c, struct domain *d, unsigned flags, void *ret,
+                        GError **error)
+{
+    if (!(flags & GUEST))
+        return vcpus(c, d, flags, ret, error);
+    if (flags & CONFIG)
+        return ruche_error(error, RUCHE_ERR_INVALID, "only what runs has a guest to ask");
+    int count = agent_vcpu_count(c, d, flags & MAXIMUM, error);
+    return count >= 0 && object_int(ret, count);
+}
 DOMAIN_PROC(domain_get_vcpus_flags, 200, RPC_READONLY, a_domain_flags,
-            vcpus(c, d, a->flags, ret, error), RET(r_int));
+            vcpus_flags(c, d, a->flags, ret, error), RET(r_int));
 DOMAIN_PROC(domain_get_max_vcpus, 18, RPC_READONLY, a_domain,
             vcpus(c, d, MAXIMUM | (domain_is_active(d) ? LIVE : CONFIG), ret, error), RET(r_int));
 

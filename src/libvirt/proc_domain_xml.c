@@ -60,6 +60,22 @@ DOMAIN_PROC(domain_detach_device_alias, 392, 0, a_domain_text_flags,
             object_flags(a->flags, AFFECT, "domain_detach_device_alias", error) &&
                 domain_detach_alias(c->who, d, a->text, a->flags, error));
 
+struct native {
+    char *format, *xml;
+    uint32_t flags;
+};
+static const struct xdr_row native_xdr[] = {XDR_F(STRING, struct native, format),
+                                            XDR_F(STRING, struct native, xml),
+                                            XDR_F(UINT, struct native, flags), XDR_DONE};
+
+static bool to_native(struct rpc_call *c, void *args, void *ret, GError **error)
+{
+    const struct native *a = args;
+    return object_flags(a->flags, 0, "connect_domain_xml_to_native", error) &&
+           object_text(ret, domain_native(c->who, a->format, a->xml, error));
+}
+RPC_PROC(connect_domain_xml_to_native, .number = 136, ARGS(native), RET(r_text), .call = to_native);
+
 /* ---- what a machine's security driver would say: there is none ---- */
 
 struct label {
@@ -84,3 +100,5 @@ static const struct xdr_row labels_xdr[] = {XDR_LIST(struct labels, labels, labe
                                             XDR_F(INT, struct labels, count), XDR_DONE};
 DOMAIN_PROC(domain_get_security_label_list, 278, OBJECT_QUERY, a_domain, true, RET(labels));
 DOMAIN_PROC(domain_get_messages, 426, OBJECT_QUERY, a_domain_flags, true, RET(r_names));
+/* No machine here has an encrypted launch. */
+DOMAIN_PROC(domain_get_launch_security_info, 396, OBJECT_QUERY, a_domain_flags, true, RET(r_params));

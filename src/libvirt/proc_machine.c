@@ -47,3 +47,20 @@ DOMAIN_PROC(qemu_domain_agent_command, 3, 0, agent_command,
             object_flags(a->flags, 0, "domain_agent_command", error) &&
                 object_text(ret, domain_agent_command(c->who, d, a->text, a->timeout, error)),
             RET(agent_answer), .program = PROGRAM_QEMU);
+
+/* ---- with descriptors: the first goes to the monitor ---- */
+
+static bool monitor_command_fd(struct rpc_call *c, struct domain *d,
+                               const struct a_domain_text_flags *a, void *ret, GError **error)
+{
+    if (!object_flags(a->flags, HMP, "domain_monitor_command_with_files", error))
+        return false;
+    if (c->fd_count > 1 || (c->fd_count && (a->flags & HMP)))
+        return ruche_error(error, MANAGER_ERR_ARGUMENT,
+                           "a monitor takes one descriptor at a time, with a command in JSON");
+    if (!c->fd_count)
+        return object_text(ret, domain_monitor_command(c->who, d, a->text, a->flags & HMP, error));
+    return object_text(ret, domain_monitor_command_fd(c->who, d, a->text, c->fds[0], error));
+}
+DOMAIN_PROC(qemu_domain_monitor_command_with_files, 7, 0, a_domain_text_flags,
+            monitor_command_fd(c, d, a, ret, error), RET(r_text), .program = PROGRAM_QEMU);

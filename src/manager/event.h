@@ -35,6 +35,7 @@ struct event {
     int event, detail;       /* LIFECYCLE; action of WATCHDOG and IO_ERROR; status of BLOCK_JOB */
     const char *text[4];     /* by id: IO_ERROR: source path, alias, reason; BLOCK_JOB: disk;
                                 DEVICE_*: alias; METADATA: namespace; TRAY: alias; GRAPHICS: see there; of a secret: what it is for */
+    uint64_t excess;         /* BLOCK_THRESHOLD: bytes behind the number, the threshold; text: disk, path */
     uint64_t number;         /* BALLOON_CHANGE: KiB; RTC_CHANGE: offset in seconds; METADATA: type; of a secret: its usage */
     const struct param_list *params; /* TUNABLE, JOB_COMPLETED */
     struct _JsonObject *data; /* of class MONITOR, what a domain's emulator says by itself: text[0] is the name, number

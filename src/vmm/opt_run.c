@@ -43,7 +43,7 @@ static bool take_no_shutdown(struct vm_options *o, const char *arg, GError **err
     return true;
 }
 
-static bool take_action(struct vm_options *o, const char *arg, GError **error)
+bool options_set_action(struct vm_options *o, const char *arg, GError **error)
 {
     static const char *const known[] = { "reboot", "shutdown", "panic", "watchdog", NULL };
     static const char *const reboots[] = { "reset", "shutdown", NULL };
@@ -209,7 +209,7 @@ const struct option_row run_option_rows[] = {
     { "no-shutdown", NULL, "a guest's power-off only stops the machine", GROUP_RUN,
       take_no_shutdown },
     { "action", "reboot=reset|shutdown,shutdown=poweroff|pause,panic=...",
-      "what the guest's reboot, power-off or panic does", GROUP_RUN, take_action },
+      "what the guest's reboot, power-off or panic does", GROUP_RUN, options_set_action },
     { "daemonize", NULL, "go to the background once the machine is up", GROUP_RUN, take_daemonize },
     { "pidfile", "FILE", "holds the process number while the program runs", GROUP_RUN,
       take_pidfile },

@@ -99,6 +99,9 @@ bool option_set_string(char **field, const char *arg);
 /* Adds the pairs of `arg` to a list that may be there already. */
 bool option_merge_kv(struct kv_list **list, const char *arg, const char *implied, GError **error);
 
+/* -action's words, also while the machine runs. */
+bool options_set_action(struct vm_options *o, const char *arg, GError **error);
+
 /* help.c: the texts that "help" arguments print, on standard output. */
 void help_options(void);
 void help_version(void);

@@ -63,7 +63,8 @@ EVENT(crashloaded_event, "GUEST_CRASHLOADED", "The guest's crash kernel was load
 EVENT(io_error_event, "BLOCK_IO_ERROR", "A disk request failed", io_error_data,
       .limit_by = "device");
 EVENT(filter_event, "NIC_RX_FILTER_CHANGED", "The guest changed a receive filter", filter_data);
-EVENT(port_event, "VSERPORT_CHANGE", "The guest opened or closed a console port", port_data);
+EVENT(port_event, "VSERPORT_CHANGE", "The guest opened or closed a console port", port_data,
+      .limit_by = "id");
 EVENT(rtc_event, "RTC_CHANGE", "The guest set its clock", rtc_data);
 EVENT(broken_event, "X_RUCHE_DEVICE_BROKEN",
       "The guest broke a device's rules; it stands until reset", broken_data, .limit_by = "path");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* QMP: what the program is made of: commands, schema, options, boards, backends. */
+#include "devices/virtio/console.h"
 #include "chardev/chardev.h"
 #include "machine/backends.h"
 #include "image/authz.h"
@@ -103,7 +104,8 @@ static JsonNode *query_chardev(void *opaque, JsonObject *args, GError **error)
         JsonObject *o = json_object_new();
         json_object_set_string_member(o, "label", chardev_id(c));
         json_object_set_string_member(o, "filename", where);
-        json_object_set_boolean_member(o, "frontend-open", chardev_in_use(c));
+        int guest = v->machine ? console_guest_open(v->machine, c) : -1;
+        json_object_set_boolean_member(o, "frontend-open", guest < 0 ? chardev_in_use(c) : guest);
         json_array_add_object_element(list, o);
     }
     return qmp_array(list);

@@ -86,6 +86,32 @@ static const struct qmp_command quit_cmd = { .name = "quit",
                                              .call = quit };
 QMP_COMMAND(quit_cmd);
 
+/* The words of -action's. */
+static JsonNode *set_action(void *opaque, JsonObject *args, GError **error)
+{
+    struct vmm *v = opaque;
+    static const char *const names[] = { "reboot", "shutdown", "panic", "watchdog" };
+    g_autoptr(GString) text = g_string_new(NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
+        if (json_object_has_member(args, names[i]))
+            g_string_append_printf(text, "%s%s=%s", text->len ? "," : "", names[i],
+                                   json_object_get_string_member(args, names[i]));
+    options_set_action(&v->options, text->str, error);
+    return NULL;
+}
+static const struct qmp_arg set_action_args[] = {
+    { "reboot", QMP_STRING, true, "reset, shutdown" },
+    { "shutdown", QMP_STRING, true, "poweroff, pause" },
+    { "panic", QMP_STRING, true, "pause, shutdown, exit-failure, none" },
+    { "watchdog", QMP_STRING, true, "reset, shutdown, poweroff, pause, debug, none, inject-nmi" },
+    { 0 },
+};
+static const struct qmp_command set_action_cmd = {
+    .name = "set-action", .summary = "What the guest's reboot, power-off or panic does from now on",
+    .args = set_action_args, .call = set_action,
+};
+QMP_COMMAND(set_action_cmd);
+
 static JsonNode *inject_nmi(void *opaque, JsonObject *args, GError **error)
 {
     const struct vmm *v = opaque;

@@ -108,6 +108,27 @@ static void port_ready(struct console *c, struct console_port *p)
         tell(c, p->nr, VIRTIO_CONSOLE_PORT_OPEN, 1);
 }
 
+/* Whoever talks to a program in the guest by this port hears that it is there. */
+static void set_guest_open(struct console *c, struct console_port *p, bool open)
+{
+    if (p->guest_open == open)
+        return;
+    const char *const pairs[] = { "id", p->dev.id ? p->dev.id : "", "open", open ? "true" : "false", NULL };
+    p->guest_open = open;
+    if (!p->is_console)
+        machine_event(c->pci.dev.machine, "VSERPORT_CHANGE", pairs);
+}
+
+int console_guest_open(const struct machine *m, const struct chardev *backend)
+{
+    for (const struct device *d = m->devices; d; d = d->next) {
+        const struct console_port *p = container_of(d, struct console_port, dev);
+        if (!strcmp(d->type->name, "virtserialport") && p->backend == backend)
+            return p->guest_open;
+    }
+    return -1;
+}
+
 static void handle_message(struct console *c, const struct control *m)
 {
     struct console_port *p = m->port < CONSOLE_MAX_PORTS ? c->port[m->port] : NULL;
@@ -124,7 +145,7 @@ static void handle_message(struct console *c, const struct control *m)
     if (m->event == VIRTIO_CONSOLE_PORT_READY && m->value) {
         port_ready(c, p);
     } else if (m->event == VIRTIO_CONSOLE_PORT_OPEN) {
-        p->guest_open = m->value != 0;
+        set_guest_open(c, p, m->value != 0);
         if (p->guest_open && p->backend)
             chardev_accept_input(p->backend);
     }
@@ -301,8 +322,10 @@ static void console_reset(struct virtio *v)
     struct console *c = container_of(v, struct console, v);
     c->pending_count = 0;
     for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++) {
-        if (c->port[i])
-            c->port[i]->ready = c->port[i]->guest_open = 0;
+        if (!c->port[i])
+            continue;
+        c->port[i]->ready = 0;
+        set_guest_open(c, c->port[i], false);
     }
 }
 

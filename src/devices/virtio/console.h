@@ -30,6 +30,8 @@ struct console_port {
 struct console *console_find(struct machine *m, const char *bus, const char *who, GError **error);
 bool console_add_port(struct console *c, struct console_port *p, GError **error);
 void console_remove_port(struct console_port *p);
+/* Has the guest opened the serial port over this backend? -1: there is none. */
+int console_guest_open(const struct machine *m, const struct chardev *backend);
 /* For the port's backend; main loop. */
 size_t console_port_can_receive(void *port);
 void console_port_receive(void *port, const uint8_t *data, size_t len);

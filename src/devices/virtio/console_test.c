@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* virtio-serial-pci with its ports, and virtio-rng-pci, from the driver's side. */
+#include "devices/virtio/console.h"
 #include "base/fd.h"
 #include "chardev/chardev.h"
 #include "devices/virtio/driver_testing.h"
@@ -178,7 +179,10 @@ static void test_multiport(struct fixture *f, gconstpointer data)
     offer_in(f, in, 2, 64);
     driver_turn(f->d, 5);
     g_assert_false(driver_poll(f->d, in, NULL, NULL));
+    g_assert_cmpint(console_guest_open(&f->d->t->m, f->chardev), ==, is_console ? -1 : 0);
     control(f, nr, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    g_assert_cmpint(console_guest_open(&f->d->t->m, f->chardev), ==, is_console ? -1 : 1);
+    g_assert_cmpstr(f->d->t->event, ==, is_console ? NULL : "VSERPORT_CHANGE");
     uint32_t len;
     g_assert_true(driver_wait(f->d, in, NULL, &len));
     g_assert_cmpuint(len, ==, 3);

@@ -52,6 +52,7 @@ struct domain {
     int pause_reason;          /* why we stop it now: virDomainPausedReason; 0: we do not */
     bool fake_reboot;          /* the next power-off is the first half of a reboot */
     bool agent;                /* the guest agent is connected */
+    int agent_timeout;         /* what it has where a call does not say: as domain_agent_command()'s */
     int64_t reboot_told_us;    /* when the last REBOOT event went out */
     const struct caller *autodestroy; /* its end is the machine's: compared, never followed */
     struct domain_job *job, *ended_job; /* saved, restored, dumped, migrated: now, and last */
@@ -90,6 +91,12 @@ bool domain_reset(const struct caller *who, struct domain *d, GError **error);  
 bool domain_destroy(const struct caller *who, struct domain *d, unsigned destroy_flags, GError **error); /* (waits) */
 bool domain_rename(const struct caller *who, struct domain *d, const char *name, GError **error);      /* (waits) */
 bool domain_set_autostart(const struct caller *who, struct domain *d, bool on, GError **error);        /* (waits) */
+/* By the numbers of virDomainLifecycle and virDomainLifecycleAction. */
+bool domain_set_lifecycle_action(const struct caller *who, struct domain *d, unsigned type, unsigned action,
+                                 unsigned affect, GError **error); /* (waits) */
+/* The guest is asked, by its agent, to sleep (virNodeSuspendTarget); or woken. */
+bool domain_pm_suspend(const struct caller *who, struct domain *d, unsigned target, uint64_t duration_s, GError **error); /* (waits) */
+bool domain_pm_wakeup(const struct caller *who, struct domain *d, GError **error); /* (waits) */
 bool domain_inject_nmi(const struct caller *who, struct domain *d, GError **error);                    /* (waits) */
 
 /* Saved states. `save_flags` are virDomainSaveRestoreFlags; `xml` (may be NULL) takes the description's place if its guest
@@ -169,6 +176,8 @@ bool domain_block_job_info(const struct caller *who, struct domain *d, const cha
 void domain_autodestroy(const struct caller *who);
 
 /* Description. `affect` is virDomainModificationImpact: 0 current, 1 live, 2 config. */
+/* The command line that a description would be run by; format: "qemu-argv". */
+char *domain_native(const struct caller *who, const char *format, const char *xml, GError **error); /* (waits) */
 char *domain_xml(const struct caller *who, struct domain *d, unsigned format_flags, GError **error);
 bool domain_set_metadata(const struct caller *who, struct domain *d, int type, const char *text, const char *prefix,
                          const char *uri, unsigned affect, GError **error); /* (waits) */
@@ -240,6 +249,8 @@ bool domain_block_stats(const struct caller *who, struct domain *d, const char *
 struct domain_block_info { uint64_t capacity, allocation, physical; };
 bool domain_block_info(const struct caller *who, struct domain *d, const char *disk, struct domain_block_info *ret,
                        GError **error); /* (waits) */
+/* An event tells when the guest writes behind it, once; 0: none. */
+bool domain_block_threshold(const struct caller *who, struct domain *d, const char *disk, uint64_t bytes, GError **error); /* (waits) */
 bool domain_block_resize(const struct caller *who, struct domain *d, const char *disk, uint64_t bytes, GError **error); /* (waits) */
 struct domain_interface_stats { int64_t rx_bytes, rx_packets, rx_errs, rx_drop, tx_bytes, tx_packets, tx_errs, tx_drop; };
 bool domain_interface_stats(const struct caller *who, struct domain *d, const char *device,
@@ -254,10 +265,15 @@ bool domain_cpu_stats(const struct caller *who, struct domain *d, int cpu, struc
  * force ends another's session. (waits) */
 int domain_open_console(const struct caller *who, struct domain *d, const char *alias, bool force, bool channel,
                         GError **error);
-/* The guest agent: a JSON text to it, its answer. timeout_s: -2 block, -1 default, 0 none, else seconds. (waits) */
+/* The guest agent: a JSON text to it, its answer. timeout_s is virDomainQemuAgentCommandTimeoutValues, or seconds. (waits) */
+enum { AGENT_BLOCK = -2, AGENT_DEFAULT = -1, AGENT_NO_WAIT = 0 };
 char *domain_agent_command(const struct caller *who, struct domain *d, const char *json, int timeout_s, GError **error);
 /* One command to the machine's monitor, JSON (or HMP text with hmp): for tools that must. (waits) */
 char *domain_monitor_command(const struct caller *who, struct domain *d, const char *text, bool hmp, GError **error);
+/* With a descriptor, which the monitor gets too. (waits) */
+char *domain_monitor_command_fd(const struct caller *who, struct domain *d, const char *text, int fd, GError **error);
+/* How long the agent has from now on. */
+bool domain_set_agent_timeout(const struct caller *who, struct domain *d, int seconds, GError **error);
 /* The last lines that the guest kernel wrote to its first console, from the log. */
 char *domain_dmesg(const struct caller *who, struct domain *d, GError **error);
 /* The last lines that its process wrote, and how it was started. */

@@ -24,33 +24,11 @@ enum {
     UNDEFINE_ALL = 127
 };
 
-/* What domain_machine.c can do when the guest is off, begins anew or has panicked. */
-static const struct {
-    const char *element, *actions[6];
-} lifecycle_rows[] = {
-    {"on_poweroff", {"destroy", "restart"}},
-    {"on_reboot", {"restart", "destroy"}},
-    {"on_crash", {"destroy", "restart", "preserve", "coredump-destroy", "coredump-restart"}},
-};
-
-static bool check_lifecycle(struct domain_def *def, GError **error)
-{
-    xmlNode *domain = domain_def_tree(def);
-    for (unsigned i = 0; i < G_N_ELEMENTS(lifecycle_rows); i++) {
-        const char *const *actions = lifecycle_rows[i].actions;
-        const char *wanted = xml_get(domain, lifecycle_rows[i].element);
-        if (wanted && !g_strv_contains(actions, wanted))
-            return ruche_error(error, MANAGER_ERR_CONFIG,
-                               "<%s>: '%s' cannot be done; use '%s' or '%s'",
-                               lifecycle_rows[i].element, wanted, actions[0], actions[1]);
-    }
-    return true;
-}
-
 struct domain_def *domain_def_for_us(const char *xml, bool validate, GError **error)
 {
     auto_domain_def *def = domain_def_parse(xml, strlen(xml), validate ? DEF_VALIDATE : 0, error);
-    if (!def || !store_name_check("domain", def->s.name, error) || !check_lifecycle(def, error))
+    if (!def || !store_name_check("domain", def->s.name, error) ||
+        !domain_check_lifecycle(def, error))
         return NULL;
     auto_domain_def *fit = vm_fit_def(def, error);
     if (!fit || !vm_check_def(fit, error))
@@ -185,6 +163,20 @@ struct domain *domain_create_xml(const struct caller *who, const char *xml, unsi
     if (!ok)
         g_propagate_error(error, g_steal_pointer(&why));
     return ok ? g_steal_pointer(&d) : NULL;
+}
+
+/* ---- as a command line ---- */
+
+char *domain_native(const struct caller *who, const char *format, const char *xml, GError **error)
+{
+    if (g_strcmp0(format, "qemu-argv") != 0) {
+        ruche_error(error, RUCHE_ERR_INVALID, "unsupported config type %s", format);
+        return NULL;
+    }
+    auto_domain_def *def = access_check(who, RIGHT_WRITE, "read a command line", error)
+                               ? domain_def_for_us(xml, false, error)
+                               : NULL;
+    return def ? vm_native(def, error) : NULL;
 }
 
 /* ---- undefine ---- */

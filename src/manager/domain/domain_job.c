@@ -75,6 +75,8 @@ bool domain_job_info(const struct caller *who, struct domain *d, bool ended, boo
     if (!domain_allowed(who, d, RIGHT_READ, "read", error))
         return false;
     struct domain_job *j = ended ? d->ended_job : d->job;
+    if (!ended && !j && !domain_may(d, OP_LIVE, error))
+        return false;
     if (j)
         fill(j, ret);
     if (j && ended && !keep) {

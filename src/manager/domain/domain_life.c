@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define DESTROY_PATIENCE_MS 2000 /* how long destroy lets another operation end by itself */
-#define AGENT_TIMEOUT_S     5
 
 /* How every operation here begins; true: the lock is held until end(). */
 static bool begin(const struct caller *who, struct domain *d, enum domain_op op,
@@ -164,17 +163,11 @@ bool domain_resume(const struct caller *who, struct domain *d, GError **error)
 
 enum { WAY_ACPI = 1, WAY_AGENT = 2 };
 
-/* The agent does not answer when it obeys; that it was asked and said nothing is success. */
 static bool ask_agent(struct domain *d, const char *mode, GError **error)
 {
     g_autofree char *json =
         g_strdup_printf("{\"execute\":\"guest-shutdown\",\"arguments\":{\"mode\":\"%s\"}}", mode);
-    g_autoptr(GError) why = NULL;
-    g_autofree char *answer = vm_agent_command(d->vm, json, AGENT_TIMEOUT_S, &why);
-    if (answer || g_error_matches(why, RUCHE_ERROR, MANAGER_ERR_TIMEOUT))
-        return true;
-    g_propagate_error(error, g_steal_pointer(&why));
-    return false;
+    return vm_agent_tell(d->vm, json, error);
 }
 
 static bool press_button(struct domain *d, bool reboot, GError **error)

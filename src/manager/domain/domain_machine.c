@@ -248,6 +248,16 @@ static void on_migration_pass(struct domain *d, int detail, const char *const te
     domain_emit_id(d, DOMAIN_EVENT_MIGRATION_ITERATION, detail, 0, NULL, 0);
 }
 
+static void on_sleep(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    domain_guest_sleeps(d, detail == 1);
+}
+
+static void on_wakeup(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    domain_guest_wakes(d);
+}
+
 static void on_block_job(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
     follow(d, domain_block_jobs_settle);
@@ -261,6 +271,8 @@ static void (*const handlers[])(struct domain *d, int detail, const char *const 
     [VM_EV_GONE] = on_gone,           [VM_EV_WATCHDOG] = on_watchdog,
     [VM_EV_AGENT] = on_agent,         [VM_EV_DEVICE_DELETED] = on_device_deleted,
     [VM_EV_BLOCK_JOB] = on_block_job, [VM_EV_MIGRATION_PASS] = on_migration_pass,
+    [VM_EV_SLEEP] = on_sleep,
+    [VM_EV_WAKEUP] = on_wakeup,
 };
 /* Those that change nothing here are only told. */
 static const int told_as[] = {
@@ -293,6 +305,19 @@ void domain_monitor_event(struct domain *d, const char *name, struct _JsonObject
                                .data = data});
 }
 
+void domain_threshold_passed(struct domain *d, const char *disk, const char *path,
+                             uint64_t threshold, uint64_t excess)
+{
+    event_emit(&(struct event){.class = EVENT_DOMAIN,
+                               .id = DOMAIN_EVENT_BLOCK_THRESHOLD,
+                               .name = d->name,
+                               .uuid = d->uuid,
+                               .object_id = d->id,
+                               .text = {disk, path},
+                               .number = threshold,
+                               .excess = excess});
+}
+
 /* ---- after the daemon's start ---- */
 
 void domain_catch_up(struct domain *d)
@@ -305,6 +330,7 @@ void domain_catch_up(struct domain *d)
         {"running", VM_EV_RESUMED, 0},      {"paused", VM_EV_STOPPED, 0},
         {"io-error", VM_EV_IO_ERROR, 1},    {"shutdown", VM_EV_SHUTDOWN, 0},
         {"guest-panicked", VM_EV_PANIC, 0}, {"watchdog", VM_EV_WATCHDOG, 0},
+        {"suspended", VM_EV_SLEEP, 0},
     };
     const char *run_state = vm_run_state(d->vm);
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++)

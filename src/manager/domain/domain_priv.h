@@ -11,7 +11,7 @@
 #include "manager/store.h"
 
 /* libvirt's numbers that are used here; reasons and details are of their state or event. */
-enum { RUNNING_BOOTED = 1, RUNNING_MIGRATED = 2, RUNNING_RESTORED = 3, RUNNING_UNPAUSED = 5, RUNNING_MIGRATION_CANCELED = 6, RUNNING_SAVE_CANCELED = 7 };
+enum { RUNNING_BOOTED = 1, RUNNING_MIGRATED = 2, RUNNING_RESTORED = 3, RUNNING_UNPAUSED = 5, RUNNING_MIGRATION_CANCELED = 6, RUNNING_SAVE_CANCELED = 7, RUNNING_WAKEUP = 8 };
 enum { PAUSED_UNKNOWN = 0, PAUSED_USER = 1, PAUSED_MIGRATION = 2, PAUSED_SAVE = 3, PAUSED_DUMP = 4, PAUSED_IOERROR = 5, PAUSED_WATCHDOG = 6, PAUSED_CRASHED = 10, PAUSED_STARTING_UP = 11 };
 enum { SHUTDOWN_UNKNOWN = 0, SHUTDOWN_USER = 1 };
 enum { SHUTOFF_UNKNOWN = 0, SHUTOFF_SHUTDOWN = 1, SHUTOFF_DESTROYED = 2, SHUTOFF_CRASHED = 3, SHUTOFF_MIGRATED = 4, SHUTOFF_SAVED = 5, SHUTOFF_FAILED = 6 };
@@ -22,7 +22,7 @@ enum lifecycle {
 };
 enum { DEFINED_ADDED, DEFINED_UPDATED, DEFINED_RENAMED };
 enum { UNDEFINED_REMOVED, UNDEFINED_RENAMED };
-enum { STARTED_BOOTED, STARTED_MIGRATED = 1, STARTED_RESTORED = 2 };
+enum { STARTED_BOOTED, STARTED_MIGRATED = 1, STARTED_RESTORED = 2, STARTED_WAKEUP = 4 };
 enum { SUSPENDED_PAUSED = 0, SUSPENDED_MIGRATED = 1, SUSPENDED_IOERROR = 2, SUSPENDED_WATCHDOG = 3, SUSPENDED_RESTORED = 4 };
 enum { RESUMED_UNPAUSED, RESUMED_MIGRATED };
 enum { STOPPED_SHUTDOWN = 0, STOPPED_DESTROYED = 1, STOPPED_CRASHED = 2, STOPPED_MIGRATED = 3, STOPPED_SAVED = 4, STOPPED_FAILED = 5 };
@@ -167,6 +167,13 @@ bool domain_managed_save_drop(struct domain *d, GError **error);
 void domain_known_load(void);
 bool domain_known(const char *text, size_t len);
 void domain_known_save(void); /* those of the table, for the next start */
+
+/* ---- what follows the guest's end: domain_lifecycle.c ---- */
+bool domain_check_lifecycle(struct domain_def *def, GError **error);
+
+/* ---- the guest's own power: domain_guest.c ---- */
+void domain_guest_sleeps(struct domain *d, bool to_disk);
+void domain_guest_wakes(struct domain *d);
 
 /* ---- jobs on disks: domain_block_job.c ---- */
 /* What the machine says of them is made true: ready, done, failed. With the lock. */

@@ -157,6 +157,8 @@ char *domain_agent_command(const struct caller *who, struct domain *d, const cha
                            int timeout_s, GError **error)
 {
     struct vm_use *u = ask(who, d, RIGHT_WRITE, "command the agent of", error);
+    if (timeout_s == AGENT_DEFAULT)
+        timeout_s = d->agent_timeout;
     char *answer = u ? vm_agent_command(u->vm, json, timeout_s, error) : NULL;
     if (u)
         domain_use_end(u);
@@ -169,6 +171,17 @@ char *domain_monitor_command(const struct caller *who, struct domain *d, const c
 {
     struct vm_use *u = ask(who, d, RIGHT_WRITE, "command the monitor of", error);
     char *answer = u ? vm_monitor_command(u->vm, text, hmp, error) : NULL;
+    if (u)
+        domain_use_end(u);
+    domain_audit(who, "command the monitor of", d->name, answer, error);
+    return answer;
+}
+
+char *domain_monitor_command_fd(const struct caller *who, struct domain *d, const char *text,
+                                int fd, GError **error)
+{
+    struct vm_use *u = ask(who, d, RIGHT_WRITE, "command the monitor of", error);
+    char *answer = u ? vm_monitor_command_fd(u->vm, text, fd, error) : NULL;
     if (u)
         domain_use_end(u);
     domain_audit(who, "command the monitor of", d->name, answer, error);
@@ -227,19 +240,34 @@ bool domain_block_info(const struct caller *who, struct domain *d, const char *d
     return image_figures(source, ret, error);
 }
 
-bool domain_block_resize(const struct caller *who, struct domain *d, const char *disk,
-                         uint64_t bytes, GError **error)
+/* What is done to one disk of what runs. */
+static bool do_disk(const struct caller *who, struct domain *d, const char *operation,
+                    const char *disk, uint64_t bytes,
+                    bool (*fn)(struct vm *v, const char *disk, uint64_t bytes, GError **error),
+                    GError **error)
 {
-    if (!domain_allowed(who, d, RIGHT_WRITE, "resize a disk of", error) ||
-        !domain_lock(d, "resize a disk of", error))
+    if (!domain_allowed(who, d, RIGHT_WRITE, operation, error) ||
+        !domain_lock(d, operation, error))
         return false;
     struct vm *v = domain_machine(d, error);
     const struct def_disk *row = v ? find_disk(d, disk, error) : NULL;
     g_autofree char *target = row ? g_strdup(row->target) : NULL;
-    bool ok = target && vm_block_resize(v, target, bytes, error);
+    bool ok = target && fn(v, target, bytes, error);
     domain_unlock(d);
-    domain_audit(who, "resize a disk of", d->name, ok, error);
+    domain_audit(who, operation, d->name, ok, error);
     return ok;
+}
+
+bool domain_block_resize(const struct caller *who, struct domain *d, const char *disk,
+                         uint64_t bytes, GError **error)
+{
+    return do_disk(who, d, "resize a disk of", disk, bytes, vm_block_resize, error);
+}
+
+bool domain_block_threshold(const struct caller *who, struct domain *d, const char *disk,
+                            uint64_t bytes, GError **error)
+{
+    return do_disk(who, d, "set a threshold of a disk of", disk, bytes, vm_block_threshold, error);
 }
 
 /* ---- the guest's own words ---- */

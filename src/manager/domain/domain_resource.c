@@ -297,14 +297,8 @@ int domain_get_vcpus(const struct caller *who, struct domain *d, unsigned vcpu_f
 {
     unsigned affect;
     if (!domain_allowed(who, d, RIGHT_READ, "read", error) ||
-        !domain_affect(d, vcpu_flags, VCPU_MAXIMUM | VCPU_GUEST, &affect, error))
+        !domain_affect(d, vcpu_flags, VCPU_MAXIMUM, &affect, error))
         return -1;
-    if (vcpu_flags & VCPU_GUEST) {
-        ruche_error(error, MANAGER_ERR_AGENT,
-                    "domain '%s': how many vCPUs the guest uses is asked by guest-get-vcpus",
-                    d->name);
-        return -1;
-    }
     const struct domain_summary *s = affect & AFFECT_CONFIG ? &d->def->s : &d->live->s;
     return (int)(vcpu_flags & VCPU_MAXIMUM ? s->vcpus_max : s->vcpus);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Domains on disk: descriptions, autostart links, and the status file of each that runs.
  *
- * Format    A status file is <domstatus state= reason= id= starting= fakereboot=>, the element of
+ * Format    A status file is <domstatus state= reason= id= starting= fakereboot= agenttimeout=>, the element of
  * vm_status(), the live <domain>. Cut off   What a killed daemon leaves is brought in order here,
  * at the start: temporary files go; of two files with one UUID (a rename) the newer one stays;
  * links to nothing go; a start that was not finished is taken back (nobody was told that it was); a
@@ -71,6 +71,8 @@ bool domain_write_status(struct domain *d, bool starting, GError **error)
         xml_set(root, "@starting", "yes");
     if (d->fake_reboot)
         xml_set(root, "@fakereboot", "yes");
+    if (d->agent_timeout != AGENT_DEFAULT)
+        xml_set_f(root, "@agenttimeout", "%d", d->agent_timeout);
     domain_job_status(d, root);
     domain_migrate_status(d, root);
     if (d->vm)
@@ -225,6 +227,8 @@ static struct domain *domain_of_status(const char *name, xmlNode *root, xmlNode 
     d->state = (enum domain_state)xml_get_u64(root, "@state", 0);
     d->reason = (int)xml_get_u64(root, "@reason", 0);
     d->fake_reboot = xml_is(root, "@fakereboot", "yes");
+    if (xml_get(root, "@agenttimeout"))
+        d->agent_timeout = (int)g_ascii_strtoll(xml_get(root, "@agenttimeout"), NULL, 10);
     return g_steal_pointer(&d);
 }
 

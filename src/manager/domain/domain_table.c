@@ -48,6 +48,7 @@ struct domain *domain_new(const char *name, const uint8_t uuid[16])
     d->name = g_strdup(name);
     memcpy(d->uuid, uuid, 16);
     d->id = -1;
+    d->agent_timeout = AGENT_DEFAULT;
     d->state = DOMAIN_SHUTOFF;
     return d;
 }

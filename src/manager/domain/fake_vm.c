@@ -229,6 +229,44 @@ char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **e
     return NULL;
 }
 
+bool vm_agent_tell(struct vm *v, const char *json, GError **error)
+{
+    fake.told++;
+    return !fake.no_agent || ruche_error(error, MANAGER_ERR_AGENT, "no agent");
+}
+
+bool vm_set_reboot(struct vm *v, bool destroy, GError **error)
+{
+    fake.reboot_destroys = destroy;
+    return true;
+}
+
+bool vm_can_sleep(struct vm *v, GError **error)
+{
+    return !fake.no_sleep || ruche_error(error, MANAGER_ERR_CONFIG, "it cannot sleep");
+}
+
+bool vm_wakeup(struct vm *v, GError **error)
+{
+    domain_vm_event(v->d, VM_EV_WAKEUP, 0, NULL, 0);
+    return true;
+}
+
+bool vm_block_threshold(struct vm *v, const char *disk, uint64_t bytes, GError **error)
+{
+    return true;
+}
+
+char *vm_monitor_command_fd(struct vm *v, const char *text, int fd, GError **error)
+{
+    return g_strdup("{}");
+}
+
+char *vm_native(struct domain_def *def, GError **error)
+{
+    return g_strdup(def->s.name);
+}
+
 char *vm_console_log_path(const char *domain_name)
 {
     return g_build_filename(manager.log_dir, "console", NULL);

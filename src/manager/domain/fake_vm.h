@@ -6,9 +6,10 @@
 
 /* What they are to do, and what was asked of them; all zeroes is a machine that works. */
 struct fake {
-    bool fail_start, fail_cont, fail_stream, fail_block_job, hang, gone_on_attach;
+    bool fail_start, fail_cont, fail_stream, fail_block_job, hang, gone_on_attach, no_agent, no_sleep,
+        reboot_destroys;
     const char *attach_state;
-    unsigned starts, kills, cleans, resets, live, signals, settles, stream_polls, forgotten;
+    unsigned starts, kills, cleans, resets, live, signals, settles, stream_polls, forgotten, told;
     struct vm_block_job block_job;
     int migrate_fd; /* what connections are copies of */
 };

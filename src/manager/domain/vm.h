@@ -36,6 +36,9 @@ bool vm_stop(struct vm *v, GError **error);
 bool vm_powerdown(struct vm *v, GError **error); /* ACPI's button */
 bool vm_reset(struct vm *v, GError **error);
 bool vm_nmi(struct vm *v, GError **error);
+bool vm_set_reboot(struct vm *v, bool destroy, GError **error); /* what a reset by the guest does */
+bool vm_can_sleep(struct vm *v, GError **error);
+bool vm_wakeup(struct vm *v, GError **error);
 pid_t vm_pid(const struct vm *v);
 /* By its pidfd; does not wait. For a machine whose operation hangs. */
 void vm_signal(struct vm *v, int signal);
@@ -78,6 +81,7 @@ bool vm_peek_memory(struct vm *v, bool physical, uint64_t from, uint8_t *ret, si
 /* What the machine is asked by domain_*(): the same contracts, carried out. */
 bool vm_set_memory(struct vm *v, uint64_t kib, GError **error);
 bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds, GError **error); /* 0: none */
+bool vm_block_threshold(struct vm *v, const char *disk, uint64_t bytes, GError **error);
 bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **error);
 bool vm_set_params(struct vm *v, const char *which, const struct param_list *l, GError **error);
 bool vm_get_params(struct vm *v, const char *which, struct param_list *ret, GError **error);
@@ -97,11 +101,16 @@ bool vm_interface_stats(struct vm *v, const char *device, struct domain_interfac
 int vm_memory_stats(struct vm *v, struct domain_memory_stat *ret, unsigned room);
 int vm_open_console(struct vm *v, const char *alias, bool force, bool channel, GError **error);
 char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error);
+/* For commands that a guest which obeys does not answer. */
+bool vm_agent_tell(struct vm *v, const char *json, GError **error);
 /* Where its first console is logged; there is a file once it has run. The caller's. */
 char *vm_console_log_path(const char *domain_name);
 /* Where its process writes what it has to say. The caller's. */
 char *vm_log_path(const char *domain_name);
 char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **error);
+char *vm_monitor_command_fd(struct vm *v, const char *text, int fd, GError **error);
+/* The command line of a description, which is of no machine. */
+char *vm_native(struct domain_def *def, GError **error);
 /* Live attach and update: MANAGER_ERR_CONFIG with the reason where the machine cannot. */
 bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error);
 /* Asks the guest for the device; with `wait`, gives it 5 s. *ret_gone false: VM_EV_DEVICE_DELETED will tell. */
@@ -146,6 +155,7 @@ enum vm_event {
     VM_EV_PANIC, VM_EV_GONE /* the process ended: detail is 0 if it was after VM_EV_SHUTDOWN */, VM_EV_WATCHDOG,
     VM_EV_BALLOON, VM_EV_RTC, VM_EV_AGENT, VM_EV_DEVICE_DELETED, VM_EV_BLOCK_JOB, VM_EV_TRAY,
     VM_EV_MIGRATION_PASS /* detail is the round */,
+    VM_EV_SLEEP /* detail is 1 if to disk */, VM_EV_WAKEUP,
     VM_EV_REMOVAL_FAILED /* text is the alias; so it is for DEVICE_DELETED */
 };
 /* text[] and number as struct event's. Defined in domain.c; called on the loop, outside of tasks. */
@@ -153,6 +163,9 @@ void domain_vm_event(struct domain *d, enum vm_event event, int detail, const ch
 
 /* Whatever its monitor tells by itself, as it tells it. Defined and called in the same way; `data` may be NULL. */
 void domain_monitor_event(struct domain *d, const char *name, struct _JsonObject *data, int64_t at_us);
+
+/* A disk's writes have gone behind its threshold. Defined and called in the same way. */
+void domain_threshold_passed(struct domain *d, const char *disk, const char *path, uint64_t threshold, uint64_t excess);
 
 /* The same definition, or one without what clients write for every machine, which this emulator has not and nothing
  * hangs on: an empty USB controller becomes one of model 'none'. A reference. (waits, the first time) */

@@ -18,7 +18,6 @@
 #define MAX_ANSWER (16u << 20)
 #define DEFAULT_S  5
 #define BLOCK_S    3600
-enum { TIMEOUT_BLOCK = -2, TIMEOUT_DEFAULT = -1 };
 
 struct talk {
     const struct vm *v;
@@ -106,16 +105,18 @@ static bool synchronize(struct talk *t, GError **error)
     return no_agent(t->v, "it does not come to an end", error);
 }
 
-static char *talk(struct vm *v, const char *path, const char *json, int timeout_s, GError **error)
+/* silent: that it says nothing more is an answer. */
+static char *talk(struct vm *v, const char *path, const char *json, int timeout_s, bool silent,
+                  GError **error)
 {
     autofd fd = vm_connect(path, error);
     if (fd < 0) {
         g_prefix_error(error, "Guest agent is not responding: ");
         return NULL;
     }
-    int seconds = timeout_s == TIMEOUT_BLOCK     ? BLOCK_S
-                  : timeout_s == TIMEOUT_DEFAULT ? DEFAULT_S
-                                                 : MAX(timeout_s, 1);
+    int seconds = timeout_s == AGENT_BLOCK     ? BLOCK_S
+                  : timeout_s == AGENT_DEFAULT ? DEFAULT_S
+                                               : MAX(timeout_s, 1);
     struct talk t = {.v = v,
                      .fd = fd,
                      .until_us = g_get_monotonic_time() + MIN(seconds, DEFAULT_S) * G_USEC_PER_SEC};
@@ -124,31 +125,46 @@ static char *talk(struct vm *v, const char *path, const char *json, int timeout_
     char *answer = NULL;
     if (synchronize(&t, error)) {
         t.until_us = g_get_monotonic_time() + seconds * G_USEC_PER_SEC;
-        if (send_text(&t, line, error) && timeout_s != 0)
-            answer = receive_text(&t, error);
-        else if (timeout_s == 0)
+        bool sent = send_text(&t, line, error);
+        if (sent && timeout_s != AGENT_NO_WAIT)
+            answer = receive_text(&t, silent ? NULL : error);
+        if (sent && !answer && (silent || timeout_s == AGENT_NO_WAIT))
             answer = g_strdup("{}");
     }
     frame_done(&t.frame);
     return answer;
 }
 
-static char *socket_of_agent(const struct vm *v)
+static const struct def_chardev *channel_of_agent(const struct vm *v)
 {
     const struct domain_def *def = v->d ? v->d->live : NULL;
     for (unsigned i = 0; def && i < def->s.chardev_count; i++) {
         const struct def_chardev *c = &def->s.chardevs[i];
         if (!g_strcmp0(c->kind, "channel") && !g_strcmp0(c->target, AGENT_NAME) &&
             !g_strcmp0(c->type, "unix"))
-            return g_strdup(c->path);
+            return c;
     }
     return NULL;
 }
 
-char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error)
+/* The guest has its end of the channel open; where the emulator does not say, it may be. */
+static bool is_open(struct vm *v, const char *alias, GError **error)
+{
+    g_autoptr(JsonNode) n = vm_call(v, "query-chardev", NULL, NULL);
+    g_autofree char *label = g_strconcat("char", alias, NULL);
+    JsonObject *o;
+    for (guint i = 0; (o = vm_json_at(vm_json_array(n), i)); i++)
+        if (!g_strcmp0(vm_json_string(o, "label"), label) &&
+            json_object_has_member(o, "frontend-open") && !vm_json_bool(o, "frontend-open"))
+            return no_agent(v, "QEMU guest agent is not connected", error);
+    return true;
+}
+
+static char *command(struct vm *v, const char *json, int timeout_s, bool silent, GError **error)
 {
     auto_vm *keep = vm_ref(v);
-    g_autofree char *path = socket_of_agent(v);
+    const struct def_chardev *c = channel_of_agent(v);
+    g_autofree char *path = c ? g_strdup(c->path) : NULL, *alias = c ? g_strdup(c->alias) : NULL;
     const char *why = frame_check(json, strlen(json), QMP_MAX_INPUT, QMP_MAX_DEPTH);
     if (why) {
         ruche_error(error, RUCHE_ERR_INVALID, "a command to the agent: %s", why);
@@ -161,8 +177,27 @@ char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **e
                     v->name);
         return NULL;
     }
+    if (!is_open(v, alias ? alias : "", error))
+        return NULL;
     fiber_mutex_lock(&keep->agent_lock);
-    char *answer = talk(keep, path, json, timeout_s, error);
+    char *answer = talk(keep, path, json, timeout_s, silent, error);
     fiber_mutex_unlock(&keep->agent_lock);
     return answer;
+}
+
+char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error)
+{
+    return command(v, json, timeout_s, false, error);
+}
+
+bool vm_agent_tell(struct vm *v, const char *json, GError **error)
+{
+    auto_vm *keep = vm_ref(v);
+    g_autofree char *answer = command(v, json, AGENT_DEFAULT, true, error);
+    g_autoptr(JsonNode) n = answer ? json_from_string(answer, NULL) : NULL;
+    JsonObject *refusal = vm_json_sub(vm_json_object(n), "error");
+    if (!refusal)
+        return answer != NULL;
+    const char *why = vm_json_string(refusal, "desc");
+    return no_agent(keep, why ? why : "it refuses", error);
 }

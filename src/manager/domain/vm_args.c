@@ -169,6 +169,8 @@ static bool pass_in_set(struct vm_args *a, unsigned set, const char *path, int f
 char *args_file(struct vm_args *a, const char *path, bool write, bool create, bool direct,
                 GError **error)
 {
+    if (a->by_path)
+        return g_strdup(path);
     unsigned set = ++a->fdsets;
     int more = (direct ? O_DIRECT : 0) | O_NONBLOCK;
     if (create ? !pass_in_set(a, set, path, O_WRONLY | O_CREAT | O_APPEND, error)

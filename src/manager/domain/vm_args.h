@@ -18,6 +18,7 @@ struct vm_args {
     xmlNode *domain, *devices; /* borrowed, changed as above */
     bool ours;                 /* ruche-vmm, else QEMU */
     bool incoming;             /* its state comes from elsewhere */
+    bool by_path;              /* to be read, not run: files by their names */
     const char *name;          /* of the domain */
     const char *dir;           /* for sockets */
     const char *console_log;   /* where the first console is logged */

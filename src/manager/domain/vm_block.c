@@ -153,6 +153,20 @@ bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **er
     return ok;
 }
 
+bool vm_block_threshold(struct vm *v, const char *disk, uint64_t bytes, GError **error)
+{
+    const struct def_disk *d = vm_find_disk(v, disk, error);
+    if (!d)
+        return false;
+    if (bytes > G_MAXINT64)
+        return ruche_error(error, MANAGER_ERR_OVERFLOW,
+                           "disk '%s': %" G_GUINT64_FORMAT " bytes are too much", disk, bytes);
+    g_autofree char *file = g_strconcat(d->node, "-file", NULL);
+    return vm_do(v, "block-set-write-threshold",
+                 vm_json("node-name", 's', file, "write-threshold", 'i', (int64_t)bytes, NULL),
+                 error);
+}
+
 /* ---- bulk statistics ---- */
 
 static void add_count(struct param_list *l, unsigned i, const char *name, int64_t v)

@@ -109,6 +109,32 @@ static void on_balloon(struct vm *v, JsonObject *data)
     vm_report(v, VM_EV_BALLOON, 0, NULL, v->balloon_kib);
 }
 
+static void on_threshold(struct vm *v, JsonObject *data)
+{
+    const struct def_disk *disk = disk_of(v, NULL, vm_json_string(data, "node-name"));
+    if (disk && v->reporting && v->d)
+        domain_threshold_passed(v->d, disk->target, disk->source,
+                                (uint64_t)MAX(vm_json_int(data, "write-threshold", 0), 0),
+                                (uint64_t)MAX(vm_json_int(data, "amount-exceeded", 0), 0));
+}
+
+static void on_suspend(struct vm *v, JsonObject *data)
+{
+    note_state(v, "suspended");
+    vm_report(v, VM_EV_SLEEP, 0, NULL, 0);
+}
+
+static void on_suspend_disk(struct vm *v, JsonObject *data)
+{
+    vm_report(v, VM_EV_SLEEP, 1, NULL, 0);
+}
+
+static void on_wakeup(struct vm *v, JsonObject *data)
+{
+    note_state(v, "running");
+    vm_report(v, VM_EV_WAKEUP, 0, NULL, 0);
+}
+
 static void on_rtc(struct vm *v, JsonObject *data)
 {
     vm_report(v, VM_EV_RTC, 0, NULL, (uint64_t)vm_json_int(data, "offset", 0));
@@ -176,6 +202,10 @@ static const struct {
 } rows[] = {
     {"JOB_STATUS_CHANGE", on_job},
     {"MIGRATION_PASS", on_pass},
+    {"BLOCK_WRITE_THRESHOLD", on_threshold},
+    {"SUSPEND", on_suspend},
+    {"SUSPEND_DISK", on_suspend_disk},
+    {"WAKEUP", on_wakeup},
     {"SHUTDOWN", on_shutdown},
     {"RESET", on_reset},
     {"STOP", on_stop},

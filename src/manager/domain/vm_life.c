@@ -308,6 +308,26 @@ bool vm_nmi(struct vm *v, GError **error)
     return vm_do(v, "inject-nmi", NULL, error);
 }
 
+bool vm_set_reboot(struct vm *v, bool destroy, GError **error)
+{
+    return vm_do(v, "set-action", vm_json("reboot", 's', destroy ? "shutdown" : "reset", NULL),
+                 error);
+}
+
+bool vm_can_sleep(struct vm *v, GError **error)
+{
+    auto_vm *keep = vm_ref(v);
+    g_autoptr(JsonNode) n = vm_call(v, "query-current-machine", NULL, NULL);
+    return vm_json_bool(vm_json_object(n), "wakeup-suspend-support") ||
+           ruche_error(error, MANAGER_ERR_CONFIG, "machine '%s' could not be woken from sleep",
+                       keep->name);
+}
+
+bool vm_wakeup(struct vm *v, GError **error)
+{
+    return vm_do(v, "system_wakeup", NULL, error);
+}
+
 /* Threads are pinned and put into groups with our rights: only the machine's own. */
 static bool is_thread_of(const struct vm *v, int64_t tid)
 {

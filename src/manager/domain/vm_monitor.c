@@ -191,6 +191,30 @@ char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **erro
     return answer;
 }
 
+/* The answer as the monitor would write it; the command's own id is not said again. */
+static char *answer_text(JsonNode *value)
+{
+    g_autoptr(JsonObject) o = json_object_new();
+    json_object_set_member(o, "return", json_node_copy(value));
+    g_autoptr(JsonNode) n = json_node_init_object(json_node_alloc(), o);
+    return json_to_string(n, FALSE);
+}
+
+char *vm_monitor_command_fd(struct vm *v, const char *text, int fd, GError **error)
+{
+    g_autoptr(JsonNode) n = json_from_string(text, NULL);
+    JsonObject *o = vm_json_object(n), *args = vm_json_sub(o, "arguments");
+    const char *command = vm_json_string(o, "execute");
+    if (!command) {
+        ruche_error(error, RUCHE_ERR_INVALID,
+                    "machine '%s': a command with a descriptor is JSON with 'execute'", v->name);
+        return NULL;
+    }
+    g_autoptr(JsonNode) value =
+        vm_call_fd(v, command, args ? json_object_ref(args) : NULL, fd, error);
+    return value ? answer_text(value) : NULL;
+}
+
 /* ---- kept answers ---- */
 
 static const struct {

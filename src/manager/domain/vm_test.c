@@ -29,6 +29,11 @@ void domain_monitor_event(struct domain *d, const char *name, JsonObject *data, 
 {
 }
 
+void domain_threshold_passed(struct domain *d, const char *disk, const char *path,
+                             uint64_t threshold, uint64_t excess)
+{
+}
+
 void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4],
                      uint64_t number)
 {

@@ -53,6 +53,11 @@ int node_cells_free_memory(uint64_t *ret, int start_cell, int max_cells);
 int node_cpu_map(uint8_t **ret_map, unsigned *ret_online);
 /* Free pages of sizes (KiB) for cells. */
 int node_free_pages(const unsigned *pages, unsigned page_count, int start_cell, unsigned cell_count, uint64_t *ret, GError **error);
+/* Merging of equal pages, by libvirt's names ("shm_pages_to_scan"). */
+bool node_get_memory_tune(const struct caller *who, struct param_list *ret, GError **error);
+bool node_set_memory_tune(const struct caller *who, const struct param_list *l, GError **error);
+/* The pool of pages of this size in a cell (-1: the whole host): so many, or so many more. */
+bool node_alloc_pages(const struct caller *who, int cell, unsigned page_kib, uint64_t count, bool more, GError **error);
 char *node_sysinfo(const struct caller *who, GError **error);   /* DMI, as <sysinfo type='smbios'> */
 char **node_cpu_models(const char *arch, GError **error);       /* names that <cpu><model> takes */
 /* baseline of CPU XMLs; compare: virCPUCompareResult. */
