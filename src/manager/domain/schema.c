@@ -79,6 +79,12 @@ static bool refuse(const xmlNode *n, GError **error, const char *format, ...)
 
 /* ---- rows ---- */
 
+/* Most names differ in their first letter. */
+static bool same(const char *a, const xmlChar *b)
+{
+    return *a == (char)*b && !strcmp(a, (const char *)b);
+}
+
 static bool word_in(const char *list, const char *word)
 {
     size_t len = strlen(word);
@@ -115,8 +121,7 @@ static bool ns_fits(const char *want, const xmlNs *have)
 const struct schema_row *schema_row_of(const struct schema_row *rows, const xmlNode *n)
 {
     for (const struct schema_row *r = rows; r && r->name; r++)
-        if (!strcmp(r->name, (const char *)n->name) && ns_fits(r->ns, n->ns) &&
-            condition_holds(r->when, n->parent))
+        if (same(r->name, n->name) && ns_fits(r->ns, n->ns) && condition_holds(r->when, n->parent))
             return r;
     return NULL;
 }
@@ -131,7 +136,7 @@ static const char *attr_value(const xmlAttr *a)
 static xmlAttr *attr_of(const xmlNode *n, const char *name)
 {
     for (xmlAttr *a = n->properties; a; a = a->next)
-        if (!a->ns && !strcmp((const char *)a->name, name))
+        if (!a->ns && same(name, a->name))
             return a;
     return NULL;
 }
@@ -181,7 +186,7 @@ static bool apply_attr(struct walk *w, xmlNode *n, const struct schema_attr *row
 static bool known_attr(const struct schema_attr *rows, const xmlAttr *a)
 {
     for (; rows && rows->name && !a->ns; rows++)
-        if (!strcmp(rows->name, (const char *)a->name))
+        if (same(rows->name, a->name))
             return true;
     return false;
 }
@@ -195,7 +200,8 @@ static bool apply_attrs(struct walk *w, xmlNode *n, const struct schema_attr *ro
     }
     for (const struct schema_attr *r = rows; r && r->name; r++) {
         const xmlAttr *a = attr_of(n, r->name);
-        if (!(a && a->_private) && condition_holds(r->when, n) && !apply_attr(w, n, r, error))
+        bool matters = a ? !a->_private : r->otherwise || r->flags & F_NEED;
+        if (matters && condition_holds(r->when, n) && !apply_attr(w, n, r, error))
             return false;
     }
     return true;
@@ -345,7 +351,7 @@ static bool apply_children(struct walk *w, xmlNode *n, const struct schema_row *
 static void order_children(xmlNode *n, const struct schema_row *rows)
 {
     xmlNode *first = NULL, *last = NULL;
-    for (const struct schema_row *r = rows; r && r->name; r++) {
+    for (const struct schema_row *r = rows; r && r->name && n->children; r++) {
         for (xmlNode *c = n->children, *next; c; c = next) {
             next = c->next;
             if (c->_private != r)
