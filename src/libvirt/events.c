@@ -117,13 +117,13 @@ static const struct {
     const struct kind *kinds;
     int count;
     const char *name;
-    uint32_t program; /* 0: remote */
+    uint32_t program;
 } classes[EVENT_CLASSES] = {
-    [EVENT_DOMAIN] = {domain_kinds, G_N_ELEMENTS(domain_kinds), "domain"},
-    [EVENT_NETWORK] = {network_kinds, G_N_ELEMENTS(network_kinds), "network"},
-    [EVENT_POOL] = {pool_kinds, G_N_ELEMENTS(pool_kinds), "storage pool"},
-    [EVENT_NODE_DEVICE] = {device_kinds, G_N_ELEMENTS(device_kinds), "node device"},
-    [EVENT_SECRET] = {secret_kinds, G_N_ELEMENTS(secret_kinds), "secret"},
+    [EVENT_DOMAIN] = {domain_kinds, G_N_ELEMENTS(domain_kinds), "domain", PROGRAM_REMOTE},
+    [EVENT_NETWORK] = {network_kinds, G_N_ELEMENTS(network_kinds), "network", PROGRAM_REMOTE},
+    [EVENT_POOL] = {pool_kinds, G_N_ELEMENTS(pool_kinds), "storage pool", PROGRAM_REMOTE},
+    [EVENT_NODE_DEVICE] = {device_kinds, G_N_ELEMENTS(device_kinds), "node device", PROGRAM_REMOTE},
+    [EVENT_SECRET] = {secret_kinds, G_N_ELEMENTS(secret_kinds), "secret", PROGRAM_REMOTE},
     [EVENT_MONITOR] = {monitor_kinds, G_N_ELEMENTS(monitor_kinds), "monitor", PROGRAM_QEMU},
 };
 
@@ -285,7 +285,10 @@ static bool matches(const struct event_registration *r, const struct event *e)
 /* Strings stay the emitter's. */
 static void fill(struct message *m, const struct event *e)
 {
-    *m = (struct message){.event = e->event, .detail = e->detail, .number = (int64_t)e->number, .excess = (int64_t)e->excess};
+    *m = (struct message){.event = e->event,
+                          .detail = e->detail,
+                          .number = (int64_t)e->number,
+                          .excess = (int64_t)e->excess};
     m->dom.name = m->obj.name = m->dev.name = (char *)e->name;
     m->secret.usage = (char *)(e->text[0] ? e->text[0] : "");
     m->secret.usage_type = (int32_t)e->number;
@@ -333,10 +336,10 @@ static void send(struct client *c, const struct event_registration *r, const str
                  struct message *m)
 {
     bool old = r->callback < 0;
-    uint32_t program = classes[r->class].program ? classes[r->class].program : PROGRAM_REMOTE;
+    uint32_t program = classes[r->class].program;
     const struct frame f = {
-        program, PROGRAM_VERSION, old ? k->old_procedure : k->procedure, FRAME_MESSAGE, 1,
-        FRAME_OK};
+        program, PROGRAM_VERSION, old ? k->old_procedure : k->procedure, FRAME_MESSAGE,
+        1,       FRAME_OK};
     m->callback = r->callback;
     client_send_rows(c, &f, k->rows + (old ? k->old_from : 0), m);
     server_figures()->events++;

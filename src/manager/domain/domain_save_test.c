@@ -2,8 +2,7 @@
 /* Saving and restoring machines that are not there (fake_vm.h): states, events, files; what a
  * killed manager leaves. And the files' heads.
  */
-#include "manager/domain/domain_priv.h"
-#include "manager/domain/fake_vm.h"
+#include "manager/domain/domain_testing.h"
 #include "manager/domain/save_file.h"
 #include "manager/job.h"
 
@@ -15,10 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static GString *heard;
-static char *root;
-static const struct caller *me = &caller_self;
-
 static void hear(void *opaque, const struct event *e)
 {
     if (e->id == DOMAIN_EVENT_LIFECYCLE)
@@ -26,31 +21,6 @@ static void hear(void *opaque, const struct event *e)
     else
         g_string_append_printf(heard, "#%d ", e->id);
 }
-
-#define HEARD(text)                                                                                \
-    do {                                                                                           \
-        g_assert_cmpstr(heard->str, ==, text);                                                     \
-        g_string_truncate(heard, 0);                                                               \
-    } while (0)
-#define FAILS(call, wanted_code, part)                                                             \
-    do {                                                                                           \
-        g_autoptr(GError) error = NULL;                                                            \
-        g_assert_false(call);                                                                      \
-        g_assert_error(error, RUCHE_ERROR, (int)(wanted_code));                                    \
-        g_assert_nonnull(strstr(error->message, part));                                            \
-    } while (0)
-#define WORKS(call)                                                                                \
-    do {                                                                                           \
-        g_autoptr(GError) error = NULL;                                                            \
-        bool works = (call);                                                                       \
-        g_assert_no_error(error);                                                                  \
-        g_assert_true(works);                                                                      \
-    } while (0)
-#define STATE(d, s, r)                                                                             \
-    do {                                                                                           \
-        g_assert_cmpint((d)->state, ==, s);                                                        \
-        g_assert_cmpint((d)->reason, ==, r);                                                       \
-    } while (0)
 
 static char *xml_of(const char *name, const char *more)
 {
@@ -87,15 +57,10 @@ static void drop(struct domain *d)
     domain_unref(d);
 }
 
-/* The daemon ends and begins: what is on disk and what runs is all that there is. */
-static struct domain *reborn(struct domain *d)
+static struct domain *born_again(struct domain *d)
 {
     domain_unref(d);
-    domains_stop();
-    WORKS(domains_load(&error));
-    do
-        task_sleep_ms(1);
-    while (task_count() > 1);
+    reborn();
     return domain_find_name("web", NULL);
 }
 
@@ -238,7 +203,7 @@ static void managed_task(void *opaque)
     HEARD("3.0 #21 5.4 ");
     FAILS(domain_undefine(me, d, 0, &error), RUCHE_ERR_STATE, "managed save");
     FAILS(domain_rename(me, d, "other", &error), RUCHE_ERR_STATE, "managed save");
-    d = reborn(d);
+    d = born_again(d);
     g_assert_true(d->managed_save);
     g_autoptr(GPtrArray) saved = domain_list(me, 1 << 8), not_saved = domain_list(me, 1 << 9);
     g_assert_cmpuint(saved->len, ==, 1);
@@ -306,7 +271,7 @@ static void killed_task(void *opaque)
         g_assert_cmpint(stat(finished ? path : temporary, &st), ==, 0);
         j->inode = st.st_ino;
         domain_set_state(d, DOMAIN_PAUSED, PAUSED_SAVE);
-        d = reborn(d);
+        d = born_again(d);
         g_assert_false(g_file_test(temporary, G_FILE_TEST_EXISTS));
         if (finished)
             STATE(d, DOMAIN_SHUTOFF, SHUTOFF_SAVED);
@@ -322,7 +287,7 @@ static void killed_task(void *opaque)
     j->resume = true;
     j->used = g_strdup(used);
     domain_set_state(d, DOMAIN_PAUSED, PAUSED_USER);
-    d = reborn(d);
+    d = born_again(d);
     STATE(d, DOMAIN_RUNNING, RUNNING_RESTORED);
     g_assert_false(d->managed_save || g_file_test(used, G_FILE_TEST_EXISTS));
     g_unlink(path);
@@ -446,53 +411,19 @@ static void test_file(void)
     g_unlink(path);
 }
 
-/* ---- running them ---- */
-
-static const struct {
-    const char *path;
-    void (*fn)(void *opaque);
-} tests[] = {
-    {"/save/save and restore", save_task},
-    {"/save/what fails", failing_task},
-    {"/save/cancelled", cancel_task},
-    {"/save/managed", managed_task},
-    {"/save/same guest", guest_task},
-    {"/save/killed", killed_task},
-    {"/save/dump", dump_task},
-};
-
-static void run(gconstpointer number)
-{
-    memset(&fake, 0, sizeof(fake));
-    task_start(tests[GPOINTER_TO_UINT(number)].fn, NULL);
-    while (task_count())
-        g_main_context_iteration(NULL, true);
-    g_assert_cmpuint(domain_count(false) + domain_count(true), ==, 0);
-}
-
 int main(int argc, char **argv)
 {
-    struct event_listener listener = {.fn = hear};
-    g_autoptr(GError) error = NULL;
-    g_test_init(&argc, &argv, NULL);
-    root = g_dir_make_tmp("ruche-save-XXXXXX", NULL);
-    heard = g_string_new(NULL);
-    manager_config_init(true);
-    char **const folders[] = {&manager.config_dir, &manager.runtime_dir, &manager.state_dir,
-                              &manager.log_dir};
-    for (unsigned i = 0; i < G_N_ELEMENTS(folders); i++) {
-        g_free(*folders[i]);
-        *folders[i] = g_strdup_printf("%s/%u", root, i);
-        g_mkdir(*folders[i], 0700);
-    }
-    if (!domains_load(&error))
-        g_error("%s", error->message);
-    event_listen(&listener);
+    static const struct domain_test tests[] = {
+        {"/save/save and restore", save_task},
+        {"/save/what fails", failing_task},
+        {"/save/cancelled", cancel_task},
+        {"/save/managed", managed_task},
+        {"/save/same guest", guest_task},
+        {"/save/killed", killed_task},
+        {"/save/dump", dump_task},
+    };
+    domain_tests_init(&argc, &argv, hear);
     g_test_add_func("/save/head", test_head);
     g_test_add_func("/save/file", test_file);
-    for (unsigned i = 0; i < G_N_ELEMENTS(tests); i++)
-        g_test_add_data_func(tests[i].path, GUINT_TO_POINTER(i), run);
-    int status = g_test_run();
-    g_autofree char *command = g_strdup_printf("rm -rf '%s'", root);
-    return system(command) ? 1 : status;
+    return domain_tests_run(tests, G_N_ELEMENTS(tests));
 }

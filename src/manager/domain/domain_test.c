@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Domains on machines that are not there (fake_vm.h). */
-#include "manager/domain/domain_priv.h"
-#include "manager/domain/fake_vm.h"
-#include "manager/manager.h"
+#include "manager/domain/domain_testing.h"
 
 #include <glib/gstdio.h>
 #include <stdio.h>
@@ -12,9 +10,6 @@
 
 /* ---- what is heard ---- */
 
-static GString *heard;
-static const struct caller *me = &caller_self;
-
 static void hear(void *opaque, const struct event *e)
 {
     if (e->id == DOMAIN_EVENT_LIFECYCLE)
@@ -22,12 +17,6 @@ static void hear(void *opaque, const struct event *e)
     else
         g_string_append_printf(heard, "%s#%d ", e->name, e->id);
 }
-
-#define HEARD(text)                                                                                \
-    do {                                                                                           \
-        g_assert_cmpstr(heard->str, ==, text);                                                     \
-        g_string_truncate(heard, 0);                                                               \
-    } while (0)
 
 /* ---- helpers ---- */
 
@@ -49,48 +38,10 @@ static struct domain *define(const char *name, unsigned number, const char *more
     return d;
 }
 
-/* Until what began beside this task has ended. */
-static void settle(void)
-{
-    do
-        task_sleep_ms(1);
-    while (task_count() > 1);
-}
-
-#define FAILS(call, wanted_code, part)                                                             \
-    do {                                                                                           \
-        g_autoptr(GError) error = NULL;                                                            \
-        g_assert_false(call);                                                                      \
-        g_assert_error(error, RUCHE_ERROR, (int)(wanted_code));                                    \
-        g_assert_nonnull(strstr(error->message, part));                                            \
-    } while (0)
-#define WORKS(call)                                                                                \
-    do {                                                                                           \
-        g_autoptr(GError) error = NULL;                                                            \
-        bool works = (call);                                                                       \
-        g_assert_no_error(error);                                                                  \
-        g_assert_true(works);                                                                      \
-    } while (0)
-#define STATE(d, s, r)                                                                             \
-    do {                                                                                           \
-        g_assert_cmpint((d)->state, ==, s);                                                        \
-        g_assert_cmpint((d)->reason, ==, r);                                                       \
-    } while (0)
-
-static char *root;
-
 static bool is_file(const char *folder, const char *name)
 {
     g_autofree char *path = g_strdup_printf("%s/%s/%s.xml", root, folder, name);
     return g_file_test(path, G_FILE_TEST_IS_REGULAR);
-}
-
-/* The daemon ends and begins: what is on disk and what runs is all that there is. */
-static void reborn(void)
-{
-    domains_stop();
-    WORKS(domains_load(&error));
-    settle();
 }
 
 /* ---- defining ---- */
@@ -585,56 +536,17 @@ static void dmesg_task(void *opaque)
     g_string_truncate(heard, 0);
 }
 
-/* ---- running them ---- */
-
-static const struct {
-    const char *path;
-    void (*fn)(void *opaque);
-} tests[] = {
-    {"/domain/define", define_task},       {"/domain/define-many", define_many_task},
-    {"/domain/known", known_task},
-    {"/domain/list", list_task},           {"/domain/life", life_task},
-    {"/domain/transient", transient_task}, {"/domain/guest", guest_task},
-    {"/domain/lock", lock_task},           {"/domain/reborn", reborn_task},
-    {"/domain/rename", rename_task},       {"/domain/autostart", autostart_task},
-    {"/domain/change", change_task},       {"/domain/dmesg", dmesg_task},
-};
-
-static void run(gconstpointer number)
-{
-    unsigned before = fake.live;
-    memset(&fake, 0, sizeof(fake));
-    fake.live = before;
-    task_start(tests[GPOINTER_TO_UINT(number)].fn, NULL);
-    while (task_count())
-        g_main_context_iteration(NULL, true);
-    g_assert_cmpuint(domain_count(false) + domain_count(true), ==, 0);
-}
-
 int main(int argc, char **argv)
 {
-    struct event_listener listener = {.fn = hear};
-    g_autoptr(GError) error = NULL;
-    g_test_init(&argc, &argv, NULL);
-    root = g_dir_make_tmp("ruche-domain-XXXXXX", NULL);
-    heard = g_string_new(NULL);
-    manager_config_init(true);
-    g_free(manager.config_dir);
-    g_free(manager.runtime_dir);
-    g_free(manager.log_dir);
-    g_free(manager.state_dir);
-    manager.state_dir = g_build_filename(root, "state", NULL);
-    g_free(manager.cache_dir);
-    manager.cache_dir = g_strdup(root);
-    manager.config_dir = g_build_filename(root, "config", NULL);
-    manager.runtime_dir = g_build_filename(root, "run", NULL);
-    manager.log_dir = g_strdup(root);
-    if (!domains_load(&error))
-        g_error("%s", error->message);
-    event_listen(&listener);
-    for (unsigned i = 0; i < G_N_ELEMENTS(tests); i++)
-        g_test_add_data_func(tests[i].path, GUINT_TO_POINTER(i), run);
-    int status = g_test_run();
-    g_autofree char *command = g_strdup_printf("rm -rf '%s'", root);
-    return system(command) ? 1 : status;
+    static const struct domain_test tests[] = {
+        {"/domain/define", define_task},       {"/domain/define-many", define_many_task},
+        {"/domain/known", known_task},         {"/domain/list", list_task},
+        {"/domain/life", life_task},           {"/domain/transient", transient_task},
+        {"/domain/guest", guest_task},         {"/domain/lock", lock_task},
+        {"/domain/reborn", reborn_task},       {"/domain/rename", rename_task},
+        {"/domain/autostart", autostart_task}, {"/domain/change", change_task},
+        {"/domain/dmesg", dmesg_task},
+    };
+    domain_tests_init(&argc, &argv, hear);
+    return domain_tests_run(tests, G_N_ELEMENTS(tests));
 }

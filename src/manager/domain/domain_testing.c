@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manager/domain/domain_testing.h"
+
+#include <glib/gstdio.h>
+#include <stdlib.h>
+
+GString *heard;
+char *root;
+const struct caller *const me = &caller_self;
+static struct event_listener listener;
+
+void settle(void)
+{
+    do
+        task_sleep_ms(1);
+    while (task_count() > 1);
+}
+
+void reborn(void)
+{
+    domains_stop();
+    WORKS(domains_load(&error));
+    settle();
+}
+
+void domain_tests_init(int *argc, char ***argv, void (*hear)(void *opaque, const struct event *e))
+{
+    static const char *const names[] = {"config", "run", "state", "log", "cache"};
+    char **const folders[] = {&manager.config_dir, &manager.runtime_dir, &manager.state_dir,
+                              &manager.log_dir, &manager.cache_dir};
+    g_autoptr(GError) error = NULL;
+    g_test_init(argc, argv, NULL);
+    root = g_dir_make_tmp("ruche-domain-XXXXXX", NULL);
+    heard = g_string_new(NULL);
+    manager_config_init(true);
+    for (unsigned i = 0; i < G_N_ELEMENTS(folders); i++) {
+        g_free(*folders[i]);
+        *folders[i] = g_build_filename(root, names[i], NULL);
+        g_mkdir(*folders[i], 0700);
+    }
+    if (!domains_load(&error))
+        g_error("%s", error->message);
+    listener.fn = hear;
+    event_listen(&listener);
+}
+
+/* What a test leaves is the next one's surprise. */
+static void run(gconstpointer test)
+{
+    unsigned before = fake.live;
+    memset(&fake, 0, sizeof(fake));
+    fake.live = before;
+    task_start(((const struct domain_test *)test)->fn, NULL);
+    while (task_count())
+        g_main_context_iteration(NULL, true);
+    g_assert_cmpuint(domain_count(false) + domain_count(true), ==, 0);
+}
+
+int domain_tests_run(const struct domain_test *tests, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        g_test_add_data_func(tests[i].path, &tests[i], run);
+    int status = g_test_run();
+    g_autofree char *command = g_strdup_printf("rm -rf '%s'", root);
+    return system(command) ? 1 : status;
+}
