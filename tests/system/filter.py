@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -334,6 +335,94 @@ def test_virsh():
         run("ip", "link", "del", "ta", ns=HOST, check=False)
 
 
+# ---- beside libvirtd ----
+
+class Libvirtd:
+    """In the same network namespace, with empty folders over its places."""
+
+    PLACES = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/run/libvirt")
+
+    def __init__(self):
+        self.folder = os.path.join(net.WORK, "peer")
+        os.makedirs(self.folder + "/run")
+        config = write("peer/conf", f'unix_sock_dir = "{self.folder}/run"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n')
+        binds = []
+        for place in self.PLACES:
+            os.makedirs(self.folder + "/places" + place)
+            os.makedirs(place, exist_ok=True)
+            binds.append(f"mount --bind {self.folder}/places{place} {place}")
+        script = " && ".join([*binds, f"exec libvirtd -f {config} -p {self.folder}/pid"])
+        self.process = subprocess.Popen(["ip", "netns", "exec", HOST, "unshare", "-m", "sh", "-c", script], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=net.ENV)
+        wait_for("libvirtd", lambda: self.process.poll() is not None or not self.virsh("nwfilter-list").returncode)
+        if self.process.poll() is not None:
+            raise tap.Skip("libvirtd does not run here")
+
+    def virsh(self, *words):
+        return run("virsh", "-c", f"nwfilter:///system?socket={self.folder}/run/libvirt-sock", *words, check=False)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(60)
+
+
+def meaning(text):
+    """Elements and what they say, in their order; identities and priorities that nobody gave aside."""
+    return [(e.tag, sorted((k, v.lower()) for k, v in e.attrib.items() if k != "priority"), (e.text or "").strip() if e.tag != "uuid" else "")
+            for e in xml.etree.ElementTree.fromstring(text).iter()]
+
+
+BESIDE = {
+    "ports": "<rule action='accept' direction='in' priority='100'><tcp srcipaddr='10.1.2.0' srcipmask='24' dstportstart='22' dstportend='25'/></rule>"
+             "<rule action='drop' direction='inout' statematch='false'><all/></rule>",
+    "layers": "<rule action='return' direction='out' priority='-5'><mac srcmacaddr='$MAC' protocolid='arp'/></rule>"
+              "<rule action='drop' direction='out'><arp arpsrcipaddr='$IP' opcode='Request' gratuitous='true'/></rule>"
+              "<rule action='drop' direction='in'><ipv6 srcipaddr='2001:db8::1' protocol='icmpv6' type='134'/></rule>",
+    "state": "<rule action='accept' direction='in'><tcp state='NEW,ESTABLISHED' flags='SYN/SYN' connlimit-above='2'/></rule>"
+             "<rule action='reject' direction='out'><udp match='no' srcipaddr='10.9.9.9'/></rule>",
+    "lists": "<filterref filter='ports'><parameter name='IP' value='10.0.0.1'/><parameter name='IP' value='10.0.0.2'/></filterref>"
+             "<rule action='accept' direction='out'><ip srcipaddr='$IP[@1]' dstportstart='$PORT[1]' protocol='udp'/></rule>",
+}
+WRONG = {
+    "action": "<rule action='run' direction='in'><tcp/></rule>", "direction": "<rule action='drop' direction='up'><tcp/></rule>",
+    "circle": "<filterref filter='circle'/>", "no-name": "<filterref/>",
+}
+
+
+def test_beside():
+    """The same commands to libvirtd: the same status, the same meaning of what is stored."""
+    if not shutil.which("libvirtd", path=net.ENV["PATH"]):
+        raise tap.Skip("libvirtd is not installed")
+    peer = Libvirtd()
+    try:
+        def both(*words, good=True):
+            ours, theirs = virsh(*words, check=False), peer.virsh(*words)
+            assert (ours.returncode == 0) == good == (theirs.returncode == 0), f"{words}: ours {ours}, theirs {theirs}"
+            return ours.stdout, theirs.stdout
+        for name, inside in BESIDE.items():
+            ours, theirs = both("nwfilter-define", define(name, inside))
+            assert ours == theirs
+            ours, theirs = (meaning(text) for text in both("nwfilter-dumpxml", name))
+            assert ours == theirs, f"{ours}\n{theirs}"
+        for name, inside in WRONG.items():
+            both("nwfilter-define", define(name, inside), good=False)
+        ours, theirs = (set(re.findall(r"[0-9a-f-]{36} +(\S+)", text)) for text in both("nwfilter-list"))
+        assert set(BESIDE) <= ours & theirs, (ours, theirs)
+        for name in reversed(BESIDE):
+            ours, theirs = both("nwfilter-undefine", name)
+            assert ours == theirs
+            both("nwfilter-dumpxml", name, good=False)
+        ours, theirs = both("nwfilter-binding-list")
+        assert ours == theirs
+        for command in ("nwfilter-binding-dumpxml", "nwfilter-binding-delete"):
+            both(command, "ta", good=False)
+    finally:
+        peer.stop()
+        for name in reversed(BESIDE):
+            virsh("nwfilter-undefine", name, check=False)
+
+
 def test_killed():
     """Interfaces keep their rules when the manager is killed; the rules of those that are gone go at its start."""
     before = rules()
@@ -388,7 +477,7 @@ def test_machine():
 
 
 def main():
-    tests = {"forged frames": test_forged, "update": test_update, "gratuitous": test_gratuitous, "ruche": test_ruche, "address by DHCP": test_address, "address by frames": test_learned, "address by another's DHCP": test_snooped, "virsh": test_virsh, "killed": test_killed,
+    tests = {"forged frames": test_forged, "update": test_update, "gratuitous": test_gratuitous, "ruche": test_ruche, "address by DHCP": test_address, "address by frames": test_learned, "address by another's DHCP": test_snooped, "virsh": test_virsh, "beside libvirtd": test_beside, "killed": test_killed,
              "machine": test_machine}
     wanted = sys.argv[5:]
     tests = {n: t for n, t in tests.items() if not wanted or n in wanted}

@@ -155,16 +155,17 @@ def saved(image, again=False):
             start = time.monotonic()
             for old in sorted(glob.glob(os.path.join(CACHE, "state-*")), key=os.path.getmtime)[:-STATES_KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix="building.", dir=CACHE) as work:
+            with tempfile.TemporaryDirectory(prefix="state-making.", dir=CACHE) as work:
                 guest = boot(image, work)
                 try:
                     guest.save(os.path.join(work, "machine"))
                 finally:
                     guest.close()
-                os.mkdir(state + ".new")
+                new = os.path.join(work, "new")
+                os.mkdir(new)
                 for name in ("machine", "root.qcow2"):
-                    os.rename(os.path.join(work, name), os.path.join(state + ".new", name))
-                os.rename(state + ".new", state)
+                    os.rename(os.path.join(work, name), os.path.join(new, name))
+                os.rename(new, state)
             print(f"# booted and saved in {time.monotonic() - start:.1f} s", flush=True)
     return state
 

@@ -85,7 +85,7 @@ bool filter_emit_rule(struct filter_work *w, const struct filter_def *d,
 {
     if (r->proto && r->proto->stateful)
         return emit_stateful(w, r, values, error);
-    if (r->proto && r->negate && value(r, values, "gratuitous"))
+    if (r->proto && r->negate && !g_strcmp0(value(r, values, "gratuitous"), "true"))
         return ruche_error(
             error, MANAGER_ERR_CONFIG,
             "%s: gratuitous: nftables cannot tell that two fields of a frame differ; "

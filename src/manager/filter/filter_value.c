@@ -208,7 +208,7 @@ static char *bool_form(const char *text)
     static const struct word words[] = {{"yes", 1},   {"true", 1}, {"1", 1}, {"no", 0},
                                         {"false", 0}, {"0", 0},    {0}};
     const struct word *w = word_find(words, text);
-    return w ? g_strdup(w->value ? "yes" : "no") : NULL;
+    return w ? g_strdup(w->value ? "true" : "false") : NULL;
 }
 
 static char *chars_form(const char *text, const char *also, size_t max)
@@ -280,7 +280,7 @@ char *filter_value_check(enum filter_kind kind, const char *text, GError **error
         [FK_DSCP] = "a number up to 63",
         [FK_VLAN] = "a number up to 4095",
         [FK_OPCODE] = "an operation of ARP or its number",
-        [FK_BOOL] = "yes or no",
+        [FK_BOOL] = "true or false",
         [FK_TCPFLAGS] = "a list of flags, '/', and a list of flags",
         [FK_STATE] = "a list of NEW, ESTABLISHED, RELATED, INVALID, or NONE",
         [FK_CONNLIMIT] = "a number up to 65535",
@@ -423,7 +423,7 @@ void filter_match(GString *s, const struct filter_attr *a, bool swapped, bool ne
         g_string_append_printf(s, " ct count %s%s", negate ? "" : "over ", value);
         return;
     case FK_BOOL: /* the only one of its kind */
-        if (!strcmp(value, "yes"))
+        if (!strcmp(value, "true"))
             match_gratuitous(s);
         return;
     case FK_STATE:
