@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Networks. Thread: the loop thread. */
 #include "libvirt/network_object.h"
+#include "libvirt/params.h"
 
 enum { NETWORKS_INACTIVE = 1, NETWORKS_ACTIVE = 2 }; /* of virConnectListAllNetworksFlags */
 
@@ -343,3 +344,53 @@ static bool delete_port(struct rpc_call *c, struct network *n, const struct a_po
     return network_port_delete(c->who, n, text, error);
 }
 NETWORK_PROC(network_port_delete, 410, 0, a_port, delete_port(c, n, a, error));
+
+#define LIMIT_PORT_PARAMS 16
+struct a_port_get {
+    struct wire_named obj;
+    uint8_t uuid[16];
+    int32_t room;
+    uint32_t flags;
+};
+static const struct xdr_row a_port_get_xdr[] = {
+    XDR_SUB(struct a_port_get, obj, wire_named_xdr),
+    XDR_F(OPAQUE_FIXED, struct a_port_get, uuid, .max = 16), XDR_F(INT, struct a_port_get, room),
+    XDR_F(UINT, struct a_port_get, flags), XDR_DONE};
+struct a_port_set {
+    struct wire_named obj;
+    uint8_t uuid[16];
+    struct xdr_array params;
+    uint32_t flags;
+};
+static const struct xdr_row a_port_set_xdr[] = {
+    XDR_SUB(struct a_port_set, obj, wire_named_xdr),
+    XDR_F(OPAQUE_FIXED, struct a_port_set, uuid, .max = 16),
+    XDR_LIST(struct a_port_set, params, wire_param, LIMIT_PORT_PARAMS),
+    XDR_F(UINT, struct a_port_set, flags), XDR_DONE};
+
+static bool get_port(struct rpc_call *c, struct network *n, const struct a_port_get *a,
+                     struct r_params_count *ret, GError **error)
+{
+    char text[UUID_TEXT_BYTES];
+    struct param_list l = {0};
+    uuid_format(a->uuid, text);
+    if (!network_port_get_params(c->who, n, text, &l, error))
+        return false;
+    params_answer(&l, a->room, &ret->params, &ret->count);
+    return true;
+}
+NETWORK_PROC(network_port_get_parameters, 407, OBJECT_QUERY, a_port_get,
+             get_port(c, n, a, ret, error), RET(r_params_count));
+
+static bool set_port(struct rpc_call *c, struct network *n, const struct a_port_set *a,
+                     GError **error)
+{
+    char text[UUID_TEXT_BYTES];
+    struct param_list l = {0};
+    uuid_format(a->uuid, text);
+    bool ok = params_from_wire(&a->params, &l, error) &&
+              network_port_set_params(c->who, n, text, &l, error);
+    param_list_done(&l);
+    return ok;
+}
+NETWORK_PROC(network_port_set_parameters, 408, 0, a_port_set, set_port(c, n, a, error));

@@ -71,7 +71,8 @@ static const struct key keys[] = {
     KEY("machines", "img", TEXT, img, "path of ruche-img"),
     KEY("machines", "start_parallel", COUNT, start_parallel,
         "how many start with the host at a time"),
-    KEY("host", "uuid", TEXT, host_uuid, "of this host, as other managers know it; default: the firmware's"),
+    KEY("host", "uuid", TEXT, host_uuid,
+        "of this host, as other managers know it; default: the firmware's"),
     KEY("migration", "address", TEXT, migration_address,
         "where machines from other hosts come in; default: every address"),
     KEY("migration", "host", TEXT, migration_host,
@@ -302,8 +303,8 @@ bool config_read(struct config *c, GError **error)
     replace(&manager.img, c->img);
     replace(&manager.migration_address, c->migration_address);
     replace(&manager.migration_host, c->migration_host);
-    if (c->host_uuid && (!uuid_parse(c->host_uuid, manager.host_uuid) ||
-                         !uuid_is_valid(manager.host_uuid)))
+    if (c->host_uuid &&
+        (!uuid_parse(c->host_uuid, manager.host_uuid) || !uuid_is_valid(manager.host_uuid)))
         return ruche_error(error, RUCHE_ERR_INVALID, "[host] uuid: '%s' is no UUID", c->host_uuid);
     replace(&manager.ovsdb, c->ovsdb);
     if (c->start_parallel)

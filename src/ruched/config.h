@@ -28,7 +28,7 @@ struct config {
     char *auth[4];                   /* words: unix_rw, unix_ro, tcp, tls */
     struct libvirt_server_config libvirt;
     struct web_config web;
-    char *owned[32]; /* strings of the two above */
+    char *owned[48]; /* strings of the two above */
     char **lists[4];
     unsigned owned_count, list_count;
 };

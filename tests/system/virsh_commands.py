@@ -244,6 +244,7 @@ class Ours(Side):
 class Libvirtd(Side):
     """In a mount namespace of its own, with empty folders over its places."""
 
+    UNSHARE = ("unshare", "-m")
     PLACES = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/run/libvirt")
 
     def __init__(self):
@@ -262,7 +263,7 @@ class Libvirtd(Side):
             conf.write('user = "root"\ngroup = "root"\nsecurity_driver = "none"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = "file"\n')
         script = " && ".join([*binds, f"exec libvirtd -f {f}/libvirtd.conf -p {f}/pid"])
         with open(f + "/log", "wb") as log:
-            self.process = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen([*self.UNSHARE, "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def is_there(self):
         """It may not run here, which is no fault of ours."""
@@ -429,4 +430,5 @@ def main():
         shutil.rmtree(WORK, ignore_errors=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -291,8 +291,14 @@ static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *re
     struct network_plug p;
     if (!network_plug(owner, v->name, n, &p, error))
         return false;
-    bool ok = p.bridge ? bridge_tap(v, n, &p, queues, ret, name, error)
-                       : macvtap(n, &p, queues, ret, name, error);
+    bool ok = !p.bridge && !p.dev
+                  ? ruche_error(
+                        error, RUCHE_ERR_UNSUPPORTED,
+                        "network '%s': functions of PCI devices (forward mode 'hostdev') cannot be "
+                        "given to machines yet",
+                        xml_get(n, "source@network"))
+              : p.bridge ? bridge_tap(v, n, &p, queues, ret, name, error)
+                         : macvtap(n, &p, queues, ret, name, error);
     if (!ok) {
         network_unplug(owner, xml_get(n, "mac@address"));
         return false;
@@ -314,6 +320,11 @@ bool vm_tap_make(const struct vm *v, xmlNode *n, unsigned queues, int *ret, char
         g_strlcpy(name, wanted, IFNAMSIZ);
     }
     bool ok;
+    if (strcmp(type, "network") && xml_get(n, "bandwidth/inbound@floor"))
+        return ruche_error(
+            error, MANAGER_ERR_CONFIG,
+            "interface %s: a floor is for type 'network', whose bandwidth it is taken from",
+            xml_get_or(n, "mac@address", ""));
     if (!strcmp(type, "network"))
         ok = network_tap(v, n, queues, ret, name, error);
     else if (!strcmp(type, "direct"))

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "manager/manager.h"
+#include "manager/param.h"
 #include "manager/xml.h"
 
 enum network_mode {
@@ -102,6 +103,9 @@ bool network_qos(const char *ifname, const xmlNode *bandwidth, bool reversed, GE
 GPtrArray *network_port_list(const struct caller *who, struct network *n);  /* UUIDs' texts */
 char *network_port_xml(const struct caller *who, struct network *n, const char *port, GError **error);
 char *network_port_create(const struct caller *who, struct network *n, const char *xml, unsigned flags, GError **error); /* UUID's text */
+/* Limits: "inbound.average" ..., KiB/s and KiB. Set: what is named changes, also of a machine that runs. (waits) */
+bool network_port_get_params(const struct caller *who, struct network *n, const char *port, struct param_list *ret, GError **error);
+bool network_port_set_params(const struct caller *who, struct network *n, const char *port, const struct param_list *l, GError **error);
 bool network_port_delete(const struct caller *who, struct network *n, const char *port, GError **error);
 
 /* Begins tasks for those that run. */

@@ -119,7 +119,10 @@ static bool check_rates(const struct network_def *d, const xmlNode *n, GError **
     static const char *const directions[] = {"bandwidth/inbound", "bandwidth/outbound"};
     for (unsigned i = 0; i < G_N_ELEMENTS(directions); i++) {
         const xmlNode *r = xml_find(n, directions[i]);
-        if (r && !xml_get(r, "@average") && !xml_get(r, "@floor"))
+        if (r && xml_get(r, "@floor"))
+            return REFUSE(d, error, "%s: a floor is for the <bandwidth> of an interface",
+                          directions[i]);
+        if (r && !xml_get(r, "@average"))
             return REFUSE(d, error, "%s has no average", directions[i]);
         if (r && xml_get(r, "@peak") && xml_get_u64(r, "@peak", 0) < xml_get_u64(r, "@average", 0))
             return REFUSE(d, error, "%s: peak %s is less than average %s", directions[i],

@@ -194,7 +194,7 @@ static bool bring_up(struct network *n, const struct network_def *d, bool found,
     }
     const xmlNode *bandwidth = xml_find(d->root, "bandwidth");
     if (!start_kernel(n, d, error) ||
-        (bandwidth && !network_qos(d->bridge, bandwidth, false, error)) ||
+        (bandwidth && !network_floors_apply(n, bandwidth, error)) ||
         !(found ? network_daemon_find(n, d, error) : network_daemon_start(n, d, error)))
         return false;
     join_ports(n);
@@ -206,7 +206,8 @@ static void take_down(struct network *n)
     network_daemon_stop(n);
     if (network_mode_has_own_bridge(n->mode) && n->bridge)
         stop_kernel(n->bridge);
-    else if (n->bridge && if_nametoindex(n->bridge) && strstr(network_text(n), "<bandwidth>"))
+    else if (n->bridge && if_nametoindex(n->bridge) && strstr(network_text(n), "<bandwidth>") &&
+             !strstr(network_text(n), "type='openvswitch'"))
         network_qos(n->bridge, NULL, false, NULL);
     g_ptr_array_set_size(n->warnings, 0);
 }

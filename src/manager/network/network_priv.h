@@ -122,6 +122,8 @@ struct network_port {
     xmlDoc *doc; /* <networkport> */
 };
 void network_port_free(struct network_port *p);
+bool network_port_save(const struct network *n, const struct network_port *p, GError **error);
+struct network_port *network_port_find(struct network *n, const char *port, GError **error);
 /* What a port is joined to. False: it is of another kind. */
 bool network_port_plug(const struct network *n, const struct network_port *p,
                        struct network_plug *ret);
@@ -129,3 +131,24 @@ void network_ports_load(struct network *n);
 void network_ports_drop(struct network *n);
 /* Live counters into the tree of a description. */
 void network_count_connections(const struct network *n, xmlNode *root);
+
+/* ---- hostdev.c: pools of PCI functions ---- */
+/* One that no port has, into the port's <plug>. */
+bool network_hostdev_choose(const struct network *n, const xmlNode *root, xmlNode *port,
+                            GError **error);
+void network_hostdev_count(const struct network *n, xmlNode *root);
+
+/* ---- floor.c, qos.c: what interfaces are promised of a network's inbound rate ---- */
+struct network_floor {
+    uint64_t kib; /* KiB/s */
+    const char *mac;
+};
+/* May an interface (or port) with its <bandwidth> be added to those that are there? */
+bool network_floor_check(const struct network *n, const xmlNode *root, const xmlNode *interface,
+                         GError **error);
+/* The bridge's limits, and a class for each port that has a floor. */
+bool network_floors_apply(const struct network *n, const xmlNode *bandwidth, GError **error);
+/* The same where the port, which came or has gone, has one. */
+bool network_floors_follow(const struct network *n, const struct network_port *p, GError **error);
+bool network_qos_floors(const char *bridge, const xmlNode *bandwidth,
+                        const struct network_floor *floors, unsigned count, GError **error);

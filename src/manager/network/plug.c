@@ -47,7 +47,7 @@ static char *port_path(const struct network *n, const struct network_port *p)
     return g_strdup_printf("%s/%s.xml", dir, p->uuid);
 }
 
-static bool save_port(const struct network *n, const struct network_port *p, GError **error)
+bool network_port_save(const struct network *n, const struct network_port *p, GError **error)
 {
     g_autofree char *dir = ports_dir(n), *path = port_path(n, p);
     g_autofree char *text = xml_format(xmlDocGetRootElement(p->doc), 0);
@@ -92,9 +92,13 @@ void network_ports_load(struct network *n)
 static void drop_port(struct network *n, struct network_port *p)
 {
     g_autofree char *path = port_path(n, p), *dir = ports_dir(n);
+    g_autoptr(GError) error = NULL;
     g_unlink(path);
-    g_hash_table_remove(n->ports, p->uuid);
+    g_hash_table_steal(n->ports, p->uuid);
     g_rmdir(dir); /* if it was the last */
+    if (!network_floors_follow(n, p, &error))
+        log_warn("network '%s': %s", n->name, error ? error->message : "its limits are gone");
+    network_port_free(p);
 }
 
 void network_ports_drop(struct network *n)
@@ -166,6 +170,7 @@ static const xmlNode *first_of(const char *element, const xmlNode *a, const xmlN
 struct choice {
     const struct network *n;
     const xmlNode *root, *interface, *group;
+    const char *uuid; /* the port's, asked for; NULL: a new one */
 };
 
 static bool fill_plug(const struct choice *c, xmlNode *port, GError **error)
@@ -179,10 +184,7 @@ static bool fill_plug(const struct choice *c, xmlNode *port, GError **error)
         return true;
     }
     if (c->n->mode == NETWORK_HOSTDEV)
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "network '%s': functions of PCI devices (forward mode 'hostdev') cannot "
-                           "be given to machines yet",
-                           c->n->name);
+        return network_hostdev_choose(c->n, c->root, port, error);
     const char *dev = choose_dev(c->n, c->root, error);
     if (!dev)
         return false;
@@ -203,11 +205,11 @@ static xmlDoc *make_doc(const struct choice *c, const char *owner, const char *o
     xmlDocSetRootElement(doc, port);
     uuid_random(random);
     uuid_format(random, uuid);
-    xml_set(port, "uuid", uuid);
+    xml_set(port, "uuid", c->uuid ? c->uuid : uuid);
     xml_set(port, "owner/name", owner_name);
     xml_set(port, "owner/uuid", owner);
-    if (c->group)
-        xml_set(port, "group", xml_get(c->group, "@name"));
+    if (xml_get(c->interface, "source@portgroup"))
+        xml_set(port, "group", xml_get(c->interface, "source@portgroup"));
     xml_set(port, "mac@address", xml_get_or(c->interface, "mac@address", ""));
     bool own = network_mode_has_own_bridge(c->n->mode);
     copy_into(port, first_of("virtualport", c->interface, c->group, c->root));
@@ -258,10 +260,11 @@ static bool check_interface(const struct network *n, const xmlNode *root, const 
     if (xml_find(interface, "vlan") && !network_is_ovs(root) && !network_is_ovs(interface))
         return ruche_error(error, MANAGER_ERR_CONFIG, "network '%s': its bridge knows no <vlan>",
                            n->name);
-    return true;
+    return network_floor_check(n, root, interface, error);
 }
 
-static bool plug(struct network *n, const char *owner, const char *owner_name,
+/* `uuid`: of the port; NULL: a new one. */
+static bool plug(struct network *n, const char *uuid, const char *owner, const char *owner_name,
                  const xmlNode *interface, struct network_plug *ret, GError **error)
 {
     auto_network_def d = {0};
@@ -269,14 +272,18 @@ static bool plug(struct network *n, const char *owner, const char *owner_name,
         !check_interface(n, d.root, interface, error))
         return false;
     struct choice c = {n, d.root, interface,
-                       portgroup(d.root, xml_get(interface, "source@portgroup"))};
+                       portgroup(d.root, xml_get(interface, "source@portgroup")), uuid};
     xmlDoc *doc = make_doc(&c, owner, owner_name, error);
     struct network_port *p = doc ? port_of_doc(doc) : NULL;
-    if (!p || !save_port(n, p, error)) {
+    if (!p || !network_port_save(n, p, error)) {
         network_port_free(p);
         return false;
     }
     g_hash_table_insert(n->ports, p->uuid, p);
+    if (!network_floors_follow(n, p, error)) {
+        drop_port(n, p);
+        return false;
+    }
     network_port_plug(n, p, ret);
     ret->mtu = (unsigned)xml_get_u64(d.root, "mtu@size", 0);
     ret->filterref = xml_find(interface, "filterref");
@@ -291,7 +298,7 @@ bool network_plug(const uint8_t *owner, const char *owner_name, const xmlNode *i
     if (!n)
         return false;
     uuid_format(owner, uuid);
-    bool ok = plug(n, uuid, owner_name, interface, ret, error);
+    bool ok = plug(n, NULL, uuid, owner_name, interface, ret, error);
     network_unref(n);
     return ok;
 }
@@ -310,7 +317,7 @@ void network_plugged(const char *port, const char *ifname)
         g_free(p->ifname);
         p->ifname = g_strdup(ifname);
         xml_set(xmlDocGetRootElement(p->doc), "ifname", ifname);
-        if (!save_port(n, p, &error))
+        if (!network_port_save(n, p, &error))
             log_warn("network '%s': %s", n->name, error->message);
     }
 }
@@ -342,6 +349,7 @@ void network_count_connections(const struct network *n, xmlNode *root)
         if (users)
             xml_set_f(i, "@connections", "%u", users);
     }
+    network_hostdev_count(n, root);
     schema_apply(root, &network_schema, DEF_LIVE, NULL);
 }
 
@@ -356,7 +364,7 @@ GPtrArray *network_port_list(const struct caller *who, struct network *n)
     return list;
 }
 
-static struct network_port *find_port(struct network *n, const char *port, GError **error)
+struct network_port *network_port_find(struct network *n, const char *port, GError **error)
 {
     struct network_port *p = g_hash_table_lookup(n->ports, port);
     if (!p)
@@ -367,7 +375,7 @@ static struct network_port *find_port(struct network *n, const char *port, GErro
 char *network_port_xml(const struct caller *who, struct network *n, const char *port,
                        GError **error)
 {
-    struct network_port *p = find_port(n, port, error);
+    struct network_port *p = network_port_find(n, port, error);
     if (!p || !access_check(who, RIGHT_READ, "read a port's description", error))
         return NULL;
     g_autoptr(xmlDoc) copy = xmlCopyDoc(p->doc, 1);
@@ -375,6 +383,8 @@ char *network_port_xml(const struct caller *who, struct network *n, const char *
     xml_remove(root, "ifname");
     return xml_format(root, 0);
 }
+
+enum { PORT_VALIDATE = 2 }; /* virNetworkPortCreateFlags */
 
 char *network_port_create(const struct caller *who, struct network *n, const char *xml,
                           unsigned flags, GError **error)
@@ -384,8 +394,20 @@ char *network_port_create(const struct caller *who, struct network *n, const cha
     g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "networkport", error);
     xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
     struct network_plug plugged;
-    if (!root || !schema_apply(root, &network_port_schema, 0, error))
+    if (!root ||
+        !schema_apply(root, &network_port_schema, flags & PORT_VALIDATE ? DEF_VALIDATE : 0, error))
         return NULL;
+    const char *uuid = xml_get(root, "uuid");
+    if (flags & ~(unsigned)PORT_VALIDATE || xml_find(root, "plug")) {
+        ruche_error(error, MANAGER_ERR_ARGUMENT,
+                    "network '%s': a port's plug is chosen by the network and cannot be reclaimed",
+                    n->name);
+        return NULL;
+    }
+    if (uuid && g_hash_table_contains(n->ports, uuid)) {
+        ruche_error(error, RUCHE_ERR_EXISTS, "network '%s' already has port '%s'", n->name, uuid);
+        return NULL;
+    }
     g_autoptr(xmlDoc) made = xmlNewDoc((const xmlChar *)"1.0");
     xmlNode *interface = xmlNewDocNode(made, NULL, (const xmlChar *)"interface", NULL);
     xmlDocSetRootElement(made, interface);
@@ -396,8 +418,8 @@ char *network_port_create(const struct caller *who, struct network *n, const cha
     static const char *const kept[] = {"virtualport", "bandwidth", "vlan", "port"};
     for (unsigned i = 0; i < G_N_ELEMENTS(kept); i++)
         copy_into(interface, xml_find(root, kept[i]));
-    if (!plug(n, xml_get(root, "owner/uuid"), xml_get(root, "owner/name"), interface, &plugged,
-              error))
+    if (!plug(n, uuid, xml_get(root, "owner/uuid"), xml_get(root, "owner/name"), interface,
+              &plugged, error))
         return NULL;
     return g_strdup(plugged.port);
 }
@@ -405,7 +427,7 @@ char *network_port_create(const struct caller *who, struct network *n, const cha
 bool network_port_delete(const struct caller *who, struct network *n, const char *port,
                          GError **error)
 {
-    struct network_port *p = find_port(n, port, error);
+    struct network_port *p = network_port_find(n, port, error);
     if (!p || !access_check(who, RIGHT_HOST, "delete a port", error))
         return false;
     drop_port(n, p);

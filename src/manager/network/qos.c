@@ -51,28 +51,31 @@ static struct nl_msg *request(int type, int flags, unsigned index, uint32_t pare
 
 /* ---- what leaves ---- */
 
-static int shape(unsigned index, const struct rate *r)
+/* What no filter sends elsewhere goes to class 1:usual. */
+static int make_shaper(unsigned index, unsigned usual)
 {
-    struct tc_htb_glob all = {.version = 3, .rate2quantum = 10, .defcls = 1};
-    struct tc_htb_opt o = {
-        .rate = {.linklayer = TC_LINKLAYER_ETHERNET, .rate = (uint32_t)MIN(r->average, UINT32_MAX)},
-        .ceil = {.linklayer = TC_LINKLAYER_ETHERNET, .rate = (uint32_t)MIN(r->peak, UINT32_MAX)},
-        .buffer = ticks(r->burst, r->average),
-        .cbuffer = ticks(r->burst, r->peak),
-    };
+    struct tc_htb_glob all = {.version = 3, .rate2quantum = 10, .defcls = usual};
     struct nl_msg *m = request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, index, TC_H_ROOT,
                                TC_H_MAKE(1 << 16, 0));
     nla_put_string(m, TCA_KIND, "htb");
     struct nlattr *nest = nla_nest_start(m, TCA_OPTIONS);
     nla_put(m, TCA_HTB_INIT, sizeof(all), &all);
     nla_nest_end(m, nest);
-    int err = netlink_do(m);
-    if (err)
-        return err;
-    m = request(RTM_NEWTCLASS, NLM_F_CREATE | NLM_F_REPLACE, index, TC_H_MAKE(1 << 16, 0),
-                TC_H_MAKE(1 << 16, 1));
+    return netlink_do(m);
+}
+
+static int make_class(unsigned index, unsigned parent, unsigned id, const struct rate *r)
+{
+    struct tc_htb_opt o = {
+        .rate = {.linklayer = TC_LINKLAYER_ETHERNET, .rate = (uint32_t)MIN(r->average, UINT32_MAX)},
+        .ceil = {.linklayer = TC_LINKLAYER_ETHERNET, .rate = (uint32_t)MIN(r->peak, UINT32_MAX)},
+        .buffer = ticks(r->burst, r->average),
+        .cbuffer = ticks(r->burst, r->peak),
+    };
+    struct nl_msg *m = request(RTM_NEWTCLASS, NLM_F_CREATE | NLM_F_REPLACE, index,
+                               TC_H_MAKE(1 << 16, parent), TC_H_MAKE(1 << 16, id));
     nla_put_string(m, TCA_KIND, "htb");
-    nest = nla_nest_start(m, TCA_OPTIONS);
+    struct nlattr *nest = nla_nest_start(m, TCA_OPTIONS);
     nla_put(m, TCA_HTB_PARMS, sizeof(o), &o);
     if (r->average > UINT32_MAX)
         nla_put_u64(m, TCA_HTB_RATE64, r->average);
@@ -80,6 +83,60 @@ static int shape(unsigned index, const struct rate *r)
         nla_put_u64(m, TCA_HTB_CEIL64, r->peak);
     nla_nest_end(m, nest);
     return netlink_do(m);
+}
+
+static int shape(unsigned index, const struct rate *r)
+{
+    int err = make_shaper(index, 1);
+    return err ? err : make_class(index, 0, 1, r);
+}
+
+/* ---- what is promised to some ---- */
+
+/* Frames to the address go to class 1:id. The offsets are those of the address before the payload.
+ */
+static int choose_class(unsigned index, unsigned id, const uint8_t mac[6])
+{
+    struct {
+        struct tc_u32_sel sel;
+        struct tc_u32_key keys[2];
+    } to = {
+        .sel = {.flags = TC_U32_TERMINAL, .nkeys = 2},
+        .keys = {
+            {.off = -16, .mask = g_htonl(0xffff), .val = g_htonl((uint32_t)mac[0] << 8 | mac[1])},
+            {.off = -12, .mask = 0xffffffff}}};
+    memcpy(&to.keys[1].val, mac + 2, sizeof(to.keys[1].val));
+    struct tcmsg t = {.tcm_ifindex = (int)index,
+                      .tcm_parent = TC_H_MAKE(1 << 16, 0),
+                      .tcm_info = TC_H_MAKE(2 << 16, g_htons(ETH_P_ALL))};
+    struct nl_msg *m = netlink_new(RTM_NEWTFILTER, NLM_F_ACK | NLM_F_CREATE, &t, sizeof(t));
+    nla_put_string(m, TCA_KIND, "u32");
+    struct nlattr *nest = nla_nest_start(m, TCA_OPTIONS);
+    nla_put_u32(m, TCA_U32_CLASSID, TC_H_MAKE(1 << 16, id));
+    nla_put(m, TCA_U32_SEL, sizeof(to.sel) + sizeof(to.keys), &to);
+    nla_nest_end(m, nest);
+    return netlink_do(m);
+}
+
+/* The whole rate is class 1:1; below it 1:2 is everybody else's, 1:3 and on are the promised ones.
+ * What one does not use the others may. */
+static int share(unsigned index, const struct rate *whole, const struct network_floor *floors,
+                 unsigned count)
+{
+    struct rate rest = {.peak = whole->peak, .burst = whole->burst, .average = whole->average};
+    for (unsigned i = 0; i < count; i++)
+        rest.average -= MIN(floors[i].kib * 1024, rest.average - 1024);
+    int err = make_shaper(index, 2);
+    err = err ? err : make_class(index, 0, 1, whole);
+    err = err ? err : make_class(index, 1, 2, &rest);
+    for (unsigned i = 0; !err && i < count; i++) {
+        struct rate own = {
+            .average = floors[i].kib * 1024, .peak = whole->peak, .burst = whole->burst};
+        uint8_t mac[6];
+        err = netlink_parse_mac(floors[i].mac, mac) ? make_class(index, 1, 3 + i, &own) : EINVAL;
+        err = err ? err : choose_class(index, 3 + i, mac);
+    }
+    return err;
 }
 
 /* ---- what enters ---- */
@@ -154,15 +211,12 @@ bool network_qos(const char *ifname, const xmlNode *bandwidth, bool reversed, GE
     const xmlNode *out = bandwidth ? xml_find(bandwidth, "outbound") : NULL;
     if (!index)
         return ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no interface '%s'", ifname);
-    if (in && xml_get(in, "@floor"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "interface '%s': bandwidth/inbound floor is not supported; use average",
-                           ifname);
     const xmlNode *leaving = reversed ? out : in, *entering = reversed ? in : out;
     clear(index);
     struct rate r;
     int err = 0;
-    if (leaving) {
+    if (leaving &&
+        xml_get(leaving, "@average")) { /* else only a floor, which the network's bridge keeps */
         r = rate_of(leaving);
         if ((err = shape(index, &r)))
             return refuse(ifname, err, true, reversed, error);
@@ -175,4 +229,19 @@ bool network_qos(const char *ifname, const xmlNode *bandwidth, bool reversed, GE
         }
     }
     return true;
+}
+
+bool network_qos_floors(const char *bridge, const xmlNode *bandwidth,
+                        const struct network_floor *floors, unsigned count, GError **error)
+{
+    unsigned index = if_nametoindex(bridge);
+    const xmlNode *in = xml_find(bandwidth, "inbound");
+    if (!network_qos(bridge, bandwidth, false, error))
+        return false;
+    if (!count || !in)
+        return true;
+    struct rate whole = rate_of(in);
+    netlink_do(request(RTM_DELQDISC, 0, index, TC_H_ROOT, TC_H_MAKE(1 << 16, 0)));
+    int err = share(index, &whole, floors, count);
+    return !err || refuse(bridge, err, true, false, error);
 }

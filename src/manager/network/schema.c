@@ -107,6 +107,12 @@ static const struct schema_row network_rows[] = {
 const struct schema_row network_schema = { "network", .children = network_rows, ATTRS(
     { "connections", UINT, F_LIVE }, { "ipv6", YES_NO }, { "trustGuestRxFilters", YES_NO }) };
 
+static const struct schema_row plug[] = {
+    { "driver", .flags = F_PRUNE, ATTRS({ "name", WORD("vfio|kvm") }) }, { "address", ATTRS(
+        { "type", WORD("pci") }, { "domain", HEX(4, 0xffff) }, { "bus", HEX(2, 0xff), F_NEED }, { "slot", HEX(2, 0x1f), F_NEED },
+        { "function", HEX(1, 7) }) },
+    { 0 },
+};
 static const struct schema_row port_rows[] = {
     { "uuid", UUID },
     { "owner", .flags = F_NEED, CHILDREN({ "name", PLAIN, .flags = F_NEED | F_TEXT }, { "uuid", UUID, .flags = F_NEED | F_TEXT }) },
@@ -117,7 +123,7 @@ static const struct schema_row port_rows[] = {
     VLAN,
     ISOLATED,
     { "rxfilters", .flags = F_PRUNE, ATTRS({ "trustGuest", YES_NO }) },
-    { "plug", ATTRS(
+    { "plug", .children = plug, ATTRS(
         { "type", WORD("network|bridge|direct|hostdev-pci"), F_NEED }, { "bridge", IFNAME }, { "dev", IFNAME },
         { "mode", WORD("vepa|private|bridge|passthrough") }, { "macTableManager", WORD("kernel|libvirt") },
         { "managed", YES_NO }) },

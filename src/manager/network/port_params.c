@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A port's limits as parameters, read and changed while its machine runs.
+ *
+ * Spec      virNetworkPortGetParameters, virNetworkPortSetParameters at 9.0.0.
+ * Thread    The loop thread, in a task.
+ */
+#include "manager/network/network_priv.h"
+#include "manager/network/openvswitch.h"
+
+#include <string.h>
+
+static const struct param_rule rules[] = {
+    {"inbound.average", PARAM_UINT},  {"inbound.peak", PARAM_UINT},
+    {"inbound.floor", PARAM_UINT},    {"inbound.burst", PARAM_UINT},
+    {"outbound.average", PARAM_UINT}, {"outbound.peak", PARAM_UINT},
+    {"outbound.burst", PARAM_UINT},   {0},
+};
+
+static char *path_of(const char *name)
+{
+    const char *dot = strchr(name, '.');
+    return g_strdup_printf("bandwidth/%.*s@%s", (int)(dot - name), name, dot + 1);
+}
+
+bool network_port_get_params(const struct caller *who, struct network *n, const char *port,
+                             struct param_list *ret, GError **error)
+{
+    struct network_port *p = network_port_find(n, port, error);
+    if (!p || !access_check(who, RIGHT_READ, "read a port's limits", error))
+        return false;
+    const xmlNode *root = xmlDocGetRootElement(p->doc);
+    for (const struct param_rule *r = rules; r->name; r++) {
+        g_autofree char *path = path_of(r->name);
+        param_uint(ret, r->name, (unsigned)xml_get_u64(root, path, 0));
+    }
+    return true;
+}
+
+/* 0 takes a limit away; a direction without a rate is none. */
+static void set_params(xmlNode *root, const struct param_list *l)
+{
+    static const char *const directions[] = {"bandwidth/inbound", "bandwidth/outbound"};
+    if (!xml_find(root, "bandwidth")) /* its place in the order of elements */
+        xmlAddNextSibling(xml_find(root, xml_find(root, "virtualport") ? "virtualport" : "mac"),
+                          xmlNewDocNode(root->doc, NULL, (const xmlChar *)"bandwidth", NULL));
+    for (unsigned i = 0; i < l->count; i++) {
+        g_autofree char *path = path_of(l->rows[i].name);
+        if (l->rows[i].u)
+            xml_set_f(root, path, "%u", (unsigned)l->rows[i].u);
+        else
+            xml_remove(root, path);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(directions); i++) {
+        const xmlNode *d = xml_find(root, directions[i]);
+        if (d && !xml_get(d, "@average") && !xml_get(d, "@floor"))
+            xml_remove(root, directions[i]);
+    }
+    if (!xml_find(root, "bandwidth/inbound") && !xml_find(root, "bandwidth/outbound"))
+        xml_remove(root, "bandwidth");
+}
+
+/* The tap has what the port says. */
+static bool apply(struct network *n, const struct network_port *p, GError **error)
+{
+    struct network_plug plug;
+    if (!p->ifname || !network_port_plug(n, p, &plug))
+        return true;
+    const struct ovs_port port = {.bridge = plug.bridge,
+                                  .ifname = p->ifname,
+                                  .owner = p->owner,
+                                  .mac = p->mac,
+                                  .interface_id = plug.openvswitch,
+                                  .isolated = plug.isolated,
+                                  .vlan = plug.vlan,
+                                  .bandwidth = plug.bandwidth};
+    if (plug.openvswitch)
+        return ovs_change(&port, error);
+    return network_qos(p->ifname, plug.bandwidth, plug.dev != NULL, error);
+}
+
+struct change {
+    const char *port;
+    const struct param_list *list;
+};
+
+static bool do_change(struct network *n, void *opaque, GError **error)
+{
+    const struct change *c = opaque;
+    struct network_port *p = network_port_find(n, c->port, error);
+    auto_network_def d = {0};
+    if (!p)
+        return false;
+    xmlDoc *old = p->doc;
+    p->doc = xmlCopyDoc(old, 1);
+    set_params(xmlDocGetRootElement(p->doc), c->list);
+    g_autoptr(xmlDoc) fresh = xmlCopyDoc(p->doc, 1), before = old;
+    /* What it is promised is counted without what it was promised. */
+    xml_remove(xmlDocGetRootElement(p->doc), "bandwidth/inbound@floor");
+    bool ok = network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, error) &&
+              network_floor_check(n, d.root, xmlDocGetRootElement(fresh), error);
+    xmlFreeDoc(p->doc);
+    p->doc = ok ? g_steal_pointer(&fresh) : xmlCopyDoc(before, 1);
+    if (!ok)
+        return false;
+    if (apply(n, p, error) &&
+        (!xml_find(d.root, "bandwidth") || !network_mode_has_own_bridge(n->mode) ||
+         network_floors_apply(n, xml_find(d.root, "bandwidth"), error)))
+        return network_port_save(n, p, error);
+    xmlFreeDoc(p->doc);
+    p->doc = xmlCopyDoc(before, 1);
+    apply(n, p, NULL);
+    return false;
+}
+
+bool network_port_set_params(const struct caller *who, struct network *n, const char *port,
+                             const struct param_list *l, GError **error)
+{
+    struct change c = {port, l};
+    return param_check(l, rules, error) &&
+           network_operation(who, n, RIGHT_HOST, "set a port's limits of", do_change, &c, error);
+}
