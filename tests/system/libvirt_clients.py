@@ -26,6 +26,20 @@ RUCHED, VMM, IMG, KERNEL = (os.path.abspath(p) for p in sys.argv[1:5])
 WORK = tempfile.mkdtemp(prefix="clients-")
 os.chmod(WORK, 0o755)
 ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "XDG_CONFIG_HOME": WORK}
+HOST, OUTSIDE = (f"rc{os.getpid()}{x}" for x in "ho")  # network namespaces: ruched's, and the world's
+UPLINK, WORLD = "198.51.100.2", "198.51.100.1"
+SERVER = f"""import socketserver
+class Answer(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.rfile.readline()
+        self.wfile.write(f'HTTP/1.0 200 OK\\r\\n\\r\\nfrom {{self.client_address[0]}}\\n'.encode())
+server = socketserver.TCPServer(('{WORLD}', 8000), Answer)
+print('ready', flush=True)
+server.serve_forever()
+"""
+# In the guest: its address and DNS server are the lease's.
+ASK = ("until grep -qs ^DNS= /run/systemd/netif/leases/*; do sleep 1; done; sed -n 's/^DNS=/nameserver /p' /run/systemd/netif/leases/* >/etc/resolv.conf; "
+       "curl -s http://outside.test:8000/\n")
 BOOT_SECONDS = 600
 DAEMON = None
 NO_SUPPORT, CONFIG, NO_SNAPSHOT, NO_METADATA, INVALID, AGENT = 3, 67, 72, 80, 55, 86
@@ -121,13 +135,39 @@ class Terminal:
         os.close(self.fd)
 
 
+def build_world():
+    for ns in (HOST, OUTSIDE):
+        run("ip", "netns", "add", ns)
+        run("ip", "-n", ns, "link", "set", "lo", "up")
+    run("ip", "link", "add", "up0", "netns", HOST, "type", "veth", "peer", "name", "w0", "netns", OUTSIDE)
+    for ns, dev, address in ((HOST, "up0", UPLINK), (OUTSIDE, "w0", WORLD)):
+        run("ip", "-n", ns, "addr", "add", address + "/24", "dev", dev)
+        run("ip", "-n", ns, "link", "set", dev, "up")
+    run("ip", "-n", HOST, "route", "add", "default", "via", WORLD)
+
+
+@contextlib.contextmanager
+def server_outside():
+    with subprocess.Popen(["ip", "netns", "exec", OUTSIDE, sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout.readline() == "ready\n"
+            yield
+        finally:
+            server.kill()
+
+
 def virt_install_boots_debian():
+    """A volume of a pool and the network 'default': a lease, names by its DNS, the world by masquerade."""
     image = subprocess.run([os.path.join(ROOT, "tools", "guest-image")], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    copy_disk(os.path.join(image, "disk.img"), path("debian.img"))
+    os.makedirs(path("pool"))
+    copy_disk(os.path.join(image, "disk.img"), path("pool/debian.img"))
+    for words in (("pool-create-as", "disks", "dir", "--target", path("pool")), ("net-start", "default"),
+                  ("net-update", "default", "add", "dns-host", f"<host ip='{WORLD}'><hostname>outside.test</hostname></host>", "--live")):
+        run("virsh", "-c", uri(), *words)
     for name in ("vmlinuz", "initrd.img"):
         shutil.copy(os.path.join(image, name), path(name))
     t = Terminal("virt-install", "--connect", uri(), "--virt-type", "qemu", "--name", "debian", "--memory", "512", "--vcpus", "1", "--import",
-                 "--disk", f"path={path('debian.img')},format=raw,bus=virtio", "--graphics", "none", "--network", "user,model=virtio",
+                 "--disk", "vol=disks/debian.img,bus=virtio", "--graphics", "none", "--network", "network=default,model=virtio",
                  "--boot", f"kernel={path('vmlinuz')},initrd={path('initrd.img')},kernel_args=root=/dev/vda rw console=ttyS0",
                  "--osinfo", "detect=off,require=off")
     try:
@@ -144,6 +184,9 @@ def virt_install_boots_debian():
         again.expect("guest:~#", 300)
         again.send("echo $((6*7))-there\n")
         again.expect("42-there", 120)
+        with server_outside():
+            again.send(ASK)
+            again.expect(f"from {UPLINK}", 300)
         again.send("\x1d")
         assert again.process.wait(120) == 0
     finally:
@@ -151,10 +194,16 @@ def virt_install_boots_debian():
     with connection() as c:
         d = c.lookupByName("debian")
         assert d.isActive() and d.isPersistent() and d.blockStats("vda")[1] > 1 << 20
+        net = c.networkLookupByName("default")
+        lease = net.DHCPLeases()[0]
+        assert lease["hostname"] == "guest" and lease["mac"] in d.XMLDesc(), lease
+        told = d.interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE)
+        assert lease["ipaddr"] in str(told), (lease, told)
         d.shutdown()
         wait_for("the guest's end", lambda: not d.isActive(), 300)
         assert d.state()[0] == libvirt.VIR_DOMAIN_SHUTOFF
         d.undefine()
+        c.storagePoolLookupByName("disks").destroy()
 
 
 def virt_xml_changes():
@@ -419,7 +468,8 @@ def main():
     libvirt.registerErrorHandler(lambda *_: None, None)
     libvirt.virEventRegisterDefaultImpl()
     make_disk("one.img", 1 << 20)
-    DAEMON = Daemon(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\n")
+    build_world()
+    DAEMON = Daemon(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\n", inside=("ip", "netns", "exec", HOST))
 
     def turn():
         while True:
@@ -432,7 +482,10 @@ def main():
     try:
         tap.run({t.__name__.replace("_", " "): t for t in tests if not only or t.__name__ in only})
     finally:
+        subprocess.run(["virsh", "-c", uri(), "net-destroy", "default"], check=False, capture_output=True)
         DAEMON.stop()
+        for ns in (HOST, OUTSIDE):
+            subprocess.run(["ip", "netns", "del", ns], check=False)
         shutil.rmtree(WORK, ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ OK, ERROR, CONTINUE = range(3)
 class Daemon:
     """ruched with folders and settings of its own."""
 
-    def __init__(self, program, settings="", mode="--system", env=None):
+    def __init__(self, program, settings="", mode="--system", env=None, inside=()):
         self.folder = tempfile.mkdtemp(prefix="ruched-")
         os.chmod(self.folder, 0o755)
         self.run = os.path.join(self.folder, "run")
@@ -29,7 +29,7 @@ class Daemon:
             out.write("[libvirt]\nusual_place=false\n" + settings)
         self.log_path = os.path.join(self.folder, "log")
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen([program, mode, "--config", config, "--runtime-dir", self.run, "--state-dir", self.state],
+            self.process = subprocess.Popen([*inside, program, mode, "--config", config, "--runtime-dir", self.run, "--state-dir", self.state],
                                             stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})})
         self.socket = os.path.join(self.run, "libvirt-sock")
         self.socket_ro = os.path.join(self.run, "libvirt-sock-ro")
