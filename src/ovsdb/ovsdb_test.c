@@ -353,8 +353,8 @@ static JsonArray *two_operations(void)
 
 static void talk_transactions(struct talk *t)
 {
-    static const char *const why[] = {"constraint violation: a reason", "was not carried out",
-                                      "2 operations have 1", "not an array", "commit failed"};
+    static const char *const why[] = {"full: a disk", "was not carried out", "2 operations have 1",
+                                      "not an array", "commit failed"};
     g_autoptr(JsonArray) good =
         ovsdb_client_transact(t->c, "Open_vSwitch", two_operations(), LONG, NULL);
     g_assert_cmpuint(json_array_get_length(good), ==, 2);
@@ -370,8 +370,7 @@ static void test_transactions(void)
 {
     static const char *const answers[] = {
         "{\"id\":%ID%,\"result\":[{},{}],\"error\":null}",
-        "{\"id\":%ID%,\"result\":[{},{\"error\":\"constraint violation\",\"details\":\"a "
-        "reason\"}],\"error\":null}",
+        "{\"id\":%ID%,\"result\":[{},{\"error\":\"full\",\"details\":\"a disk\"}],\"error\":null}",
         "{\"id\":%ID%,\"result\":[{},null],\"error\":null}",
         "{\"id\":%ID%,\"result\":[{}],\"error\":null}",
         "{\"id\":%ID%,\"result\":{},\"error\":null}",
