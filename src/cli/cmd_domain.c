@@ -170,6 +170,16 @@ static JsonObject *body_of(const struct cli *c)
     return body;
 }
 
+/* A machine that was saved did not boot, which a person should know. */
+static void say_started(const struct cli *c, JsonObject *o, const char *name)
+{
+    enum { RUNNING_RESTORED = 3 };
+    if (c->command->options == start_options &&
+        json_object_get_int_member_with_default(o, "reason", 0) == RUNNING_RESTORED &&
+        !g_strcmp0(json_object_get_string_member_with_default(o, "state", ""), "running"))
+        printf("'%s' goes on from its saved state\n", name);
+}
+
 static int run_action(struct cli *c)
 {
     int status = 0;
@@ -180,6 +190,8 @@ static int run_action(struct cli *c)
             status = cli_fail(error);
         else if (c->json)
             print_json(o);
+        else
+            say_started(c, o, c->args[i]);
     }
     if (!status && c->command->options == start_options && cli_has(c, "console"))
         return cli_console(c, c->args[0], false);

@@ -30,6 +30,7 @@ struct cpu_host {
 struct cpu_wish {
     const struct cpu_model *model; /* NULL: named none */
     char *vendor;
+    bool says_vendor; /* else it is the model's */
     struct cpu_features required, forbidden, optional;
     bool strict, minimum; /* match */
 };

@@ -53,6 +53,7 @@ bool cpu_wish_parse(struct cpu_wish *w, const xmlNode *cpu, GError **error)
         if (!parse_feature(w, f, error))
             return false;
     const char *vendor = xml_get(cpu, "vendor");
+    w->says_vendor = vendor != NULL;
     if (!vendor && w->model && xml_find(cpu, "arch"))
         vendor = w->model->vendor;
     w->vendor = g_strdup(vendor);
@@ -117,13 +118,15 @@ int node_compare_cpu(const char *xml, unsigned flags, GError **error)
     return result;
 }
 
-static char *baseline_text(struct cpu_features f, const char *vendor, unsigned flags)
+/* The vendor is named if each of those that it is made of names it. */
+static char *baseline_text(struct cpu_features f, const char *vendor, bool say_vendor,
+                           unsigned flags)
 {
     const struct cpu_model *m = cpu_model_best(&f, vendor, 0);
     struct cpu_features more = flags & BASELINE_EXPAND ? f : cpu_minus(f, m->features);
     GString *b = g_string_new("<cpu mode='custom' match='exact'>\n");
     markup_add(b, "  <model fallback='forbid'>%s</model>\n", m->name);
-    if (vendor)
+    if (vendor && say_vendor)
         markup_add(b, "  <vendor>%s</vendor>\n", vendor);
     for (unsigned i = 0; i < cpu_feature_count(); i++)
         if (cpu_has(&more, i) && !((flags & BASELINE_MIGRATABLE) && cpu_feature_is_host_bound(i)))
@@ -136,6 +139,7 @@ char *node_baseline_cpu(char *const *cpus, unsigned count, unsigned flags, GErro
 {
     struct cpu_features common;
     g_autofree char *vendor = NULL;
+    bool say_vendor = true;
     memset(&common, 0xff, sizeof(common));
     if ((flags & ~(unsigned)(BASELINE_EXPAND | BASELINE_MIGRATABLE)) || !count) {
         ruche_error(error, MANAGER_ERR_ARGUMENT, "baseline CPU: %u processors, flags 0x%x", count,
@@ -152,12 +156,13 @@ char *node_baseline_cpu(char *const *cpus, unsigned count, unsigned flags, GErro
                              own);
         if (own && !vendor)
             vendor = g_strdup(own);
+        say_vendor &= w.says_vendor;
         common = cpu_and(common, w.required);
         cpu_wish_done(&w);
         if (!ok)
             return NULL;
     }
-    return baseline_text(common, vendor, flags);
+    return baseline_text(common, vendor, say_vendor, flags);
 }
 
 char **node_cpu_models(const char *arch, GError **error)

@@ -279,8 +279,12 @@ static void test_compare(void)
 static void test_baseline(void)
 {
     char *both[] = {
-        (char *)"<cpu><arch>x86_64</arch><model>Haswell</model></cpu>",
-        (char *)"<cpu><arch>x86_64</arch><model>Nehalem</model><feature name='aes'/></cpu>"};
+        (char *)"<cpu><arch>x86_64</arch><model>Haswell</model><vendor>Intel</vendor></cpu>",
+        (char *)"<cpu><arch>x86_64</arch><model>Nehalem</model><vendor>Intel</vendor>"
+                "<feature name='aes'/></cpu>"};
+    char *silent[] = {both[0], (char *)"<cpu><arch>x86_64</arch><model>Nehalem</model></cpu>"};
+    g_autofree char *unsaid = node_baseline_cpu(silent, 2, 0, NULL);
+    g_assert_null(strstr(unsaid, "vendor"));
     g_autofree char *text = node_baseline_cpu(both, 2, 0, NULL);
     g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "cpu", NULL);
     g_assert_cmpstr(xml_get(xmlDocGetRootElement(doc), "model"), ==, "Westmere");
