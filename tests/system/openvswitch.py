@@ -155,6 +155,8 @@ def test_nobody():
     ground.SWITCH = Switch()
     done = start("m", 1, "<source bridge='nix'/>", check=False)
     assert done.returncode and "there is no bridge 'nix' in Open vSwitch" in done.stderr and "ovs-vsctl add-br nix" in done.stderr, done.stderr
+    done = start("m", 1, "<source bridge='obr0'/>", OVS + "<filterref filter='clean-traffic'/>", check=False)
+    assert done.returncode and "filters do not see the frames of Open vSwitch" in done.stderr, done.stderr
     run("ip", "link", "add", "lbr0", "type", "bridge", ns=HOST)
     done = start("m", 1, "<source bridge='lbr0'/>", "<vlan><tag id='7'/></vlan>", check=False)
     assert done.returncode and "bridge 'lbr0' knows no <vlan>" in done.stderr, done.stderr

@@ -151,10 +151,14 @@ static bool join(const struct vm *v, const xmlNode *n, const struct network_plug
            ruche_error_errno(error, err, "interface '%s' cannot be put on its bridge", name);
 }
 
-static bool check_bridge(const struct network_plug *p, GError **error)
+static bool check_bridge(const xmlNode *n, const struct network_plug *p, GError **error)
 {
     if (!check_name(p->bridge, "bridge", error))
         return false;
+    if (p->openvswitch && xml_find(n, "filterref"))
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "interface %s: filters do not see the frames of Open vSwitch",
+                           xml_get_or(n, "mac@address", ""));
     if (p->openvswitch)
         return true;
     if (!if_nametoindex(p->bridge))
@@ -169,7 +173,7 @@ static bool check_bridge(const struct network_plug *p, GError **error)
 static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug *p,
                        unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
 {
-    if (!check_bridge(p, error))
+    if (!check_bridge(n, p, error))
         return false;
     if (!open_queues(name, queues, ret, error))
         return false;
