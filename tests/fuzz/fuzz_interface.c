@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     g_autofree char *first = interface_def_format(&d);
     g_autoptr(GPtrArray) names = g_ptr_array_new();
-    interface_names(d.root, names);
+    interface_names(d.root, true, names);
     for (unsigned i = 0; i < names->len; i++)
         if (!*(const char *)names->pdata[i] || strlen(names->pdata[i]) > INTERFACE_NAME_MAX)
             __builtin_trap();

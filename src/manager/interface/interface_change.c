@@ -138,7 +138,7 @@ static void add_names(GPtrArray *names, const char *text)
     g_autoptr(GPtrArray) found = g_ptr_array_new();
     if (!text || !interface_def_parse(&d, text, 0, NULL))
         return;
-    interface_names(d.root, found);
+    interface_names(d.root, true, found);
     for (unsigned i = 0; i < found->len; i++)
         g_ptr_array_add(names, g_strdup(found->pdata[i]));
 }

@@ -56,11 +56,14 @@ xmlNode *interface_ports(const xmlNode *n)
     return type == INTERFACE_BOND ? xml_find(n, "bond/interface") : NULL;
 }
 
-void interface_names(const xmlNode *n, GPtrArray *ret)
+void interface_names(const xmlNode *n, bool lowers, GPtrArray *ret)
 {
+    const char *lower = xml_get(n, "vlan/interface@name");
     g_ptr_array_add(ret, (char *)xml_get_or(n, "@name", ""));
+    if (lower && lowers)
+        g_ptr_array_add(ret, (char *)lower);
     for (const xmlNode *p = interface_ports(n); p; p = xml_next(p))
-        interface_names(p, ret);
+        interface_names(p, lowers, ret);
 }
 
 /* ---- checks ---- */

@@ -42,7 +42,7 @@ static bool undo(struct interface_entry *e, bool down, GError **error)
     g_autoptr(GPtrArray) names = g_ptr_array_new();
     struct undo_work w = {.names = names};
     lease_client_stop(e->name);
-    interface_names(def, names);
+    interface_names(def, false, names);
     w.snapshot = xml_find(xmlDocGetRootElement(e->running), "snapshot");
     w.down = down && interface_type_of(def) == INTERFACE_ETHERNET ? e->name : NULL;
     task_work_long(undo_work, &w);
@@ -75,7 +75,8 @@ static void start_work(void *opaque)
 {
     struct start_work *w = opaque;
     g_autoptr(GPtrArray) names = g_ptr_array_new();
-    interface_names(w->root, names);
+    for (const xmlNode *p = interface_ports(w->root); p; p = xml_next(p))
+        g_ptr_array_add(names, (char *)xml_get_or(p, "@name", ""));
     w->before_count = probe_gateways(names, BEFORE_S, w->before, GATEWAYS_MAX);
     interface_make(w->root, NULL, &w->error);
 }
@@ -107,7 +108,7 @@ static void after_work(void *opaque)
 static bool note(struct interface_entry *e, const xmlNode *root, GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new();
-    interface_names(root, names);
+    interface_names(root, false, names);
     g_autoptr(xmlDoc) snapshot = snapshot_take(names);
     e->running = xmlNewDoc((const xmlChar *)"1.0");
     xmlNode *top = xmlNewDocNode(e->running, NULL, (const xmlChar *)"running", NULL);
@@ -181,7 +182,7 @@ static bool stop_other(struct interface_entry *e, GError **error)
     g_autoptr(GPtrArray) names = g_ptr_array_new();
     if (!interface_def_parse(&d, e->text, 0, error))
         return false;
-    interface_names(d.root, names);
+    interface_names(d.root, false, names);
     struct undo_work w = {.names = names, .down = d.type == INTERFACE_ETHERNET ? e->name : NULL};
     task_work_long(delete_work, &w);
     if (w.error)

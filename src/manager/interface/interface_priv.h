@@ -30,8 +30,8 @@ enum interface_type interface_type_of(const xmlNode *n);
 /* The <protocol> of a family; NULL: none. */
 xmlNode *interface_protocol(const xmlNode *root, bool v6);
 bool interface_wants_dhcp(const xmlNode *root);
-/* Names that an element is made of, itself first: ports, and what they stand on if we make it. */
-void interface_names(const xmlNode *n, GPtrArray *ret);
+/* Names that an element is made of, itself first; `lowers`: and those that VLANs stand on, which only go up for it. */
+void interface_names(const xmlNode *n, bool lowers, GPtrArray *ret);
 /* Its first port; xml_next() gives the others. */
 xmlNode *interface_ports(const xmlNode *n);
 

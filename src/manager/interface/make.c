@@ -300,6 +300,8 @@ static bool make(const xmlNode *n, GHashTable *indexes, GError **error)
     for (const xmlNode *p = interface_ports(n); p; p = xml_next(p))
         if (!join(n, p, name, indexes, error))
             return false;
+    if (interface_type_of(n) == INTERFACE_VLAN) /* it cannot be up on one that is down */
+        netlink_up(xml_get(n, "vlan/interface@name"), true);
     set_primary(n, name);
     return set_frame(n, name, error);
 }

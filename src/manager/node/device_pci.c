@@ -197,7 +197,7 @@ static bool detach(const struct caller *who, const struct node_device *d, GError
         return false;
     if (!g_strcmp0(now, VFIO))
         return true;
-    return check_iommu(d, error) && node_device_check_unused(d, error) && has_module(error) &&
+    return node_device_check_unused(d, error) && check_iommu(d, error) && has_module(error) &&
            bind_to(who, d, "detach", VFIO, error);
 }
 
