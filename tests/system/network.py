@@ -657,7 +657,7 @@ def main():
     finally:
         if MANAGER and MANAGER.process.poll() is None:
             MANAGER.end()
-        if os.environ.get("KEEP_LOG"):
+        if os.environ.get("KEEP_LOG") and MANAGER:
             sys.stderr.write(MANAGER.log())
         clean()
 
