@@ -109,7 +109,8 @@ char *domain_def_format(struct domain_def *d, unsigned format_flags, int id)
     }
     if (id < 0)
         return g_steal_pointer(&text);
-    size_t head = strcspn(text, " >"); /* "<domain", then its type */
-    head += strlen(" type='") + strcspn(text + head + strlen(" type='"), "'") + 1;
+    size_t head = strcspn(text, " >"); /* "<domain", then its type, or a name space */
+    if (g_str_has_prefix(text + head, " type='"))
+        head += strlen(" type='") + strcspn(text + head + strlen(" type='"), "'") + 1;
     return g_strdup_printf("%.*s id='%d'%s", (int)head, text, id, text + head);
 }

@@ -222,6 +222,9 @@ static void test_namespaces(void)
         d->text, "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' type='kvm'>\n"));
     g_assert_cmpstr(got(d, "qemu:commandline/qemu:arg@value"), ==, "-s");
     g_assert_nonnull(strstr(d->text, "<m:x xmlns:m='urn:m'/>"));
+    g_autofree char *running = domain_def_format(d, DEF_FORMAT_SECURE, 7);
+    g_autoptr(xmlDoc) doc = xml_parse(running, strlen(running), "domain", NULL);
+    g_assert_true(doc && xml_is(xmlDocGetRootElement(doc), "@id", "7"));
     stable(d, DEF_VALIDATE);
 }
 
