@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* QMP: qom-list, qom-get and qom-set for the objects that can change while the machine runs: limits that disks share
- * and the balloon. I/O threads are shown.
+ * and the balloon. I/O threads and the names of devices are shown.
  *
  * Spec      QAPI's ThrottleLimits. What is left out of `limits` stays as it is.
  */
@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define OBJECTS "/objects"
+#define PERIPHERALS "/machine/peripheral"
 
 /* ---- limits as members ---- */
 
@@ -187,12 +188,29 @@ static void list_one(JsonArray *list, const char *name, const char *type)
     json_array_add_object_element(list, o);
 }
 
-/* "/objects", or the properties of one of them. */
+/* Devices and vCPUs that have an id. */
+static JsonNode *list_peripherals(struct vmm *v)
+{
+    JsonArray *list = json_array_new();
+    for (const struct device *d = v->machine->devices; d; d = d->next) {
+        g_autofree char *type = g_strdup_printf("child<%s>", d->type->name);
+        if (d->id)
+            list_one(list, d->id, type);
+    }
+    for (unsigned i = 0; v->cpu_ids && i < v->machine->vcpu_count; i++)
+        if (v->cpu_ids[i])
+            list_one(list, v->cpu_ids[i], "child<cpu>");
+    return qmp_array(list);
+}
+
+/* "/objects", "/machine/peripheral", or the properties of an object. */
 static JsonNode *qom_list(void *opaque, JsonObject *args, GError **error)
 {
     struct vmm *v = opaque;
     const char *path = arg_string(args, "path");
     struct object o = { 0 };
+    if (!strcmp(path, PERIPHERALS))
+        return list_peripherals(v);
     if (strcmp(path, OBJECTS) && !find(v, path, &o, error))
         return NULL;
     JsonArray *list = json_array_new();
