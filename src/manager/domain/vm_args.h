@@ -14,6 +14,8 @@
 
 #include <glib.h>
 
+#define VM_MAX_QUEUES 32 /* of an interface */
+
 struct vm_args {
     xmlNode *domain, *devices; /* borrowed, changed as above */
     bool ours;                 /* ruche-vmm, else QEMU */

@@ -7,12 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_QUEUES 16
-
 static bool tap_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
 {
-    unsigned queues = (unsigned)CLAMP(xml_get_u64(n, "driver@queues", 1), 1, MAX_QUEUES);
-    int fds[MAX_QUEUES];
+    unsigned queues = (unsigned)CLAMP(xml_get_u64(n, "driver@queues", 1), 1, VM_MAX_QUEUES);
+    int fds[VM_MAX_QUEUES];
     g_autofree char *name = NULL;
     if (!a->ops->tap(a->opaque, n, queues, fds, &name, error))
         return false;
@@ -21,6 +19,7 @@ static bool tap_backend(struct vm_args *a, xmlNode *n, GString *s, GError **erro
     for (unsigned i = 0; i < queues; i++)
         g_string_append_printf(list, "%s%u", i ? ":" : "", args_pass(a, fds[i]));
     opt_add(s, queues > 1 ? "fds" : "fd", list->str);
+    opt_add(s, "sndbuf", xml_get(n, "tune/sndbuf"));
     return true;
 }
 
@@ -59,6 +58,23 @@ static bool socket_backend(struct vm_args *a, xmlNode *n, GString *s, GError **e
     return true;
 }
 
+/* The switch at the other end; the machine's memory is shared with it. */
+static bool vhostuser_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+{
+    g_autofree char *id = g_strconcat("char", args_alias(n), NULL);
+    bool server = xml_is(n, "source@mode", "server");
+    GString *c = opt_new("socket");
+    opt_add(c, "id", id);
+    opt_add(c, "path", xml_get(n, "source@path"));
+    opt_add(c, "server", server ? "on" : NULL);
+    opt_add(c, "wait", server ? "off" : NULL);
+    opt_add(c, "reconnect", server ? NULL : xml_get(n, "source/reconnect@timeout"));
+    args_take(a, "-chardev", c);
+    opt_add(s, "chardev", id);
+    opt_add(s, "queues", xml_get(n, "driver@queues"));
+    return true;
+}
+
 static const struct {
     const char *type, *backend;
     bool (*fn)(struct vm_args *a, xmlNode *n, GString *s, GError **error);
@@ -67,7 +83,7 @@ static const struct {
     {"network", "tap", tap_backend},      {"ethernet", "tap", tap_backend},
     {"direct", "tap", tap_backend},       {"mcast", "socket", socket_backend},
     {"server", "socket", socket_backend}, {"client", "socket", socket_backend},
-    {"udp", "socket", socket_backend},
+    {"udp", "socket", socket_backend},    {"vhostuser", "vhost-user", vhostuser_backend},
 };
 
 static bool add_backend(struct vm_args *a, xmlNode *n, const char *id, GError **error)
@@ -94,6 +110,36 @@ static const struct {
     {"virtio-non-transitional", "virtio-net-pci-non-transitional"},
 };
 
+/* Which attributes of <driver> are which properties. */
+static const struct {
+    const char *path, *property;
+    bool qemu; /* ruche-vmm has not got it: vm_check.c */
+} driver_words[] = {
+    {"driver@rx_queue_size", "rx_queue_size", false},
+    {"driver@tx_queue_size", "tx_queue_size", false},
+    {"driver@packed", "packed", false},
+    {"driver@event_idx", "event_idx", false},
+    {"driver@ioeventfd", "ioeventfd", false},
+    {"driver@rss", "rss", true},
+    {"driver@rss_hash_report", "hash", true},
+    {"driver@iommu", "iommu_platform", true},
+    {"driver@ats", "ats", true},
+    {"driver@page_per_vq", "page-per-vq", true},
+    {"driver/host@csum", "csum", false},
+    {"driver/host@gso", "gso", false},
+    {"driver/host@tso4", "host_tso4", false},
+    {"driver/host@tso6", "host_tso6", false},
+    {"driver/host@ecn", "host_ecn", false},
+    {"driver/host@ufo", "host_ufo", true},
+    {"driver/host@mrg_rxbuf", "mrg_rxbuf", false},
+    {"driver/guest@csum", "guest_csum", false},
+    {"driver/guest@tso4", "guest_tso4", false},
+    {"driver/guest@tso6", "guest_tso6", false},
+    {"driver/guest@ecn", "guest_ecn", false},
+    {"driver/guest@ufo", "guest_ufo", true},
+    {"mtu@size", "host_mtu", false},
+};
+
 static void add_device(struct vm_args *a, xmlNode *n, const char *backend)
 {
     const char *model = xml_get_or(n, "model@type", "virtio"), *device = model;
@@ -110,9 +156,11 @@ static void add_device(struct vm_args *a, xmlNode *n, const char *backend)
     opt_add(s, "netdev", backend);
     opt_add(s, "id", args_alias(n));
     opt_add(s, "mac", xml_get(n, "mac@address"));
-    opt_add(s, "rx_queue_size", virtio ? xml_get(n, "driver@rx_queue_size") : NULL);
-    opt_add(s, "tx_queue_size", virtio ? xml_get(n, "driver@tx_queue_size") : NULL);
-    opt_add(s, "host_mtu", virtio ? xml_get(n, "mtu@size") : NULL);
+    for (size_t i = 0; virtio && i < G_N_ELEMENTS(driver_words); i++)
+        if (!driver_words[i].qemu || !a->ours)
+            opt_add(s, driver_words[i].property, xml_get(n, driver_words[i].path));
+    if (virtio && xml_get(n, "driver@txmode"))
+        opt_add(s, "tx", xml_is(n, "driver@txmode", "timer") ? "timer" : "bh");
     args_boot_index(a, s, n);
     args_address(a, s, n);
     if (xml_is(n, "rom@enabled", "no"))

@@ -153,19 +153,83 @@ static bool check_memory(const struct check *c, GError **error)
     return true;
 }
 
+/* What an interface's type has nothing for; `types` has blanks around each. */
+static const struct {
+    const char *path, *value; /* value NULL: whatever it says */
+    const char *types;        /* that have it */
+    const char *why;
+} interface_parts[] = {
+    {"driver@queues", NULL, " network bridge ethernet direct vhostuser ",
+     "several queues are for taps (network, bridge, ethernet, direct) and vhostuser"},
+    {"port@isolated", "yes", " network bridge ", "a port is isolated on a bridge only"},
+    {"bandwidth", NULL, " network bridge ethernet direct ",
+     "rates are for interfaces that the host has: network, bridge, ethernet, direct"},
+    {"filterref", NULL, " network bridge ethernet ",
+     "filters are for taps: network, bridge, ethernet"},
+    {"mtu", NULL, " network bridge ethernet vhostuser user ",
+     "its MTU is that of the interface below it"},
+    {"vlan", NULL, " network ", "a Linux bridge knows no <vlan>; use a network of Open vSwitch"},
+    {"virtualport", NULL, " network ",
+     "virtual ports are not there but for networks of Open vSwitch"},
+    {"script", NULL, " ",
+     "scripts are not run; prepare the interface before, and give its name in <target>"},
+    {"downscript", NULL, " ", "scripts are not run"},
+    {"backend@tap", NULL, " ", "taps are opened at /dev/net/tun"},
+    {"backend@vhost", NULL, " ", "vhost is not there"},
+    {"teaming", NULL, " ", "teaming is not there yet; leave it out"},
+    {"coalesce", NULL, " ", "coalescing is not there yet; leave it out"},
+};
+
+/* Of <driver>: ruche-vmm's card has not got them. */
+static const char *const not_ours[] = {"driver@rss",          "driver@rss_hash_report",
+                                       "driver@iommu",        "driver@ats",
+                                       "driver@page_per_vq",  "driver/host@ufo",
+                                       "driver/guest@ufo"};
+
+static bool check_driver(const struct check *c, const xmlNode *n, GError **error)
+{
+    if (c->e->ours && xml_is(n, "driver@name", "vhost"))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "interface '%s': driver 'vhost' is not there in %s; use 'qemu'",
+                           name_of(n), c->emulator);
+    for (size_t i = 0; c->e->ours && i < G_N_ELEMENTS(not_ours); i++)
+        if (xml_is(n, not_ours[i], "on"))
+            return ruche_error(error, MANAGER_ERR_CONFIG,
+                               "interface '%s': %s 'on' is not there in %s; leave it out",
+                               name_of(n), not_ours[i], c->emulator);
+    uint64_t queues = xml_get_u64(n, "driver@queues", 1);
+    return queues <= VM_MAX_QUEUES ||
+           ruche_error(error, MANAGER_ERR_CONFIG, "interface '%s': %u queues; %d are possible",
+                       name_of(n), (unsigned)queues, VM_MAX_QUEUES);
+}
+
+static bool check_parts(const xmlNode *n, GError **error)
+{
+    g_autofree char *type = g_strdup_printf(" %s ", xml_get_or(n, "@type", ""));
+    for (size_t i = 0; i < G_N_ELEMENTS(interface_parts); i++) {
+        const char *path = interface_parts[i].path, *value = interface_parts[i].value;
+        bool there = value                ? xml_is(n, path, value)
+                     : strchr(path, '@') ? xml_get(n, path) != NULL
+                                          : xml_find(n, path) != NULL;
+        if (there && !strstr(interface_parts[i].types, type))
+            return ruche_error(error, MANAGER_ERR_CONFIG,
+                               "interface '%s' of type '%s': %s is not possible: %s", name_of(n),
+                               xml_get_or(n, "@type", ""), path, interface_parts[i].why);
+    }
+    return true;
+}
+
 static bool check_interfaces(const struct check *c, GError **error)
 {
     for (xmlNode *n = xml_find(c->devices, "interface"); n; n = xml_next(n)) {
-        if (c->e->ours && xml_is(n, "driver@name", "vhost"))
-            return ruche_error(error, MANAGER_ERR_CONFIG,
-                               "interface '%s': driver 'vhost' is not there in %s; use 'qemu'",
-                               name_of(n), c->emulator);
         if (manager.session && (xml_is(n, "@type", "network") || xml_is(n, "@type", "bridge") ||
                                 xml_is(n, "@type", "direct")))
             return ruche_error(error, MANAGER_ERR_CONFIG,
                                "interface '%s': type '%s' needs rights of the host that a session "
                                "does not have; use type 'user'",
                                name_of(n), xml_get(n, "@type"));
+        if (!check_driver(c, n, error) || !check_parts(n, error))
+            return false;
     }
     return true;
 }

@@ -85,7 +85,6 @@ static const struct word_row rows[] = {
     {"interface.type", "bridge", BOTH, NULL},
     {"interface.type", "ethernet", BOTH, NULL},
     {"interface.type", "direct", BOTH, NULL},
-    {"interface.type", "internal", QEMU, NULL},
     {"interface.type", "mcast", QEMU, NULL},
     {"interface.type", "server", QEMU, NULL},
     {"interface.type", "client", QEMU, NULL},
