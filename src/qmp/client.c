@@ -20,6 +20,8 @@
 #define READ_CHUNK        16384
 #define MAX_CALLS         256        /* under way, given up ones among them */
 #define MAX_OUTPUT        (4u << 20) /* that the peer does not read */
+#define FIRST_ID          1          /* of the negotiation */
+#define FOR_ANOTHER_MAX   16
 #define EVENTS_PER_SECOND 2000       /* a guest cannot provoke that many; QEMU and we limit them */
 
 struct call {
@@ -48,6 +50,7 @@ struct qmp_client {
     GQueue out;   /* struct chunk */
     size_t out_bytes;
     int64_t next_id;
+    unsigned for_another; /* answers that were */
     int64_t second_us; /* events are counted from here */
     unsigned events;
     char *why; /* the connection is over */
@@ -296,11 +299,21 @@ static const char *handle_event(struct qmp_client *c, JsonObject *o)
     return NULL;
 }
 
+/* QEMU answers what the client before us had asked for to whoever is connected by then; it does so
+ * before it answers anything of ours. */
+static bool is_for_another(struct qmp_client *c, const struct call *k, JsonNode *id)
+{
+    return k && k->id == FIRST_ID && id && json_node_get_int(id) != k->id &&
+           c->for_another++ < FOR_ANOTHER_MAX;
+}
+
 static const char *handle_answer(struct qmp_client *c, JsonNode *node, JsonObject *o)
 {
     struct call *k = g_queue_peek_head(&c->calls);
     JsonNode *id = member_of(o, "id", G_TYPE_INT64);
     bool greeting = object_of(o, "QMP") != NULL;
+    if (is_for_another(c, k, id))
+        return NULL;
     if (!k || greeting != (k->id == 0))
         return "the monitor answered what it was not asked";
     /* An error about the text itself has no id. */

@@ -308,6 +308,23 @@ static void test_descriptor(void)
     env_done(&e);
 }
 
+/* What a client before us had asked for is answered to us, before our own. */
+static void test_for_another(void)
+{
+    struct env e = {.peer = -1};
+    int fds[2];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==, 0);
+    e.peer = fds[1];
+    sock_set_nonblock(e.peer, true);
+    say(&e, HELLO "{\"return\":{},\"id\":7}{\"error\":{\"class\":\"GenericError\",\"desc\":\"x\"},"
+                  "\"id\":8}{\"return\":{},\"id\":1}\n");
+    start_connect(&e, fds[0], 5000);
+    finish(&e);
+    g_assert_no_error(e.error);
+    g_assert_nonnull(e.client);
+    env_done(&e);
+}
+
 static const struct {
     const char *name, *text, *why;
 } hostile[] = {
@@ -439,6 +456,7 @@ int main(int argc, char **argv)
     g_test_add_func("/client/free-with-calls", test_free_with_calls);
     g_test_add_func("/client/free-in-event", test_free_in_event);
     g_test_add_func("/client/late-answer", test_late_answer);
+    g_test_add_func("/client/for-another", test_for_another);
     g_test_add_func("/client/descriptor", test_descriptor);
     for (size_t i = 0; i < G_N_ELEMENTS(hostile); i++) {
         g_autofree char *path = g_strdup_printf("/client/hostile/%s", hostile[i].name);
