@@ -32,7 +32,7 @@ struct event {
     const char *name;        /* of the object */
     const uint8_t *uuid;     /* 16 bytes; NULL where objects have none */
     int object_id;           /* a running domain's number, else -1 */
-    int event, detail;       /* LIFECYCLE; action of WATCHDOG and IO_ERROR; status of BLOCK_JOB */
+    int event, detail;       /* LIFECYCLE, BLOCK_JOB, AGENT: both; WATCHDOG, IO_ERROR, TRAY: what is done or why, in `event` */
     const char *text[4];     /* by id: IO_ERROR: source path, alias, reason; BLOCK_JOB: disk;
                                 DEVICE_*: alias; METADATA: namespace; TRAY: alias; GRAPHICS: see there; of a secret: what it is for */
     uint64_t excess;         /* BLOCK_THRESHOLD: bytes behind the number, the threshold; text: disk, path */

@@ -135,10 +135,10 @@ static const char *begin(struct slot *s, unsigned n)
             return "nothing answers";
     }
     const struct kind *k = kind_of(&s->dev.pci);
-    if (!k)
-        return "unknown";
-    s->dev.id = k->id;
     place_bars(&s->dev.pci, WINDOW_BASE + n * WINDOW_BYTES);
+    if (!k)
+        return "unknown"; /* the console, of which begin_console() knows more */
+    s->dev.id = k->id;
     if (!virtio_open(&s->dev) || !virtio_begin(&s->dev, k->features))
         return "no agreement";
     for (uint16_t q = 0; q < k->queues; q++) {
@@ -203,21 +203,25 @@ static void open_window(struct slot *s, unsigned n)
     pci_enable(&s->port, true);
 }
 
-static void find_slots(void)
+static void find_slot(uint8_t dev, uint8_t function)
 {
     struct pci p;
-    for (unsigned dev = 0; dev < 32 && slot_count < MAX_SLOTS; dev++) {
-        if (!pci_probe(0, (uint8_t)dev, 0, &p) || (p.header & 0x7f) != 1)
-            continue;
-        struct slot *s = &slots[slot_count];
-        s->port = p;
-        s->exp = pci_capability(&p, 0x10, 0);
-        s->on = pci_read16(&p, s->exp + SLOT_STATUS) & PRESENT;
-        open_window(s, slot_count);
-        if (s->on)
-            print("slot %u on: %s\n", slot_count, begin(s, slot_count));
-        slot_count++;
-    }
+    if (slot_count == MAX_SLOTS || !pci_probe(0, dev, function, &p) || (p.header & 0x7f) != 1)
+        return;
+    struct slot *s = &slots[slot_count];
+    s->port = p;
+    s->exp = pci_capability(&p, 0x10, 0);
+    s->on = pci_read16(&p, s->exp + SLOT_STATUS) & PRESENT;
+    open_window(s, slot_count);
+    if (s->on)
+        print("slot %u on: %s\n", slot_count, begin(s, slot_count));
+    slot_count++;
+}
+
+static void find_slots(void)
+{
+    for (unsigned i = 0; i < 32 * 8; i++)
+        find_slot((uint8_t)(i / 8), (uint8_t)(i % 8));
     map_mmio(WINDOW_BASE, MAX_SLOTS * WINDOW_BYTES);
 }
 
@@ -381,13 +385,14 @@ static void harm(struct slot *s, unsigned n)
 
 void test_main(void)
 {
-    data = alloc_pages(1);
-    seed = cmdline_number("wild", 0);
+    seed = cmdline_number("wild", 0); /* before pages are taken: the loader's words may be in one */
     slow_ms = cmdline_number("slow", 0);
     refuses = cmdline_number("refuse", 0);
+    data = alloc_pages(1);
     find_slots();
     begin_console();
-    print("%u slots\n", slot_count);
+    look_at_cpus(); /* QEMU shows its registers from here on */
+    print("%u slots%s\n", slot_count, console.common ? ", a console" : "");
     for (uint64_t i = 0; seed && slot_count; i++) {
         unsigned n = rnd() % slot_count;
         harm(&slots[n], n);

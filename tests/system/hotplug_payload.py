@@ -36,7 +36,7 @@ class Machine(Vmm):
         super().__init__(VMM, ["-machine", board, "-accel", "soft" if OURS else "tcg", "-m", "64M", "-kernel", PAYLOAD,
                                "-append", append, *(self.ports() if board == "q35" else []), *arguments])
         if not incoming:
-            self.console.expect(r"\d slots\n", SECONDS)
+            self.console.expect(r"\d slots(, a console)?\n", SECONDS)
 
     @staticmethod
     def ports():

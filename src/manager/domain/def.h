@@ -93,6 +93,9 @@ enum def_device_action { DEF_ATTACH, DEF_DETACH, DEF_UPDATE };
 struct domain_def *domain_def_device(struct domain_def *d, enum def_device_action action, const char *device_xml,
                                      unsigned def_flags, xmlNode **ret_device, GError **error);
 
+/* A direction of an interface's <bandwidth> without average and floor says nothing, and goes. */
+void def_drop_empty_rates(xmlNode *interface);
+
 /* Would the guest that ran as `old` find the same machine in `new`? False names what differs. */
 bool domain_def_same_guest(struct domain_def *old, struct domain_def *new, GError **error);
 

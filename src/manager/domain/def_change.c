@@ -136,6 +136,19 @@ static bool attach(xmlNode *devices, xmlNode *fresh, GError **error)
     return true;
 }
 
+void def_drop_empty_rates(xmlNode *interface)
+{
+    static const char *const ways[] = {"bandwidth/inbound", "bandwidth/outbound"};
+    for (size_t i = 0; i < G_N_ELEMENTS(ways); i++) {
+        const xmlNode *way = xml_find(interface, ways[i]);
+        if (way && !xml_get(way, "@average") && !xml_get(way, "@floor"))
+            xml_remove(interface, ways[i]);
+    }
+    const xmlNode *all = xml_find(interface, "bandwidth");
+    if (all && !element_from(all->children))
+        xml_remove(interface, "bandwidth");
+}
+
 /* The device's text, checked by its own row. */
 static xmlDoc *parse_device(const char *text, unsigned def_flags, GError **error)
 {

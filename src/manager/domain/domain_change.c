@@ -15,6 +15,7 @@ struct change {
     unsigned affect;
     struct domain_def *config, *live;
     bool no_wait; /* a device is asked for, and its leaving is told by an event */
+    bool force;   /* a medium is taken out of a tray that the guest has locked */
     char *added;  /* alias of a device that came; NULL: none */
 };
 
@@ -145,6 +146,62 @@ static bool detach_live(struct vm *v, xmlNode *device, struct change *c, GError 
     return true;
 }
 
+/* The status file speaks of a device before it comes: who finds the machine after us takes out of
+ * it what did not (vm_catch_up()), and never finds one that it does not know. */
+static bool write_intent(struct domain *d, struct domain_def *live, GError **error)
+{
+    struct domain_def *now = d->live;
+    d->live = live;
+    bool ok = domain_write_status(d, false, error);
+    d->live = now;
+    return ok;
+}
+
+struct coming {
+    struct domain *d;
+    struct change *c;
+};
+
+static bool made(void *opaque, GError **error)
+{
+    struct coming *a = opaque;
+    return read_back(a->c, error) && write_intent(a->d, a->c->live, error);
+}
+
+static bool attach_live(struct domain *d, struct vm *v, xmlNode *device, struct change *c,
+                        GError **error)
+{
+    struct coming a = {.d = d, .c = c};
+    struct vm_change change = {.device = device, .made = made, .opaque = &a};
+    c->added = g_strdup(xml_get(device, "alias@name"));
+    if (vm_device(v, &change, error))
+        return true;
+    if (d->live && d->vm == v)
+        domain_write_status(d, false, NULL);
+    return false;
+}
+
+/* The element as it is, by the alias that the new one has from it. */
+static xmlNode *find_alias(struct domain_def *def, const char *alias)
+{
+    const xmlNode *devices = xml_find(domain_def_tree(def), "devices");
+    for (xmlNode *n = devices ? devices->children : NULL; n; n = n->next)
+        if (n->type == XML_ELEMENT_NODE && xml_is(n, "alias@name", alias))
+            return n;
+    return NULL;
+}
+
+static bool update_live(struct domain *d, struct vm *v, xmlNode *device, struct change *c,
+                        GError **error)
+{
+    struct vm_change change = {.device = device, .force = c->force};
+    change.before = find_alias(d->live, xml_get_or(device, "alias@name", ""));
+    if (!change.before)
+        return ruche_error(error, MANAGER_ERR_CONFIG, "domain '%s': a %s cannot change in it",
+                           d->name, (const char *)device->name);
+    return vm_device(v, &change, error) && read_back(c, error);
+}
+
 /* The machine does it; then what runs is described anew. */
 static bool device_live(struct domain *d, enum def_device_action action, const char *xml,
                         struct change *c, GError **error)
@@ -158,9 +215,8 @@ static bool device_live(struct domain *d, enum def_device_action action, const c
         return false;
     if (action == DEF_DETACH)
         return detach_live(v, device, c, error);
-    if (action == DEF_ATTACH)
-        c->added = g_strdup(xml_get(device, "alias@name"));
-    return vm_device(v, action, device, error) && (action != DEF_ATTACH || read_back(c, error));
+    return action == DEF_ATTACH ? attach_live(d, v, device, c, error)
+                                : update_live(d, v, device, c, error);
 }
 
 static bool device_locked(struct domain *d, enum def_device_action action, const char *xml,
@@ -187,7 +243,7 @@ bool domain_device(const struct caller *who, struct domain *d, enum def_device_a
     enum { FORCE = 4 }; /* VIR_DOMAIN_DEVICE_MODIFY_FORCE */
     static const char *const operations[] = {"attach a device to", "detach a device from",
                                              "update a device of"};
-    struct change c = {0};
+    struct change c = {.force = affect & FORCE};
     if (!begin(who, d, operations[action], affect, FORCE, &c, error))
         return false;
     return end(who, d, operations[action], &c, device_locked(d, action, xml, &c, error), error);
@@ -197,10 +253,9 @@ bool domain_device(const struct caller *who, struct domain *d, enum def_device_a
 static char *text_of_alias(struct domain *d, struct domain_def *def, const char *alias,
                            GError **error)
 {
-    const xmlNode *devices = xml_find(domain_def_tree(def), "devices");
-    for (const xmlNode *n = devices ? devices->children : NULL; n; n = n->next)
-        if (n->type == XML_ELEMENT_NODE && xml_is(n, "alias@name", alias))
-            return xml_format((xmlNode *)n, 0);
+    xmlNode *n = find_alias(def, alias);
+    if (n)
+        return xml_format(n, 0);
     ruche_error(error, MANAGER_ERR_CONFIG, "domain '%s' has no device with the alias '%s'", d->name,
                 alias);
     return NULL;
@@ -257,6 +312,33 @@ static bool count_vcpus(xmlNode *domain, void *opaque, GError **error)
     else
         xml_set_f(domain, "vcpu@current", "%u", (unsigned)count);
     return true;
+}
+
+struct tray {
+    const char *alias;
+    bool open;
+};
+
+static bool mark_tray(xmlNode *domain, void *opaque, GError **error)
+{
+    const struct tray *t = opaque;
+    for (xmlNode *n = xml_find(domain, "devices/disk"); n; n = xml_next(n)) {
+        if (!xml_is(n, "alias@name", t->alias))
+            continue;
+        if (t->open)
+            xml_set(n, "target@tray", "open");
+        else
+            xml_remove(n, "target@tray");
+        return true;
+    }
+    return ruche_error(error, MANAGER_ERR_CONFIG, "it is not there");
+}
+
+void domain_tray_moved(struct domain *d, const char *alias, bool open)
+{
+    struct tray t = {.alias = alias, .open = open};
+    if (d->live)
+        domain_edit(d, true, mark_tray, &t, NULL);
 }
 
 void domain_device_gone(struct domain *d, const char *alias)

@@ -156,8 +156,8 @@ static void on_io_error(struct domain *d, int detail, const char *const text[4],
 {
     bool stops = number == 1;
     int action = stops ? 1 : 2; /* virDomainEventIOErrorAction: pause, report */
-    domain_emit_id(d, DOMAIN_EVENT_IO_ERROR, 0, action, text, 0);
-    domain_emit_id(d, DOMAIN_EVENT_IO_ERROR_REASON, 0, action, text, 0);
+    domain_emit_id(d, DOMAIN_EVENT_IO_ERROR, action, 0, text, 0);
+    domain_emit_id(d, DOMAIN_EVENT_IO_ERROR_REASON, action, 0, text, 0);
     if (stops && d->state == DOMAIN_PAUSED &&
         d->reason == PAUSED_UNKNOWN) /* STOP came first, without its reason */
         domain_set_state(d, DOMAIN_PAUSED, PAUSED_IOERROR);
@@ -196,7 +196,7 @@ static void on_gone(struct domain *d, int detail, const char *const text[4], uin
 static void on_watchdog(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
     enum { WATCHDOG_PAUSE = 1 };
-    domain_emit_id(d, DOMAIN_EVENT_WATCHDOG, 0, detail, text, 0);
+    domain_emit_id(d, DOMAIN_EVENT_WATCHDOG, detail, 0, text, 0);
     if (detail == WATCHDOG_PAUSE)
         pause_for(d, PAUSED_WATCHDOG, SUSPENDED_WATCHDOG);
 }
@@ -211,35 +211,60 @@ static void on_agent(struct domain *d, int detail, const char *const text[4], ui
                    NULL, 0);
 }
 
-struct gone_device {
+/* What befell a device, for a task that has the lock. */
+struct device_news {
     struct domain *d;
     char *alias;
+    bool open; /* its tray */
 };
 
-#define GONE_LOCK_MS (3600 * 1000) /* behind whatever holds the domain */
+#define NEWS_LOCK_MS (3600 * 1000) /* behind whatever holds the domain */
+
+static void start_news(struct domain *d, const char *alias, bool open, void (*task)(void *opaque))
+{
+    struct device_news *n = g_new(struct device_news, 1);
+    *n = (struct device_news){.d = domain_ref(d), .alias = g_strdup(alias), .open = open};
+    task_start(task, n);
+}
 
 /* What runs is described without it before clients hear of it. */
 static void device_gone_task(void *opaque)
 {
-    struct gone_device g = *(struct gone_device *)opaque;
+    struct device_news n = *(struct device_news *)opaque;
     g_free(opaque);
-    const char *const text[4] = {g.alias};
-    if (domain_lock_within(g.d, "take a device out of", GONE_LOCK_MS, NULL)) {
-        domain_device_gone(g.d, g.alias);
-        if (!g_str_has_prefix(g.alias, "vcpu"))
-            domain_emit_id(g.d, DOMAIN_EVENT_DEVICE_REMOVED, 0, 0, text, 0);
-        domain_unlock(g.d);
+    const char *const text[4] = {n.alias};
+    if (domain_lock_within(n.d, "take a device out of", NEWS_LOCK_MS, NULL)) {
+        domain_device_gone(n.d, n.alias);
+        if (!g_str_has_prefix(n.alias, "vcpu"))
+            domain_emit_id(n.d, DOMAIN_EVENT_DEVICE_REMOVED, 0, 0, text, 0);
+        domain_unlock(n.d);
     }
-    domain_unref(g.d);
-    g_free(g.alias);
+    domain_unref(n.d);
+    g_free(n.alias);
 }
 
 static void on_device_deleted(struct domain *d, int detail, const char *const text[4],
                               uint64_t number)
 {
-    struct gone_device *g = g_new(struct gone_device, 1);
-    *g = (struct gone_device){.d = domain_ref(d), .alias = g_strdup(text[0])};
-    task_start(device_gone_task, g);
+    start_news(d, text[0], false, device_gone_task);
+}
+
+static void tray_task(void *opaque)
+{
+    struct device_news n = *(struct device_news *)opaque;
+    g_free(opaque);
+    if (domain_lock_within(n.d, "note a tray of", NEWS_LOCK_MS, NULL)) {
+        domain_tray_moved(n.d, n.alias, n.open);
+        domain_unlock(n.d);
+    }
+    domain_unref(n.d);
+    g_free(n.alias);
+}
+
+static void on_tray(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    domain_emit_id(d, DOMAIN_EVENT_TRAY_CHANGE, detail, 0, text, number);
+    start_news(d, text[0], detail == 0, tray_task);
 }
 
 static void on_migration_pass(struct domain *d, int detail, const char *const text[4],
@@ -273,13 +298,13 @@ static void (*const handlers[])(struct domain *d, int detail, const char *const 
     [VM_EV_BLOCK_JOB] = on_block_job, [VM_EV_MIGRATION_PASS] = on_migration_pass,
     [VM_EV_SLEEP] = on_sleep,
     [VM_EV_WAKEUP] = on_wakeup,
+    [VM_EV_TRAY] = on_tray,
 };
 /* Those that change nothing here are only told. */
 static const int told_as[] = {
     [VM_EV_BALLOON] = DOMAIN_EVENT_BALLOON_CHANGE,
     [VM_EV_RTC] = DOMAIN_EVENT_RTC_CHANGE,
     [VM_EV_REMOVAL_FAILED] = DOMAIN_EVENT_DEVICE_REMOVAL_FAILED,
-    [VM_EV_TRAY] = DOMAIN_EVENT_TRAY_CHANGE,
 };
 
 void domain_vm_event(struct domain *d, enum vm_event event, int detail, const char *const text[4],

@@ -250,6 +250,8 @@ static bool edit(xmlNode *domain, void *opaque, GError **error)
             }
         }
     }
+    if (at && s->group->rows == interface_rows)
+        def_drop_empty_rates(at);
     return at != NULL;
 }
 

@@ -96,6 +96,7 @@ void domain_remove_status(const struct domain *d);
 /* ---- what runs has changed by itself: domain_change.c; with the lock ---- */
 /* A device, or a vCPU ("vcpu3"), has left the machine. (waits) */
 void domain_device_gone(struct domain *d, const char *alias);
+void domain_tray_moved(struct domain *d, const char *alias, bool open); /* (waits) */
 
 /* ---- coming to be: domain_define.c ---- */
 /* A text from outside that may be defined or run here: checked as define checks it. */

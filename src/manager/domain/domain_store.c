@@ -243,10 +243,12 @@ static void found(struct domain *d, const xmlNode *root)
     domain_catch_up(d);
     if (domain_migrate_recover(d, root))
         return;
-    if (domain_job_recover(d, root))
+    if (domain_job_recover(d, root)) {
         domain_over(d, SHUTOFF_SAVED, STOPPED_SAVED);
-    else
+    } else {
+        vm_catch_up(d->vm);
         domain_block_jobs_settle(d);
+    }
     domain_unlock(d);
 }
 

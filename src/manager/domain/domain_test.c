@@ -404,6 +404,54 @@ static void reborn_task(void *opaque)
     g_string_truncate(heard, 0);
 }
 
+#define CHANNEL_XML                                                                                \
+    "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.hot'/></channel>"
+
+static bool status_has(const char *part)
+{
+    g_autofree char *path = g_strdup_printf("%s/run/domains/web.xml", root), *text = NULL;
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    return strstr(text, part) != NULL;
+}
+
+static void attach_channel(void *opaque)
+{
+    auto_domain *d = domain_ref(opaque);
+    domain_device(me, d, DEF_ATTACH, CHANNEL_XML, AFFECT_LIVE, NULL);
+}
+
+/* A device is in the status file before it is in the machine; what is not there is taken out. */
+static void plug_task(void *opaque)
+{
+    auto_domain *d = define(
+        "web", 1, "<devices><controller type='virtio-serial' index='0'/></devices>");
+    WORKS(domain_start(me, d, 0, &error));
+    FAILS(domain_device(me, d, DEF_ATTACH, CHANNEL_XML, AFFECT_LIVE, &error), MANAGER_ERR_CONFIG,
+          "no hot plug");
+    fake.plugs = FAKE_PLUGS_FAIL;
+    task_start(attach_channel, d);
+    task_sleep_ms(0);
+    g_assert_true(status_has("org.hot"));
+    settle();
+    g_assert_false(status_has("org.hot") || strstr(d->live->text, "org.hot"));
+    fake.plugs = FAKE_PLUGS;
+    WORKS(domain_device(me, d, DEF_ATTACH, CHANNEL_XML, AFFECT_LIVE, &error));
+    g_assert_true(status_has("org.hot") && strstr(d->live->text, "org.hot"));
+    fake.attach_state = "running";
+    reborn();
+    auto_domain *found = domain_find_name("web", NULL);
+    g_assert_nonnull(strstr(found->live->text, "org.hot"));
+    fake.lost = "channel0";
+    reborn();
+    fake.lost = NULL;
+    auto_domain *less = domain_find_name("web", NULL);
+    g_assert_null(strstr(less->live->text, "org.hot"));
+    g_assert_false(status_has("org.hot"));
+    WORKS(domain_destroy(me, less, 0, &error));
+    WORKS(domain_undefine(me, less, 0, &error));
+    g_string_truncate(heard, 0);
+}
+
 static void copy_file(const char *from, const char *to)
 {
     g_autofree char *text = NULL;
@@ -545,7 +593,7 @@ int main(int argc, char **argv)
         {"/domain/guest", guest_task},         {"/domain/lock", lock_task},
         {"/domain/reborn", reborn_task},       {"/domain/rename", rename_task},
         {"/domain/autostart", autostart_task}, {"/domain/change", change_task},
-        {"/domain/dmesg", dmesg_task},
+        {"/domain/dmesg", dmesg_task},         {"/domain/plug", plug_task},
     };
     domain_tests_init(&argc, &argv, hear);
     return domain_tests_run(tests, G_N_ELEMENTS(tests));

@@ -282,9 +282,23 @@ char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **erro
     return g_strdup("{}");
 }
 
-bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error)
+bool vm_device(struct vm *v, struct vm_change *c, GError **error)
 {
-    return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
+    if (fake.plugs == FAKE_PLUGS_NOT)
+        return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
+    if (!c->before && !c->made(c->opaque, error))
+        return false;
+    task_sleep_ms(1);
+    if (fake.plugs == FAKE_PLUGS_FAIL)
+        return ruche_error(error, MANAGER_ERR_MACHINE, "the device broke");
+    return true;
+}
+
+void vm_catch_up(struct vm *v)
+{
+    const char *const text[4] = {fake.lost};
+    if (fake.lost)
+        domain_vm_event(v->d, VM_EV_DEVICE_DELETED, 0, text, 0);
 }
 
 bool vm_detach(struct vm *v, xmlNode *device, bool wait, bool *ret_gone, GError **error)

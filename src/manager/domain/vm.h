@@ -111,8 +111,19 @@ char *vm_monitor_command(struct vm *v, const char *text, bool hmp, GError **erro
 char *vm_monitor_command_fd(struct vm *v, const char *text, int fd, GError **error);
 /* The command line of a description, which is of no machine. */
 char *vm_native(struct domain_def *def, GError **error);
-/* Live attach and update: MANAGER_ERR_CONFIG with the reason where the machine cannot. */
-bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error);
+/* Live attach and update: MANAGER_ERR_CONFIG or RUCHE_ERR_UNSUPPORTED with the reason where the machine cannot. */
+struct vm_change {
+    xmlNode *device;       /* as it is to be, in the new live definition; what the host chooses is written into it */
+    const xmlNode *before; /* as it is, in the present one; NULL: it is new */
+    bool force;            /* a medium that the guest has locked in */
+    /* A new one: all is chosen, and nothing of it is in the machine yet. `device` is not used afterwards. */
+    bool (*made)(void *opaque, GError **error);
+    void *opaque;
+};
+bool vm_device(struct vm *v, struct vm_change *c, GError **error);
+/* After the daemon's start: devices and vCPUs of the live definition that the machine does not have (any more) are
+ * reported as deleted. (waits) */
+void vm_catch_up(struct vm *v);
 /* Asks the guest for the device; with `wait`, gives it 5 s. *ret_gone false: VM_EV_DEVICE_DELETED will tell. */
 bool vm_detach(struct vm *v, xmlNode *device, bool wait, bool *ret_gone, GError **error);
 /* So many vCPUs; those of the map in, or out. What was done before a failure stays: vm_vcpu_count(). */

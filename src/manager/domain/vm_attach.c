@@ -9,6 +9,8 @@
 
 #include "base/log.h"
 
+#include <string.h>
+
 #define ATTACH_MS 10000
 
 void vm_status(const struct vm *v, xmlNode *status)
@@ -47,6 +49,92 @@ static void read_balloon(struct vm *v)
     int64_t bytes = vm_json_int(vm_json_object(n), "actual", 0);
     if (bytes > 0)
         v->balloon_kib = (uint64_t)bytes / 1024;
+}
+
+/* ---- what went while nobody listened ---- */
+
+/* Kinds whose devices the emulator knows by their aliases. */
+static bool is_named_device(const xmlNode *n)
+{
+    static const char *const kinds[] = {"disk", "interface", "rng", "channel", NULL};
+    return n->type == XML_ELEMENT_NODE && xml_get(n, "alias@name") &&
+           (g_strv_contains(kinds, (const char *)n->name) ||
+            (!xmlStrcmp(n->name, BAD_CAST "controller") && xml_is(n, "@type", "virtio-serial")) ||
+            (!xmlStrcmp(n->name, BAD_CAST "memballoon") && !xml_is(n, "@model", "none")));
+}
+
+static bool is_listed(JsonArray *list, const char *name)
+{
+    JsonObject *o;
+    for (guint i = 0; (o = vm_json_at(list, i)); i++)
+        if (!g_strcmp0(vm_json_string(o, "name"), name))
+            return true;
+    return false;
+}
+
+/* Aliases that the live description has and the machine has not. */
+static GPtrArray *find_lost(struct vm *v, JsonArray *list)
+{
+    GPtrArray *lost = g_ptr_array_new_with_free_func(g_free);
+    const xmlNode *devices = xml_find(domain_def_tree(v->d->live), "devices");
+    for (const xmlNode *n = devices ? devices->children : NULL; n; n = n->next)
+        if (is_named_device(n) && !is_listed(list, xml_get(n, "alias@name")))
+            g_ptr_array_add(lost, g_strdup(xml_get(n, "alias@name")));
+    domain_def_shrink(v->d->live);
+    return lost;
+}
+
+static void report_lost(struct vm *v, const char *alias)
+{
+    const char *const text[4] = {alias};
+    vm_device_deleted(v, alias);
+    vm_report(v, VM_EV_DEVICE_DELETED, 0, text, 0);
+}
+
+static bool is_disk_of(struct domain_def *def, const char *node)
+{
+    for (unsigned i = 0; i < def->s.disk_count; i++) {
+        g_autofree char *own = g_strconcat("disk-", def->s.disks[i].target, NULL);
+        size_t len = strlen(own);
+        if (!strncmp(node, own, len) && (!node[len] || node[len] == '-'))
+            return true;
+    }
+    return false;
+}
+
+/* Images of a disk that has left: who saw it go did not come to close them. */
+static void close_orphans(struct vm *v)
+{
+    g_autoptr(JsonNode) all =
+        vm_call(v, "query-named-block-nodes", vm_json("flat", 'b', TRUE, NULL), NULL);
+    JsonObject *o;
+    for (guint i = 0; (o = vm_json_at(vm_json_array(all), i)); i++) {
+        const char *node = vm_json_string(o, "node-name");
+        if (!node || !g_str_has_prefix(node, "disk-") || !v->d || !v->d->live ||
+            is_disk_of(v->d->live, node))
+            continue;
+        g_autofree char *disk =
+            g_strndup(node, strlen("disk-") + strcspn(node + strlen("disk-"), "-"));
+        vm_delete_nodes(v, disk);
+    }
+}
+
+void vm_catch_up(struct vm *v)
+{
+    auto_vm *keep = vm_ref(v);
+    g_autoptr(JsonNode) answer =
+        v->qmp ? vm_call(v, "qom-list", vm_json("path", 's', "/machine/peripheral", NULL), NULL)
+               : NULL;
+    JsonArray *list = vm_json_array(answer);
+    unsigned vcpus = list ? vm_vcpu_count(v) : 0;
+    if (!list || !v->d || !v->d->live)
+        return;
+    g_autoptr(GPtrArray) lost = find_lost(v, list);
+    for (guint i = 0; i < lost->len; i++)
+        report_lost(v, lost->pdata[i]);
+    if (vcpus && vcpus != v->d->live->s.vcpus)
+        vm_report(v, VM_EV_DEVICE_DELETED, 0, (const char *const[4]){"vcpu"}, 0);
+    close_orphans(v);
 }
 
 struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error)

@@ -168,9 +168,11 @@ static const struct {
      "filters are for taps: network, bridge, ethernet"},
     {"mtu", NULL, " network bridge ethernet vhostuser user ",
      "its MTU is that of the interface below it"},
-    {"vlan", NULL, " network ", "a Linux bridge knows no <vlan>; use a network of Open vSwitch"},
-    {"virtualport", NULL, " network ",
-     "virtual ports are not there but for networks of Open vSwitch"},
+    {"vlan", NULL, " network bridge ", "VLANs are for ports of Open vSwitch"},
+    {"virtualport", NULL, " network bridge ", "virtual ports are for bridges of Open vSwitch"},
+    {"virtualport@type", "802.1Qbg", " ", "only 'openvswitch' is there"},
+    {"virtualport@type", "802.1Qbh", " ", "only 'openvswitch' is there"},
+    {"virtualport@type", "midonet", " ", "only 'openvswitch' is there"},
     {"script", NULL, " ",
      "scripts are not run; prepare the interface before, and give its name in <target>"},
     {"downscript", NULL, " ", "scripts are not run"},
@@ -216,6 +218,11 @@ static bool check_parts(const xmlNode *n, GError **error)
                                "interface '%s' of type '%s': %s is not possible: %s", name_of(n),
                                xml_get_or(n, "@type", ""), path, interface_parts[i].why);
     }
+    if (xml_is(n, "@type", "bridge") && xml_find(n, "vlan") && !xml_find(n, "virtualport"))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "interface '%s': bridge '%s' knows no <vlan>; that is for "
+                           "<virtualport type='openvswitch'>",
+                           name_of(n), xml_get_or(n, "source@bridge", ""));
     return true;
 }
 

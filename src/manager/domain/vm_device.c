@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Devices of a running machine: put in, changed (vm_unplug.c: taken out). The command line's
- * builder says what a device is; its words go to the monitor here.
+/* Devices of a running machine: put in (vm_update.c: changed; vm_unplug.c: taken out). The command
+ * line's builder says what a device is; its words go to the monitor here.
  *
  * Order     What stands first on a command line is added first; when something is refused, what was
  * added is taken back.
@@ -95,6 +95,14 @@ static bool add_fd(struct vm *v, const struct vm_args *a, const char *value, GEr
                            vm_json("fdset-id", 'i', set, NULL), error);
 }
 
+/* Names that a backend which was refused did not take. */
+static void close_names(struct vm *v, const char *list)
+{
+    g_auto(GStrv) names = g_strsplit(list, ":", -1);
+    for (char **n = names; *n; n++)
+        vm_do(v, "closefd", vm_json("fdname", 's', *n, NULL), NULL);
+}
+
 static bool add_netdev(struct vm *v, const struct vm_args *a, const char *value, GError **error)
 {
     JsonObject *o = words_to_object(value, "type");
@@ -113,7 +121,11 @@ static bool add_netdev(struct vm *v, const struct vm_args *a, const char *value,
     }
     if (list)
         json_object_set_string_member(o, key, names->str);
-    return vm_do(v, "netdev_add", o, error);
+    if (vm_do(v, "netdev_add", o, error))
+        return true;
+    if (list)
+        close_names(v, names->str);
+    return false;
 }
 
 /* Where a socket is: a descriptor, a path, or a host's port. */
@@ -225,12 +237,14 @@ static void undo(struct vm *v, const char *option, const char *value)
           NULL);
 }
 
-static bool add_all(struct vm *v, struct vm_args *a, GError **error)
+bool vm_add_built(struct vm *v, struct vm_build *b, bool device, GError **error)
 {
-    char **argv = (char **)a->argv->pdata;
-    for (guint i = 0; i + 1 < a->argv->len; i += 2) {
+    char **argv = (char **)b->a.argv->pdata;
+    for (guint i = 0; i + 1 < b->a.argv->len; i += 2) {
         int w = find_word(argv[i]);
-        if (w >= 0 && words[w].fn(v, a, argv[i + 1], error))
+        if (w >= 0 && !device && words[w].fn == add_device)
+            continue;
+        if (w >= 0 && words[w].fn(v, &b->a, argv[i + 1], error))
             continue;
         if (w < 0)
             ruche_error(error, MANAGER_ERR_CONFIG, "machine '%s': %s cannot be added while it runs",
@@ -278,13 +292,46 @@ static const struct {
     {"channel", args_chardevs},
 };
 
-static bool no_hot_plug(const struct vm *v, const xmlNode *device, const char *verb, GError **error)
+bool vm_no_hot_plug(const struct vm *v, const xmlNode *device, const char *verb, GError **error)
 {
     return ruche_error(error, MANAGER_ERR_CONFIG,
                        "machine '%s': a device '%s' cannot be %s while it runs; change the stored "
                        "description (--config), which "
                        "holds from the next start on",
                        v->name, (const char *)device->name, verb);
+}
+
+static bool build(struct vm *v, struct vm_build *b, GError **error)
+{
+    const char *name = (const char *)b->own->name;
+    if (!strcmp(name, "disk") && !vm_find_chains(xmlDocGetRootElement(b->doc), error))
+        return false;
+    for (size_t i = 0; i < G_N_ELEMENTS(pluggable); i++)
+        if (!strcmp(pluggable[i].element, name))
+            return pluggable[i].build(&b->a, error);
+    return vm_no_hot_plug(v, b->own, "added", error);
+}
+
+bool vm_build_device(struct vm *v, const xmlNode *device, struct vm_build *b, GError **error)
+{
+    b->doc = domain_with(v, device, &b->own);
+    vm_args_init(&b->a, xmlDocGetRootElement(b->doc), v->ours);
+    b->ops = vm_host_ops;
+    b->ops.free_port = no_port;
+    b->a.dir = v->dir;
+    b->a.ops = &b->ops;
+    b->a.opaque = v;
+    b->a.fdsets = 1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind the command line's */
+    return build(v, b, error);
+}
+
+void vm_build_done(struct vm_build *b)
+{
+    if (b->doc) {
+        vm_args_done(&b->a);
+        xmlFreeDoc(b->doc);
+    }
+    *b = (struct vm_build){0};
 }
 
 /* What the host made for it, and what its network chose. */
@@ -298,8 +345,7 @@ static void take_host_names(xmlNode *device, const xmlNode *own)
             xml_set(device, paths[i], xml_get(own, paths[i]));
 }
 
-/* What its image stands on was found out here. */
-static void take_chain(xmlNode *disk, const xmlNode *own)
+void vm_take_chain(xmlNode *disk, const xmlNode *own)
 {
     xmlNode *chain = xml_find(own, "backingStore");
     while (xml_find(disk, "backingStore"))
@@ -308,70 +354,49 @@ static void take_chain(xmlNode *disk, const xmlNode *own)
         xmlAddChild(disk, xmlDocCopyNode(chain, disk->doc, 1));
 }
 
-static bool attach(struct vm *v, xmlNode *device, GError **error)
+/* What the host made for one that did not come. */
+static void give_back(struct vm *v, const xmlNode *own)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(pluggable); i++) {
-        if (strcmp(pluggable[i].element, (const char *)device->name))
-            continue;
-        xmlNode *own;
-        g_autoptr(xmlDoc) doc = domain_with(v, device, &own);
-        struct vm_args a;
-        bool is_disk = !strcmp(pluggable[i].element, "disk");
-        if (is_disk && !vm_find_chains(xmlDocGetRootElement(doc), error))
-            return false;
-        vm_args_init(&a, xmlDocGetRootElement(doc), v->ours);
-        a.dir = v->dir;
-        struct vm_args_ops live = vm_host_ops;
-        live.free_port = no_port;
-        a.ops = &live;
-        a.opaque = v;
-        a.fdsets =
-            1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind those of the command line */
-        bool ok = pluggable[i].build(&a, error) && add_all(v, &a, error);
-        if (ok && xml_get(own, "target@dev"))
-            take_host_names(device, own);
-        if (ok && is_disk)
-            take_chain(device, own);
-        if (!ok && !strcmp(pluggable[i].element, "interface"))
-            network_unplug(v->d->uuid, xml_get(own, "mac@address"));
-        if (!ok && !strcmp(pluggable[i].element, "interface") && xml_get(own, "target@dev"))
-            filter_unplug(xml_get(own, "target@dev"));
-        vm_args_done(&a);
-        return ok;
+    if (strcmp((const char *)own->name, "interface"))
+        return;
+    network_unplug(v->d->uuid, xml_get(own, "mac@address"));
+    if (xml_get(own, "target@dev"))
+        filter_unplug(xml_get(own, "target@dev"));
+}
+
+/* A manager that was killed may have left what a device of this name stood on. */
+static void clear_place(struct vm *v, const struct vm_build *b)
+{
+    char **argv = (char **)b->a.argv->pdata;
+    for (guint k = b->a.argv->len; k >= 2; k -= 2) {
+        int w = find_word(argv[k - 2]);
+        if (w >= 0 && words[w].fn != add_device)
+            undo(v, argv[k - 2], argv[k - 1]);
     }
-    return no_hot_plug(v, device, "added", error);
 }
 
-/* ---- update ---- */
-
-static const xmlNode *interface_of(const struct vm *v, const char *alias)
+static bool attach(struct vm *v, struct vm_change *c, GError **error)
 {
-    const xmlNode *n = xml_find(domain_def_tree(v->d->live), "devices/interface");
-    while (n && !xml_is(n, "alias@name", alias))
-        n = xml_next(n);
-    return n;
+    struct vm_build b = {0};
+    bool ok = vm_build_device(v, c->device, &b, error);
+    if (ok && xml_get(b.own, "target@dev"))
+        take_host_names(c->device, b.own);
+    if (ok && !strcmp((const char *)b.own->name, "disk"))
+        vm_take_chain(c->device, b.own);
+    ok = ok && c->made(c->opaque, error);
+    if (ok)
+        clear_place(v, &b);
+    ok = ok && vm_add_built(v, &b, true, error);
+    if (!ok && b.own)
+        give_back(v, b.own);
+    vm_build_done(&b);
+    return ok;
 }
 
-static bool update(struct vm *v, xmlNode *device, GError **error)
-{
-    if (!strcmp((const char *)device->name, "interface")) {
-        g_autofree char *alias = vm_alias_of(v, device);
-        const xmlNode *live = alias ? interface_of(v, alias) : NULL;
-        if (live && !vm_tap_change(v, live, device, error))
-            return false;
-        return alias ? vm_do(v, "set_link",
-                             vm_json("name", 's', alias, "up", 'b',
-                                     !xml_is(device, "link@state", "down"), NULL),
-                             error)
-                     : no_hot_plug(v, device, "changed", error);
-    }
-    return no_hot_plug(v, device, "changed", error);
-}
-
-bool vm_device(struct vm *v, enum def_device_action action, xmlNode *device, GError **error)
+bool vm_device(struct vm *v, struct vm_change *c, GError **error)
 {
     auto_vm *keep = vm_ref(v);
     if (!v->d || !v->d->live)
         return ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s' does not run", v->name);
-    return action == DEF_ATTACH ? attach(keep, device, error) : update(keep, device, error);
+    return c->before ? vm_update(keep, c, error) : attach(keep, c, error);
 }

@@ -175,6 +175,21 @@ static void on_unplug_error(struct vm *v, JsonObject *data)
     vm_report(v, VM_EV_REMOVAL_FAILED, 0, text, 0);
 }
 
+/* What a guest says of a request to give a processor or memory back: ACPI 6.4, 6.3.5. */
+static void on_ost(struct vm *v, JsonObject *data)
+{
+    enum { OST_EJECT_REQUEST = 3, OST_EJECT_PROCESSING = 0x103, OST_DONE = 0, OST_PENDING = 0x83 };
+    JsonObject *info = vm_json_sub(data, "info");
+    const char *const text[4] = {info ? vm_json_string(info, "device") : NULL};
+    int64_t source = info ? vm_json_int(info, "source", 0) : 0;
+    int64_t status = info ? vm_json_int(info, "status", OST_DONE) : OST_DONE;
+    if (!text[0] || (source != OST_EJECT_REQUEST && source != OST_EJECT_PROCESSING) ||
+        status == OST_DONE || status == OST_PENDING)
+        return;
+    vm_unplug_refused(v, text[0]);
+    vm_report(v, VM_EV_REMOVAL_FAILED, 0, text, 0);
+}
+
 static void on_tray(struct vm *v, JsonObject *data)
 {
     const char *const text[4] = {vm_json_string(data, "id")};
@@ -219,6 +234,7 @@ static const struct {
     {"DEVICE_DELETED", on_device_deleted},
     {"DEVICE_UNPLUG_GUEST_ERROR", on_unplug_error},
     {"MEM_UNPLUG_ERROR", on_unplug_error},
+    {"ACPI_DEVICE_OST", on_ost},
     {"DEVICE_TRAY_MOVED", on_tray},
 };
 

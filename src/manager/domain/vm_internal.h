@@ -8,6 +8,7 @@
 
 #include "manager/cgroup.h"
 #include "manager/domain/vm.h"
+#include "manager/domain/vm_args.h"
 #include "manager/uuid.h"
 #include "qmp/client.h"
 
@@ -139,14 +140,36 @@ const struct def_disk *vm_find_disk(const struct vm *v, const char *name, GError
 /* vm_console.c */
 void vm_console_free(gpointer console);
 
-/* vm_device.c: the link state of an <interface>. */
+/* vm_device.c */
+/* The link state of an <interface>. */
 bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error);
+/* One device as the command line's builder says it. {0}, vm_build_device(), vm_build_done(). */
+struct vm_build {
+    xmlDoc *doc;  /* a copy of the live tree that has only this device */
+    xmlNode *own; /* it, with what the host chose */
+    struct vm_args a;
+    struct vm_args_ops ops;
+};
+bool vm_build_device(struct vm *v, const xmlNode *device, struct vm_build *b, GError **error);
+void vm_build_done(struct vm_build *b);
+/* All of it into the machine, or nothing; without `device` what it stands on only. */
+bool vm_add_built(struct vm *v, struct vm_build *b, bool device, GError **error);
+/* What a disk's image stands on was found out in `own`. */
+void vm_take_chain(xmlNode *disk, const xmlNode *own);
+bool vm_no_hot_plug(const struct vm *v, const xmlNode *device, const char *verb, GError **error);
+
+/* vm_update.c */
+bool vm_update(struct vm *v, struct vm_change *c, GError **error);
+/* Displays' passwords, which no command line shows. */
+bool vm_start_passwords(struct vm *v, const xmlNode *domain, GError **error);
 
 /* vm_unplug.c */
 /* The machine says so: what the device stood on goes too, so that its name is free again. */
 void vm_device_deleted(struct vm *v, const char *alias);
 /* An image's nodes and the file that was passed for it; `nodes` is what query-named-block-nodes said. False: it is in use. */
 bool vm_delete_image(struct vm *v, JsonArray *nodes, const char *name);
+/* Those of a disk ("disk-vda") that nothing uses. */
+void vm_delete_nodes(struct vm *v, const char *disk);
 void vm_unplug_refused(struct vm *v, const char *alias); /* the guest keeps it */
 /* Asks the guest for it; with `wait`, gives it some time. *ret_gone: it has left. */
 bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GError **error);
@@ -166,9 +189,13 @@ void vm_begin_reports(struct vm *v);
  * chosen is written into the element. */
 bool vm_tap_make(const struct vm *v, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
                  GError **error);
-/* `live`: the interface as it is; `wanted`: what of it is to be otherwise: VLANs, limits, isolation of a
- * port of Open vSwitch. (waits) */
-bool vm_tap_change(const struct vm *v, const xmlNode *live, xmlNode *wanted, GError **error);
+/* An interface that is there becomes as `after` says: bridge or network (`elsewhere`), isolation, filter, rates, VLANs
+ * of Open vSwitch; what was chosen is written into it. Undone when it fails. (waits) */
+bool vm_tap_change(const struct vm *v, const xmlNode *before, xmlNode *after, bool elsewhere, GError **error);
+/* A port of Open vSwitch; what `after` leaves to the network becomes as the network chose it. */
+bool vm_tap_is_ovs(const xmlNode *before, xmlNode *after);
+/* Its rates; NULL: none. */
+bool vm_tap_rates(const struct vm *v, const xmlNode *interface, const xmlNode *bandwidth, GError **error);
 bool vm_tap_stats(const char *ifname,
                   struct domain_interface_stats *ret); /* false: no such interface */
 int vm_macvtap_make(const char *name, unsigned lower, const char *mode,

@@ -113,14 +113,10 @@ static uint64_t mtu_of(const xmlNode *n, const struct network_plug *p)
 }
 
 /* Before the link is up. */
-static bool filter(const struct vm *v, const xmlNode *n, const char *name, int *fds,
-                   unsigned queues, GError **error)
+static bool filter(const struct vm *v, const xmlNode *n, const char *name, GError **error)
 {
-    if (filter_plug(name, v->d->uuid, v->name, xml_get(n, "mac@address"), xml_find(n, "filterref"),
-                    error))
-        return true;
-    close_all(fds, queues);
-    return false;
+    return filter_plug(name, v->d->uuid, v->name, xml_get(n, "mac@address"),
+                       xml_find(n, "filterref"), error);
 }
 
 /* The strings are the plug's, the element's and the machine's. */
@@ -170,43 +166,55 @@ static bool check_bridge(const xmlNode *n, const struct network_plug *p, GError 
                        p->bridge);
 }
 
-static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug *p,
-                       unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
+/* The port of the bridge, what it lets pass, and how much; all may be there already. */
+static bool connect_tap(const struct vm *v, const xmlNode *n, const struct network_plug *p,
+                        const char *name, GError **error)
 {
-    if (!check_bridge(n, p, error))
-        return false;
-    if (!open_queues(name, queues, ret, error))
-        return false;
-    set_mac(name, xml_get(n, "mac@address"));
     uint64_t mtu = mtu_of(n, p);
     int err = mtu ? set_mtu(name, (int)MIN(mtu, 65535)) : 0;
     if (err)
-        return fail_step(name, ret, queues, err, "does not take its MTU", error);
-    if (!join(v, n, p, name, error)) {
-        close_all(ret, queues);
-        return false;
-    }
-    if (!filter(v, n, name, ret, queues, error))
+        return ruche_error_errno(error, err, "interface '%s' does not take its MTU", name);
+    if (!join(v, n, p, name, error) || !filter(v, n, name, error))
         return false;
     if ((err = set_up(name, true)))
-        return fail_step(name, ret, queues, err, "cannot be set up", error);
-    if (p->bandwidth && !p->openvswitch && !network_qos(name, p->bandwidth, false, error)) {
-        close_all(ret, queues);
+        return ruche_error_errno(error, err, "interface '%s' cannot be set up", name);
+    return p->openvswitch || network_qos(name, p->bandwidth, false, error);
+}
+
+static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug *p,
+                       unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
+{
+    if (!check_bridge(n, p, error) || !open_queues(name, queues, ret, error))
         return false;
-    }
-    return true;
+    set_mac(name, xml_get(n, "mac@address"));
+    if (connect_tap(v, n, p, name, error))
+        return true;
+    close_all(ret, queues);
+    return false;
 }
 
 static bool ethernet_tap(const struct vm *v, xmlNode *n, unsigned queues, int *ret,
                          char name[IFNAMSIZ], GError **error)
 {
     bool managed = !xml_is(n, "target@managed", "no");
+    uint64_t mtu = managed ? xml_get_u64(n, "mtu@size", 0) : 0;
     if (!open_queues(name, queues, ret, error))
         return false;
-    if (!filter(v, n, name, ret, queues, error))
+    if (!filter(v, n, name, error)) {
+        close_all(ret, queues);
         return false;
-    int err = managed ? set_up(name, !xml_is(n, "link@state", "down")) : 0;
-    return !err || fail_step(name, ret, queues, err, "cannot be set up", error);
+    }
+    int err = mtu ? set_mtu(name, (int)MIN(mtu, 65535)) : 0;
+    if (err)
+        return fail_step(name, ret, queues, err, "does not take its MTU", error);
+    err = managed ? set_up(name, !xml_is(n, "link@state", "down")) : 0;
+    if (err)
+        return fail_step(name, ret, queues, err, "cannot be set up", error);
+    const xmlNode *rates = xml_find(n, "bandwidth");
+    if (!rates || network_qos(name, rates, false, error))
+        return true;
+    close_all(ret, queues);
+    return false;
 }
 
 static bool macvtap(xmlNode *n, const struct network_plug *p, unsigned queues, int *ret,
@@ -295,14 +303,20 @@ static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *re
     struct network_plug p;
     if (!network_plug(owner, v->name, n, &p, error))
         return false;
-    bool ok = !p.bridge && !p.dev
-                  ? ruche_error(
-                        error, RUCHE_ERR_UNSUPPORTED,
-                        "network '%s': functions of PCI devices (forward mode 'hostdev') cannot be "
-                        "given to machines yet",
-                        xml_get(n, "source@network"))
-              : p.bridge ? bridge_tap(v, n, &p, queues, ret, name, error)
-                         : macvtap(n, &p, queues, ret, name, error);
+    bool ok;
+    if (!p.bridge && !p.dev)
+        ok = ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                         "network '%s': functions of PCI devices (forward mode 'hostdev') cannot "
+                         "be given to machines yet",
+                         xml_get(n, "source@network"));
+    else if (!p.bridge && xml_find(n, "filterref"))
+        ok = ruche_error(error, MANAGER_ERR_CONFIG,
+                         "network '%s' gives out macvtap interfaces, which no filter sees; leave "
+                         "<filterref> out",
+                         xml_get(n, "source@network"));
+    else
+        ok = p.bridge ? bridge_tap(v, n, &p, queues, ret, name, error)
+                      : macvtap(n, &p, queues, ret, name, error);
     if (!ok) {
         network_unplug(owner, xml_get(n, "mac@address"));
         return false;
@@ -345,31 +359,111 @@ bool vm_tap_make(const struct vm *v, xmlNode *n, unsigned queues, int *ret, char
     return false;
 }
 
-/* What the new text leaves to the network is as the network chose it. */
-static void keep_choice(xmlNode *wanted, const xmlNode *live)
+/* ---- changes ---- */
+
+static bool is_macvtap(const xmlNode *n)
 {
-    static const char *const chosen[] = {"vlan", "bandwidth"};
-    describe_element(wanted, "virtualport", xml_find(live, "virtualport"));
-    if (!xml_is(wanted, "@type", "network"))
-        return;
-    for (size_t i = 0; i < G_N_ELEMENTS(chosen); i++)
-        if (!xml_find(wanted, chosen[i]))
-            describe_element(wanted, chosen[i], xml_find(live, chosen[i]));
-    describe_element(wanted, "source", xml_find(live, "source"));
-    xml_set(wanted, "@type", xml_get(live, "@type"));
+    return xml_is(n, "@type", "direct");
 }
 
-bool vm_tap_change(const struct vm *v, const xmlNode *live, xmlNode *wanted, GError **error)
+bool vm_tap_rates(const struct vm *v, const xmlNode *n, const xmlNode *bandwidth, GError **error)
 {
-    struct network_plug p = own_plug(live);
+    const char *name = xml_get(n, "target@dev");
+    struct network_plug p = own_plug(n);
+    if (!name)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "machine '%s': rates of an interface of type '%s' cannot be limited",
+                           v->name, xml_get_or(n, "@type", ""));
     if (!p.openvswitch)
-        return true;
-    keep_choice(wanted, live);
-    p.vlan = xml_find(wanted, "vlan");
-    p.bandwidth = xml_find(wanted, "bandwidth");
-    p.isolated = xml_is(wanted, "port@isolated", "yes");
-    struct ovs_port port = ovs_port_of(v, live, &p, xml_get_or(live, "target@dev", ""));
+        return network_qos(name, bandwidth, is_macvtap(n), error);
+    p.bandwidth = bandwidth;
+    struct ovs_port port = ovs_port_of(v, n, &p, name);
     return ovs_change(&port, error);
+}
+
+bool vm_tap_is_ovs(const xmlNode *before, xmlNode *after)
+{
+    static const char *const chosen[] = {"vlan", "bandwidth"};
+    if (!xml_is(before, "virtualport@type", "openvswitch"))
+        return false;
+    describe_element(after, "virtualport", xml_find(before, "virtualport"));
+    for (size_t i = 0; xml_get(before, "source@network") && i < G_N_ELEMENTS(chosen); i++)
+        if (!xml_find(after, chosen[i]))
+            describe_element(after, chosen[i], xml_find(before, chosen[i]));
+    return true;
+}
+
+static bool change_ovs(const struct vm *v, const xmlNode *n, const char *name, GError **error)
+{
+    struct network_plug p = own_plug(n);
+    struct ovs_port port = ovs_port_of(v, n, &p, name);
+    return check_bridge(n, &p, error) && ovs_change(&port, error);
+}
+
+static bool check_move(const xmlNode *n, const struct network_plug *p, const char *name,
+                       GError **error)
+{
+    if (p->bridge && !p->openvswitch)
+        return check_bridge(n, p, error);
+    return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                       "interface '%s' cannot go to network '%s' while the machine runs: that is "
+                       "no Linux bridge",
+                       name, xml_get_or(n, "source@network", ""));
+}
+
+/* Its place on a Linux bridge; a port of a network is taken anew. */
+static bool change_bridged(const struct vm *v, xmlNode *n, const char *name, GError **error)
+{
+    struct network_plug p = own_plug(n);
+    const uint8_t *owner = v->d->uuid;
+    const char *mac = xml_get(n, "mac@address");
+    bool of_network = xml_get(n, "source@network");
+    network_unplug(owner, mac);
+    if (of_network && !network_plug(owner, v->name, n, &p, error))
+        return false;
+    bool ok = check_move(n, &p, name, error) && connect_tap(v, n, &p, name, error);
+    if (of_network && ok) {
+        network_plugged(p.port, name);
+        describe_plug(n, &p);
+    } else if (of_network) {
+        network_unplug(owner, mac);
+    }
+    return ok;
+}
+
+static bool change(const struct vm *v, xmlNode *n, const char *name, GError **error)
+{
+    bool bridged = xml_is(n, "@type", "bridge") || xml_is(n, "@type", "network");
+    bool ok = xml_is(n, "virtualport@type", "openvswitch") ? change_ovs(v, n, name, error)
+              : bridged                                    ? change_bridged(v, n, name, error)
+                                                           : filter(v, n, name, error) &&
+                              vm_tap_rates(v, n, xml_find(n, "bandwidth"), error);
+    if (ok && !xml_find(n, "filterref"))
+        filter_unplug(name);
+    return ok;
+}
+
+bool vm_tap_change(const struct vm *v, const xmlNode *before, xmlNode *after, bool elsewhere,
+                   GError **error)
+{
+    const char *name = xml_get(before, "target@dev");
+    if (!name)
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "machine '%s': an interface of type '%s' has no rates, filter or port "
+                           "that can change while it runs",
+                           v->name, xml_get_or(before, "@type", ""));
+    if (elsewhere && (xml_find(before, "virtualport") || xml_find(after, "virtualport")))
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "machine '%s': interface '%s' cannot go from or to Open vSwitch while "
+                           "it runs",
+                           v->name, name);
+    if (change(v, after, name, error))
+        return true;
+    g_autoptr(xmlDoc) doc = xmlNewDoc(BAD_CAST "1.0");
+    xmlNode *old = xmlDocCopyNode((xmlNode *)before, doc, 1);
+    xmlDocSetRootElement(doc, old);
+    change(v, old, name, NULL);
+    return false;
 }
 
 /* ---- counters ---- */

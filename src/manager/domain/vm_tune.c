@@ -13,25 +13,61 @@
 
 /* ---- interfaces' rates ---- */
 
+static const char *const rates[] = {"inbound.average", "inbound.peak",     "inbound.burst",
+                                    "inbound.floor",   "outbound.average", "outbound.peak",
+                                    "outbound.burst"};
+
+/* A copy of the live <interface>, by its name on the host or its address. */
+static xmlDoc *find_interface(const struct vm *v, const char *device, GError **error)
+{
+    xmlDoc *doc = NULL;
+    for (xmlNode *n = xml_find(domain_def_tree(v->d->live), "devices/interface"); n && !doc;
+         n = xml_next(n))
+        if (xml_is(n, "target@dev", device) || xml_is(n, "mac@address", device)) {
+            doc = xmlNewDoc(BAD_CAST "1.0");
+            xmlDocSetRootElement(doc, xmlDocCopyNode(n, doc, 1));
+        }
+    domain_def_shrink(v->d->live);
+    if (!doc)
+        ruche_error(error, RUCHE_ERR_INVALID, "machine '%s': can't find interface '%s'", v->name,
+                    device);
+    return doc;
+}
+
+/* "inbound.average" is bandwidth/inbound@average. */
+static char *rate_path(const char *name)
+{
+    char *path = g_strconcat("bandwidth/", name, NULL);
+    *strchr(path, '.') = '@';
+    return path;
+}
+
 static bool interface_set(struct vm *v, const char *device, const struct param_list *l,
                           GError **error)
 {
-    for (unsigned i = 0; i < l->count; i++)
+    g_autoptr(xmlDoc) doc = find_interface(v, device, error);
+    if (!doc)
+        return false;
+    xmlNode *n = xmlDocGetRootElement(doc);
+    for (unsigned i = 0; i < l->count; i++) {
+        g_autofree char *path = rate_path(l->rows[i].name);
         if (l->rows[i].u)
-            return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                               "machine '%s': rates of interface '%s' cannot be limited yet",
-                               v->name, device);
-    return true;
+            xml_set_f(n, path, "%u", (unsigned)l->rows[i].u);
+        else
+            xml_remove(n, path);
+    }
+    def_drop_empty_rates(n);
+    return vm_tap_rates(v, n, xml_find(n, "bandwidth"), error);
 }
 
 static bool interface_get(struct vm *v, const char *device, struct param_list *ret, GError **error)
 {
-    static const char *const names[] = {"inbound.average", "inbound.peak",     "inbound.burst",
-                                        "inbound.floor",   "outbound.average", "outbound.peak",
-                                        "outbound.burst"};
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
-        param_uint(ret, names[i], 0);
-    return true;
+    g_autoptr(xmlDoc) doc = find_interface(v, device, error);
+    for (size_t i = 0; doc && i < ARRAY_COUNT(rates); i++) {
+        g_autofree char *path = rate_path(rates[i]);
+        param_uint(ret, rates[i], (unsigned)xml_get_u64(xmlDocGetRootElement(doc), path, 0));
+    }
+    return doc != NULL;
 }
 
 static const struct vm_tune_group vm_tune_interface = {
@@ -121,5 +157,6 @@ bool vm_tune_at_start(struct vm *v, xmlNode *domain, GError **error)
     for (size_t i = 0; i < ARRAY_COUNT(groups); i++)
         if (groups[i]->start && !groups[i]->start(v, domain, error))
             return false;
-    return start_links(v, domain, error) && start_balloon(v, domain, error);
+    return start_links(v, domain, error) && start_balloon(v, domain, error) &&
+           vm_start_passwords(v, domain, error);
 }

@@ -46,15 +46,14 @@ static bool delete_node(struct vm *v, const char *name)
     return vm_do(v, "blockdev-del", vm_json("node-name", 's', name, NULL), NULL);
 }
 
-/* "disk-vda" of itself, "disk-vda-3": what has been done to its chain says which numbers there are.
- */
+/* "disk-vda" of itself, "disk-vda-3", "disk-vda-3-1": what has been done to its chain says which
+ * numbers there are. */
 static bool is_image_of(const char *name, const char *node)
 {
     size_t len = strlen(node);
     if (!name || strncmp(name, node, len) != 0)
         return false;
-    return !name[len] || (name[len] == '-' &&
-                          g_ascii_string_to_unsigned(name + len + 1, 10, 0, G_MAXUINT, NULL, NULL));
+    return !name[len] || (name[len] == '-' && !name[len + strspn(name + len, "-0123456789")]);
 }
 
 static GPtrArray *images_of(JsonArray *nodes, const char *node)
@@ -78,8 +77,8 @@ bool vm_delete_image(struct vm *v, JsonArray *nodes, const char *name)
     return true;
 }
 
-/* All of a disk's chain. One that another still stands on has its turn after that. */
-static void delete_nodes(struct vm *v, const char *node)
+/* One that another still stands on has its turn after that. */
+void vm_delete_nodes(struct vm *v, const char *node)
 {
     g_autoptr(JsonNode) all =
         vm_call(v, "query-named-block-nodes", vm_json("flat", 'b', TRUE, NULL), NULL);
@@ -108,7 +107,7 @@ static void delete_leftover(void *opaque)
         const char *prefix, *command;
     } rows[] = {{"host", "netdev_del"}, {"char", "chardev-remove"}, {"obj", "object-del"}};
     if (l.node)
-        delete_nodes(v, l.node);
+        vm_delete_nodes(v, l.node);
     bool other = !l.node && !g_str_has_prefix(l.alias, "vcpu");
     for (size_t i = 0; other && i < G_N_ELEMENTS(rows); i++) {
         g_autofree char *id = g_strconcat(rows[i].prefix, l.alias, NULL);
@@ -200,7 +199,8 @@ bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GErro
     g_hash_table_remove(v->leaving, alias);
     if (self.refused)
         return ruche_error(error, MANAGER_ERR_MACHINE,
-                           "machine '%s': the guest did not let go of device '%s'", v->name, alias);
+                           "machine '%s': unplug of device '%s' was rejected by the guest", v->name,
+                           alias);
     /* The guest had given it up before it was asked. */
     *ret_gone = self.gone || (!asked && g_error_matches(why, RUCHE_ERROR, MANAGER_ERR_ARGUMENT));
     if (asked || *ret_gone)

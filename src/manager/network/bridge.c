@@ -239,8 +239,7 @@ static int set_port_flags(unsigned index, const struct network_plug *p)
     struct ifinfomsg i = {.ifi_family = AF_BRIDGE, .ifi_index = (int)index};
     struct nl_msg *m = netlink_new(RTM_SETLINK, NLM_F_ACK, &i, sizeof(i));
     struct nlattr *info = nla_nest_start(m, IFLA_PROTINFO | NLA_F_NESTED);
-    if (p->isolated)
-        nla_put_u8(m, IFLA_BRPORT_ISOLATED, 1);
+    nla_put_u8(m, IFLA_BRPORT_ISOLATED, p->isolated);
     if (p->macs_by_us) {
         nla_put_u8(m, IFLA_BRPORT_LEARNING, 0);
         nla_put_u8(m, IFLA_BRPORT_UNICAST_FLOOD, 0);
@@ -272,7 +271,7 @@ int network_bridge_join(const char *bridge, const char *ifname, const struct net
     struct nl_msg *m = netlink_link(RTM_NEWLINK, NLM_F_ACK, NULL, index);
     nla_put_u32(m, IFLA_MASTER, master);
     int err = netlink_do(m);
-    if (!err && p && (p->isolated || p->macs_by_us))
+    if (!err && p)
         err = set_port_flags(index, p);
     if (!err && p && p->macs_by_us)
         err = add_station(index, mac);
