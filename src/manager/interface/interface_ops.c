@@ -25,9 +25,10 @@ bool interface_operation(const struct caller *who, const char *name, const char 
     fiber_mutex_unlock(&lock);
     if (who != &caller_self || inner)
         audit(who, operation, name ? name : "interfaces", inner);
-    if (inner)
-        g_propagate_error(error, g_steal_pointer(&inner));
-    return !error || !*error;
+    if (!inner)
+        return true;
+    g_propagate_error(error, g_steal_pointer(&inner));
+    return false;
 }
 
 static bool check_flags(const char *operation, unsigned flags, unsigned known, GError **error)

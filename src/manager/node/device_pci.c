@@ -174,11 +174,12 @@ static struct node_device *find(const struct caller *who, const char *name, cons
 static bool finish(const struct caller *who, const struct node_device *d, const char *what,
                    GError *inner, GError **error)
 {
+    bool ok = !inner;
     audit(who, what, d->name, inner);
     if (inner)
         ruche_error(error, inner->code, "node device '%s': %s", d->name, inner->message);
     g_clear_error(&inner);
-    return !error || !*error;
+    return ok;
 }
 
 static bool bind_to(const struct caller *who, const struct node_device *d, const char *what,
