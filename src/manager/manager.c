@@ -76,7 +76,7 @@ void manager_config_done(void)
                              manager.log_dir,    manager.cache_dir, manager.vmm,
                              manager.img,        manager.recipes,   manager.user,
                              manager.group,      manager.uri,       manager.migration_address,
-                             manager.migration_host,    manager.ovsdb};
+                             manager.migration_host,    manager.ovsdb,      manager.tls_dir};
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     memset(&manager, 0, sizeof(manager));

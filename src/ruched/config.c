@@ -69,6 +69,8 @@ static const struct key keys[] = {
     KEY("machines", "group", TEXT, group, "and their group"),
     KEY("machines", "vmm", TEXT, vmm, "path of ruche-vmm"),
     KEY("machines", "img", TEXT, img, "path of ruche-img"),
+    KEY("machines", "tls_dir", TEXT, tls_dir,
+        "certificates by which machines reach disks of servers; default: /etc/pki/qemu"),
     KEY("machines", "start_parallel", COUNT, start_parallel,
         "how many start with the host at a time"),
     KEY("host", "uuid", TEXT, host_uuid,
@@ -307,6 +309,7 @@ bool config_read(struct config *c, GError **error)
         (!uuid_parse(c->host_uuid, manager.host_uuid) || !uuid_is_valid(manager.host_uuid)))
         return ruche_error(error, RUCHE_ERR_INVALID, "[host] uuid: '%s' is no UUID", c->host_uuid);
     replace(&manager.ovsdb, c->ovsdb);
+    replace(&manager.tls_dir, c->tls_dir);
     if (c->start_parallel)
         manager.start_parallel = (unsigned)c->start_parallel;
     place_sockets(c);

@@ -419,11 +419,19 @@ static bool (*const steps[])(struct vm_args *a, GError **error) = {
     args_passthrough,
 };
 
+/* One may be a secret's. */
+static void free_word(gpointer word)
+{
+    if (word)
+        explicit_bzero(word, strlen(word));
+    g_free(word);
+}
+
 void vm_args_init(struct vm_args *a, xmlNode *domain, bool ours)
 {
     *a = (struct vm_args){.domain = domain, .devices = xml_find(domain, "devices"), .ours = ours};
     a->name = xml_get_or(domain, "name", "");
-    a->argv = g_ptr_array_new_with_free_func(g_free);
+    a->argv = g_ptr_array_new_with_free_func(free_word);
     a->fds = g_array_new(FALSE, FALSE, sizeof(int));
 }
 

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "manager/secret/secret.h"
 #include "manager/xml.h"
 
 #include <glib.h>
@@ -21,8 +22,10 @@ struct vm_args {
     bool ours;                 /* ruche-vmm, else QEMU */
     bool incoming;             /* its state comes from elsewhere */
     bool by_path;              /* to be read, not run: files by their names */
+    bool live;                 /* for a machine that runs: its monitor takes the words */
     const char *name;          /* of the domain */
     const char *dir;           /* for sockets */
+    const char *tls_dir;       /* certificates for disks of servers; NULL: VM_TLS_DIR */
     const char *console_log;   /* where the first console is logged */
     GPtrArray *argv;           /* strings; NULL at its end after vm_args_build() */
     GArray *fds;               /* int, owned */
@@ -41,6 +44,8 @@ struct vm_args_ops {
     /* A free TCP port from `first` on. 0 with *error. */
     unsigned (*free_port)(void *opaque, unsigned first, GError **error);
     int64_t (*now)(void *opaque); /* seconds, for clocks that begin at a date */
+    /* What <secret> means; a reference. NULL with *error. */
+    GBytes *(*secret)(void *opaque, const xmlNode *secret, enum secret_usage usage, GError **error);
 };
 /* This host's (vm_start.c); `opaque` is the struct vm. */
 extern const struct vm_args_ops vm_host_ops;
@@ -81,6 +86,16 @@ bool args_displays(struct vm_args *a, GError **error);
 bool args_small_devices(struct vm_args *a, GError **error);
 bool args_smbios(struct vm_args *a, GError **error);
 bool args_clock(struct vm_args *a, GError **error);
+
+/* vm_secret.c: the value that <secret> means, as an object of that name: its id. NULL with *error, which names disk
+ * and secret. */
+char *args_secret(struct vm_args *a, const xmlNode *disk, const char *name, const xmlNode *secret,
+                  enum secret_usage usage, GError **error);
+/* Certificates to speak TLS with a server by: the object's id. */
+#define VM_TLS_DIR "/etc/pki/qemu" /* libvirt's default_tls_x509_cert_dir */
+char *args_tls(struct vm_args *a, const char *node);
+/* A machine has said that a key does not fit: which secrets its disks have is added to that. */
+void vm_explain_secrets(const xmlNode *domain, GError **error);
 
 /* The node that a disk's device uses, by its target: "disk-vda". */
 char *vm_disk_node(const xmlNode *disk);

@@ -40,6 +40,7 @@ static void take_object_text(struct vm_args *a, const char *option, JsonObject *
 struct layer {
     const xmlNode *disk, *source; /* <source> */
     const char *type, *format;    /* 'file'...; 'qcow2'... */
+    const char *node;             /* of the format */
     bool write, direct, behind;   /* behind: another image of the disk stands on it */
 };
 
@@ -73,14 +74,34 @@ static JsonObject *host_address(const xmlNode *source, const char *default_port)
     return o;
 }
 
-static bool nbd_node(const struct layer *l, JsonObject *o, GError **error)
+/* <auth> of the source, or of the disk: who we are, and a secret that proves it. */
+static bool add_auth(struct vm_args *a, const struct layer *l, enum secret_usage usage,
+                     const char *key, JsonObject *o, GError **error)
 {
+    const xmlNode *auth = xml_find(l->source, "auth");
+    auth = auth || l->behind ? auth : xml_find(l->disk, "auth");
+    if (!auth)
+        return true;
+    g_autofree char *node = g_strconcat(l->node, "-auth", NULL);
+    g_autofree char *id = args_secret(a, l->disk, node, xml_find(auth, "secret"), usage, error);
+    set(o, "user", xml_get(auth, "@username"));
+    set(o, key, id);
+    return id != NULL;
+}
+
+static bool nbd_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
+{
+    if (xml_is(l->source, "@tls", "yes")) {
+        g_autofree char *id = args_tls(a, l->node);
+        set(o, "tls-creds", id);
+        set(o, "tls-hostname", xml_get(l->source, "@tlsHostname"));
+    }
     json_object_set_object_member(o, "server", host_address(l->source, "10809"));
     set(o, "export", xml_get(l->source, "@name"));
     return true;
 }
 
-static bool url_node(const struct layer *l, JsonObject *o, GError **error)
+static bool url_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
 {
     const xmlNode *h = xml_find(l->source, "host");
     const char *protocol = xml_get_or(l->source, "@protocol", "http"),
@@ -93,7 +114,7 @@ static bool url_node(const struct layer *l, JsonObject *o, GError **error)
 }
 
 /* name='IQN/LUN' */
-static bool iscsi_node(const struct layer *l, JsonObject *o, GError **error)
+static bool iscsi_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
 {
     const xmlNode *h = xml_find(l->source, "host");
     g_auto(GStrv) name = g_strsplit(xml_get_or(l->source, "@name", ""), "/", 2);
@@ -105,13 +126,27 @@ static bool iscsi_node(const struct layer *l, JsonObject *o, GError **error)
                                name[0] && name[1] ? g_ascii_strtoll(name[1], NULL, 10) : 0);
     set(o, "transport", "tcp");
     set(o, "initiator-name", xml_get(l->source, "initiator/iqn@name"));
-    return true;
+    return add_auth(a, l, SECRET_ISCSI, "password-secret", o, error);
 }
 
-/* name='POOL/IMAGE' */
-static bool rbd_node(const struct layer *l, JsonObject *o, GError **error)
+/* The monitors, as ceph.conf has them: ruche-vmm takes its words. */
+static void set_monitors(const struct layer *l, JsonObject *o)
 {
-    g_auto(GStrv) name = g_strsplit(xml_get_or(l->source, "@name", ""), "/", 2);
+    g_autoptr(GString) s = g_string_new(NULL);
+    for (const xmlNode *h = xml_find(l->source, "host"); h; h = xml_next(h)) {
+        const char *name = xml_get_or(h, "@name", "");
+        g_string_append_printf(s, strchr(name, ':') ? "%s[%s]:%s" : "%s%s:%s", s->len ? "," : "",
+                               name, xml_get_or(h, "@port", "6789"));
+    }
+    if (!s->len)
+        return;
+    JsonObject *values = json_object_new();
+    json_object_set_string_member(values, "mon_host", s->str);
+    json_object_set_object_member(o, "conf-values", values);
+}
+
+static void set_servers(const struct layer *l, JsonObject *o)
+{
     JsonArray *servers = json_array_new();
     for (xmlNode *h = xml_find(l->source, "host"); h; h = xml_next(h)) {
         JsonObject *s = json_object_new();
@@ -119,14 +154,25 @@ static bool rbd_node(const struct layer *l, JsonObject *o, GError **error)
         set(s, "port", xml_get_or(h, "@port", "6789"));
         json_array_add_object_element(servers, s);
     }
-    set(o, "pool", name[0]);
-    set(o, "image", name[0] ? name[1] : NULL);
     json_object_set_array_member(o, "server", servers);
-    set(o, "user", xml_get(l->disk, "auth@username"));
-    return true;
 }
 
-static bool nfs_node(const struct layer *l, JsonObject *o, GError **error)
+/* name='POOL/IMAGE' */
+static bool rbd_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
+{
+    g_auto(GStrv) name = g_strsplit(xml_get_or(l->source, "@name", ""), "/", 2);
+    set(o, "pool", name[0]);
+    set(o, "image", name[0] ? name[1] : NULL);
+    set(o, "conf", xml_get(l->source, "config@file"));
+    set(o, "snapshot", xml_get(l->source, "snapshot@name"));
+    if (a->ours)
+        set_monitors(l, o);
+    else
+        set_servers(l, o);
+    return add_auth(a, l, SECRET_CEPH, "key-secret", o, error);
+}
+
+static bool nfs_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
 {
     JsonObject *server = json_object_new();
     set(server, "type", "inet");
@@ -138,19 +184,19 @@ static bool nfs_node(const struct layer *l, JsonObject *o, GError **error)
 
 static const struct {
     const char *protocol;
-    bool (*fn)(const struct layer *l, JsonObject *o, GError **error);
+    bool (*fn)(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error);
 } protocols[] = {
     {"nbd", nbd_node},  {"http", url_node},    {"https", url_node}, {"ftp", url_node},
     {"ftps", url_node}, {"iscsi", iscsi_node}, {"rbd", rbd_node},   {"nfs", nfs_node},
 };
 
-static bool network_node(const struct layer *l, JsonObject *o, GError **error)
+static bool network_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
 {
     const char *protocol = xml_get_or(l->source, "@protocol", "");
     for (size_t i = 0; i < G_N_ELEMENTS(protocols); i++)
         if (!strcmp(protocols[i].protocol, protocol)) {
             set(o, "driver", protocol);
-            return protocols[i].fn(l, o, error);
+            return protocols[i].fn(a, l, o, error);
         }
     return args_word_error(l->disk, "protocol", protocol, error);
 }
@@ -160,7 +206,7 @@ static bool storage_node(struct vm_args *a, const struct layer *l, JsonObject *o
     if (!strcmp(l->type, "file") || !strcmp(l->type, "block"))
         return file_node(a, l, o, error);
     if (!strcmp(l->type, "network"))
-        return network_node(l, o, error);
+        return network_node(a, l, o, error);
     return args_word_error(l->disk, "type", l->type, error);
 }
 
@@ -184,12 +230,46 @@ static void add_discard(const xmlNode *disk, JsonObject *o)
     set(o, "detect-zeroes", xml_get(disk, "driver@detect_zeroes"));
 }
 
-/* One image: its file's node and its format's. `node` is the format's name, `below` the next of the
- * chain. */
-static bool add_layer(struct vm_args *a, const struct layer *l, const char *node, const char *below,
-                      GError **error)
+/* <encryption>: a raw image is LUKS as a whole, a qcow2 has it within. *ret_id: its secret; NULL:
+ * it is not encrypted. */
+static bool find_key(struct vm_args *a, const struct layer *l, char **ret_id, GError **error)
 {
-    g_autofree char *file = g_strconcat(node, "-file", NULL);
+    const xmlNode *e = xml_find(l->source, "encryption");
+    e = e || l->behind ? e : xml_find(l->disk, "encryption");
+    if (!e)
+        return true;
+    const char *format = xml_get_or(e, "@format", ""), *engine = xml_get_or(e, "@engine", "qemu");
+    if (strcmp(format, "luks") != 0)
+        return args_word_error(l->disk, "encryption", format, error);
+    if (strcmp(engine, "qemu") != 0)
+        return args_word_error(l->disk, "an engine of encryption", engine, error);
+    if (strcmp(l->format, "raw") != 0 && strcmp(l->format, "qcow2") != 0)
+        return args_word_error(l->disk, "encryption in format", l->format, error);
+    g_autofree char *node = g_strconcat(l->node, "-key", NULL);
+    *ret_id = args_secret(a, l->disk, node, xml_find(e, "secret"), SECRET_VOLUME, error);
+    return *ret_id != NULL;
+}
+
+static void set_format(const struct layer *l, const char *key, JsonObject *o)
+{
+    bool raw = !strcmp(l->format, "raw");
+    set(o, "driver", key && raw ? "luks" : l->format);
+    if (key && raw)
+        set(o, "key-secret", key);
+    if (!key || raw)
+        return;
+    JsonObject *e = json_object_new();
+    set(e, "format", "luks");
+    set(e, "key-secret", key);
+    json_object_set_object_member(o, "encrypt", e);
+}
+
+/* One image: its file's node and its format's. `below` is the next of the chain. */
+static bool add_layer(struct vm_args *a, const struct layer *l, const char *below, GError **error)
+{
+    g_autofree char *file = g_strconcat(l->node, "-file", NULL), *key = NULL;
+    if (!find_key(a, l, &key, error))
+        return false;
     JsonObject *o = json_object_new();
     set(o, "node-name", file);
     if (!storage_node(a, l, o, error)) {
@@ -205,11 +285,11 @@ static bool add_layer(struct vm_args *a, const struct layer *l, const char *node
     set(o, "discard", xml_get(l->disk, "driver@discard"));
     take_object_text(a, "-blockdev", o);
     o = json_object_new();
-    set(o, "node-name", node);
+    set(o, "node-name", l->node);
     json_object_set_boolean_member(o, "read-only", !l->write);
     add_cache(l->disk, o);
     add_discard(l->disk, o);
-    set(o, "driver", l->format);
+    set_format(l, key, o);
     set(o, "file", file);
     if (below)
         set(o, "backing", below);
@@ -242,6 +322,7 @@ static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *lay
         return false;
     const char *cache = xml_get_or(disk, "driver@cache", "");
     struct layer l = {.disk = disk,
+                      .node = node,
                       .source = xml_find(layer, "source"),
                       .type = xml_get_or(layer, "@type", "file"),
                       .format = depth ? xml_get_or(layer, "format@type", "raw")
@@ -251,7 +332,7 @@ static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *lay
                       .direct = !strcmp(cache, "none") || !strcmp(cache, "directsync")};
     if (more && !has_backing(l.format))
         return args_word_error(disk, "a backing file of format", l.format, error);
-    return add_layer(a, &l, node, more ? below : NULL, error);
+    return add_layer(a, &l, more ? below : NULL, error);
 }
 
 /* ---- devices ---- */

@@ -45,7 +45,14 @@ static int64_t new_year(void *opaque)
     return 1704067200; /* 2024-01-01 */
 }
 
-static const struct vm_args_ops ops = {open_any, listen_any, any_tap, any_port, new_year};
+static GBytes *any_secret(void *opaque, const xmlNode *secret, enum secret_usage usage,
+                          GError **error)
+{
+    return g_bytes_new("sesame", 6);
+}
+
+static const struct vm_args_ops ops = {open_any, listen_any, any_tap,
+                                       any_port, new_year,   any_secret};
 
 /* ---- the files ---- */
 

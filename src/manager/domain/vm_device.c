@@ -319,6 +319,8 @@ bool vm_build_device(struct vm *v, const xmlNode *device, struct vm_build *b, GE
     b->ops = vm_host_ops;
     b->ops.free_port = no_port;
     b->a.dir = v->dir;
+    b->a.live = true;
+    b->a.tls_dir = manager.tls_dir;
     b->a.ops = &b->ops;
     b->a.opaque = v;
     b->a.fdsets = 1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind the command line's */
@@ -387,6 +389,8 @@ static bool attach(struct vm *v, struct vm_change *c, GError **error)
     if (ok)
         clear_place(v, &b);
     ok = ok && vm_add_built(v, &b, true, error);
+    if (!ok && b.own)
+        vm_explain_secrets(b.a.domain, error);
     if (!ok && b.own)
         give_back(v, b.own);
     vm_build_done(&b);

@@ -45,7 +45,8 @@ static int64_t now(void *opaque)
     return g_get_real_time() / G_USEC_PER_SEC;
 }
 
-static const struct vm_args_ops ops = {no_file, no_socket, no_tap, first_port, now};
+/* No value of a secret is asked for where by_path is set. */
+static const struct vm_args_ops ops = {no_file, no_socket, no_tap, first_port, now, NULL};
 
 /* An option and its value are a line. */
 static char *lines(const GPtrArray *argv)

@@ -83,7 +83,16 @@ static int64_t now(void *opaque)
     return g_get_real_time() / G_USEC_PER_SEC;
 }
 
-const struct vm_args_ops vm_host_ops = {open_file, listen_at, make_tap, free_port, now};
+static GBytes *find_secret(void *opaque, const xmlNode *secret, enum secret_usage usage,
+                           GError **error)
+{
+    g_autoptr(GBytes) value = secret_value_of(secret, usage, error);
+    bool encoded = value && usage == SECRET_CEPH;
+    return encoded ? secret_base64(value) : g_steal_pointer(&value);
+}
+
+const struct vm_args_ops vm_host_ops = {open_file, listen_at, make_tap,
+                                        free_port, now,       find_secret};
 
 /* ---- the process ---- */
 
@@ -229,6 +238,7 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
     vm_args_init(&a, domain, v->ours);
     a.dir = v->dir;
     a.incoming = v->incoming;
+    a.tls_dir = manager.tls_dir;
     a.console_log = console_log;
     a.ops = &vm_host_ops;
     a.opaque = v;
@@ -244,6 +254,7 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
     fd_close_keep_errno(fd_steal(&lock_fd));
     if (ok && !after_start(v, domain, error)) {
         explain(v, st.st_size, error);
+        vm_explain_secrets(domain, error);
         return false;
     }
     return ok;

@@ -66,14 +66,28 @@ static GPtrArray *images_of(JsonArray *nodes, const char *node)
     return list;
 }
 
+/* The secrets and certificates of an image's node; most have at most one of them. */
+static void delete_objects(struct vm *v, const char *node)
+{
+    static const char *const parts[] = {"-key", "-auth", "-tls"};
+    for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
+        g_autofree char *id = g_strconcat(node, parts[i], NULL);
+        vm_do(v, "object-del", vm_json("id", 's', id, NULL), NULL);
+    }
+}
+
 bool vm_delete_image(struct vm *v, JsonArray *nodes, const char *name)
 {
     g_autofree char *file = g_strconcat(name, "-file", NULL);
     int64_t set = fdset_of(find_node(nodes, file));
+    JsonObject *image = find_node(nodes, name);
+    bool encrypted = image && vm_json_bool(image, "encrypted");
     if (!delete_node(v, name))
         return false;
     if (delete_node(v, file) && set >= 0)
         vm_do(v, "remove-fd", vm_json("fdset-id", 'i', set, NULL), NULL);
+    if (set < 0 || encrypted)
+        delete_objects(v, name);
     return true;
 }
 

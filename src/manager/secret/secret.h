@@ -8,7 +8,8 @@
  * Stored    config_dir/secrets/UUID.xml, and UUID.base64 (mode 0600), which never goes through the
  * log of changes, so that no copy of it stays there. Of an ephemeral secret nothing is stored.
  * Values    Bytes that are wiped when their last user lets go of them. No text of ours has them in
- * it: no log, no error, no audit line, no answer of REST. Trust     XML is hostile. Files are the
+ * it: no log, no error, no audit line, no answer of REST, no command line.
+ * Trust     XML is hostile. Files are the
  * host's, but are checked: what is broken is named and left out.
  */
 #pragma once
@@ -64,6 +65,22 @@ GBytes *secret_get_value(const struct caller *who, struct secret *s, GError **er
 /* For machines and pools: the value of what <secret uuid=''> or <secret usage=''> means, private or
  * not. A reference. */
 GBytes *secret_value_of(const xmlNode *element, enum secret_usage usage, GError **error);
+
+/* As Ceph's programs take a key: base64, as clients gave it to virsh. A reference. */
+GBytes *secret_base64(GBytes *value);
+/* A value for a program that reads it from a path: a file in memory, which programs of our own user reach while it is
+ * open. A value with a zero byte or a newline is refused where `text` is asked for. */
+struct secret_file {
+    int fd; /* -1: none */
+    char path[48];
+};
+#define SECRET_FILE_NONE ((struct secret_file){.fd = -1})
+bool secret_file_open(struct secret_file *f, GBytes *value, GError **error);
+void secret_file_close(struct secret_file *f); /* again is fine */
+#define auto_secret_file __attribute__((cleanup(secret_file_close))) struct secret_file
+/* The value as a line of text for a program's standard input, with the newline; secret_text_free(). NULL with *error. */
+char *secret_line(GBytes *value, GError **error);
+void secret_text_free(char *text);
 
 bool secrets_load(GError **error);
 void secrets_stop(void);
