@@ -63,10 +63,11 @@ static bool read_answer(const char *path, const char *text, struct image_info **
     return true;
 }
 
-static bool ask(const atomic_bool *cancelled, const char *path, const char *format, unsigned flags,
-                int timeout_ms, struct image_info **ret_list, GError **error)
+static bool ask(const atomic_bool *cancelled, const char *path, const char *format,
+                const char *object, unsigned flags, int timeout_ms, struct image_info **ret_list,
+                GError **error)
 {
-    const char *argv[9] = {manager.img, "info", "-U", "--output=json"};
+    const char *argv[11] = {manager.img, "info", "-U", "--output=json"};
     unsigned n = 4;
     g_autofree char *answer = NULL;
     if (flags & IMAGE_INFO_CHAIN)
@@ -74,6 +75,10 @@ static bool ask(const atomic_bool *cancelled, const char *path, const char *form
     if (format) {
         argv[n++] = "-f";
         argv[n++] = format;
+    }
+    if (object) {
+        argv[n++] = "--object";
+        argv[n++] = object;
     }
     argv[n++] = path;
     return task_run_program_until(cancelled, argv, NULL, ANSWER_MAX, timeout_ms, &answer, error) &&
@@ -83,13 +88,19 @@ static bool ask(const atomic_bool *cancelled, const char *path, const char *form
 bool image_info_ask(const char *path, const char *format, unsigned flags, int timeout_ms,
                     struct image_info **ret_list, GError **error)
 {
-    return ask(NULL, path, format, flags, timeout_ms, ret_list, error);
+    return ask(NULL, path, format, NULL, flags, timeout_ms, ret_list, error);
+}
+
+bool image_info_ask_with(const char *path, const char *format, const char *object, int timeout_ms,
+                         struct image_info **ret_list, GError **error)
+{
+    return ask(NULL, path, format, object, 0, timeout_ms, ret_list, error);
 }
 
 bool image_info_ask_job(struct job *j, const char *path, struct image_info **ret_list,
                         GError **error)
 {
-    return ask(&j->cancelled, path, NULL, 0, -1, ret_list, error);
+    return ask(&j->cancelled, path, NULL, NULL, 0, -1, ret_list, error);
 }
 
 void image_info_free(struct image_info *list)

@@ -31,5 +31,8 @@ enum { IMAGE_INFO_CHAIN = 1 /* and all behind it */ };
 /* format NULL: looked for. *ret_list has at least one image. */
 bool image_info_ask(const char *path, const char *format, unsigned flags, int timeout_ms, struct image_info **ret_list,
                     GError **error);
+/* The same of one that needs a key: `object` is what --object says of it; may be NULL. */
+bool image_info_ask_with(const char *path, const char *format, const char *object, int timeout_ms,
+                         struct image_info **ret_list, GError **error);
 /* The same within a job, which may be cancelled. */
 bool image_info_ask_job(struct job *j, const char *path, struct image_info **ret_list, GError **error);

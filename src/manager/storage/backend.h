@@ -57,7 +57,8 @@ struct pool_backend {
     bool (*scan)(struct pool *p, GHashTable *found, struct pool_figures *ret_figures, GError **error);
     /* Of pools that are not of files. New, raw and of at least d->capacity bytes; *ret_path may be opened. */
     bool (*volume_create)(struct pool *p, const struct volume_def *d, char **ret_path, GError **error);
-    /* What ruche-img calls a remote volume; NULL: its path. */
+    /* What ruche-img calls a remote volume; NULL: its path. Of a pool with <auth> it needs the object of
+     * pool_secret_object(). */
     char *(*volume_url)(struct pool *p, const char *name);
     bool (*volume_delete)(struct pool *p, const char *name, const char *path, GError **error);
     bool (*volume_resize)(struct pool *p, const char *name, const char *path, uint64_t bytes, GError **error);
@@ -69,6 +70,7 @@ const struct pool_backend *pool_backend_find(const char *type); /* NULL: not one
 /* The pool's description by path ("source/device@path"); NULL: it does not say. Until the next wait. */
 const char *pool_get(const struct pool *p, const char *path);
 const xmlNode *pool_root(const struct pool *p);
+const char *pool_user(const struct pool *p); /* of its <auth>; NULL: it has none */
 /* Is each program there? Else the error names the package of this distribution. */
 bool storage_programs(const char *const *programs, GError **error);
 /* A program with the time-out of storage (STORAGE_RUN_MS), its answer in *ret_out (may be NULL). One that is not there

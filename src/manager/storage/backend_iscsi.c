@@ -4,6 +4,7 @@
  * Spec      libvirt's formatstorage, "iSCSI pool"; iscsiadm(8).
  * Trust     iscsiadm's lines are read by their form; others are passed over.
  */
+#include "base/fd.h"
 #include "base/units.h"
 #include "manager/markup.h"
 #include "manager/node/sysfs.h"
@@ -11,9 +12,10 @@
 #include "manager/storage/scsi_luns.h"
 #include "manager/storage/storage_priv.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 static char *portal_of(const char *host, const char *port)
 {
@@ -88,6 +90,83 @@ static bool make_interface(const struct pool *p, const char *name, GError **erro
                        "update", "--name", "iface.initiatorname", "--value", iqn, NULL);
 }
 
+/* ---- CHAP ---- */
+
+/* open-iscsi keeps what it logs in by in a record, a file that only root reads:
+ * node.session.auth.password stands there, as its program would take it from its command line only.
+ */
+struct record {
+    char *target, *password; /* the line's end, with its newline */
+    GError *error;
+};
+
+static bool add_line(struct record *r, const char *path)
+{
+    autofd fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+    g_autofree char *line = g_strconcat("node.session.auth.password = ", r->password, NULL);
+    ssize_t len = (ssize_t)strlen(line);
+    bool ok = fd >= 0 && fchmod(fd, 0600) == 0 && write(fd, line, (size_t)len) == len;
+    explicit_bzero(line, (size_t)len);
+    return ok || ruche_error_errno(&r->error, errno, "'%s', the record of an iSCSI target", path);
+}
+
+/* Records are NODES/TARGET/PORTAL,PORT,GROUP: a file, or a folder with a file for each interface.
+ */
+static bool add_below(struct record *r, const char *path, unsigned depth, unsigned *count)
+{
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    const char *name;
+    if (!dir)
+        return true;
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *inner = g_build_filename(path, name, NULL);
+        bool is_dir = g_file_test(inner, G_FILE_TEST_IS_DIR);
+        if (is_dir && depth && !add_below(r, inner, depth - 1, count))
+            return false;
+        if (!is_dir && ++*count && !add_line(r, inner))
+            return false;
+    }
+    return true;
+}
+
+static void write_record(void *opaque)
+{
+    static const char *const places[] = {"/etc/iscsi/nodes", "/var/lib/iscsi/nodes"};
+    struct record *r = opaque;
+    unsigned count = 0;
+    for (size_t i = 0; i < G_N_ELEMENTS(places) && !r->error; i++) {
+        g_autofree char *path = g_build_filename(places[i], r->target, NULL);
+        add_below(r, path, 1, &count);
+    }
+    if (!count && !r->error)
+        ruche_error(&r->error, RUCHE_ERR_NOT_FOUND, "iscsiadm keeps no record of target '%s'",
+                    r->target);
+}
+
+static bool set_chap(struct pool *p, const char *portal, const char *target, GError **error)
+{
+    if (!pool_user(p))
+        return true;
+    g_autoptr(GBytes) value = pool_password(p, error);
+    struct record r = {.password = value ? secret_line(value, error) : NULL,
+                       .target = g_strdup(target)};
+    bool ok = r.password &&
+              storage_run(NULL, error, "iscsiadm", "--mode", "node", "--portal", portal,
+                          "--targetname", target, "--op", "update", "--name",
+                          "node.session.auth.authmethod", "--value", "CHAP", NULL) &&
+              storage_run(NULL, error, "iscsiadm", "--mode", "node", "--portal", portal,
+                          "--targetname", target, "--op", "update", "--name",
+                          "node.session.auth.username", "--value", pool_user(p), NULL);
+    if (ok)
+        task_work(write_record, &r);
+    if (r.error)
+        g_propagate_error(error, r.error);
+    ok = ok && !r.error;
+    secret_text_free(r.password);
+    g_free(r.target);
+    return ok;
+}
+
 static bool iscsi_start(struct pool *p, GError **error)
 {
     unsigned session;
@@ -101,6 +180,7 @@ static bool iscsi_start(struct pool *p, GError **error)
            storage_run(NULL, error, "iscsiadm", "--mode", "node", "--portal", portal,
                        "--targetname", target, "--interface", interface, "--op", "update", "--name",
                        "node.startup", "--value", "manual", NULL) &&
+           set_chap(p, portal, target, error) &&
            storage_run(NULL, error, "iscsiadm", "--mode", "node", "--portal", portal,
                        "--targetname", target, "--interface", interface, "--login", NULL);
 }
@@ -135,10 +215,14 @@ static bool iscsi_scan(struct pool *p, GHashTable *found, struct pool_figures *r
 bool iscsi_check(xmlNode *root, GError **error)
 {
     const char *target = xml_get(root, "source/device@path"), *name = xml_get_or(root, "name", "");
-    if (xml_find(root, "source/auth"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "pool '%s': CHAP needs a secret, and secrets are not supported yet",
-                           name);
+    const char *auth = xml_get(root, "source/auth@type"),
+               *user = xml_get_or(root, "source/auth@username", "");
+    if (auth && strcmp(auth, "chap") != 0)
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "pool '%s': <auth type='%s'> is not for iSCSI, which has 'chap'", name,
+                           auth);
+    if (strpbrk(user, "\n%") || user[0] == '-')
+        return ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' is no user", name, user);
     if (g_str_has_prefix(target, "iqn.") || g_str_has_prefix(target, "eui.") ||
         g_str_has_prefix(target, "naa."))
         return true;

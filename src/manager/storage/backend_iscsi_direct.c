@@ -44,10 +44,24 @@ GArray *iscsi_direct_units(const char *text, const char *target)
     return units;
 }
 
+static char *unit_locked(const struct pool *p, const char *server, const char *lun)
+{
+    JsonObject *file = json_object_new();
+    json_object_set_string_member(file, "driver", "iscsi");
+    json_object_set_string_member(file, "transport", "tcp");
+    json_object_set_string_member(file, "portal", server);
+    json_object_set_string_member(file, "target", pool_get(p, "source/device@path"));
+    json_object_set_string_member(file, "initiator-name", pool_get(p, "source/initiator/iqn@name"));
+    json_object_set_int_member(file, "lun", g_ascii_strtoll(lun, NULL, 10));
+    return pool_image_name(p, file, "password-secret");
+}
+
 static char *unit_url(struct pool *p, const char *name)
 {
     g_autofree char *server = server_of(p);
     const char *lun = strrchr(name, ':');
+    if (pool_user(p))
+        return unit_locked(p, server, lun ? lun + 1 : "0");
     return g_strdup_printf("iscsi://%s/%s/%s", server, pool_get(p, "source/device@path"),
                            lun ? lun + 1 : "0");
 }
@@ -60,7 +74,11 @@ static bool add_unit(struct pool *p, unsigned lun, GHashTable *found, struct poo
     g_autofree char *path =
         g_strdup_printf("ip-%s-iscsi-%s-lun-%u", server, pool_get(p, "source/device@path"), lun);
     g_auto(image_info_list) image = NULL;
-    if (!image_info_ask(url, "raw", 0, IMG_INFO_MS, &image, error))
+    auto_secret_file key = SECRET_FILE_NONE;
+    if (!pool_secret_open(p, &key, error))
+        return false;
+    g_autofree char *object = pool_secret_object(p, &key);
+    if (!image_info_ask_with(url, object ? NULL : "raw", object, IMG_INFO_MS, &image, error))
         return false;
     struct volume *v = device_volume_new(found, name, path);
     if (!v)
@@ -72,13 +90,32 @@ static bool add_unit(struct pool *p, unsigned lun, GHashTable *found, struct poo
     return true;
 }
 
+/* iscsi-ls takes a password from its environment alone, where nobody else reads it; a shell that
+ * knows it from its standard input puts it there. */
+static bool list_units(struct pool *p, const char *initiator, const char *url, char **ret_said,
+                       GError **error)
+{
+    static const char script[] = "IFS= read -r LIBISCSI_CHAP_PASSWORD; LIBISCSI_CHAP_USERNAME=$1; "
+                                 "shift; export LIBISCSI_CHAP_PASSWORD LIBISCSI_CHAP_USERNAME; "
+                                 "exec iscsi-ls \"$@\"";
+    const char *const argv[] = {"sh", "-c", script,    "sh", pool_user(p),
+                                "-s", "-i", initiator, url,  NULL};
+    if (!pool_user(p))
+        return storage_run(ret_said, error, "iscsi-ls", "-s", "-i", initiator, url, NULL);
+    g_autoptr(GBytes) value = pool_password(p, error);
+    char *line = value ? secret_line(value, error) : NULL;
+    bool ok = line && storage_run_argv(argv, line, STORAGE_RUN_MS, ret_said, error);
+    secret_text_free(line);
+    return ok;
+}
+
 static bool direct_scan(struct pool *p, GHashTable *found, struct pool_figures *ret, GError **error)
 {
     g_autofree char *server = server_of(p), *url = g_strdup_printf("iscsi://%s", server),
                     *said = NULL;
     const char *initiator = pool_get(p, "source/initiator/iqn@name"),
                *target = pool_get(p, "source/device@path");
-    if (!storage_run(&said, error, "iscsi-ls", "-s", "-i", initiator, url, NULL))
+    if (!list_units(p, initiator, url, &said, error))
         return false;
     g_autoptr(GArray) units = iscsi_direct_units(said, target);
     if (!strstr(said, target))

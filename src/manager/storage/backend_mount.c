@@ -76,8 +76,10 @@ static char *mount_options(const struct pool *p, const char *format)
     GString *o = g_string_new(USUAL_OPTIONS);
     const char *version = pool_get(p, "source/protocol@ver"),
                *port = pool_get(p, "source/host@port");
-    if (!strcmp(format, "cifs") && !pool_get(p, "source/auth@username"))
+    if (!strcmp(format, "cifs") && !pool_user(p))
         g_string_append(o, ",guest");
+    else if (!strcmp(format, "cifs"))
+        g_string_append_printf(o, ",username=%s", pool_user(p));
     if (!strcmp(format, "glusterfs"))
         g_string_append(o, ",direct-io-mode=1");
     if (version)
@@ -97,6 +99,21 @@ static const char *mount_format(const struct pool *p)
     return net && !strcmp(format, "auto") ? "nfs" : format;
 }
 
+/* mount.cifs reads a password from the descriptor that its environment names. */
+static bool run_mount(struct pool *p, const char *format, const char *options, const char *source,
+                      GError **error)
+{
+    const char *const argv[] = {"env",   "PASSWD_FD=0", "mount", "-t",           format, "-o",
+                                options, "--",          source,  p->def->target, NULL};
+    if (!pool_user(p))
+        return storage_run_argv(argv + 2, NULL, STORAGE_RUN_MS, NULL, error);
+    g_autoptr(GBytes) value = pool_password(p, error);
+    char *line = value ? secret_line(value, error) : NULL;
+    bool ok = line && storage_run_argv(argv, line, STORAGE_RUN_MS, NULL, error);
+    secret_text_free(line);
+    return ok;
+}
+
 static bool mount_start(struct pool *p, GError **error)
 {
     g_autofree char *source = source_name(p), *is = mounted(p);
@@ -112,8 +129,7 @@ static bool mount_start(struct pool *p, GError **error)
                            p->def->target);
     if (pool_get(p, "source/host@name") && !storage_programs(needed, error))
         return false;
-    if (storage_run(NULL, error, "mount", "-t", format, "-o", options, "--", source, p->def->target,
-                    NULL))
+    if (run_mount(p, format, options, source, error))
         return true;
     g_prefix_error(error, "storage pool '%s': '%s' cannot be mounted: ", p->name, source);
     return false;
@@ -240,11 +256,12 @@ static bool netfs_check(xmlNode *root, GError **error)
     const char *dir = xml_get(root, "source/dir@path"), *host = xml_get(root, "source/host@name");
     const char *format = xml_get_or(root, "source/format@type", "auto");
     bool path = !strcmp(format, "auto") || !strcmp(format, "nfs");
-    if (xml_find(root, "source/auth"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "pool '%s': a password for the file server needs a secret, and secrets "
-                           "are not supported yet",
-                           xml_get_or(root, "name", ""));
+    const char *user = xml_get(root, "source/auth@username");
+    if (user && (strcmp(format, "cifs") != 0 || strpbrk(user, ",\n")))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "pool '%s': user '%.64s' of <auth> cannot be used; format 'cifs' has "
+                           "users, whose names are without commas",
+                           xml_get_or(root, "name", ""), user);
     if (path ? dir[0] != '/' : dir[0] == '-')
         return ruche_error(error, MANAGER_ERR_XML,
                            "pool '%s': source directory '%.128s' is no absolute path",

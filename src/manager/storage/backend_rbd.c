@@ -27,21 +27,31 @@ static char *monitors_of(const struct pool *p)
 }
 
 /* Runs rbd or ceph with the words that lead to the cluster; without hosts, those of the host's own
- * configuration. */
+ * configuration. The key is read from a file. */
 static bool run(struct pool *p, char **ret_out, GError **error, const char *program,
                 ...) G_GNUC_NULL_TERMINATED;
 static bool run(struct pool *p, char **ret_out, GError **error, const char *program, ...)
 {
     g_autofree char *monitors = monitors_of(p);
     g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    auto_secret_file key = SECRET_FILE_NONE;
     va_list ap;
+    if (!pool_secret_open(p, &key, error))
+        return false;
     g_ptr_array_add(argv, (void *)program);
     if (*monitors) {
         g_ptr_array_add(argv, (void *)"-c");
         g_ptr_array_add(argv, (void *)"/dev/null");
         g_ptr_array_add(argv, (void *)"-m");
         g_ptr_array_add(argv, monitors);
-        g_ptr_array_add(argv, (void *)"--auth_client_required=none");
+        if (key.fd < 0)
+            g_ptr_array_add(argv, (void *)"--auth_client_required=none");
+    }
+    if (key.fd >= 0) {
+        g_ptr_array_add(argv, (void *)"--id");
+        g_ptr_array_add(argv, (void *)pool_user(p));
+        g_ptr_array_add(argv, (void *)"--keyfile");
+        g_ptr_array_add(argv, key.path);
     }
     va_start(ap, program);
     for (const char *a; (a = va_arg(ap, const char *));)
@@ -152,10 +162,25 @@ static bool rbd_resize(struct pool *p, const char *name, const char *path, uint6
                image, NULL);
 }
 
+static char *rbd_locked(const struct pool *p, const char *name, const char *monitors)
+{
+    JsonObject *file = json_object_new(), *values = json_object_new();
+    json_object_set_string_member(file, "driver", "rbd");
+    json_object_set_string_member(file, "pool", cluster_pool(p));
+    json_object_set_string_member(file, "image", name);
+    if (*monitors)
+        json_object_set_string_member(values, "mon_host", monitors);
+    json_object_set_string_member(values, "auth_client_required", "cephx");
+    json_object_set_object_member(file, "conf-values", values);
+    return pool_image_name(p, file, "key-secret");
+}
+
 /* "rbd:pool/image:mon_host=a\:1": colons and commas of a value are escaped. */
 static char *rbd_url(struct pool *p, const char *name)
 {
     g_autofree char *monitors = monitors_of(p);
+    if (pool_user(p))
+        return rbd_locked(p, name, monitors);
     GString *s = g_string_new("rbd:");
     g_string_append_printf(s, "%s/%s", cluster_pool(p), name);
     if (*monitors)
@@ -170,10 +195,14 @@ static char *rbd_url(struct pool *p, const char *name)
 
 static bool rbd_check(xmlNode *root, GError **error)
 {
-    return !xml_find(root, "source/auth") ||
-           ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                       "pool '%s': a key of Ceph needs a secret, and secrets are not supported yet",
-                       xml_get_or(root, "name", ""));
+    const char *type = xml_get(root, "source/auth@type"),
+               *user = xml_get_or(root, "source/auth@username", "");
+    if (type && strcmp(type, "ceph") != 0)
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "pool '%s': <auth type='%s'> is not Ceph's, which is 'ceph'",
+                           xml_get_or(root, "name", ""), type);
+    return user[0] != '-' || ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' is no user",
+                                         xml_get_or(root, "name", ""), user);
 }
 
 static const char *const programs[] = {"rbd", "ceph", NULL};

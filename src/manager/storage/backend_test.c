@@ -104,9 +104,12 @@ static void test_refusals(void)
          "NVMe over fabrics"},
         {POOL("iscsi", "<host name='h'/><device path='iqn.2026-01.x:y'/><adapter type='fc_host'/>"),
          "takes no source adapter"},
-        {POOL("iscsi", "<host name='h'/><device path='iqn.2026-01.x:y'/><auth type='chap' "
+        {POOL("iscsi", "<host name='h'/><device path='iqn.2026-01.x:y'/><auth type='ceph' "
                        "username='u'><secret usage='s'/></auth>"),
-         "secrets are not supported yet"},
+         "which has 'chap'"},
+        {POOL("rbd", "<host name='h'/><name>p</name><auth type='chap' username='u'><secret "
+                     "usage='s'/></auth>"),
+         "which is 'ceph'"},
         {POOL("iscsi-direct", "<host name='h'/><device path='iqn.2026-01.x:y'/>"), "initiator"},
         {POOL("mpath", "<device path='/dev/sda'/>"), "takes no source device"},
         {POOL("scsi", "<adapter type='fc_host' wwnn='20000000c9831b4b'/>"), "wwnn and wwpn"},

@@ -30,6 +30,7 @@ struct volume {
     char *name, *path, *format, *backing, *backing_format;
     char *key;                      /* NULL: the path */
     char *compat;                   /* "1.1" of qcow2, else NULL */
+    char *secret;                   /* UUID of the secret that it was encrypted by, where we did it; else NULL */
     char *source;                   /* what stands in its <source>: devices and extents, escaped; may be NULL */
     enum volume_type type;
     uint64_t capacity, allocation, physical, cluster_size;
@@ -117,7 +118,8 @@ char *volume_xml(const struct caller *who, struct pool *p, const char *name, GEr
 /* A descriptor for a stream to or from the volume, positioned; *ret_length: how much may pass (0: to its end). */
 int volume_open(const struct caller *who, struct pool *p, const char *name, bool write, uint64_t offset, uint64_t length,
                 uint64_t *ret_length, GError **error);
-/* In a task: returns when the file is synced and the volume no longer in use. Else that comes later. */
+/* In a task: returns when the volume is no longer in use. Else that comes later. What was written goes to the disk
+ * from then on; nobody waits for that. */
 void volume_close(struct pool *p, const char *name, int fd, bool written);
 
 /* Begins tasks for those that run: they know their volumes when these have ended. */

@@ -107,7 +107,6 @@ bool stage_publish(struct stage *s, const char *name, GError **error)
         if (linkat(s->fd, name, s->pool_fd, name, 0) < 0)
             return ruche_error_errno(error, errno, "cannot put volume '%s' into its place", name);
     }
-    fsync(s->pool_fd);
     return true;
 }
 
@@ -135,6 +134,25 @@ void stage_close(struct stage *s)
         unlinkat(s->pool_fd, s->name, AT_REMOVEDIR);
     fd_close_keep_errno(fd_steal(&s->fd));
     fd_close_keep_errno(fd_steal(&s->pool_fd));
+}
+
+int nameless_open(int dir, int mode)
+{
+    return openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
+}
+
+/* Contents are synced, as with libvirt; the name is as durable as the file system makes it. */
+bool nameless_publish(int dir, int fd, const char *name, GError **error)
+{
+    char path[32];
+    g_snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (fsync(fd) < 0)
+        return ruche_error_errno(error, errno, "cannot sync new volume '%s'", name);
+    if (linkat(AT_FDCWD, path, dir, name, AT_SYMLINK_FOLLOW) == 0)
+        return true;
+    return errno == EEXIST
+               ? ruche_error(error, RUCHE_ERR_EXISTS, "a file '%s' is already there", name)
+               : ruche_error_errno(error, errno, "cannot put volume '%s' into its place", name);
 }
 
 /* Left-overs of a manager that was killed: nobody holds their lock. */

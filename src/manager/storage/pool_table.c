@@ -29,6 +29,7 @@ void volume_free(struct volume *v)
     g_free(v->backing);
     g_free(v->backing_format);
     g_free(v->compat);
+    g_free(v->secret);
     g_free(v->key);
     g_free(v->source);
     g_free(v);

@@ -10,6 +10,7 @@
  * Trust     Files are hostile. Only first bytes are read here; a program that fails, takes too
  *           long or says too much costs its file the details, nothing else.
  */
+#include "base/cursor.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "manager/image_info.h"
@@ -127,6 +128,21 @@ static void take_file(struct volume *v, const struct stat *st)
     v->allocation = (uint64_t)st->st_blocks * 512;
 }
 
+/* A LUKS image is a raw one that is encrypted; its disk begins behind the header. Of version 1 that
+ * says where. */
+static void read_luks(struct volume *v, const uint8_t *data, size_t length)
+{
+    struct cur c = cur_of(data, length);
+    cur_take(&c, 6);
+    uint16_t version = cur_be16(&c);
+    cur_take(&c, 96); /* cipher, mode and hash */
+    uint64_t start = cur_be32(&c) * 512ULL;
+    memcpy(v->format, "raw", 4);
+    v->encrypted = true;
+    if (!c.bad && version == 1 && start < v->capacity)
+        v->capacity -= start;
+}
+
 /* The format, and what a qcow2 image says of itself. */
 static void read_head(struct volume *v, int fd)
 {
@@ -135,6 +151,8 @@ static void read_head(struct volume *v, int fd)
     v->format = g_strdup(format_by_magic(fd, head, n < 0 ? 0 : (size_t)n));
     if (!strcmp(v->format, "qcow2"))
         read_qcow2(v, fd, head, (size_t)n);
+    else if (!strcmp(v->format, "luks"))
+        read_luks(v, head, (size_t)n);
 }
 
 /* NULL: no file or folder, or one that cannot be opened inside of the pool. Worker. */
@@ -157,19 +175,6 @@ static struct volume *look_at(int dir, const char *target, const char *name)
     if (!is_dir)
         read_head(v, fd);
     return v;
-}
-
-static void read_figures(struct folder_scan *s, int fd)
-{
-    struct statvfs f;
-    struct stat st;
-    if (fstatvfs(fd, &f) == 0) {
-        s->figures.capacity = (uint64_t)f.f_frsize * f.f_blocks;
-        s->figures.allocation = s->figures.capacity - (uint64_t)f.f_frsize * f.f_bfree;
-        s->figures.available = (uint64_t)f.f_frsize * (geteuid() == 0 ? f.f_bfree : f.f_bavail);
-    }
-    if (fstat(fd, &st) == 0)
-        s->figures.perms = (struct file_perms){(int)(st.st_mode & 07777), st.st_uid, st.st_gid};
 }
 
 /* Since it was looked at; what changed in the seconds before that may have changed again unnoticed.
@@ -226,6 +231,32 @@ static void read_entries(struct folder_scan *s, int fd)
     closedir(dir);
 }
 
+static void read_figures_of(struct pool_figures *ret, int fd)
+{
+    struct statvfs f;
+    struct stat st;
+    if (fstatvfs(fd, &f) == 0) {
+        ret->capacity = (uint64_t)f.f_frsize * f.f_blocks;
+        ret->allocation = ret->capacity - (uint64_t)f.f_frsize * f.f_bfree;
+        ret->available = (uint64_t)f.f_frsize * (geteuid() == 0 ? f.f_bfree : f.f_bavail);
+    }
+    if (fstat(fd, &st) == 0)
+        ret->perms = (struct file_perms){(int)(st.st_mode & 07777), st.st_uid, st.st_gid};
+}
+
+void look_at_folder(struct look *l, int dir)
+{
+    l->figures = (struct pool_figures){.perms = NO_PERMS};
+    read_figures_of(&l->figures, dir);
+    l->seen = true;
+}
+
+void look_at_file(struct look *l, int dir, const char *target, const char *name)
+{
+    look_at_folder(l, dir);
+    l->volume = look_at(dir, target, name);
+}
+
 static void scan_folder(void *opaque)
 {
     struct folder_scan *s = opaque;
@@ -233,7 +264,7 @@ static void scan_folder(void *opaque)
     s->ok = fd >= 0;
     if (!s->ok)
         return;
-    read_figures(s, fd);
+    read_figures_of(&s->figures, fd);
     if (s->name) {
         struct volume *v = look_at(fd, s->target, s->name);
         if (v)
@@ -539,6 +570,19 @@ bool pool_scan_figures(struct pool *p, GError **error)
     return true;
 }
 
+/* Who was encrypted by what. */
+static void keep_secrets(GHashTable *before, GHashTable *now)
+{
+    GHashTableIter it;
+    struct volume *v;
+    g_hash_table_iter_init(&it, before);
+    while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v)) {
+        struct volume *same = v->secret ? g_hash_table_lookup(now, v->name) : NULL;
+        if (same && same->encrypted)
+            same->secret = g_steal_pointer(&v->secret);
+    }
+}
+
 bool pool_scan(struct pool *p, GError **error)
 {
     struct pool_figures f = {.perms = NO_PERMS};
@@ -554,6 +598,7 @@ bool pool_scan(struct pool *p, GError **error)
     if (!(p->backend->can & POOL_REMOTE))
         complete_volumes(p, all);
     take_figures(p, &f);
+    keep_secrets(p->volumes, found);
     g_hash_table_unref(p->volumes);
     p->volumes = g_steal_pointer(&found);
     return true;
@@ -578,20 +623,14 @@ static struct volume *look_for(struct pool *p, const char *name, GError **error)
     return v;
 }
 
-bool volume_scan(struct pool *p, const char *name, GError **error)
+static bool take_volume(struct pool *p, const char *own, struct volume *v, GError **error)
 {
-    g_autofree char *own = g_strdup(name);
-    GError *why = NULL;
-    struct volume *v = look_for(p, own, &why), *old = g_hash_table_lookup(p->volumes, own);
-    if (!v && !why) {
+    struct volume *old = g_hash_table_lookup(p->volumes, own);
+    if (!v) {
         if (old && !old->in_use && !old->building)
             g_hash_table_remove(p->volumes, own);
         return ruche_error(error, MANAGER_ERR_NO_VOLUME, "no storage vol with matching name '%s'",
                            own);
-    }
-    if (!v) {
-        g_propagate_error(error, why);
-        return false;
     }
     g_autoptr(GPtrArray) one = g_ptr_array_new();
     g_ptr_array_add(one, v);
@@ -604,8 +643,38 @@ bool volume_scan(struct pool *p, const char *name, GError **error)
     old = g_hash_table_lookup(p->volumes, own);
     if (old) {
         v->in_use = old->in_use;
+        v->secret = v->encrypted ? g_steal_pointer(&old->secret) : NULL;
         v->building = old->building;
     }
     g_hash_table_replace(p->volumes, v->name, v);
     return true;
+}
+
+bool volume_scan(struct pool *p, const char *name, GError **error)
+{
+    g_autofree char *own = g_strdup(name);
+    GError *why = NULL;
+    struct volume *v = look_for(p, own, &why);
+    if (!v && why) {
+        g_propagate_error(error, why);
+        return false;
+    }
+    return take_volume(p, own, v, error);
+}
+
+bool look_take_figures(struct look *l, struct pool *p)
+{
+    if (!l->seen)
+        return false;
+    take_figures(p, &l->figures);
+    if (pool_runs(p))
+        pool_watch(p);
+    return true;
+}
+
+bool look_take(struct look *l, struct pool *p, const char *name, GError **error)
+{
+    if (!look_take_figures(l, p))
+        return volume_scan(p, name, error);
+    return take_volume(p, name, g_steal_pointer(&l->volume), error);
 }

@@ -2,8 +2,10 @@
 /* What the files of the storage part share. Thread, lock and trust: pool.h. */
 #pragma once
 
+#include "manager/secret/secret.h"
 #include "manager/storage/backend.h"
 
+#include <json-glib/json-glib.h>
 #include <sys/stat.h>
 
 #define STAGE_PREFIX   ".ruche-" /* folders for what is being made; no volume is called so */
@@ -43,6 +45,9 @@ struct volume_def {
     uint64_t capacity, allocation, cluster_size; /* allocation UINT64_MAX: not given */
     struct file_perms perms;
     bool lazy_refcounts, extended_l2, nocow, has_capacity;
+    bool encrypted;          /* LUKS: all of a raw image, within a qcow2 */
+    GBytes *key;             /* its passphrase */
+    char *secret, *ciphers;  /* the UUID of the secret; options of the format for cipher and hashes, "" or "a=b,c=d" */
     const char *partition; /* of a disk's new partition: its type; NULL: none is given */
 };
 /* As a pool of this type can have it. */
@@ -50,6 +55,26 @@ bool volume_def_parse(struct volume_def *d, const struct pool_backend *b, const 
 void volume_def_done(struct volume_def *d);
 char *volume_format(const struct volume *v);
 bool volume_name_check(const char *name, GError **error);
+
+/* volume_secret.c: what ruche-img calls an image that has to be unlocked by the secret object `key`, in the way of
+ * "json:{...}"; of the luks driver where it is raw. */
+char *encrypted_name(const char *path, const char *format, const char *key);
+/* "secret,id=ID,file=PATH", the value of --object. */
+char *secret_object(const char *id, const struct secret_file *f);
+/* <encryption> of a new volume. */
+bool volume_encryption_parse(struct volume_def *d, const struct pool_backend *b, const xmlNode *root, GError **error);
+void volume_encryption_format(GString *b, const struct volume *v);
+/* The passphrase of an encrypted volume: of the secret that it was made by, or that is for its path. A reference. */
+GBytes *volume_key(const struct volume *v, GError **error);
+/* The value of the secret in the <auth> that a pool has. A reference; NULL with *error, which names the pool. */
+GBytes *pool_password(const struct pool *p, GError **error);
+/* The same in a file, for a pool with <auth>; true without one, and f->fd stays -1. */
+bool pool_secret_open(const struct pool *p, struct secret_file *f, GError **error);
+/* Of ruche-img: the name of the object that the pool's volume_url() speaks of, and the object. */
+char *pool_secret_id(const struct pool *p);
+char *pool_secret_object(const struct pool *p, const struct secret_file *f); /* NULL: it has none */
+/* An image of a server, from its driver's options (taken), to which user and secret of the pool are added. */
+char *pool_image_name(const struct pool *p, JsonObject *file, const char *secret_key);
 
 /* pool_table.c */
 struct pool *pool_new(struct pool_def *d); /* takes it */
@@ -84,6 +109,17 @@ bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *re
 struct volume *device_volume_new(GHashTable *volumes, const char *name, const char *path);
 /* Sizes, owners and formats of block devices. What cannot be opened keeps what is known of it. */
 bool device_volumes_look(GHashTable *volumes, const char *what, GError **error);
+/* One file and the folder's figures, as a worker sees them at the end of its own work; then what the pool knows of
+ * them. look_take() waits where a program has to be asked. */
+struct look {
+    struct volume *volume; /* NULL: there is none of that name */
+    struct pool_figures figures;
+    bool seen;
+};
+void look_at_file(struct look *l, int dir, const char *target, const char *name); /* worker */
+void look_at_folder(struct look *l, int dir); /* its figures alone; worker */
+bool look_take_figures(struct look *l, struct pool *p); /* false: there are none */
+bool look_take(struct look *l, struct pool *p, const char *name, GError **error);
 /* One file; a volume that is gone leaves the table. */
 bool volume_scan(struct pool *p, const char *name, GError **error);
 
@@ -102,6 +138,10 @@ struct stage {
 bool stage_open(struct stage *s, const char *target, GError **error);
 bool stage_publish(struct stage *s, const char *name,
                    GError **error); /* the file of that name becomes a volume */
+/* A file without a name in the folder, which has its name when it is published. -1 with errno: not with this file
+ * system (EOPNOTSUPP and others), or *error. */
+int nameless_open(int dir, int mode);
+bool nameless_publish(int dir, int fd, const char *name, GError **error);
 void stage_close(struct stage *s);  /* and what is left in it goes */
 void stage_clean(int pool_fd);
 /* Does a program hold one of the locks that image programs use? */

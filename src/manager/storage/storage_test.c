@@ -324,7 +324,7 @@ static void raw_volumes(void *opaque)
         "bochs");
     assert_refused(
         make(p, "y", "<capacity>1</capacity><target><encryption format='luks'/></target>", &error),
-        "encryption is not supported yet");
+        "needs one <secret");
     assert_refused(
         make(p, "y", "<capacity>1</capacity><backingStore><path>/x</path></backingStore>", &error),
         "raw");

@@ -26,7 +26,8 @@ struct origin {
     struct pool *pool; /* NULL: there is none */
     char *name, *path, *format, *target;
     uint64_t capacity;
-    bool is_file;
+    bool is_file, encrypted;
+    GBytes *key; /* of an encrypted one */
 };
 
 struct maker {
@@ -36,8 +37,12 @@ struct maker {
     struct job *job;     /* of a copy; else NULL */
     char *target, *path; /* of the pool; of the image in its stage, or of the device */
     struct stage stage;
+    struct secret_file key, from_key; /* for ruche-img */
+    struct secret_file pool_key, from_pool_key;
+    char *pool_object, *from_pool_object; /* --object of those */
+    struct look look;
     GError *error;
-    bool ok;
+    bool ok, done; /* done: all of it, at once */
 };
 
 /* ---- on workers ---- */
@@ -51,9 +56,16 @@ static void set_nocow(int fd)
     }
 }
 
+/* A copy of an encrypted image's bytes is unlocked by the same key. */
+static bool same_encryption(const struct maker *m)
+{
+    return m->from.encrypted == m->def.encrypted &&
+           (!m->def.encrypted || (m->from.key && g_bytes_equal(m->from.key, m->def.key)));
+}
+
 static bool copies_bytes(const struct maker *m)
 {
-    bool same = m->from.is_file && !strcmp(m->from.format, m->def.format);
+    bool same = m->from.is_file && !strcmp(m->from.format, m->def.format) && same_encryption(m);
     return same && (!strcmp(m->def.format, "raw") || m->flags & REFLINK);
 }
 
@@ -86,7 +98,7 @@ static bool fill_file(struct maker *m, int fd)
     const struct volume_def *d = &m->def;
     if (m->from.pool && !copy_origin(m, fd))
         return false;
-    if (strcmp(d->format, "raw") != 0)
+    if (strcmp(d->format, "raw") != 0 || d->encrypted)
         return true;
     struct stat st;
     if (fstat(fd, &st) < 0 ||
@@ -96,14 +108,49 @@ static bool fill_file(struct maker *m, int fd)
     return m->from.pool || allocate(m, fd, MIN(d->allocation, d->capacity));
 }
 
+static struct file_perms wanted_perms(const struct maker *m)
+{
+    struct file_perms perms = m->def.perms;
+    if (perms.mode < 0)
+        perms.mode = DEFAULT_MODE;
+    return perms;
+}
+
+/* A plain file, in one go, where the file system has files without a name; else *ret_done stays
+ * false. */
+static bool make_at_once(struct maker *m, bool *ret_done)
+{
+    autofd dir = pool_fs_open_dir(m->target, &m->error);
+    if (dir < 0)
+        return false;
+    struct file_perms perms = wanted_perms(m);
+    autofd fd = nameless_open(dir, perms.mode & 0777);
+    if (fd < 0)
+        return true;
+    *ret_done = true;
+    if (m->def.nocow)
+        set_nocow(fd);
+    if (!fill_file(m, fd) || !pool_fs_apply(fd, m->def.name, &perms, &m->error) ||
+        !nameless_publish(dir, fd, m->def.name, &m->error))
+        return false;
+    look_at_file(&m->look, dir, m->target, m->def.name);
+    return true;
+}
+
 static void begin(void *opaque)
 {
     struct maker *m = opaque;
+    bool plain = copies_bytes(m)
+                     ? !strcmp(m->def.format, "raw")
+                     : !m->from.pool && !m->def.encrypted && !strcmp(m->def.format, "raw");
+    m->ok = !plain || make_at_once(m, &m->done);
+    if (!m->ok || m->done)
+        return;
     m->ok = stage_open(&m->stage, m->target, &m->error);
     if (!m->ok)
         return;
     m->path = g_strdup_printf("%s/%s/%s", m->target, m->stage.name, m->def.name);
-    if (!copies_bytes(m) && (m->from.pool || strcmp(m->def.format, "raw") != 0))
+    if (!copies_bytes(m) && (m->from.pool || m->def.encrypted || strcmp(m->def.format, "raw") != 0))
         return; /* ruche-img's turn */
     autofd fd = openat(m->stage.fd, m->def.name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
                        DEFAULT_MODE);
@@ -119,13 +166,14 @@ static void begin(void *opaque)
 static void publish(void *opaque)
 {
     struct maker *m = opaque;
-    struct file_perms perms = m->def.perms;
-    if (perms.mode < 0)
-        perms.mode = DEFAULT_MODE;
+    struct file_perms perms = wanted_perms(m);
     autofd fd = openat(m->stage.fd, m->def.name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     m->ok = fd >= 0 ? pool_fs_apply(fd, m->def.name, &perms, &m->error)
                     : ruche_error_errno(&m->error, errno, "volume '%s' was not made", m->def.name);
     m->ok = m->ok && stage_publish(&m->stage, m->def.name, &m->error);
+    if (m->ok)
+        look_at_file(&m->look, m->stage.pool_fd, m->target, m->def.name);
+    stage_close(&m->stage);
 }
 
 static void end(void *opaque)
@@ -135,6 +183,46 @@ static void end(void *opaque)
 }
 
 /* ---- ruche-img ---- */
+
+/* What ruche-img calls the format: an encrypted raw image is one of LUKS. */
+static const char *tool_format(const struct volume_def *d)
+{
+    return d->encrypted && !strcmp(d->format, "raw") ? "luks" : d->format;
+}
+
+static void add_encryption(GString *o, const struct volume_def *d)
+{
+    bool raw = !strcmp(d->format, "raw");
+    const char *prefix = raw ? "" : "encrypt.";
+    g_auto(GStrv) ciphers = g_strsplit(d->ciphers, ",", 8);
+    if (!raw)
+        g_string_append(o, ",encrypt.format=luks");
+    g_string_append_printf(o, ",%skey-secret=key", prefix);
+    for (char **c = ciphers; *c; c++)
+        g_string_append_printf(o, ",%s%s", prefix, *c);
+}
+
+/* The words that give ruche-img its keys, behind its verb; `texts` owns them. */
+static unsigned add_keys(const struct maker *m, GPtrArray *texts, const char **argv, unsigned n)
+{
+    const struct secret_file *files[] = {&m->key, &m->from_key};
+    static const char *const ids[] = {"key", "from"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(files); i++) {
+        if (files[i]->fd < 0)
+            continue;
+        g_ptr_array_add(texts, secret_object(ids[i], files[i]));
+        argv[n++] = "--object";
+        argv[n++] = texts->pdata[texts->len - 1];
+    }
+    const char *const of_pools[] = {m->pool_object, m->from_pool_object};
+    for (unsigned i = 0; i < G_N_ELEMENTS(of_pools); i++) {
+        if (!of_pools[i])
+            continue;
+        argv[n++] = "--object";
+        argv[n++] = of_pools[i];
+    }
+    return n;
+}
 
 static char *format_options(const struct maker *m)
 {
@@ -152,6 +240,8 @@ static char *format_options(const struct maker *m)
         g_string_append(o, d->allocation != UINT64_MAX && d->allocation >= d->capacity
                                ? ",preallocation=falloc"
                                : ",preallocation=metadata");
+    if (d->encrypted)
+        add_encryption(o, d);
     if (o->len)
         g_string_erase(o, 0, 1);
     return g_string_free(o, FALSE);
@@ -161,8 +251,9 @@ static bool run_create(struct maker *m, const char *options, GError **error)
 {
     const struct volume_def *d = &m->def;
     g_autofree char *size = g_strdup_printf("%" PRIu64, d->capacity);
-    const char *argv[16] = {manager.img, "create", "-q", "-f", d->format};
-    unsigned n = 5;
+    g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
+    const char *argv[24] = {manager.img, "create", "-q", "-f", tool_format(d)};
+    unsigned n = add_keys(m, texts, argv, 5);
     if (*options) {
         argv[n++] = "-o";
         argv[n++] = options;
@@ -183,8 +274,15 @@ static bool run_create(struct maker *m, const char *options, GError **error)
 static bool run_convert(struct maker *m, const char *options, bool there, GError **error)
 {
     const struct volume_def *d = &m->def;
-    const char *argv[20] = {manager.img, "convert", "-p", "-f", m->from.format, "-O", d->format};
-    unsigned n = 7;
+    g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *locked =
+        m->from.encrypted ? encrypted_name(m->from.path, m->from.format, "from") : NULL;
+    const char *argv[28] = {manager.img, "convert", "-p", "-O", tool_format(d)};
+    unsigned n = add_keys(m, texts, argv, 5);
+    if (!locked && !g_str_has_prefix(m->from.path, "json:")) {
+        argv[n++] = "-f";
+        argv[n++] = m->from.format;
+    }
     if (there)
         argv[n++] = "-n";
     if (*options) {
@@ -197,7 +295,7 @@ static bool run_convert(struct maker *m, const char *options, bool there, GError
         argv[n++] = "-F";
         argv[n++] = d->backing_format;
     }
-    argv[n++] = m->from.path;
+    argv[n++] = locked ? locked : m->from.path;
     argv[n++] = m->path;
     atomic_store(&m->job->total, 10000);
     return task_run_program_watched(&m->job->cancelled, &m->job->done, argv, IMG_ANSWER_MAX, error);
@@ -206,7 +304,17 @@ static bool run_convert(struct maker *m, const char *options, bool there, GError
 static bool run_grow(struct maker *m, GError **error)
 {
     g_autofree char *size = g_strdup_printf("%" PRIu64, m->def.capacity);
-    const char *argv[] = {manager.img, "resize", "-q", "-f", m->def.format, m->path, size, NULL};
+    g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *locked =
+        m->def.encrypted ? encrypted_name(m->path, m->def.format, "key") : NULL;
+    const char *argv[16] = {manager.img, "resize", "-q"};
+    unsigned n = add_keys(m, texts, argv, 3);
+    if (!locked) {
+        argv[n++] = "-f";
+        argv[n++] = m->def.format;
+    }
+    argv[n++] = locked ? locked : m->path;
+    argv[n++] = size;
     return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error);
 }
 
@@ -216,9 +324,9 @@ static bool run_image_tool(struct maker *m, GError **error)
          grows = m->from.pool && m->def.capacity > m->from.capacity;
     g_autofree char *options = format_options(m);
     if (copies_bytes(m))
-        return raw || !grows || run_grow(m, error);
+        return (raw && !m->def.encrypted) || !grows || run_grow(m, error);
     if (!m->from.pool)
-        return raw || run_create(m, options, error);
+        return (raw && !m->def.encrypted) || run_create(m, options, error);
     return run_convert(m, options, false, error) && (!grows || run_grow(m, error));
 }
 
@@ -232,9 +340,12 @@ static bool on_worker(struct maker *m, void (*fn)(void *opaque), GError **error)
 
 static bool make_image(struct maker *m, GError **error)
 {
-    bool ok =
-        on_worker(m, begin, error) && run_image_tool(m, error) && on_worker(m, publish, error);
-    task_work(end, m);
+    bool ok = on_worker(m, begin, error);
+    if (ok && m->done)
+        return true;
+    ok = ok && run_image_tool(m, error) && on_worker(m, publish, error);
+    if (m->stage.pool_fd >= 0)
+        task_work(end, m);
     return ok;
 }
 
@@ -299,8 +410,14 @@ static bool do_create(struct pool *p, void *opaque, GError **error)
     g_hash_table_remove(p->volumes, m->def.name);
     if (!ok)
         return false;
-    pool_scan_figures(p, NULL);
-    return volume_scan(p, m->def.name, error);
+    if (!files)
+        pool_scan_figures(p, NULL);
+    if (!look_take(&m->look, p, m->def.name, error))
+        return false;
+    struct volume *v = g_hash_table_lookup(p->volumes, m->def.name);
+    if (v && v->encrypted)
+        v->secret = g_strdup(m->def.secret); /* looked at anew: it has none */
+    return true;
 }
 
 static bool check_maker(struct maker *m, GError **error)
@@ -341,7 +458,9 @@ static bool find_origin(struct origin *o, const char *path, GError **error)
     o->target = g_strdup(o->pool->def->target);
     o->is_file = v->type == VOLUME_FILE;
     o->capacity = v->capacity;
-    return true;
+    o->encrypted = v->encrypted;
+    o->key = v->encrypted ? volume_key(v, error) : NULL;
+    return !v->encrypted || o->key;
 }
 
 static void drop_origin(struct origin *o)
@@ -354,6 +473,37 @@ static void drop_origin(struct origin *o)
     g_free(o->path);
     g_free(o->format);
     g_free(o->target);
+    g_clear_pointer(&o->key, g_bytes_unref);
+}
+
+/* Pools of servers that want a password. */
+static bool open_pool_keys(struct maker *m, struct pool *p, GError **error)
+{
+    struct pool *from = m->from.pool;
+    if (p->backend->volume_url && !pool_secret_open(p, &m->pool_key, error))
+        return false;
+    m->pool_object = pool_secret_object(p, &m->pool_key);
+    if (!from || from == p || !from->backend->volume_url)
+        return true;
+    if (!pool_secret_open(from, &m->from_pool_key, error))
+        return false;
+    m->from_pool_object = pool_secret_object(from, &m->from_pool_key);
+    return true;
+}
+
+static void close_keys(struct maker *m)
+{
+    struct secret_file *files[] = {&m->key, &m->from_key, &m->pool_key, &m->from_pool_key};
+    for (unsigned i = 0; i < G_N_ELEMENTS(files); i++)
+        secret_file_close(files[i]);
+    g_free(m->pool_object);
+    g_free(m->from_pool_object);
+}
+
+static bool open_keys(struct maker *m, GError **error)
+{
+    return (!m->def.key || secret_file_open(&m->key, m->def.key, error)) &&
+           (!m->from.key || secret_file_open(&m->from_key, m->from.key, error));
 }
 
 static bool check_flags(unsigned flags, bool clone, GError **error)
@@ -366,18 +516,27 @@ static bool create(const struct caller *who, struct pool *p, const char *xml,
                    const char *clone_of_path, unsigned flags, struct job *j, char **ret_name,
                    GError **error)
 {
-    struct maker m = {.flags = flags, .job = j, .stage = {.pool_fd = -1, .fd = -1}};
+    struct maker m = {.flags = flags,
+                      .job = j,
+                      .stage = {.pool_fd = -1, .fd = -1},
+                      .key = SECRET_FILE_NONE,
+                      .from_key = SECRET_FILE_NONE,
+                      .pool_key = SECRET_FILE_NONE,
+                      .from_pool_key = SECRET_FILE_NONE};
     if (!volume_def_parse(&m.def, p->backend, xml, flags & VALIDATE, error))
         return false;
     g_autofree char *operation = g_strdup_printf("create volume '%s' in", m.def.name);
-    bool ok = find_origin(&m.from, clone_of_path, error) && check_maker(&m, error);
+    bool ok = find_origin(&m.from, clone_of_path, error) && check_maker(&m, error) &&
+              open_keys(&m, error) && open_pool_keys(&m, p, error);
     if (ok && j && m.from.pool)
         job_step(j, "copying volume '%s' to '%s'", m.from.name, m.def.name);
     ok = ok && pool_operation(who, p, RIGHT_WRITE, operation, do_create, &m, error);
     drop_origin(&m.from);
+    close_keys(&m);
     if (ok && ret_name)
         *ret_name = g_strdup(m.def.name);
     volume_def_done(&m.def);
+    volume_free(m.look.volume);
     g_free(m.target);
     g_free(m.path);
     return ok;

@@ -78,9 +78,6 @@ static bool parse_format(struct volume_def *d, const struct pool_backend *b, con
     bool files = b->can & POOL_FILES;
     g_autofree char *list =
         b->volume_formats ? g_strjoinv(", ", (char **)b->volume_formats) : g_strdup("raw");
-    if (xml_find(root, "target/encryption"))
-        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                           "volume '%s': encryption is not supported yet", d->name);
     if (!files && (!strcmp(format, "none") || !strcmp(format, "unknown")))
         format = "raw";
     if (strcmp(format, "raw") != 0 &&
@@ -163,7 +160,7 @@ static bool parse_root(struct volume_def *d, const struct pool_backend *b, const
     if (!has_allocation)
         d->allocation = UINT64_MAX;
     return parse_format(d, b, root, error) && parse_backing(d, b, root, error) &&
-           parse_details(d, root, error);
+           parse_details(d, root, error) && volume_encryption_parse(d, b, root, error);
 }
 
 bool volume_def_parse(struct volume_def *d, const struct pool_backend *b, const char *xml,
@@ -191,6 +188,9 @@ void volume_def_done(struct volume_def *d)
     g_clear_pointer(&d->backing, g_free);
     g_clear_pointer(&d->backing_format, g_free);
     g_clear_pointer(&d->compat, g_free);
+    g_clear_pointer(&d->key, g_bytes_unref);
+    g_clear_pointer(&d->secret, g_free);
+    g_clear_pointer(&d->ciphers, g_free);
 }
 
 static void add_time(GString *b, const char *name, const struct timespec *t)
@@ -210,6 +210,7 @@ static void add_target(GString *b, const struct volume *v)
         add_time(b, "ctime", &v->ctime);
         g_string_append(b, "    </timestamps>\n");
     }
+    volume_encryption_format(b, v);
     if (v->compat)
         markup_add(b, "    <compat>%s</compat>\n", v->compat);
     if (v->cluster_size)

@@ -105,6 +105,7 @@ struct file_work {
     unsigned algorithm;
     struct job *job; /* may be NULL */
     bool wipe, remove, is_dir, ok;
+    struct look look;
     GError *error;
 };
 
@@ -134,6 +135,7 @@ static void work_on_file(void *opaque)
         return;
     w->ok = unlinkat(dir, w->name, w->is_dir ? AT_REMOVEDIR : 0) == 0 ||
             ruche_error_errno(&w->error, errno, "cannot delete volume '%s'", w->name);
+    look_at_folder(&w->look, dir);
 }
 
 /* The pool is unlocked meanwhile: the volume is kept by its use count. */
@@ -154,7 +156,8 @@ static bool run_on_file(struct pool *p, struct volume *v, struct file_work *w, G
         v->in_use--;
     if (w->error)
         g_propagate_error(error, g_steal_pointer(&w->error));
-    pool_scan_figures(p, NULL);
+    if (!look_take_figures(&w->look, p))
+        pool_scan_figures(p, NULL);
     return w->ok;
 }
 
@@ -340,13 +343,23 @@ static bool do_resize(struct pool *p, void *opaque, GError **error)
         return resize_device(p, v, size, error);
     g_autofree char *text = g_strdup_printf("%" PRIu64, size), *path = g_strdup(v->path);
     g_autofree char *format = g_strdup(!strcmp(v->format, "iso") ? "raw" : v->format);
-    const char *argv[10] = {manager.img, "resize", "-q", "-f", format};
+    auto_secret_file key = SECRET_FILE_NONE;
+    g_autofree char *locked = NULL, *object = NULL;
+    if (v->encrypted) {
+        g_autoptr(GBytes) value = volume_key(v, error);
+        if (!value || !secret_file_open(&key, value, error))
+            return false;
+        locked = encrypted_name(path, format, "key");
+        object = secret_object("key", &key);
+    }
+    const char *argv[12] = {manager.img, "resize", "-q", object ? "--object" : "-f",
+                            object ? object : format};
     unsigned n = 5;
     if (size < v->capacity)
         argv[n++] = "--shrink";
     if (c->flags & RESIZE_ALLOCATE && size > v->capacity)
         argv[n++] = "--preallocation=falloc";
-    argv[n++] = path;
+    argv[n++] = locked ? locked : path;
     argv[n++] = text;
     return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error) &&
            pool_scan_figures(p, error) && volume_scan(p, c->name, error);
@@ -494,8 +507,8 @@ struct closing {
 static void close_file(void *opaque)
 {
     struct closing *c = opaque;
-    if (c->written)
-        fsync(c->fd);
+    if (c->written) /* begun, not waited for: libvirt promises no more */
+        sync_file_range(c->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
     close(c->fd);
 }
 
