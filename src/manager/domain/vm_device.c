@@ -226,9 +226,19 @@ static int find_word(const char *option)
     return -1;
 }
 
+/* A descriptor that stays holds its file's lock. */
+static void remove_fd(struct vm *v, const char *value)
+{
+    g_autoptr(JsonObject) o = words_to_object(value, "fd");
+    int64_t set = g_ascii_strtoll(vm_json_string(o, "set"), NULL, 10);
+    vm_do(v, "remove-fd", vm_json("fdset-id", 'i', set, NULL), NULL);
+}
+
 static void undo(struct vm *v, const char *option, const char *value)
 {
     int i = find_word(option);
+    if (!strcmp(option, "-add-fd"))
+        remove_fd(v, value);
     if (!words[i].undo)
         return;
     g_autoptr(JsonNode) n = value[0] == '{' ? json_from_string(value, NULL) : NULL;
