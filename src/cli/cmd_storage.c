@@ -4,8 +4,10 @@
 #include "cli/rest.h"
 #include "cli/table.h"
 
+#include "base/fd.h"
 #include "base/units.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -360,6 +362,95 @@ static int volume_delete(struct cli *c, char **args)
     return done(c, o, error);
 }
 
+/* ---- contents ---- */
+
+/* How far it is, on a terminal. */
+struct progress {
+    uint64_t total; /* 0: not known */
+    int64_t shown_us;
+    bool on;
+};
+
+static void show_progress(uint64_t count, void *opaque)
+{
+    struct progress *p = opaque;
+    int64_t now = g_get_monotonic_time();
+    if (!p->on || (now - p->shown_us < 200000 && count != p->total))
+        return;
+    p->shown_us = now;
+    if (p->total)
+        fprintf(stderr, "\r%5.1f%% of %s", 100.0 * (double)count / (double)p->total, show_size((int64_t)p->total));
+    else
+        fprintf(stderr, "\r%s", show_size((int64_t)count));
+    if (count == p->total)
+        fputc('\n', stderr);
+}
+
+static int volume_upload(struct cli *c, char **args)
+{
+    g_autoptr(GFile) file = g_file_new_for_commandline_arg(args[2]);
+    GError *error = NULL;
+    g_autoptr(GFileInputStream) in = g_file_read(file, NULL, &error);
+    g_autoptr(GFileInfo) info = in ? g_file_input_stream_query_info(in, "standard::size", NULL, &error) : NULL;
+    g_autoptr(JsonObject) o = info ? rest_call(c->rest, "GET", NULL, &error, "/pools/%s/volumes/%s", args[0], args[1]) : NULL;
+    if (!o)
+        return cli_fail(error);
+    struct progress p = { .total = (uint64_t)g_file_info_get_size(info), .on = isatty(STDERR_FILENO) };
+    if (!g_strcmp0(text_of(o, "format"), "raw") && p.total > (uint64_t)number(o, "physical") && p.total > (uint64_t)number(o, "capacity")) {
+        g_set_error(&error, G_FILE_ERROR, G_FILE_ERROR_NOSPC, "'%s' has %" PRIu64 " bytes, and volume '%s' %" PRIi64, args[2], p.total,
+                    args[1], number(o, "capacity"));
+        return cli_fail(error);
+    }
+    return rest_put(c->rest, G_INPUT_STREAM(in), p.total, show_progress, &p, &error, "/pools/%s/volumes/%s/data", args[0], args[1])
+               ? 0
+               : cli_fail(error);
+}
+
+/* Pieces of zeroes become holes. */
+static bool write_sparse(int fd, const char *data, size_t len, uint64_t at)
+{
+    static const char zeroes[64 << 10];
+    bool empty = len <= sizeof(zeroes) && !memcmp(data, zeroes, len);
+    for (size_t gone = 0; !empty && gone < len;) {
+        ssize_t n = pwrite(fd, data + gone, len - gone, (off_t)(at + gone));
+        if (n < 0 && errno != EINTR)
+            return false;
+        gone += n > 0 ? (size_t)n : 0;
+    }
+    return true;
+}
+
+static bool save_stream(GInputStream *in, int fd, struct progress *p, GError **error)
+{
+    g_autofree char *buf = g_malloc(64 << 10);
+    uint64_t at = 0;
+    gsize n;
+    do {
+        if (!g_input_stream_read_all(in, buf, 64 << 10, &n, NULL, error))
+            return false;
+        if (!write_sparse(fd, buf, n, at))
+            return ruche_error_errno(error, errno, "the file cannot be written");
+        at += n;
+        show_progress(at, p);
+    } while (n == 64 << 10);
+    p->total = at;
+    show_progress(at, p);
+    return ftruncate(fd, (off_t)at) == 0 || ruche_error_errno(error, errno, "the file cannot be written");
+}
+
+static int volume_download(struct cli *c, char **args)
+{
+    GError *error = NULL;
+    struct progress p = { .on = isatty(STDERR_FILENO) };
+    g_autoptr(GInputStream) in = rest_stream(c->rest, &error, "/pools/%s/volumes/%s/data", args[0], args[1]);
+    if (!in)
+        return cli_fail(error);
+    autofd fd = open(args[2], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        ruche_error_errno(&error, errno, "'%s'", args[2]);
+    return fd >= 0 && save_stream(in, fd, &p, &error) ? 0 : cli_fail(error);
+}
+
 static const struct verb volume_verbs[] = {
     { "list", "POOL", 1, 1, volume_list },
     { "info", "POOL VOLUME", 2, 2, volume_info },
@@ -368,6 +459,8 @@ static const struct verb volume_verbs[] = {
     { "resize", "POOL VOLUME SIZE", 3, 3, volume_resize },
     { "wipe", "POOL VOLUME", 2, 2, volume_wipe },
     { "delete", "POOL VOLUME", 2, 2, volume_delete },
+    { "upload", "POOL VOLUME FILE", 3, 3, volume_upload },
+    { "download", "POOL VOLUME FILE", 3, 3, volume_download },
     { 0 },
 };
 
@@ -375,6 +468,6 @@ static int run_volume(struct cli *c)
 {
     return run_verb(c, volume_verbs);
 }
-CLI_COMMAND(volume, .name = "volume", .other_name = "vol", .arguments = "list|info|create|clone|resize|wipe|delete POOL [VOLUME ...]",
+CLI_COMMAND(volume, .name = "volume", .other_name = "vol", .arguments = "list|info|create|clone|resize|wipe|delete|upload|download POOL [VOLUME ...]",
             .summary = "Volumes of storage pools: disks of machines", .text = "A size without a unit is in GiB: \"2\" means 2 GiB.",
             .options = volume_options, .min_args = 1, .max_args = 4, .run = run_volume);

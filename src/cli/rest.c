@@ -258,6 +258,37 @@ GInputStream *rest_stream(struct rest *r, GError **error, const char *path, ...)
     return g_steal_pointer(&in);
 }
 
+struct putting {
+    void (*fn)(uint64_t done, void *opaque);
+    void *opaque;
+    uint64_t done;
+};
+
+static void on_put(SoupMessage *msg, unsigned bytes, gpointer opaque)
+{
+    struct putting *p = opaque;
+    p->done += bytes;
+    if (p->fn)
+        p->fn(p->done, p->opaque);
+}
+
+bool rest_put(struct rest *r, GInputStream *in, uint64_t length, void (*fn)(uint64_t done, void *opaque), void *opaque, GError **error,
+              const char *path, ...)
+{
+    va_list ap;
+    va_start(ap, path);
+    g_autofree char *where = path_of(path, ap);
+    va_end(ap);
+    struct putting p = { fn, opaque, 0 };
+    g_autoptr(SoupMessage) msg = message_of(r, "PUT", where, error);
+    if (!msg)
+        return false;
+    soup_message_set_request_body(msg, "application/octet-stream", in, (gssize)length);
+    g_signal_connect(msg, "wrote-body-data", G_CALLBACK(on_put), &p);
+    g_autoptr(GBytes) answer = send_message(r, msg, error);
+    return answer != NULL;
+}
+
 struct opening {
     SoupWebsocketConnection *socket;
     GError *error;

@@ -11,6 +11,7 @@
 
 #include <json-glib/json-glib.h>
 #include <libsoup/soup.h>
+#include <stdint.h>
 
 struct rest;
 
@@ -21,6 +22,9 @@ JsonObject *rest_call(struct rest *r, const char *method, JsonObject *body, GErr
     G_GNUC_PRINTF(5, 6);
 /* The same for an answer that is text. */
 char *rest_text(struct rest *r, GError **error, const char *path, ...) G_GNUC_PRINTF(3, 4);
+/* PUTs so many bytes of a stream; fn (may be NULL) is told how many have gone. */
+bool rest_put(struct rest *r, GInputStream *in, uint64_t length, void (*fn)(uint64_t done, void *opaque), void *opaque, GError **error,
+              const char *path, ...) G_GNUC_PRINTF(7, 8);
 /* An answer that goes on: its bytes. */
 GInputStream *rest_stream(struct rest *r, GError **error, const char *path, ...) G_GNUC_PRINTF(3, 4);
 /* A member of an answer that is text; NULL: it has none. */

@@ -21,6 +21,14 @@ void web_drop(SoupServerMessage *msg);
 
 /* server.c */
 void web_answer_error(SoupServerMessage *msg, const GError *error);
+void web_answer_empty(SoupServerMessage *msg);
+/* The body that still comes is not kept; a peer that does not stop is cut off. */
+void web_refuse_body(SoupServerMessage *msg);
+
+/* transfer.c: operations with a flow. An upload begins before its body is read; false: this is the end of no upload. */
+void web_download(SoupServerMessage *msg, JsonObject *args, GHashTable *query);
+void web_upload_begin(SoupServerMessage *msg, JsonObject *args, GHashTable *query);
+bool web_upload_end(SoupServerMessage *msg);
 
 /* events.c: the rest of this answer is events, until the reader goes. */
 void web_events(SoupServerMessage *msg);

@@ -41,6 +41,8 @@ struct web_op {
     const struct web_field *fields; /* ends with a row without a name; NULL: only those of the path */
     unsigned status;         /* of success; 0: 200 */
     bool quick;              /* never waits: answered in place */
+    enum web_flow { WEB_FLOW_NONE, WEB_FLOW_OUT, WEB_FLOW_IN } flow; /* the answer, or the request's body, is a volume's
+                                                                        contents: transfer.c, not `call` */
     /* the answer (NULL without *error: {}), or r->ret_text */
     JsonNode *(*call)(struct web_request *r, GError **error);
 };

@@ -370,6 +370,10 @@ static JsonNode *do_volume_delete(struct web_request *r, GError **error)
         volume_delete(r->who, p, web_text(r, "volume"), web_bool(r, "wipe"), error);
     return NULL;
 }
+WEB_OP(volume_download, .method = "GET", .path = "/pools/{pool}/volumes/{volume}/data",
+       .summary = "What is in a volume, as bytes; ?offset= and ?length=", .flow = WEB_FLOW_OUT);
+WEB_OP(volume_upload, .method = "PUT", .path = "/pools/{pool}/volumes/{volume}/data",
+       .summary = "Writes the request's body into a volume; ?offset= and ?length=", .flow = WEB_FLOW_IN);
 WEB_OP(volume_delete, .method = "DELETE", .path = "/pools/{pool}/volumes/{volume}", .summary = "Deletes a volume",
        .fields = wiped_fields, .call = do_volume_delete);
 

@@ -47,6 +47,12 @@ void web_answer_error(SoupServerMessage *msg, const GError *error)
         soup_message_headers_replace(soup_server_message_get_response_headers(msg), "WWW-Authenticate", "Bearer");
 }
 
+void web_answer_empty(SoupServerMessage *msg)
+{
+    g_autoptr(JsonNode) node = web_node(json_object_new());
+    answer_json(msg, 200, node);
+}
+
 static void run_free(struct web_run *run)
 {
     json_object_unref(run->request.args);
@@ -131,6 +137,10 @@ static void serve(SoupServerMessage *msg, const char *path, GHashTable *query)
         answer_status(msg, status, path);
         return;
     }
+    if (op->flow == WEB_FLOW_OUT) {
+        web_download(msg, args, query);
+        return;
+    }
     add_query(args, query);
     /* what stands in the path stands above the query */
     web_route(soup_server_message_get_method(msg), path, args, &status);
@@ -164,7 +174,7 @@ static void on_request(SoupServer *s, SoupServerMessage *msg, const char *path, 
         web_answer_error(msg, error);
     else if (!strcmp(path, "/events") && !strcmp(soup_server_message_get_method(msg), "GET"))
         web_events(msg);
-    else
+    else if (!web_upload_end(msg))
         serve(msg, path, query);
 }
 
@@ -177,20 +187,46 @@ static void on_refused_chunk(SoupServerMessage *msg, GBytes *chunk, gpointer opa
         web_drop(msg);
 }
 
+void web_refuse_body(SoupServerMessage *msg)
+{
+    say_close(msg);
+    soup_message_body_set_accumulate(soup_server_message_get_request_body(msg), FALSE);
+    g_object_set_data_full(G_OBJECT(msg), REFUSED_KEY, g_new0(size_t, 1), g_free);
+    g_signal_connect(msg, "got-chunk", G_CALLBACK(on_refused_chunk), NULL);
+}
+
+/* True: this is a request whose body goes into a volume, or is refused. */
+static bool begin_flow(SoupServerMessage *msg, const char *path, GHashTable *query)
+{
+    g_autoptr(JsonObject) args = json_object_new();
+    g_autoptr(GError) error = NULL;
+    unsigned status;
+    const struct web_op *op = web_route(soup_server_message_get_method(msg), path, args, &status);
+    if (!op || op->flow != WEB_FLOW_IN)
+        return false;
+    say_close(msg);
+    if (web_authenticate(msg, &error)) {
+        web_upload_begin(msg, args, query);
+    } else {
+        web_answer_error(msg, error);
+        web_refuse_body(msg);
+    }
+    return true;
+}
+
 /* Before the body is read: too long or of unknown length, and it is not kept. */
 static void on_headers(SoupServer *s, SoupServerMessage *msg, const char *path, GHashTable *query, gpointer opaque)
 {
     SoupMessageHeaders *h = soup_server_message_get_request_headers(msg);
+    if (soup_message_headers_get_encoding(h) == SOUP_ENCODING_CONTENT_LENGTH && begin_flow(msg, path, query))
+        return;
     unsigned status = soup_message_headers_get_encoding(h) == SOUP_ENCODING_CHUNKED ? SOUP_STATUS_LENGTH_REQUIRED
                       : soup_message_headers_get_content_length(h) > (goffset)WEB_MAX_BODY ? SOUP_STATUS_REQUEST_ENTITY_TOO_LARGE
                                                                                             : 0;
     if (!status)
         return;
     soup_server_message_set_status(msg, status, NULL);
-    say_close(msg);
-    soup_message_body_set_accumulate(soup_server_message_get_request_body(msg), FALSE);
-    g_object_set_data_full(G_OBJECT(msg), REFUSED_KEY, g_new0(size_t, 1), g_free);
-    g_signal_connect(msg, "got-chunk", G_CALLBACK(on_refused_chunk), NULL);
+    web_refuse_body(msg);
 }
 
 static void stop(void)

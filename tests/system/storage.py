@@ -9,6 +9,7 @@ Pools on loop devices and on a small tmpfs need root and a kernel that has them;
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -222,6 +223,58 @@ def test_rest():
         M.want(200, "DELETE", f"/pools/p/volumes/{name}")
 
 
+def test_contents():
+    """Up and down by ruche and REST: what comes back is what went in, with holes; what does not fit is refused; a peer that goes away
+    leaves the volume free."""
+    ruche("volume", "create", "p", "data", "24M", "--format", "raw")
+    source, back = f"{M.folder.name}/up", f"{M.folder.name}/down"
+    piece = os.urandom(MIB)
+    with open(source, "wb") as f:
+        for at in (0, 9, 20):
+            f.seek(at * MIB)
+            f.write(piece)
+        f.truncate(24 * MIB)
+    ruche("volume", "upload", "p", "data", source)
+    ruche("volume", "download", "p", "data", back)
+    with open(source, "rb") as a, open(back, "rb") as b:
+        assert a.read() == b.read()
+    assert os.stat(back).st_blocks * 512 < 8 * MIB, os.stat(back)
+    got = http(f"GET /pools/p/volumes/data/data?offset={9 * MIB}&length=4096")
+    assert b" 200 " in got.split(b"\r\n")[0] and got.endswith(piece[:4096]), got[:300]
+    got = http(f"PUT /pools/p/volumes/data/data?offset={4 * MIB}", piece[:100000])
+    assert b" 200 " in got.split(b"\r\n")[0], got[:300]
+    with open(f"{FOLDER}/data", "rb") as f:
+        f.seek(4 * MIB)
+        assert f.read(100001) == piece[:100000] + b"\0"
+    with open(source, "ab") as f:
+        f.truncate(25 * MIB)
+    assert "26214400" in ruche("volume", "upload", "p", "data", source, ok=False)
+    got = http(f"PUT /pools/p/volumes/data/data?offset={24 * MIB - 10}", b"x" * 11)
+    assert b"do not fit" in got, got[:300]
+    assert b"no storage vol" in http("PUT /pools/p/volumes/none/data", b"x" * 100)
+    assert b"no storage vol" in http("GET /pools/p/volumes/none/data")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(M.socket)
+        s.sendall(b"PUT /pools/p/volumes/data/data HTTP/1.1\r\nHost: ruche\r\nContent-Length: 20000000\r\n\r\n" + piece)
+    end = time.monotonic() + 60
+    while M.call("DELETE", "/pools/p/volumes/data").status != 200:
+        assert time.monotonic() < end, "an upload whose peer is gone goes on"
+        time.sleep(0.05)
+
+
+def http(line, body=b""):
+    """A request whose answer is bytes."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(120)
+        s.connect(M.socket)
+        method, path = line.split()
+        s.sendall(f"{method} {path} HTTP/1.1\r\nHost: ruche\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        got = b""
+        while part := s.recv(1 << 20):
+            got += part
+    return got
+
+
 # ---- devices of this host ----
 
 def test_loop_devices():
@@ -310,7 +363,7 @@ def test_full():
 def main():
     try:
         tap.run({"types": test_types, "pool commands": test_commands, "volume commands": test_volume_commands,
-                 "thin clones": test_thin_clones, "ruche": test_ruche, "REST": test_rest, "loop devices": test_loop_devices,
+                 "thin clones": test_thin_clones, "ruche": test_ruche, "REST": test_rest, "contents": test_contents, "loop devices": test_loop_devices,
                  "full": test_full})
     finally:
         M.close()
