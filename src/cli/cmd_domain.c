@@ -401,11 +401,3 @@ static int run_log(struct cli *c)
 }
 CLI_COMMAND(log, .name = "log", .arguments = "NAME", .summary = "What the machine's program said", .min_args = 1, .max_args = 1,
             .complete = COMPLETE_MACHINE, .run = run_log);
-
-static int run_migrate(struct cli *c)
-{
-    fputs("ruche: machines cannot move to another host yet\n", stderr);
-    return 1;
-}
-CLI_COMMAND(migrate, .name = "migrate", .arguments = "NAME HOST", .summary = "Moves a machine to another host (not yet)", .min_args = 2, .max_args = 2,
-            .local = true, .complete = COMPLETE_MACHINE, .run = run_migrate);

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Migration, version 3 of the protocol, with typed parameters and without; limits of migrations.
  * Thread: the loop thread. */
+#include "libvirt/errors.h"
 #include "libvirt/migrate.h"
 
 #include <string.h>
+
+/* A finish that took all away, as it was told to: clients show the error that they had before. */
+enum { E_FINISH_OK = 93, FROM_QEMU = 10 };
 
 /* ---- what goes between the wire and the core ---- */
 
@@ -75,10 +79,15 @@ static bool finish(struct rpc_call *c, struct param_list *l, const struct xdr_by
 {
     const struct migrate_call m = call_of(c, l, flags, in);
     char *cookie = NULL;
-    auto_domain *d = domain_migrate_finish(&m, cancelled, &cookie, error);
+    g_autoptr(GError) why = NULL;
+    auto_domain *d = domain_migrate_finish(&m, cancelled, &cookie, &why);
     take_cookie(cookie, &ret->cookie);
     if (d)
         object_fill_domain(d, &ret->dom);
+    else if (cancelled && g_error_matches(why, RUCHE_ERROR, MANAGER_ERR_ABORTED))
+        wire_error(error, E_FINISH_OK, FROM_QEMU, "%s", why->message);
+    else
+        g_propagate_error(error, g_steal_pointer(&why));
     param_list_done(l);
     return d != NULL;
 }

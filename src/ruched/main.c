@@ -12,6 +12,8 @@
 #include "manager/network/network.h"
 #include "ruched/config.h"
 
+#include "libvirt/peer.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <glib-unix.h>
@@ -154,6 +156,7 @@ static gboolean on_signal(gpointer loop)
 
 static bool start(struct config *c, GError **error)
 {
+    peer_register(); /* a migration that was under way may ask its peer */
     if (!be_the_one(error) || !manager_start(error))
         return false;
     launch_clean();

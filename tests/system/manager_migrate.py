@@ -51,6 +51,7 @@ class Host:
     def __init__(self):
         self.uuid = str(uuid.uuid4())
         self.seen = 0  # bytes of the console's log
+        self.had = set()
         self.m = manager.Manager(RUCHED, f"[host]\nuuid={self.uuid}\n[migration]\nhost=127.0.0.1\naddress=127.0.0.1\n")
         os.chmod(self.m.folder.name, 0o711)
         self.connect()
@@ -107,24 +108,19 @@ class Host:
                 self.seen = len(f.read())
 
     def machines(self):
-        """Processes of machines of this manager."""
-        found = []
-        for path in glob.glob("/proc/[0-9]*/cmdline"):
-            try:
-                with open(path, "rb") as f:
-                    text = f.read()
-            except OSError:
-                continue
-            if self.m.run.encode() in text and b"ruched\0" not in text[:200]:
-                found.append(int(path.split("/")[2]))
-        return found
+        """Processes of machines of this manager, and of those that it had."""
+        now = []
+        for path in glob.glob(f"{self.m.run}/machines/*/process"):
+            with open(path, encoding="ascii") as f:
+                now += [int(n) for n in f.read().split()]
+        self.had |= set(now)
+        return now
 
     def is_clean(self):
         """Nothing of a machine is left."""
-        folders = os.path.join(self.m.run, "machines")
-        files = os.path.join(self.m.run, "domains")
-        return (not self.machines() and not (os.path.isdir(folders) and os.listdir(folders))
-                and not [n for n in os.listdir(files) if n.endswith(".xml")])
+        left = [n for folder in ("machines", "domains") for n in os.listdir(os.path.join(self.m.run, folder))] \
+            if os.path.isdir(os.path.join(self.m.run, "machines")) else []
+        return not left and not any(os.path.exists(f"/proc/{pid}") for pid in self.had)
 
 
 class Pair:
@@ -145,6 +141,7 @@ class Pair:
 <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{self.kernel}</kernel><cmdline>fill={fill}</cmdline></os>
 <devices><emulator>{self.emulator}</emulator><serial type='pty'/><memballoon model='none'/>{drive if disk else ""}</devices></domain>"""
         self.d = self.a.c.defineXML(self.xml)
+        self.uuid = self.d.UUIDString()
 
     def __enter__(self):
         return self
@@ -210,7 +207,176 @@ def test_direct():
         p.at(p.a, p.b, persistent=False)
 
 
-TESTS = {"driven by the client": test_direct}
+def test_peer():
+    """The source drives; the description goes, too, and the name changes."""
+    with Pair() as p:
+        p.runs()
+        refused("shared storage", p.d.migrateToURI3, p.b.uri, {}, LIVE | P2P)
+        refused("cannot be reached", p.d.migrateToURI3, "qemu+unix:///session?socket=/nowhere/sock", {}, LIVE | P2P | UNSAFE)
+        refused("same host", p.d.migrateToURI3, p.a.uri, {}, LIVE | P2P | UNSAFE)
+        assert p.a.settled() == RUNNING
+        before = p.count(p.a, p.b)
+        p.d.migrateToURI3(p.b.uri, {"destination_name": "n", "bandwidth": 1000}, LIVE | P2P | UNSAFE | PERSIST | UNDEFINE)
+        moved = p.b.c.lookupByName("n")
+        assert moved.isPersistent() and moved.state()[0] == RUNNING and moved.UUIDString() == p.uuid
+        assert "<name>n</name>" in moved.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        assert p.a.state() is None and p.a.is_clean()
+        moved.suspend()
+        p.a.forget()
+        moved.migrateToURI3(p.a.uri, {"destination_name": "m"}, P2P | UNSAFE)
+        back = p.a.c.lookupByName("m")
+        assert back.state()[0] == PAUSED and not back.isPersistent()
+        back.resume()
+        p.goes_on(p.a, before)
+        assert p.b.state("n") == SHUTOFF and p.b.is_clean()
+
+
+def test_offline():
+    """Descriptions only."""
+    with Pair() as p:
+        refused("persistent", p.d.migrate3, p.b.c, {}, OFFLINE)
+        refused("not running", p.d.migrate3, p.b.c, {}, LIVE)
+        p.d.migrate3(p.b.c, {}, OFFLINE | PERSIST)
+        assert p.a.state() == p.b.state() == SHUTOFF
+        assert p.d.XMLDesc() == p.b.c.lookupByName("m").XMLDesc()
+        p.b.c.lookupByName("m").undefine()
+        p.d.migrateToURI3(p.b.uri, {}, OFFLINE | PERSIST | UNDEFINE | P2P)
+        assert p.a.state() is None and p.b.state() == SHUTOFF
+        again = p.b.c.lookupByName("m")
+        again.migrate3(p.a.c, {}, OFFLINE | PERSIST | UNDEFINE)
+        assert p.a.state() == SHUTOFF and p.b.state() is None
+
+
+def test_refused():
+    """What cannot be, by name; and who is in the way."""
+    with Pair() as p:
+        p.runs()
+        for flag, word in ((libvirt.VIR_MIGRATE_POSTCOPY, "postcopy"), (libvirt.VIR_MIGRATE_NON_SHARED_DISK, "copy-storage-all"),
+                           (libvirt.VIR_MIGRATE_TLS, "tls"), (libvirt.VIR_MIGRATE_PARALLEL, "parallel")):
+            refused(word, p.d.migrateToURI3, p.b.uri, {}, LIVE | P2P | UNSAFE | flag)
+        refused("tunnelled", p.d.migrateToURI3, p.b.uri, {}, LIVE | P2P | UNSAFE | libvirt.VIR_MIGRATE_TUNNELLED)
+        other = p.b.c.defineXML(p.xml)  # of this name, with a UUID of its own
+        refused("already exists", p.d.migrateToURI3, p.b.uri, {}, LIVE | P2P | UNSAFE)
+        refused("already exists", p.d.migrate3, p.b.c, {}, LIVE | UNSAFE)
+        other.undefine()
+        refused("no place", p.d.migrate3, p.b.c, {"migrate_uri": "exec:true"}, LIVE | UNSAFE)
+        changed = p.d.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE).replace("<vcpu placement='static'>1<", "<vcpu placement='static'>2<")
+        refused("vcpu", p.d.migrate3, p.b.c, {"destination_xml": changed}, LIVE | UNSAFE)
+        if p.emulator == VMM:
+            refused("auto-converge", p.d.migrate3, p.b.c, {}, LIVE | UNSAFE | libvirt.VIR_MIGRATE_AUTO_CONVERGE)
+            refused("compressed", p.d.migrateSetCompressionCache, 8 << 20)
+        else:
+            p.d.migrateSetCompressionCache(8 << 20)
+            assert p.d.migrateGetCompressionCache() == 8 << 20
+        p.d.migrateSetMaxDowntime(123)
+        assert p.d.migrateGetMaxDowntime() == 123
+        refused("too much", p.d.migrateSetMaxDowntime, 1 << 40)
+        p.at(p.a, p.b, persistent=False)
+        before = p.count(p.a, p.b)
+        p.d.migrate3(p.b.c, {"migrate_uri": f"unix://{p.shared.name}/state"}, LIVE | UNSAFE)
+        p.goes_on(p.b, before)
+        assert not os.path.exists(p.shared.name + "/state")
+
+
+def under_way(p, how):
+    """A slow migration in a thread; what it raised is in the list that is returned."""
+    raised = []
+    p.d.migrateSetMaxSpeed(1)
+
+    def move():
+        c = p.a.open()
+        try:
+            if how & P2P:
+                c.lookupByName("m").migrateToURI3(p.b.uri, {}, LIVE | UNSAFE | how)
+            else:
+                c.lookupByName("m").migrate3(libvirt.open(p.b.uri), {}, LIVE | UNSAFE | how)
+        except libvirt.libvirtError as e:
+            raised.append(str(e))
+    thread = threading.Thread(target=move, daemon=True)
+    thread.start()
+    other = p.a.open()
+    p.a.machines()
+    p.b.machines()
+    wait("figures of the migration", lambda: other.lookupByName("m").jobStats().get("memory_processed"))
+    return thread, raised, other
+
+
+def test_cancelled():
+    with Pair() as p:
+        p.runs()
+        for how in (0, P2P):
+            thread, raised, other = under_way(p, how)
+            assert other.lookupByName("m").jobStats()["operation"] == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+            assert p.b.state() == PAUSED
+            other.lookupByName("m").abortJob()
+            thread.join()
+            assert "cancelled" in raised[0], raised
+            p.at(p.a, p.b, persistent=False)
+            p.a.forget()
+            p.goes_on(p.a, 0)
+
+
+def stays(p):
+    p.at(p.a, p.b, persistent=False)
+    p.a.forget()
+    wait("the guest's count", lambda: len(p.a.ticks()) > 1)
+
+
+def test_killed():
+    for how in (0, P2P):
+        for end in (lambda p: p.b.again(), lambda p: p.a.again(), lambda p: os.kill(p.b.machines()[0], signal.SIGKILL)):
+            with Pair() as p:
+                p.runs()
+                thread, raised, _ = under_way(p, how)
+                end(p)
+                thread.join()
+                assert raised
+                stays(p)
+        with Pair() as p:
+            p.runs()
+            thread, raised, _ = under_way(p, how)
+            os.kill(p.a.machines()[0], signal.SIGKILL)
+            thread.join()
+            assert raised
+            wait("the end of both", lambda: p.a.settled() == SHUTOFF and p.b.settled() is None)
+            wait("that nothing is left", lambda: p.a.is_clean() and p.b.is_clean())
+
+
+def test_front():
+    """virsh, REST and `ruche`."""
+    with Pair() as p:
+        p.runs()
+
+        def run(*words, fails=None):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+            assert (done.returncode != 0) == bool(fails) and (fails or "") in done.stderr, (words, done.stdout, done.stderr)
+            return done.stdout
+
+        def ruche(host, *words, **more):
+            return run(os.path.join(os.path.dirname(RUCHED), "ruche"), "--connect", host.m.socket, *words, **more)
+        before = p.count(p.a, p.b)
+        ruche(p.a, "migrate", "m", p.b.uri, "--live", fails="unsafe")
+        ruche(p.a, "migrate", "m", "no-such-host.invalid", "--live", "--unsafe", fails="cannot be reached")
+        assert p.b.uri in ruche(p.a, "migrate", "--live", "m", p.b.uri, "--unsafe", "--persistent", "--undefine")
+        p.goes_on(p.b, before)
+        assert p.a.state() is None
+        before = p.count(p.b, p.a)
+        job = p.b.m.job(p.b.m.want(202, "POST", "/domains/m/migrate", {"to": p.a.uri, "unsafe": True, "bandwidth": 2000}))
+        assert job["state"] == "done" and job["result"] == p.a.uri, job
+        p.goes_on(p.a, before)
+        before = p.count(p.a, p.b)
+        out = run("virsh", "-c", p.a.uri, "migrate", "m", p.b.uri, "--live", "--unsafe", "--verbose", "--undefinesource")
+        p.goes_on(p.b, before)
+        run("virsh", "-c", p.b.uri, "migrate", "m", p.a.uri, "--live", fails="Unsafe migration: Migration without shared storage")
+        for command, part in (("setmaxdowntime m 200", ""), ("getmaxdowntime m", "200"), ("setspeed m 50", ""), ("getspeed m", "50")):
+            assert part in run("virsh", "-c", p.b.uri, *("migrate-" + command).split())
+        run("virsh", "-c", p.b.uri, "migrate", "m", "--desturi", p.a.uri, "--p2p", "--live", "--unsafe", "--persistent")
+        assert p.a.state() == RUNNING and p.a.c.lookupByName("m").isPersistent()
+        assert out is not None
+
+
+TESTS = {"driven by the client": test_direct, "peer to peer": test_peer, "offline": test_offline, "refused": test_refused,
+         "cancelled": test_cancelled, "killed": test_killed, "front doors": test_front}
 
 
 if sys.argv[5:]:

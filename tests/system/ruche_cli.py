@@ -250,7 +250,7 @@ def things_that_stay():
     assert "-name guest=live" in ruche("log", "live").out
     ruche("dmesg", "live")
     fails("metadata", "ssh", "live")
-    fails("cannot move", "migrate", "live", "elsewhere")
+    fails("cannot be reached", "migrate", "live", "qemu+unix:///session?socket=/nowhere/sock")
     ruche("delete", "--force", "live")
 
 

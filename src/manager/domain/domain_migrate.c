@@ -10,6 +10,8 @@
 
 #define STAY_ROUNDS 150 /* the disks' locks may be the other side's a while longer */
 #define STAY_MS     200
+#define SOON_ROUNDS 100
+#define SOON_MS     10
 
 /* ---- what a migration is ---- */
 
@@ -210,6 +212,33 @@ static bool take_up(const struct migrate_call *c, struct domain *d, GError **err
     return false;
 }
 
+struct stay {
+    struct domain *d;
+    GError *why;
+};
+
+static void stay_task(void *opaque)
+{
+    struct stay s = *(struct stay *)opaque;
+    g_free(opaque);
+    migrate_stay(s.d, &s.why);
+    domain_unref(s.d);
+    g_error_free(s.why);
+}
+
+/* No client confirms a perform that failed. The disks may still be the other side's, until it hears
+ * of the failure, which it does after our answer: that waits only a while. */
+static void stay_soon(struct domain *d, const GError *why)
+{
+    const struct domain_migration *m = d->migration;
+    struct stay *s = g_new(struct stay, 1);
+    *s = (struct stay){.d = domain_ref(d), .why = g_error_copy(why)};
+    d->migration->busy = true;
+    task_start(stay_task, s);
+    for (int i = 0; i < SOON_ROUNDS && d->migration == m; i++)
+        task_sleep_ms(SOON_MS);
+}
+
 static bool perform(const struct migrate_call *c, struct domain *d, struct job *shown,
                     char **ret_cookie, GError **error)
 {
@@ -232,8 +261,8 @@ static bool perform(const struct migrate_call *c, struct domain *d, struct job *
     bool ok = !why;
     if (m->abandoned && ok)
         migrate_unknown(d);
-    else if (m->abandoned)
-        migrate_stay(d, &why);
+    else if (!ok)
+        stay_soon(d, why);
     if (why)
         g_propagate_error(error, g_steal_pointer(&why));
     return ok;

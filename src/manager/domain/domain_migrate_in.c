@@ -137,6 +137,7 @@ static bool prepare(const struct migrate_call *c, struct domain *d, struct domai
     struct domain_migration *m = migrate_new(d, true, PHASE_PREPARED, c);
     if (c->flags & MIGRATE_OFFLINE) {
         m->offline = domain_def_ref(def);
+        *ret_uri = g_strdup(p->uri ? p->uri : "tcp:offline"); /* clients want one */
         return true;
     }
     d->unborn = false; /* it can be seen, as one that comes */
@@ -310,7 +311,7 @@ struct domain *domain_migrate_finish(const struct migrate_call *c, bool cancelle
     bool ok = false;
     if (cancelled) {
         migrate_in_drop(d);
-        ruche_error(&why, MANAGER_ERR_ABORTED, "migration of domain '%s' was cancelled", d->name);
+        ruche_error(&why, MANAGER_ERR_ABORTED, "migration of domain '%s' was called off", d->name);
     } else if (!migrate_cookie_read(&c->cookie, NULL, d->uuid, &cookie, &why)) {
         migrate_in_drop(d);
     } else {
