@@ -2,10 +2,11 @@
 /* Saved state from tables: which fields of a struct are saved, how wide they are, what they may be.
  *
  * Format    Per field: u8 length of the name, the name, u32 size of an element, u32 count, the
- * elements, all little-endian. A loader takes exactly what its table says, in order. Thread Whoever
- * owns the struct, with nobody else in it. Trust     What is loaded comes from a file or a peer.
- * Booleans must be 0 or 1, and a row's `max` holds; what depends on other fields is the owner's to
- * check. Errors    A sentence that names owner, field, value and limit; then nothing was changed.
+ *           elements, all little-endian. A loader takes exactly what its table says, in order.
+ * Thread    Whoever owns the struct, with nobody else in it.
+ * Trust     What is loaded comes from a file or a peer. Booleans must be 0 or 1, and a row's `max`
+ *           holds; what depends on other fields is the owner's to check.
+ * Errors    A sentence that names owner, field, value and limit; then nothing was changed.
  */
 #pragma once
 

@@ -2,10 +2,11 @@
 /* The filter "blkdebug": lets chosen requests fail, for tests of everything above.
  *
  * Spec      QEMU's driver of that name: child "image", rules in "inject-error". Its events are
- * those of requests (read_aio, write_aio, flush_to_disk, none); its states are not there. Ours
- * besides: "skip" requests that match pass first, and a rule's "partial" bytes are moved before it
- * fails. Fiber     Everything but describe(). Trust     Rules are the user's: their number is
- * capped.
+ *           those of requests (read_aio, write_aio, flush_to_disk, none); its states are not
+ *           there. Ours besides: "skip" requests that match pass first, and a rule's "partial"
+ *           bytes are moved before it fails.
+ * Fiber     Everything but describe().
+ * Trust     Rules are the user's: their number is capped.
  */
 #include "image/driver.h"
 

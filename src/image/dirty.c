@@ -4,8 +4,9 @@
  * what is dirty.
  *
  * Owner     See dirty.h. Both arrays come from one lazy allocation each: clean areas take no
- * memory. Thread    The node's home thread. Trust     Ranges are cut to the bitmap's size; stored
- * bits past the last grain are dropped.
+ *           memory.
+ * Thread    The node's home thread.
+ * Trust     Ranges are cut to the bitmap's size; stored bits past the last grain are dropped.
  */
 #include "image/dirty.h"
 

@@ -5,11 +5,12 @@
  * Spec      LUKS On-Disk Format Specification 1.2.3; QEMU's options and output.
  * Owner     luks_open() or luks_format() ... luks_free(); borrows `io` (copied) and the context.
  * Fiber     Everything marked (f): in a fiber of `ctx`; keys are derived on a thread of its pool,
- * which takes seconds by design. luks_encrypt() and luks_decrypt(): any thread, any number at a
- * time. Units     Offsets given to luks_encrypt() and luks_decrypt() are those of the guest's disk
- * in "luks"; in qcow2 those of the host file. Multiples of CRYPTO_SECTOR_BYTES. Trust     The
- * header is hostile: offsets, stripes and iterations are bounded before use. Errors    Sentences
- * that begin with `what` ("'disk.luks'"); 0 or -errno for sectors.
+ *           which takes seconds by design. luks_encrypt() and luks_decrypt(): any thread, any
+ *           number at a time.
+ * Units     Offsets given to luks_encrypt() and luks_decrypt() are those of the guest's disk in
+ *           "luks"; in qcow2 those of the host file. Multiples of CRYPTO_SECTOR_BYTES.
+ * Trust     The header is hostile: offsets, stripes and iterations are bounded before use.
+ * Errors    Sentences that begin with `what` ("'disk.luks'"); 0 or -errno for sectors.
  */
 #pragma once
 

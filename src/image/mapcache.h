@@ -4,10 +4,12 @@
  * data that they point at.
  *
  * Owner     The driver's struct embeds it: map_cache_init(), then map_cache_done(); done twice is
- * fine. Fiber     get and flush wait; an entries pointer is valid until the caller waits the next
- * time. Order     A flush takes a copy of the changed pages, calls barrier() (what they point at
- * becomes durable), then store(). Entries may so be changed at any time, once what they point at is
- * written. Errors    0 or negative errno. Pages that could not be stored stay changed.
+ *           fine.
+ * Fiber     get and flush wait; an entries pointer is valid until the caller waits the next time.
+ * Order     A flush takes a copy of the changed pages, calls barrier() (what they point at becomes
+ *           durable), then store(). Entries may so be changed at any time, once what they point at
+ *           is written.
+ * Errors    0 or negative errno. Pages that could not be stored stay changed.
  */
 #pragma once
 

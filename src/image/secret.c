@@ -2,9 +2,10 @@
 /* The registry of secrets.
  *
  * Spec      QEMU's secret object: an encrypted secret is AES-256-CBC with PKCS#7 padding under the
- * 32 bytes of the secret `keyid`; with format=base64 its ciphertext is base64, and its plain text
- * is not. Thread    Any; one lock around the table. Trust     Options come from users and QMP
- * peers: sizes are capped, padding is checked.
+ *           32 bytes of the secret `keyid`; with format=base64 its ciphertext is base64, and its
+ *           plain text is not.
+ * Thread    Any; one lock around the table.
+ * Trust     Options come from users and QMP peers: sizes are capped, padding is checked.
  */
 #include "image/secret.h"
 

@@ -3,8 +3,11 @@
  * secret` and object-add give them.
  *
  * Spec      QEMU's `secret` object: data or file; format raw or base64; keyid and iv for
- * AES-256-CBC. Owner     One registry for the process. Bytes handed out are the caller's, and wiped
- * by secret_free(). Thread    Any. Errors    Sentences that name the secret, never its contents.
+ *           AES-256-CBC.
+ * Owner     One registry for the process. Bytes handed out are the caller's, and wiped by
+ *           secret_free().
+ * Thread    Any.
+ * Errors    Sentences that name the secret, never its contents.
  */
 #pragma once
 

@@ -4,12 +4,13 @@
  * Spec      libvirt's RPC at 9.0.0.
  * Thread    The loop thread.
  * Owner     The server's list holds a reference until the connection ends; each call under way and
- * each stream holds one. After client_end() nothing is sent and nothing is read: whoever still
- * holds it only lets go. Flow      One read may bring many messages; fast calls are answered in the
- * same round with one write for all. While `max_calls` are under way, or `pause_output_bytes` wait
- * to be written, nothing is read. Trust     Bytes are the peer's. Before CONNECT_OPEN, and of
- * read-only clients, only small messages are kept; of all clients together at most
- * INPUT_TOTAL_BYTES.
+ *           each stream holds one. After client_end() nothing is sent and nothing is read: whoever
+ *           still holds it only lets go.
+ * Flow      One read may bring many messages; fast calls are answered in the same round with one
+ *           write for all. While `max_calls` are under way, or `pause_output_bytes` wait to be
+ *           written, nothing is read.
+ * Trust     Bytes are the peer's. Before CONNECT_OPEN, and of read-only clients, only small
+ *           messages are kept; of all clients together at most INPUT_TOTAL_BYTES.
  */
 #pragma once
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Events for clients that asked: each registration is a class, an event, perhaps an object.
  *
- * Spec      libvirt's remote protocol at 9.0.0; messages have serial 1 and lead with the callback's
- * id, but for those of the old registrations. Thread    The loop thread. Owner: the client has its
- * registrations.
+ * Spec      libvirt's remote protocol at 9.0.0; messages have serial 1 and lead with the
+ *           callback's id, but for those of the old registrations.
+ * Thread    The loop thread. Owner: the client has its registrations.
  */
 #pragma once
 

@@ -2,9 +2,10 @@
 /* Messages of libvirt's RPC: a length that counts itself, a header of six words, a payload.
  *
  * Spec      libvirt's RPC at 9.0.0: 28 bytes of length and header, messages of at most 33,554,436
- * bytes; with descriptors, a count follows the header, and one byte for each with SCM_RIGHTS the
- * message. Trust     Bytes are the peer's. A length out of bounds ends the connection: there is no
- * next message.
+ *           bytes; with descriptors, a count follows the header, and one byte for each with
+ *           SCM_RIGHTS the message.
+ * Trust     Bytes are the peer's. A length out of bounds ends the connection: there is no next
+ *           message.
  */
 #pragma once
 

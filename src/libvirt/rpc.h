@@ -2,9 +2,11 @@
 /* Procedures of libvirt's remote protocol: each is one RPC_PROC() row in its own proc_*.c.
  *
  * Spec      libvirt's RPC at 9.0.0: programs remote 0x20008086, qemu 0x20008087, keepalive
- * 0x6b656570. Thread    The loop thread. RPC_FAST calls are made in place, others as a task each:
- * they may wait, and are answered when they are done, in any order. Rule      A procedure only
- * translates: arguments to an operation of the core, its result to the wire.
+ *           0x6b656570.
+ * Thread    The loop thread. RPC_FAST calls are made in place, others as a task each: they may
+ *           wait, and are answered when they are done, in any order.
+ * Rule      A procedure only translates: arguments to an operation of the core, its result to the
+ *           wire.
  */
 #pragma once
 

@@ -4,8 +4,9 @@
  *
  * Spec      RFC 4422; service "libvirt", as clients ask for.
  * Thread    sasl_layer_start() and sasl_layer_step() block (password databases): on a worker, one
- * at a time for each object. The rest on the loop thread. Trust     What the client sends goes into
- * the library, capped by the protocol; what comes out is checked.
+ *           at a time for each object. The rest on the loop thread.
+ * Trust     What the client sends goes into the library, capped by the protocol; what comes out is
+ *           checked.
  */
 #pragma once
 

@@ -2,12 +2,14 @@
 /* Streams: data that flows behind a call, either way: consoles, volumes, pictures.
  *
  * Spec      libvirt's RPC at 9.0.0: messages with the call's procedure and serial; data has status
- * CONTINUE, an empty one is the end, then OK each way; ERROR ends it early; holes are messages of
- * their own. Thread    The loop thread; files are read and written on workers. Owner     A
- * procedure makes one and puts it in its rpc_call; from then on it is the client's, and ends with
- * either side or with the connection. It takes the descriptor. Flow      Nothing is read from the
- * source while the client does not take it. Of what a client sends, STREAM_INPUT_BYTES are kept;
- * then nothing more is read from it (a file), or the stream ends in an error (a console).
+ *           CONTINUE, an empty one is the end, then OK each way; ERROR ends it early; holes are
+ *           messages of their own.
+ * Thread    The loop thread; files are read and written on workers.
+ * Owner     A procedure makes one and puts it in its rpc_call; from then on it is the client's,
+ *           and ends with either side or with the connection. It takes the descriptor.
+ * Flow      Nothing is read from the source while the client does not take it. Of what a client
+ *           sends, STREAM_INPUT_BYTES are kept; then nothing more is read from it (a file), or the
+ *           stream ends in an error (a console).
  */
 #pragma once
 

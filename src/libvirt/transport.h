@@ -2,10 +2,11 @@
 /* The bytes of one connection: plain or through TLS, and with a SASL security layer on top.
  *
  * Spec      libvirt's RPC: after the TLS handshake the server sends one byte 0x01 inside TLS; a
- * SASL layer begins behind the reply that completes the exchange. Thread    The loop thread; never
- * blocks. Owner     The client: transport_init() takes the descriptor, transport_done() closes it.
+ *           SASL layer begins behind the reply that completes the exchange.
+ * Thread    The loop thread; never blocks.
+ * Owner     The client: transport_init() takes the descriptor, transport_done() closes it.
  * Errors    0 or more: bytes; -EAGAIN: not now; other negative errno: the connection is of no use
- * any more.
+ *           any more.
  */
 #pragma once
 

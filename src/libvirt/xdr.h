@@ -3,10 +3,12 @@
  * reads, writes and frees them all, so that a procedure is data.
  *
  * Spec      RFC 4506; of libvirt's protocol: strings are at most REMOTE_STRING_MAX, a pointer is a
- * bool and what it points to. Trust     Bytes are the peer's: lengths are checked against the rest
- * of the message before memory is asked for; strings must not hold NUL; at most XDR_MAX_MEMORY
- * bytes come of one message. Owner     xdr_read() allocates strings, arrays and what pointers point
- * to; xdr_free() takes them back, also after a failed read.
+ *           bool and what it points to.
+ * Trust     Bytes are the peer's: lengths are checked against the rest of the message before
+ *           memory is asked for; strings must not hold NUL; at most XDR_MAX_MEMORY bytes come of
+ *           one message.
+ * Owner     xdr_read() allocates strings, arrays and what pointers point to; xdr_free() takes them
+ *           back, also after a failed read.
  */
 #pragma once
 

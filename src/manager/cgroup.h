@@ -2,10 +2,11 @@
 /* Control groups of machines: limits on what their processes take, and counts of what they took.
  *
  * Spec      Linux Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst. Of each controller the
- * hierarchy where it is mounted is used, so that version 1, 2 and both at once work. Where nothing
- * can be written to, machines run all the same, and what needs a controller says which one is
- * missing. Thread    The loop thread; files of these file systems do not block. Files CGROUP_MOUNTS
- * of the environment names a table in the form of /proc/mounts: for tests.
+ *           hierarchy where it is mounted is used, so that version 1, 2 and both at once work.
+ *           Where nothing can be written to, machines run all the same, and what needs a
+ *           controller says which one is missing.
+ * Thread    The loop thread; files of these file systems do not block.
+ * Files     CGROUP_MOUNTS of the environment names a table in the form of /proc/mounts: for tests.
  */
 #pragma once
 

@@ -2,8 +2,9 @@
 /* Tasks on top of fibers and GLib's main loop; workers that post their ends back to it.
  *
  * Thread    The loop thread; workers touch only their own struct work and the list of finished
- * ones. Note      A fiber may be woken from within a GLib callback and then runs on its own stack
- * inside of it: callbacks here clear what names them (timer ids) first and wake last.
+ *           ones.
+ * Note      A fiber may be woken from within a GLib callback and then runs on its own stack inside
+ *           of it: callbacks here clear what names them (timer ids) first and wake last.
  */
 #include "manager/task.h"
 

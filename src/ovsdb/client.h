@@ -4,10 +4,11 @@
  *
  * Spec      RFC 7047, section 4.
  * Owner     ovsdb_client_new(), then ovsdb_client_free(), also with calls under way: they end with
- * an error. Thread    The thread of the default GMainContext; calls in a fiber. Trust     The
- * server is not trusted to be sane: what it sends is bounded, checked, and ends the connection when
- * it is wrong; what it does not answer ends at the deadline. Errors    Sentences that name the
- * address. OVSDB_ERR_*.
+ *           an error.
+ * Thread    The thread of the default GMainContext; calls in a fiber.
+ * Trust     The server is not trusted to be sane: what it sends is bounded, checked, and ends the
+ *           connection when it is wrong; what it does not answer ends at the deadline.
+ * Errors    Sentences that name the address. OVSDB_ERR_*.
  */
 #pragma once
 

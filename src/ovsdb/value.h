@@ -5,7 +5,8 @@
  * Owner     A datum owns its atoms and their texts: ovsdb_datum_done(), twice is fine.
  * Thread    Any.
  * Trust     JSON is a peer's: types and lengths are checked, its size was bounded by the frame
- * (base/json_frame.h). Errors    NULL, or what is wrong with it, a constant text.
+ *           (base/json_frame.h).
+ * Errors    NULL, or what is wrong with it, a constant text.
  */
 #pragma once
 

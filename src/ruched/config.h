@@ -3,8 +3,9 @@
  *
  * Spec      docs/ruched.md.
  * Owner     config_done() frees what config_init() and config_read() made; strings are for the
- * front doors to borrow. Errors    An unknown key or a value that cannot be is an error with file,
- * group and key: nothing is ignored.
+ *           front doors to borrow.
+ * Errors    An unknown key or a value that cannot be is an error with file, group and key: nothing
+ *           is ignored.
  */
 #pragma once
 

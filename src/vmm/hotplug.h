@@ -2,7 +2,9 @@
 /* Devices and what they stand on, put in and taken out while the machine runs.
  *
  * Spec      QEMU's QMP: device_add, device_del, DEVICE_DELETED, netdev_add, chardev-add, add-fd,
- * getfd. Thread    The main thread. Errors    Sentences; QEMU's own where managers compare them.
+ *           getfd.
+ * Thread    The main thread.
+ * Errors    Sentences; QEMU's own where managers compare them.
  */
 #pragma once
 

@@ -4,8 +4,8 @@
  * Spec      docs/rest.md. Query: offset, length (bytes).
  * Thread    The loop thread, a task for each; files are read and written on workers.
  * Flow      One piece of TRANSFER_BYTES at a time: the next is read when the peer has taken the
- * last, and nothing more is read from a peer until what it sent is written. Cancel    A peer that
- * goes away ends it; what it had sent is in the volume.
+ *           last, and nothing more is read from a peer until what it sent is written.
+ * Cancel    A peer that goes away ends it; what it had sent is in the volume.
  */
 #include "web/internal.h"
 

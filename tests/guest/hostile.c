@@ -5,8 +5,9 @@
  *
  * what=     0 broken rings, 1 DMA, 2 garbage rings, 3 rewriting (two vCPUs), 4 registers and
  * configuration space, 5 ports and the board's own registers. seed=     Of the random numbers. ms=
- * how long the random ones go on. The end   It says "hostile done" and halts: who runs it looks at
- * the process from outside, and quits it.
+ * how long the random ones go on.
+ * The end   It says "hostile done" and halts: who runs it looks at the process from outside, and
+ *           quits it.
  */
 #include "lib/virtio.h"
 

@@ -3,9 +3,11 @@
  *
  * Spec      Linux Documentation/virt/kvm/api.rst.
  * Format    What the kernel's calls transfer is saved as the bytes of these calls, which are an
- * interface that never changes; MSRs by number. It loads under KVM only. Thread    Main, the
- * machine stopped. Trust     The kernel checks what it is given, and refuses. TSC       By the
- * offset that KVM adds to the host's, as in kvm.c; saved as it stood when the clock stopped.
+ *           interface that never changes; MSRs by number. It loads under KVM only.
+ * Thread    Main, the machine stopped.
+ * Trust     The kernel checks what it is given, and refuses.
+ * TSC       By the offset that KVM adds to the host's, as in kvm.c; saved as it stood when the
+ *           clock stopped.
  */
 #include "accel/kvm/kvm.h"
 

@@ -3,9 +3,9 @@
  *
  * Spec      Linux Documentation/virt/kvm/api.rst: KVM_RUN and struct kvm_run.
  * Thread    kvm_vcpu_run(): the vCPU's own. kvm_vcpu_kick(), kvm_vcpu_signal(): any. The rest:
- * main, with the vCPU not running. Kicks     The kicker sets `kicked`, then immediate_exit, then
- * sends SIGUSR1; the vCPU clears immediate_exit, then looks at `kicked`. So a kick before, in or
- * after KVM_RUN is seen.
+ *           main, with the vCPU not running.
+ * Kicks     The kicker sets `kicked`, then immediate_exit, then sends SIGUSR1; the vCPU clears
+ *           immediate_exit, then looks at `kicked`. So a kick before, in or after KVM_RUN is seen.
  */
 #include "accel/kvm/kvm.h"
 #include "base/fd.h"

@@ -4,11 +4,13 @@
  *
  * Spec      PCI Express Base 3.0, 6.7 (hot plug), 7.5.1.2 and 7.8; PCI-to-PCI Bridge 1.2.
  * Hot plug  A device that comes shows as presence and a pressed attention button; the guest gives
- * the slot power and finds it. A device that is to go presses the button; the guest stops its
- * driver, takes the power away and puts the power indicator out: then the slot is emptied. Thread
- * See pci.h. What must be done outside the bus lock is posted to the main loop. Locks     The
- * slot's registers and flags: the bus lock. Trust     Windows, bus numbers and slot control are the
- * guest's; a device behind is mapped only where all allow it.
+ *           the slot power and finds it. A device that is to go presses the button; the guest
+ *           stops its driver, takes the power away and puts the power indicator out: then the slot
+ *           is emptied.
+ * Thread    See pci.h. What must be done outside the bus lock is posted to the main loop.
+ * Locks     The slot's registers and flags: the bus lock.
+ * Trust     Windows, bus numbers and slot control are the guest's; a device behind is mapped only
+ *           where all allow it.
  */
 #include "devices/pci/pci_internal.h"
 

@@ -4,10 +4,10 @@
  * Spec      VIRTIO 1.2, chapters 2 and 3.
  * Thread    Main, the machine stopped. The home loop may run: a frozen device does nothing there.
  * Trust     The rings' addresses and places come from a file or a peer and are checked as the
- * guest's own. What is in the rings is checked when it is popped, as ever. Stopping  From its stop
- * on, a device takes no chain and no frame; what was in flight ends before the state is saved, as
- * ops->drain says. When the machine goes on, every queue is looked at, so that no notification is
- * lost.
+ *           guest's own. What is in the rings is checked when it is popped, as ever.
+ * Stopping  From its stop on, a device takes no chain and no frame; what was in flight ends before
+ *           the state is saved, as ops->drain says. When the machine goes on, every queue is
+ *           looked at, so that no notification is lost.
  */
 #include "devices/virtio/virtio.h"
 

@@ -2,9 +2,9 @@
 /* Jobs: the set of them, their life, and the commands on them.
  *
  * Spec      QEMU's job states: created, running or paused, ready or standby, waiting, pending,
- * aborting, concluded, gone. Thread    The main thread owns the states. The work sends messages
- * (paused, ready, failed, done), which the main loop, or job_wait(), takes from the set's queue in
- * order.
+ *           aborting, concluded, gone.
+ * Thread    The main thread owns the states. The work sends messages (paused, ready, failed,
+ *           done), which the main loop, or job_wait(), takes from the set's queue in order.
  */
 #include "image/job/internal.h"
 

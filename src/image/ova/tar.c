@@ -2,8 +2,10 @@
 /* The table of contents of a tar archive.
  *
  * Spec      POSIX.1-2017, pax Interchange Format (ustar, path and size records); GNU tar's long
- * names and binary sizes. Fiber     All of it. Trust     The archive is hostile: OVA_MEMBERS_MAX
- * members, names of OVA_NAME_MAX bytes, checksums verified.
+ *           names and binary sizes.
+ * Fiber     All of it.
+ * Trust     The archive is hostile: OVA_MEMBERS_MAX members, names of OVA_NAME_MAX bytes,
+ *           checksums verified.
  */
 #include "image/ova/internal.h"
 

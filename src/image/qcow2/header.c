@@ -4,7 +4,8 @@
  * Spec      qcow2, "Header" and "Header extensions".
  * Thread    The node's home thread.
  * Trust     All of it is hostile: read once, through a cursor; every count and offset is bounded
- * here. Errors    Sentences with file, field and value.
+ *           here.
+ * Errors    Sentences with file, field and value.
  */
 #include "image/qcow2/internal.h"
 

@@ -3,8 +3,8 @@
  *
  * Spec      qcow2, "Cluster mapping" and "Extended L2 Entries".
  * Thread    The node's home thread. The hot path is qcow2_lookup() with the slice in memory: it
- * never waits and looks at no more entries than the request covers. Trust     Entries are hostile:
- * what cannot be is QCOW2_INVALID, and ends in node_corrupt().
+ *           never waits and looks at no more entries than the request covers.
+ * Trust     Entries are hostile: what cannot be is QCOW2_INVALID, and ends in node_corrupt().
  */
 #include "image/qcow2/internal.h"
 

@@ -3,8 +3,9 @@
  *
  * Spec      qcow2, "Host cluster management".
  * Thread    The node's home thread; changes under alloc_lock, which is held over the making and
- * loading of blocks. Trust     Offsets of blocks are checked when they are used; counts are only
- * believed as far as the overlap check protects metadata from them.
+ *           loading of blocks.
+ * Trust     Offsets of blocks are checked when they are used; counts are only believed as far as
+ *           the overlap check protects metadata from them.
  */
 #include "image/qcow2/refcount.h"
 

@@ -2,10 +2,11 @@
 /* The cache of metadata pages.
  *
  * Fiber     One thread; what waits (loading, committing) leaves every page in a state that others
- * may meet: a page that is being loaded has waiters, one that is being written in place cannot be
- * evicted, as the file does not have it yet. Crash     See pages.h: sync, log, write in place.
- * Without a log a second sync ends a commit, and what is written in place in one commit has no
- * order: formats see to it that none is needed.
+ *           may meet: a page that is being loaded has waiters, one that is being written in place
+ *           cannot be evicted, as the file does not have it yet.
+ * Crash     See pages.h: sync, log, write in place. Without a log a second sync ends a commit, and
+ *           what is written in place in one commit has no order: formats see to it that none is
+ *           needed.
  */
 #include "image/vhd/pages.h"
 

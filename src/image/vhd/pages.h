@@ -11,8 +11,10 @@
  * Owner     pages_new() ... pages_free(); borrows the file node.
  * Fiber     All of it but new and free, in fibers of the file's context; they may wait.
  * Units     Bytes, offsets in the file. Ranges may cross pages. What lies behind the file's end
- * reads as zero. Memory    max_pages pages and as many copies as may be dirty, allocated as they
- * are first needed. Errors    0 or -errno. A failed commit keeps its pages changed.
+ *           reads as zero.
+ * Memory    max_pages pages and as many copies as may be dirty, allocated as they are first
+ *           needed.
+ * Errors    0 or -errno. A failed commit keeps its pages changed.
  */
 #pragma once
 

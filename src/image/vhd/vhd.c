@@ -3,9 +3,10 @@
  *
  * Spec      Virtual Hard Disk Image Format Specification 1.0 (2006).
  * Trust     A guest can write what looks like a header into the first sectors of a fixed image: so
- * the footer at the end says first what an image is, and the copy at the front counts only for the
- * other two types. Crash     See vhd_space.c and vhd_io.c. An image that was left open has unused
- * room before its last footer; no reader minds, and the next writer gives it back.
+ *           the footer at the end says first what an image is, and the copy at the front counts
+ *           only for the other two types.
+ * Crash     See vhd_space.c and vhd_io.c. An image that was left open has unused room before its
+ *           last footer; no reader minds, and the next writer gives it back.
  */
 #include "image/vhd/vhd.h"
 

@@ -3,9 +3,10 @@
  * differencing.
  *
  * Spec      Virtual Hard Disk Image Format Specification 1.0 (2006); QEMU's rules for sizes.
- * Units     Offsets and lengths in bytes unless a name says sectors; on disk the block table counts
- * sectors. Trust     Footers, header, table and bitmaps are hostile: what footer_load() and
- * header_load() return is checked; a table entry is checked each time it is used.
+ * Units     Offsets and lengths in bytes unless a name says sectors; on disk the block table
+ *           counts sectors.
+ * Trust     Footers, header, table and bitmaps are hostile: what footer_load() and header_load()
+ *           return is checked; a table entry is checked each time it is used.
  *
  * A dynamic image is: copy of the footer, header, block table, blocks (each a bitmap of its
  * sectors, then the sectors), footer. The copy at the front is the one that counts; the one at the

@@ -2,8 +2,8 @@
 /* Footer, header and geometry of virtual hard disks.
  *
  * Spec      Virtual Hard Disk Image Format Specification 1.0: hard disk footer, dynamic disk
- * header, appendix "CHS calculation". Trust     Hostile bytes, through a cursor; what is returned
- * is inside its limits.
+ *           header, appendix "CHS calculation".
+ * Trust     Hostile bytes, through a cursor; what is returned is inside its limits.
  */
 #include "image/vhd/vhd.h"
 

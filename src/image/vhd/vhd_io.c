@@ -3,9 +3,9 @@
  *
  * Spec      Virtual Hard Disk Image Format Specification 1.0: sector bitmaps.
  * Fiber     Every request runs on its own; only allocation is serial.
- * Crash     A sector's bit is set, in memory, when its data is written, and reaches the disk behind
- * a sync: until then the sector reads as before, from the parent or as zero. Trust     Bitmaps are
- * hostile, and may say what they like: both answers are safe.
+ * Crash     A sector's bit is set, in memory, when its data is written, and reaches the disk
+ *           behind a sync: until then the sector reads as before, from the parent or as zero.
+ * Trust     Bitmaps are hostile, and may say what they like: both answers are safe.
  */
 #include "image/vhd/bits.h"
 #include "image/vhd/vhd.h"

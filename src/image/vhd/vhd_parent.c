@@ -2,10 +2,12 @@
 /* Differencing images: the parent's names in the header, and what becomes of them.
  *
  * Spec      Virtual Hard Disk Image Format Specification 1.0: parent locator entries; differencing
- * hard disks. Trust     Names are hostile: they are bounded, must be Unicode, and are opened only
- * as the graph's policy allows. Windows' absolute names mean nothing here; of those, the last part
- * is looked for beside the image. Crash     Names are written to new space, with a new header that
- * refers to them, before the footer does.
+ *           hard disks.
+ * Trust     Names are hostile: they are bounded, must be Unicode, and are opened only as the
+ *           graph's policy allows. Windows' absolute names mean nothing here; of those, the last
+ *           part is looked for beside the image.
+ * Crash     Names are written to new space, with a new header that refers to them, before the
+ *           footer does.
  */
 #include "image/vhd/parent.h"
 #include "image/vhd/vhd.h"

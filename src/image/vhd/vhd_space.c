@@ -3,13 +3,14 @@
  *
  * Spec      Virtual Hard Disk Image Format Specification 1.0: block allocation table.
  * Fiber     Allocation is serial (alloc_lock), data is not: an allocated block is in the table, in
- * memory, before its data is written, and reads as it did before. Crash     The footer at the end
- * is in the way of new blocks. So the file grows by many blocks at once, and the footer is durable
- * at the new end before the first block overwrites the old one. A block's bitmap is written when it
- * is allocated, and its table entry at the next commit, behind a sync: an entry on disk refers to a
- * block that is there. What was reserved and not used is given back on closing, or by the next
- * writer, who cannot know whether it is still zeroes. Trust     Table entries are hostile: see
- * check_entry().
+ *           memory, before its data is written, and reads as it did before.
+ * Crash     The footer at the end is in the way of new blocks. So the file grows by many blocks at
+ *           once, and the footer is durable at the new end before the first block overwrites the
+ *           old one. A block's bitmap is written when it is allocated, and its table entry at the
+ *           next commit, behind a sync: an entry on disk refers to a block that is there. What was
+ *           reserved and not used is given back on closing, or by the next writer, who cannot know
+ *           whether it is still zeroes.
+ * Trust     Table entries are hostile: see check_entry().
  */
 #include "image/vhd/vhd.h"
 

@@ -2,9 +2,10 @@
 /* The driver "vhdx": opening, closing and describing.
  *
  * Spec      [MS-VHDX] revision 7.0.
- * Crash     A writer replays the log on opening; a reader sees what it would have done. On closing,
- * the header forgets the log when everything is in place. Trust     See vhdx.h. Nothing that open()
- * allocates grows with what the file says, but the log, which is bounded.
+ * Crash     A writer replays the log on opening; a reader sees what it would have done. On
+ *           closing, the header forgets the log when everything is in place.
+ * Trust     See vhdx.h. Nothing that open() allocates grows with what the file says, but the log,
+ *           which is bounded.
  */
 #include "image/vhdx/vhdx.h"
 

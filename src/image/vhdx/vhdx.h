@@ -4,8 +4,9 @@
  *
  * Spec      [MS-VHDX]; section numbers are of its revision 7.0. All numbers little-endian.
  * Units     Bytes. Regions and blocks begin at multiples of 1 MiB, metadata changes in pages of 4
- * KiB. Trust     Everything is hostile: what *_load() return is checked, a table entry is checked
- * when it is used.
+ *           KiB.
+ * Trust     Everything is hostile: what *_load() return is checked, a table entry is checked when
+ *           it is used.
  *
  * A file is: identifier, two headers (the newer valid one counts), two region tables (the same),
  * then, in any order, log, metadata, block table (BAT), payload blocks, and the bitmaps of

@@ -2,13 +2,14 @@
 /* The block table of VHDX files, room for new blocks, and the header while the file is written.
  *
  * Spec      [MS-VHDX] 2.5 (BAT), 2.2.2 (headers).
- * Fiber     Allocation is serial (alloc_lock), data is not: a new block is in the table, in memory,
- * before its data is written, and reads as it did before: zeroes, or the parent through a clear
- * bitmap. Crash     Table and bitmaps change in the page cache, and reach the file through the log,
- * behind the data. The file grows by many blocks at once; what is behind the last block in use is
- * given back on closing, or by the next writer, who cannot know whether it is zeroes. The header
- * that does not count is written. Trust     Table entries are hostile: they may not lie over
- * anything that is not a block.
+ * Fiber     Allocation is serial (alloc_lock), data is not: a new block is in the table, in
+ *           memory, before its data is written, and reads as it did before: zeroes, or the parent
+ *           through a clear bitmap.
+ * Crash     Table and bitmaps change in the page cache, and reach the file through the log, behind
+ *           the data. The file grows by many blocks at once; what is behind the last block in use
+ *           is given back on closing, or by the next writer, who cannot know whether it is zeroes.
+ *           The header that does not count is written.
+ * Trust     Table entries are hostile: they may not lie over anything that is not a block.
  */
 #include "image/vhdx/vhdx.h"
 

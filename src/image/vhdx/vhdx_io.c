@@ -3,8 +3,9 @@
  *
  * Spec      [MS-VHDX] 2.5.1 (states of blocks), 2.4 (sector bitmaps, lowest bit first).
  * Fiber     Every request runs on its own; only allocation is serial.
- * Crash     A sector's bit is set, in memory, when its data is written, and reaches the disk behind
- * a sync. Trust     Bitmaps may say what they like: both answers are safe.
+ * Crash     A sector's bit is set, in memory, when its data is written, and reaches the disk
+ *           behind a sync.
+ * Trust     Bitmaps may say what they like: both answers are safe.
  */
 #include "image/vhd/bits.h"
 #include "image/vhdx/vhdx.h"

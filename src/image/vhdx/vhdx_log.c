@@ -2,14 +2,15 @@
 /* The log of VHDX files: finding what a crash left in it, replaying it, and writing it.
  *
  * Spec      [MS-VHDX] 2.3 (log), 2.3.3 (log replay).
- * Crash     A commit (vhd/pages.c) syncs, then writes one entry that holds all changed pages and is
- * its own tail, syncs, and writes the pages in place; the next commit's first sync covers those. So
- * at any instant the newest whole entry in the log is all there is to replay, and doing so twice
- * does no harm. No entry is larger than a third of the log, so that writing one never touches the
- * one before. The header names the log only once its first entry is durable, and forgets it on
- * closing. Trust     A log is hostile: its size, the bytes that are summed, the heads that are
- * tried and every descriptor are bounded. A reader that may not write sees the log's pages over the
- * file's.
+ * Crash     A commit (vhd/pages.c) syncs, then writes one entry that holds all changed pages and
+ *           is its own tail, syncs, and writes the pages in place; the next commit's first sync
+ *           covers those. So at any instant the newest whole entry in the log is all there is to
+ *           replay, and doing so twice does no harm. No entry is larger than a third of the log,
+ *           so that writing one never touches the one before. The header names the log only once
+ *           its first entry is durable, and forgets it on closing.
+ * Trust     A log is hostile: its size, the bytes that are summed, the heads that are tried and
+ *           every descriptor are bounded. A reader that may not write sees the log's pages over
+ *           the file's.
  */
 #include "image/vhdx/vhdx.h"
 

@@ -3,9 +3,9 @@
  *
  * Spec      [MS-VHDX] 2.6.2.6 (parent locator): keys and values in UTF-16.
  * Trust     Names are hostile: they are bounded, must be Unicode, and are opened only as the
- * graph's policy allows. Windows' absolute names mean nothing here; of those, the last part is
- * looked for beside the image. Crash     Locator, table and parameters change in one commit, that
- * is, in one log entry.
+ *           graph's policy allows. Windows' absolute names mean nothing here; of those, the last
+ *           part is looked for beside the image.
+ * Crash     Locator, table and parameters change in one commit, that is, in one log entry.
  */
 #include "image/vhd/parent.h"
 #include "image/vhdx/vhdx.h"

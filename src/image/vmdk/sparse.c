@@ -4,8 +4,9 @@
  * Spec      "Virtual Disk Format 5.0", Hosted Sparse Extents.
  * Fiber     All of it.
  * Trust     Grain table entries are checked before use: inside the file, and not over the metadata
- * when written. Order     See vmdk.h. Two writes into one new grain: the second waits for the first
- * (struct vmdk_allocation).
+ *           when written.
+ * Order     See vmdk.h. Two writes into one new grain: the second waits for the first (struct
+ *           vmdk_allocation).
  */
 #include "image/vmdk/vmdk.h"
 

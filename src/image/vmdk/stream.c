@@ -5,9 +5,10 @@
  * Spec      "Virtual Disk Format 5.0", Stream-Optimized Compressed Sparse Extents.
  * Fiber     All of it; (de)compression on threads of the pool.
  * Trust     Markers are hostile: sizes are checked against the file, grains against what was asked
- * for. Order     Writes are put down in the order in which they arrived, while others are still
- * being compressed. The first one cuts off directory, footer and end mark; a flush puts them back.
- * In between, markers tell it all.
+ *           for.
+ * Order     Writes are put down in the order in which they arrived, while others are still being
+ *           compressed. The first one cuts off directory, footer and end mark; a flush puts them
+ *           back. In between, markers tell it all.
  */
 #include "image/vmdk/vmdk.h"
 

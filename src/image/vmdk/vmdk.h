@@ -2,17 +2,19 @@
 /* VMDK: what the files of this folder share: descriptor, extents, the open image.
  *
  * Spec      VMware "Virtual Disk Format 5.0" (hosted sparse, stream-optimized, flat) and 1.1 (ESX
- * Server sparse). Owner     The node; made by vmdk_open(), freed by vmdk_close(). Thread    The
- * node's home thread. Memory is changed between waits only; who waits looks up again. Trust
- * Descriptor, headers and tables are hostile: sizes are capped, table entries are checked when
- * used. Order     A crash at any instant leaves at most space that nothing refers to:
- *           1. Grains are given out behind the end of the file, where it reads as zeroes. Their
- * data is written first.
- *           2. The grain table entry is set in memory when the write is done.
- *           3. A flush syncs the data, writes the changed grain tables (redundant copy first),
- * syncs again. The redundant copy may so be ahead of the other one; both are good. Stream-optimized
- * extents whose directory stands at the end are their own journal: when the footer is missing, the
- * grains' markers are read from the front (stream_recover()).
+ *           Server sparse).
+ * Owner     The node; made by vmdk_open(), freed by vmdk_close().
+ * Thread    The node's home thread. Memory is changed between waits only; who waits looks up
+ *           again.
+ * Trust     Descriptor, headers and tables are hostile: sizes are capped, table entries are
+ *           checked when used.
+ * Order     A crash at any instant leaves at most space that nothing refers to: 1. Grains are
+ *           given out behind the end of the file, where it reads as zeroes. Their data is written
+ *           first. 2. The grain table entry is set in memory when the write is done. 3. A flush
+ *           syncs the data, writes the changed grain tables (redundant copy first), syncs again.
+ *           The redundant copy may so be ahead of the other one; both are good. Stream-optimized
+ *           extents whose directory stands at the end are their own journal: when the footer is
+ *           missing, the grains' markers are read from the front (stream_recover()).
  */
 #pragma once
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the guest does with its own power, and how long its agent has.
  *
- * Spec      virDomainPMSuspendForDuration, virDomainPMWakeup, virDomainAgentSetResponseTimeout
- * at 9.0.0. Thread    The loop thread; what asks the guest waits.
+ * Spec      virDomainPMSuspendForDuration, virDomainPMWakeup, virDomainAgentSetResponseTimeout at
+ *           9.0.0.
+ * Thread    The loop thread; what asks the guest waits.
  */
 #include "manager/domain/domain_priv.h"
 

@@ -2,11 +2,11 @@
 /* Descriptions that need no check at the start: texts that this very program has printed, known
  * again by a digest.
  *
- * Format    `descriptions` in the cache folder: digests of 8 bytes. The first is the program's (its
- * version, size and date), the others' are of texts, sorted. Whoever edits a file makes another
- * text of it; another program knows none. A digest is for what happens by chance: who may write the
- * folders may write descriptions anyway. Cut off   The file is not synced: one that is torn has
- * other numbers in it, and knows nothing.
+ * Format    `descriptions` in the cache folder: digests of 8 bytes. The first is the program's
+ *           (its version, size and date), the others' are of texts, sorted. Whoever edits a file
+ *           makes another text of it; another program knows none. A digest is for what happens by
+ *           chance: who may write the folders may write descriptions anyway.
+ * Cut off   The file is not synced: one that is torn has other numbers in it, and knows nothing.
  */
 #include "manager/domain/domain_priv.h"
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Domains on disk: descriptions, autostart links, and the status file of each that runs.
  *
- * Format    A status file is <domstatus state= reason= id= starting= fakereboot= agenttimeout=>, the element of
- * vm_status(), the live <domain>. Cut off   What a killed daemon leaves is brought in order here,
- * at the start: temporary files go; of two files with one UUID (a rename) the newer one stays;
- * links to nothing go; a start that was not finished is taken back (nobody was told that it was); a
- * machine that ended meanwhile is not running.
+ * Format    A status file is <domstatus state= reason= id= starting= fakereboot= agenttimeout=>,
+ *           the element of vm_status(), the live <domain>.
+ * Cut off   What a killed daemon leaves is brought in order here, at the start: temporary files
+ *           go; of two files with one UUID (a rename) the newer one stays; links to nothing go; a
+ *           start that was not finished is taken back (nobody was told that it was); a machine
+ *           that ended meanwhile is not running.
  */
 #include "manager/domain/domain_priv.h"
 

@@ -2,13 +2,14 @@
 /* Files with a machine's saved state: our head, the description, then the stream as the emulator
  * wrote it.
  *
- * Format    One block of 4096 bytes (little endian): magic, version, what the machine did, which of
- * two slots holds the description, its length and SHA-256; the slots; the stream. A new description
- * goes into the other slot, then the head into its sector: cut off anywhere, the file has the old
- * one or the new one. Whole     A file that is being written has no name (or, where the file system
- * cannot do that, a temporary one) until save_file_commit(): a cut leaves nothing. Trust     Files
- * are hostile: lengths are checked against the file's size and XML_MAX_BYTES. Thread    Any;
- * everything but save_head_*() blocks.
+ * Format    One block of 4096 bytes (little endian): magic, version, what the machine did, which
+ *           of two slots holds the description, its length and SHA-256; the slots; the stream. A
+ *           new description goes into the other slot, then the head into its sector: cut off
+ *           anywhere, the file has the old one or the new one.
+ * Whole     A file that is being written has no name (or, where the file system cannot do that, a
+ *           temporary one) until save_file_commit(): a cut leaves nothing.
+ * Trust     Files are hostile: lengths are checked against the file's size and XML_MAX_BYTES.
+ * Thread    Any; everything but save_head_*() blocks.
  */
 #pragma once
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The guest agent, behind its channel's socket.
  *
- * Spec      QEMU Guest Agent protocol: JSON lines; guest-sync begins each exchange, so that what an
- * earlier one left behind is not taken for an answer. Trust     The peer is the guest itself:
- * bounded in bytes, depth and time.
+ * Spec      QEMU Guest Agent protocol: JSON lines; guest-sync begins each exchange, so that what
+ *           an earlier one left behind is not taken for an answer.
+ * Trust     The peer is the guest itself: bounded in bytes, depth and time.
  */
 #include "manager/domain/vm_internal.h"
 

@@ -3,10 +3,12 @@
  * by the same code; vm_differs() rows and `ours` say where they part.
  *
  * Spec      QEMU's manual; docs/vmm.md for what ruche-vmm leaves out. What an emulator lacks was
- * refused by vm_check_def() before. Owner     The caller: vm_args_init() ... vm_args_done(). Files
- * What the machine uses is opened by us and passed; numbers of descriptors are VM_FIRST_FD and on,
- * in the order in which they are asked for, so that the command line is always the same. Changes
- * Names that are made on the way (taps, sockets, ports) are written into the tree.
+ *           refused by vm_check_def() before.
+ * Owner     The caller: vm_args_init() ... vm_args_done().
+ * Files     What the machine uses is opened by us and passed; numbers of descriptors are
+ *           VM_FIRST_FD and on, in the order in which they are asked for, so that the command line
+ *           is always the same.
+ * Changes   Names that are made on the way (taps, sockets, ports) are written into the tree.
  */
 #pragma once
 

@@ -2,9 +2,11 @@
 /* Jobs on a running machine's disks, as the monitor has them.
  *
  * Spec      QEMU's QMP: block-stream, block-commit, blockdev-mirror, query-jobs, query-block-jobs,
- * job-*, block-job-*. Names     A job's id says all that its end needs: "ruche-KIND-TARGET-A-B"
- * (numbers of images: def_chain.h), so that it can be found again. Jobs stay until they are
- * dismissed: none ends unseen. Trust     Answers are read by type.
+ *           job-*, block-job-*.
+ * Names     A job's id says all that its end needs: "ruche-KIND-TARGET-A-B" (numbers of images:
+ *           def_chain.h), so that it can be found again. Jobs stay until they are dismissed: none
+ *           ends unseen.
+ * Trust     Answers are read by type.
  */
 #include "manager/domain/vm_internal.h"
 

@@ -3,8 +3,8 @@
  * it.
  *
  * Spec      QEMU's QMP: getfd, migrate, migrate-incoming, query-migrate, dump-guest-memory,
- * query-dump, memsave, pmemsave. Trust     Answers are read by type; what a machine writes goes
- * through a descriptor of ours.
+ *           query-dump, memsave, pmemsave.
+ * Trust     Answers are read by type; what a machine writes goes through a descriptor of ours.
  */
 #include "manager/domain/vm_internal.h"
 

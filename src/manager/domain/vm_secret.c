@@ -2,9 +2,10 @@
 /* Secrets of a machine's disks, as `secret` objects of its process. See vm_args.h.
  *
  * Where     A machine that starts reads them from descriptors in memory that it gets with its
- * files: its command line and the line of its log have only their numbers. What is added to a
- * running one goes over the monitor's socket, which only its user can open. Memory    Words of argv
- * are wiped when they are freed; what stays in pages of the sealed files goes with them.
+ *           files: its command line and the line of its log have only their numbers. What is added
+ *           to a running one goes over the monitor's socket, which only its user can open.
+ * Memory    Words of argv are wiped when they are freed; what stays in pages of the sealed files
+ *           goes with them.
  */
 #include "manager/domain/vm_args.h"
 

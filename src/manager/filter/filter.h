@@ -3,12 +3,15 @@
  * nftables.
  *
  * Spec      libvirt's formatnwfilter and virNWFilter* at 9.0.0; flags are its numbers.
- * docs/network.md. Thread    The loop thread; functions marked (waits) need a task. Owner     The
- * table owns filters; find and list return references. Their fields are constant: a filter that is
- * defined anew is another object in the same place. Stored    config_dir/nwfilters/NAME.xml; what
- * is bound: runtime_dir/nwfilters/INTERFACE.xml, written before its rules are made, and taken away
- * after them. Rules     A table "bridge ruche_nwf_INTERFACE" for each bound interface, replaced as
- * one transaction. Trust     XML is hostile: includes, lists and rules are bounded.
+ *           docs/network.md.
+ * Thread    The loop thread; functions marked (waits) need a task.
+ * Owner     The table owns filters; find and list return references. Their fields are constant: a
+ *           filter that is defined anew is another object in the same place.
+ * Stored    config_dir/nwfilters/NAME.xml; what is bound: runtime_dir/nwfilters/INTERFACE.xml,
+ *           written before its rules are made, and taken away after them.
+ * Rules     A table "bridge ruche_nwf_INTERFACE" for each bound interface, replaced as one
+ *           transaction.
+ * Trust     XML is hostile: includes, lists and rules are bounded.
  */
 #pragma once
 

@@ -2,10 +2,11 @@
 /* The IPv4 addresses that an interface of a machine uses, from its frames.
  *
  * Spec      RFC 826, RFC 2131, RFC 2132 (options 51, 53, 54); CTRL_IP_LEARNING of libvirt's
- * filters. Thread    The loop thread; the sighting of one frame: any. Trust     Frames are hostile.
- * What a machine says of itself is believed by FILTER_LEARN_ANY alone, once; an answer of DHCP must
- *           have come to the machine. At most 64 frames are read in 50 ms, and the kernel keeps few
- * more: what a machine floods is lost to it.
+ *           filters.
+ * Thread    The loop thread; the sighting of one frame: any.
+ * Trust     Frames are hostile. What a machine says of itself is believed by FILTER_LEARN_ANY
+ *           alone, once; an answer of DHCP must have come to the machine. At most 64 frames are
+ *           read in 50 ms, and the kernel keeps few more: what a machine floods is lost to it.
  */
 #pragma once
 

@@ -3,8 +3,9 @@
  * the commit.
  *
  * Stored    config_dir/interfaces.change: <change><definition name=''>XML</definition><running
- * name=''>XML</running> <snapshot/></change>. As long as it is there, the next start of the manager
- * goes back to it. Thread    The loop thread, in a task, with the lock; what blocks on workers.
+ *           name=''>XML</running> <snapshot/></change>. As long as it is there, the next start of
+ *           the manager goes back to it.
+ * Thread    The loop thread, in a task, with the lock; what blocks on workers.
  */
 #include "base/log.h"
 #include "manager/interface/interface_priv.h"

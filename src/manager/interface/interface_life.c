@@ -2,8 +2,8 @@
 /* Interfaces are brought up and down; what was there before comes back.
  *
  * Order     What was before is noted first (<running whole='no'>), so that whatever moment the
- * manager is killed in, the next one undoes it. A stop is the undoing of the start. Thread    The
- * loop thread, in a task, with the lock; what blocks on workers.
+ *           manager is killed in, the next one undoes it. A stop is the undoing of the start.
+ * Thread    The loop thread, in a task, with the lock; what blocks on workers.
  */
 #include "base/log.h"
 #include "manager/interface/interface_priv.h"

@@ -3,8 +3,8 @@
  *
  * Form      <snapshot boot=''><link name='' index='' kind='' master='' mtu='' mac='' up='' .../>
  *           <address link='' raw=''/><route link='' raw=''/></snapshot>; raw: the kernel's own
- * message in hexadecimal digits. Written and read by the manager alone. Thread    Taking: any.
- * Restoring: workers.
+ *           message in hexadecimal digits. Written and read by the manager alone.
+ * Thread    Taking: any. Restoring: workers.
  */
 #include "base/log.h"
 #include "manager/interface/interface_priv.h"

@@ -2,8 +2,9 @@
 /* Pools of PCI functions: which there are, and one that nobody has.
  *
  * Spec      libvirt's formatnetwork, forward mode 'hostdev'; Linux
- * Documentation/PCI/pci-iov-howto.rst (virtfnN). Thread    The loop thread: a few links of /sys are
- * read. Root      NODE_SYSFS, as manager/node/sysfs.h has it.
+ *           Documentation/PCI/pci-iov-howto.rst (virtfnN).
+ * Thread    The loop thread: a few links of /sys are read.
+ * Root      NODE_SYSFS, as manager/node/sysfs.h has it.
  */
 #include "manager/network/network_priv.h"
 #include "manager/node/sysfs.h"

@@ -2,8 +2,9 @@
 /* Leases as dnsmasq keeps them in its file.
  *
  * Spec      dnsmasq's lease file: "expiry mac address name client-id" a line, behind a line "duid
- * ..." the same for IPv6 with the IAID in the place of the MAC address and the client's DUID at the
- * end. Trust     Guests choose names and ids: lines with anything odd are left out.
+ *           ..." the same for IPv6 with the IAID in the place of the MAC address and the client's
+ *           DUID at the end.
+ * Trust     Guests choose names and ids: lines with anything odd are left out.
  */
 #include "manager/network/network_priv.h"
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Machines' taps as ports of Open vSwitch's bridges, by its database.
  *
- * Spec      ovs-vswitchd.conf.db(5): Bridge, Port, Interface, QoS, Queue; external_ids as libvirt 9
- * writes them. Thread    The loop thread; what waits says so, and does not wait for ever. Stored
- * runtime_dir/openvswitch/IFNAME: whose port it is, from before it is made until it is gone. Trust
- * The database is another program's: types are checked.
+ * Spec      ovs-vswitchd.conf.db(5): Bridge, Port, Interface, QoS, Queue; external_ids as libvirt
+ *           9 writes them.
+ * Thread    The loop thread; what waits says so, and does not wait for ever.
+ * Stored    runtime_dir/openvswitch/IFNAME: whose port it is, from before it is made until it is
+ *           gone.
+ * Trust     The database is another program's: types are checked.
  */
 #pragma once
 

@@ -2,7 +2,8 @@
 /* Traffic limits: htb for what leaves an interface, a policer for what enters it.
  *
  * Spec      tc-htb(8), tc-police(8); linux/pkt_sched.h. libvirt's <bandwidth>: average and peak in
- * KiB/s, burst in KiB. Thread    Any; the kernel answers at once.
+ *           KiB/s, burst in KiB.
+ * Thread    Any; the kernel answers at once.
  */
 #include "manager/netlink.h"
 #include "manager/network/network_priv.h"

@@ -2,7 +2,8 @@
 /* Mediated devices: made on a parent, defined to be made again, taken away.
  *
  * Spec      Documentation/driver-api/vfio-mediated-device.rst; libvirt's formatnode, capability
- * mdev. Thread    The loop thread, in a task; writes to /sys, which wait for drivers, on workers.
+ *           mdev.
+ * Thread    The loop thread, in a task; writes to /sys, which wait for drivers, on workers.
  * Trust     XML is hostile: what becomes part of a path is checked to be one name.
  */
 #include "base/log.h"

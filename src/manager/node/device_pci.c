@@ -2,8 +2,8 @@
 /* PCI devices between the host's drivers and vfio-pci.
  *
  * Spec      Documentation/ABI/testing/sysfs-bus-pci (driver_override, reset),
- * Documentation/driver-api/vfio.rst. Thread    The loop thread, in a task; writes to /sys, which
- * wait for drivers, on workers.
+ *           Documentation/driver-api/vfio.rst.
+ * Thread    The loop thread, in a task; writes to /sys, which wait for drivers, on workers.
  */
 #include "manager/node/device.h"
 #include "manager/node/sysfs.h"

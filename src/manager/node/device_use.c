@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the host itself lives by: it is not taken from it.
  *
- * Spec      proc(5): mountinfo, swaps, net/route, net/ipv6_route; sysfs-class-net, holders of block
- * devices. Thread    The loop thread; small files only.
+ * Spec      proc(5): mountinfo, swaps, net/route, net/ipv6_route; sysfs-class-net, holders of
+ *           block devices.
+ * Thread    The loop thread; small files only.
  */
 #include "manager/node/device.h"
 #include "manager/node/sysfs.h"

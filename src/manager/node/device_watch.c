@@ -2,9 +2,10 @@
 /* Devices come and go: the kernel's events, and ours of them.
  *
  * Spec      NETLINK_KOBJECT_UEVENT: the kernel's group 1 ("ACTION@PATH", then KEY=VALUE), udev's
- * group 2 ("libudev", a head, then KEY=VALUE), where it runs: it tells when links and names are
- * ready. Thread    The loop thread. A burst of events is one look at /sys. Trust     Only messages
- * of the kernel or of root count. Lengths are checked before use.
+ *           group 2 ("libudev", a head, then KEY=VALUE), where it runs: it tells when links and
+ *           names are ready.
+ * Thread    The loop thread. A burst of events is one look at /sys.
+ * Trust     Only messages of the kernel or of root count. Lengths are checked before use.
  */
 #include "base/log.h"
 #include "manager/node/device.h"

@@ -2,7 +2,8 @@
 /* What stays of secrets. See secret.h, Stored.
  *
  * Order     Of an undefined secret the description goes first: a value without one is removed at
- * the next start. Thread    The loop thread; values are written by a worker.
+ *           the next start.
+ * Thread    The loop thread; values are written by a worker.
  */
 #include "base/log.h"
 #include "manager/secret/secret_priv.h"

@@ -3,8 +3,9 @@
  * GlusterFS), mounted on the target folder while the pool runs.
  *
  * Spec      libvirt's formatstorage, "Filesystem pool", "Network filesystem pool"; proc(5),
- * mountinfo. Faults    Whether something is mounted is read from mountinfo, which asks no server. A
- * server that has vanished makes umount wait: it is then forced and detached.
+ *           mountinfo.
+ * Faults    Whether something is mounted is read from mountinfo, which asks no server. A server
+ *           that has vanished makes umount wait: it is then forced and detached.
  */
 #include "manager/markup.h"
 #include "manager/storage/readers.h"

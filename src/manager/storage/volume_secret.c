@@ -2,7 +2,8 @@
 /* Encrypted volumes, and passwords of pools: which secret, and how ruche-img gets it.
  *
  * Spec      libvirt's formatstorageencryption and formatstorage (<auth>) at 9.0.0. LUKS only:
- * qcow2's old AES protects nothing. Thread    The loop thread.
+ *           qcow2's old AES protects nothing.
+ * Thread    The loop thread.
  */
 #include "manager/markup.h"
 #include "manager/storage/storage_priv.h"
