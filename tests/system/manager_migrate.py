@@ -86,8 +86,8 @@ class Host:
             try:
                 found = [d for d in self.c.listAllDomains() if d.name() == name]
                 return not found or found[0].jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE
-            except libvirt.libvirtError:
-                return False
+            except libvirt.libvirtError as error:
+                return error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID  # it is off
         wait("the end of the migration", free)
         return self.state(name)
 
@@ -332,6 +332,18 @@ def test_killed():
                 thread.join()
                 assert raised
                 stays(p)
+        with Pair() as p:  # the client that drives, or only asked
+            p.runs()
+            p.d.migrateSetMaxSpeed(1)
+            peer = ["--p2p"] if how else []
+            virsh = subprocess.Popen(["virsh", "-c", p.a.uri, "migrate", "m", "--live", "--unsafe", "--desturi", p.b.uri, *peer],
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait("figures of the migration", lambda: p.d.jobStats().get("memory_processed"))
+            virsh.kill()
+            virsh.wait()
+            if how:
+                p.d.abortJob()  # it goes on without him
+            stays(p)
         with Pair() as p:
             p.runs()
             thread, raised, _ = under_way(p, how)
@@ -340,6 +352,58 @@ def test_killed():
             assert raised
             wait("the end of both", lambda: p.a.settled() == SHUTOFF and p.b.settled() is None)
             wait("that nothing is left", lambda: p.a.is_clean() and p.b.is_clean())
+
+
+def test_finish():
+    """The peer stands still when it is to finish, and either side is killed before it has answered."""
+    def stopped_at_finish(p):
+        """The migration, under way, whose finish is not answered."""
+        thread, raised, other = under_way(p, P2P)
+        p.b.m.process.send_signal(signal.SIGSTOP)
+        other.lookupByName("m").migrateSetMaxSpeed(0)
+
+        def phase():
+            try:
+                with open(f"{p.a.m.run}/domains/m.xml", encoding="utf-8") as f:
+                    return "phase='finish'" in f.read().replace('"', "'")
+            except FileNotFoundError:
+                return False
+        wait("finish", phase)
+        return thread, raised
+
+    def moved(p):
+        p.at(p.b, p.a)
+        wait("the guest's count there", lambda: len(p.b.ticks()) > 1)
+    with Pair() as p:  # an answer that is late
+        p.runs()
+        thread, raised = stopped_at_finish(p)
+        p.b.m.process.send_signal(signal.SIGCONT)
+        thread.join()
+        assert not raised, raised
+        moved(p)
+    with Pair() as p:  # the source's manager is killed: it asks
+        p.runs()
+        thread, raised = stopped_at_finish(p)
+        p.a.m.kill()
+        p.b.m.process.send_signal(signal.SIGCONT)
+        p.a.m.start()
+        p.a.connect()
+        thread.join()
+        wait("one side", lambda: sorted((p.a.settled(), p.b.settled() or SHUTOFF)) == [RUNNING, SHUTOFF])
+        if p.b.state() == RUNNING:
+            moved(p)
+        else:
+            stays(p)
+    with Pair() as p:  # the other's is: the guest did not go on there
+        p.runs()
+        thread, raised = stopped_at_finish(p)
+        p.b.m.process.send_signal(signal.SIGKILL)
+        p.b.m.process.wait()
+        p.b.m.start()
+        p.b.connect()
+        thread.join()
+        assert raised
+        stays(p)
 
 
 def test_front():
@@ -376,7 +440,7 @@ def test_front():
 
 
 TESTS = {"driven by the client": test_direct, "peer to peer": test_peer, "offline": test_offline, "refused": test_refused,
-         "cancelled": test_cancelled, "killed": test_killed, "front doors": test_front}
+         "cancelled": test_cancelled, "killed": test_killed, "killed at the end": test_finish, "front doors": test_front}
 
 
 if sys.argv[5:]:

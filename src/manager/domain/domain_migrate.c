@@ -200,7 +200,7 @@ static bool take_up(const struct migrate_call *c, struct domain *d, GError **err
 {
     struct domain_migration *m = d->migration;
     if (c->flags & MIGRATE_CHANGE_PROTECTION)
-        return (m && !m->incoming && m->phase == PHASE_BEGUN && !m->busy) ||
+        return (m && !m->incoming && m->phase == PHASE_BEGUN && !m->busy && m->who == c->who) ||
                ruche_error(error, RUCHE_ERR_STATE, "migration of domain '%s' was not begun",
                            d->name);
     if (!domain_lock(d, "migrate", error))
@@ -368,7 +368,7 @@ bool domain_migrate_confirm(const struct migrate_call *c, struct domain *d, bool
     g_autoptr(GError) why = NULL;
     if (!domain_allowed(c->who, d, RIGHT_WRITE, "migrate", error))
         return false;
-    if (!m || m->incoming || m->busy)
+    if (!m || m->incoming || m->busy || m->who != c->who)
         return cancelled ||
                ruche_error(error, RUCHE_ERR_STATE, "domain '%s' is not being migrated", d->name);
     bool moved =

@@ -39,7 +39,7 @@ struct domain_migration {
 
 /* Parameters of any phase, checked; texts are the list's. */
 struct migrate_params {
-    const char *uri, *dest_name, *dest_xml, *persistent_xml, *listen;
+    const char *uri, *dest_name, *dest_xml, *listen;
     uint64_t bandwidth_mib;
 };
 bool migrate_params_read(const struct param_list *l, struct migrate_params *ret, GError **error);
