@@ -12,6 +12,16 @@ static const char *const kind_names[N_BACKEND_KINDS] = {
     [BACKEND_IOTHREAD] = "iothread",
 };
 
+void backend_state_set(struct machine *m, enum backend_kind kind, const struct backend_state *ops)
+{
+    m->backend_state[kind] = ops;
+}
+
+const char *backend_kind_name(enum backend_kind kind)
+{
+    return kind_names[kind];
+}
+
 bool backend_add(struct machine *m, enum backend_kind kind, const char *id, void *backend)
 {
     if (!m->backends[kind])

@@ -94,6 +94,7 @@ struct machine {
     struct irq_line cpu_event;    /* a vCPU has come, or is to go: pulse it */
     struct machine_observer observer;
     GHashTable *backends[4];      /* machine/backends.h: id to backend, borrowed */
+    const struct backend_state *backend_state[4]; /* by kind; NULL: these have no state */
     enum run_state state;
     bool powered_on;                   /* devices that come from now on are plugged in at run time */
     void *board_data;

@@ -3,10 +3,12 @@
  *
  * Format    Little-endian. Magic, version; the head: pairs of texts that must be the same in both
  * machines; sections: name, type, length, bytes: the clock, the accelerator, each vCPU, each device
- * in machine order. A text is its length in 16 bits and its bytes; an empty name ends the head, and
- * the sections.
+ * in machine order, each backend that has a state. A text is its length in 16 bits and its bytes; an
+ * empty name ends the head, and the sections.
  */
 #include "machine/state.h"
+
+#include "machine/backends.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -316,17 +318,86 @@ static bool load_devices(struct machine *m, struct cur *c, GError **error)
             return cut_off("its devices", error);
         struct device *d = g_hash_table_lookup(left, name);
         if (!d)
-            return *name ? ruche_error(error, RUCHE_ERR_INVALID,
-                                       "the machine's state has '%s', which this machine does not "
-                                       "have",
-                                       name)
-                         : lacks_one(left, error);
+            return g_str_has_prefix(name, "device ")
+                       ? ruche_error(error, RUCHE_ERR_INVALID,
+                                     "the machine's state has '%s', which this machine does not "
+                                     "have",
+                                     name)
+                       : lacks_one(left, error);
         if (!get_body(c, name, d->type->name, &in, error) ||
             !device_state_load(d, in.p, in.left, error))
             return false;
         g_hash_table_remove(left, name);
     }
     return true;
+}
+
+/* --- backends --- */
+
+struct backend_walk {
+    const struct backend_state *ops;
+    enum backend_kind kind;
+    GByteArray *out;
+    GError **error;
+    bool failed;
+};
+
+static void save_backend(const char *id, void *backend, void *opaque)
+{
+    struct backend_walk *w = opaque;
+    const char *type = w->ops->type(backend);
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    if (w->failed || !type)
+        return;
+    w->failed = !w->ops->save(backend, bytes, w->error);
+    if (w->failed)
+        return;
+    g_autofree char *name = g_strdup_printf("%s %.200s", backend_kind_name(w->kind), id);
+    put_section(w->out, name, type, bytes);
+}
+
+static bool save_backends(struct machine *m, GByteArray *out, GError **error)
+{
+    struct backend_walk w = {.out = out, .error = error};
+    for (w.kind = 0; w.kind < N_BACKEND_KINDS && !w.failed; w.kind++) {
+        w.ops = m->backend_state[w.kind];
+        if (w.ops)
+            backend_foreach(m, w.kind, save_backend, &w);
+    }
+    return !w.failed;
+}
+
+/* The backend that a section's name says, of this machine. */
+static void *named_backend(struct machine *m, const char *name, const struct backend_state **ret_ops)
+{
+    for (enum backend_kind k = 0; k < N_BACKEND_KINDS; k++) {
+        const char *kind = backend_kind_name(k);
+        size_t len = strlen(kind);
+        *ret_ops = m->backend_state[k];
+        if (*ret_ops && m->backends[k] && !strncmp(name, kind, len) && name[len] == ' ')
+            return g_hash_table_lookup(m->backends[k], name + len + 1);
+    }
+    return NULL;
+}
+
+/* To the end. What a state does not have begins anew: older ones have none of these. */
+static bool load_backends(struct machine *m, struct cur *c, GError **error)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_direct_hash, g_direct_equal);
+    char name[MAX_NAME];
+    while (get_text(c, name, sizeof(name)) && *name) {
+        const struct backend_state *ops;
+        void *backend = named_backend(m, name, &ops);
+        struct cur in;
+        if (!backend || !g_hash_table_add(seen, backend))
+            return ruche_error(error, RUCHE_ERR_INVALID,
+                               "the machine's state has '%s', which this machine does not have", name);
+        const char *type = ops->type(backend);
+        if (!get_body(c, name, type ? type : "backend without a state", &in, error) ||
+            !ops->load(backend, &in, error) || !all_read(&in, name, error))
+            return false;
+    }
+    return !c->bad || cut_off("its end", error);
 }
 
 /* --- all of it --- */
@@ -345,6 +416,8 @@ GByteArray *machine_state_save(struct machine *m, GError **error)
     if (!save_accel(m, out, error))
         return NULL;
     save_devices(m, out);
+    if (!save_backends(m, out, error))
+        return NULL;
     put_text(out, "");
     return g_steal_pointer(&out);
 }
@@ -367,16 +440,13 @@ static void begin_anew(struct machine *m)
 bool machine_state_load(struct machine *m, const uint8_t *data, size_t len, GError **error)
 {
     struct cur c = cur_of(data, len);
-    char end[MAX_NAME];
     g_assert(!machine_is_running(m));
     if (!check_head(m, &c, error))
         return false;
     begin_anew(m);
-    if (!load_clock(m, &c, error) || !load_accel(m, &c, error) || !load_devices(m, &c, error))
+    if (!load_clock(m, &c, error) || !load_accel(m, &c, error) || !load_devices(m, &c, error) ||
+        !load_backends(m, &c, error))
         return false;
-    if (!get_text(&c, end, sizeof(end)) || *end)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "the machine's state has '%s', which this machine does not have", end);
     if (!all_read(&c, "its end", error))
         return false;
     for (struct device *d = m->devices; d; d = d->next)

@@ -6,7 +6,7 @@
  * snapshots and migration are all made of this and of RAM (vmm/migrate.h).
  *
  * Format    docs/devices.md, "Saved state": a head with a version, then one section per part in a fixed order: its
- *           name (a device's path), its type, its length, its fields (device_state_save()). A part knows no
+ *           name (a device's path, a backend's id), its type, its length, its fields (device_state_save()). A part knows no
  *           versions of its own yet; a field that is added later says what it is where it is missing.
  * Owner     The array is the caller's.
  * Thread    The main thread, the machine stopped: no vCPU runs, requests of devices are done or put back into

@@ -129,6 +129,44 @@ bool netdev_unplug(struct netdev *n)
     return !n->attached;
 }
 
+bool netdev_has_state(const struct netdev *n)
+{
+    return n->ops->save;
+}
+
+struct state_call {
+    struct netdev *n;
+    GByteArray *out; /* NULL: load */
+    struct cur *from;
+    GError **error;
+    bool ok;
+};
+
+static void call_state(void *opaque)
+{
+    struct state_call *c = opaque;
+    c->ok = c->out ? c->n->ops->save(c->n, c->out, c->error) : c->n->ops->load(c->n, c->from, c->error);
+}
+
+static bool on_its_loop(struct state_call c)
+{
+    if (c.n->loop)
+        loop_call(c.n->loop, call_state, &c);
+    else
+        call_state(&c);
+    return c.ok;
+}
+
+bool netdev_save(struct netdev *n, GByteArray *out, GError **error)
+{
+    return on_its_loop((struct state_call){ .n = n, .out = out, .error = error });
+}
+
+bool netdev_load(struct netdev *n, struct cur *from, GError **error)
+{
+    return on_its_loop((struct state_call){ .n = n, .from = from, .error = error });
+}
+
 size_t iov_bytes(const struct iovec *iov, unsigned count)
 {
     size_t n = 0;

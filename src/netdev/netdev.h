@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "base/cursor.h"
 #include "base/error.h"
 #include "base/linkset.h"
 #include "base/loop.h"
@@ -90,6 +91,10 @@ struct netdev_ops {
     int (*set_loop)(struct netdev *n, struct loop *l);       /* 0 or -errno */
     void (*destroy)(struct netdev *n);
     char *(*describe)(const struct netdev *n);               /* g_malloc'd, one line */
+    /* What a saved machine takes along, appended; and back, into one made with the same options.
+     * On its loop, the machine stopped; the bytes are hostile. NULL: nothing. */
+    bool (*save)(struct netdev *n, GByteArray *out, GError **error);
+    bool (*load)(struct netdev *n, struct cur *c, GError **error);
 };
 
 LINKSET_DECLARE(netdev_types);
@@ -112,5 +117,9 @@ ssize_t netdev_deliver(struct netdev *n, unsigned queue, const struct iovec *iov
                        unsigned iov_count);
 /* For devices: the peer has room again, after its receive returned 0. Home loop. */
 void netdev_receive_ready(struct netdev *n, unsigned queue);
+/* ops->save and ops->load from the main thread. Only for one that has state. */
+bool netdev_has_state(const struct netdev *n);
+bool netdev_save(struct netdev *n, GByteArray *out, GError **error);
+bool netdev_load(struct netdev *n, struct cur *c, GError **error);
 /* Tells the peer. Home loop. */
 void netdev_set_link(struct netdev *n, bool up);

@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-static const uint8_t guest_mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
+static uint8_t guest_mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
 
 struct guest {
     struct loop *loop;
@@ -348,6 +348,88 @@ static void test_tcp(void)
     guest_stop(g);
 }
 
+/* --- saved state --- */
+
+static GByteArray *saved(struct guest *g)
+{
+    GError *error = NULL;
+    GByteArray *state = g_byte_array_new();
+    g_assert_true(netdev_has_state(g->n));
+    g_assert_true(netdev_save(g->n, state, &error));
+    g_assert_no_error(error);
+    return state;
+}
+
+/* Into a network with one option, or none (NULL). */
+static void expect_refusal(const GByteArray *state, size_t len, const char *name, const char *value, const char *why)
+{
+    GError *error = NULL;
+    struct netdev_option option = { name, value };
+    struct netdev *n = new_user(&option, name ? 1 : 0, NULL);
+    struct cur c = cur_of(state->data, len);
+    g_assert_false(netdev_load(n, &c, &error));
+    g_assert_error(error, RUCHE_ERROR, (int)error->code);
+    g_assert_nonnull(strstr(error->message, "netdev 'net0'"));
+    if (!strstr(error->message, why))
+        g_error("'%s' does not say '%s'", error->message, why);
+    g_error_free(error);
+    netdev_free(n);
+}
+
+/* Two cards have their addresses by DHCP; the second keeps its own where the machine goes on, and a connection of
+ * before is reset. */
+static void test_state(void)
+{
+    struct guest *g = g_new0(struct guest, 1);
+    guest_start(g, NULL, 0);
+    dhcp(g, 3, 5);
+    guest_mac[5]++;
+    dhcp(g, 3, 5);
+    g_assert_cmphex(ntohl(g->ip), ==, 0x0a000210);
+    g_autoptr(GByteArray) state = saved(g);
+    guest_stop(g);
+
+    g = g_new0(struct guest, 1);
+    guest_start(g, NULL, 0);
+    struct cur c = cur_of(state->data, state->len);
+    g_assert_true(netdev_load(g->n, &c, NULL));
+    g_assert_cmpuint(c.left, ==, 0);
+    g_autoptr(GByteArray) again = saved(g);
+    g_assert_cmpmem(again->data, again->len, state->data, state->len);
+    dhcp(g, 3, 5);
+    g_assert_cmphex(ntohl(g->ip), ==, 0x0a000210);
+    struct tcp t = { .g = g, .to = g->server, .seq = 1000, .ack = 77, .port = 4000, .to_port = 9 };
+    tcp_send(&t, 0x10, (const uint8_t *)"more", 4, false);
+    size_t data;
+    g_assert_cmpint(tcp_wait(&t, &data)[13] & 4, ==, 4);
+    guest_stop(g);
+    guest_mac[5]--;
+}
+
+static void test_state_refused(void)
+{
+    struct guest *g = g_new0(struct guest, 1);
+    guest_start(g, NULL, 0);
+    g_autoptr(GByteArray) state = saved(g);
+    guest_stop(g);
+    expect_refusal(state, state->len, "restrict", "on", "restrict=off");
+    expect_refusal(state, state->len, "net", "10.0.3.0/24", "net=10.0.2.0");
+    expect_refusal(state, state->len, "ipv6", "off", "ipv6-net=fec0::/64");
+    for (size_t len = 0; len < state->len; len++)
+        expect_refusal(state, len, NULL, NULL, "damaged");
+    size_t text = 6 + get16((uint8_t[]){ state->data[5], state->data[4] });
+    state->data[text + 2] = 1; /* a socket follows */
+    expect_refusal(state, state->len, NULL, NULL, "damaged");
+    state->data[text + 2] = 0;
+    state->data[text]--; /* libslirp's part is shorter */
+    expect_refusal(state, state->len, NULL, NULL, "damaged");
+    state->data[text] += 2;
+    g_byte_array_set_size(state, state->len + 1);
+    expect_refusal(state, state->len, NULL, NULL, "damaged"); /* longer */
+    state->data[3] = 0x7f;
+    expect_refusal(state, state->len, NULL, NULL, "libslirp's version 21");
+}
+
 static void test_hostfwd(void)
 {
     uint16_t port;
@@ -608,6 +690,8 @@ int main(int argc, char **argv)
     g_test_add_func("/netdev/user/dhcp", test_dhcp);
     g_test_add_func("/netdev/user/tcp", test_tcp);
     g_test_add_func("/netdev/user/hostfwd", test_hostfwd);
+    g_test_add_func("/netdev/user/state", test_state);
+    g_test_add_func("/netdev/user/state-refused", test_state_refused);
     g_test_add_func("/netdev/user/idle", test_idle);
     g_test_add_func("/netdev/user/hostile", test_hostile_frames);
     return g_test_run();

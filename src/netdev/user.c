@@ -43,6 +43,7 @@ struct user_timer {
 struct user {
     struct netdev n;
     Slirp *slirp;
+    char *network;              /* user_network_text() */
     bool vnet_hdr;
     unsigned to_guest;          /* offloads that the guest takes */
     GPtrArray *watches;         /* by descriptor: struct user_watch *, kept to the end, or NULL */
@@ -416,12 +417,25 @@ static void user_destroy(struct netdev *n)
     g_array_free(u->slots, TRUE);
     g_free(u->frame);
     g_free(u->backlog);
+    g_free(u->network);
     g_free(u);
 }
 
 static char *user_describe(const struct netdev *n)
 {
     return g_strdup_printf("type=user,slirp=%s", slirp_version_string());
+}
+
+static bool user_save(struct netdev *n, GByteArray *out, GError **error)
+{
+    struct user *u = container_of(n, struct user, n);
+    return user_state_save(n->id, u->slirp, u->network, out, error);
+}
+
+static bool user_load(struct netdev *n, struct cur *c, GError **error)
+{
+    struct user *u = container_of(n, struct user, n);
+    return user_state_load(n->id, u->slirp, u->network, c, error);
 }
 
 static const struct netdev_ops user_ops = {
@@ -433,6 +447,8 @@ static const struct netdev_ops user_ops = {
     .set_loop = user_set_loop,
     .destroy = user_destroy,
     .describe = user_describe,
+    .save = user_save,
+    .load = user_load,
 };
 
 static const SlirpCb slirp_callbacks = {
@@ -489,6 +505,7 @@ static struct netdev *user_create(const char *id, const struct netdev_config *c,
     struct rlimit limit = { 0 };
     getrlimit(RLIMIT_NOFILE, &limit);
     u->max_sockets = limit.rlim_cur / 2 < MAX_SOCKETS ? limit.rlim_cur / 2 : MAX_SOCKETS;
+    u->network = user_network_text(&s);
     u->slirp = slirp_of(&s, u);
     user_settings_done(&s);
     if (!u->slirp)

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/cursor.h"
 #include "netdev/netdev.h"
 
 #include <libslirp.h>
@@ -27,3 +28,9 @@ void user_settings_done(struct user_settings *s);
 bool user_forwards_add(const char *id, const struct netdev_config *c, Slirp *slirp, GError **error);
 /* One rule, as hostfwd= says it: also for hostfwd_add at run time. */
 bool user_hostfwd_add(const char *id, Slirp *slirp, const char *rule, GError **error);
+
+/* user_state.c: what the guest relies on, as a line of text; g_malloc'd. A state loads only where it is the same. */
+char *user_network_text(const struct user_settings *s);
+bool user_state_save(const char *id, Slirp *slirp, const char *network, GByteArray *out, GError **error);
+/* Takes its part off the cursor. */
+bool user_state_load(const char *id, Slirp *slirp, const char *network, struct cur *c, GError **error);

@@ -341,6 +341,26 @@ static void register_drive(gpointer item, gpointer opaque)
     backend_add(((struct vmm *)opaque)->machine, BACKEND_IMAGE, d->id, d->image);
 }
 
+static const char *netdev_state_type(const void *backend)
+{
+    const struct netdev *n = backend;
+    return netdev_has_state(n) ? n->type->name : NULL;
+}
+
+static bool netdev_state_save(void *backend, GByteArray *out, GError **error)
+{
+    return netdev_save(backend, out, error);
+}
+
+static bool netdev_state_load(void *backend, struct cur *c, GError **error)
+{
+    return netdev_load(backend, c, error);
+}
+
+static const struct backend_state netdev_state = {
+    .type = netdev_state_type, .save = netdev_state_save, .load = netdev_state_load
+};
+
 static void register_netdev(gpointer item, gpointer opaque)
 {
     backend_add(((struct vmm *)opaque)->machine, BACKEND_NETDEV, ((struct netdev *)item)->id, item);
@@ -364,6 +384,7 @@ static bool make_machine(struct vmm *v, GError **error)
     g_ptr_array_foreach(v->chardevs, register_chardev, v);
     g_ptr_array_foreach(v->drives, register_drive, v);
     g_ptr_array_foreach(v->netdevs, register_netdev, v);
+    backend_state_set(v->machine, BACKEND_NETDEV, &netdev_state);
     g_ptr_array_foreach(v->iothreads, register_iothread, v);
     return true;
 }

@@ -292,6 +292,27 @@ def test_other_machine_refused():
         assert done.returncode == 1 and why in done.stderr, (more, done)
 
 
+def test_user_network():
+    """Its state goes along, by name; not into a network that is another."""
+    net = "user,id=net0,restrict=on"
+    with Machine("-netdev", net, "-device", "virtio-net-pci,netdev=net0") as machine:
+        machine.works(1)
+        machine.save(f"file:{path('saved')}")
+        with open(path("saved"), "rb") as file:
+            assert b"netdev net0" in file.read()
+        with Machine("-netdev", net, "-device", "virtio-net-pci,netdev=net0", "-incoming", f"file:{path('saved')}") as after:
+            after.goes_on_after(machine)
+            after.wait_status("completed")
+            after.works(1)
+    for other, why in (("user,id=net0", "restrict=on net=10.0.2.0"), (net + ",net=10.9.0.0/24", "'restrict=on net=10.9.0.0"),
+                       ("user,id=other", "'netdev net0', which this machine does not have")):
+        card = "virtio-net-pci,netdev=" + other.split("id=")[1].split(",")[0]
+        done = subprocess.run([BINARY, "-nodefaults", "-display", "none", "-accel", "soft", "-m", "64", "-kernel", PAYLOAD, "-device",
+                               "isa-debug-exit,iobase=0xf4,iosize=4", "-serial", "null", "-netdev", other, "-device", card,
+                               "-incoming", f"file:{path('saved')}"], capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 1 and why in done.stderr, (other, done)
+
+
 def test_damaged_file_refused():
     """Cut or changed anywhere."""
     with Machine() as machine:
