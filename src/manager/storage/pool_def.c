@@ -330,6 +330,8 @@ char *pool_format(const struct pool *p, bool inactive)
     xmlNode *root = xmlDocGetRootElement(copy);
     if (running && d->target && p->real_perms.mode >= 0)
         set_permissions(root, &p->real_perms);
+    if (!xml_find(root, "source")) /* clients look into it */
+        xmlNewChild(root, NULL, BAD_CAST "source", NULL);
     set_size(root, "capacity", running ? p->capacity : 0);
     set_size(root, "allocation", running ? p->allocation : 0);
     set_size(root, "available", running ? p->available : 0);

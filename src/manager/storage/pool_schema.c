@@ -70,7 +70,7 @@ static const struct schema_row children[] = {
     {"allocation", SIZE_BYTES, ATTRS({"unit", TEXT}), .flags = F_LIVE},
     {"available", SIZE_BYTES, ATTRS({"unit", TEXT}), .flags = F_LIVE},
     {"features", CHILDREN({"cow", ATTRS({"state", YES_NO, .flags = F_NEED})}), .flags = F_PRUNE},
-    {"source", .children = source, .flags = F_PRUNE},
+    {"source", .children = source},
     {"target", .children = target, .flags = F_PRUNE},
     {"refresh", CHILDREN({"volume", ATTRS({"allocation", WORD("default|capacity")})}),
      .flags = F_PRUNE},
