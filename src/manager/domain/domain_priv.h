@@ -176,7 +176,7 @@ bool domain_check_lifecycle(struct domain_def *def, GError **error);
 void domain_guest_sleeps(struct domain *d, bool to_disk);
 void domain_guest_wakes(struct domain *d);
 
-/* ---- jobs on disks: domain_block_job.c ---- */
+/* ---- jobs on disks: domain_block_job_end.c ---- */
 /* What the machine says of them is made true: ready, done, failed. With the lock. */
 void domain_block_jobs_settle(struct domain *d);
 

@@ -48,22 +48,6 @@ static struct domain *started(void)
     return d;
 }
 
-static void drop(struct domain *d)
-{
-    if (domain_is_active(d))
-        WORKS(domain_destroy(me, d, 0, &error));
-    WORKS(domain_undefine(me, d, 1, &error));
-    g_string_truncate(heard, 0);
-    domain_unref(d);
-}
-
-static struct domain *born_again(struct domain *d)
-{
-    domain_unref(d);
-    reborn();
-    return domain_find_name("web", NULL);
-}
-
 static char *file(void)
 {
     return g_build_filename(root, "web.saved", NULL);

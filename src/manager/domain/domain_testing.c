@@ -23,6 +23,23 @@ void reborn(void)
     settle();
 }
 
+struct domain *born_again(struct domain *d)
+{
+    g_autofree char *name = g_strdup(d->name);
+    domain_unref(d);
+    reborn();
+    return domain_find_name(name, NULL);
+}
+
+void drop(struct domain *d)
+{
+    if (domain_is_active(d))
+        WORKS(domain_destroy(me, d, 0, &error));
+    WORKS(domain_undefine(me, d, 1, &error));
+    g_string_truncate(heard, 0);
+    domain_unref(d);
+}
+
 void domain_tests_init(int *argc, char ***argv, void (*hear)(void *opaque, const struct event *e))
 {
     static const char *const names[] = {"config", "run", "state", "log", "cache"};

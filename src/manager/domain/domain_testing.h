@@ -49,6 +49,9 @@ struct domain_test {
 void settle(void);
 /* The daemon ends and begins: what is on disk and what runs is all that there is. */
 void reborn(void);
+struct domain *born_again(struct domain *d); /* the same, and this one as it is then */
+/* A defined domain goes, whatever it does and has; with it what was heard. */
+void drop(struct domain *d);
 /* Begins the tests of a program, whose events go to `hear`; then runs them, and what was added. */
 void domain_tests_init(int *argc, char ***argv, void (*hear)(void *opaque, const struct event *e));
 int domain_tests_run(const struct domain_test *tests, unsigned count);

@@ -204,6 +204,7 @@ bool vm_block_stats(struct vm *v, const char *disk, struct domain_block_stats *r
 
 bool vm_block_info(struct vm *v, const char *disk, struct domain_block_info *ret, GError **error)
 {
+    *ret = (struct domain_block_info){.capacity = 1 << 20};
     return true;
 }
 
@@ -395,8 +396,12 @@ bool vm_peek_memory(struct vm *v, bool physical, uint64_t from, uint8_t *ret, si
 
 GArray *vm_block_jobs(struct vm *v, GError **error)
 {
-    GArray *list = g_array_new(FALSE, TRUE, sizeof(struct vm_block_job));
     task_sleep_ms(1);
+    if (!v->alive) {
+        ruche_error(error, MANAGER_ERR_MACHINE, "the machine has ended");
+        return NULL;
+    }
+    GArray *list = g_array_new(FALSE, TRUE, sizeof(struct vm_block_job));
     if (fake.block_job.kind)
         g_array_append_val(list, fake.block_job);
     return list;
@@ -405,10 +410,20 @@ GArray *vm_block_jobs(struct vm *v, GError **error)
 bool vm_block_job_do(struct vm *v, const struct vm_block_job *j, enum vm_block_job_verb verb,
                      uint64_t bytes_s, GError **error)
 {
-    if (verb == BLOCK_JOB_DISMISS)
-        fake.block_job.kind = BLOCK_JOB_NONE;
-    else if (verb != BLOCK_JOB_SPEED)
-        fake.block_job.over = true;
+    struct vm_block_job *own = &fake.block_job;
+    if (verb == BLOCK_JOB_DISMISS) {
+        own->kind = BLOCK_JOB_NONE;
+        return true;
+    }
+    if (fake.fail_block_job)
+        return ruche_error(error, MANAGER_ERR_MACHINE, "the job does not listen");
+    if (verb == BLOCK_JOB_SPEED)
+        own->bytes_s = bytes_s;
+    else
+        own->over = !fake.slow_block_job;
+    if (verb == BLOCK_JOB_CANCEL &&
+        !own->ready) /* that is an end like any other once it is ready */
+        g_strlcpy(own->why, "Operation canceled", sizeof(own->why));
     return true;
 }
 

@@ -6,13 +6,14 @@
 
 /* What they are to do, and what was asked of them; all zeroes is a machine that works. */
 struct fake {
-    bool fail_start, fail_cont, fail_stream, fail_block_job, hang, gone_on_attach, no_agent, no_sleep,
-        reboot_destroys;
+    bool fail_start, fail_cont, fail_stream, fail_block_job, hang, gone_on_attach, no_agent,
+        no_sleep, reboot_destroys;
     enum { FAKE_PLUGS_NOT, FAKE_PLUGS, FAKE_PLUGS_FAIL } plugs;
     const char *attach_state;
     const char *lost; /* an alias that is not there when the machine is found again */
     unsigned starts, kills, cleans, resets, live, signals, settles, stream_polls, forgotten, told;
     struct vm_block_job block_job;
-    int migrate_fd; /* what connections are copies of */
+    bool slow_block_job; /* it does not end when it is told to */
+    int migrate_fd;      /* what connections are copies of */
 };
 extern struct fake fake;
