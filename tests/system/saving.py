@@ -13,6 +13,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -87,9 +88,10 @@ class World:
                 return None
         self.c = wait("libvirt's socket", attempt)
 
-    def again(self):
+    def again(self, between=lambda: None):
         """The manager is killed, and comes back."""
         self.m.kill()
+        between()
         self.m.start()
         self.connect()
         self.d = wait("the machine's description", lambda: [d for d in self.c.listAllDomains() if d.name() == "m"])[0]
@@ -97,17 +99,22 @@ class World:
     def qmp(self, command, **arguments):
         return json.loads(libvirt_qemu.qemuMonitorCommand(self.d, json.dumps({"execute": command, "arguments": arguments}), 0))["return"]
 
-    def pid(self):
-        """Of the machine's process."""
+    def pids(self):
+        """Of the machine's processes."""
+        found = []
         for path in glob.glob("/proc/[0-9]*/cmdline"):
             try:
                 with open(path, "rb") as f:
-                    text = f.read()
+                    if self.d.UUIDString().encode() in f.read():
+                        found.append(int(path.split("/")[2]))
             except OSError:
                 continue
-            if self.d.UUIDString().encode() in text:
-                return int(path.split("/")[2])
-        raise AssertionError("the machine has no process")
+        return found
+
+    def pid(self):
+        found = self.pids()
+        assert found, "the machine has no process"
+        return found[0]
 
     def tick(self):
         with open(f"{self.m.state}/log/consoles/m.log", encoding="utf-8", errors="replace") as f:
@@ -222,6 +229,68 @@ def test_killed_save():
         w.d.save(w.path("saved"))
         w.c.restore(w.path("saved"))
         w.goes_on(w.tick())
+
+
+def killed_in(w, begin, hold, delay):
+    """kill -9 of the manager when the machine that `begin` makes has a process, and `delay` seconds later; with `hold` that one gets no
+    further. Whether the guest runs then."""
+    def run():
+        try:
+            begin()
+        except libvirt.libvirtError:
+            pass
+    thread = threading.Thread(target=run)
+    thread.start()
+    pid = wait("the machine's process", w.pids)[0]
+
+    def signal_it(number):
+        if hold:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+    signal_it(signal.SIGSTOP)
+    time.sleep(delay)  # where it is then is for chance to say
+    w.again(lambda: signal_it(signal.SIGCONT))
+    thread.join()
+    return wait("the end of what was under way", lambda: {
+        (libvirt.VIR_DOMAIN_RUNNING, 1): "runs", (libvirt.VIR_DOMAIN_SHUTOFF, 0): "off"}.get((w.d.state()[0], len(w.pids())))) == "runs"
+
+
+KILLS = ((True, 0), (False, 0), (False, 0.04), (False, 0.1), (False, 0.3))  # hold, delay
+
+
+def test_killed_restore():
+    """kill -9 of the manager in the middle of a restore: the machine runs or is off, and its file is there."""
+    with World() as w:
+        w.runs()
+        path = w.path("saved")
+        w.d.save(path)
+        count = w.tick()
+        for hold, delay in KILLS:
+            if killed_in(w, lambda: w.c.restore(path), hold, delay):
+                w.goes_on(count)
+                w.d.destroy()
+            assert os.path.exists(path)
+        w.c.restore(path)
+        w.goes_on(count)
+
+
+def test_killed_start():
+    """The same in the start from a managed save: its state is there, unless the guest runs."""
+    with World() as w:
+        w.runs()
+        w.d.managedSave()
+        count = w.tick()
+        for hold, delay in KILLS:
+            runs = killed_in(w, lambda: w.d.create(), hold, delay)
+            assert runs != bool(w.d.hasManagedSaveImage()), f"runs: {runs}"
+            if runs:
+                w.goes_on(count)
+                w.d.managedSave()
+                count = w.tick()
+        w.d.create()
+        w.goes_on(count)
 
 
 def test_dump():
@@ -396,14 +465,17 @@ def test_front():
             return done.stdout
         ruche("restore", path)
         assert "is saved" in ruche("save", "m")
-        ruche("start", "m")
+        assert ruche("start", "m") == "'m' goes on from its saved state\n"
         w.goes_on(before)
         ruche("dump", "m", w.path("core2"))
         assert "'m' is saved" in ruche("save", "m", w.path("again")) and os.path.exists(w.path("again"))
         assert '"state"' in ruche("restore", w.path("again"), "--json")
+        w.d.destroy()
+        assert ruche("start", "m") == ""  # it boots
 
 
 TESTS = {"REST and ruche": test_front, "save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
+         "killed in a restore": test_killed_restore, "killed in a start": test_killed_start,
          "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot,
          "another user": test_other_user, "detached after jobs": test_detach}
 
