@@ -159,8 +159,11 @@ static void server_answer(struct server *s, const char *request, size_t len)
     }
     g_auto(GStrv) parts = g_strsplit(answer, "%ID%", -1);
     g_autofree char *text = g_strjoinv(id, parts);
-    for (char *p = text; *p; p += MIN(7, strlen(p))) /* in small pieces */
-        g_assert_cmpint(write(s->fd, p, MIN(7, strlen(p))), >, 0);
+    for (const char *p = text; p && *p;) { /* in small pieces */
+        size_t len = MIN(7, strlen(p));
+        g_assert_cmpint(write(s->fd, p, len), >, 0);
+        p += len;
+    }
 }
 
 static gboolean server_read(int fd, GIOCondition condition, gpointer opaque)
