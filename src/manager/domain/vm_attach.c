@@ -121,7 +121,7 @@ static void close_orphans(struct vm *v)
 
 void vm_catch_up(struct vm *v)
 {
-    auto_vm *keep = vm_ref(v);
+    __attribute__((unused)) auto_vm *keep = vm_ref(v);
     g_autoptr(JsonNode) answer =
         v->qmp ? vm_call(v, "qom-list", vm_json("path", 's', "/machine/peripheral", NULL), NULL)
                : NULL;
