@@ -2,7 +2,6 @@
 /* `ruche device VERB`: devices of the host. */
 #include "cli/cli.h"
 #include "cli/rest.h"
-#include "cli/table.h"
 #include "cli/verb.h"
 
 #include <stdio.h>
@@ -16,87 +15,53 @@ static const struct cli_option options[] = {
     { 0 },
 };
 
-static char *capabilities(JsonObject *d)
+static void row(struct table *t, JsonObject *d)
 {
-    JsonArray *list = json_object_get_array_member(d, "capabilities");
-    g_autoptr(GString) s = g_string_new(NULL);
-    for (unsigned i = 0; i < json_array_get_length(list); i++)
-        g_string_append_printf(s, "%s%s", i ? " " : "", json_array_get_string_element(list, i));
-    return g_strdup(s->str);
+    g_autofree char *caps = texts_joined(d, "capabilities");
+    table_add(t, text_of(d, "name"), json_object_get_boolean_member(d, "active") ? "active" : "inactive", caps, text_of(d, "driver"),
+              text_of(d, "parent"));
 }
 
-static const char *or_none(JsonObject *d, const char *name)
+static int run_list(struct cli *c, char **args)
 {
-    return text_of(d, name) ? text_of(d, name) : "-";
-}
-
-static int run_list(struct cli *c)
-{
-    GError *error = NULL;
+    static const struct cli_listing listing = { "devices", "NAME STATE CAPABILITIES DRIVER PARENT", row };
     const char *cap = cli_value(c, "capability");
-    g_autoptr(JsonObject) o = cap ? rest_call(c->rest, "GET", NULL, &error, "/devices?capability=%s", cap)
-                                  : rest_call(c->rest, "GET", NULL, &error, "/devices");
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    JsonArray *list = json_object_get_array_member(o, "devices");
-    struct table t;
-    table_init(&t, c, 5, "NAME", "STATE", "CAPABILITIES", "DRIVER", "PARENT");
-    for (unsigned i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *d = json_array_get_object_element(list, i);
-        g_autofree char *caps = capabilities(d);
-        if (cli_has(c, "names"))
-            puts(text_of(d, "name"));
-        else
-            table_add(&t, text_of(d, "name"), json_object_get_boolean_member(d, "active") ? "active" : "inactive", caps, or_none(d, "driver"),
-                      or_none(d, "parent"));
-    }
-    if (cli_has(c, "names"))
-        g_ptr_array_unref(t.cells);
-    else
-        table_print(&t);
-    return 0;
+    return cli_list(c, &listing, cap ? "/devices?capability=%s" : "/devices", cap);
 }
 
-static int run_info(struct cli *c)
+static void show(JsonObject *o)
 {
     static const char *const names[] = { "name", "parent", "path", "driver" };
-    static const char *const flags[] = { "active", "defined", "autostart" };
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/devices/%s", c->args[1]);
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    g_autofree char *caps = capabilities(o);
+    static const char *const flags[] = { "active", "defined", "autostart", NULL };
+    g_autofree char *caps = texts_joined(o, "capabilities");
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
-        printf("%-12s %s\n", names[i], or_none(o, names[i]));
+        printf("%-12s %s\n", names[i], text_or_dash(o, names[i]));
     printf("%-12s %s\n", "capabilities", caps);
-    for (size_t i = 0; i < G_N_ELEMENTS(flags); i++)
-        printf("%-12s %s\n", flags[i], yes_no(o, flags[i]));
-    return 0;
+    info_flags(o, flags);
 }
 
-static int run_xml(struct cli *c)
+static int run_info(struct cli *c, char **args)
 {
-    return cli_print_text(c, "/devices/%s/xml");
+    return cli_show(c, show, "/devices/%s", args);
 }
 
-static int run_define(struct cli *c)
+static int run_xml(struct cli *c, char **args)
+{
+    return cli_print_text(c, "/devices/%s/xml", args[0]);
+}
+
+static int run_define(struct cli *c, char **args)
 {
     GError *error = NULL;
-    g_autofree char *xml = cli_read_file(c->args[1], &error);
+    g_autofree char *xml = cli_read_file(args[0], &error);
     if (!xml)
         return cli_fail(error);
-    JsonObject *body = json_object_new();
-    json_object_set_string_member(body, "xml", xml);
-    json_object_set_boolean_member(body, "transient", cli_has(c, "transient"));
-    JsonObject *o = rest_call(c->rest, "POST", body, &error, "/devices");
-    return cli_finish(c, o, error);
+    JsonObject *members = json_object_new();
+    json_object_set_boolean_member(members, "transient", cli_has(c, "transient"));
+    return cli_send_xml(c, xml, members, "/devices");
 }
 
-static int run_set(struct cli *c)
+static int run_set(struct cli *c, char **args)
 {
     const char *value = cli_value(c, "autostart");
     GError *error = NULL;
@@ -106,12 +71,12 @@ static int run_set(struct cli *c)
     }
     JsonObject *body = json_object_new();
     json_object_set_boolean_member(body, "autostart", !strcmp(value, "yes"));
-    JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/devices/%s", c->args[1]);
+    JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/devices/%s", args[0]);
     return cli_finish(c, o, error);
 }
 
 static const struct cli_verb verbs[] = {
-    { "list", NULL, run_list, NULL, NULL },
+    { "list", "", run_list, NULL, NULL },
     { "info", "NAME", run_info, NULL, NULL },
     { "xml", "NAME", run_xml, NULL, NULL },
     { "detach", "NAME", NULL, "POST", "/devices/%s/detach" },

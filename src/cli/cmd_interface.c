@@ -2,7 +2,6 @@
 /* `ruche interface VERB`: interfaces of the host. */
 #include "cli/cli.h"
 #include "cli/rest.h"
-#include "cli/table.h"
 #include "cli/verb.h"
 
 #include <inttypes.h>
@@ -22,83 +21,61 @@ static const char *keeper(JsonObject *i)
     return json_object_get_boolean_member(i, "defined") ? "here" : text_of(i, "owner") ? text_of(i, "owner") : "-";
 }
 
-static int run_list(struct cli *c)
+static void row(struct table *t, JsonObject *one)
 {
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/interfaces");
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    JsonArray *list = json_object_get_array_member(o, "interfaces");
-    struct table t;
-    table_init(&t, c, 6, "NAME", "STATE", "TYPE", "MAC", "DEFINED", "ONBOOT");
-    for (unsigned i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *one = json_array_get_object_element(list, i);
-        if (cli_has(c, "names"))
-            puts(text_of(one, "name"));
-        else
-            table_add(&t, text_of(one, "name"), json_object_get_boolean_member(one, "active") ? "active" : "inactive", text_of(one, "type"),
-                      text_of(one, "mac"), keeper(one), yes_no(one, "onboot"));
-    }
-    if (cli_has(c, "names"))
-        g_ptr_array_unref(t.cells);
-    else
-        table_print(&t);
-    return 0;
+    table_add(t, text_of(one, "name"), json_object_get_boolean_member(one, "active") ? "active" : "inactive", text_of(one, "type"),
+              text_of(one, "mac"), keeper(one), yes_no(one, "onboot"));
 }
 
-static int run_info(struct cli *c)
+static int run_list(struct cli *c, char **args)
 {
-    static const char *const names[] = { "name", "type", "mac", "owner" };
-    static const char *const flags[] = { "active", "defined", "onboot" };
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/interfaces/%s", c->args[1]);
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
-        if (text_of(o, names[i]))
-            printf("%-12s %s\n", names[i], text_of(o, names[i]));
-    for (size_t i = 0; i < G_N_ELEMENTS(flags); i++)
-        printf("%-12s %s\n", flags[i], yes_no(o, flags[i]));
+    static const struct cli_listing listing = { "interfaces", "NAME STATE TYPE MAC DEFINED ONBOOT", row };
+    return cli_list(c, &listing, "/interfaces", NULL);
+}
+
+static void show(JsonObject *o)
+{
+    static const char *const names[] = { "name", "type", "mac", "owner", NULL };
+    static const char *const flags[] = { "active", "defined", "onboot", NULL };
+    info_texts(o, names);
+    info_flags(o, flags);
     printf("%-12s %" PRIi64 "\n", "mtu", json_object_get_int_member(o, "mtu"));
-    return 0;
 }
 
-static int run_xml(struct cli *c)
+static int run_info(struct cli *c, char **args)
 {
-    return cli_print_text(c, "/interfaces/%s/xml");
+    return cli_show(c, show, "/interfaces/%s", args);
+}
+
+static int run_xml(struct cli *c, char **args)
+{
+    return cli_print_text(c, "/interfaces/%s/xml", args[0]);
 }
 
 /* ---- changing ---- */
 
 static int define(struct cli *c, const char *xml)
 {
-    GError *error = NULL;
-    JsonObject *body = json_object_new();
-    json_object_set_string_member(body, "xml", xml);
-    json_object_set_boolean_member(body, "start", cli_has(c, "start"));
-    JsonObject *o = rest_call(c->rest, "POST", body, &error, "/interfaces");
-    return cli_finish(c, o, error);
+    JsonObject *members = json_object_new();
+    json_object_set_boolean_member(members, "start", cli_has(c, "start"));
+    return cli_send_xml(c, xml, members, "/interfaces");
 }
 
-static int run_define(struct cli *c)
+static int run_define(struct cli *c, char **args)
 {
     GError *error = NULL;
-    g_autofree char *xml = cli_read_file(c->args[1], &error);
+    g_autofree char *xml = cli_read_file(args[0], &error);
     return xml ? define(c, xml) : cli_fail(error);
 }
 
-static int run_edit(struct cli *c)
+static int run_edit(struct cli *c, char **args)
 {
     GError *error = NULL;
-    g_autofree char *xml = rest_text(c->rest, &error, "/interfaces/%s/xml?inactive=true", c->args[1]);
+    g_autofree char *xml = rest_text(c->rest, &error, "/interfaces/%s/xml?inactive=true", args[0]);
     return xml ? cli_edit(c, xml, define) : cli_fail(error);
 }
 
-static int run_begin(struct cli *c)
+static int run_begin(struct cli *c, char **args)
 {
     GError *error = NULL;
     JsonObject *body = json_object_new();
@@ -108,25 +85,23 @@ static int run_begin(struct cli *c)
     return cli_finish(c, o, error);
 }
 
-static int run_change(struct cli *c)
+static void show_change(JsonObject *o)
 {
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/interface-change");
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
     if (!json_object_get_boolean_member(o, "pending"))
         puts("no change is under way");
     else if (json_object_has_member(o, "seconds_left"))
         printf("a change is under way; it is rolled back in %" PRIi64 " s\n", json_object_get_int_member(o, "seconds_left"));
     else
         puts("a change is under way");
-    return 0;
+}
+
+static int run_change(struct cli *c, char **args)
+{
+    return cli_show(c, show_change, "/interface-change", (char *[]){ NULL, NULL });
 }
 
 static const struct cli_verb verbs[] = {
-    { "list", NULL, run_list, NULL, NULL },
+    { "list", "", run_list, NULL, NULL },
     { "info", "NAME", run_info, NULL, NULL },
     { "define", "FILE", run_define, NULL, NULL },
     { "edit", "NAME", run_edit, NULL, NULL },
@@ -134,10 +109,10 @@ static const struct cli_verb verbs[] = {
     { "stop", "NAME", NULL, "POST", "/interfaces/%s/stop" },
     { "delete", "NAME", NULL, "DELETE", "/interfaces/%s" },
     { "xml", "NAME", run_xml, NULL, NULL },
-    { "begin", NULL, run_begin, NULL, NULL },
-    { "commit", NULL, NULL, "POST", "/interface-change/commit" },
-    { "rollback", NULL, NULL, "POST", "/interface-change/rollback" },
-    { "change", NULL, run_change, NULL, NULL },
+    { "begin", "", run_begin, NULL, NULL },
+    { "commit", "", NULL, "POST", "/interface-change/commit" },
+    { "rollback", "", NULL, "POST", "/interface-change/rollback" },
+    { "change", "", run_change, NULL, NULL },
     { 0 },
 };
 

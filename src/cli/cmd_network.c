@@ -2,7 +2,7 @@
 /* `ruche network VERB`: what machines are connected by. */
 #include "cli/cli.h"
 #include "cli/rest.h"
-#include "cli/table.h"
+#include "cli/verb.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,120 +20,71 @@ static const struct cli_option options[] = {
 
 /* ---- looking ---- */
 
-static int run_list(struct cli *c)
+static void row(struct table *t, JsonObject *n)
 {
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/networks");
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    JsonArray *list = json_object_get_array_member(o, "networks");
-    struct table t;
-    table_init(&t, c, 6, "NAME", "STATE", "MODE", "BRIDGE", "PORTS", "AUTOSTART");
-    for (unsigned i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *n = json_array_get_object_element(list, i);
-        char ports[24];
-        g_snprintf(ports, sizeof(ports), "%" PRIi64, json_object_get_int_member(n, "ports"));
-        if (cli_has(c, "names"))
-            puts(text_of(n, "name"));
-        else
-            table_add(&t, text_of(n, "name"), json_object_get_boolean_member(n, "active") ? "active" : "inactive", text_of(n, "mode"),
-                      text_of(n, "bridge") ? text_of(n, "bridge") : "-", ports, yes_no(n, "autostart"));
-    }
-    if (cli_has(c, "names"))
-        g_ptr_array_unref(t.cells);
-    else
-        table_print(&t);
-    return 0;
+    char ports[24];
+    g_snprintf(ports, sizeof(ports), "%" PRIi64, json_object_get_int_member(n, "ports"));
+    table_add(t, text_of(n, "name"), json_object_get_boolean_member(n, "active") ? "active" : "inactive", text_of(n, "mode"),
+              text_of(n, "bridge"), ports, yes_no(n, "autostart"));
 }
 
-static int run_info(struct cli *c)
+static int run_list(struct cli *c, char **args)
 {
-    static const char *const names[] = { "name", "uuid", "mode", "bridge" };
-    static const char *const flags[] = { "active", "persistent", "autostart" };
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/networks/%s", c->args[1]);
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
-        if (text_of(o, names[i]))
-            printf("%-12s %s\n", names[i], text_of(o, names[i]));
-    for (size_t i = 0; i < G_N_ELEMENTS(flags); i++)
-        printf("%-12s %s\n", flags[i], yes_no(o, flags[i]));
+    static const struct cli_listing listing = { "networks", "NAME STATE MODE BRIDGE PORTS AUTOSTART", row };
+    return cli_list(c, &listing, "/networks", NULL);
+}
+
+static void show(JsonObject *o)
+{
+    static const char *const names[] = { "name", "uuid", "mode", "bridge", NULL };
+    static const char *const flags[] = { "active", "persistent", "autostart", NULL };
+    info_texts(o, names);
+    info_flags(o, flags);
     printf("%-12s %" PRIi64 "\n", "ports", json_object_get_int_member(o, "ports"));
     JsonArray *warnings = json_object_get_array_member(o, "warnings");
     for (unsigned i = 0; i < json_array_get_length(warnings); i++)
         printf("%-12s %s\n", i ? "" : "warning", json_array_get_string_element(warnings, i));
-    return 0;
 }
 
-static void add_lease(struct table *t, JsonObject *l)
+static int run_info(struct cli *c, char **args)
+{
+    return cli_show(c, show, "/networks/%s", args);
+}
+
+static void lease_row(struct table *t, JsonObject *l)
 {
     char when[32] = "never";
     time_t expiry = (time_t)json_object_get_int_member(l, "expiry");
     struct tm tm;
     if (expiry && localtime_r(&expiry, &tm))
         strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
-    table_add(t, text_of(l, "ip"), text_of(l, "mac") ? text_of(l, "mac") : "-", text_of(l, "hostname") ? text_of(l, "hostname") : "-",
-              when);
+    table_add(t, text_of(l, "ip"), text_of(l, "mac"), text_of(l, "hostname"), when);
 }
 
-static int run_leases(struct cli *c)
+static int run_leases(struct cli *c, char **args)
 {
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/networks/%s/leases", c->args[1]);
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    JsonArray *list = json_object_get_array_member(o, "leases");
-    struct table t;
-    table_init(&t, c, 4, "ADDRESS", "MAC", "HOSTNAME", "UNTIL");
-    for (unsigned i = 0; i < json_array_get_length(list); i++)
-        add_lease(&t, json_array_get_object_element(list, i));
-    table_print(&t);
-    return 0;
+    static const struct cli_listing listing = { "leases", "ADDRESS MAC HOSTNAME UNTIL", lease_row };
+    return cli_list(c, &listing, "/networks/%s/leases", args[0]);
 }
 
-static int run_xml(struct cli *c)
+static int run_xml(struct cli *c, char **args)
 {
-    GError *error = NULL;
-    g_autofree char *text = rest_text(c->rest, &error, "/networks/%s/xml", c->args[1]);
-    if (!text)
-        return cli_fail(error);
-    fputs(text, stdout);
-    return 0;
+    return cli_print_text(c, "/networks/%s/xml", args[0]);
 }
 
 /* ---- changing ---- */
 
-static int finish(struct cli *c, JsonObject *o, GError *error)
-{
-    if (!o)
-        return cli_fail(error);
-    int status = c->json ? print_json(o) : 0;
-    json_object_unref(o);
-    return status;
-}
-
 static int define(struct cli *c, const char *xml)
 {
-    GError *error = NULL;
-    JsonObject *body = json_object_new();
-    json_object_set_string_member(body, "xml", xml);
-    JsonObject *o = rest_call(c->rest, "POST", body, &error, "/networks");
-    return finish(c, o, error);
+    return cli_send_xml(c, xml, NULL, "/networks");
 }
 
 /* Half of the subnet's addresses behind the host's own, if it is a usual one, are for DHCP. */
-static char *make_xml(const struct cli *c, GError **error)
+static char *make_xml(const struct cli *c, const char *network, GError **error)
 {
     const char *mode = cli_value(c, "mode"), *subnet = cli_value(c, "subnet");
     GString *s = g_string_new("<network>");
-    g_autofree char *name = g_markup_printf_escaped("<name>%s</name>", c->args[1]);
+    g_autofree char *name = g_markup_printf_escaped("<name>%s</name>", network);
     g_string_append(s, name);
     if (!mode || strcmp(mode, "none") != 0) {
         g_autofree char *forward = g_markup_printf_escaped("<forward mode='%s'/>", mode ? mode : "nat");
@@ -159,7 +110,7 @@ static char *make_xml(const struct cli *c, GError **error)
     return g_string_free(s, FALSE);
 }
 
-static int run_set(struct cli *c)
+static int run_set(struct cli *c, char **args)
 {
     const char *value = cli_value(c, "autostart");
     GError *error = NULL;
@@ -169,87 +120,61 @@ static int run_set(struct cli *c)
     }
     JsonObject *body = json_object_new();
     json_object_set_string_member(body, "autostart", !strcmp(value, "yes") ? "true" : !strcmp(value, "no") ? "false" : value);
-    JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/networks/%s", c->args[1]);
-    return finish(c, o, error);
+    JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/networks/%s", args[0]);
+    return cli_finish(c, o, error);
 }
 
-static int run_create(struct cli *c)
+static int run_create(struct cli *c, char **args)
 {
     GError *error = NULL;
     const char *file = cli_value(c, "file");
-    g_autofree char *xml = file ? cli_read_file(file, &error) : make_xml(c, &error);
+    g_autofree char *xml = file ? cli_read_file(file, &error) : make_xml(c, args[0], &error);
     if (!xml)
         return cli_fail(error);
     int status = define(c, xml);
-    return status || !cli_has(c, "autostart") ? status : run_set(c);
-}
-
-static int tell(struct cli *c, const char *method, const char *path)
-{
-    GError *error = NULL;
-    JsonObject *o = rest_call(c->rest, method, NULL, &error, path, c->args[1]);
-    return finish(c, o, error);
-}
-
-static int run_start(struct cli *c)
-{
-    return tell(c, "POST", "/networks/%s/start");
-}
-
-static int run_stop(struct cli *c)
-{
-    return tell(c, "POST", "/networks/%s/stop");
+    return status || !cli_has(c, "autostart") ? status : run_set(c, args);
 }
 
 /* One that runs is stopped first, so that nothing of it stays. */
-static int run_delete(struct cli *c)
+static int run_delete(struct cli *c, char **args)
 {
     GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/networks/%s", c->args[1]);
-    if (!o)
-        return cli_fail(error);
-    bool persistent = json_object_get_boolean_member(o, "persistent");
-    if (json_object_get_boolean_member(o, "active")) {
-        int status = run_stop(c);
-        if (status || !persistent)
-            return status;
+    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/networks/%s", args[0]), stopped = NULL;
+    if (o && json_object_get_boolean_member(o, "active")) {
+        stopped = rest_call(c->rest, "POST", NULL, &error, "/networks/%s/stop", args[0]);
+        if (stopped && !json_object_get_boolean_member(o, "persistent"))
+            return cli_finish(c, g_steal_pointer(&stopped), NULL);
     }
-    return tell(c, "DELETE", "/networks/%s");
+    if (error)
+        return cli_fail(error);
+    JsonObject *done = rest_call(c->rest, "DELETE", NULL, &error, "/networks/%s", args[0]);
+    return cli_finish(c, done, error);
 }
 
-static int run_edit(struct cli *c)
+static int run_edit(struct cli *c, char **args)
 {
     GError *error = NULL;
-    g_autofree char *xml = rest_text(c->rest, &error, "/networks/%s/xml?inactive=true", c->args[1]);
+    g_autofree char *xml = rest_text(c->rest, &error, "/networks/%s/xml?inactive=true", args[0]);
     return xml ? cli_edit(c, xml, define) : cli_fail(error);
 }
 
-/* ---- verbs ---- */
-
-static const struct {
-    const char *name;
-    bool takes_name;
-    int (*run)(struct cli *c);
-} verbs[] = {
-    { "list", false, run_list }, { "info", true, run_info },     { "create", true, run_create }, { "delete", true, run_delete },
-    { "start", true, run_start }, { "stop", true, run_stop },    { "edit", true, run_edit },     { "set", true, run_set },
-    { "leases", true, run_leases }, { "xml", true, run_xml },
+static const struct cli_verb verbs[] = {
+    { "list", "", run_list, NULL, NULL },
+    { "info", "NAME", run_info, NULL, NULL },
+    { "create", "NAME", run_create, NULL, NULL },
+    { "delete", "NAME", run_delete, NULL, NULL },
+    { "start", "NAME", NULL, "POST", "/networks/%s/start" },
+    { "stop", "NAME", NULL, "POST", "/networks/%s/stop" },
+    { "edit", "NAME", run_edit, NULL, NULL },
+    { "set", "NAME", run_set, NULL, NULL },
+    { "leases", "NAME", run_leases, NULL, NULL },
+    { "xml", "NAME", run_xml, NULL, NULL },
+    { 0 },
 };
 
 static int run_network(struct cli *c)
 {
-    const char *words[G_N_ELEMENTS(verbs) + 1] = { NULL };
-    for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++) {
-        words[i] = verbs[i].name;
-        if (strcmp(verbs[i].name, c->args[0]) != 0)
-            continue;
-        if (c->arg_count == 1u + verbs[i].takes_name)
-            return verbs[i].run(c);
-        fprintf(stderr, "ruche: usage: ruche network %s%s\n", verbs[i].name, verbs[i].takes_name ? " NAME" : "");
-        return 2;
-    }
-    fprintf(stderr, "ruche: network has no '%s'%s\n", c->args[0], suggest_phrase(c->args[0], words));
-    return 2;
+    return cli_run_verb(c, verbs);
 }
 CLI_COMMAND(network, .name = "network", .other_name = "net", .arguments = "list|info|create|delete|start|stop|edit|set|leases|xml [NAME]",
             .summary = "Networks that machines are connected by",

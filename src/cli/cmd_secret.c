@@ -2,7 +2,7 @@
 /* `ruche secret VERB`: passwords and keys of images and pools. A value is never an argument: others see those. */
 #include "cli/cli.h"
 #include "cli/rest.h"
-#include "cli/table.h"
+#include "cli/verb.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -21,35 +21,21 @@ static const struct cli_option options[] = {
     { 0 },
 };
 
-static int run_list(struct cli *c)
+static void row(struct table *t, JsonObject *s)
 {
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/secrets");
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    JsonArray *list = json_object_get_array_member(o, "secrets");
-    struct table t;
-    table_init(&t, c, 6, "UUID", "TYPE", "USAGE", "VALUE", "PRIVATE", "EPHEMERAL");
-    for (unsigned i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *s = json_array_get_object_element(list, i);
-        const char *usage = text_of(s, "usage");
-        table_add(&t, text_of(s, "uuid"), text_of(s, "type"), usage && *usage ? usage : "-", yes_no(s, "has_value"),
-                  yes_no(s, "private"), yes_no(s, "ephemeral"));
-    }
-    table_print(&t);
-    return 0;
+    table_add(t, text_of(s, "uuid"), text_of(s, "type"), text_or_dash(s, "usage"), yes_no(s, "has_value"), yes_no(s, "private"),
+              yes_no(s, "ephemeral"));
 }
 
-static int run_xml(struct cli *c)
+static int run_list(struct cli *c, char **args)
 {
-    GError *error = NULL;
-    g_autofree char *text = rest_text(c->rest, &error, "/secrets/%s/xml", c->args[1]);
-    if (!text)
-        return cli_fail(error);
-    fputs(text, stdout);
-    return 0;
+    static const struct cli_listing listing = { "secrets", "UUID TYPE USAGE VALUE PRIVATE EPHEMERAL", row };
+    return cli_list(c, &listing, "/secrets", NULL);
+}
+
+static int run_xml(struct cli *c, char **args)
+{
+    return cli_print_text(c, "/secrets/%s/xml", args[0]);
 }
 
 static char *make_xml(const struct cli *c, GError **error)
@@ -70,7 +56,7 @@ static char *make_xml(const struct cli *c, GError **error)
                                    cli_has(c, "description") ? cli_value(c, "description") : "", type, element, usage, element);
 }
 
-static int run_define(struct cli *c)
+static int run_define(struct cli *c, char **args)
 {
     GError *error = NULL;
     const char *file = cli_value(c, "file");
@@ -86,22 +72,6 @@ static int run_define(struct cli *c)
         return print_json(o);
     puts(text_of(o, "uuid"));
     return 0;
-}
-
-static int finish(struct cli *c, JsonObject *o, GError *error)
-{
-    if (!o)
-        return cli_fail(error);
-    int status = c->json ? print_json(o) : 0;
-    json_object_unref(o);
-    return status;
-}
-
-static int run_delete(struct cli *c)
-{
-    GError *error = NULL;
-    JsonObject *o = rest_call(c->rest, "DELETE", NULL, &error, "/secrets/%s", c->args[1]);
-    return finish(c, o, error);
 }
 
 /* What is asked for on a terminal is not shown; a line's end is not part of it. Of a file every byte is. */
@@ -130,7 +100,7 @@ static bool read_value(const struct cli *c, char value[VALUE_MAX + 1], size_t *r
     return *ret_len <= VALUE_MAX || ruche_error(error, RUCHE_ERR_INVALID, "a value has at most %d bytes", VALUE_MAX);
 }
 
-static int run_set_value(struct cli *c)
+static int run_set_value(struct cli *c, char **args)
 {
     GError *error = NULL;
     char value[VALUE_MAX + 1];
@@ -143,33 +113,22 @@ static int run_set_value(struct cli *c)
     json_object_set_string_member(body, "base64", text);
     explicit_bzero(text, strlen(text));
     g_free(text);
-    JsonObject *o = rest_call(c->rest, "PUT", body, &error, "/secrets/%s/value", c->args[1]);
-    return finish(c, o, error);
+    JsonObject *o = rest_call(c->rest, "PUT", body, &error, "/secrets/%s/value", args[0]);
+    return cli_finish(c, o, error);
 }
 
-static const struct {
-    const char *name;
-    bool takes_uuid;
-    int (*run)(struct cli *c);
-} verbs[] = {
-    { "list", false, run_list },    { "define", false, run_define },       { "xml", true, run_xml },
-    { "delete", true, run_delete }, { "set-value", true, run_set_value },
+static const struct cli_verb verbs[] = {
+    { "list", "", run_list, NULL, NULL },
+    { "define", "", run_define, NULL, NULL },
+    { "xml", "UUID", run_xml, NULL, NULL },
+    { "delete", "UUID", NULL, "DELETE", "/secrets/%s" },
+    { "set-value", "UUID", run_set_value, NULL, NULL },
+    { 0 },
 };
 
 static int run_secret(struct cli *c)
 {
-    const char *words[G_N_ELEMENTS(verbs) + 1] = { NULL };
-    for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++) {
-        words[i] = verbs[i].name;
-        if (strcmp(verbs[i].name, c->args[0]) != 0)
-            continue;
-        if (c->arg_count == 1u + verbs[i].takes_uuid)
-            return verbs[i].run(c);
-        fprintf(stderr, "ruche: usage: ruche secret %s%s\n", verbs[i].name, verbs[i].takes_uuid ? " UUID" : "");
-        return 2;
-    }
-    fprintf(stderr, "ruche: secret has no '%s'%s\n", c->args[0], suggest_phrase(c->args[0], words));
-    return 2;
+    return cli_run_verb(c, verbs);
 }
 CLI_COMMAND(secret, .name = "secret", .arguments = "list|define|delete|set-value|xml [UUID]",
             .summary = "Passwords and keys of images and pools",

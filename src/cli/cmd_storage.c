@@ -2,7 +2,7 @@
 /* Commands on storage: `ruche pool VERB`, `ruche volume VERB`. A verb is one row. */
 #include "cli/cli.h"
 #include "cli/rest.h"
-#include "cli/table.h"
+#include "cli/verb.h"
 
 #include "base/fd.h"
 #include "base/units.h"
@@ -11,29 +11,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-struct verb {
-    const char *name, *arguments;
-    unsigned min_args, max_args; /* behind the verb */
-    int (*run)(struct cli *c, char **args);
-};
-
-static int run_verb(struct cli *c, const struct verb *verbs)
-{
-    for (const struct verb *v = verbs; v->name; v++) {
-        if (strcmp(v->name, c->args[0]) != 0)
-            continue;
-        if (c->arg_count - 1 >= v->min_args && c->arg_count - 1 <= v->max_args)
-            return v->run(c, c->args + 1);
-        fprintf(stderr, "ruche: usage: ruche %s %s %s\n", c->command->name, v->name, v->arguments);
-        return 2;
-    }
-    fprintf(stderr, "ruche: '%s' is nothing that 'ruche %s' does; it does:", c->args[0], c->command->name);
-    for (const struct verb *v = verbs; v->name; v++)
-        fprintf(stderr, " %s", v->name);
-    fputc('\n', stderr);
-    return 2;
-}
 
 static void take_text(struct cli *c, JsonObject *body, const char *option, const char *member)
 {
@@ -62,37 +39,20 @@ static int64_t number(JsonObject *o, const char *name)
     return json_object_get_int_member_with_default(o, name, 0);
 }
 
-static int done(struct cli *c, JsonObject *o, GError *error)
-{
-    if (!o)
-        return cli_fail(error);
-    int status = c->json ? print_json(o) : 0;
-    json_object_unref(o);
-    return status;
-}
-
 /* ---- pools ---- */
+
+static void pool_row(struct table *t, JsonObject *p)
+{
+    bool runs = json_object_has_member(p, "capacity");
+    table_add(t, text_of(p, "name"), text_of(p, "type"), text_of(p, "state"), yes_no(p, "autostart"),
+              runs ? show_size(number(p, "capacity")) : "-", runs ? show_size(number(p, "allocation")) : "-",
+              runs ? show_size(number(p, "available")) : "-");
+}
 
 static int pool_list(struct cli *c, char **args)
 {
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/pools");
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    JsonArray *list = json_object_get_array_member(o, "pools");
-    struct table t;
-    table_init(&t, c, 7, "NAME", "TYPE", "STATE", "AUTOSTART", "CAPACITY", "USED", "FREE");
-    for (unsigned i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *p = json_array_get_object_element(list, i);
-        bool runs = json_object_has_member(p, "capacity");
-        table_add(&t, text_of(p, "name"), text_of(p, "type"), text_of(p, "state"),
-                  json_object_get_boolean_member(p, "autostart") ? "yes" : "no", runs ? show_size(number(p, "capacity")) : "-",
-                  runs ? show_size(number(p, "allocation")) : "-", runs ? show_size(number(p, "available")) : "-");
-    }
-    table_print(&t);
-    return 0;
+    static const struct cli_listing listing = { "pools", "NAME TYPE STATE AUTOSTART CAPACITY USED FREE", pool_row };
+    return cli_list(c, &listing, "/pools", NULL);
 }
 
 static void line(const char *what, const char *text)
@@ -101,20 +61,14 @@ static void line(const char *what, const char *text)
         printf("%-14s %s\n", what, text);
 }
 
-static int pool_info(struct cli *c, char **args)
+static void pool_show(JsonObject *o)
 {
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/pools/%s", args[0]);
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
     static const char *const texts[] = { "name", "uuid", "type", "state", "target" };
     for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
         line(texts[i], text_of(o, texts[i]));
-    line("autostart", json_object_get_boolean_member(o, "autostart") ? "yes" : "no");
+    line("autostart", yes_no(o, "autostart"));
     if (!json_object_has_member(o, "capacity"))
-        return 0;
+        return;
     double capacity = (double)MAX(number(o, "capacity"), 1);
     line("capacity", show_size(number(o, "capacity")));
     printf("%-14s %s (%.0f %%)%s\n", "used", show_size(number(o, "allocation")), 100.0 * (double)number(o, "allocation") / capacity,
@@ -125,7 +79,11 @@ static int pool_info(struct cli *c, char **args)
     if (number(o, "warn_percent"))
         printf("%-14s %" PRIi64 " %%\n", "warning at", number(o, "warn_percent"));
     printf("%-14s %" PRIi64 "\n", "volumes", number(o, "volumes"));
-    return 0;
+}
+
+static int pool_info(struct cli *c, char **args)
+{
+    return cli_show(c, pool_show, "/pools/%s", args);
 }
 
 static const struct cli_option pool_options[] = {
@@ -166,7 +124,7 @@ static int pool_create(struct cli *c, char **args)
         json_object_set_array_member(body, "devices", list);
     }
     JsonObject *o = rest_call(c->rest, "POST", body, &error, "/pools");
-    return done(c, o, error);
+    return cli_finish(c, o, error);
 }
 
 static int pool_set(struct cli *c, char **args)
@@ -185,7 +143,7 @@ static int pool_set(struct cli *c, char **args)
         json_object_set_int_member(body, "warn_percent", (int64_t)percent);
     }
     JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/pools/%s", args[0]);
-    return done(c, o, error);
+    return cli_finish(c, o, error);
 }
 
 static int pool_delete(struct cli *c, char **args)
@@ -194,7 +152,7 @@ static int pool_delete(struct cli *c, char **args)
     JsonObject *body = json_object_new();
     take_switch(c, body, "storage", "storage");
     JsonObject *o = rest_call(c->rest, "DELETE", body, &error, "/pools/%s", args[0]);
-    return done(c, o, error);
+    return cli_finish(c, o, error);
 }
 
 /* start, stop, refresh: the verb is the request. */
@@ -205,29 +163,30 @@ static int pool_do(struct cli *c, char **args)
     take_switch(c, body, "build", "build");
     take_switch(c, body, "overwrite", "overwrite");
     JsonObject *o = rest_call(c->rest, "POST", body, &error, "/pools/%s/%s", args[0], c->args[0]);
-    return done(c, o, error);
+    return cli_finish(c, o, error);
 }
 
-static int pool_edit_xml(struct cli *c, char **args)
+static int pool_xml(struct cli *c, char **args)
 {
-    GError *error = NULL;
-    g_autofree char *text = rest_text(c->rest, &error, "/pools/%s/xml", args[0]);
-    if (!text)
-        return cli_fail(error);
-    fputs(text, stdout);
-    return 0;
+    return cli_print_text(c, "/pools/%s/xml", args[0]);
 }
 
-static const struct verb pool_verbs[] = {
-    { "list", "", 0, 0, pool_list },         { "info", "NAME", 1, 1, pool_info },   { "create", "NAME [--type TYPE ...]", 1, 1, pool_create },
-    { "set", "NAME", 1, 1, pool_set },       { "start", "NAME", 1, 1, pool_do },    { "stop", "NAME", 1, 1, pool_do },
-    { "refresh", "NAME", 1, 1, pool_do },    { "dumpxml", "NAME", 1, 1, pool_edit_xml }, { "delete", "NAME", 1, 1, pool_delete },
+static const struct cli_verb pool_verbs[] = {
+    { "list", "", pool_list, NULL, NULL },
+    { "info", "NAME", pool_info, NULL, NULL },
+    { "create", "NAME", pool_create, NULL, NULL },
+    { "set", "NAME", pool_set, NULL, NULL },
+    { "start", "NAME", pool_do, NULL, NULL },
+    { "stop", "NAME", pool_do, NULL, NULL },
+    { "refresh", "NAME", pool_do, NULL, NULL },
+    { "dumpxml", "NAME", pool_xml, NULL, NULL },
+    { "delete", "NAME", pool_delete, NULL, NULL },
     { 0 },
 };
 
 static int run_pool(struct cli *c)
 {
-    return run_verb(c, pool_verbs);
+    return cli_run_verb(c, pool_verbs);
 }
 CLI_COMMAND(pool, .name = "pool", .arguments = "list|info|create|set|start|stop|refresh|dumpxml|delete [NAME]",
             .summary = "Storage pools: where volumes are", .options = pool_options, .min_args = 1, .max_args = 2, .run = run_pool);
@@ -250,40 +209,30 @@ static const struct cli_option volume_options[] = {
     { 0 },
 };
 
-static int volume_list(struct cli *c, char **args)
+static void volume_row(struct table *t, JsonObject *v)
 {
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/pools/%s/volumes", args[0]);
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
-    JsonArray *list = json_object_get_array_member(o, "volumes");
-    struct table t;
-    table_init(&t, c, 5, "NAME", "FORMAT", "CAPACITY", "USED", "PATH");
-    for (unsigned i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *v = json_array_get_object_element(list, i);
-        table_add(&t, text_of(v, "name"), text_of(v, "format"), show_size(number(v, "capacity")),
-                  show_size(number(v, "allocation")), text_of(v, "path"));
-    }
-    table_print(&t);
-    return 0;
+    table_add(t, text_of(v, "name"), text_of(v, "format"), show_size(number(v, "capacity")), show_size(number(v, "allocation")),
+              text_of(v, "path"));
 }
 
-static int volume_info(struct cli *c, char **args)
+static int volume_list(struct cli *c, char **args)
+{
+    static const struct cli_listing listing = { "volumes", "NAME FORMAT CAPACITY USED PATH", volume_row };
+    return cli_list(c, &listing, "/pools/%s/volumes", args[0]);
+}
+
+static void volume_show(JsonObject *o)
 {
     static const char *const texts[] = { "name", "path", "type", "format", "backing" };
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/pools/%s/volumes/%s", args[0], args[1]);
-    if (!o)
-        return cli_fail(error);
-    if (c->json)
-        return print_json(o);
     for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
         line(texts[i], text_of(o, texts[i]));
     line("capacity", show_size(number(o, "capacity")));
     line("used", show_size(number(o, "allocation")));
-    return 0;
+}
+
+static int volume_info(struct cli *c, char **args)
+{
+    return cli_show(c, volume_show, "/pools/%s/volumes/%s", args);
 }
 
 /* Follows a job to its end, with its progress. */
@@ -291,7 +240,7 @@ static int finish(struct cli *c, JsonObject *job, GError *error)
 {
     if (job)
         job = follow_job(c, job, &error);
-    return done(c, job, error);
+    return cli_finish(c, job, error);
 }
 
 static int send_create(struct cli *c, const char *pool, JsonObject *body)
@@ -341,7 +290,7 @@ static int volume_resize(struct cli *c, char **args)
         o = rest_call(c->rest, "POST", body, &error, "/pools/%s/volumes/%s/resize", args[0], args[1]);
     else
         json_object_unref(body);
-    return done(c, o, error);
+    return cli_finish(c, o, error);
 }
 
 static int volume_wipe(struct cli *c, char **args)
@@ -359,7 +308,7 @@ static int volume_delete(struct cli *c, char **args)
     JsonObject *body = json_object_new();
     take_switch(c, body, "wipe", "wipe");
     JsonObject *o = rest_call(c->rest, "DELETE", body, &error, "/pools/%s/volumes/%s", args[0], args[1]);
-    return done(c, o, error);
+    return cli_finish(c, o, error);
 }
 
 /* ---- contents ---- */
@@ -451,22 +400,22 @@ static int volume_download(struct cli *c, char **args)
     return fd >= 0 && save_stream(in, fd, &p, &error) ? 0 : cli_fail(error);
 }
 
-static const struct verb volume_verbs[] = {
-    { "list", "POOL", 1, 1, volume_list },
-    { "info", "POOL VOLUME", 2, 2, volume_info },
-    { "create", "POOL VOLUME [SIZE]", 2, 3, volume_create },
-    { "clone", "POOL VOLUME NEW", 3, 3, volume_clone },
-    { "resize", "POOL VOLUME SIZE", 3, 3, volume_resize },
-    { "wipe", "POOL VOLUME", 2, 2, volume_wipe },
-    { "delete", "POOL VOLUME", 2, 2, volume_delete },
-    { "upload", "POOL VOLUME FILE", 3, 3, volume_upload },
-    { "download", "POOL VOLUME FILE", 3, 3, volume_download },
+static const struct cli_verb volume_verbs[] = {
+    { "list", "POOL", volume_list, NULL, NULL },
+    { "info", "POOL VOLUME", volume_info, NULL, NULL },
+    { "create", "POOL VOLUME [SIZE]", volume_create, NULL, NULL },
+    { "clone", "POOL VOLUME NEW", volume_clone, NULL, NULL },
+    { "resize", "POOL VOLUME SIZE", volume_resize, NULL, NULL },
+    { "wipe", "POOL VOLUME", volume_wipe, NULL, NULL },
+    { "delete", "POOL VOLUME", volume_delete, NULL, NULL },
+    { "upload", "POOL VOLUME FILE", volume_upload, NULL, NULL },
+    { "download", "POOL VOLUME FILE", volume_download, NULL, NULL },
     { 0 },
 };
 
 static int run_volume(struct cli *c)
 {
-    return run_verb(c, volume_verbs);
+    return cli_run_verb(c, volume_verbs);
 }
 CLI_COMMAND(volume, .name = "volume", .other_name = "vol", .arguments = "list|info|create|clone|resize|wipe|delete|upload|download POOL [VOLUME ...]",
             .summary = "Volumes of storage pools: disks of machines", .text = "A size without a unit is in GiB: \"2\" means 2 GiB.",

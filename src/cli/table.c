@@ -27,17 +27,20 @@ static const char *colour_of(const char *text)
     return NULL;
 }
 
+static void add_cell(struct table *t, const char *text)
+{
+    /* What a guest or a peer named must not steer the terminal. */
+    char *cell = g_utf8_make_valid(text ? text : "-", -1);
+    for (char *p = cell; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
+    g_ptr_array_add(t->cells, cell);
+}
+
 static void add_cells(struct table *t, va_list ap)
 {
-    for (unsigned i = 0; i < t->columns; i++) {
-        const char *text = va_arg(ap, const char *);
-        /* What a guest or a peer named must not steer the terminal. */
-        char *cell = g_utf8_make_valid(text ? text : "-", -1);
-        for (char *p = cell; *p; p++)
-            if ((unsigned char)*p < ' ' || *p == 0x7f)
-                *p = '?';
-        g_ptr_array_add(t->cells, cell);
-    }
+    for (unsigned i = 0; i < t->columns; i++)
+        add_cell(t, va_arg(ap, const char *));
 }
 
 void table_init(struct table *t, const struct cli *c, unsigned columns, ...)
@@ -47,6 +50,14 @@ void table_init(struct table *t, const struct cli *c, unsigned columns, ...)
     va_start(ap, columns);
     add_cells(t, ap);
     va_end(ap);
+}
+
+void table_init_words(struct table *t, const struct cli *c, const char *headings)
+{
+    g_auto(GStrv) words = g_strsplit(headings, " ", 0);
+    *t = (struct table){ .cells = g_ptr_array_new_with_free_func(g_free), .columns = g_strv_length(words), .tty = c->tty };
+    for (char **w = words; *w; w++)
+        add_cell(t, *w);
 }
 
 void table_add(struct table *t, ...)

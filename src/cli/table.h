@@ -11,6 +11,7 @@ struct table {
     bool tty;
 };
 void table_init(struct table *t, const struct cli *c, unsigned columns, ...); /* headings */
+void table_init_words(struct table *t, const struct cli *c, const char *headings); /* "NAME STATE" */
 void table_add(struct table *t, ...);                                          /* as many texts as columns; copied */
 void table_print(struct table *t);                                             /* and frees */
 
