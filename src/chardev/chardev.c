@@ -96,6 +96,11 @@ size_t chardev_write(struct chardev *c, const void *data, size_t len)
     size_t taken = len;
     bool watch = false;
     pthread_mutex_lock(&c->lock);
+    if (c->instead) {
+        taken = chardev_write(c->instead, data, len);
+        pthread_mutex_unlock(&c->lock);
+        return taken;
+    }
     if (c->log_fd >= 0)
         log_output(c, data, len);
     if (c->type->put) {
@@ -240,7 +245,7 @@ static void in_ready(void *opaque, uint32_t events)
 /* Posted by chardev_accept_input(), and by itself for files that cannot be polled. */
 static void in_run(void *opaque)
 {
-    struct chardev *c = opaque;
+    struct chardev *c = chardev_now(opaque);
     if (c->mux)
         mux_drain(c);
     if (c->in_unpollable)
@@ -294,13 +299,14 @@ void chardev_disconnected(struct chardev *c)
 
 bool chardev_is_open(const struct chardev *c)
 {
-    return c->open;
+    return chardev_now(c)->open;
 }
 
 /* ---- front ends ---- */
 
 bool chardev_attach(struct chardev *c, const struct chardev_frontend *f, GError **error)
 {
+    c = chardev_now(c);
     int max = c->mux ? CHARDEV_MAX_FRONTENDS : 1, i = 0;
     while (i < max && c->port[i].used)
         i++;
@@ -324,6 +330,7 @@ bool chardev_attach(struct chardev *c, const struct chardev_frontend *f, GError 
 
 void chardev_detach(struct chardev *c, void *frontend_opaque)
 {
+    c = chardev_now(c);
     for (int i = 0; i < CHARDEV_MAX_FRONTENDS; i++) {
         struct chardev_port *p = &c->port[i];
         if (!p->used || p->fe.opaque != frontend_opaque)
@@ -340,6 +347,7 @@ void chardev_detach(struct chardev *c, void *frontend_opaque)
 
 bool chardev_in_use(const struct chardev *c)
 {
+    c = chardev_now(c);
     for (int i = 0; i < CHARDEV_MAX_FRONTENDS; i++)
         if (c->port[i].used)
             return true;
@@ -348,7 +356,7 @@ bool chardev_in_use(const struct chardev *c)
 
 bool chardev_is_mux(const struct chardev *c)
 {
-    return c->mux;
+    return chardev_now(c)->mux;
 }
 
 void chardev_on_quit(struct chardev *c, void (*fn)(void *opaque), void *opaque)
@@ -364,6 +372,7 @@ const char *chardev_id(const struct chardev *c)
 
 char *chardev_describe(const struct chardev *c)
 {
+    c = chardev_now(c);
     if (!c->where)
         return g_strdup(c->type->name);
     return g_strdup_printf("%s%s", c->open ? "" : "disconnected:", c->where);
@@ -546,28 +555,36 @@ struct chardev *chardev_new(const char *backend, const char *id, const struct ch
     return NULL;
 }
 
-void chardev_free(struct chardev *c)
+void chardev_backend_close(struct chardev *c)
 {
-    if (!c)
-        return;
     pthread_mutex_lock(&c->lock);
     out_flush_locked(c);
     pthread_mutex_unlock(&c->lock);
-    for (int i = 0; i < CHARDEV_MAX_FRONTENDS; i++)
-        if (c->port[i].input)
-            g_byte_array_unref(c->port[i].input);
-    memset(c->port, 0, sizeof(c->port));
-    c->focus = -1;
     if (c->type->close)
         c->type->close(c);
     chardev_disconnected(c);
     loop_unpost(c->loop, &c->out_task);
     loop_unpost(c->loop, &c->in_task);
     fd_close_keep_errno(c->log_fd);
+    c->log_fd = -1;
+    g_clear_pointer(&c->priv, g_free);
+    g_clear_pointer(&c->out, g_free);
+    c->out_room = 0;
+    g_clear_pointer(&c->where, g_free);
+}
+
+void chardev_free(struct chardev *c)
+{
+    if (!c)
+        return;
+    chardev_free(c->instead);
+    for (int i = 0; i < CHARDEV_MAX_FRONTENDS; i++)
+        if (c->port[i].input)
+            g_byte_array_unref(c->port[i].input);
+    memset(c->port, 0, sizeof(c->port));
+    c->focus = -1;
+    chardev_backend_close(c);
     pthread_mutex_destroy(&c->lock);
-    g_free(c->priv);
-    g_free(c->out);
-    g_free(c->where);
     g_free(c->id);
     g_free(c);
 }

@@ -33,6 +33,7 @@ struct chardev_frontend {
     /* behind a mux: the keyboard comes, goes; may be NULL */
     void (*focus)(void *opaque, bool in);
     void *opaque;
+    bool takes_another; /* chardev_replace() may put another backend under it */
 };
 
 /* Name=value pairs as -chardev says them; QEMU's short forms ("stdio", "mon:stdio", "file:PATH",
@@ -66,6 +67,12 @@ bool chardev_backend_option(const char *backend, size_t n, const char **ret_name
 bool chardev_attach(struct chardev *c, const struct chardev_frontend *f, GError **error);
 void chardev_detach(struct chardev *c, void *frontend_opaque);
 bool chardev_in_use(const struct chardev *c);
+/* Puts the backend of `fresh`, which nobody uses, in the place of c's; its front end notices only where the one was
+ * open and the other is not. Output that the old one does not take at once is lost. `fresh` is c's from then on. False:
+ * nothing changed. */
+bool chardev_replace(struct chardev *c, struct chardev *fresh, GError **error);
+/* False, with a sentence: chardev_replace() would refuse any other. */
+bool chardev_replaceable(const struct chardev *c, GError **error);
 bool chardev_is_mux(const struct chardev *c);
 /* Returns how many bytes were taken. */
 size_t chardev_write(struct chardev *c, const void *data, size_t len);

@@ -73,6 +73,7 @@ struct chardev {
     void (*quit)(void *opaque);
     void *quit_opaque;
     int log_fd;               /* logfile=, or -1 */
+    struct chardev *instead;  /* has the backend and the front ends of this one; owned; replace.c */
 };
 
 /* Value of an option, the last one given; NULL: not there. */
@@ -90,6 +91,14 @@ void chardev_connected(struct chardev *c, int in_fd, int out_fd);
 /* Closes them, drops pending output, tells the front ends. Loop thread. */
 void chardev_disconnected(struct chardev *c);
 void chardev_tell_opened(struct chardev *c, bool open);
+
+/* Where the backend and the front ends of `c` are. Loop thread. */
+static inline struct chardev *chardev_now(const struct chardev *c)
+{
+    return c->instead ? c->instead : (struct chardev *)(uintptr_t)c;
+}
+/* Flushes what can be written without waiting, and ends the backend. Loop thread. */
+void chardev_backend_close(struct chardev *c);
 
 /* mux.c: input through the escape character's state machine. */
 void mux_receive(struct chardev *c, const uint8_t *data, size_t len);

@@ -191,6 +191,125 @@ static void test_unix_server(void)
     front_done(&f);
 }
 
+/* The front end goes on with another backend, and another. */
+static void test_replace(void)
+{
+    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "old"), *path = in_dir("%s", "old"),
+                    *next_spec = in_dir("unix:%s,server=on,wait=off", "new"), *next = in_dir("%s", "new");
+    g_autoptr(GError) error = NULL;
+    struct chardev *c = make(spec);
+    struct front f;
+    struct chardev_frontend fe = front_init(&f);
+    fe.takes_another = true;
+    g_assert_true(chardev_attach(c, &fe, &error));
+    int peer = sock_connect_unix(path, false, &error);
+    until(&f.opened, 1);
+
+    /* Open, and so is the next: nothing to tell. */
+    g_assert_true(chardev_replace(c, make("ringbuf"), &error));
+    char buf[16];
+    size_t len;
+    g_assert_cmpint(read(peer, buf, sizeof(buf)), ==, 0);
+    close(peer);
+    g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+    g_assert_cmpuint(chardev_write(c, "kept", 4), ==, 4);
+    g_assert_true(chardev_ringbuf_read(c, buf, sizeof(buf), &len));
+    g_assert_cmpmem(buf, len, "kept", 4);
+    g_assert_cmpint(f.opened, ==, 1);
+    g_assert_cmpint(f.closed, ==, 0);
+
+    g_assert_true(chardev_replace(c, make(next_spec), &error)); /* nobody is there yet */
+    g_assert_cmpint(f.closed, ==, 1);
+    g_assert_false(chardev_is_open(c));
+    peer = sock_connect_unix(next, false, &error);
+    until(&f.opened, 2);
+    g_assert_true(chardev_in_use(c) && chardev_is_open(c));
+    g_autofree char *where = chardev_describe(c);
+    g_assert_nonnull(strstr(where, next));
+    g_assert_cmpint(write(peer, "hello", 5), ==, 5);
+    turn(3);
+    g_assert_cmpstr(f.got->str, ==, "hello");
+    g_assert_cmpuint(chardev_write(c, "answer", 6), ==, 6);
+    turn(2);
+    g_assert_cmpint(read(peer, buf, sizeof(buf)), ==, 6);
+    close(peer);
+    chardev_detach(c, fe.opaque);
+    g_assert_false(chardev_in_use(c));
+    chardev_free(c);
+    g_assert_false(g_file_test(next, G_FILE_TEST_EXISTS));
+    front_done(&f);
+}
+
+static void test_replace_refused(void)
+{
+    g_autoptr(GError) error = NULL;
+    const struct chardev_option shared = { "mux", "on" };
+    struct chardev *c = make("ringbuf"), *fresh = make("null"),
+                   *mux = chardev_new("ringbuf", "m0", &(struct chardev_config){ &shared, 1 }, loop, NULL);
+    struct front f;
+    struct chardev_frontend fe = front_init(&f);
+    g_assert_true(chardev_attach(c, &fe, NULL));
+    g_assert_false(chardev_replace(c, fresh, &error));
+    g_assert_nonnull(strstr(error->message, "Chardev 'c0' is busy"));
+    g_clear_error(&error);
+    chardev_detach(c, fe.opaque);
+    fe.takes_another = true;
+    g_assert_true(chardev_attach(c, &fe, NULL));
+    g_assert_false(chardev_replace(c, mux, &error));
+    g_assert_nonnull(strstr(error->message, "cannot become a mux"));
+    g_clear_error(&error);
+    g_assert_false(chardev_replace(mux, fresh, &error));
+    g_assert_nonnull(strstr(error->message, "is a mux"));
+    g_assert_true(chardev_in_use(c)); /* and is what it was */
+    chardev_free(c);
+    chardev_free(mux);
+    chardev_free(fresh);
+    front_done(&f);
+}
+
+struct writer {
+    struct chardev *c;
+    int end;
+    size_t taken;
+};
+
+static gpointer write_on(gpointer opaque)
+{
+    struct writer *w = opaque;
+    while (!g_atomic_int_get(&w->end))
+        w->taken += chardev_write(w->c, "0123456789", 10);
+    return NULL;
+}
+
+/* A vCPU writes meanwhile; and one whose output waited for a peer that never reads hears that it goes on. */
+static void test_replace_under_writer(void)
+{
+    g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "stuck"), *path = in_dir("%s", "stuck");
+    struct chardev *c = make(spec);
+    struct front f;
+    struct chardev_frontend fe = front_init(&f);
+    fe.takes_another = true;
+    g_assert_true(chardev_attach(c, &fe, NULL));
+    int peer = sock_connect_unix(path, true, NULL);
+    until(&f.opened, 1);
+    g_autofree char *block = g_strnfill(1 << 20, 'x');
+    while (chardev_write(c, block, 1 << 20) == 1 << 20)
+        turn(1);
+    g_assert_cmpint(f.sent, ==, 0);
+    struct writer w = { .c = c };
+    GThread *thread = g_thread_new("writer", write_on, &w);
+    for (int i = 0; i < 200; i++) {
+        g_assert_true(chardev_replace(c, make(i % 2 ? "ringbuf" : "null"), NULL));
+        turn(1);
+    }
+    g_atomic_int_set(&w.end, 1);
+    g_thread_join(thread);
+    g_assert_cmpint(f.sent, >=, 1);
+    close(peer);
+    chardev_free(c);
+    front_done(&f);
+}
+
 static void test_stale_socket(void)
 {
     g_autofree char *spec = in_dir("unix:%s,server=on,wait=off", "stale"),
@@ -408,6 +527,9 @@ int main(int argc, char **argv)
     g_test_add_func("/chardev/file", test_file);
     g_test_add_func("/chardev/ringbuf", test_ringbuf);
     g_test_add_func("/chardev/unix-server", test_unix_server);
+    g_test_add_func("/chardev/replace", test_replace);
+    g_test_add_func("/chardev/replace-refused", test_replace_refused);
+    g_test_add_func("/chardev/replace-under-writer", test_replace_under_writer);
     g_test_add_func("/chardev/stale-socket", test_stale_socket);
     g_test_add_func("/chardev/backpressure", test_backpressure);
     g_test_add_func("/chardev/telnet", test_telnet);

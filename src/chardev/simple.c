@@ -150,6 +150,7 @@ CHARDEV_TYPE(ringbuf_type);
 
 bool chardev_ringbuf_read(struct chardev *c, void *buf, size_t len, size_t *ret_len)
 {
+    c = chardev_now(c);
     if (c->type != &ringbuf_type)
         return false;
     struct ring *r = c->priv;

@@ -109,6 +109,8 @@ void build_forget_drive(struct vmm *v, const char *id);
 /* -netdev's and -chardev's lists. NULL with *error. */
 struct netdev *build_netdev(struct vmm *v, struct kv_list *l, GError **error);
 struct chardev *build_chardev(struct vmm *v, struct kv_list *l, GError **error);
+/* One that is not among v->chardevs: the caller's. */
+struct chardev *build_chardev_alone(struct vmm *v, struct kv_list *l, GError **error);
 void vm_drive_free(gpointer drive);
 struct chardev *vmm_find_chardev(struct vmm *v, const char *id);
 struct vm_drive *vmm_find_drive(struct vmm *v, const char *id);

@@ -28,13 +28,8 @@ static void add_chardev(struct vmm *v, struct chardev *c)
     g_ptr_array_add(v->chardevs, c);
 }
 
-struct chardev *build_chardev(struct vmm *v, struct kv_list *l, GError **error)
+struct chardev *build_chardev_alone(struct vmm *v, struct kv_list *l, GError **error)
 {
-    const char *id = kv_get(l, "id");
-    if (vmm_find_chardev(v, id)) {
-        ruche_error(error, RUCHE_ERR_EXISTS, "the id '%s' is taken", id);
-        return NULL;
-    }
     g_autofree struct chardev_option *options = g_new0(struct chardev_option, l->count + 1);
     size_t n = 0;
     for (size_t i = 0; i < l->count; i++) {
@@ -42,8 +37,18 @@ struct chardev *build_chardev(struct vmm *v, struct kv_list *l, GError **error)
         if (strcmp(key, "backend") && strcmp(key, "id"))
             options[n++] = (struct chardev_option){ .name = key, .value = l->pairs[i].value };
     }
-    struct chardev *c = chardev_new(kv_get(l, "backend"), id,
-                                    &(struct chardev_config){ options, n }, v->loop, error);
+    return chardev_new(kv_get(l, "backend"), kv_get(l, "id"), &(struct chardev_config){ options, n },
+                       v->loop, error);
+}
+
+struct chardev *build_chardev(struct vmm *v, struct kv_list *l, GError **error)
+{
+    const char *id = kv_get(l, "id");
+    if (vmm_find_chardev(v, id)) {
+        ruche_error(error, RUCHE_ERR_EXISTS, "the id '%s' is taken", id);
+        return NULL;
+    }
+    struct chardev *c = build_chardev_alone(v, l, error);
     if (c)
         add_chardev(v, c);
     return c;

@@ -178,6 +178,17 @@ static struct kv_list *chardev_list(struct vmm *v, JsonObject *args, GArray *tak
     return NULL;
 }
 
+/* What the two answer with. */
+static JsonNode *pty_of(const struct chardev *c)
+{
+    JsonObject *o = json_object_new();
+    g_autofree char *where = chardev_describe(c);
+    const char *pty = strstr(where, "pty:"); /* "disconnected:pty:" until somebody opens it */
+    if (pty && (pty == where || g_str_has_prefix(where, "disconnected:pty:")))
+        json_object_set_string_member(o, "pty", pty + strlen("pty:"));
+    return qmp_object(o);
+}
+
 static JsonNode *chardev_add(void *opaque, JsonObject *args, GError **error)
 {
     struct vmm *v = opaque;
@@ -188,11 +199,7 @@ static JsonNode *chardev_add(void *opaque, JsonObject *args, GError **error)
     if (!c)
         return NULL;
     backend_add(v->machine, BACKEND_CHARDEV, chardev_id(c), c);
-    JsonObject *o = json_object_new();
-    g_autofree char *where = chardev_describe(c);
-    if (g_str_has_prefix(where, "pty:"))
-        json_object_set_string_member(o, "pty", where + strlen("pty:"));
-    return qmp_object(o);
+    return pty_of(c);
 }
 static const struct qmp_arg chardev_add_args[] = {
     {"id", QMP_STRING, false, "Its id"},
@@ -241,19 +248,40 @@ static const struct qmp_command chardev_remove_cmd = {
 };
 QMP_COMMAND(chardev_remove_cmd);
 
-/* Devices keep their backend's address: one in use is not exchanged. When the new one cannot be
- * made, the old one is gone too, as both may want the same file or port. */
+/* The new one is made first: when that fails, the device goes on with the old one. */
+static JsonNode *change_in_use(struct vmm *v, struct chardev *c, JsonObject *args, GError **error)
+{
+    if (!chardev_replaceable(c, error))
+        return NULL;
+    g_autoptr(GArray) taken = g_array_new(FALSE, FALSE, sizeof(struct taken));
+    auto_kv *l = chardev_list(v, args, taken, error);
+    struct chardev *fresh = l ? build_chardev_alone(v, l, error) : NULL;
+    settle(taken, fresh);
+    if (fresh && chardev_replace(c, fresh, error))
+        return pty_of(c);
+    chardev_free(fresh);
+    return NULL;
+}
+
+/* One that nobody uses goes before the new one comes, as both may want the same file or port; when the new one cannot
+ * be made, the old one is gone too. */
 static JsonNode *chardev_change(void *opaque, JsonObject *args, GError **error)
 {
-    struct chardev *c = idle_chardev(opaque, json_object_get_string_member(args, "id"), error);
-    if (!c)
+    struct vmm *v = opaque;
+    const char *id = json_object_get_string_member(args, "id");
+    struct chardev *c = vmm_find_chardev(v, id);
+    if (!c) {
+        ruche_error(error, RUCHE_ERR_NOT_FOUND, "Chardev '%s' not found", id);
         return NULL;
-    forget_chardev(opaque, c);
-    return chardev_add(opaque, args, error);
+    }
+    if (chardev_in_use(c))
+        return change_in_use(v, c, args, error);
+    forget_chardev(v, c);
+    return chardev_add(v, args, error);
 }
 static const struct qmp_command chardev_change_cmd = {
     .name = "chardev-change",
-    .summary = "Another backend under the same id; no device may use it",
+    .summary = "Another backend under the same id, also under a device that uses it",
     .args = chardev_add_args,
     .call = chardev_change,
 };

@@ -278,6 +278,50 @@ def test_run_states():
     m.end()
 
 
+def test_chardev_change():
+    """Another backend under devices that use it; what cannot be changed stays, and goes on."""
+    def socket_at(name):
+        return {"type": "socket", "data": {"addr": {"type": "unix", "data": {"path": path(name)}}}}
+
+    m = Machine("-chardev", "ringbuf,id=s0", "-serial", "chardev:s0", "-chardev", "ringbuf,id=p0", "-device", "virtio-serial-pci",
+                "-device", "virtserialport,chardev=p0,name=org.ruche.t", "-chardev", "socket,id=mux0,mux=on,server=on,wait=off,"
+                "path={dir}/mux", "-serial", "chardev:mux0", "-chardev", "socket,id=mon0,server=on,wait=off,path={dir}/mon0",
+                "-mon", "chardev=mon0,mode=control")
+
+    def refused(why, id, backend):
+        reply = m.qmp.call("chardev-change", id=id, backend=backend)
+        assert why in reply.get("error", {}).get("desc", ""), (why, reply)
+
+    def file_of(id):
+        return next(c["filename"] for c in m.qmp.execute("query-chardev") if c["label"] == id)
+
+    def until(open, id):
+        end = time.monotonic() + SECONDS
+        while (path(id) in file_of(id), "disconnected" not in file_of(id)) != (True, open):
+            assert time.monotonic() < end, (open, file_of(id))
+            time.sleep(0.01)
+
+    for id in ("s0", "p0"):
+        assert m.qmp.execute("chardev-change", id=id, backend=socket_at(id)) == {}
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path(id))
+            until(True, id)
+        if id == "s0":  # a port whose guest does not read does not see its peer go
+            until(False, id)
+        refused("No such file", id, socket_at("none/x"))
+        refused("unknown backend 'nul'", id, {"type": "nul", "data": {}})
+        refused("somebody listens there", id, socket_at(id))
+        assert path(id) in file_of(id)
+        assert m.qmp.execute("chardev-change", id=id, backend={"type": "pty", "data": {}})["pty"] == file_of(id).split("pty:")[1]
+        assert not os.path.exists(path(id))
+    refused("Chardev 'nobody' not found", "nobody", {"type": "null", "data": {}})
+    refused("Chardev 'mux0' is a mux", "mux0", {"type": "null", "data": {}})
+    refused("Chardev 'mon0' is busy", "mon0", {"type": "null", "data": {}})
+    assert "is busy" in m.qmp.call("chardev-remove", id="s0")["error"]["desc"]
+    m.qmp.execute("quit")
+    m.end()
+
+
 def test_every_query():
     """Every command without required arguments answers; the schema and query-commands agree."""
     m = Machine("-drive", "file={disk},format=raw,id=d0", "-nic", "user", "-object", "iothread,id=io0", "-chardev",

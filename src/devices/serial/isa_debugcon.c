@@ -56,7 +56,9 @@ static bool debugcon_realize(struct device *d, GError **error)
     int r = mem_region_add(d->machine->io, &s->port, s->iobase, 0);
     if (r < 0)
         return ruche_error_errno(error, -r, "isa-debugcon: cannot map port 0x%x", s->iobase);
-    const struct chardev_frontend frontend = { .can_receive = debugcon_can_receive, .opaque = s };
+    const struct chardev_frontend frontend = {
+        .can_receive = debugcon_can_receive, .opaque = s, .takes_another = true
+    };
     if (backend && !chardev_attach(backend, &frontend, error))
         return false;
     s->backend = backend;

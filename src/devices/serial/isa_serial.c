@@ -464,7 +464,7 @@ static bool serial_realize(struct device *d, GError **error)
         return ruche_error_errno(error, -r, "isa-serial: cannot map ports 0x%x", s->iobase);
     const struct chardev_frontend frontend = {
         .can_receive = serial_can_receive, .receive = serial_receive, .sent = serial_sent,
-        .send_break = serial_break, .opaque = s,
+        .send_break = serial_break, .opaque = s, .takes_another = true,
     };
     if (backend && !chardev_attach(backend, &frontend, error))
         return false;

@@ -29,6 +29,7 @@ static bool port_realize(struct device *d, bool is_console, GError **error)
         .opened = console_port_opened,
         .sent = console_port_sent,
         .opaque = p,
+        .takes_another = true,
     };
     if (p->backend && !chardev_attach(p->backend, &f, error))
         return false;
