@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Images in a Ceph cluster: ruche-img with its module beside rbd, qemu-img and qemu-io. A monitor and an object store run
-in a network of their own, with all their state in the run's folder. TAP.
+in a network of their own, with all their state in the run's folder. With --ruched=RUCHED, a storage pool of ruched there too. TAP.
+
+    rbd.py RUCHE-IMG [--ruched=RUCHED] [WORDS]
 """
+import base64
 import contextlib
 import hashlib
 import json
@@ -15,6 +18,7 @@ import time
 import uuid
 
 import tap
+from libvirt_rpc import Daemon
 from peers import ENV, MIB, TOOL, WORK, contents, img, in_own_network, listens, main, need, path, process, refused, run, wait_for
 
 SIZE = 24 * MIB
@@ -237,6 +241,62 @@ def test_key():
             "requests.raw" if os.path.exists(path("requests.raw")) else "keyed.raw", words(key)[3])
 
 
+POOL_SECRET = "5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a02"
+
+
+def pool_life(virsh):
+    """Volumes come, are copied, sized and go, as Ceph's own tool sees them."""
+    data = source("pooled.raw")
+    rbd("import", "--no-progress", path("pooled.raw"), "pooled")
+    key = ceph("auth", "get-or-create-key", "client.pools", "mon", "profile rbd", "osd", "profile rbd").strip()
+    with open(path("secret.xml"), "w", encoding="ascii") as f:
+        f.write(f"<secret><uuid>{POOL_SECRET}</uuid><usage type='ceph'><name>pools</name></usage></secret>")
+    with open(path("pool.xml"), "w", encoding="ascii") as f:
+        f.write(f"<pool type='rbd'><name>c</name><source><host name='127.0.0.1' port='3300'/><name>rbd</name>"
+                f"<auth type='ceph' username='pools'><secret uuid='{POOL_SECRET}'/></auth></source></pool>")
+    virsh("secret-define", path("secret.xml"))
+    virsh("pool-define", path("pool.xml"))
+    assert "secret" in virsh("pool-start", "c", code=1)  # it has no value yet
+    virsh("secret-set-value", POOL_SECRET, "--base64", base64.b64encode(b"wrong").decode())
+    assert "to the cluster" in virsh("pool-start", "c", code=1)
+    virsh("secret-set-value", POOL_SECRET, "--base64", key)
+    virsh("pool-start", "c")
+    assert "pooled" in virsh("vol-list", "c") and f"{SIZE}</capacity>" in virsh("vol-dumpxml", "pooled", "--pool", "c")
+    virsh("vol-create-as", "c", "made", "8M")
+    assert json.loads(rbd("info", "--format=json", "made"))["size"] == 8 * MIB
+    assert "made" in virsh("vol-create-as", "c", "made", "8M", code=1)
+    virsh("vol-clone", "pooled", "cloned", "--pool", "c")
+    assert exported("cloned") == data
+    virsh("vol-resize", "cloned", "32M", "--pool", "c")
+    assert exported("cloned") == data + bytes(32 * MIB - SIZE)
+    rbd("rm", "--no-progress", "made")
+    rbd("create", "--size", "4", "elsewhere")
+    virsh("pool-refresh", "c")
+    names = virsh("vol-list", "c").split()
+    assert "elsewhere" in names and "made" not in names, names
+    for volume in ("cloned", "elsewhere", "pooled"):
+        virsh("vol-delete", volume, "--pool", "c")
+    assert not {"cloned", "elsewhere", "pooled"} & set(rbd("ls").split())
+    virsh("pool-destroy", "c")
+    virsh("pool-undefine", "c")
+
+
+def test_pool():
+    ruched = [word.removeprefix("--ruched=") for word in sys.argv if word.startswith("--ruched=")]
+    if not ruched:
+        raise tap.Skip("no --ruched=")
+    need("virsh")
+    daemon = Daemon(ruched[0], f"[machines]\nimg={TOOL}\n")
+
+    def virsh(*words, code=0):
+        done = run("virsh", "-c", f"qemu+unix:///system?socket={daemon.socket}", *words, code=code)
+        return done.stdout + done.stderr
+    try:
+        pool_life(virsh)
+    finally:
+        daemon.stop()
+
+
 def test_absent():
     refused("cannot open the image", "info", "-f", "raw", name("nothing"))
     refused("cannot open the pool", "info", "-f", "raw", name("nothing").replace("rbd:rbd/", "rbd:nowhere/"))
@@ -297,6 +357,7 @@ def inside():
             "a snapshot is read": test_snapshot,
             "a namespace": test_namespace,
             "a key that is a secret": test_key,
+            "a storage pool": test_pool,
             "what is not there": test_absent,
             "the object store stops": lambda: test_store_gone(store),
             "the monitor is gone": lambda: test_monitor_gone(mon),

@@ -120,6 +120,8 @@ bool rbd_read_figures(const char *text, const char *pool, struct pool_figures *r
             return true;
         }
     }
+    if (pools && !json_array_get_length(pools)) /* no manager of the cluster counts */
+        return true;
     return ruche_error(error, RUCHE_ERR_NOT_FOUND, "the cluster has no pool '%s'", pool);
 }
 

@@ -276,6 +276,10 @@ static void test_others(void)
                                    "rbd", &f, NULL));
     g_assert_true(f.capacity == 100 && f.available == 60 && f.allocation == 7);
     assert_refused(rbd_read_figures("{}", "rbd", &f, &error), "no pool 'rbd'");
+    assert_refused(rbd_read_figures("{\"pools\":[{\"name\":\"a\"}]}", "rbd", &f, &error),
+                   "no pool 'rbd'");
+    g_assert_true(
+        rbd_read_figures("{\"stats\":{},\"pools\":[]}", "rbd", &f, NULL)); /* no manager */
     zfs_read_volumes(
         "tank/v\t1073741824\t4096\ntank\t-\t1\ntank/a/b\t1\t1\nother/x\t1\t1\ntank/short\n", "tank",
         z);

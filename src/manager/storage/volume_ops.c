@@ -309,7 +309,7 @@ static bool new_size(const struct pool *p, const struct volume *v, const struct 
                            "volume '%s': cannot shrink from %" PRIu64 " to %" PRIu64
                            " bytes unless that is asked for",
                            v->name, v->capacity, size);
-    if (size > v->capacity && size - v->capacity > p->available)
+    if (p->capacity && size > v->capacity && size - v->capacity > p->available)
         return ruche_error(error, RUCHE_ERR_NO_SPACE,
                            "volume '%s': %" PRIu64
                            " more bytes do not fit into storage pool '%s', which has %" PRIu64,
