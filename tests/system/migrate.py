@@ -143,6 +143,7 @@ def test_file_and_back():
             machine.do("cont")
         machine.works(2)
     machine.do("quit")
+    assert machine.wait(PATIENCE) == 0
     machine.close()
     qemu_img("check", "-q", disk[0])
 
