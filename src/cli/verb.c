@@ -93,7 +93,7 @@ int cli_send_xml(struct cli *c, const char *xml, JsonObject *members, const char
     GError *error = NULL;
     JsonObject *body = members ? members : json_object_new();
     json_object_set_string_member(body, "xml", xml);
-    JsonObject *o = rest_call(c->rest, "POST", body, &error, path);
+    JsonObject *o = rest_call(c->rest, "POST", body, &error, path, NULL); /* it has no %s */
     return cli_finish(c, o, error);
 }
 #pragma GCC diagnostic pop
