@@ -26,8 +26,8 @@ void web_answer_empty(SoupServerMessage *msg);
 void web_refuse_body(SoupServerMessage *msg);
 
 /* transfer.c: operations with a flow. An upload begins before its body is read; false: this is the end of no upload. */
-void web_download(SoupServerMessage *msg, JsonObject *args, GHashTable *query);
-void web_upload_begin(SoupServerMessage *msg, JsonObject *args, GHashTable *query);
+void web_download(SoupServerMessage *msg, JsonObject *args);
+void web_upload_begin(SoupServerMessage *msg, JsonObject *args);
 bool web_upload_end(SoupServerMessage *msg);
 
 /* events.c: the rest of this answer is events, until the reader goes. */

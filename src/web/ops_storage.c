@@ -370,10 +370,14 @@ static JsonNode *do_volume_delete(struct web_request *r, GError **error)
         volume_delete(r->who, p, web_text(r, "volume"), web_bool(r, "wipe"), error);
     return NULL;
 }
+
+static const struct web_field part_fields[] = { { "offset", WEB_INT, false, 0, INT64_MAX, "bytes in front of it" },
+                                                { "length", WEB_INT, false, 0, INT64_MAX, "bytes of it; 0: up to the end" },
+                                                { 0 } };
 WEB_OP(volume_download, .method = "GET", .path = "/pools/{pool}/volumes/{volume}/data",
-       .summary = "What is in a volume, as bytes; ?offset= and ?length=", .flow = WEB_FLOW_OUT);
+       .summary = "What is in a volume, as bytes", .fields = part_fields, .flow = WEB_FLOW_OUT);
 WEB_OP(volume_upload, .method = "PUT", .path = "/pools/{pool}/volumes/{volume}/data",
-       .summary = "Writes the request's body into a volume; ?offset= and ?length=", .flow = WEB_FLOW_IN);
+       .summary = "Writes the request's body into a volume", .fields = part_fields, .flow = WEB_FLOW_IN);
 WEB_OP(volume_delete, .method = "DELETE", .path = "/pools/{pool}/volumes/{volume}", .summary = "Deletes a volume",
        .fields = wiped_fields, .call = do_volume_delete);
 

@@ -137,15 +137,15 @@ static void serve(SoupServerMessage *msg, const char *path, GHashTable *query)
         answer_status(msg, status, path);
         return;
     }
-    if (op->flow == WEB_FLOW_OUT) {
-        web_download(msg, args, query);
-        return;
-    }
     add_query(args, query);
     /* what stands in the path stands above the query */
     web_route(soup_server_message_get_method(msg), path, args, &status);
     if (!add_body(args, msg, &error) || !web_check_args(op, args, &error)) {
         web_answer_error(msg, error);
+        return;
+    }
+    if (op->flow == WEB_FLOW_OUT) {
+        web_download(msg, args);
         return;
     }
     struct web_run *run = g_new0(struct web_run, 1);
@@ -204,9 +204,11 @@ static bool begin_flow(SoupServerMessage *msg, const char *path, GHashTable *que
     const struct web_op *op = web_route(soup_server_message_get_method(msg), path, args, &status);
     if (!op || op->flow != WEB_FLOW_IN)
         return false;
+    add_query(args, query);
+    web_route(soup_server_message_get_method(msg), path, args, &status);
     say_close(msg);
-    if (web_authenticate(msg, &error)) {
-        web_upload_begin(msg, args, query);
+    if (web_authenticate(msg, &error) && web_check_args(op, args, &error)) {
+        web_upload_begin(msg, args);
     } else {
         web_answer_error(msg, error);
         web_refuse_body(msg);

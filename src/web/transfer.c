@@ -9,7 +9,6 @@
  */
 #include "web/internal.h"
 
-#include "base/units.h"
 #include "base/util.h"
 #include "manager/storage/pool.h"
 
@@ -80,20 +79,8 @@ static void on_finished(SoupServerMessage *msg, gpointer opaque)
     wake(t);
 }
 
-static bool read_number(GHashTable *query, const char *name, uint64_t *ret, GError **error)
+static struct transfer *transfer_new(SoupServerMessage *msg, JsonObject *args, GError **error)
 {
-    const char *text = query ? g_hash_table_lookup(query, name) : NULL;
-    return !text || (units_parse_u64(text, ret) && *ret <= INT64_MAX) ||
-           ruche_error(error, RUCHE_ERR_INVALID, "%s '%.32s' is not a number of bytes", name, text);
-}
-
-static struct transfer *transfer_new(SoupServerMessage *msg, JsonObject *args, GHashTable *query,
-                                     GError **error)
-{
-    uint64_t offset = 0, length = 0;
-    if (!read_number(query, "offset", &offset, error) ||
-        !read_number(query, "length", &length, error))
-        return NULL;
     struct pool *p = pool_find_name(json_object_get_string_member(args, "pool"), error);
     if (!p)
         return NULL;
@@ -101,8 +88,8 @@ static struct transfer *transfer_new(SoupServerMessage *msg, JsonObject *args, G
     *t = (struct transfer){.msg = g_object_ref(msg),
                            .pool = p,
                            .name = g_strdup(json_object_get_string_member(args, "volume")),
-                           .offset = offset,
-                           .length = length,
+                           .offset = (uint64_t)json_object_get_int_member_with_default(args, "offset", 0),
+                           .length = (uint64_t)json_object_get_int_member_with_default(args, "length", 0),
                            .fd = -1};
     t->signals[0] = g_signal_connect(msg, "finished", G_CALLBACK(on_finished), t);
     return t;
@@ -193,10 +180,10 @@ static void download_task(void *opaque)
     transfer_free(t);
 }
 
-void web_download(SoupServerMessage *msg, JsonObject *args, GHashTable *query)
+void web_download(SoupServerMessage *msg, JsonObject *args)
 {
     g_autoptr(GError) error = NULL;
-    struct transfer *t = transfer_new(msg, args, query, &error);
+    struct transfer *t = transfer_new(msg, args, &error);
     if (!t) {
         web_answer_error(msg, error);
         return;
@@ -271,11 +258,11 @@ static void upload_task(void *opaque)
     transfer_free(t);
 }
 
-void web_upload_begin(SoupServerMessage *msg, JsonObject *args, GHashTable *query)
+void web_upload_begin(SoupServerMessage *msg, JsonObject *args)
 {
     g_autoptr(GError) error = NULL;
     soup_message_body_set_accumulate(soup_server_message_get_request_body(msg), FALSE);
-    struct transfer *t = transfer_new(msg, args, query, &error);
+    struct transfer *t = transfer_new(msg, args, &error);
     if (!t) {
         web_answer_error(msg, error);
         web_refuse_body(msg);

@@ -27,6 +27,10 @@ WORK = tempfile.mkdtemp(prefix="clients-")
 os.chmod(WORK, 0o755)
 ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "XDG_CONFIG_HOME": WORK}
 HOST, OUTSIDE = (f"rc{os.getpid()}{x}" for x in "ho")  # network namespaces: ruched's, and the world's
+# There, with a /sys of that namespace; `ip netns exec` would lose the control groups below it.
+IN_HOST = ("nsenter", f"--net=/run/netns/{HOST}", "unshare", "--mount", "sh", "-ec",
+           'kept=$(mktemp -d); mount --rbind /sys/fs/cgroup "$kept"; mount -t sysfs sysfs /sys; mount --move "$kept" /sys/fs/cgroup; '
+           'rmdir "$kept"; exec "$@"', "sh")
 UPLINK, WORLD = "198.51.100.2", "198.51.100.1"
 SERVER = f"""import socketserver
 class Answer(socketserver.StreamRequestHandler):
@@ -159,9 +163,9 @@ def server_outside():
 def virt_install_boots_debian():
     """A volume of a pool and the network 'default': a lease, names by its DNS, the world by masquerade."""
     image = subprocess.run([os.path.join(ROOT, "tools", "guest-image")], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    os.makedirs(path("pool"))
-    copy_disk(os.path.join(image, "disk.img"), path("pool/debian.img"))
-    for words in (("pool-create-as", "disks", "dir", "--target", path("pool")), ("net-start", "default"),
+    os.makedirs(path("disks"))
+    copy_disk(os.path.join(image, "disk.img"), path("disks/debian.img"))
+    for words in (("pool-create-as", "disks", "dir", "--target", path("disks")), ("net-start", "default"),
                   ("net-update", "default", "add", "dns-host", f"<host ip='{WORLD}'><hostname>outside.test</hostname></host>", "--live")):
         run("virsh", "-c", uri(), *words)
     for name in ("vmlinuz", "initrd.img"):
@@ -204,6 +208,7 @@ def virt_install_boots_debian():
         assert d.state()[0] == libvirt.VIR_DOMAIN_SHUTOFF
         d.undefine()
         c.storagePoolLookupByName("disks").destroy()
+        net.destroy()
 
 
 def virt_xml_changes():
@@ -469,7 +474,7 @@ def main():
     libvirt.virEventRegisterDefaultImpl()
     make_disk("one.img", 1 << 20)
     build_world()
-    DAEMON = Daemon(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\n", inside=("ip", "netns", "exec", HOST))
+    DAEMON = Daemon(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\n", inside=IN_HOST)
 
     def turn():
         while True:
