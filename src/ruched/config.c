@@ -5,8 +5,6 @@
 #include "manager/manager.h"
 #include "manager/uuid.h"
 
-#include <grp.h>
-#include <pwd.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -278,14 +276,22 @@ static void place_sockets(struct config *c)
                            : own(c, g_build_filename(manager.runtime_dir, "ruche.sock", NULL));
 }
 
+/* The package's own accounts stand in the host's files. To ask all name services would load their modules for good. */
+static bool is_local(const char *file, const char *name)
+{
+    g_autofree char *text = NULL, *start = g_strconcat("\n", name, ":", NULL);
+    return g_file_get_contents(file, &text, NULL, NULL) &&
+           (g_str_has_prefix(text, start + 1) || strstr(text, start));
+}
+
 /* Users and groups that the package makes count where they are there. */
 static void default_owners(struct config *c)
 {
     if (manager.session)
         return;
-    if (!c->user && geteuid() == 0 && getpwnam("ruche-vmm"))
+    if (!c->user && geteuid() == 0 && is_local("/etc/passwd", "ruche-vmm"))
         c->user = own(c, g_strdup("ruche-vmm"));
-    if (!c->access_group && getgrnam("ruche"))
+    if (!c->access_group && is_local("/etc/group", "ruche"))
         c->access_group = own(c, g_strdup("ruche"));
 }
 
