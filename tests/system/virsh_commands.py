@@ -432,20 +432,17 @@ def none_is_forgotten():
     assert not rows - known, f"virsh has no {sorted(rows - known)}"
 
 
-def main():
+def run_beside(make_tests, own=Ours, other=Libvirtd):
+    """Runs what make_tests(ours, beside) gives: with a manager of ours and, where it can run, libvirtd (else None)."""
     ours = peer = None
     try:
-        ours = Ours()
+        ours = own()
         if not os.geteuid() and shutil.which("libvirtd") and os.path.exists(QEMU):
-            peer = Libvirtd()
-        if peer is None or not peer.is_there():
+            peer = other()
+        beside = peer if peer and peer.is_there() else None
+        if not beside:
             print("# no libvirtd to compare with")
-        beside = peer if peer and peer.process.poll() is None else None
-        tap.run({"host commands": lambda: try_rows(HOST, ours, beside), "a machine that is off": lambda: try_rows(DEFINED, ours, beside),
-                 "a machine that runs": lambda: try_rows(RUNNING, ours, beside), "pools and volumes": lambda: try_rows(POOLS, ours, beside),
-                 "events of monitors and tunables": lambda: events_are_told(ours, beside),
-                 "what has not come is refused by name": lambda: refused_by_name(ours),
-                 "no command is forgotten": none_is_forgotten})
+        tap.run(make_tests(ours, beside))
     finally:
         for side in (ours, peer):
             if side:
@@ -453,5 +450,13 @@ def main():
         shutil.rmtree(WORK, ignore_errors=True)
 
 
+def make_tests(ours, beside):
+    return {"host commands": lambda: try_rows(HOST, ours, beside), "a machine that is off": lambda: try_rows(DEFINED, ours, beside),
+            "a machine that runs": lambda: try_rows(RUNNING, ours, beside), "pools and volumes": lambda: try_rows(POOLS, ours, beside),
+            "events of monitors and tunables": lambda: events_are_told(ours, beside),
+            "what has not come is refused by name": lambda: refused_by_name(ours),
+            "no command is forgotten": none_is_forgotten}
+
+
 if __name__ == "__main__":
-    main()
+    run_beside(make_tests)

@@ -185,26 +185,16 @@ def pci_pools():
         daemon.stop()
 
 
-def main():
-    tests = {"networks": lambda: base.try_rows(NETWORKS, ours, beside), "filters": lambda: base.try_rows(FILTERS, ours, beside),
-             "no command is forgotten": lambda: base.all_have_rows(("network", "filter"), NETWORKS + FILTERS), "limits of ports": lambda: limits_of_ports(ours), "pools of PCI functions": pci_pools}
-    if os.geteuid():
-        def skip():
-            raise tap.Skip("needs root")
-        tap.run({n: skip for n in tests})
-    ours = peer = None
-    try:
-        ours = Ours()
-        peer = Libvirtd() if shutil.which("libvirtd") else None
-        beside = peer if peer and peer.is_there() else None
-        if not beside:
-            print("# no libvirtd to compare with")
-        tap.run(tests)
-    finally:
-        for side in (ours, peer):
-            if side:
-                side.stop()
-        shutil.rmtree(WORK, ignore_errors=True)
+def make_tests(ours, beside):
+    return {"networks": lambda: base.try_rows(NETWORKS, ours, beside), "filters": lambda: base.try_rows(FILTERS, ours, beside),
+            "no command is forgotten": lambda: base.all_have_rows(("network", "filter"), NETWORKS + FILTERS),
+            "limits of ports": lambda: limits_of_ports(ours), "pools of PCI functions": pci_pools}
 
 
-main()
+def skip():
+    raise tap.Skip("needs root")
+
+
+if os.geteuid():
+    tap.run({name: skip for name in make_tests(None, None)})
+base.run_beside(make_tests, Ours, Libvirtd)

@@ -7,7 +7,6 @@ valid by the published schemas. TAP.
 """
 import os
 import re
-import shutil
 import subprocess
 
 import tap
@@ -121,22 +120,9 @@ def valid_rows(rows, ours, beside):
     assert count, "nothing was printed as XML"
 
 
-def main():
-    tests = {"pools": lambda: valid_rows(POOLS, ours, beside), "volumes": lambda: valid_rows(VOLUMES, ours, beside), "secrets": lambda: valid_rows(SECRETS, ours, beside),
-             "no command is forgotten": lambda: base.all_have_rows(("pool", "volume", "secret"), POOLS + VOLUMES + SECRETS)}
-    ours = peer = None
-    try:
-        ours = base.Ours()
-        peer = base.Libvirtd() if not os.geteuid() and shutil.which("libvirtd") else None
-        beside = peer if peer and peer.is_there() else None
-        if not beside:
-            print("# no libvirtd to compare with")
-        tap.run(tests)
-    finally:
-        for side in (ours, peer):
-            if side:
-                side.stop()
-        shutil.rmtree(WORK, ignore_errors=True)
+def make_tests(ours, beside):
+    return {"pools": lambda: valid_rows(POOLS, ours, beside), "volumes": lambda: valid_rows(VOLUMES, ours, beside), "secrets": lambda: valid_rows(SECRETS, ours, beside),
+            "no command is forgotten": lambda: base.all_have_rows(("pool", "volume", "secret"), POOLS + VOLUMES + SECRETS)}
 
 
-main()
+base.run_beside(make_tests)
