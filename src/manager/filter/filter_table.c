@@ -5,6 +5,7 @@
  */
 #include "base/log.h"
 #include "manager/filter/filter_priv.h"
+#include "manager/named.h"
 #include "manager/store.h"
 #include "manager/uuid.h"
 
@@ -14,7 +15,8 @@
 
 #define FILTERS_MAX 1024 /* libvirt's protocol lists no more */
 
-static GPtrArray *filters; /* sorted by name */
+static struct named_table filters = {
+    NAMED_TABLE(struct filter, "network filter", MANAGER_ERR_NO_FILTER, filter_unref)};
 static struct fiber_mutex lock;
 
 void filter_lock(void)
@@ -28,13 +30,6 @@ void filter_unlock(void)
 }
 
 /* ---- the table ---- */
-
-static GPtrArray *table(void)
-{
-    if (!filters)
-        filters = g_ptr_array_new_with_free_func((GDestroyNotify)filter_unref);
-    return filters;
-}
 
 void filter_unref(struct filter *f)
 {
@@ -57,25 +52,9 @@ static struct filter *filter_new(struct filter_def *d)
     return f;
 }
 
-static struct filter *ref(struct filter *f)
-{
-    f->refs++;
-    return f;
-}
-
 static struct filter *known(const char *name)
 {
-    for (unsigned i = 0; i < table()->len; i++) {
-        struct filter *f = filters->pdata[i];
-        if (!strcmp(f->name, name))
-            return f;
-    }
-    return NULL;
-}
-
-static gint by_name(gconstpointer a, gconstpointer b)
-{
-    return strcmp((*(struct filter *const *)a)->name, (*(struct filter *const *)b)->name);
+    return named_peek(&filters, name);
 }
 
 /* In the place of the one of its name. */
@@ -83,9 +62,8 @@ static void insert(struct filter *f)
 {
     struct filter *old = known(f->name);
     if (old)
-        g_ptr_array_remove(filters, old);
-    g_ptr_array_add(table(), ref(f));
-    g_ptr_array_sort(filters, by_name);
+        named_remove(&filters, old);
+    named_insert(&filters, f);
 }
 
 const struct filter_def *filter_def_of(const char *name)
@@ -96,33 +74,19 @@ const struct filter_def *filter_def_of(const char *name)
 
 struct filter *filter_find_name(const char *name, GError **error)
 {
-    struct filter *f = known(name);
-    if (!f)
-        ruche_error(error, MANAGER_ERR_NO_FILTER, "no network filter with matching name '%s'",
-                    name);
-    return f ? ref(f) : NULL;
+    return named_find_name(&filters, name, error);
 }
 
 struct filter *filter_find_uuid(const uint8_t *uuid, GError **error)
 {
-    char text[UUID_TEXT_BYTES];
-    for (unsigned i = 0; i < table()->len; i++) {
-        struct filter *f = filters->pdata[i];
-        if (!memcmp(f->uuid, uuid, sizeof(f->uuid)))
-            return ref(f);
-    }
-    uuid_format(uuid, text);
-    ruche_error(error, MANAGER_ERR_NO_FILTER, "no network filter with matching uuid '%s'", text);
-    return NULL;
+    return named_find_uuid(&filters, uuid, error);
 }
 
 GPtrArray *filter_list(const struct caller *who)
 {
-    GPtrArray *found = g_ptr_array_new_with_free_func((GDestroyNotify)filter_unref);
-    if (access_check(who, RIGHT_READ, "list filters", NULL))
-        for (unsigned i = 0; i < table()->len; i++)
-            g_ptr_array_add(found, ref(filters->pdata[i]));
-    return found;
+    if (!access_check(who, RIGHT_READ, "list filters", NULL))
+        return g_ptr_array_new();
+    return named_list(&filters, NULL, 0);
 }
 
 char *filter_xml(const struct caller *who, const struct filter *f, unsigned flags, GError **error)
@@ -253,7 +217,7 @@ void filters_autostart(void)
 void filters_stop(void)
 {
     filter_bindings_stop();
-    g_clear_pointer(&filters, g_ptr_array_unref);
+    named_done(&filters);
 }
 
 /* ---- define, undefine ---- */
@@ -274,7 +238,7 @@ static bool check_identity(struct filter_def *d, GError **error)
         filter_unref(other);
         return false;
     }
-    return same || table()->len < FILTERS_MAX ||
+    return same || named_count(&filters) < FILTERS_MAX ||
            ruche_error(error, RUCHE_ERR_NO_SPACE, "there are %d filters; there cannot be more",
                        FILTERS_MAX);
 }
@@ -354,7 +318,7 @@ static bool undefine(struct filter *f, GError **error)
                            f->name, user);
     if (!store_remove(path, error))
         return false;
-    g_ptr_array_remove(filters, f);
+    named_remove(&filters, f);
     return true;
 }
 
@@ -363,7 +327,7 @@ bool filter_undefine(const struct caller *who, struct filter *f, GError **error)
     g_autoptr(GError) e = NULL;
     if (!access_check(who, RIGHT_HOST, "undefine a filter", error))
         return false;
-    ref(f);
+    named_ref(&filters, f);
     filter_lock();
     bool ok = undefine(f, &e);
     filter_unlock();

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The secrets there are: finding, listing, events. Thread: the loop thread. */
+#include "manager/named.h"
 #include "manager/secret/secret_priv.h"
 #include "manager/uuid.h"
 
@@ -96,12 +97,6 @@ struct secret *secret_find_usage(int usage, const char *id, GError **error)
     return NULL;
 }
 
-/* Of a pair of flags, none or both filter nothing. */
-static bool passes(unsigned flags, unsigned yes, unsigned no, bool is)
-{
-    return !(flags & (yes | no)) || flags & (is ? yes : no);
-}
-
 GPtrArray *secret_list(const struct caller *who, unsigned list_flags)
 {
     GPtrArray *found = g_ptr_array_new_with_free_func((GDestroyNotify)secret_unref);
@@ -109,8 +104,8 @@ GPtrArray *secret_list(const struct caller *who, unsigned list_flags)
         return found;
     for (unsigned i = 0; i < table()->len; i++) {
         struct secret *s = secrets->pdata[i];
-        if (passes(list_flags, LIST_EPHEMERAL, LIST_STORED, s->ephemeral) &&
-            passes(list_flags, LIST_PRIVATE, LIST_OPEN, s->confined))
+        if (flags_pass(list_flags, LIST_EPHEMERAL, LIST_STORED, s->ephemeral) &&
+            flags_pass(list_flags, LIST_PRIVATE, LIST_OPEN, s->confined))
             g_ptr_array_add(found, secret_ref(s));
     }
     return found;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The pools there are: finding and listing them, their locks, events and audit lines. Thread: the
  * loop thread. */
+#include "manager/named.h"
 #include "manager/storage/storage_priv.h"
-#include "manager/uuid.h"
 
 #include <string.h>
 
@@ -17,7 +17,10 @@ enum {
     LIST_TYPES = ((1 << 20) - 1) & ~((1 << 6) - 1),
 };
 
-static GPtrArray *pools; /* sorted by name */
+static struct named_table pools = {
+    NAMED_TABLE(struct pool, "storage pool", MANAGER_ERR_NO_POOL, pool_unref),
+    NAMED_LOCK(struct pool),
+};
 
 void volume_free(struct volume *v)
 {
@@ -80,61 +83,29 @@ void pool_unref(struct pool *p)
     g_free(p);
 }
 
-static int by_name(gconstpointer a, gconstpointer b)
-{
-    return strcmp((*(struct pool *const *)a)->name, (*(struct pool *const *)b)->name);
-}
-
-static GPtrArray *table(void)
-{
-    if (!pools)
-        pools = g_ptr_array_new();
-    return pools;
-}
-
 void pool_insert(struct pool *p)
 {
-    g_ptr_array_add(table(), pool_ref(p));
-    g_ptr_array_sort(pools, by_name);
+    named_insert(&pools, p);
 }
 
 void pool_remove(struct pool *p)
 {
-    p->removed = true;
-    if (g_ptr_array_remove(table(), p))
-        pool_unref(p);
+    named_remove(&pools, p);
 }
 
 GPtrArray *pool_all(void)
 {
-    GPtrArray *all = g_ptr_array_new_with_free_func((GDestroyNotify)pool_unref);
-    for (unsigned i = 0; i < table()->len; i++)
-        g_ptr_array_add(all, pool_ref(pools->pdata[i]));
-    return all;
+    return named_list(&pools, NULL, 0);
 }
 
 struct pool *pool_find_name(const char *name, GError **error)
 {
-    for (unsigned i = 0; i < table()->len; i++) {
-        struct pool *p = pools->pdata[i];
-        if (!strcmp(p->name, name))
-            return pool_ref(p);
-    }
-    ruche_error(error, MANAGER_ERR_NO_POOL, "no storage pool with matching name '%s'", name);
-    return NULL;
+    return named_find_name(&pools, name, error);
 }
 
 struct pool *pool_find_uuid(const uint8_t *uuid, GError **error)
 {
-    char text[UUID_TEXT_BYTES];
-    for (unsigned i = 0; i < table()->len; i++) {
-        struct pool *p = pools->pdata[i];
-        if (!memcmp(p->uuid, uuid, sizeof(p->uuid)))
-            return pool_ref(p);
-    }
-    uuid_format(uuid, text);
-    ruche_error(error, MANAGER_ERR_NO_POOL, "no storage pool with matching uuid '%s'", text);
-    return NULL;
+    return named_find_uuid(&pools, uuid, error);
 }
 
 /* Those that run come before those that could. */
@@ -142,8 +113,8 @@ struct pool *pool_find_target(const char *path, GError **error)
 {
     g_autofree char *wanted = g_canonicalize_filename(path, "/");
     struct pool *found = NULL;
-    for (unsigned i = 0; i < table()->len; i++) {
-        struct pool *p = pools->pdata[i];
+    for (unsigned i = 0; i < named_count(&pools); i++) {
+        struct pool *p = pools.all->pdata[i];
         if (!g_strcmp0(p->def->target, wanted) &&
             (!found || (found->state == POOL_INACTIVE && p->state != POOL_INACTIVE)))
             found = p;
@@ -154,25 +125,20 @@ struct pool *pool_find_target(const char *path, GError **error)
     return found ? pool_ref(found) : NULL;
 }
 
-/* Of a pair of flags, none or both filter nothing. */
-static bool passes(unsigned flags, unsigned yes, unsigned no, bool is)
+static bool passes(const void *object, unsigned flags)
 {
-    return !(flags & (yes | no)) || flags & (is ? yes : no);
+    const struct pool *p = object;
+    return flags_pass(flags, LIST_ACTIVE, LIST_INACTIVE, p->state != POOL_INACTIVE) &&
+           flags_pass(flags, LIST_PERSISTENT, LIST_TRANSIENT, p->persistent) &&
+           flags_pass(flags, LIST_AUTOSTART, LIST_NO_AUTOSTART, p->autostart) &&
+           (!(flags & LIST_TYPES) || flags & p->backend->list_flag);
 }
 
 GPtrArray *pool_list(const struct caller *who, unsigned list_flags)
 {
-    GPtrArray *found = g_ptr_array_new_with_free_func((GDestroyNotify)pool_unref);
-    for (unsigned i = 0;
-         i < table()->len && access_check(who, RIGHT_READ, "list storage pools", NULL); i++) {
-        struct pool *p = pools->pdata[i];
-        if (passes(list_flags, LIST_ACTIVE, LIST_INACTIVE, p->state != POOL_INACTIVE) &&
-            passes(list_flags, LIST_PERSISTENT, LIST_TRANSIENT, p->persistent) &&
-            passes(list_flags, LIST_AUTOSTART, LIST_NO_AUTOSTART, p->autostart) &&
-            (!(list_flags & LIST_TYPES) || list_flags & p->backend->list_flag))
-            g_ptr_array_add(found, pool_ref(p));
-    }
-    return found;
+    if (!access_check(who, RIGHT_READ, "list storage pools", NULL))
+        return g_ptr_array_new();
+    return named_list(&pools, passes, list_flags);
 }
 
 void pool_emit(const struct pool *p, int id, int event)
@@ -199,24 +165,21 @@ bool flags_check(const char *operation, unsigned flags, unsigned known, GError *
                        flags & ~known);
 }
 
+struct call {
+    bool (*fn)(struct pool *p, void *opaque, GError **error);
+    void *opaque;
+};
+
+static bool call(void *object, void *opaque, GError **error)
+{
+    const struct call *c = opaque;
+    return c->fn(object, c->opaque, error);
+}
+
 bool pool_operation(const struct caller *who, struct pool *p, enum right right,
                     const char *operation, bool (*fn)(struct pool *p, void *opaque, GError **error),
                     void *opaque, GError **error)
 {
-    g_autofree char *what = g_strdup_printf("%s storage pool '%s'", operation, p->name);
-    g_autoptr(GError) e = NULL;
-    if (!access_check(who, right, what, error))
-        return false;
-    pool_ref(p);
-    fiber_mutex_lock(&p->lock);
-    bool ok = p->removed ? ruche_error(&e, MANAGER_ERR_NO_POOL,
-                                       "storage pool '%s' is no longer there", p->name)
-                         : fn(p, opaque, &e);
-    fiber_mutex_unlock(&p->lock);
-    if (right != RIGHT_READ)
-        audit(who, operation, p->name, e);
-    pool_unref(p);
-    if (!ok)
-        g_propagate_error(error, g_steal_pointer(&e));
-    return ok;
+    struct call c = {fn, opaque};
+    return named_operation(&pools, who, p, right, operation, call, &c, error);
 }
