@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree
+import xml.sax.saxutils
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -335,10 +336,117 @@ def test_virsh():
         run("ip", "link", "del", "ta", ns=HOST, check=False)
 
 
+# ---- row by row of libvirt's schema ----
+
+RNG = "{http://relaxng.org/ns/structure/1.0}"
+SCHEMA = "/usr/share/libvirt/schemas/nwfilter.rng"
+# By the schema's name of a type: values that it takes and in what form we keep them, and one that nothing takes.
+VALUES = {
+    "addrMAC": (("0A:b:0c:0d:e:0f", "0a:0b:0c:0d:0e:0f"), ("$MAC", "$MAC"), "1:2:3"), "addrIP": (("10.1.2.3",) * 2, ("$IP", "$IP"), "fd00::1"),
+    "addrIPv6": (("FD00:0::1", "fd00::1"), ("$IPV6[0]", "$IPV6[0]"), "10.1.2.3"), "addrMask": (("24", "24"), ("255.255.0.0", "16"), ("255.0.255.0",) * 2, "33"),
+    "addrMaskv6": (("64", "64"), ("ffff::", "16"), "129"), "mac-protocolid": (("arp", "arp"), ("0x88b5", "34997"), ("2048", "2048"), "0x1ff"),
+    "vlan-vlanid": (("0x10", "16"), ("4095", "4095"), "4096"), "uint8": (("255", "255"), "256"), "uint16range": (("0x1F", "31"), ("65535", "65535"), "65536"),
+    "uint32range": (("0xffffffff", "4294967295"), "4294967296"), "boolean": (("yes", "true"), ("0", "false"), "maybe"), "sixbitrange": (("0x3f", "63"), "64"),
+    "arpOpcodeType": (("request", "Request"), ("DRARP_Error", "DRARP_Error"), ("ARP_NAK", "ARP_NAK"), ("7", "7"), "Ask"),
+    "ipProtocolType": (("udplite", "udplite"), ("0x11", "17"), ("icmpv6", "icmpv6"), "ipx"), "stateflags-type": (("ESTABLISHED,NEW", "NEW,ESTABLISHED"), ("NONE", "NONE"), "OLD"),
+    "tcpflags-type": (("SYN,ACK/SYN", "SYN,ACK/SYN"), ("ALL/NONE", "ALL/NONE"), "SYN"), "ipset-name-type": (("some.set", "some.set"), "no;set"),
+    "ipset-flags-type": (("src,DST", "src,dst"), "up"), "virYesNo": (("no", "no"), "other"), "comment-type": (("a <b> 'c'", "a <b> 'c'"), "a&#10;b"),
+}
+
+
+def protocols():
+    """Each protocol that the schema has, with its attributes and their types."""
+    top = xml.etree.ElementTree.parse(SCHEMA).getroot()
+    named = {d.get("name"): d for d in top.iter(RNG + "define")}
+
+    def attributes(node):
+        for child in node:
+            if child.tag == RNG + "attribute":
+                yield child.get("name"), child.find(RNG + "ref").get("name")
+            else:
+                yield from attributes(named.get(child.get("name"), ()) if child.tag == RNG + "ref" else child)
+    rule = next(e for e in top.iter(RNG + "element") if e.get("name") == "rule")
+    return {e.get("name"): dict(attributes(e)) for e in rule.iter(RNG + "element") if e is not rule}
+
+
+def half_of(name, names):
+    """The attribute without which this one says nothing."""
+    for ending, other in (("macmask", "macaddr"), ("-mask", ""), ("-hi", ""), ("ipmask", "ipaddr"), ("ipto", "ipfrom"), ("portend", "portstart"), ("end", ""),
+                          ("ipset", "ipsetflags"), ("ipsetflags", "ipset")):
+        if name.endswith(ending) and name.removesuffix(ending) + other in names:
+            return name.removesuffix(ending) + other
+    return None
+
+
+def rows_of(attributes):
+    """For each value of each attribute: what is written, and what is kept."""
+    for name, kind in attributes.items():
+        first = half_of(name, attributes)
+        for value, form in VALUES[kind][:-1]:
+            written, kept = {name: value}, {name: form}
+            if first:
+                begins = ("1", "1") if kind.startswith("uint") else VALUES[attributes[first]][0]
+                written[first], kept[first] = begins
+            yield written, kept
+
+
+def as_rule(proto, written):
+    words = " ".join(f"{k}={xml.sax.saxutils.quoteattr(v)}" for k, v in written.items())
+    return f"<rule action='accept' direction='inout' statematch='false'><{proto} {words}/></rule>"
+
+
+def wrong_values(proto, attributes):
+    """All in one process of virsh, which goes on after an error."""
+    files = [define(f"wrong-{name}", f"<rule action='drop' direction='in'><{proto} {name}='{VALUES[kind][-1]}'/></rule>") for name, kind in attributes.items()]
+    done = subprocess.run(["virsh", "-q", "-c", f"qemu+unix:///system?socket={net.RUN}/libvirt-sock"], input="".join(f"nwfilter-define {f}\n" for f in files),
+                          capture_output=True, text=True, timeout=600, check=False, env=net.ENV)
+    for name in attributes:
+        assert f"{proto}: {name}: '" in done.stderr, f"{proto} {name}: {done.stderr}"
+
+
+def tracks():
+    """Does this kernel know connections on bridges?"""
+    return not run("nft", "add table bridge probe; add chain bridge probe c { type filter hook prerouting priority 0; }; add rule bridge probe c ct state new; "
+                   "delete table bridge probe", ns=HOST, check=False).returncode
+
+
+def test_schema():
+    """Each attribute of each protocol of libvirt's schema: kept in its one form, a wrong value refused by its name; all but ipset become rules of the kernel."""
+    found, parameters = protocols(), [("IP", "10.77.0.1"), ("IPV6", "fd00::7")]
+    assert len(found) == 24 and sum(len(a) for a in found.values()) > 300, found
+    assert {kind for a in found.values() for kind in a.values()} == set(VALUES)
+    run("ip", "link", "add", "ta", "type", "veth", "peer", "name", "tx", ns=HOST)
+    state = tracks()
+    try:
+        for proto, attributes in found.items():
+            wrong_values(proto, attributes)
+            written, kept = zip(*rows_of(attributes))
+            virsh("nwfilter-define", define("rows", "".join(as_rule(proto, w) for w in written)))
+            text = virsh("nwfilter-dumpxml", "rows").stdout
+            shown = [dict(e.attrib) for e in xml.etree.ElementTree.fromstring(text).iter(proto)]
+            assert shown == list(kept), f"{proto}: {[(s, k) for s, k in zip(shown, kept) if s != k]}"
+            run("virt-xml-validate", write("shown.xml", text), "nwfilter")
+            if "ipset" in attributes:
+                refused("nftables cannot use sets of ipset", "nwfilter-binding-create", binding("rows", parameters))
+            rows = [w for w in written if "ipset" not in w and (state or w.get("state", "NONE") == "NONE" and "connlimit-above" not in w)]
+            virsh("nwfilter-define", define("rows", "".join(as_rule(proto, w) for w in rows)))
+            virsh("nwfilter-binding-create", binding("rows", parameters))
+            loaded = re.findall(r"chain (to|from)_(?:ip|l2_root) {\n(.*?)\n\t}", rules(), re.DOTALL)
+            assert {way: len(re.findall(r"\baccept\b", text)) for way, text in loaded} == {"from": len(rows), "to": len(rows)}, f"{proto}: {len(rows)} rules in {rules()[:3000]}"
+            virsh("nwfilter-binding-delete", "ta")
+    finally:
+        virsh("nwfilter-binding-delete", "ta", check=False)
+        virsh("nwfilter-undefine", "rows", check=False)
+        run("ip", "link", "del", "ta", ns=HOST, check=False)
+
+
 # ---- beside libvirtd ----
 
+SHIPPED = "/usr/share/libvirt/nwfilter"
+
+
 class Libvirtd:
-    """In the same network namespace, with empty folders over its places."""
+    """In the same network namespace, with empty folders over its places; the filters that it ships are its own."""
 
     PLACES = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/run/libvirt")
 
@@ -350,6 +458,8 @@ class Libvirtd:
         for place in self.PLACES:
             os.makedirs(self.folder + "/places" + place)
             os.makedirs(place, exist_ok=True)
+            if place == "/etc/libvirt" and os.path.isdir(SHIPPED):
+                shutil.copytree(SHIPPED, self.folder + "/places/etc/libvirt/nwfilter")
             binds.append(f"mount --bind {self.folder}/places{place} {place}")
         script = " && ".join([*binds, f"exec libvirtd -f {config} -p {self.folder}/pid"])
         self.process = subprocess.Popen(["ip", "netns", "exec", HOST, "unshare", "-m", "sh", "-c", script], stdin=subprocess.DEVNULL,
@@ -368,9 +478,15 @@ class Libvirtd:
 
 
 def meaning(text):
-    """Elements and what they say, in their order; identities and priorities that nobody gave aside."""
-    return [(e.tag, sorted((k, v.lower()) for k, v in e.attrib.items() if k != "priority"), (e.text or "").strip() if e.tag != "uuid" else "")
+    """Elements and what they say, in their order; identities and priorities that nobody gave aside, numbers as such."""
+    return [(e.tag, sorted((k, str(int(v, 16)) if v.startswith("0x") else v.lower()) for k, v in e.attrib.items() if k != "priority"), (e.text or "").strip() if e.tag != "uuid" else "")
             for e in xml.etree.ElementTree.fromstring(text).iter()]
+
+
+def priorities(text):
+    """Of a filter's chain, where it is not the root, and of each rule."""
+    top = xml.etree.ElementTree.fromstring(text)
+    return [top.get("priority") if top.get("chain") != "root" else None, *(e.get("priority", "500") for e in top.iter("rule"))]
 
 
 BESIDE = {
@@ -408,7 +524,11 @@ def test_beside():
         for name, inside in WRONG.items():
             both("nwfilter-define", define(name, inside), good=False)
         ours, theirs = (set(re.findall(r"[0-9a-f-]{36} +(\S+)", text)) for text in both("nwfilter-list"))
-        assert set(BESIDE) <= ours & theirs, (ours, theirs)
+        shipped = {name.removesuffix(".xml") for name in os.listdir(SHIPPED)} if os.path.isdir(SHIPPED) else set()
+        assert set(BESIDE) | shipped <= ours & theirs, (ours, theirs)
+        for name in sorted(shipped):
+            ours, theirs = ((meaning(text), priorities(text)) for text in both("nwfilter-dumpxml", name))
+            assert ours == theirs, f"{name}:\n{ours}\n{theirs}"
         for name in reversed(BESIDE):
             ours, theirs = both("nwfilter-undefine", name)
             assert ours == theirs
@@ -477,7 +597,7 @@ def test_machine():
 
 
 def main():
-    tests = {"forged frames": test_forged, "update": test_update, "gratuitous": test_gratuitous, "ruche": test_ruche, "address by DHCP": test_address, "address by frames": test_learned, "address by another's DHCP": test_snooped, "virsh": test_virsh, "beside libvirtd": test_beside, "killed": test_killed,
+    tests = {"forged frames": test_forged, "update": test_update, "gratuitous": test_gratuitous, "ruche": test_ruche, "address by DHCP": test_address, "address by frames": test_learned, "address by another's DHCP": test_snooped, "schema": test_schema, "virsh": test_virsh, "beside libvirtd": test_beside, "killed": test_killed,
              "machine": test_machine}
     wanted = sys.argv[5:]
     tests = {n: t for n, t in tests.items() if not wanted or n in wanted}

@@ -169,6 +169,13 @@ static const struct filter_def *find(const char *name, void *opaque)
     return instead && !strcmp(instead->name, name) ? instead : filter_def_of(name);
 }
 
+static char *bridge_of(const char *ifname)
+{
+    g_autofree char *path = g_strdup_printf("/sys/class/net/%s/master", ifname),
+                    *target = g_file_read_link(path, NULL);
+    return target ? g_path_get_basename(target) : NULL;
+}
+
 static bool compile(const struct filter_binding *b, const struct filter_def *instead,
                     struct filter_program *ret, GError **error)
 {
@@ -179,9 +186,11 @@ static bool compile(const struct filter_binding *b, const struct filter_def *ins
     g_auto(GStrv) addresses = g_strsplit(learned ? learned : "", " ", -1);
     for (char **a = addresses; *a; a++)
         filter_params_add(params, "IP", *a);
+    g_autofree char *bridge = bridge_of(b->ifname);
     struct filter_target t = {.ifname = b->ifname,
                               .filter = b->filter,
                               .mac = b->mac,
+                              .bridge = bridge,
                               .params = params,
                               .find = find,
                               .opaque = (void *)instead};
@@ -191,27 +200,34 @@ static bool compile(const struct filter_binding *b, const struct filter_def *ins
     return true;
 }
 
-/* Does the kernel track connections on bridges? Nothing of this stays. */
-static bool has_ct(void)
+/* Does the kernel know such a rule on bridges? Nothing of this stays. */
+static bool knows(const char *rule)
 {
-    return nft_apply(
+    g_autofree char *commands = g_strdup_printf(
         "add table bridge ruche_nwf_probe\n"
         "add chain bridge ruche_nwf_probe c { type filter hook prerouting priority 0; }\n"
-        "add rule bridge ruche_nwf_probe c ct state established accept\n"
+        "add rule bridge ruche_nwf_probe c %s\n"
         "delete table bridge ruche_nwf_probe\n",
-        NULL);
+        rule);
+    return nft_apply(commands, NULL);
 }
 
-static bool apply(const char *commands, bool needs_ct, const char *filter, GError **error)
+static bool apply(const char *commands, bool needs_ct, bool rejects, const char *filter,
+                  GError **error)
 {
     g_autoptr(GError) e = NULL;
     if (nft_apply(commands, &e))
         return true;
-    if (needs_ct && !has_ct())
+    if (needs_ct && !knows("ct state established accept"))
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "filter '%s' asks for the state of connections, which this kernel does "
                            "not track on bridges "
                            "(CONFIG_NF_CONNTRACK_BRIDGE); rules with statematch='false' do without",
+                           filter);
+    if (rejects && !knows("ether type ip reject"))
+        return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                           "filter '%s' answers what it rejects, which this kernel cannot do on "
+                           "bridges (CONFIG_NFT_BRIDGE_REJECT); action='drop' does without",
                            filter);
     g_propagate_prefixed_error(error, g_steal_pointer(&e), "filter '%s': ", filter);
     return false;
@@ -231,7 +247,7 @@ static bool apply_one(struct filter_binding *b, GError **error)
     struct filter_program p = {0};
     if (!compile(b, NULL, &p, error))
         return false;
-    bool ok = apply(p.text, p.needs_ct, b->filter, error);
+    bool ok = apply(p.text, p.needs_ct, p.rejects, b->filter, error);
     if (ok)
         take_result(b, &p);
     filter_program_done(&p);
@@ -249,7 +265,7 @@ bool filter_bindings_follow(const struct filter_def *d, GError **error)
     g_autoptr(GPtrArray) list = all(), users = g_ptr_array_new(),
                          programs = g_ptr_array_new_with_free_func(free_program);
     g_autoptr(GString) commands = g_string_new(NULL);
-    bool needs_ct = false;
+    bool needs_ct = false, rejects = false;
     for (unsigned i = 0; i < list->len; i++) {
         struct filter_binding *b = list->pdata[i];
         struct filter_program *p = g_new0(struct filter_program, 1);
@@ -262,8 +278,9 @@ bool filter_bindings_follow(const struct filter_def *d, GError **error)
         g_ptr_array_add(users, uses ? b : NULL);
         g_string_append(commands, uses ? p->text : "");
         needs_ct |= uses && p->needs_ct;
+        rejects |= uses && p->rejects;
     }
-    if (commands->len && !apply(commands->str, needs_ct, d->name, error))
+    if (commands->len && !apply(commands->str, needs_ct, rejects, d->name, error))
         return false;
     for (unsigned i = 0; i < users->len; i++)
         if (users->pdata[i])

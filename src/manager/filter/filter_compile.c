@@ -6,6 +6,7 @@
  * multiply. What is made is bounded.
  */
 #include "manager/filter/filter_work.h"
+#include "manager/network/address.h"
 #include "manager/network/nft.h"
 
 #include <string.h>
@@ -26,6 +27,7 @@ static void free_line(gpointer p)
 {
     struct filter_line *l = p;
     g_free(l->text);
+    g_free(l->early);
     g_free(l);
 }
 
@@ -108,21 +110,27 @@ static bool check_learning(const struct filter_target *t, GError **error)
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "interface '%s': CTRL_IP_LEARNING '%s' is not any, dhcp or none",
                            t->ifname, word);
-    g_autofree char *server =
-        servers ? filter_value_check(FK_IPV4, servers->pdata[0], error) : g_strdup("");
-    if (!server)
-        g_prefix_error(error, "interface '%s': DHCPSERVER: ", t->ifname);
-    return server != NULL;
+    struct net_addr server;
+    return !servers || net_addr_parse(servers->pdata[0], &server) ||
+           ruche_error(error, MANAGER_ERR_CONFIG,
+                       "interface '%s': DHCPSERVER: '%.80s' is not an IP address", t->ifname,
+                       (const char *)servers->pdata[0]);
+}
+
+/* One that nft reads as a name and as nothing else. */
+static bool is_plain(const char *name)
+{
+    size_t len = strlen(name);
+    bool ok = len > 0 && len < 16;
+    for (const char *p = name; *p; p++)
+        ok &= g_ascii_isalnum(*p) || strchr("_.-:@", *p) != NULL;
+    return ok;
 }
 
 static bool check_target(const struct filter_target *t, GError **error)
 {
     uint8_t mac[6];
-    size_t len = strlen(t->ifname);
-    bool ok = len > 0 && len < 16;
-    for (const char *p = t->ifname; *p; p++)
-        ok &= g_ascii_isalnum(*p) || strchr("_.-:@", *p) != NULL;
-    if (!ok)
+    if (!is_plain(t->ifname))
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "interface '%.80s': filters are for names of 1 to 15 letters, digits, "
                            "'_', '.', '-', ':' "
@@ -144,6 +152,7 @@ bool filter_compile(const struct filter_target *t, struct filter_program *ret, G
     copy_missing(vars, t->params);
     if (!g_hash_table_contains(vars, "MAC"))
         filter_params_add(vars, "MAC", t->mac);
+    w.bridge = t->bridge && is_plain(t->bridge) ? t->bridge : NULL;
     if (check_target(t, error) && check_learning(t, error) && collect(&w, t->filter, vars, error))
         p.text = filter_layout(&w, error);
     bool ok = p.text != NULL;

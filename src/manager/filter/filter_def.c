@@ -173,9 +173,12 @@ static bool read_proto(struct filter_rule *r, const xmlNode *n, GError **error)
     for (const xmlAttr *a = n->properties; a; a = a->next) {
         g_autofree char *path = g_strconcat("@", (const char *)a->name, NULL);
         const char *text = xml_get_or(n, path, "");
-        if (!strcmp((const char *)a->name, "match"))
-            r->negate = !strcmp(text, "no");
-        else if (!read_value(r, (const char *)a->name, text, error))
+        bool match = !strcmp((const char *)a->name, "match");
+        r->negate |= match && !strcmp(text, "no");
+        if (match && strcmp(text, "no") != 0 && strcmp(text, "yes") != 0)
+            return ruche_error(error, MANAGER_ERR_XML, "%s: match: '%.80s' is not yes or no",
+                               r->proto->name, text);
+        if (!match && !read_value(r, (const char *)a->name, text, error))
             return false;
     }
     return check_partners(r, error);

@@ -7,6 +7,10 @@
  * of ours, to which "root" jumps at the chain's priority; all filters of the same chain share it.
  * Frames for the bridge's own group of addresses do not pass "prerouting" where the bridge takes
  * them in itself: they are looked at in "input".
+ *
+ * Frames for the machine that are to be answered are looked at where they come in, too: its rules
+ * once more, for those of its bridge and its MAC address. What the host itself sends does not come
+ * in anywhere, and is dropped.
  */
 #include "manager/filter/filter_work.h"
 #include "manager/network/nft.h"
@@ -65,7 +69,7 @@ static bool add_jumps(struct filter_work *w, bool to, GError **error)
             continue;
         g_autofree char *target = chain_name(to, n->data);
         char *text = g_strdup_printf("%sjump %s", match_of(n->data), target);
-        if (!filter_add_line(w, "root", to, c->priority, text, error))
+        if (!filter_add_line(w, "root", to, c->priority, text, NULL, error))
             return false;
     }
     return true;
@@ -87,6 +91,26 @@ static void write_lines(GString *s, const struct filter_work *w, bool to)
     }
     if (open)
         g_string_append(s, "\t}\n");
+}
+
+/* The same lines as to_ip's, with their answers. */
+static bool write_early_lines(GString *s, const struct filter_work *w)
+{
+    bool any = false;
+    for (unsigned i = 0; i < w->lines->len; i++) {
+        const struct filter_line *l = w->lines->pdata[i];
+        any |= l->early != NULL;
+    }
+    if (!any || !w->bridge)
+        return false;
+    g_string_append(s, "\tchain to_ip_early {\n");
+    for (unsigned i = 0; i < w->lines->len; i++) {
+        const struct filter_line *l = w->lines->pdata[i];
+        if (l->to && !strcmp(l->chain, filter_ip_chain))
+            g_string_append_printf(s, "\t\t%s\n", l->early ? l->early : l->text);
+    }
+    g_string_append(s, "\t}\n");
+    return true;
 }
 
 static void hook(GString *s, const char *name, const char *where, int priority, const char *match,
@@ -112,6 +136,16 @@ static void write_hooks(GString *s, const struct filter_work *w, bool from, bool
         hook(s, "from_2", "prerouting", -150, "iifname", ifname, "", "from_ip");
     if (has_chain(w, true, filter_ip_chain))
         hook(s, "to_2", "postrouting", -150, "oifname", ifname, "", "to_ip");
+}
+
+static void write_early_hooks(GString *s, const struct filter_work *w)
+{
+    const char *ifname = w->t->ifname;
+    g_autofree char *ours =
+        g_strdup_printf("meta ibrname \"%s\" ether daddr %s ", w->bridge, w->t->mac);
+    if (has_chain(w, true, "root"))
+        hook(s, "to_early", "prerouting", -140, "iifname !=", ifname, ours, "to_l2_root");
+    hook(s, "to_early_2", "prerouting", -130, "iifname !=", ifname, ours, "to_ip_early");
 }
 
 /* Only DHCP by its own address, until it has one of IPv4. */
@@ -143,7 +177,7 @@ char *filter_layout(struct filter_work *w, GError **error)
     g_string_append_printf(s, "add table bridge %s\ndelete table bridge %s\ntable bridge %s {\n",
                            table, table, table);
     if (w->p->waits_for_ip) {
-        w->p->needs_ct = false;
+        w->p->needs_ct = w->p->rejects = false;
         write_waiting(s, w);
     } else {
         if (!add_jumps(w, false, error) || !add_jumps(w, true, error))
@@ -151,7 +185,10 @@ char *filter_layout(struct filter_work *w, GError **error)
         g_ptr_array_sort(w->lines, by_place);
         write_lines(s, w, false);
         write_lines(s, w, true);
+        bool early = write_early_lines(s, w);
         write_hooks(s, w, has_chain(w, false, "root"), has_chain(w, true, "root"));
+        if (early)
+            write_early_hooks(s, w);
     }
     g_string_append(s, "}\n");
     return g_strdup(s->str);

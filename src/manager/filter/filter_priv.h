@@ -111,13 +111,14 @@ bool filter_params_parse(GHashTable *params, const xmlNode *ref, GError **error)
 struct filter_program {
     char *text;        /* nft's commands: the whole table */
     bool needs_ct;     /* connection tracking on bridges */
+    bool rejects;      /* it answers what it refuses */
     bool waits_for_ip; /* IP is asked for and not known: only DHCP passes */
     GHashTable *used;  /* names of the filters in it */
     char *learned;     /* addresses that the caller found for it */
 };
 struct filter_target {
-    const char *ifname, *filter, *mac;
-    GHashTable *params; /* MAC is added */
+    const char *ifname, *filter, *mac, *bridge; /* bridge: NULL: none, or not known */
+    GHashTable *params;                         /* MAC is added */
     const struct filter_def *(*find)(const char *name, void *opaque);
     void *opaque;
 };

@@ -11,15 +11,15 @@ enum state_match { ANY_STATE, NEW_AND_ESTABLISHED, ESTABLISHED };
 
 static const char *const verdicts[] = {
     [FILTER_DROP] = "drop",     [FILTER_ACCEPT] = "accept",
-    [FILTER_REJECT] = "drop", /* bridges of many kernels cannot answer */
+    [FILTER_REJECT] = "drop", /* libvirt's, too, where no connections are looked at */
     [FILTER_RETURN] = "return", [FILTER_CONTINUE] = "continue",
 };
 
 bool filter_add_line(struct filter_work *w, const char *chain, bool to, int priority, char *text,
-                     GError **error)
+                     char *early, GError **error)
 {
     struct filter_line *l = g_new0(struct filter_line, 1);
-    *l = (struct filter_line){chain, to, priority, w->lines->len, text};
+    *l = (struct filter_line){chain, to, priority, w->lines->len, text, early};
     g_ptr_array_add(w->lines, l);
     return w->lines->len <= FILTER_RULES_MAX ||
            ruche_error(error, MANAGER_ERR_CONFIG,
@@ -27,26 +27,50 @@ bool filter_add_line(struct filter_work *w, const char *chain, bool to, int prio
                        w->t->ifname, FILTER_RULES_MAX);
 }
 
+/* iptables' own answer; the kernel gives none to what is no question. */
+static const char *answer(const struct filter_rule *r)
+{
+    if (r->action != FILTER_REJECT || !r->proto || !r->proto->stateful)
+        return NULL;
+    return strstr(r->proto->match, "ip6") ? "reject with icmpv6 type port-unreachable"
+                                          : "reject with icmp type port-unreachable";
+}
+
+static char *finish(const GString *match, const char *verdict, const struct filter_attr *comment,
+                    const char *text)
+{
+    GString *s = g_string_new_len(match->str, (gssize)match->len);
+    g_string_append_printf(s, " %s", verdict);
+    if (text)
+        filter_match(s, comment, false, false, text, NULL);
+    return g_string_free(s, FALSE);
+}
+
+/* The kernel's bridge can answer where a frame comes in, and not where it leaves. */
 static bool emit(struct filter_work *w, const char *chain, bool to, bool swapped,
                  enum state_match state, const struct filter_rule *r, char *const *values,
                  GError **error)
 {
     static const char *const states[] = {"", " ct state new,established", " ct state established"};
-    GString *s = g_string_new(r->proto ? r->proto->match : "");
-    int comment = -1;
+    g_autoptr(GString) s = g_string_new(r->proto ? r->proto->match : "");
+    const struct filter_attr *comment = NULL;
+    const char *said = NULL, *reject = answer(r), *plain = verdicts[r->action];
     for (int i = 0; r->proto && r->proto->attrs[i].name; i++) {
         const struct filter_attr *a = &r->proto->attrs[i];
-        if (a->kind == FK_COMMENT)
-            comment = i;
-        else if (values[i] && a->expr)
+        if (a->kind == FK_COMMENT) {
+            comment = a;
+            said = values[i];
+        } else if (values[i] && a->expr) {
             filter_match(s, a, swapped, r->negate, values[i],
                          a->partner ? values[filter_attr_index(r->proto, a->partner)] : NULL);
+        }
     }
     w->p->needs_ct |= state != ANY_STATE;
-    g_string_append_printf(s, "%s %s", states[state], verdicts[r->action]);
-    if (comment >= 0 && values[comment])
-        filter_match(s, &r->proto->attrs[comment], false, false, values[comment], NULL);
-    return filter_add_line(w, chain, to, r->priority, g_string_free(s, FALSE), error);
+    w->p->rejects |= reject != NULL;
+    g_string_append(s, states[state]);
+    return filter_add_line(w, chain, to, r->priority,
+                           finish(s, reject && !to ? reject : plain, comment, said),
+                           reject && to ? finish(s, reject, comment, said) : NULL, error);
 }
 
 static const char *value(const struct filter_rule *r, char *const *values, const char *name)

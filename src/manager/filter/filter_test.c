@@ -35,7 +35,12 @@ static char *compile(const char *filter, const char *const *params, bool *ret_wa
                      char **ret_said)
 {
     g_autoptr(GHashTable) table = filter_params_new();
-    struct filter_target t = {"vnet0", filter, "52:54:00:12:34:56", table, find, NULL};
+    struct filter_target t = {.ifname = "vnet0",
+                              .filter = filter,
+                              .mac = "52:54:00:12:34:56",
+                              .bridge = "br0",
+                              .params = table,
+                              .find = find};
     struct filter_program p = {0};
     g_autoptr(GError) error = NULL;
     for (; params && *params; params += 2)
@@ -84,11 +89,12 @@ static void test_golden(void)
 /* Each filter that comes with the program stays as it is, and makes rules. */
 static void test_builtin(void)
 {
-    static const char *const params[] = {"IP",          "192.0.2.7",         "IPV6",
-                                         "2001:db8::7", "DHCPSERVER",        "192.0.2.1",
-                                         "GATEWAY_MAC", "52:54:00:00:00:01", NULL};
+    const char *params[] = {"IP",          "192.0.2.7",         "IPV6",
+                            "2001:db8::7", "DHCPSERVER",        "192.0.2.1",
+                            "GATEWAY_MAC", "52:54:00:00:00:01", NULL};
     for (unsigned i = 0; filter_builtin[i]; i++) {
         struct filter_def *d = filter_def_parse(filter_builtin[i], NULL);
+        params[5] = !strcmp(d->chain, "ipv6") ? "2001:db8::1" : "192.0.2.1";
         g_autofree char *text = filter_def_format(d), *said = NULL,
                         *rules = compile(d->name, params, NULL, NULL, &said);
         g_assert_cmpstr(said, ==, NULL);
@@ -129,6 +135,8 @@ static void test_refused(void)
         {"<rule action='drop' direction='in'><tcp srcportstart='65536'/></rule>", "65535"},
         {"<rule action='drop' direction='in'><tcp state='OLD'/></rule>", "NEW, ESTABLISHED"},
         {"<rule action='drop' direction='in'><tcp comment='a&#10;b'/></rule>", "a line"},
+        {"<rule action='drop' direction='in'><tcp ipset='a' ipsetflags='src,up'/></rule>",
+         "src or dst"},
         {"<filterref filter='../x'/>", "begin with a letter"},
         {"<filterref filter='x'><parameter name='IP' value='1.2.3.4 }'/></filterref>",
          "is not of letters"},
@@ -232,6 +240,31 @@ static void test_state(void)
     g_assert_nonnull(strstr(drop, "th sport 22 drop"));
 }
 
+/* What the machine sends is answered where it comes in, and so is what comes for it; frames of no
+ * connection are dropped. */
+static void test_reject(void)
+{
+    g_autofree char *said = NULL;
+    define("<filter name='f'><rule action='reject' direction='in'><tcp dstportstart='22' "
+           "comment='no'/></rule><rule action='reject' direction='out'><all-ipv6/></rule><rule "
+           "action='reject' direction='out'><arp/></rule></filter>");
+    g_autofree char *rules = compile("f", NULL, NULL, NULL, &said);
+    static const char *const has[] = {
+        "\tchain from_ip {\n\t\tether type ip ip protocol 6 th sport 22 reject with icmp type "
+        "port-unreachable comment \"no\"\n\t\tether type ip6 reject with icmpv6 type "
+        "port-unreachable\n\t}",
+        "\tchain to_ip {\n\t\tether type ip ip protocol 6 th dport 22 drop comment "
+        "\"no\"\n\t\tether "
+        "type ip6 drop\n\t}",
+        "\tchain to_ip_early {\n\t\tether type ip ip protocol 6 th dport 22 reject with icmp type "
+        "port-unreachable comment \"no\"\n\t\tether type ip6 reject",
+        "hook prerouting priority -130; policy accept;\n\t\tiifname != \"vnet0\" meta ibrname "
+        "\"br0\" ether daddr 52:54:00:12:34:56 jump to_ip_early",
+        "\t\tether type arp drop\n"};
+    for (size_t i = 0; i < G_N_ELEMENTS(has); i++)
+        golden_says(rules, has[i]);
+}
+
 /* ---- what frames tell ---- */
 
 static const uint8_t us[6] = {0x52, 0x54, 0, 0, 0, 0x0a}, them[6] = {0x52, 0x54, 0, 0, 0, 0x0b};
@@ -329,6 +362,7 @@ int main(int argc, char **argv)
     g_test_add_func("/filter/bounded", test_bounded);
     g_test_add_func("/filter/waiting", test_waiting);
     g_test_add_func("/filter/state", test_state);
+    g_test_add_func("/filter/reject", test_reject);
     g_test_add_func("/filter/dhcp frames", test_dhcp_frames);
     g_test_add_func("/filter/addresses used", test_used);
     int failed = g_test_run();

@@ -12,6 +12,8 @@
 
 #include <string.h>
 
+#define IPSET_DIMENSIONS_MAX 6
+
 struct word {
     const char *word;
     unsigned value;
@@ -219,6 +221,16 @@ static char *chars_form(const char *text, const char *also, size_t max)
     return *text && strlen(text) <= max ? g_strdup(text) : NULL;
 }
 
+/* Which end each dimension of a set is compared with. */
+static char *ipset_flags_form(const char *text)
+{
+    g_auto(GStrv) words = g_strsplit(text, ",", IPSET_DIMENSIONS_MAX + 1);
+    bool ok = *words && g_strv_length(words) <= IPSET_DIMENSIONS_MAX;
+    for (char **w = words; *w && ok; w++)
+        ok = !g_ascii_strcasecmp(*w, "src") || !g_ascii_strcasecmp(*w, "dst");
+    return ok ? g_ascii_strdown(text, -1) : NULL;
+}
+
 static char *comment_form(const char *text)
 {
     for (const char *p = text; *p; p++)
@@ -254,7 +266,7 @@ static char *form(enum filter_kind kind, const char *text)
     case FK_IPSET:
         return chars_form(text, "_.:-+ ", 31);
     case FK_IPSETFLAGS:
-        return chars_form(text, ",", 64);
+        return ipset_flags_form(text);
     case FK_COMMENT:
         return comment_form(text);
     default:;
@@ -285,7 +297,7 @@ char *filter_value_check(enum filter_kind kind, const char *text, GError **error
         [FK_STATE] = "a list of NEW, ESTABLISHED, RELATED, INVALID, or NONE",
         [FK_CONNLIMIT] = "a number up to 65535",
         [FK_IPSET] = "the name of a set",
-        [FK_IPSETFLAGS] = "a list of src and dst",
+        [FK_IPSETFLAGS] = "a list of 1 to 6 words, src or dst",
         [FK_COMMENT] = "a line of up to 256 bytes"};
     char *value = form(kind, text);
     if (!value)

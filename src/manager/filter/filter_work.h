@@ -16,6 +16,8 @@ struct filter_line {
     int priority;
     unsigned seq;
     char *text;
+    char *
+        early; /* instead of it where the kernel can answer a frame to the machine; NULL: the same */
 };
 struct filter_chain {
     int priority;
@@ -28,12 +30,13 @@ struct filter_work {
     GHashTable *chains; /* names to struct filter_chain */
     const struct filter_def *path[FILTER_DEPTH_MAX];
     unsigned depth, visits;
+    const char *bridge; /* the target's, if rules can name it; else NULL */
 };
 extern const char filter_ip_chain[]; /* no chain of a filter is called so */
 
-/* Takes the text. */
+/* Takes the texts; `early` may be NULL. */
 bool filter_add_line(struct filter_work *w, const char *chain, bool to, int priority, char *text,
-                     GError **error);
+                     char *early, GError **error);
 /* The lines of one rule whose values are known, by the protocol's rows. */
 bool filter_emit_rule(struct filter_work *w, const struct filter_def *d,
                       const struct filter_rule *r, char *const *values, GError **error);

@@ -9,6 +9,7 @@ from here import main, refused, sh, virsh
 
 MACS = {"one": "52:54:00:00:00:0a", "two": "52:54:00:00:00:0b"}
 ADDRESS = {"one": "10.77.0.1", "two": "10.77.0.2"}
+ADDRESS6 = {"one": "fd00:77::1", "two": "fd00:77::2"}
 PORT = 4000
 OWNER = "<owner><name>m</name><uuid>5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a0f</uuid></owner>"
 
@@ -16,8 +17,9 @@ OWNER = "<owner><name>m</name><uuid>5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a0f</uuid><
 PEER = f"""import socket, sys, threading
 held = []
 def serve(kind):
-    s = socket.socket(socket.AF_INET, kind)
+    s = socket.socket(socket.AF_INET6, kind)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     s.bind(('', {PORT}))
     if kind == socket.SOCK_DGRAM:
         while True:
@@ -33,7 +35,7 @@ for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
 print('ready', flush=True)
 mine = []
 def ask(word, to):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if word == 'udp' else socket.SOCK_STREAM)
+    s = socket.socket(socket.AF_INET6 if ':' in to else socket.AF_INET, socket.SOCK_DGRAM if word == 'udp' else socket.SOCK_STREAM)
     s.settimeout(2)
     mine.append(s)
     try:
@@ -41,6 +43,8 @@ def ask(word, to):
         if word == 'udp':
             s.send(b'hello')
         print(s.recv(100).decode() + ' ' + word, flush=True)
+    except ConnectionRefusedError:
+        print('refused ' + word, flush=True)
     except OSError:
         print('nothing', flush=True)
 for line in sys.stdin:
@@ -60,13 +64,13 @@ class Peer:
     def __init__(self, name):
         mac, port = MACS[name], "t" + name
         sh(f"ip netns add {name} && ip link add {port} type veth peer name eth0 netns {name} && ip link set {port} master br7 up && "
-           f"ip -n {name} link set eth0 address {mac} up && ip -n {name} addr add {ADDRESS[name]}/24 dev eth0 && ip -n {name} link set lo up")
+           f"ip -n {name} link set eth0 address {mac} up && ip -n {name} addr add {ADDRESS[name]}/24 dev eth0 && ip -n {name} link set lo up && ip -n {name} addr add {ADDRESS6[name]}/64 dev eth0 nodad")
         self.process = subprocess.Popen(["ip", "netns", "exec", name, sys.executable, "-c", PEER], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n"
 
-    def say(self, word, to):
-        self.process.stdin.write(f"{word} {ADDRESS[to]}\n")
+    def say(self, word, to, addresses=None):
+        self.process.stdin.write(f"{word} {(addresses or ADDRESS)[to]}\n")
         self.process.stdin.flush()
 
     def answer(self):
@@ -84,15 +88,15 @@ class Peer:
 PEERS = {}
 
 
-def ways():
-    """Which of the two connects to the other, by TCP and UDP."""
+def ways(what="hello", addresses=None):
+    """Which of the two connects to the other, by TCP and UDP; or is refused."""
     for word in ("tcp", "udp"):
-        PEERS["one"].say(word, "two")
-        PEERS["two"].say(word, "one")
+        PEERS["one"].say(word, "two", addresses)
+        PEERS["two"].say(word, "one", addresses)
     said = {name: [peer.answer() for _ in range(2)] for name, peer in PEERS.items()}
     for peer in PEERS.values():
         peer.close()
-    return {f"{line.split()[1]} {name}" for name, lines in said.items() for line in lines if line.startswith("hello")}
+    return {f"{line.split()[1]} {name}" for name, lines in said.items() for line in lines if line.startswith(what)}
 
 
 ALL = {"tcp one", "udp one", "tcp two", "udp two"}
@@ -157,6 +161,20 @@ def test_icmp():
     assert "100% packet loss" in sh("ip netns exec two ping -c 1 -W 1 10.77.0.1 || true")
 
 
+def test_reject():
+    """Who is refused hears it at once, whichever side asks; what is dropped hears nothing."""
+    def refuse(action, way):
+        define([(action, way, f"{proto} dstportstart='{PORT}'", "") for proto in ("tcp", "udp", "tcp-ipv6", "udp-ipv6")])
+    for way, asks in (("in", "two"), ("out", "one")):
+        refuse("reject", way)
+        for addresses in (ADDRESS, ADDRESS6):
+            assert ways("refused", addresses) == {f"tcp {asks}", f"udp {asks}"}, f"{way} {addresses}"
+    refuse("drop", "in")
+    assert ways("refused") == set()
+    define([("reject", "out", "arp", "")])  # frames of no connection: dropped, as libvirt does
+    assert "reject" not in sh("nft list table bridge ruche_nwf_tone")
+
+
 def test_gone():
     virsh("nwfilter-binding-delete tone")
     assert ways() == ALL and "ruche_nwf" not in sh("nft list ruleset")
@@ -168,4 +186,4 @@ def test_gone():
 if __name__ == "__main__":
     os.chdir("/root")
     main({"ground": test_ground, "established": test_established, "plain": test_plain, "state": test_state, "connlimit": test_connlimit,
-          "icmp": test_icmp, "gone": test_gone})
+          "icmp": test_icmp, "reject": test_reject, "gone": test_gone})
