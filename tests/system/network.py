@@ -25,7 +25,8 @@ RUCHED, RUCHE, VMM, KERNEL = (os.path.abspath(p) for p in sys.argv[1:5])
 WORK = tempfile.mkdtemp(prefix="ruche-network-")
 os.chmod(WORK, 0o755)
 RUN, STATE = os.path.join(WORK, "run"), os.path.join(WORK, "state")
-ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+       "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={WORK}/no-bus"}
 TAG = f"rn{os.getpid()}"
 HOST, OUTSIDE, ONE, TWO = (f"{TAG}{x}" for x in ("h", "o", "a", "b"))
 NAMESPACES = (HOST, OUTSIDE, ONE, TWO)
@@ -356,7 +357,7 @@ def test_round():
     """What dumpxml prints is valid, and defines to the same again."""
     everything = """<network ipv6='yes' trustGuestRxFilters='no' xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>
 <name>all</name><metadata><a:b xmlns:a='urn:a'>x</a:b></metadata><forward dev='up0' mode='nat'><nat ipv6='yes'><address start='198.51.100.2' end='198.51.100.4'/>
-<port start='2000' end='3000'/></nat></forward><bridge name='all0' stp='off' delay='2' zone='home'/><mtu size='1400'/><mac address='52:54:00:AA:00:01'/>
+<port start='2000' end='3000'/></nat></forward><bridge name='all0' stp='off' delay='2'/><mtu size='1400'/><mac address='52:54:00:AA:00:01'/>
 <domain name='all.test' localOnly='yes'/><dns forwardPlainNames='no'><forwarder addr='198.51.100.1'/><forwarder domain='x.test' addr='198.51.100.9'/>
 <txt name='t' value='v w'/><srv service='s' protocol='tcp' domain='d' target='t' port='1' priority='2' weight='3'/><host ip='192.168.150.9'><hostname>nine</hostname>
 </host></dns><bandwidth><inbound average='1000' peak='5000' burst='1024'/></bandwidth><port isolated='yes'/>
@@ -410,11 +411,14 @@ def test_errors():
         refused("'up0' exists", "net-start", "up")
         virsh("net-define", write("route.xml", "<network><name>wan</name><ip address='198.51.100.77' prefix='24'/></network>"))
         refused("overlaps 198.51.100.0/24, which is reached by this host's interface 'up0'", "net-start", "wan")
+        virsh("net-define", write("z.xml", "<network><name>zoned</name><bridge name='zone0' zone='home'/></network>"))
+        refused("zone 'home' is one of firewalld, which does not run", "net-start", "zoned")
+        assert "zone0" not in links()
         virsh("net-define", write("q.xml", "<network><name>slow</name><bandwidth><outbound average='100'/></bandwidth><ip address='192.168.152.1'/></network>"))
         done = virsh("net-start", "slow", check=False)
         assert not done.returncode or "CONFIG_NET_ACT_POLICE" in done.stderr, done.stderr
     finally:
-        remove("lab", "bad", "up", "wan", "slow")
+        remove("lab", "bad", "up", "wan", "slow", "zoned")
 
 
 # ---- what goes wrong ----

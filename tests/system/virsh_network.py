@@ -16,6 +16,7 @@ if os.geteuid() == 0 and not os.environ.get("IN_NAMESPACE") and shutil.which("un
     os.execvp("unshare", ["unshare", "-n", "--", sys.executable, *sys.argv])
 
 import libvirt  # noqa: E402
+import network_rows  # noqa: E402
 import tap  # noqa: E402
 import virsh_commands as base  # noqa: E402
 from libvirt_rpc import Daemon  # noqa: E402
@@ -157,6 +158,7 @@ def pci_pools():
     os.makedirs(device)
     for number in range(3):
         os.symlink(f"../0000:05:11.{number}", f"{device}/virtfn{number}")
+        os.makedirs(f"{os.path.dirname(device)}/0000:05:11.{number}/net/vf{number}")
     daemon = Daemon(base.RUCHED, f"[machines]\nvmm={base.VMM}\n", env={"NODE_SYSFS": os.path.join(WORK, "sysfs")})
     c = libvirt.open(f"qemu+unix:///system?socket={daemon.socket}")
     try:
@@ -178,6 +180,10 @@ def pci_pools():
         taken = [re.search("slot='(.*?)' function='(.*?)'", physical.portCreateXML(port_xml(n)).XMLDesc()).groups() for n in (4, 5, 6)]
         assert taken == [("0x11", f"0x{n}") for n in range(3)], taken
         fails("all its 3", physical.portCreateXML, port_xml(7))
+        lent = c.networkCreateXML("<network><name>lent</name><forward mode='passthrough'><pf dev='pf0'/></forward></network>")
+        taken = [re.search("<plug type='direct' dev='(.*?)' mode='passthrough'/>", lent.portCreateXML(port_xml(n)).XMLDesc()).group(1) for n in (4, 5, 6)]
+        assert taken == ["vf0", "vf1", "vf2"] and "<pf dev='pf0' connections='3'/>" in lent.XMLDesc(), taken
+        fails("all its 3 interfaces are taken", lent.portCreateXML, port_xml(7))
         nothing = c.networkCreateXML("<network><name>nothing</name><forward mode='hostdev'><pf dev='nix'/></forward></network>")
         fails("has no virtual functions", nothing.portCreateXML, port_xml(7))
     finally:
@@ -188,7 +194,7 @@ def pci_pools():
 def make_tests(ours, beside):
     return {"networks": lambda: base.try_rows(NETWORKS, ours, beside), "filters": lambda: base.try_rows(FILTERS, ours, beside),
             "no command is forgotten": lambda: base.all_have_rows(("network", "filter"), NETWORKS + FILTERS),
-            "limits of ports": lambda: limits_of_ports(ours), "pools of PCI functions": pci_pools}
+            "descriptions, row by row": lambda: network_rows.try_all(ours.uri, beside and beside.uri, WORK), "limits of ports": lambda: limits_of_ports(ours), "pools of PCI functions": pci_pools}
 
 
 def skip():

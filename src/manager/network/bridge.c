@@ -159,6 +159,20 @@ static int set_bridge(const struct network_def *d, uint64_t delay)
     return netlink_do(m);
 }
 
+/* Where the table of addresses is ours, no frame has a tag that the table does not know. */
+static int set_filtering(const struct network_def *d)
+{
+    struct nl_msg *m = netlink_link(RTM_NEWLINK, NLM_F_ACK, NULL, if_nametoindex(d->bridge));
+    struct nlattr *info = nla_nest_start(m, IFLA_LINKINFO);
+    nla_put_string(m, IFLA_INFO_KIND, "bridge");
+    struct nlattr *data = nla_nest_start(m, IFLA_INFO_DATA);
+    nla_put_u8(m, IFLA_BR_VLAN_FILTERING, 1);
+    nla_nest_end(m, data);
+    nla_nest_end(m, info);
+    int err = netlink_do(m);
+    return err == EOPNOTSUPP ? 0 : err; /* a kernel without VLANs on bridges takes tags for data */
+}
+
 /* With STP the kernel takes delays from 2 to 30 s only; others are its nearest, as with brctl. */
 static bool make_bridge(const struct network_def *d, GError **error)
 {
@@ -166,6 +180,8 @@ static bool make_bridge(const struct network_def *d, GError **error)
     int err = set_bridge(d, delay);
     if (err == ERANGE)
         err = set_bridge(d, CLAMP(delay, 2, 30));
+    if (!err && xml_is(d->root, "bridge@macTableManager", "libvirt"))
+        err = set_filtering(d);
     return !err || refuse(d, err, "its bridge cannot be made", error);
 }
 

@@ -46,6 +46,23 @@ static void add_virtual(GPtrArray *all, const char *dev)
     }
 }
 
+GPtrArray *network_virtual_interfaces(const char *pf)
+{
+    GPtrArray *all = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *folder = g_strdup_printf("/sys/class/net/%s/device", pf);
+    g_autoptr(GArray) numbers = sysfs_numbers(folder, "virtfn");
+    for (unsigned i = 0; i < MIN(numbers->len, FUNCTIONS_MAX); i++) {
+        g_autofree char *net =
+            g_strdup_printf("%s/virtfn%u/net", folder, g_array_index(numbers, unsigned, i));
+        g_autofree char *path = sysfs_path(net);
+        g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+        const char *name = dir ? g_dir_read_name(dir) : NULL;
+        if (name)
+            g_ptr_array_add(all, g_strdup(name));
+    }
+    return all;
+}
+
 /* Names; never NULL. */
 static GPtrArray *functions_of(const xmlNode *root)
 {
@@ -122,7 +139,7 @@ void network_hostdev_count(const struct network *n, xmlNode *root)
     g_hash_table_iter_init(&it, n->ports);
     while (g_hash_table_iter_next(&it, NULL, (gpointer *)&p)) {
         g_autofree char *theirs = function_of(p);
-        all += theirs != NULL;
+        all += theirs || p->dev;
         FOREACH_NAMED (a, root, "forward/address") {
             g_autofree char *name = name_of_address(a);
             if (!g_strcmp0(theirs, name))

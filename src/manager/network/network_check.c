@@ -1,68 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What is wrong with a network's description only when its parts are looked at together.
  *
- * Spec      libvirt's formatnetwork at 9.0.0: which mode takes which elements.
+ * Spec      libvirt's formatnetwork at 9.0.0. What a forward mode takes: network_check_mode.c.
  */
 #include "manager/network/network_priv.h"
 
 #include <string.h>
 
-/* All errors begin with the network's name. */
-#define REFUSE(d, error, format, ...)                                                              \
-    ruche_error(error, MANAGER_ERR_XML, "network '%s': " format, (d)->name, ##__VA_ARGS__)
+#define REFUSE NETWORK_REFUSE
 
-/* ---- what a mode takes ---- */
-
-static unsigned count(const xmlNode *n, const char *path)
-{
-    unsigned c = 0;
-    FOREACH_NAMED (e, n, path)
-        c++;
-    return c;
-}
-
-static bool check_routed(const struct network_def *d, GError **error)
-{
-    if ((d->mode == NETWORK_NAT || d->mode == NETWORK_ROUTE) && !d->subnet_count)
-        return REFUSE(d, error, "forward mode '%s' needs an <ip> to forward from",
-                      network_mode_word(d->mode));
-    if (count(d->root, "forward/interface") > 1)
-        return REFUSE(d, error, "forward mode '%s' takes one <interface>",
-                      network_mode_word(d->mode));
-    if (xml_find(d->root, "forward/address"))
-        return REFUSE(d, error, "forward/address is for mode 'hostdev'");
-    if (d->mode == NETWORK_OPEN &&
-        (xml_get(d->root, "forward@dev") || xml_find(d->root, "forward/interface")))
-        return REFUSE(d, error,
-                      "forward mode 'open' takes no dev: it has no rules that could name it");
-    return true;
-}
-
-/* Modes that lend what the host has. */
-static bool check_lent(const struct network_def *d, GError **error)
-{
-    static const char *const ours[] = {"ip", "dns", "domain", "mac", "route", NULL};
-    const char *mode = network_mode_word(d->mode);
-    bool has_bridge = d->bridge != NULL;
-    for (const char *const *e = ours; *e; e++)
-        if (xml_find(d->root, *e))
-            return REFUSE(
-                d, error,
-                "element <%s> is not for forward mode '%s', which has no bridge of its own", *e,
-                mode);
-    if (has_bridge && d->mode != NETWORK_BRIDGE)
-        return REFUSE(d, error, "a bridge is not for forward mode '%s'", mode);
-    if (xml_get(d->root, "bridge@stp") || xml_get(d->root, "bridge@delay"))
-        return REFUSE(d, error, "bridge stp and delay are not for forward mode '%s'", mode);
-    if (has_bridge && (xml_find(d->root, "forward/interface") || xml_find(d->root, "forward/pf") ||
-                       xml_get(d->root, "forward@dev")))
-        return REFUSE(d, error, "forward mode 'bridge' takes a bridge or a dev, not both");
-    if (xml_find(d->root, "mtu") && d->mode != NETWORK_BRIDGE)
-        return REFUSE(d, error, "mtu is not for forward mode '%s'", mode);
-    if (xml_find(d->root, "forward/address") && d->mode != NETWORK_HOSTDEV)
-        return REFUSE(d, error, "forward/address is for mode 'hostdev'");
-    return true;
-}
+/* ---- names of interfaces ---- */
 
 static bool check_ifname(const struct network_def *d, const char *what, const char *name,
                          GError **error)
@@ -89,78 +36,6 @@ static bool check_names(const struct network_def *d, GError **error)
         if (!g_hash_table_add(seen, (void *)xml_get(i, "@dev")))
             return REFUSE(d, error, "interface '%s' is there twice", xml_get(i, "@dev"));
     }
-    return true;
-}
-
-/* Linux's bridges of this kind know no VLANs. */
-static bool takes_vlan(const struct network_def *d, const xmlNode *n)
-{
-    return d->mode == NETWORK_HOSTDEV || d->mode == NETWORK_PASSTHROUGH || network_is_ovs(n) ||
-           network_is_ovs(d->root);
-}
-
-static bool check_vlan(const struct network_def *d, const xmlNode *n, GError **error)
-{
-    const xmlNode *vlan = xml_find(n, "vlan");
-    if (!vlan)
-        return true;
-    unsigned tags = count(vlan, "tag");
-    if (!tags)
-        return REFUSE(d, error, "<vlan> has no <tag>");
-    if (tags > 1 && !xml_is(vlan, "@trunk", "yes"))
-        return REFUSE(d, error, "<vlan> with %u tags is a trunk: say trunk='yes'", tags);
-    return takes_vlan(d, n) || REFUSE(d, error,
-                                      "<vlan> is for <virtualport type='openvswitch'> and for "
-                                      "modes 'hostdev' and 'passthrough'");
-}
-
-static bool check_rates(const struct network_def *d, const xmlNode *n, GError **error)
-{
-    static const char *const directions[] = {"bandwidth/inbound", "bandwidth/outbound"};
-    for (unsigned i = 0; i < G_N_ELEMENTS(directions); i++) {
-        const xmlNode *r = xml_find(n, directions[i]);
-        if (r && xml_get(r, "@floor"))
-            return REFUSE(d, error, "%s: a floor is for the <bandwidth> of an interface",
-                          directions[i]);
-        if (r && !xml_get(r, "@average"))
-            return REFUSE(d, error, "%s has no average", directions[i]);
-        if (r && xml_get(r, "@peak") && xml_get_u64(r, "@peak", 0) < xml_get_u64(r, "@average", 0))
-            return REFUSE(d, error, "%s: peak %s is less than average %s", directions[i],
-                          xml_get(r, "@peak"), xml_get(r, "@average"));
-    }
-    return true;
-}
-
-static bool check_portgroups(const struct network_def *d, GError **error)
-{
-    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-    const char *usual = NULL;
-    FOREACH_NAMED (p, d->root, "portgroup") {
-        const char *name = xml_get(p, "@name");
-        if (!g_hash_table_add(seen, (void *)name))
-            return REFUSE(d, error, "portgroup '%s' is there twice", name);
-        if (xml_is(p, "@default", "yes") && usual)
-            return REFUSE(d, error, "portgroups '%s' and '%s' are both the default", usual, name);
-        if (xml_is(p, "@default", "yes"))
-            usual = name;
-        if (!check_vlan(d, p, error) || !check_rates(d, p, error))
-            return false;
-    }
-    return check_vlan(d, d->root, error) && check_rates(d, d->root, error);
-}
-
-static bool check_nat(const struct network_def *d, GError **error)
-{
-    struct net_addr a, b;
-    const xmlNode *address = xml_find(d->root, "forward/nat/address"),
-                  *port = xml_find(d->root, "forward/nat/port");
-    if (address && net_addr_parse(xml_get(address, "@start"), &a) &&
-        net_addr_parse(xml_get(address, "@end"), &b) && net_addr_cmp(&a, &b) > 0)
-        return REFUSE(d, error, "nat addresses end (%s) before they start (%s)",
-                      xml_get(address, "@end"), xml_get(address, "@start"));
-    if (port && xml_get_u64(port, "@start", 0) > xml_get_u64(port, "@end", 0))
-        return REFUSE(d, error, "nat ports end (%s) before they start (%s)", xml_get(port, "@end"),
-                      xml_get(port, "@start"));
     return true;
 }
 
@@ -339,6 +214,13 @@ static bool check_route(const struct network_def *d, const xmlNode *n, GError **
 
 static bool check_dns(const struct network_def *d, GError **error)
 {
+    static const char *const of_target[] = {"@port", "@priority", "@weight", NULL};
+    const xmlNode *domain = xml_find(d->root, "domain");
+    if (domain && xml_is(domain, "@register", "yes"))
+        return REFUSE(d, error,
+                      "domain register='yes': names are not told to systemd-resolved; resolvectl "
+                      "domain BRIDGE '~%s' does it",
+                      xml_get(domain, "@name"));
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     FOREACH_NAMED (f, d->root, "dns/forwarder")
         if (!xml_get(f, "@addr") && !xml_get(f, "@domain"))
@@ -347,9 +229,10 @@ static bool check_dns(const struct network_def *d, GError **error)
         if (!g_hash_table_add(seen, (void *)xml_get(h, "@ip")))
             return REFUSE(d, error, "two dns/host have ip '%s'", xml_get(h, "@ip"));
     FOREACH_NAMED (s, d->root, "dns/srv")
-        if (xml_get(s, "@port") && !xml_get(s, "@target"))
-            return REFUSE(d, error, "dns/srv '%s' has a port but no target",
-                          xml_get(s, "@service"));
+        for (const char *const *a = of_target; *a; a++)
+            if (xml_get(s, *a) && !xml_get(s, "@target"))
+                return REFUSE(d, error, "dns/srv '%s' has a %s but no target",
+                              xml_get(s, "@service"), *a + 1);
     FOREACH_NAMED (t, d->root, "dns/txt")
         if (strpbrk(xml_get(t, "@value"), "\""))
             return REFUSE(d, error, "dns/txt '%s': a value cannot have '\"' in it",
@@ -359,9 +242,7 @@ static bool check_dns(const struct network_def *d, GError **error)
 
 bool network_check(struct network_def *d, GError **error)
 {
-    bool own = network_mode_has_own_bridge(d->mode);
-    if (!check_names(d, error) || !(own ? check_routed(d, error) : check_lent(d, error)) ||
-        !check_portgroups(d, error) || !check_nat(d, error) || !check_addresses(d, error) ||
+    if (!check_names(d, error) || !network_check_mode(d, error) || !check_addresses(d, error) ||
         !check_dns(d, error))
         return false;
     FOREACH_NAMED (r, d->root, "route")

@@ -129,6 +129,9 @@ static void complete(struct network_def *d)
     if (d->mode == NETWORK_NAT)
         complete_nat(d->root);
     complete_interfaces(d->root);
+    xml_remove(d->root, "domain@register"); /* 'no'; later than the published schema */
+    if (!xml_is(d->root, "@ipv6", "yes"))
+        xml_remove(d->root, "@ipv6");
     if (!network_mode_has_own_bridge(d->mode))
         return;
     set_missing(d->root, "bridge@stp", "on");
@@ -154,6 +157,30 @@ bool network_def_name_bridge(struct network_def *d, bool (*taken)(const char *na
 }
 
 /* ---- reading ---- */
+
+/* What there can be one of is not taken from the first and forgotten of the second. */
+static bool check_twice(const xmlNode *n, const struct schema_row *rows, GError **error)
+{
+    for (const xmlNode *c = n->children; c; c = c->next) {
+        const struct schema_row *row = c->type == XML_ELEMENT_NODE ? schema_row_of(rows, c) : NULL;
+        const xmlNode *first = row && !row->ns ? xml_find(n, row->name) : c;
+        if (row && !(row->flags & F_MANY) && first != c)
+            return ruche_error(error, MANAGER_ERR_XML,
+                               "network: element <%s> of <%s> is there twice", row->name,
+                               (const char *)n->name);
+        if (row && row->children && !check_twice(c, row->children, error))
+            return false;
+    }
+    return true;
+}
+
+/* More than one tag is a trunk, also where it does not say so. */
+static void complete_trunks(xmlNode *n)
+{
+    xmlNode *vlan = xml_find(n, "vlan"), *tag = vlan ? xml_find(vlan, "tag") : NULL;
+    if (tag && xml_next(tag))
+        set_missing(vlan, "@trunk", "yes");
+}
 
 /* Values end up in files of programs, a line each. */
 static bool check_controls(const xmlNode *n, GError **error)
@@ -213,7 +240,11 @@ static bool def_of_tree(struct network_def *d, unsigned flags, GError **error)
     unsigned rows = (flags & NETWORK_DEF_VALIDATE ? DEF_VALIDATE : 0) |
                     (flags & NETWORK_DEF_LIVE ? DEF_LIVE : 0);
     d->root = xmlDocGetRootElement(d->doc);
-    if (!schema_apply(d->root, &network_schema, rows, error) || !check_controls(d->root, error) ||
+    complete_trunks(d->root);
+    FOREACH_NAMED (group, d->root, "portgroup")
+        complete_trunks(group);
+    if (!check_twice(d->root, network_schema.children, error) ||
+        !schema_apply(d->root, &network_schema, rows, error) || !check_controls(d->root, error) ||
         !read_names(d, error) || !read_subnets(d, error) || !network_check(d, error))
         return false;
     complete(d);

@@ -7,8 +7,8 @@
  */
 #include "manager/network/network_life.h"
 #include "base/log.h"
-#include "manager/network/bridge.h"
 #include "manager/netlink.h"
+#include "manager/network/bridge.h"
 #include "manager/network/nft.h"
 #include "manager/network/openvswitch.h"
 
@@ -118,7 +118,9 @@ static void look_around(struct kernel_work *w)
 static void kernel_work(void *opaque)
 {
     struct kernel_work *w = opaque;
+    const char *zone = xml_get(w->d->root, "bridge@zone");
     w->ok = network_kernel_start(w->d, &w->error) &&
+            (!zone || network_zone_set(w->d->bridge, zone, &w->error)) &&
             (!w->rules || nft_apply_blocking(w->rules, &w->error));
     if (w->ok && w->rules)
         look_around(w);
@@ -126,6 +128,7 @@ static void kernel_work(void *opaque)
 
 struct undo_work {
     const char *bridge, *table;
+    bool zone; /* firewalld was told of it */
 };
 
 static void undo_kernel(void *opaque)
@@ -136,15 +139,17 @@ static void undo_kernel(void *opaque)
         g_strdup_printf("add table inet %s\ndelete table inet %s\n", w->table, w->table);
     g_autofree char *there = nft_list_blocking("tables", NULL);
     g_autofree char *line = g_strdup_printf("table inet %s\n", w->table);
+    if (w->zone)
+        network_zone_set(w->bridge, NULL, NULL);
     network_bridge_delete(w->bridge);
     if (there && strstr(there, line) && !nft_apply_blocking(commands, &error))
         log_warn("table '%s': %s", w->table, error->message);
 }
 
-static void stop_kernel(const char *bridge)
+static void stop_kernel(const char *bridge, bool zone)
 {
     g_autofree char *table = network_rules_table(bridge);
-    struct undo_work w = {bridge, table};
+    struct undo_work w = {bridge, table, zone};
     task_work(undo_kernel, &w);
 }
 
@@ -193,8 +198,7 @@ static bool bring_up(struct network *n, const struct network_def *d, bool found,
         return !b || network_qos(d->bridge, b, false, error);
     }
     const xmlNode *bandwidth = xml_find(d->root, "bandwidth");
-    if (!start_kernel(n, d, error) ||
-        (bandwidth && !network_floors_apply(n, bandwidth, error)) ||
+    if (!start_kernel(n, d, error) || (bandwidth && !network_floors_apply(n, bandwidth, error)) ||
         !(found ? network_daemon_find(n, d, error) : network_daemon_start(n, d, error)))
         return false;
     join_ports(n);
@@ -205,7 +209,7 @@ static void take_down(struct network *n)
 {
     network_daemon_stop(n);
     if (network_mode_has_own_bridge(n->mode) && n->bridge)
-        stop_kernel(n->bridge);
+        stop_kernel(n->bridge, strstr(network_text(n), " zone='"));
     else if (n->bridge && if_nametoindex(n->bridge) && strstr(network_text(n), "<bandwidth>") &&
              !strstr(network_text(n), "type='openvswitch'"))
         network_qos(n->bridge, NULL, false, NULL);

@@ -47,8 +47,12 @@ bool network_is_ovs(const xmlNode *root);
 bool network_def_update(struct network_def *d, unsigned command, unsigned section, int index,
                         const char *xml, GError **error);
 
-/* ---- network_check.c: what is wrong only together ---- */
+/* ---- network_check.c, network_check_mode.c: what is wrong only together ---- */
 bool network_check(struct network_def *d, GError **error);
+bool network_check_mode(const struct network_def *d, GError **error);
+/* All errors begin with the network's name. */
+#define NETWORK_REFUSE(d, error, format, ...)                                                      \
+    ruche_error(error, MANAGER_ERR_XML, "network '%s': " format, (d)->name, ##__VA_ARGS__)
 
 /* ---- network_table.c ---- */
 struct network *network_new(const struct network_def *d);
@@ -94,6 +98,10 @@ struct host_route {
 };
 unsigned network_host_routes(const char *but, struct host_route *ret, unsigned max);
 
+/* ---- zone.c: worker threads; waits for firewalld ---- */
+/* Puts the bridge into a zone of firewalld; zone NULL: takes it out of all. */
+bool network_zone_set(const char *bridge, const char *zone, GError **error);
+
 /* ---- rules.c ---- */
 char *network_rules(const struct network_def *d); /* nft's commands; NULL: none are needed */
 char *network_rules_table(const char *bridge);
@@ -136,6 +144,8 @@ void network_count_connections(const struct network *n, xmlNode *root);
 /* One that no port has, into the port's <plug>. */
 bool network_hostdev_choose(const struct network *n, const xmlNode *root, xmlNode *port,
                             GError **error);
+/* Interfaces that the host has of a physical function's virtual ones: names; never NULL. */
+GPtrArray *network_virtual_interfaces(const char *pf);
 void network_hostdev_count(const struct network *n, xmlNode *root);
 
 /* ---- floor.c, qos.c: what interfaces are promised of a network's inbound rate ---- */

@@ -73,7 +73,7 @@ static void test_refused(void)
          "takes one <interface>"},
         {"<forward mode='open' dev='eth0'/>" IP, "takes no dev"},
         {"<forward mode='vepa'/><bridge name='br0'/>", "a bridge is not for"},
-        {"<forward mode='bridge'/><bridge name='br0' stp='on'/>", "stp and delay"},
+        {"<forward mode='bridge'/><bridge name='br0' stp='on'/>", "bridge stp, delay"},
         {"<forward mode='bridge'/>" IP, "element <ip> is not for"},
         {"<bridge name='abcdefghijklmnop'/>", "has 16 bytes; names of interfaces have 1 to 15"},
         {"<bridge name='a b'/>", "a b"},

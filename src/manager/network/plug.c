@@ -129,26 +129,39 @@ static unsigned users_of(const struct network *n, const char *dev)
     return count;
 }
 
-/* Passthrough takes interfaces for oneself. */
-static const char *choose_dev(const struct network *n, const xmlNode *root, GError **error)
+/* Those that are named, or the ones of a physical function's virtual functions. */
+static GPtrArray *interfaces_of(const xmlNode *root)
 {
+    const char *pf = xml_get(root, "forward/pf@dev");
+    if (pf)
+        return network_virtual_interfaces(pf);
+    GPtrArray *all = g_ptr_array_new_with_free_func(g_free);
+    FOREACH_NAMED (i, root, "forward/interface")
+        g_ptr_array_add(all, g_strdup(xml_get(i, "@dev")));
+    return all;
+}
+
+/* Used least; passthrough takes interfaces for oneself. */
+static char *choose_dev(const struct network *n, const xmlNode *root, GError **error)
+{
+    g_autoptr(GPtrArray) all = interfaces_of(root);
     const char *best = NULL;
     unsigned least = UINT_MAX;
-    FOREACH_NAMED (i, root, "forward/interface") {
-        const char *dev = xml_get(i, "@dev");
-        unsigned users = users_of(n, dev);
+    for (unsigned i = 0; i < all->len; i++) {
+        unsigned users = users_of(n, all->pdata[i]);
         if (users < least && !(n->mode == NETWORK_PASSTHROUGH && users)) {
-            best = dev;
+            best = all->pdata[i];
             least = users;
         }
     }
-    if (!best)
+    if (!best && all->len)
         ruche_error(error, MANAGER_ERR_CONFIG,
-                    xml_find(root, "forward/interface")
-                        ? "network '%s': all its interfaces are taken, each by one machine"
-                        : "network '%s' has no interface to forward to",
+                    "network '%s': all its %u interfaces are taken, each by one machine", n->name,
+                    all->len);
+    else if (!best)
+        ruche_error(error, MANAGER_ERR_CONFIG, "network '%s' has no interface to forward to",
                     n->name);
-    return best;
+    return g_strdup(best);
 }
 
 static xmlNode *copy_into(xmlNode *to, const xmlNode *element)
@@ -185,12 +198,39 @@ static bool fill_plug(const struct choice *c, xmlNode *port, GError **error)
     }
     if (c->n->mode == NETWORK_HOSTDEV)
         return network_hostdev_choose(c->n, c->root, port, error);
-    const char *dev = choose_dev(c->n, c->root, error);
+    g_autofree char *dev = choose_dev(c->n, c->root, error);
     if (!dev)
         return false;
     xml_set(port, "plug@type", "direct");
     xml_set(port, "plug@dev", dev);
     xml_set(port, "plug@mode", network_mode_word(c->n->mode));
+    return true;
+}
+
+/* The interface's parameters win over the portgroup's, those over the network's; they are of one
+ * type. */
+static bool put_virtualport(const struct choice *c, xmlNode *port, GError **error)
+{
+    const xmlNode *all[] = {c->root, c->group, c->interface};
+    for (unsigned i = 0; i < G_N_ELEMENTS(all); i++) {
+        const xmlNode *v = all[i] ? xml_find(all[i], "virtualport") : NULL;
+        const xmlNode *parameters = v ? xml_find(v, "parameters") : NULL;
+        const char *type = v ? xml_get(v, "@type") : NULL, *had = xml_get(port, "virtualport@type");
+        if (type && had && strcmp(type, had) != 0)
+            return ruche_error(error, MANAGER_ERR_CONFIG,
+                               "network '%s': its virtualports are of type '%s', not '%s'",
+                               c->n->name, had, type);
+        if (type)
+            xml_set(port, "virtualport@type", type);
+        for (const xmlAttr *a = parameters ? parameters->properties : NULL; a; a = a->next) {
+            g_autofree char *path = g_strdup_printf("virtualport/parameters@%s", (char *)a->name);
+            xml_set(port, path, (const char *)a->children->content);
+        }
+    }
+    if (network_is_ovs(port) && !xml_get(port, "virtualport/parameters@interfaceid")) {
+        g_autofree char *id = g_uuid_string_random();
+        xml_set(port, "virtualport/parameters@interfaceid", id);
+    }
     return true;
 }
 
@@ -212,15 +252,11 @@ static xmlDoc *make_doc(const struct choice *c, const char *owner, const char *o
         xml_set(port, "group", xml_get(c->interface, "source@portgroup"));
     xml_set(port, "mac@address", xml_get_or(c->interface, "mac@address", ""));
     bool own = network_mode_has_own_bridge(c->n->mode);
-    copy_into(port, first_of("virtualport", c->interface, c->group, c->root));
-    if (network_is_ovs(port) && !xml_get(port, "virtualport/parameters@interfaceid")) {
-        g_autofree char *id = g_uuid_string_random();
-        xml_set(port, "virtualport/parameters@interfaceid", id);
-    }
+    bool ok = put_virtualport(c, port, error);
     copy_into(port, first_of("bandwidth", c->interface, c->group, own ? NULL : c->root));
     copy_into(port, first_of("vlan", c->interface, c->group, c->root));
     copy_into(port, first_of("port", c->interface, NULL, c->root));
-    if (fill_plug(c, port, error))
+    if (ok && fill_plug(c, port, error))
         return doc;
     xmlFreeDoc(doc);
     return NULL;

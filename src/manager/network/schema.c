@@ -14,17 +14,17 @@
 #define PLAIN TEXT_MAX(255)
 #define DNSMASQ_NS "http://libvirt.org/schemas/network/dnsmasq/1.0"
 #define FAMILY { "family", WORD("ipv4|ipv6") }
-#define LEASE { "lease", ATTRS({ "expiry", UINT, F_NEED }, { "unit", WORD("seconds|minutes|hours") }) }
+#define LEASE { "lease", ATTRS({ "expiry", UINT, F_NEED }, { "unit", WORD("seconds|minutes|hours"), .when = "expiry!=0", .otherwise = "minutes" }) }
 
 static const struct schema_attr pci_attrs[] = {
     { "type", WORD("pci"), F_NEED }, { "domain", HEX(4, 0xffff), .otherwise = "0x0000" },
     { "bus", HEX(2, 0xff), F_NEED }, { "slot", HEX(2, 0x1f), F_NEED }, { "function", HEX(1, 7), .otherwise = "0x0" },
-    { "connections", UINT, F_LIVE }, { 0 } };
+    { "multifunction", ON_OFF }, { "connections", UINT, F_LIVE }, { 0 } };
 
 static const struct schema_row forward[] = {
     { "driver", .flags = F_PRUNE, ATTRS({ "name", WORD("vfio|kvm") }) },
     { "pf", ATTRS({ "dev", IFNAME, F_NEED }, { "connections", UINT, F_LIVE }) },
-    { "nat", .when = "mode=nat", .flags = F_PRUNE, ATTRS({ "ipv6", YES_NO }), CHILDREN(
+    { "nat", .flags = F_PRUNE, ATTRS({ "ipv6", YES_NO }), CHILDREN(
         { "address", ATTRS({ "start", IPV4, F_NEED }, { "end", IPV4, F_NEED }) },
         { "port", ATTRS({ "start", PORT, F_NEED }, { "end", PORT, F_NEED }) }) },
     { "interface", .flags = F_MANY, ATTRS({ "dev", IFNAME, F_NEED }, { "connections", UINT, F_LIVE }) },
@@ -36,8 +36,8 @@ static const struct schema_row dns[] = {
     { "forwarder", .flags = F_MANY, ATTRS({ "domain", DNS_NAME }, { "addr", IP }) },
     { "txt", .flags = F_MANY, ATTRS({ "name", DNS_NAME, F_NEED }, { "value", TEXT_MAX(4096), F_NEED }) },
     { "srv", .flags = F_MANY, ATTRS(
-        { "service", DNS_NAME, F_NEED }, { "protocol", DNS_NAME, F_NEED }, { "domain", DNS_NAME }, { "target", DNS_NAME },
-        { "port", U16 }, { "priority", U16 }, { "weight", U16 }) },
+        { "service", DNS_NAME, F_NEED }, { "protocol", WORD("tcp|udp"), F_NEED }, { "domain", DNS_NAME }, { "target", DNS_NAME },
+        { "port", PORT }, { "priority", U16 }, { "weight", U16 }) },
     { "host", .flags = F_MANY, ATTRS({ "ip", IP, F_NEED }), CHILDREN(
         { "hostname", DNS_NAME, .flags = F_MANY | F_NEED | F_TEXT }) },
     { 0 },
@@ -67,7 +67,7 @@ static const struct schema_row virtualport[] = {
 #define VIRTUALPORT { "virtualport", .flags = F_PRUNE, .children = virtualport, ATTRS( \
     { "type", WORD("802.1Qbg|802.1Qbh|openvswitch|midonet") }) }
 #define VLAN { "vlan", .flags = F_PRUNE, .children = vlan, ATTRS({ "trunk", WORD("yes") }) }
-#define BANDWIDTH { "bandwidth", .flags = F_PRUNE, .children = bandwidth }
+#define BANDWIDTH { "bandwidth", .flags = F_PRUNE, .children = bandwidth, ATTRS({ "classID", UINT }) }
 #define ISOLATED { "port", .flags = F_PRUNE, ATTRS({ "isolated", YES_NO }) }
 
 static const struct schema_row network_rows[] = {
@@ -77,13 +77,13 @@ static const struct schema_row network_rows[] = {
     { "forward", .children = forward, ATTRS(
         { "dev", IFNAME },
         { "mode", WORD("nat|route|open|bridge|private|vepa|passthrough|hostdev"), .otherwise = "nat" },
-        { "managed", YES_NO }) },
+        { "managed", YES_NO, .when = "mode=hostdev", .otherwise = "no" }) },
     { "bridge", .flags = F_PRUNE, ATTRS(
-        { "name", IFNAME }, { "zone", CHARS_MAX("a-zA-Z0-9_-", 64) }, { "stp", ON_OFF }, { "delay", UINT_OF(0, 1000000) },
+        { "name", CHARS_MAX("%" CLASS_DEVICE, 64) }, { "zone", CHARS_MAX("a-zA-Z0-9_-", 64) }, { "stp", ON_OFF }, { "delay", UINT_OF(0, 1000000) },
         { "macTableManager", WORD("kernel|libvirt") }) },
     { "mtu", ATTRS({ "size", UINT_OF(68, 65535), F_NEED }) },
     { "mac", .flags = F_PRUNE, ATTRS({ "address", MAC }) },
-    { "domain", ATTRS({ "name", DNS_NAME, F_NEED }, { "localOnly", YES_NO }) },
+    { "domain", ATTRS({ "name", DNS_NAME, F_NEED }, { "localOnly", YES_NO }, { "register", YES_NO }) },
     { "dns", .flags = F_PRUNE, .children = dns, ATTRS({ "enable", YES_NO }, { "forwardPlainNames", YES_NO }) },
     VLAN,
     BANDWIDTH,
