@@ -286,6 +286,18 @@ def test_virt_install():
     virsh("destroy", "v")
     virsh("undefine", "v", "--remove-all-storage")
     assert "v.qcow2" not in virsh("vol-list", "p")
+    for name in ("one", "two"):
+        virsh("vol-create-as", "p", name, "8M", "--format", "qcow2")
+    subprocess.run(["virt-install", "--connect", URI, "--import", "--disk", "vol=p/one", "--disk",
+                    "type=volume,source.pool=p,source.volume=two,driver.type=qcow2", "--network", "none", "--graphics", "none", "--osinfo",
+                    "linux2020", "--memory", "64", "--name", "w", "--virt-type", "qemu", "--noautoconsole"], capture_output=True, text=True,
+                   timeout=600, check=True)
+    disks = ET.fromstring(virsh("dumpxml", "w")).findall("devices/disk")
+    assert disks[0].find("source").get("file") == f"{POOL}/one" and disks[1].find("source").get("volume") == "two", virsh("dumpxml", "w")
+    virsh("destroy", "w")
+    virsh("undefine", "w")
+    for name in ("one", "two"):
+        virsh("vol-delete", name, "--pool", "p")
 
 
 def test_session():

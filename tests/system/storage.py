@@ -21,6 +21,7 @@ import tap  # noqa: E402
 from manager import Manager  # noqa: E402
 
 RUCHED, RUCHE, VMM, IMG, PAYLOAD = (os.path.abspath(p) for p in sys.argv[1:6])
+QEMU = "/usr/bin/qemu-system-x86_64"
 SCHEMAS = "/usr/share/libvirt/schemas"
 MIB = 1 << 20
 M = Manager(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\n")
@@ -313,6 +314,86 @@ DISK = """<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><sou
 <target dev='vd{name}' bus='virtio'/></disk>"""
 
 
+VOLUME_DISK = """<disk type='volume' device='{device}'><driver name='qemu' type='{form}'/><source pool='p' volume='{name}'{more}/>
+<target dev='{target}' bus='{bus}'/></disk>"""
+
+
+def volume_disk(name, target, form="qcow2", device="disk", bus="virtio", more=""):
+    return VOLUME_DISK.format(name=name, target=target, form=form, device=device, bus=bus, more=more)
+
+
+def write(name, text):
+    with open(f"{M.folder.name}/{name}", "w", encoding="utf-8") as f:
+        f.write(text)
+    return f"{M.folder.name}/{name}"
+
+
+def test_volume_disks():
+    """Disks that are described as volumes of a pool: what these are is found out at the start, by attach, for block info, and no
+    description tells more than its user wrote."""
+    virsh("vol-create-as", "p", "top", "8M", "--format", "qcow2")
+    virsh("vol-create-as", "p", "over", "8M", "--format", "qcow2", "--backing-vol", "top", "--backing-vol-format", "qcow2")
+    virsh("vol-create-as", "p", "plain", "4M")
+    virsh("vol-create-as", "p", "medium", "2M")
+    virsh("vol-create-as", "p", "second", "8M", "--format", "qcow2")
+    disks = volume_disk("over", "vda") + volume_disk("second", "vdb") + "<controller type='pci' model='pcie-root-port'/>" * 4
+    xml = XML.format(payload=PAYLOAD, vmm=VMM, disks=disks)
+    virsh("define", write("writer.xml", xml))
+    assert re.search(r"Capacity:\s+8388608", virsh("domblkinfo", "writer", "vda"))
+    native = virsh("domxml-to-native", "qemu-argv", "--domain", "writer")
+    assert f"{FOLDER}/over" in native, native
+    virsh("pool-destroy", "p")
+    refused("start", "writer", says="storage pool 'p', which has its volume 'over', is not active")
+    virsh("pool-start", "p")
+    for name, more, says in (("none", "", "no storage vol with matching name 'none'"), ("over", " mode='direct'", "is of type 'dir'"),
+                             ("over", " mode='host'", "is of type 'dir'")):
+        refused("create", write("bad.xml", xml.replace(volume_disk("over", "vda"), volume_disk(name, "vda", more=more))
+                                .replace(">writer<", ">bad<")), says=says)
+    refused("create", write("bad.xml", xml.replace("pool='p'", "pool='nix'").replace(">writer<", ">bad<")), says="'nix'")
+    before = os.stat(f"{FOLDER}/over").st_blocks
+    virsh("start", "writer")
+    try:
+        wait_for(lambda: os.stat(f"{FOLDER}/over").st_blocks > before, True)
+        text = virsh("dumpxml", "writer")
+        source = valid(text, "domain").find("devices/disk[1]/source")
+        assert set(source.attrib) <= {"pool", "volume", "index"} and source.get("volume") == "over", text
+        assert f"<source file='{FOLDER}/top'/>" in text, text  # its backing chain
+        assert "over" in virsh("domblklist", "writer") and re.search(r"Capacity:\s+8388608", virsh("domblkinfo", "writer", "vda"))
+        assert "cannot be opened" not in M.said()
+        virsh("attach-device", "writer", write("plain.xml", volume_disk("plain", "vdc", "raw")), "--live", "--config")
+        assert re.search(r"Capacity:\s+4194304", virsh("domblkinfo", "writer", "vdc"))
+        M.kill()
+        M.start()
+        text = virsh("dumpxml", "writer")
+        assert f"{FOLDER}/plain" not in text and "volume='plain'" in text, text
+        assert re.search(r"Capacity:\s+4194304", virsh("domblkinfo", "writer", "vdc"))
+        assert "volume='plain'" in virsh("dumpxml", "writer", "--inactive") and f"{FOLDER}/" not in virsh("dumpxml", "writer", "--inactive")
+        refused("attach-device", "writer", write("plain.xml", volume_disk("none", "vdd", "raw")), says="'none'")
+        virsh("update-device", "writer", write("same.xml", volume_disk("over", "vda")), "--live")
+    finally:
+        virsh("destroy", "writer")
+        virsh("undefine", "writer")
+    if os.path.exists(QEMU):
+        change_medium()
+    for name in ("over", "top", "second", "plain", "medium"):
+        virsh("vol-delete", name, "--pool", "p")
+
+
+def change_medium():
+    """A volume in a CD-ROM drive, which QEMU has."""
+    drive = "<disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>"
+    virsh("create", write("writer.xml", XML.format(payload=PAYLOAD, vmm=QEMU, disks=drive)))
+    try:
+        for name, size in (("medium", 2), ("plain", 4), ("plain", 4)):
+            virsh("update-device", "writer", write("medium.xml", volume_disk(name, "sda", "raw", "cdrom", "sata")), "--live")
+            assert re.search(rf"Capacity:\s+{size * MIB}", virsh("domblkinfo", "writer", "sda"))
+            assert f"volume='{name}'" in virsh("dumpxml", "writer")
+        virsh("change-media", "writer", "sda", "--eject", "--live")
+        assert "volume=" not in virsh("dumpxml", "writer")
+    finally:
+        virsh("destroy", "writer")
+
+
 def state():
     return virsh("domstate", "writer", "--reason").strip()
 
@@ -364,7 +445,7 @@ def main():
     try:
         tap.run({"types": test_types, "pool commands": test_commands, "volume commands": test_volume_commands,
                  "thin clones": test_thin_clones, "ruche": test_ruche, "REST": test_rest, "contents": test_contents, "loop devices": test_loop_devices,
-                 "full": test_full})
+                 "volume disks": test_volume_disks, "full": test_full})
     finally:
         M.close()
 

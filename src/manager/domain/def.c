@@ -81,11 +81,17 @@ static bool has_secrets(const char *text)
            strstr(text, "<cookies>");
 }
 
-static char *without_secrets(const char *text)
+/* Disks that are volumes of a pool: what they were found to be stands beside that. */
+static bool has_found(const char *text)
+{
+    return strstr(text, " type='volume'");
+}
+
+static char *without(const char *text, unsigned flags)
 {
     g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "domain", NULL);
     xmlNode *root = xmlDocGetRootElement(doc);
-    schema_drop_secrets(root, &schema_domain);
+    schema_drop(root, &schema_domain, flags);
     return xml_format(root, 0);
 }
 
@@ -102,8 +108,10 @@ char *domain_def_format(struct domain_def *d, unsigned format_flags, int id)
 {
     g_autofree char *text =
         format_flags & DEF_FORMAT_INACTIVE ? inactive_text(d) : g_strdup(d->text);
-    if (!(format_flags & DEF_FORMAT_SECURE) && has_secrets(text)) {
-        char *open = without_secrets(text);
+    unsigned drop = (format_flags & DEF_FORMAT_SECURE || !has_secrets(text) ? 0 : F_SECRET) |
+                    (has_found(text) ? F_FOUND : 0);
+    if (drop) {
+        char *open = without(text, drop);
         g_free(text);
         text = open;
     }

@@ -4,8 +4,10 @@
  * Thread    The loop thread. What asks the machine waits without the job lock: it holds the
  * machine's struct (domain_use), not the domain.
  */
+#include "manager/domain/def_chain.h"
 #include "manager/domain/domain_priv.h"
 #include "manager/image_info.h"
+#include "manager/storage/pool.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -203,6 +205,37 @@ static const struct def_disk *find_disk(struct domain *d, const char *disk, GErr
     return NULL;
 }
 
+/* Where the image of a disk of a domain that does not run is: of a volume, its pool says. */
+static char *find_image(struct domain *d, const char *target, const char *said, GError **error)
+{
+    const xmlNode *disk = def_chain_disk(domain_def_tree(d->def), target),
+                  *source = disk ? xml_find(disk, "source") : NULL;
+    char *path = NULL;
+    if (source && xml_is(disk, "@type", "volume")) {
+        g_autoptr(xmlDoc) doc = xmlNewDoc(BAD_CAST "1.0");
+        xmlNode *copy = xmlDocCopyNode((xmlNode *)source, doc, 1);
+        xmlDocSetRootElement(doc, copy);
+        const char *found = NULL;
+        if (volume_describe(copy, error)) {
+            found = xml_get(copy, "@file") ? xml_get(copy, "@file") : xml_get(copy, "@dev");
+            if (!found)
+                ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                            "disk '%s' of domain '%s' is not on this host: its figures are known "
+                            "while the domain runs",
+                            target, d->name);
+        }
+        path = g_strdup(found);
+    } else if (said) {
+        path = g_strdup(said);
+    } else {
+        ruche_error(error, RUCHE_ERR_INVALID,
+                    "disk '%s' of domain '%s' does not currently have a source assigned", target,
+                    d->name);
+    }
+    domain_def_shrink(d->def);
+    return path;
+}
+
 /* The figures of a file that no machine has open: what the host says of it, and ruche-img of what
  * is in it. */
 static bool image_figures(const char *path, struct domain_block_info *ret, GError **error)
@@ -233,11 +266,8 @@ bool domain_block_info(const struct caller *who, struct domain *d, const char *d
         domain_use_end(u);
         return ok;
     }
-    if (!source)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "disk '%s' of domain '%s' does not currently have a source assigned",
-                           target, d->name);
-    return image_figures(source, ret, error);
+    g_autofree char *image = find_image(d, target, source, error);
+    return image && image_figures(image, ret, error);
 }
 
 /* What is done to one disk of what runs. */
@@ -246,8 +276,7 @@ static bool do_disk(const struct caller *who, struct domain *d, const char *oper
                     bool (*fn)(struct vm *v, const char *disk, uint64_t bytes, GError **error),
                     GError **error)
 {
-    if (!domain_allowed(who, d, RIGHT_WRITE, operation, error) ||
-        !domain_lock(d, operation, error))
+    if (!domain_allowed(who, d, RIGHT_WRITE, operation, error) || !domain_lock(d, operation, error))
         return false;
     struct vm *v = domain_machine(d, error);
     const struct def_disk *row = v ? find_disk(d, disk, error) : NULL;

@@ -428,18 +428,18 @@ bool schema_apply(xmlNode *n, const struct schema_row *row, unsigned def_flags, 
     return ok;
 }
 
-void schema_drop_secrets(xmlNode *n, const struct schema_row *row)
+void schema_drop(xmlNode *n, const struct schema_row *row, unsigned flags)
 {
     for (const struct schema_attr *a = row->attrs; a && a->name; a++)
-        if (a->flags & F_SECRET)
+        if (a->flags & flags && condition_holds(a->when, n))
             xmlUnsetProp(n, (const xmlChar *)a->name);
     for (xmlNode *c = n->children, *next; c; c = next) {
         next = c->next;
         const struct schema_row *r =
             c->type == XML_ELEMENT_NODE ? schema_row_of(row->children, c) : NULL;
-        if (r && r->flags & F_SECRET)
+        if (r && r->flags & flags)
             drop(c);
         else if (r)
-            schema_drop_secrets(c, r);
+            schema_drop(c, r, flags);
     }
 }

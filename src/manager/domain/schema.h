@@ -43,6 +43,7 @@ enum schema_flags {
     F_ANY = 1u << 4,    /* the subtree is somebody else's: kept as it is */
     F_PRUNE = 1u << 5,  /* an element that says nothing is taken away */
     F_TEXT = 1u << 6,   /* needs its text */
+    F_FOUND = 1u << 7,  /* with F_LIVE: what we found out for a running machine; left out of every text that leaves */
 };
 
 struct schema_attr {
@@ -71,8 +72,8 @@ extern const struct schema_row schema_devices[]; /* every device */
 bool schema_apply(xmlNode *n, const struct schema_row *row, unsigned def_flags, GError **error);
 /* The row of an element among rows, by name and `when`; NULL: none. */
 const struct schema_row *schema_row_of(const struct schema_row *rows, const xmlNode *n);
-/* Takes away what is a secret. */
-void schema_drop_secrets(xmlNode *n, const struct schema_row *row);
+/* Takes away what has one of these flags. */
+void schema_drop(xmlNode *n, const struct schema_row *row, unsigned flags);
 
 /* One value: *ret_new gets its one form, or stays if it has it already. `unit` is that of a S_SIZE, or NULL. */
 bool schema_value_check(const struct schema_value *v, const char *text, const char *unit, char **ret_new,

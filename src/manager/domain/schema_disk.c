@@ -20,7 +20,10 @@ const struct schema_attr schema_source_block[] = { { "dev", PATH }, STARTUP, IND
 const struct schema_attr schema_source_dir[] = { { "dir", PATH, F_NEED }, STARTUP, INDEX, { 0 } };
 const struct schema_attr schema_source_volume[] = {
     { "pool", TEXT_MAX(255), F_NEED }, { "volume", TEXT_MAX(255), F_NEED }, { "mode", WORD("host|direct") }, STARTUP,
-    INDEX, { 0 } };
+    INDEX,
+    /* vm_volume.c: what the volume is. */
+    { "file", PATH, F_LIVE | F_FOUND }, { "dev", PATH, F_LIVE | F_FOUND },
+    { "protocol", WORD("iscsi|rbd"), F_LIVE | F_FOUND }, { "name", TEXT_MAX(4096), F_LIVE | F_FOUND }, { 0 } };
 const struct schema_attr schema_source_nvme[] = {
     { "type", WORD("pci"), F_NEED }, { "managed", YES_NO }, { "namespace", UINT_OF(1, UINT32_MAX), F_NEED }, STARTUP,
     INDEX, { 0 } };
@@ -67,6 +70,14 @@ const struct schema_row schema_encryption[] = {
         { "type", WORD("unix"), F_NEED }, { "path", PATH, F_NEED }, { "mode", WORD("client"), F_NEED }) }) }
 
 const struct schema_row schema_source_local[] = {
+    ROW_RESERVATIONS, ROW_ENCRYPTION, ROW_SLICES, ROW_SECLABEL, { 0 } };
+const struct schema_row schema_found_volume[] = {
+    { "host", .flags = F_MANY | F_LIVE | F_FOUND, ATTRS(
+        { "name", CHARS_MAX(CLASS_HOST, 255), F_NEED }, { "port", UINT_OF(1, 65535) }) },
+    { "initiator", .flags = F_LIVE | F_FOUND, CHILDREN(
+        { "iqn", .flags = F_NEED, ATTRS({ "name", TEXT_MAX(255), F_NEED }) }) },
+    { "auth", .flags = F_LIVE | F_FOUND, .children = schema_auth_secret, ATTRS(
+        { "username", CHARS_MAX(CLASS_GENERIC, 255), F_NEED }) },
     ROW_RESERVATIONS, ROW_ENCRYPTION, ROW_SLICES, ROW_SECLABEL, { 0 } };
 const struct schema_row schema_source_pci[] = {
     { "address", .flags = F_NEED, ATTRS(

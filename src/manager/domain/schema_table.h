@@ -56,12 +56,12 @@ extern const struct schema_row schema_encryption[];
 extern const struct schema_attr schema_source_file[], schema_source_block[], schema_source_dir[];
 extern const struct schema_attr schema_source_network[], schema_source_volume[], schema_source_nvme[];
 extern const struct schema_attr schema_source_vhostuser[];
-extern const struct schema_row schema_source_local[], schema_source_remote[], schema_source_pci[], schema_reconnect[];
+extern const struct schema_row schema_source_local[], schema_found_volume[], schema_source_remote[], schema_source_pci[], schema_reconnect[];
 #define ROWS_DISK_SOURCE \
     { "source", .when = "type=file", .attrs = schema_source_file, .children = schema_source_local, .flags = F_PRUNE }, \
     { "source", .when = "type=block", .attrs = schema_source_block, .children = schema_source_local, .flags = F_PRUNE }, \
     { "source", .when = "type=dir", .attrs = schema_source_dir, .children = schema_source_local, .flags = F_PRUNE }, \
-    { "source", .when = "type=volume", .attrs = schema_source_volume, .children = schema_source_local, .flags = F_PRUNE }, \
+    { "source", .when = "type=volume", .attrs = schema_source_volume, .children = schema_found_volume, .flags = F_PRUNE }, \
     { "source", .when = "type=network", .attrs = schema_source_network, .children = schema_source_remote, .flags = F_NEED }, \
     { "source", .when = "type=nvme", .attrs = schema_source_nvme, .children = schema_source_pci, .flags = F_NEED }, \
     { "source", .when = "type=vhostuser", .attrs = schema_source_vhostuser, .children = schema_reconnect, .flags = F_NEED }

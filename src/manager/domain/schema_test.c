@@ -140,7 +140,7 @@ static void test_secrets(void)
     static const char text[] =
         "<tree key='k' type='none'><secret>s</secret><first>x</first></tree>";
     g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "tree", NULL);
-    schema_drop_secrets(xmlDocGetRootElement(doc), &tree);
+    schema_drop(xmlDocGetRootElement(doc), &tree, F_SECRET);
     g_autofree char *left = xml_format(xmlDocGetRootElement(doc), 0);
     g_assert_cmpstr(left, ==, "<tree type='none'>\n  <first>x</first>\n</tree>\n");
 }

@@ -305,6 +305,18 @@ static bool has_backing(const char *format)
     return g_strv_contains(formats, format);
 }
 
+/* A volume of a pool is what it was found to be: vm_volume.c. */
+static const char *source_type(const xmlNode *layer)
+{
+    const char *type = xml_get_or(layer, "@type", "file");
+    if (strcmp(type, "volume") != 0)
+        return type;
+    return xml_get(layer, "source@protocol") ? "network"
+           : xml_get(layer, "source@dev")    ? "block"
+           : xml_get(layer, "source@file")   ? "file"
+                                             : type;
+}
+
 /* From the end of the chain to the disk itself. */
 static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *layer, unsigned depth,
                       bool write, GError **error)
@@ -324,7 +336,7 @@ static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *lay
     struct layer l = {.disk = disk,
                       .node = node,
                       .source = xml_find(layer, "source"),
-                      .type = xml_get_or(layer, "@type", "file"),
+                      .type = source_type(layer),
                       .format = depth ? xml_get_or(layer, "format@type", "raw")
                                       : xml_get_or(disk, "driver@type", "raw"),
                       .write = write,
@@ -435,7 +447,7 @@ static bool add_disk(struct vm_args *a, const xmlNode *disk, GError **error)
     const char *bus = xml_get_or(disk, "target@bus", "virtio");
     const xmlNode *source = xml_find(disk, "source");
     bool has_image = source && (xml_get(source, "@file") || xml_get(source, "@dev") ||
-                                xml_get(source, "@protocol"));
+                                xml_get(source, "@protocol") || xml_get(source, "@pool"));
     bool write = !xml_find(disk, "readonly") && !xml_is(disk, "@device", "cdrom");
     if (has_image && !add_chain(a, disk, disk, 0, write, error))
         return false;

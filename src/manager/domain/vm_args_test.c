@@ -63,7 +63,7 @@ static xmlDoc *read_domain(const char *name)
                     *path = g_build_filename(folder, file, NULL), *text = NULL;
     gsize len;
     g_assert_true(g_file_get_contents(path, &text, &len, NULL));
-    auto_domain_def *d = domain_def_parse(text, len, 0, &error);
+    auto_domain_def *d = domain_def_parse(text, len, DEF_LIVE, &error);
     g_assert_no_error(error);
     auto_domain_def *live =
         domain_def_from_doc(xmlCopyDoc(domain_def_tree(d)->doc, 1), DEF_LIVE | DEF_STORED, &error);
@@ -130,7 +130,7 @@ int main(int argc, char **argv)
         const char *name;
         bool ours;
     } files[] = {
-        {"kernel", true}, {"disks", true}, {"tuned", true}, {"desktop", false}, {"pc", false}};
+        {"kernel", true}, {"disks", true}, {"tuned", true}, {"volumes", true}, {"desktop", false}, {"pc", false}};
     g_test_init(&argc, &argv, NULL);
     if (argc < 2)
         return 2;

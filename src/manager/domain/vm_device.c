@@ -314,7 +314,9 @@ bool vm_no_hot_plug(const struct vm *v, const xmlNode *device, const char *verb,
 static bool build(struct vm *v, struct vm_build *b, GError **error)
 {
     const char *name = (const char *)b->own->name;
-    if (!strcmp(name, "disk") && !vm_find_chains(xmlDocGetRootElement(b->doc), error))
+    xmlNode *domain = xmlDocGetRootElement(b->doc);
+    if (!strcmp(name, "disk") &&
+        (!vm_find_volumes(domain, error) || !vm_find_chains(domain, error)))
         return false;
     for (size_t i = 0; i < G_N_ELEMENTS(pluggable); i++)
         if (!strcmp(pluggable[i].element, name))
@@ -359,7 +361,11 @@ static void take_host_names(xmlNode *device, const xmlNode *own)
 
 void vm_take_chain(xmlNode *disk, const xmlNode *own)
 {
-    xmlNode *chain = xml_find(own, "backingStore");
+    xmlNode *chain = xml_find(own, "backingStore"), *source = xml_find(own, "source");
+    if (xml_is(disk, "@type", "volume") && source) {
+        xml_remove(disk, "source");
+        xmlAddChild(disk, xmlDocCopyNode(source, disk->doc, 1));
+    }
     while (xml_find(disk, "backingStore"))
         xml_remove(disk, "backingStore");
     if (chain)
@@ -412,5 +418,7 @@ bool vm_device(struct vm *v, struct vm_change *c, GError **error)
     auto_vm *keep = vm_ref(v);
     if (!v->d || !v->d->live)
         return ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s' does not run", v->name);
-    return c->before ? vm_update(keep, c, error) : attach(keep, c, error);
+    bool ok = c->before ? vm_update(keep, c, error) : attach(keep, c, error);
+    keep->answers[VM_ASK_NODES].at_us = keep->answers[VM_ASK_BLOCKSTATS].at_us = 0;
+    return ok;
 }

@@ -126,6 +126,10 @@ void vm_note_link(const struct vm *v, const char *ifname);
 const char *vm_cgroup_name(const struct vm *v); /* static buffer */
 bool vm_read_state(struct vm *v, GError **error);
 
+/* vm_volume.c: writes what the volumes of pools are into the <source> of disks that name them; of one disk. */
+bool vm_find_volumes(xmlNode *domain, GError **error);
+bool vm_find_volume(xmlNode *disk, GError **error);
+
 /* vm_chain.c: writes the backing chain of each disk into its <backingStore>. (waits) */
 bool vm_find_chains(xmlNode *domain, GError **error);
 

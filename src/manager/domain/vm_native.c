@@ -87,7 +87,8 @@ char *vm_native(struct domain_def *def, GError **error)
     a.console_log = console;
     a.by_path = true;
     a.ops = &ops;
-    char *text = vm_args_build(&a, program, error) ? lines(a.argv) : NULL;
+    bool ok = vm_find_volumes(a.domain, error) && vm_args_build(&a, program, error);
+    char *text = ok ? lines(a.argv) : NULL;
     vm_args_done(&a);
     return text;
 }

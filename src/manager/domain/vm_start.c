@@ -243,7 +243,7 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
     a.ops = &vm_host_ops;
     a.opaque = v;
     bool ok = make_folder(v, &lock_fd, error) && (log_fd = vm_log_open(v->name, error)) >= 0 &&
-              vm_find_chains(domain, error) && vm_args_build(&a, program, error);
+              vm_find_volumes(domain, error) && vm_find_chains(domain, error) && vm_args_build(&a, program, error);
     if (ok) {
         write_header(log_fd, &a);
         fstat(log_fd, &st);

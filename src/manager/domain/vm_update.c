@@ -208,7 +208,7 @@ static bool exchange(struct vm *v, const char *alias, const char *former, const 
 static bool has_source(const xmlNode *disk)
 {
     return xml_get(disk, "source@file") || xml_get(disk, "source@dev") ||
-           xml_get(disk, "source@protocol");
+           xml_get(disk, "source@protocol") || xml_get(disk, "source@pool");
 }
 
 static bool same_medium(const xmlNode *a, const xmlNode *b)
@@ -216,7 +216,12 @@ static bool same_medium(const xmlNode *a, const xmlNode *b)
     static const char *const paths[] = {
         "@type",           "driver@type", "source@file",      "source@dev",
         "source@protocol", "source@name", "source/host@name", "source/host@port"};
-    for (size_t i = 0; i < G_N_ELEMENTS(paths); i++)
+    static const char *const of_volume[] = {"@type", "driver@type", "source@pool", "source@volume",
+                                            "source@mode"};
+    for (size_t i = 0; xml_is(a, "@type", "volume") && i < G_N_ELEMENTS(of_volume); i++)
+        if (g_strcmp0(xml_get(a, of_volume[i]), xml_get(b, of_volume[i])) != 0)
+            return false;
+    for (size_t i = 0; !xml_is(a, "@type", "volume") && i < G_N_ELEMENTS(paths); i++)
         if (g_strcmp0(xml_get(a, paths[i]), xml_get(b, paths[i])) != 0)
             return false;
     return true;
@@ -248,6 +253,8 @@ static bool update_disk(struct vm *v, xmlNode *before, const struct vm_change *c
     static const char *const may_change[] = {"@type",    "driver", "source", "backingStore",
                                              "readonly", "target", NULL};
     static const char *const nothing[] = {"backingStore", "target", NULL};
+    if (!vm_find_volume(c->device, error))
+        return false;
     bool removable = xml_is(before, "@device", "cdrom") || xml_is(before, "@device", "floppy");
     if (!only_differs_in(v, before, c->device, removable ? may_change : nothing, error))
         return false;

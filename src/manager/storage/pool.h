@@ -122,6 +122,10 @@ int volume_open(const struct caller *who, struct pool *p, const char *name, bool
  * from then on; nobody waits for that. */
 void volume_close(struct pool *p, const char *name, int fd, bool written);
 
+/* A disk's <source pool='' volume=''> gets what the volume is: @file, @dev, or @protocol, @name, <host>, <initiator> and
+ * <auth>. What it had of these goes. Does not wait. */
+bool volume_describe(xmlNode *source, GError **error);
+
 /* Begins tasks for those that run: they know their volumes when these have ended. */
 bool pools_load(GError **error);
 void pools_autostart(void);
