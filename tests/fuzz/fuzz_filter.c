@@ -52,7 +52,13 @@ static void compile(struct filter_def *d)
     g_autoptr(GHashTable) table = filter_params_new();
     for (size_t i = 0; i < G_N_ELEMENTS(params); i++)
         filter_params_add(table, params[i][0], params[i][1]);
-    struct filter_target t = { "vnet0", d->name, "52:54:00:12:34:56", table, find, d };
+    struct filter_target t = {.ifname = "vnet0",
+                              .filter = d->name,
+                              .mac = "52:54:00:12:34:56",
+                              .bridge = "br0",
+                              .params = table,
+                              .find = find,
+                              .opaque = d};
     struct filter_program p = { 0 };
     if (!filter_compile(&t, &p, NULL))
         return;
