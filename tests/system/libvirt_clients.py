@@ -400,8 +400,8 @@ REFUSALS = (  # a call, and the codes that say why it cannot be
     ("no interface", lambda c, d: c.interfaceLookupByName("x"), 57), ("no filter", lambda c, d: c.nwfilterLookupByName("x"), 62),
     ("no secret", lambda c, d: c.secretLookupByUUIDString(d.UUIDString()), 66), ("period", lambda c, d: d.setMemoryStatsPeriod(-1), INVALID, 8, 38),
     ("snapshot", lambda c, d: d.snapshotCreateXML("<domainsnapshot/>"), NO_SUPPORT),
-    ("screenshot", lambda c, d: d.screenshot(c.newStream(), 0), NO_SUPPORT), ("keys", lambda c, d: d.sendKey(0, 1, [1], 1), NO_SUPPORT),
-    ("graphics", lambda c, d: d.openGraphicsFD(0), NO_SUPPORT), ("define network", lambda c, d: c.networkDefineXML("<network/>"), 27), ("define secret", lambda c, d: c.secretDefineXML("<secret><usage/></secret>"), 27),
+    ("screenshot", lambda c, d: d.screenshot(c.newStream(), 0), 84), ("keys", lambda c, d: d.sendKey(0, 1, [1], 1), CONFIG),
+    ("graphics", lambda c, d: d.openGraphicsFD(0), 8), ("define network", lambda c, d: c.networkDefineXML("<network/>"), 27), ("define secret", lambda c, d: c.secretDefineXML("<secret><usage/></secret>"), 27),
 )
 
 

@@ -112,7 +112,7 @@ RUNNING = (
     ("domdisplay loop", "!No graphical"), ("vcpupin loop 0 0 --live", ""), ("vcpupin loop --live", r"0 +0"), ("emulatorpin loop", "emulator|:|[*]"), ("suspend loop", ""),
     ("domstate loop --reason", r"paused \(user\)"), ("resume loop", ""), ("domstate loop", "running"), ("blockresize loop vda 32M", "resized"),
     ("domblkinfo loop vda", r"Capacity: +33554432"), ("inject-nmi loop", ""), ("reset loop", "reset"), ("qemu-monitor-command loop query-name", "loop"),
-    ("qemu-monitor-command --hmp loop info status", "running"), ("screenshot loop @x.ppm", "!does not support"), ("send-key loop KEY_A", "!does not support"),
+    ("qemu-monitor-command --hmp loop info status", "running"), ("screenshot loop @x.ppm", "!has no screen"), ("send-key loop KEY_A", "!does not know 'send-key'"),
     ("migrate loop qemu:///x", "!"), ("undefine loop", ""), ("dominfo loop", r"Persistent: +no"),
     ("destroy loop", "destroyed"), ("dominfo loop", "!failed to get domain"), ("create @domain.xml --paused", "created"),
     ("domstate loop", "paused"), ("destroy loop --graceful", "destroyed"),

@@ -197,14 +197,14 @@ POOLS = (
 NOT_YET = """
 nodesevinfo;nodesuspend mem 60;domxml-from-native qemu-argv @cpu.xml;
 backup-begin loop;backup-dumpxml loop;checkpoint-create loop;checkpoint-create-as loop c;checkpoint-delete loop c;checkpoint-dumpxml loop c;checkpoint-edit loop c;
-checkpoint-info loop c;checkpoint-parent loop c;snapshot-create loop;snapshot-create-as loop s;send-key loop KEY_A;screenshot loop @x;send-process-signal loop 1 SIGHUP;
+checkpoint-info loop c;checkpoint-parent loop c;snapshot-create loop;snapshot-create-as loop s;send-process-signal loop 1 SIGHUP;
 domsetlaunchsecstate loop --secrethdr @cpu.xml --secret @cpu.xml;dom-fd-associate loop x 0;perf loop;domdirtyrate-calc loop;qemu-attach 1
 """
 # What saves machines and works on their disks, and changes what runs: shown where it is tested; here that it answers.
 TESTED_APART = """
 detach-device-alias loop nix --config;setvcpu loop 1 --disable --config;save loop @saved;restore @saved;save-image-dumpxml @saved;save-image-define @saved @domain.xml;save-image-edit @saved;managedsave loop;managedsave-dumpxml loop;
 managedsave-edit loop;managedsave-define loop @domain.xml;dump loop @core;blockpull loop vda;blockcommit loop vda;blockcopy loop vda @copy;domblkthreshold loop vda 1M;migrate-setspeed loop 100;migrate-getspeed loop;
-migrate-setmaxdowntime loop 100;migrate-getmaxdowntime loop;migrate-compcache loop;migrate-postcopy loop;migrate loop @uri
+migrate-setmaxdowntime loop 100;migrate-getmaxdowntime loop;migrate-compcache loop;migrate-postcopy loop;migrate loop @uri;send-key loop KEY_A;screenshot loop @x
 """
 ELSEWHERE = {"lxc-enter-namespace"}  # another program of the protocol: libvirt_wire.py
 # What QEMU counts or libvirt adds, and ruche-vmm has nothing like it.

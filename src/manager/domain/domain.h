@@ -97,6 +97,20 @@ bool domain_set_lifecycle_action(const struct caller *who, struct domain *d, uns
 /* The guest is asked, by its agent, to sleep (virNodeSuspendTarget); or woken. */
 bool domain_pm_suspend(const struct caller *who, struct domain *d, unsigned target, uint64_t duration_s, GError **error); /* (waits) */
 bool domain_pm_wakeup(const struct caller *who, struct domain *d, GError **error); /* (waits) */
+/* A picture of a screen (portable pixmap): a descriptor, the caller's; -1 with *error. */
+int domain_screenshot(const struct caller *who, struct domain *d, unsigned screen, GError **error); /* (waits) */
+/* Keys pressed together, for hold_ms (0: as long as the emulator thinks fit). `set` is virKeycodeSet. */
+#define DOMAIN_KEYS_MAX 16
+enum domain_keys {
+    DOMAIN_KEYS_LINUX, DOMAIN_KEYS_XT, DOMAIN_KEYS_SET1, DOMAIN_KEYS_SET2, DOMAIN_KEYS_SET3, DOMAIN_KEYS_MAC,
+    DOMAIN_KEYS_XT_KBD, DOMAIN_KEYS_USB, DOMAIN_KEYS_WIN32, DOMAIN_KEYS_NUMBER /* QEMU's */
+};
+bool domain_send_key(const struct caller *who, struct domain *d, unsigned set, unsigned hold_ms, const uint32_t *keys,
+                     unsigned count, GError **error); /* (waits) */
+/* A viewer's connection to the graphics of that number; trusted: without its password. The first lends the descriptor,
+ * the second makes the connection and returns the viewer's end. */
+bool domain_open_graphics(const struct caller *who, struct domain *d, unsigned number, int fd, bool trusted, GError **error); /* (waits) */
+int domain_view_graphics(const struct caller *who, struct domain *d, unsigned number, bool trusted, GError **error); /* (waits) */
 bool domain_inject_nmi(const struct caller *who, struct domain *d, GError **error);                    /* (waits) */
 
 /* Saved states. `save_flags` are virDomainSaveRestoreFlags; `xml` (may be NULL) takes the description's place if its guest

@@ -36,6 +36,10 @@ bool vm_stop(struct vm *v, GError **error);
 bool vm_powerdown(struct vm *v, GError **error); /* ACPI's button */
 bool vm_reset(struct vm *v, GError **error);
 bool vm_nmi(struct vm *v, GError **error);
+/* device, head: of which video device (NULL: the first); into fd, as a portable pixmap. keys: QEMU's numbers. */
+bool vm_screenshot(struct vm *v, const char *device, unsigned head, int fd, GError **error);
+bool vm_send_keys(struct vm *v, const uint8_t *keys, unsigned count, unsigned hold_ms, GError **error);
+bool vm_open_graphics(struct vm *v, const char *protocol, int fd, bool trusted, GError **error); /* lends fd */
 bool vm_set_reboot(struct vm *v, bool destroy, GError **error); /* what a reset by the guest does */
 bool vm_can_sleep(struct vm *v, GError **error);
 bool vm_wakeup(struct vm *v, GError **error);
