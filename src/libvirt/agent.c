@@ -22,7 +22,8 @@ JsonNode *agent_ask(struct rpc_call *c, struct domain *d, const char *command, J
     g_autoptr(JsonNode) n = json_from_string(answer, NULL);
     if (n && JSON_NODE_HOLDS_OBJECT(n) && json_object_has_member(json_node_get_object(n), "return"))
         return json_object_dup_member(json_node_get_object(n), "return");
-    ruche_error(error, MANAGER_ERR_AGENT, "the agent of domain '%s' refuses %s: %.200s",
+    ruche_error(error, MANAGER_ERR_MACHINE,
+                "the agent of domain '%s' answers %s with something else than a value: %.200s",
                 domain_summary(d)->name, command, answer);
     return NULL;
 }
@@ -34,7 +35,7 @@ JsonArray *agent_ask_list(struct rpc_call *c, struct domain *d, const char *comm
         return NULL;
     if (JSON_NODE_HOLDS_ARRAY(n))
         return json_node_dup_array(n);
-    ruche_error(error, MANAGER_ERR_AGENT,
+    ruche_error(error, MANAGER_ERR_MACHINE,
                 "the agent of domain '%s' answers %s with something else than a list",
                 domain_summary(d)->name, command);
     return NULL;
@@ -45,12 +46,21 @@ static JsonNode *member(JsonObject *o, const char *name)
     return o && json_object_has_member(o, name) ? json_object_get_member(o, name) : NULL;
 }
 
-const char *agent_text(JsonObject *o, const char *name)
+static const char *text_of(JsonNode *n)
 {
-    JsonNode *n = member(o, name);
     return n && JSON_NODE_HOLDS_VALUE(n) && json_node_get_value_type(n) == G_TYPE_STRING
                ? json_node_get_string(n)
                : NULL;
+}
+
+const char *agent_text(JsonObject *o, const char *name)
+{
+    return text_of(member(o, name));
+}
+
+const char *agent_text_at(JsonArray *a, unsigned i)
+{
+    return text_of(json_array_get_element(a, i));
 }
 
 int64_t agent_number(JsonObject *o, const char *name)
@@ -78,6 +88,12 @@ JsonArray *agent_list(JsonObject *o, const char *name)
     return n && JSON_NODE_HOLDS_ARRAY(n) ? json_node_get_array(n) : NULL;
 }
 
+JsonObject *agent_object(JsonObject *o, const char *name)
+{
+    JsonNode *n = member(o, name);
+    return n && JSON_NODE_HOLDS_OBJECT(n) ? json_node_get_object(n) : NULL;
+}
+
 JsonObject *agent_row(JsonArray *a, unsigned i)
 {
     JsonNode *n = json_array_get_element(a, i);
@@ -87,4 +103,21 @@ JsonObject *agent_row(JsonArray *a, unsigned i)
 unsigned agent_count(JsonArray *a)
 {
     return a ? MIN(json_array_get_length(a), AGENT_ROWS_MAX) : 0;
+}
+
+char *agent_disk_target(struct domain *d, JsonObject *address)
+{
+    JsonObject *pci = agent_object(address, "pci-controller");
+    if (!pci)
+        return NULL;
+    const struct guest_disk_place at = {
+        .domain = (uint64_t)agent_number(pci, "domain"),
+        .bus = (uint64_t)agent_number(pci, "bus"),
+        .slot = (uint64_t)agent_number(pci, "slot"),
+        .function = (uint64_t)agent_number(pci, "function"),
+        .channel = (uint64_t)agent_number(address, "bus"),
+        .target = (uint64_t)agent_number(address, "target"),
+        .unit = (uint64_t)agent_number(address, "unit"),
+    };
+    return domain_disk_at(d, &at);
 }

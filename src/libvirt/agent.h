@@ -25,6 +25,10 @@ const char *agent_text(JsonObject *o, const char *member);
 int64_t agent_number(JsonObject *o, const char *member);
 bool agent_is(JsonObject *o, const char *member); /* true, and nothing else */
 JsonArray *agent_list(JsonObject *o, const char *member);
+JsonObject *agent_object(JsonObject *o, const char *member);
 /* Element i, if it is an object; else NULL. */
 JsonObject *agent_row(JsonArray *a, unsigned i);
+const char *agent_text_at(JsonArray *a, unsigned i);
 unsigned agent_count(JsonArray *a); /* NULL: 0; capped */
+/* The target name of the machine's disk that a GuestDiskAddress means; NULL: none of its disks. */
+char *agent_disk_target(struct domain *d, JsonObject *address);

@@ -92,7 +92,7 @@ static const struct row rows[] = {
     {MANAGER_ERR_TIMEOUT, E_TIMEOUT, FROM_QEMU, "Timed out: %s"},
     {MANAGER_ERR_LOCK_TIMEOUT, E_TIMEOUT, FROM_QEMU, "Timed out: %s"},
     {MANAGER_ERR_ABORTED, E_ABORTED, FROM_QEMU, "Aborted: %s"},
-    {MANAGER_ERR_AGENT, E_AGENT, FROM_QEMU, "Guest agent: %s"},
+    {MANAGER_ERR_AGENT, E_AGENT, FROM_QEMU, "Guest agent is not responding: %s"},
     {MANAGER_ERR_MACHINE, E_OPERATION_FAILED, FROM_QEMU, NULL},
     {MANAGER_ERR_OVERFLOW, E_OVERFLOW, FROM_QEMU, "Overflow: %s"},
     {MANAGER_ERR_UNSAFE, E_MIGRATE_UNSAFE, FROM_QEMU, "Unsafe migration: %s"},

@@ -143,6 +143,17 @@ struct fs_info {
 static const struct xdr_row fs_info_xdr[] = {XDR_LIST(struct fs_info, info, fs, 256),
                                              XDR_F(UINT, struct fs_info, count), XDR_DONE};
 
+/* The names of our disks below it; the guest's others are left out. */
+static struct xdr_array fs_disks(struct domain *d, JsonArray *list)
+{
+    struct wire_string *names = g_new0(struct wire_string, agent_count(list) + 1);
+    struct xdr_array ret = {0, names};
+    for (unsigned i = 0; i < agent_count(list); i++)
+        if ((names[ret.count].s = agent_disk_target(d, agent_row(list, i))))
+            ret.count++;
+    return ret;
+}
+
 static bool fs_info(struct rpc_call *c, struct domain *d, unsigned flags, struct fs_info *ret,
                     GError **error)
 {
@@ -157,6 +168,7 @@ static bool fs_info(struct rpc_call *c, struct domain *d, unsigned flags, struct
         f[i].mount = g_strdup(agent_text(o, "mountpoint"));
         f[i].name = g_strdup(agent_text(o, "name"));
         f[i].type = g_strdup(agent_text(o, "type"));
+        f[i].disks = fs_disks(d, agent_list(o, "disk"));
     }
     ret->info = (struct xdr_array){agent_count(list), f};
     ret->count = ret->info.count;

@@ -70,13 +70,37 @@ static bool hostname(struct rpc_call *c, struct domain *d, struct param_list *l,
     return n != NULL;
 }
 
+static void text_2(struct param_list *l, JsonObject *o, const char *member, const char *format,
+                   unsigned i, unsigned k)
+{
+    const char *v = agent_text(o, member);
+    if (v)
+        param_string_at(l, v, format, i, k);
+}
+
+/* The machine's disks that a file system is on. */
+static void fs_disks(struct domain *d, struct param_list *l, JsonArray *list, unsigned i)
+{
+    char name[80];
+    g_snprintf(name, sizeof(name), "fs.%u.disk.count", i);
+    param_uint(l, name, agent_count(list));
+    for (unsigned k = 0; k < agent_count(list); k++) {
+        JsonObject *o = agent_row(list, k);
+        g_autofree char *target = agent_disk_target(d, o);
+        if (target)
+            param_string_at(l, target, "fs.%u.disk.%u.alias", i, k);
+        text_2(l, o, "serial", "fs.%u.disk.%u.serial", i, k);
+        text_2(l, o, "dev", "fs.%u.disk.%u.device", i, k);
+    }
+}
+
 static bool file_systems(struct rpc_call *c, struct domain *d, struct param_list *l, GError **error)
 {
     g_autoptr(JsonArray) list = agent_ask_list(c, d, "guest-get-fsinfo", error);
     if (!list)
         return false;
     param_uint(l, "fs.count", agent_count(list));
-    for (unsigned i = 0; i < agent_count(list); i++) {
+    for (unsigned i = 0; i < agent_count(list) && l->count < LIMIT_PARAMS / 2; i++) {
         JsonObject *o = agent_row(list, i);
         text(l, o, "mountpoint", "fs.%u.mountpoint", i);
         text(l, o, "name", "fs.%u.name", i);
@@ -85,6 +109,43 @@ static bool file_systems(struct rpc_call *c, struct domain *d, struct param_list
             param_ullong_at(l, (uint64_t)agent_number(o, "total-bytes"), "fs.%u.total-bytes", i);
         if (agent_number(o, "total-bytes"))
             param_ullong_at(l, (uint64_t)agent_number(o, "used-bytes"), "fs.%u.used-bytes", i);
+        fs_disks(d, l, agent_list(o, "disk"), i);
+    }
+    return true;
+}
+
+static void disk_dependencies(struct param_list *l, JsonArray *list, unsigned i)
+{
+    char name[80];
+    if (!list)
+        return;
+    g_snprintf(name, sizeof(name), "disk.%u.dependency.count", i);
+    param_uint(l, name, agent_count(list));
+    for (unsigned k = 0; k < agent_count(list); k++)
+        if (agent_text_at(list, k))
+            param_string_at(l, agent_text_at(list, k), "disk.%u.dependency.%u.name", i, k);
+}
+
+/* Disks and their partitions, as the guest's kernel names them. */
+static bool disks(struct rpc_call *c, struct domain *d, struct param_list *l, GError **error)
+{
+    g_autoptr(JsonArray) list = agent_ask_list(c, d, "guest-get-disks", error);
+    if (!list)
+        return false;
+    param_uint(l, "disk.count", agent_count(list));
+    for (unsigned i = 0; i < agent_count(list) && l->count < LIMIT_PARAMS / 2; i++) {
+        JsonObject *o = agent_row(list, i), *address = agent_object(o, "address");
+        char name[80];
+        text(l, o, "name", "disk.%u.name", i);
+        g_snprintf(name, sizeof(name), "disk.%u.partition", i);
+        param_bool(l, name, agent_is(o, "partition"));
+        disk_dependencies(l, agent_list(o, "dependencies"), i);
+        g_autofree char *target = address ? agent_disk_target(d, address) : NULL;
+        if (target)
+            param_string_at(l, target, "disk.%u.alias", i);
+        if (address)
+            text(l, address, "serial", "disk.%u.serial", i);
+        text(l, o, "alias", "disk.%u.guest_alias", i);
     }
     return true;
 }
@@ -122,8 +183,8 @@ static bool interfaces(struct rpc_call *c, struct domain *d, struct param_list *
 static const struct {
     unsigned bit;
     bool (*ask)(struct rpc_call *c, struct domain *d, struct param_list *l, GError **error);
-} topics[] = {{1, users},         {2, os},         {4, timezone_info}, {8, hostname},
-              {16, file_systems}, {64, interfaces}};
+} topics[] = {{1, users},         {2, os},     {4, timezone_info}, {8, hostname},
+              {16, file_systems}, {32, disks}, {64, interfaces}};
 
 struct guest_info {
     struct wire_domain dom;
@@ -139,7 +200,7 @@ static bool guest_info(struct rpc_call *c, struct domain *d, const struct guest_
 {
     struct param_list l = {0};
     if (!object_flags(a->flags, 0, "domain_get_guest_info", error) ||
-        !object_flags(a->types, 0x5f, "domain_get_guest_info: types", error))
+        !object_flags(a->types, 0x7f, "domain_get_guest_info: types", error))
         return false;
     for (unsigned i = 0; i < G_N_ELEMENTS(topics); i++) {
         g_autoptr(GError) e = NULL;

@@ -286,6 +286,13 @@ char *domain_agent_command(const struct caller *who, struct domain *d, const cha
 char *domain_monitor_command(const struct caller *who, struct domain *d, const char *text, bool hmp, GError **error);
 /* With a descriptor, which the monitor gets too. (waits) */
 char *domain_monitor_command_fd(const struct caller *who, struct domain *d, const char *text, int fd, GError **error);
+/* Where the guest finds a disk: the PCI function of it or of its controller, and its place there. */
+struct guest_disk_place {
+    uint64_t domain, bus, slot, function; /* PCI */
+    uint64_t channel, target, unit;       /* on the controller */
+};
+/* That disk's target name in the running machine: "vda". NULL: it has none there. g_free(). */
+char *domain_disk_at(struct domain *d, const struct guest_disk_place *at);
 /* How long the agent has from now on. */
 bool domain_set_agent_timeout(const struct caller *who, struct domain *d, int seconds, GError **error);
 /* The last lines that the guest kernel wrote to its first console, from the log. */

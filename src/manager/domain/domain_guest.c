@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the guest does with its own power, and how long its agent has.
+/* What the guest does with its own power, how long its agent has and whether it is there, which
+ * disks it speaks of.
  *
  * Spec      virDomainPMSuspendForDuration, virDomainPMWakeup, virDomainAgentSetResponseTimeout at
- *           9.0.0.
+ *           9.0.0; GuestDiskAddress of QEMU's guest agent protocol.
  * Thread    The loop thread; what asks the guest waits.
  */
 #include "manager/domain/domain_priv.h"
@@ -72,6 +73,101 @@ bool domain_set_agent_timeout(const struct caller *who, struct domain *d, int se
     d->agent_timeout = seconds;
     domain_set_state(d, d->state, d->reason); /* it is to outlive us */
     return true;
+}
+
+/* ---- its disks ---- */
+
+static bool is_at(const xmlNode *device, const struct guest_disk_place *at)
+{
+    return xml_is(device, "address@type", "pci") &&
+           xml_get_u64(device, "address@domain", 0) == at->domain &&
+           xml_get_u64(device, "address@bus", 0) == at->bus &&
+           xml_get_u64(device, "address@slot", 0) == at->slot &&
+           xml_get_u64(device, "address@function", 0) == at->function;
+}
+
+/* A disk on a controller: the guest names the controller's function, and the place on it. */
+static bool is_on_controller_at(const xmlNode *disk, const struct guest_disk_place *at)
+{
+    if (!xml_is(disk, "address@type", "drive") ||
+        xml_get_u64(disk, "address@bus", 0) != at->channel ||
+        xml_get_u64(disk, "address@target", 0) != at->target ||
+        xml_get_u64(disk, "address@unit", 0) != at->unit)
+        return false;
+    uint64_t index = xml_get_u64(disk, "address@controller", 0);
+    const char *bus = xml_get_or(disk, "target@bus", "");
+    for (const xmlNode *c = xml_find(disk->parent, "controller"); c; c = xml_next(c))
+        if (xml_is(c, "@type", bus) && xml_get_u64(c, "@index", 0) == index)
+            return is_at(c, at);
+    return false;
+}
+
+char *domain_disk_at(struct domain *d, const struct guest_disk_place *at)
+{
+    const xmlNode *disk = d->live ? xml_find(domain_def_tree(d->live), "devices/disk") : NULL;
+    for (; disk; disk = xml_next(disk))
+        if (is_at(disk, at) || is_on_controller_at(disk, at))
+            return g_strdup(xml_get(disk, "target@dev"));
+    return NULL;
+}
+
+/* ---- its ends of channels ---- */
+
+const char *domain_agent_alias(const struct domain *d)
+{
+    for (unsigned i = 0; d->live && i < d->live->s.chardev_count; i++) {
+        const struct def_chardev *c = &d->live->s.chardevs[i];
+        if (!g_strcmp0(c->kind, "channel") && !g_strcmp0(c->target, "org.qemu.guest_agent.0"))
+            return c->alias;
+    }
+    return NULL;
+}
+
+void domain_set_agent(struct domain *d, bool connected, enum agent_reason why)
+{
+    enum { CONNECTED = 1, DISCONNECTED = 2 };
+    if (d->agent == connected)
+        return;
+    d->agent = connected;
+    domain_emit_id(d, DOMAIN_EVENT_AGENT_LIFECYCLE, connected ? CONNECTED : DISCONNECTED, (int)why,
+                   NULL, 0);
+}
+
+static bool has_channel(const struct domain *d)
+{
+    for (unsigned i = 0; d->live && i < d->live->s.chardev_count; i++)
+        if (!g_strcmp0(d->live->s.chardevs[i].kind, "channel"))
+            return true;
+    return false;
+}
+
+static bool mark_ports(xmlNode *domain, void *ports, GError **error)
+{
+    bool changed = false;
+    for (xmlNode *c = xml_find(domain, "devices/channel"); c; c = xml_next(c)) {
+        const char *alias = xml_get(c, "alias@name");
+        gpointer open;
+        if (!alias || !xml_is(c, "target@type", "virtio") ||
+            !g_hash_table_lookup_extended(ports, alias, NULL, &open))
+            continue;
+        const char *state = GPOINTER_TO_INT(open) ? "connected" : "disconnected";
+        changed |= !xml_is(c, "target@state", state);
+        xml_set(c, "target@state", state);
+    }
+    return changed || ruche_error(error, MANAGER_ERR_CONFIG, "it is so already");
+}
+
+void domain_ports_settle(struct domain *d, enum agent_reason why)
+{
+    if (!d->vm || !has_channel(d))
+        return;
+    g_autoptr(GHashTable) ports = vm_ports(d->vm);
+    const char *agent = domain_agent_alias(d);
+    gpointer open;
+    if (agent && g_hash_table_lookup_extended(ports, agent, NULL, &open))
+        domain_set_agent(d, GPOINTER_TO_INT(open), why);
+    if (d->live)
+        domain_edit(d, true, mark_ports, ports, NULL);
 }
 
 /* ---- what it tells ---- */

@@ -73,6 +73,7 @@ static bool run_process(struct domain *d, bool paused, int saved, GError **error
         domain_set_state(d, DOMAIN_PAUSED, PAUSED_MIGRATION);
         return true;
     }
+    domain_ports_settle(d, AGENT_STARTED);
     /* From the first instruction on the guest may do anything: what it does is to change this, and
      * not the other way round. */
     d->state = paused ? DOMAIN_PAUSED : DOMAIN_RUNNING;

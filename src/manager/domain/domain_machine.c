@@ -149,7 +149,8 @@ static void pause_for(struct domain *d, int reason, int detail)
 
 static void on_stopped(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
-    pause_for(d, d->pause_reason, d->pause_reason == PAUSED_MIGRATION ? SUSPENDED_MIGRATED : SUSPENDED_PAUSED);
+    pause_for(d, d->pause_reason,
+              d->pause_reason == PAUSED_MIGRATION ? SUSPENDED_MIGRATED : SUSPENDED_PAUSED);
 }
 
 static void on_io_error(struct domain *d, int detail, const char *const text[4], uint64_t number)
@@ -201,21 +202,11 @@ static void on_watchdog(struct domain *d, int detail, const char *const text[4],
         pause_for(d, PAUSED_WATCHDOG, SUSPENDED_WATCHDOG);
 }
 
-static void on_agent(struct domain *d, int detail, const char *const text[4], uint64_t number)
-{
-    enum { CONNECTED = 1, DISCONNECTED = 2, BY_CHANNEL = 2 };
-    if (d->agent == (detail != 0))
-        return;
-    d->agent = detail != 0;
-    domain_emit_id(d, DOMAIN_EVENT_AGENT_LIFECYCLE, d->agent ? CONNECTED : DISCONNECTED, BY_CHANNEL,
-                   NULL, 0);
-}
-
 /* What befell a device, for a task that has the lock. */
 struct device_news {
     struct domain *d;
     char *alias;
-    bool open; /* its tray */
+    bool open; /* its tray, or the guest's end of it */
 };
 
 #define NEWS_LOCK_MS (3600 * 1000) /* behind whatever holds the domain */
@@ -267,6 +258,25 @@ static void on_tray(struct domain *d, int detail, const char *const text[4], uin
     start_news(d, text[0], detail == 0, tray_task);
 }
 
+static void port_task(void *opaque)
+{
+    struct device_news n = *(struct device_news *)opaque;
+    g_free(opaque);
+    if (domain_lock_within(n.d, "note a channel of", NEWS_LOCK_MS, NULL)) {
+        domain_ports_settle(n.d, AGENT_BY_CHANNEL);
+        domain_unlock(n.d);
+    }
+    domain_unref(n.d);
+    g_free(n.alias);
+}
+
+static void on_port(struct domain *d, int detail, const char *const text[4], uint64_t number)
+{
+    if (!g_strcmp0(domain_agent_alias(d), text[0]))
+        domain_set_agent(d, detail, AGENT_BY_CHANNEL);
+    start_news(d, text[0], detail, port_task);
+}
+
 static void on_migration_pass(struct domain *d, int detail, const char *const text[4],
                               uint64_t number)
 {
@@ -294,10 +304,9 @@ static void (*const handlers[])(struct domain *d, int detail, const char *const 
     [VM_EV_IO_ERROR] = on_io_error,   [VM_EV_SHUTDOWN] = on_shutdown,
     [VM_EV_RESET] = on_reset,         [VM_EV_PANIC] = on_panic,
     [VM_EV_GONE] = on_gone,           [VM_EV_WATCHDOG] = on_watchdog,
-    [VM_EV_AGENT] = on_agent,         [VM_EV_DEVICE_DELETED] = on_device_deleted,
+    [VM_EV_PORT] = on_port,           [VM_EV_DEVICE_DELETED] = on_device_deleted,
     [VM_EV_BLOCK_JOB] = on_block_job, [VM_EV_MIGRATION_PASS] = on_migration_pass,
-    [VM_EV_SLEEP] = on_sleep,
-    [VM_EV_WAKEUP] = on_wakeup,
+    [VM_EV_SLEEP] = on_sleep,         [VM_EV_WAKEUP] = on_wakeup,
     [VM_EV_TRAY] = on_tray,
 };
 /* Those that change nothing here are only told. */

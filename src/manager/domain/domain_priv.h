@@ -98,6 +98,14 @@ void domain_remove_status(const struct domain *d);
 void domain_device_gone(struct domain *d, const char *alias);
 void domain_tray_moved(struct domain *d, const char *alias, bool open); /* (waits) */
 
+/* ---- channels of the guest: domain_guest.c ---- */
+enum agent_reason { AGENT_STARTED = 1, AGENT_BY_CHANNEL = 2 }; /* virConnectDomainEventAgentLifecycleReason */
+const char *domain_agent_alias(const struct domain *d);        /* of its channel; NULL: none */
+/* The agent has come or gone: told, if that is new. */
+void domain_set_agent(struct domain *d, bool connected, enum agent_reason why);
+/* What the guest has open, as the machine says, goes into the description. With the lock. (waits) */
+void domain_ports_settle(struct domain *d, enum agent_reason why);
+
 /* ---- coming to be: domain_define.c ---- */
 /* A text from outside that may be defined or run here: checked as define checks it. */
 struct domain_def *domain_def_for_us(const char *xml, bool validate, GError **error);

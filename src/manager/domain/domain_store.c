@@ -248,6 +248,7 @@ static void found(struct domain *d, const xmlNode *root)
         domain_over(d, SHUTOFF_SAVED, STOPPED_SAVED);
     } else {
         vm_catch_up(d->vm);
+        domain_ports_settle(d, AGENT_STARTED);
         domain_block_jobs_settle(d);
     }
     domain_unlock(d);

@@ -236,6 +236,11 @@ bool vm_agent_tell(struct vm *v, const char *json, GError **error)
     return !fake.no_agent || ruche_error(error, MANAGER_ERR_AGENT, "no agent");
 }
 
+GHashTable *vm_ports(struct vm *v)
+{
+    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+}
+
 bool vm_set_reboot(struct vm *v, bool destroy, GError **error)
 {
     fake.reboot_destroys = destroy;

@@ -107,6 +107,8 @@ int vm_open_console(struct vm *v, const char *alias, bool force, bool channel, G
 char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **error);
 /* For commands that a guest which obeys does not answer. */
 bool vm_agent_tell(struct vm *v, const char *json, GError **error);
+/* Which channels the guest has open: alias to true or false, where the emulator says. (waits) */
+GHashTable *vm_ports(struct vm *v);
 /* Where its first console is logged; there is a file once it has run. The caller's. */
 char *vm_console_log_path(const char *domain_name);
 /* Where its process writes what it has to say. The caller's. */
@@ -168,7 +170,7 @@ void vm_block_forget(struct vm *v, const char *target, unsigned image);
 enum vm_event {
     VM_EV_RESUMED, VM_EV_STOPPED, VM_EV_IO_ERROR, VM_EV_SHUTDOWN /* by the guest, or asked for */, VM_EV_RESET,
     VM_EV_PANIC, VM_EV_GONE /* the process ended: detail is 0 if it was after VM_EV_SHUTDOWN */, VM_EV_WATCHDOG,
-    VM_EV_BALLOON, VM_EV_RTC, VM_EV_AGENT, VM_EV_DEVICE_DELETED, VM_EV_BLOCK_JOB, VM_EV_TRAY,
+    VM_EV_BALLOON, VM_EV_RTC, VM_EV_PORT /* of a channel: text is the alias; 1: the guest has opened it */, VM_EV_DEVICE_DELETED, VM_EV_BLOCK_JOB, VM_EV_TRAY,
     VM_EV_MIGRATION_PASS /* detail is the round */,
     VM_EV_SLEEP /* detail is 1 if to disk */, VM_EV_WAKEUP,
     VM_EV_REMOVAL_FAILED /* text is the alias; so it is for DEVICE_DELETED */

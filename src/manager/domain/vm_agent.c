@@ -30,8 +30,7 @@ struct talk {
 
 static bool no_agent(const struct vm *v, const char *why, GError **error)
 {
-    return ruche_error(error, MANAGER_ERR_AGENT, "Guest agent is not responding: machine '%s': %s",
-                       v->name, why);
+    return ruche_error(error, MANAGER_ERR_AGENT, "machine '%s': %s", v->name, why);
 }
 
 static int left_ms(const struct talk *t)
@@ -109,9 +108,10 @@ static bool synchronize(struct talk *t, GError **error)
 static char *talk(struct vm *v, const char *path, const char *json, int timeout_s, bool silent,
                   GError **error)
 {
-    autofd fd = vm_connect(path, error);
+    g_autoptr(GError) closed = NULL;
+    autofd fd = vm_connect(path, &closed);
     if (fd < 0) {
-        g_prefix_error(error, "Guest agent is not responding: ");
+        no_agent(v, closed->message, error);
         return NULL;
     }
     int seconds = timeout_s == AGENT_BLOCK     ? BLOCK_S
@@ -147,16 +147,43 @@ static const struct def_chardev *channel_of_agent(const struct vm *v)
     return NULL;
 }
 
+GHashTable *vm_ports(struct vm *v)
+{
+    __attribute__((unused)) auto_vm *keep = vm_ref(v);
+    GHashTable *ports = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autoptr(JsonNode) n = vm_call(v, "query-chardev", NULL, NULL);
+    JsonObject *o;
+    for (guint i = 0; (o = vm_json_at(vm_json_array(n), i)); i++) {
+        const char *label = vm_json_string(o, "label");
+        if (label && g_str_has_prefix(label, "char") && json_object_has_member(o, "frontend-open"))
+            g_hash_table_insert(ports, g_strdup(label + strlen("char")),
+                                GINT_TO_POINTER(vm_json_bool(o, "frontend-open")));
+    }
+    return ports;
+}
+
 /* The guest has its end of the channel open; where the emulator does not say, it may be. */
 static bool is_open(struct vm *v, const char *alias, GError **error)
 {
-    g_autoptr(JsonNode) n = vm_call(v, "query-chardev", NULL, NULL);
-    g_autofree char *label = g_strconcat("char", alias, NULL);
-    JsonObject *o;
-    for (guint i = 0; (o = vm_json_at(vm_json_array(n), i)); i++)
-        if (!g_strcmp0(vm_json_string(o, "label"), label) &&
-            json_object_has_member(o, "frontend-open") && !vm_json_bool(o, "frontend-open"))
-            return no_agent(v, "QEMU guest agent is not connected", error);
+    g_autoptr(GHashTable) ports = vm_ports(v);
+    gpointer open;
+    return !g_hash_table_lookup_extended(ports, alias, NULL, &open) || GPOINTER_TO_INT(open) ||
+           no_agent(v, "QEMU guest agent is not connected", error);
+}
+
+/* The agent's own word that it does not do it. */
+static bool is_refused(const struct vm *v, const char *json, const char *answer, GError **error)
+{
+    bool may_be = strstr(answer, "\"error\"") != NULL; /* answers can be long */
+    g_autoptr(JsonNode) n = may_be ? json_from_string(answer, NULL) : NULL, asked = NULL;
+    JsonObject *refusal = vm_json_sub(vm_json_object(n), "error");
+    if (!refusal)
+        return false;
+    asked = json_from_string(json, NULL);
+    const char *what = vm_json_string(vm_json_object(asked), "execute"),
+               *why = vm_json_string(refusal, "desc");
+    ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s': the guest agent refuses '%s': %.500s",
+                v->name, what ? what : "", why ? why : "it does not say why");
     return true;
 }
 
@@ -182,6 +209,8 @@ static char *command(struct vm *v, const char *json, int timeout_s, bool silent,
     fiber_mutex_lock(&keep->agent_lock);
     char *answer = talk(keep, path, json, timeout_s, silent, error);
     fiber_mutex_unlock(&keep->agent_lock);
+    if (answer && is_refused(keep, json, answer, error))
+        g_clear_pointer(&answer, g_free);
     return answer;
 }
 
@@ -192,12 +221,6 @@ char *vm_agent_command(struct vm *v, const char *json, int timeout_s, GError **e
 
 bool vm_agent_tell(struct vm *v, const char *json, GError **error)
 {
-    auto_vm *keep = vm_ref(v);
     g_autofree char *answer = command(v, json, AGENT_DEFAULT, true, error);
-    g_autoptr(JsonNode) n = answer ? json_from_string(answer, NULL) : NULL;
-    JsonObject *refusal = vm_json_sub(vm_json_object(n), "error");
-    if (!refusal)
-        return answer != NULL;
-    const char *why = vm_json_string(refusal, "desc");
-    return no_agent(keep, why ? why : "it refuses", error);
+    return answer != NULL;
 }

@@ -140,20 +140,11 @@ static void on_rtc(struct vm *v, JsonObject *data)
     vm_report(v, VM_EV_RTC, 0, NULL, (uint64_t)vm_json_int(data, "offset", 0));
 }
 
-static bool is_agent(const struct vm *v, const char *alias)
-{
-    const struct domain_def *def = v->d ? v->d->live : NULL;
-    for (unsigned i = 0; def && i < def->s.chardev_count; i++)
-        if (!g_strcmp0(def->s.chardevs[i].alias, alias))
-            return !g_strcmp0(def->s.chardevs[i].target, "org.qemu.guest_agent.0");
-    return false;
-}
-
 static void on_port(struct vm *v, JsonObject *data)
 {
     const char *const text[4] = {vm_json_string(data, "id")};
-    if (text[0] && is_agent(v, text[0])) /* virConnectDomainEventAgentLifecycleState */
-        vm_report(v, VM_EV_AGENT, vm_json_bool(data, "open") ? 1 : 2, text, 0);
+    if (text[0])
+        vm_report(v, VM_EV_PORT, vm_json_bool(data, "open"), text, 0);
 }
 
 static void on_device_deleted(struct vm *v, JsonObject *data)
