@@ -12,6 +12,8 @@
 #include "manager/uuid.h"
 #include "qmp/client.h"
 
+#include <net/if.h>
+
 #define VM_CALL_MS   30000 /* an answer of the monitor */
 #define VM_START_MS  60000 /* from the start of the process to its first answer */
 #define VM_MAX_VCPUS 4096
@@ -123,6 +125,7 @@ bool vm_read_threads(struct vm *v, GError **error);
 void vm_clean_up(struct vm *v);
 /* A link of the host to be deleted at the end, whoever is there then. */
 void vm_note_link(const struct vm *v, const char *ifname);
+void vm_forget_link(const struct vm *v, const char *ifname); /* it has gone, and another's can be called so */
 const char *vm_cgroup_name(const struct vm *v); /* static buffer */
 bool vm_read_state(struct vm *v, GError **error);
 
@@ -202,6 +205,11 @@ bool vm_tap_is_ovs(const xmlNode *before, xmlNode *after);
 bool vm_tap_rates(const struct vm *v, const xmlNode *interface, const xmlNode *bandwidth, GError **error);
 bool vm_tap_stats(const char *ifname,
                   struct domain_interface_stats *ret); /* false: no such interface */
+int vm_link_up(const char *name); /* 0 or an errno */
+/* vm_macvtap.c: `name`: wanted, or a pattern; the one that it got. */
+struct network_plug;
+bool vm_macvtap(const struct vm *v, const xmlNode *interface, const struct network_plug *p, unsigned queues, int *ret,
+                char name[IFNAMSIZ], GError **error);
 int vm_macvtap_make(const char *name, unsigned lower, const char *mode,
                     const char *mac); /* 0 or an errno */
 void vm_link_delete(const char *name);

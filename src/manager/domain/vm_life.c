@@ -100,6 +100,21 @@ void vm_note_link(const struct vm *v, const char *ifname)
         log_warn("%s: %s", path, g_strerror(errno));
 }
 
+void vm_forget_link(const struct vm *v, const char *ifname)
+{
+    g_autofree char *path = g_build_filename(v->dir, "links", NULL), *text = NULL;
+    g_autofree char *line = g_strconcat(ifname, "\n", NULL);
+    g_autoptr(GString) rest = g_string_new(NULL);
+    g_autoptr(GError) error = NULL;
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return;
+    for (const char *at = text, *end; *at && (end = strchr(at, '\n')); at = end + 1)
+        if (strncmp(at, line, (size_t)(end + 1 - at)) != 0)
+            g_string_append_len(rest, at, end + 1 - at);
+    if (!g_file_set_contents(path, rest->str, (gssize)rest->len, &error))
+        log_warn("%s", error->message);
+}
+
 static void delete_links(const struct vm *v)
 {
     g_autofree char *path = g_build_filename(v->dir, "links", NULL), *text = NULL;

@@ -45,16 +45,10 @@ static int listen_at(void *opaque, const char *path, GError **error)
     return vm_listen(path, error);
 }
 
-/* Links that do not go with their descriptors are noted before anything can fail. */
 static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
                      GError **error)
 {
-    struct vm *v = opaque;
-    if (!vm_tap_make(v, interface, queues, ret, ret_name, error))
-        return false;
-    if (xml_is(interface, "@type", "direct"))
-        vm_note_link(v, *ret_name);
-    return true;
+    return vm_tap_make(opaque, interface, queues, ret, ret_name, error);
 }
 
 static bool port_is_free(unsigned port)

@@ -217,41 +217,6 @@ static bool ethernet_tap(const struct vm *v, xmlNode *n, unsigned queues, int *r
     return false;
 }
 
-static bool macvtap(xmlNode *n, const struct network_plug *p, unsigned queues, int *ret,
-                    char name[IFNAMSIZ], GError **error)
-{
-    const char *lower = p->dev;
-    if (!check_name(lower, "interface", error))
-        return false;
-    if (!if_nametoindex(lower))
-        return ruche_error(error, MANAGER_ERR_CONFIG, "there is no interface '%s' on this host",
-                           lower);
-    for (unsigned i = 0; i < 1000 && strchr(name, '%'); i++) {
-        char candidate[IFNAMSIZ];
-        g_snprintf(candidate, sizeof(candidate), "macvtap%u", i);
-        if (!if_nametoindex(candidate))
-            g_strlcpy(name, candidate, IFNAMSIZ);
-    }
-    int err = vm_macvtap_make(name, if_nametoindex(lower), p->macvtap, xml_get(n, "mac@address"));
-    if (err)
-        return ruche_error_errno(error, err, "macvtap '%s' on '%s' cannot be made", name, lower);
-    g_autofree char *path = g_strdup_printf("/dev/tap%u", if_nametoindex(name));
-    err = set_up(name, true);
-    for (unsigned i = 0; !err && i < queues; i++) {
-        ret[i] = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-        err = ret[i] < 0 ? errno : 0;
-        if (err)
-            close_all(ret, i);
-    }
-    bool limited = !err && (!p->bandwidth || network_qos(name, p->bandwidth, true, error));
-    if (limited)
-        return true;
-    if (!err)
-        close_all(ret, queues);
-    vm_link_delete(name);
-    return err ? ruche_error_errno(error, err, "macvtap '%s' cannot be opened", name) : false;
-}
-
 /* What the interface says itself. */
 static struct network_plug own_plug(const xmlNode *n)
 {
@@ -296,6 +261,11 @@ static void describe_plug(xmlNode *n, const struct network_plug *p)
     xml_set(n, "source@mode", p->macvtap);
 }
 
+int vm_link_up(const char *name)
+{
+    return set_up(name, true);
+}
+
 static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *ret,
                         char name[IFNAMSIZ], GError **error)
 {
@@ -316,7 +286,7 @@ static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *re
                          xml_get(n, "source@network"));
     else
         ok = p.bridge ? bridge_tap(v, n, &p, queues, ret, name, error)
-                      : macvtap(n, &p, queues, ret, name, error);
+                      : vm_macvtap(v, n, &p, queues, ret, name, error);
     if (!ok) {
         network_unplug(owner, xml_get(n, "mac@address"));
         return false;
@@ -346,7 +316,7 @@ bool vm_tap_make(const struct vm *v, xmlNode *n, unsigned queues, int *ret, char
     if (!strcmp(type, "network"))
         ok = network_tap(v, n, queues, ret, name, error);
     else if (!strcmp(type, "direct"))
-        ok = macvtap(n, &own, queues, ret, name, error);
+        ok = vm_macvtap(v, n, &own, queues, ret, name, error);
     else
         ok = !strcmp(type, "bridge") ? bridge_tap(v, n, &own, queues, ret, name, error)
                                      : ethernet_tap(v, n, queues, ret, name, error);

@@ -151,8 +151,10 @@ static void leave_network(const struct vm *v, const char *alias)
         network_unplug(def->s.uuid, n->mac);
         if (n->target)
             filter_unplug(n->target);
-        if (n->target && !strcmp(n->type, "direct"))
+        if (n->target && !strcmp(n->type, "direct")) {
             vm_link_delete(n->target);
+            vm_forget_link(v, n->target);
+        }
     }
 }
 
