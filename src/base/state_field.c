@@ -14,6 +14,10 @@ static struct place place_of(const struct state_field *f, const void *base)
 {
     struct place p = {(uint8_t *)(uintptr_t)base + f->offset, f->count,
                       f->stride ? f->stride : f->size};
+    if (f->bytes_max) {
+        const GByteArray *a = *(GByteArray *const *)(void *)p.at;
+        return (struct place){a ? a->data : NULL, a ? a->len : 0, 1};
+    }
     if (f->at)
         p.at = f->at((void *)(uintptr_t)base, &p.count);
     if (!p.at)
@@ -25,6 +29,8 @@ void state_fields_save(const struct state_field *table, const void *base, GByteA
 {
     for (const struct state_field *f = table; f && f->name; f++) {
         struct place p = place_of(f, base);
+        if (f->bytes_max && !p.count)
+            continue;
         uint8_t name_len = (uint8_t)strlen(f->name);
         g_byte_array_append(out, &name_len, 1);
         g_byte_array_append(out, (const uint8_t *)f->name, name_len);
@@ -73,6 +79,43 @@ static bool check_field(struct cur *c, const struct state_field *f, const struct
     return true;
 }
 
+/* Is the next row this one? */
+static bool is_next(const struct cur *c, const struct state_field *f)
+{
+    struct cur look = *c;
+    char name[256] = {0};
+    cur_copy(&look, name, cur_u8(&look));
+    return !look.bad && !strcmp(name, f->name);
+}
+
+/* Bytes of any number up to the row's limit; or none. */
+static bool load_bytes(struct cur *c, const struct state_field *f, void *base, bool apply,
+                       const char *who, GError **error)
+{
+    GByteArray **to = (GByteArray **)(void *)((uint8_t *)base + f->offset);
+    const uint8_t *from = NULL;
+    struct place p = {0};
+    if (is_next(c, f)) {
+        struct cur look = *c;
+        cur_take(&look, (size_t)cur_u8(&look) + sizeof(uint32_t));
+        p.count = cur_le32(&look);
+        if (p.count > f->bytes_max)
+            return ruche_error(error, RUCHE_ERR_INVALID,
+                               "state of %s: field '%s' has %u bytes, and can have at most %u", who,
+                               f->name, p.count, f->bytes_max);
+        if (!check_field(c, f, &p, who, &from, error))
+            return false;
+    }
+    if (!apply)
+        return true;
+    g_clear_pointer(to, g_byte_array_unref);
+    if (p.count) {
+        *to = g_byte_array_new();
+        g_byte_array_append(*to, from, p.count);
+    }
+    return true;
+}
+
 bool state_fields_load(const struct state_field *table, void *base, const char *who, struct cur *c,
                        GError **error)
 {
@@ -82,6 +125,11 @@ bool state_fields_load(const struct state_field *table, void *base, const char *
         for (const struct state_field *f = table; f && f->name; f++) {
             struct place p = place_of(f, base);
             const uint8_t *from = NULL;
+            if (f->bytes_max) {
+                if (!load_bytes(c, f, base, apply, who, error))
+                    return false;
+                continue;
+            }
             if (!check_field(c, f, &p, who, &from, error) ||
                 (!apply && f->check && !f->check(base, from, who, error)))
                 return false;

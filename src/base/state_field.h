@@ -26,6 +26,9 @@ struct state_field {
     bool (*check)(const void *base, const uint8_t *from, const char *who, GError **error);
     /* Where the elements are, when they are not in the struct, and how many; NULL for none. */
     void *(*at)(void *base, uint32_t *ret_count);
+    /* The member is a GByteArray *, owned by the struct, of at most so many bytes. The row is there only when it has
+     * any, and the member NULL where the row is not: what lacks it can be older. 0: not of this kind. */
+    uint32_t bytes_max;
 };
 
 /* Extra members follow as designated initialisers: STATE(struct serial, ier, .max = 15). */
@@ -46,6 +49,12 @@ struct state_field {
     STATE_ROW(#array "." #member, type, array[0].member, array[0].member,                          \
               ARRAY_COUNT(((type *)0)->array), .stride = sizeof(((type *)0)->array[0]),            \
               __VA_ARGS__)
+
+/* A GByteArray *: bytes with a meaning of their own. */
+#define STATE_BYTES(type, field, most)                                                             \
+    {                                                                                              \
+        .name = #field, .offset = offsetof(type, field), .size = 1, .bytes_max = most              \
+    }
 
 /* `table` ends with a row without a name; NULL: no fields. */
 void state_fields_save(const struct state_field *table, const void *base, GByteArray *out);

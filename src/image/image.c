@@ -322,6 +322,17 @@ void image_resume(struct image *i)
         resume_task(i);
 }
 
+void image_foreach_held(const struct image *i, void (*fn)(struct image_request *r, void *opaque), void *opaque)
+{
+    for (struct image_request *r = i->held.head; r; r = r->next)
+        fn(r, opaque);
+}
+
+struct image_request *image_take_held(struct image *i)
+{
+    return list_pop(&i->held);
+}
+
 /* ---- life ---- */
 
 static void leave_context(struct image *i)

@@ -115,6 +115,10 @@ typedef void image_error_fn(const struct image *i, bool write, enum image_on_err
 void image_on_error_event(image_error_fn *fn);
 /* Starts kept requests again, when the machine goes on. Any thread. */
 void image_resume(struct image *i);
+/* Kept requests, in the order in which they failed. Home loop, nothing in flight. */
+void image_foreach_held(const struct image *i, void (*fn)(struct image_request *r, void *opaque), void *opaque);
+/* The first kept request, which is the submitter's again without `done`; NULL: there is none. Home loop. */
+struct image_request *image_take_held(struct image *i);
 
 /* Synchronous, for loaders and tests; not from a loop that has requests in flight. 0 or -errno. */
 int image_read_sync(struct image *i, uint64_t offset, void *buf, uint64_t len);

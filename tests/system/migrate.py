@@ -196,27 +196,42 @@ def test_throttled_disk():
     busy_disk("raw", drive=",iops=300", device=",iothread=io", more=("-object", "iothread,id=io"))
 
 
+def until(machine, status):
+    end = time.monotonic() + PATIENCE  # perhaps before anybody listened to events
+    while machine.status() != status:
+        assert time.monotonic() < end, machine.status()
+        time.sleep(0.01)
+
+
 def test_disk_in_error():
-    """A machine that a failed write stopped keeps the write here: it is not saved, says so, and makes it again at cont."""
-    disk = path("disk.raw"), "raw"
-    qemu_img("create", "-q", "-f", "raw", disk[0], str(4 * MIB))
-    rules = ",werror=stop,file.driver=blkdebug,file.inject-error.0.event=write_aio,file.inject-error.0.once=on," \
-            f"file.inject-error.0.errno=5,file.image.driver=file,file.image.filename={disk[0]}"
-    arguments = ["-drive", f"format=raw,if=none,id=d{rules}", "-device", "virtio-blk-pci,drive=d,id=vd"]
-    with Machine(*arguments, depth=24, every=2000, drive=rules) as machine:
-        end = time.monotonic() + PATIENCE  # perhaps before anybody listened to events
-        while machine.status() != "io-error":
-            assert time.monotonic() < end, machine.status()
-            time.sleep(0.01)
-        for _ in range(2):
-            machine.do("migrate", uri=f"file:{path('saved')}")
-            assert "(vd)" in machine.wait_status("failed")["error-desc"]
-            assert machine.status() == "io-error"
-        machine.do("cont")
-        machine.works()
-        machine.save(f"file:{path('saved')}")
-        machine.do("cont")
-        machine.works()
+    """A machine that failed writes stopped is saved with them; they are made again where it goes on, here as well as there."""
+    for device, once in (("", "off"), (",packed=on,iothread=io", "off"), ("", "on")):
+        disk = path("disk.raw"), "raw"
+        qemu_img("create", "-q", "-f", "raw", disk[0], str(4 * MIB))
+        fails = f",werror=stop,file.driver=blkdebug,file.inject-error.0.event=write_aio,file.inject-error.0.once={once}," \
+                f"file.inject-error.0.errno=28,file.image.driver=file,file.image.filename={disk[0]}"
+        fine = f",werror=stop,file.driver=file,file.filename={disk[0]}"
+
+        def arguments(drive, *more):
+            return ["-object", "iothread,id=io", "-drive", f"format=raw,if=none,id=d{drive}", "-device", f"virtio-blk-pci,drive=d,id=vd{device}", *more]
+        with Machine(*arguments(fails), depth=24, every=2000, drive=fails) as machine:
+            for n in range(2):
+                until(machine, "io-error")
+                machine.save(f"file:{path('saved')}")
+                if n or once == "on":
+                    break
+                machine.do("cont")  # they fail again, and once more are kept
+            if once == "on":
+                machine.do("cont")
+                machine.works()
+        if once == "off":
+            with Machine(*arguments(fine, "-incoming", f"file:{path('saved')}"), depth=24, every=2000, drive=fine) as machine:
+                until(machine, "io-error")
+                machine.save(f"file:{path('again')}")  # kept by one that has not gone on
+            with Machine(*arguments(fine, "-incoming", f"file:{path('again')}"), depth=24, every=2000, drive=fine) as machine:
+                until(machine, "io-error")
+                machine.do("cont")
+                machine.works(3)
 
 
 def test_resets():

@@ -293,6 +293,45 @@ def test_killed_start():
         w.goes_on(count)
 
 
+def test_full():
+    """The medium is full under a writing guest: it stands with its failed writes, is saved with them, and they are made where it goes on."""
+    with World() as w:
+        medium = w.path("medium")
+        os.mkdir(medium)
+        if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", medium], check=False).returncode:
+            raise tap.Skip("no right to mount a small medium")
+        try:
+            writer = shutil.copy(os.path.join(os.path.dirname(TICKER), "migrate.elf"), w.path("writer.elf"))  # knows what it has written
+            w.img("create", "-f", "raw", medium + "/disk.raw", "4M")
+            xml = w.d.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace(w.kernel, writer).replace("fill=24", "disk=16 every=20000 pages=64")
+            xml = re.sub(r"<driver name='qemu' type='qcow2'[^>]*/>", "<driver name='qemu' type='raw' error_policy='enospace'/>", xml)
+            w.d = w.c.defineXML(xml.replace(w.path("top.qcow2"), medium + "/disk.raw"))
+            error = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
+            w.d.create()
+            wait("the end of the medium", lambda: w.d.state() == error)
+            w.d.save(w.path("saved"))
+            w.c.restore(w.path("saved"))
+            assert w.d.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+            w.d.resume()
+            wait("the end of the medium, again", lambda: w.d.state() == error)
+            w.d.managedSave()
+            subprocess.run(["mount", "-o", "remount,size=16m", medium], check=True)
+            w.d.create()
+            w.d.resume()
+            with open(f"{w.m.state}/log/consoles/m.log", encoding="utf-8", errors="replace") as f:
+                before = f.read().count("step ")
+
+            def steps():
+                with open(f"{w.m.state}/log/consoles/m.log", encoding="utf-8", errors="replace") as f:
+                    text = f.read()
+                assert "broken" not in text, text[-300:]
+                return text.count("step ")
+            wait("the guest's going on", lambda: steps() > before + 3)
+            w.d.destroy()
+        finally:
+            subprocess.run(["umount", "-l", medium], check=True)
+
+
 def test_dump():
     with World() as w:
         w.runs()
@@ -474,7 +513,7 @@ def test_front():
         assert ruche("start", "m") == ""  # it boots
 
 
-TESTS = {"REST and ruche": test_front, "save and restore": test_save, "managed save": test_managed, "cancelled": test_cancel, "killed in a save": test_killed_save,
+TESTS = {"REST and ruche": test_front, "save and restore": test_save, "managed save": test_managed, "full medium": test_full, "cancelled": test_cancel, "killed in a save": test_killed_save,
          "killed in a restore": test_killed_restore, "killed in a start": test_killed_start,
          "core files and pieces": test_dump, "commit and copy": test_disks, "pull": test_pull, "pivot": test_pivot,
          "another user": test_other_user, "detached after jobs": test_detach}

@@ -11,69 +11,31 @@
  *           ends with an error status; one without room for a status breaks the device.
  * Memory    Requests are made when first needed, at most one for each slot of the queues, and kept.
  */
-#include "devices/virtio/virtio.h"
-#include "image/image.h"
+#include "devices/virtio/blk.h"
 #include "machine/backends.h"
 
 #include <errno.h>
-#include <linux/virtio_blk.h>
 #include <string.h>
 
 #define SECTOR 512
-#define SEG_MAX 254
-#define ROOM (SEG_MAX + 8) /* header, status, and buffers that the host's memory map cuts */
+#define SEG_MAX VBLK_SEG_MAX
 #define MAX_QUEUES 64
-#define MAX_RANGES 32
+#define MAX_RANGES VBLK_MAX_RANGES
 #define MAX_RANGE_SECTORS 0x3fffff
 #define ID_BYTES 20
 #define AUTO UINT16_MAX
 #define CONFIG_BYTES 60 /* up to write zeroes; newer headers go on */
 
 _Static_assert(CONFIG_BYTES <= VIRTIO_CONFIG_BYTES, "the configuration has its place");
-
-struct vblk;
-
-struct vblk_request {
-    struct image_request image;
-    struct vblk *s;
-    struct vblk_request *next_free;
-    uint32_t generation;
-    uint16_t queue;
-    uint8_t *status;           /* guest memory */
-    uint16_t range_count, range_at;
-    struct virtio_blk_discard_write_zeroes range[MAX_RANGES];
-    struct vq_elem e;
-    struct iovec iov[ROOM];
-    uint64_t gpa[ROOM];
-};
-
-struct vblk {
-    VIRTIO_BASE;
-    char *drive, *serial, *iothread;
-    uint16_t num_queues, queue_size;
-    uint32_t logical_block_size, physical_block_size, min_io_size, opt_io_size, discard_granularity;
-    int32_t bootindex;
-    bool discard, write_zeroes, config_wce, share_rw, attached;
-    int write_cache;
-    int rerror, werror;        /* what the image does; vmm/build_disk.c hands it over */
-    struct image *image;       /* borrowed */
-    struct image_info info;
-    struct vblk_request *free_list;
-    unsigned request_count, request_max;
-    /* a bit for each queue: with unpublished chains; left for want of requests */
-    uint64_t touched, hungry;
-    uint64_t reads, writes, flushes, discards, others, errors, starved;
-};
-
 _Static_assert(MAX_QUEUES <= 64, "touched has a bit for each queue");
 
 /* --- requests --- */
 
-static struct vblk_request *request_get(struct vblk *s)
+struct vblk_request *vblk_request_get(struct vblk *s)
 {
     struct vblk_request *r = s->free_list;
     if (r) {
-        s->free_list = r->next_free;
+        s->free_list = r->next;
         return r;
     }
     if (s->request_count >= s->request_max)
@@ -83,13 +45,13 @@ static struct vblk_request *request_get(struct vblk *s)
         return NULL;
     s->request_count++;
     r->s = s;
-    r->e = (struct vq_elem){ .iov = r->iov, .gpa = r->gpa, .room = ROOM };
+    r->e = (struct vq_elem){ .iov = r->iov, .gpa = r->gpa, .room = VBLK_ROOM };
     return r;
 }
 
-static void request_put(struct vblk *s, struct vblk_request *r)
+void vblk_request_put(struct vblk *s, struct vblk_request *r)
 {
-    r->next_free = s->free_list;
+    r->next = s->free_list;
     s->free_list = r;
 }
 
@@ -117,7 +79,7 @@ static void finish(struct vblk *s, struct vblk_request *r, uint8_t status)
         vq_push(q, &r->e, (uint32_t)min_u64(r->e.in_bytes, UINT32_MAX));
         s->touched |= 1ULL << r->queue;
     }
-    request_put(s, r);
+    vblk_request_put(s, r);
 }
 
 static uint8_t status_of(int result)
@@ -302,14 +264,17 @@ static const struct {
     { VIRTIO_BLK_T_WRITE_ZEROES, start_write_zeroes },
 };
 
-/* Cuts `len` bytes off the front of the readable part. */
-static void drop_front(struct vq_elem *e, size_t len)
+/* Cuts the header off the front of the readable part. */
+static void drop_header(struct vblk_request *r)
 {
+    struct vq_elem *e = &r->e;
+    size_t len = VBLK_HEADER_BYTES;
     e->out_bytes -= len;
     for (unsigned i = 0; i < e->out_count && len; i++) {
         size_t n = min_u64(len, e->iov[i].iov_len);
         e->iov[i].iov_base = (uint8_t *)e->iov[i].iov_base + n;
         e->iov[i].iov_len -= n;
+        r->cut[i] = (uint8_t)n;
         len -= n;
     }
 }
@@ -319,13 +284,14 @@ static void start(struct vblk *s, struct vblk_request *r)
     struct virtio_blk_outhdr h;
     if (!take_status(r)) {
         virtio_broken(&s->v, "a disk request without room for its status");
-        request_put(s, r);
+        vblk_request_put(s, r);
         return;
     }
     int status = VIRTIO_BLK_S_IOERR;
     r->range_count = r->range_at = 0;
+    memset(r->cut, 0, sizeof(r->cut));
     if (vq_copy_out(&r->e, 0, &h, sizeof(h)) == sizeof(h)) {
-        drop_front(&r->e, sizeof(h));
+        drop_header(r);
         status = VIRTIO_BLK_S_UNSUPP;
         for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
             if (kinds[i].type == h.type)
@@ -338,6 +304,15 @@ static void start(struct vblk *s, struct vblk_request *r)
         finish(s, r, (uint8_t)status);
 }
 
+/* What was kept when the state was saved goes before what is new. */
+static void start_kept(struct vblk *s)
+{
+    for (struct vblk_request *r; (r = s->kept);) {
+        s->kept = r->next;
+        start(s, r);
+    }
+}
+
 /* One queue's worth of chains at most: others get their turn. */
 static void vblk_handle(struct virtio *v, unsigned queue)
 {
@@ -345,17 +320,18 @@ static void vblk_handle(struct virtio *v, unsigned queue)
     struct vq *q = &v->queue[queue];
     unsigned budget = q->size;
     image_plug(s->image);
+    start_kept(s);
     vq_notify_disable(q);
     do {
         while (budget && virtio_running(v)) {
-            struct vblk_request *r = request_get(s);
+            struct vblk_request *r = vblk_request_get(s);
             if (!r) {
                 s->starved++;
                 s->hungry |= 1ULL << queue;
                 goto out; /* batch_done() comes back */
             }
             if (!virtio_pop(v, queue, &r->e)) {
-                request_put(s, r);
+                vblk_request_put(s, r);
                 break;
             }
             r->queue = (uint16_t)queue;
@@ -392,6 +368,21 @@ static void vblk_reset(struct virtio *v)
 {
     struct vblk *s = container_of(v, struct vblk, v);
     v->config[CONFIG(wce)] = default_wce(s);
+    vblk_kept_forget(s, -1);
+}
+
+static void vblk_queue_reset(struct virtio *v, unsigned queue)
+{
+    vblk_kept_forget(container_of(v, struct vblk, v), (int)queue);
+}
+
+/* The machine's: what an error kept is of a life that has ended. */
+static void vblk_device_reset(struct device *d)
+{
+    struct vblk *s = container_of(d, struct vblk, pci.dev);
+    virtio_drain(&s->v);
+    loop_call(d->loop, vblk_held_forget, s);
+    virtio_reset(d);
 }
 
 static void vblk_config_written(struct virtio *v, unsigned off, unsigned len)
@@ -463,7 +454,7 @@ static uint64_t features(const struct vblk *s)
 static const struct virtio_ops vblk_ops = {
     .id = VIRTIO_ID_BLOCK, .class_code = 0x01, .subclass = 0x00, .handle = vblk_handle,
     .features_set = vblk_features_set, .config_written = vblk_config_written, .reset = vblk_reset,
-    .drain = vblk_drain,
+    .queue_reset = vblk_queue_reset, .drain = vblk_drain, .keeps_held = true,
 };
 
 /* --- life --- */
@@ -534,6 +525,7 @@ static void home_detach(void *opaque)
 {
     struct vblk *s = opaque;
     image_drain(s->image);
+    vblk_held_forget(s);
     image_on_batch(s->image, NULL, NULL);
     image_on_event(s->image, NULL);
     image_set_loop(s->image, NULL);
@@ -564,7 +556,7 @@ static bool vblk_loaded(struct device *d, GError **error)
     memcpy(&told, s->v.config + CONFIG(capacity), sizeof(told));
     s->v.config[CONFIG(wce)] &= 1;
     if (told == has)
-        return true;
+        return vblk_kept_load(s, error);
     return ruche_error(error, RUCHE_ERR_INVALID,
                        "state of device 'virtio-blk-pci' (%s): the disk has %" G_GUINT64_FORMAT
                        " sectors, and image '%s' has %" G_GUINT64_FORMAT,
@@ -580,8 +572,10 @@ static void vblk_unrealize(struct device *d)
     if (s->image)
         image_detach(s->image);
     s->image = NULL;
+    vblk_kept_forget(s, -1);
+    g_clear_pointer(&s->kept_state, g_byte_array_unref);
     for (struct vblk_request *r; (r = s->free_list);) {
-        s->free_list = r->next_free;
+        s->free_list = r->next;
         g_free(r);
     }
 }
@@ -636,6 +630,11 @@ static const struct device_counter vblk_counters[] = {
     { 0 },
 };
 
+static const struct state_field vblk_state[] = {
+    STATE_BYTES(struct vblk, kept_state, VBLK_KEPT_BYTES),
+    { 0 },
+};
+
 static const char *const vblk_aliases[] = { "virtio-blk", NULL };
 
 static const struct device_type vblk_type = {
@@ -647,8 +646,10 @@ static const struct device_type vblk_type = {
     .size = sizeof(struct vblk),
     .props = vblk_props,
     .counters = vblk_counters,
+    .state = vblk_state,
     .realize = vblk_realize,
-    .reset = virtio_reset,
+    .reset = vblk_device_reset,
+    .save_before = vblk_kept_save,
     .load_after = vblk_loaded,
     .unrealize = vblk_unrealize,
 };

@@ -34,7 +34,7 @@ static bool virtio_save_before(struct device *d, GError **error)
     }
     v->saved_queues = (uint16_t)v->queue_count;
     pthread_mutex_unlock(&d->lock);
-    return !held ||
+    return !held || v->ops->keeps_held ||
            ruche_error(error, RUCHE_ERR_STATE,
                        "device '%s' (%s): %u requests wait for the end of an error of their image",
                        d->type->name, d->id ? d->id : d->path, held);

@@ -50,8 +50,9 @@ struct virtio_ops {
     void (*queue_reset)(struct virtio *v, unsigned queue);
     /* guest-visible state; may be NULL */
     void (*reset)(struct virtio *v);
-    /* Home loop, without the lock: returns when no chain is held. NULL: never holds one. */
+    /* Home loop, without the lock: returns when no chain is held but by an error. NULL: never holds one. */
     void (*drain)(struct virtio *v);
+    bool keeps_held; /* the kind's own state has the chains that are held when drain has returned */
 };
 
 struct virtio_queue_watch {

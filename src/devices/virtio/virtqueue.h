@@ -12,7 +12,10 @@
  */
 #pragma once
 
+#include "base/cursor.h"
 #include "machine/memory.h"
+
+#include <glib.h>
 
 #include <sys/uio.h>
 
@@ -76,6 +79,12 @@ bool vq_has_avail(struct vq *q);
 void vq_notify_disable(struct vq *q);
 /* They are needed again; true: something came meanwhile and no notification will follow. */
 bool vq_notify_enable(struct vq *q);
+
+/* A chain that was popped, as a saved state has it: `front` bytes were cut off each of its first `fronts` buffers and
+ * `back` off its last one, which are there again. Loading: the chain is hostile and checked as a popped one is, but does not
+ * come from the ring; 0, or -EBADMSG with `why`. */
+void vq_elem_save(const struct vq_elem *e, const uint8_t *front, unsigned fronts, unsigned back, GByteArray *out);
+int vq_elem_load(struct vq *q, struct vq_elem *e, struct cur *c);
 
 static inline struct iovec *vq_in(const struct vq_elem *e)
 {
