@@ -52,18 +52,26 @@ void migrate_cookie_done(struct migrate_cookie *c)
 
 /* ---- reading ---- */
 
+/* What the other side may insist on. Of plugged memory and vCPUs descriptions tell, too; locks of
+ * a lock manager are looked at below. */
+static const char *const features[] = {"persistent", "memory-hotplug", "cpu-hotplug", "lockstate",
+                                       NULL};
+
 static bool check_features(const xmlNode *root, GError **error)
 {
     for (xmlNode *n = xml_find(root, "feature"); n; n = xml_next(n)) {
         const char *name = xml_get_or(n, "@name", "");
-        /* of plugged memory and vCPUs descriptions tell, too */
-        if (strcmp(name, "persistent") && strcmp(name, "memory-hotplug") &&
-            strcmp(name, "cpu-hotplug"))
+        if (!g_strv_contains(features, name))
             return ruche_error(
                 error, RUCHE_ERR_UNSUPPORTED,
                 "migration: the other side asks for '%s', which is not possible here", name);
     }
-    return true;
+    const char *locks = xml_get_or(root, "lockstate@driver", "nop");
+    return !strcmp(locks, "nop") ||
+           ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                       "migration: the other side's disks are locked by '%s', which is not "
+                       "possible here",
+                       locks);
 }
 
 static bool check_who(const xmlNode *root, const char *name, const uint8_t uuid[16], GError **error)
