@@ -186,7 +186,11 @@ static const char *last_line(GString *text)
 {
     while (text->len && g_ascii_isspace(text->str[text->len - 1]))
         g_string_truncate(text, text->len - 1);
-    const char *nl = strrchr(text->str, '\n');
+    char *nl = strrchr(text->str, '\n');
+    if (nl && g_str_has_prefix(nl + 1, "Refer to ")) { /* mount.cifs: why stands before */
+        g_string_truncate(text, (gsize)(nl - text->str));
+        nl = strrchr(text->str, '\n');
+    }
     return nl ? nl + 1 : text->str;
 }
 

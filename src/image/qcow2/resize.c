@@ -33,9 +33,20 @@ static int take_run(struct qcow2 *s, uint64_t off, uint64_t want, uint64_t *ret_
     return 0;
 }
 
+/* Blocks for a run, at once: a table that is put behind it makes the file longer than its end. */
+static int give_blocks(struct node *data, uint64_t host, uint64_t len, enum image_prealloc p)
+{
+    uint64_t size = node_size(data), end = host + len;
+    int r = host < size ? node_zero(data, host, min_u64(size, end) - host, 0) : 0;
+    if (r || end <= size)
+        return r;
+    return node_resize(data, end, p, NULL) ? 0 : -ENOSPC;
+}
+
 /* Clusters [off, off + len) of one slice, none of which has a place. *ret_done of them have one
  * now. */
-static int place_run(struct qcow2 *s, uint64_t off, uint64_t len, uint64_t *ret_done, uint64_t *end)
+static int place_run(struct qcow2 *s, uint64_t off, uint64_t len, enum image_prealloc p,
+                     uint64_t *ret_done, uint64_t *end)
 {
     struct qcow2_table *t;
     unsigned index;
@@ -45,7 +56,9 @@ static int place_run(struct qcow2 *s, uint64_t off, uint64_t len, uint64_t *ret_
     if (r)
         return r;
     *ret_done = count << s->cluster_bits;
-    if (s->header.version < 3 && !fresh)
+    if (p == PREALLOC_FALLOC || p == PREALLOC_FULL)
+        r = give_blocks(qcow2_data(s), host, *ret_done, p);
+    if (!r && s->header.version < 3 && !fresh)
         r = node_zero(qcow2_file(s), host, *ret_done, 0); /* no zero clusters to say it with */
     if (!r)
         r = qcow2_l2_writable(s, off, &t, &index);
@@ -76,7 +89,7 @@ bool qcow2_preallocate(struct qcow2 *s, uint64_t off, uint64_t len, enum image_p
             break;
         m.len = align_up(m.len, s->cluster_bytes);
         if (wants_place(&m))
-            r = place_run(s, at, m.len, &done, &host_end);
+            r = place_run(s, at, m.len, p, &done, &host_end);
         else
             done = m.len;
         at += done;

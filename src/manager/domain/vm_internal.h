@@ -15,6 +15,8 @@
 #include <net/if.h>
 
 #define VM_CALL_MS   30000 /* an answer of the monitor */
+#define VM_OPEN_MS   120000 /* when it opens an image, whose key may take a busy processor its time */
+#define VM_KEY_MS    20000 /* for each key at the start, beside VM_START_MS */
 #define VM_START_MS  60000 /* from the start of the process to its first answer */
 #define VM_MAX_VCPUS 4096
 

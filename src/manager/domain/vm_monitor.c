@@ -152,7 +152,8 @@ static JsonNode *call_within(struct vm *v, const char *command, JsonObject *args
 
 JsonNode *vm_call(struct vm *v, const char *command, JsonObject *args, GError **error)
 {
-    return call_within(v, command, args, -1, VM_CALL_MS, error);
+    int timeout_ms = strcmp(command, "blockdev-add") ? VM_CALL_MS : VM_OPEN_MS;
+    return call_within(v, command, args, -1, timeout_ms, error);
 }
 
 JsonNode *vm_call_fd(struct vm *v, const char *command, JsonObject *args, int fd, GError **error)

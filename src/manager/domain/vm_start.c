@@ -213,10 +213,19 @@ static bool read_ptys(struct vm *v, xmlNode *domain, GError **error)
     return n != NULL;
 }
 
+/* Keys are tried one after the other before a machine answers. */
+static int start_ms(const xmlNode *domain)
+{
+    unsigned keys = 0;
+    for (const xmlNode *d = xml_find(domain, "devices/disk"); d; d = xml_next(d))
+        keys += xml_find(d, "encryption") || xml_find(d, "source/encryption");
+    return VM_START_MS + (int)MIN(keys, 100) * VM_KEY_MS;
+}
+
 /* QEMU listens before it has read its options: an early end shows when its socket closes. */
 static bool after_start(struct vm *v, xmlNode *domain, GError **error)
 {
-    return vm_connect_monitor(v, VM_START_MS, error) && read_ptys(v, domain, error) &&
+    return vm_connect_monitor(v, start_ms(domain), error) && read_ptys(v, domain, error) &&
            vm_read_threads(v, error) && vm_tune_at_start(v, domain, error) &&
            vm_read_state(v, error);
 }
@@ -237,7 +246,8 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
     a.ops = &vm_host_ops;
     a.opaque = v;
     bool ok = make_folder(v, &lock_fd, error) && (log_fd = vm_log_open(v->name, error)) >= 0 &&
-              vm_find_volumes(domain, error) && vm_find_chains(domain, error) && vm_args_build(&a, program, error);
+              vm_find_volumes(domain, error) && vm_find_chains(domain, error) &&
+              vm_args_build(&a, program, error);
     if (ok) {
         write_header(log_fd, &a);
         fstat(log_fd, &st);

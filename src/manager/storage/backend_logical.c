@@ -302,7 +302,7 @@ static bool logical_resize(struct pool *p, const char *name, const char *path, u
     g_autofree char *full = g_strdup_printf("%s/%s", group_of(p), name),
                     *size = g_strdup_printf("%" PRIu64 "b", bytes);
     const struct volume *v = g_hash_table_lookup(p->volumes, name);
-    return (v && v->capacity == bytes) ||
+    return (v && (v->physical ? v->physical : v->capacity) == bytes) ||
            storage_run(NULL, error, "lvresize", "-q", "-f", "-L", size, full, NULL);
 }
 

@@ -77,6 +77,9 @@ static char *mount_options(const struct pool *p, const char *format)
     GString *o = g_string_new(USUAL_OPTIONS);
     const char *version = pool_get(p, "source/protocol@ver"),
                *port = pool_get(p, "source/host@port");
+    if (!strcmp(format,
+                "cifs")) /* its servers take the shared locks of images for a ban on writing */
+        g_string_append(o, ",nobrl");
     if (!strcmp(format, "cifs") && !pool_user(p))
         g_string_append(o, ",guest");
     else if (!strcmp(format, "cifs"))
@@ -110,6 +113,8 @@ static bool run_mount(struct pool *p, const char *format, const char *options, c
         return storage_run_argv(argv + 2, NULL, STORAGE_RUN_MS, NULL, error);
     g_autoptr(GBytes) value = pool_password(p, error);
     char *line = value ? secret_line(value, error) : NULL;
+    if (line)
+        line[strlen(line) - 1] = 0; /* all that it reads is the password, an end of the line too */
     bool ok = line && storage_run_argv(argv, line, STORAGE_RUN_MS, NULL, error);
     secret_text_free(line);
     return ok;

@@ -97,18 +97,22 @@ static const struct need needs[] = {
      "initiators are for types 'iscsi' and 'iscsi-direct'"},
 };
 
+/* What a type cannot have is told before what it lacks: that is what its author wanted. */
 static bool check_needs(const struct pool_def *d, const xmlNode *root, GError **error)
 {
+    for (unsigned i = 0; i < ARRAY_COUNT(needs); i++) {
+        const char *value = xml_get(root, needs[i].path);
+        if (value && !((d->backend->needs | d->backend->may) & needs[i].flag))
+            return ruche_error(
+                error, MANAGER_ERR_CONFIG, "pool '%s': type '%s' is %s and takes no %s: %s",
+                d->name, d->backend->type, d->backend->summary, needs[i].what + 2, needs[i].whose);
+    }
     for (unsigned i = 0; i < ARRAY_COUNT(needs); i++) {
         const char *value = xml_get(root, needs[i].path);
         if (d->backend->needs & needs[i].flag &&
             (!value || (!*value && needs[i].flag != POOL_NEEDS_ADAPTER)))
             return ruche_error(error, MANAGER_ERR_XML, "pool '%s': type '%s' needs %s (%s)",
                                d->name, d->backend->type, needs[i].what, needs[i].path);
-        if (value && !((d->backend->needs | d->backend->may) & needs[i].flag))
-            return ruche_error(
-                error, MANAGER_ERR_CONFIG, "pool '%s': type '%s' is %s and takes no %s: %s",
-                d->name, d->backend->type, d->backend->summary, needs[i].what + 2, needs[i].whose);
     }
     for (const xmlNode *n = xml_find(root, "source/device"); n; n = xml_next(n))
         if (xml_get(n, "@path")[0] == '-')

@@ -19,6 +19,10 @@
 
 enum { PREALLOC_METADATA = 1, REFLINK = 2, VALIDATE = 4 }; /* virStorageVolCreateFlags */
 enum { DEFAULT_MODE = 0600 };
+enum {
+    LUKS_ROOM = 2 << 20,
+    LUKS_MS = 800
+}; /* of a header; what it costs to open, of a processor's time */
 
 /* The volume that the new one is made from; strings of our own, as its pool may change meanwhile.
  */
@@ -149,6 +153,8 @@ static void begin(void *opaque)
     m->ok = stage_open(&m->stage, m->target, &m->error);
     if (!m->ok)
         return;
+    if (m->def.nocow)
+        set_nocow(m->stage.fd); /* what is made in it is as it is */
     m->path = g_strdup_printf("%s/%s/%s", m->target, m->stage.name, m->def.name);
     if (!copies_bytes(m) && (m->from.pool || m->def.encrypted || strcmp(m->def.format, "raw") != 0))
         return; /* ruche-img's turn */
@@ -197,7 +203,7 @@ static void add_encryption(GString *o, const struct volume_def *d)
     g_auto(GStrv) ciphers = g_strsplit(d->ciphers, ",", 8);
     if (!raw)
         g_string_append(o, ",encrypt.format=luks");
-    g_string_append_printf(o, ",%skey-secret=key", prefix);
+    g_string_append_printf(o, ",%skey-secret=key,%siter-time=%d", prefix, prefix, LUKS_MS);
     for (char **c = ciphers; *c; c++)
         g_string_append_printf(o, ",%s%s", prefix, *c);
 }
@@ -277,7 +283,7 @@ static bool run_convert(struct maker *m, const char *options, bool there, GError
     g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *locked =
         m->from.encrypted ? encrypted_name(m->from.path, m->from.format, "from") : NULL;
-    const char *argv[28] = {manager.img, "convert", "-p", "-O", tool_format(d)};
+    const char *argv[28] = {manager.img, "convert", "-p", "-O", there ? "raw" : tool_format(d)};
     unsigned n = add_keys(m, texts, argv, 5);
     if (!locked && !g_str_has_prefix(m->from.path, "json:")) {
         argv[n++] = "-f";
@@ -363,20 +369,38 @@ static void put_building(struct pool *p, const struct volume_def *d)
     g_hash_table_replace(p->volumes, v->name, v);
 }
 
-/* The device is made while the pool is locked; what goes into it is not waited for by others. */
-static bool make_device(struct pool *p, struct maker *m, GError **error)
+/* A header of LUKS on a device, where an encrypted volume is that; then the copy. Not locked. */
+static bool fill_device(struct pool *p, struct maker *m, GError **error)
 {
-    if (!p->backend->volume_create(p, &m->def, &m->path, error))
-        return false;
-    if (!m->from.pool)
-        return true;
-    g_autofree char *device = g_strdup(m->path);
-    if (p->backend->volume_url) {
+    if (m->def.encrypted) {
+        g_autofree char *options = format_options(m);
+        m->def.has_capacity = true;
+        if (!run_create(m, options, error))
+            return false;
+        g_autofree char *device = m->path;
+        m->path = encrypted_name(device, "raw", "key");
+    } else if (p->backend->volume_url) {
         g_free(m->path);
         m->path = p->backend->volume_url(p, m->def.name);
     }
+    return !m->from.pool || run_convert(m, "", true, error);
+}
+
+/* The device is made while the pool is locked; what goes into it is not waited for by others. */
+static bool make_device(struct pool *p, struct maker *m, GError **error)
+{
+    struct volume_def room = m->def;
+    if (m->def.encrypted && room.capacity < UINT64_MAX - LUKS_ROOM) {
+        room.capacity += LUKS_ROOM;
+        room.allocation += room.allocation < room.capacity ? LUKS_ROOM : 0;
+    }
+    if (!p->backend->volume_create(p, &room, &m->path, error))
+        return false;
+    if (!m->from.pool && !m->def.encrypted)
+        return true;
+    g_autofree char *device = g_strdup(m->path);
     fiber_mutex_unlock(&p->lock);
-    bool ok = run_convert(m, "", true, error);
+    bool ok = fill_device(p, m, error);
     fiber_mutex_lock(&p->lock);
     if (!ok && p->backend->volume_delete)
         p->backend->volume_delete(p, m->def.name, device, NULL);

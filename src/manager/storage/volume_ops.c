@@ -321,6 +321,8 @@ static bool new_size(const struct pool *p, const struct volume *v, const struct 
 static bool resize_device(struct pool *p, const struct volume *v, uint64_t size, GError **error)
 {
     g_autofree char *name = g_strdup(v->name), *path = g_strdup(v->path);
+    if (v->encrypted && v->physical > v->capacity) /* the header's room */
+        size = align_up(size + v->physical - v->capacity, 512);
     return p->backend->volume_resize(p, name, path, size, error) && pool_scan_figures(p, error) &&
            volume_scan(p, name, error);
 }

@@ -20,7 +20,8 @@ char *encrypted_name(const char *path, const char *format, const char *key)
     g_autoptr(JsonNode) n = json_node_new(JSON_NODE_OBJECT);
     JsonObject *o = json_object_new(), *file = json_object_new(), *e = json_object_new();
     json_object_set_string_member(o, "driver", raw ? "luks" : format);
-    json_object_set_string_member(file, "driver", "file");
+    json_object_set_string_member(file, "driver",
+                                  g_str_has_prefix(path, "/dev/") ? "host_device" : "file");
     json_object_set_string_member(file, "filename", path);
     json_object_set_object_member(o, "file", file);
     json_object_set_string_member(e, "format", "luks");
@@ -101,11 +102,13 @@ bool volume_encryption_parse(struct volume_def *d, const struct pool_backend *b,
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "volume '%s': encryption '%.16s' cannot be made; 'luks' can", d->name,
                            format);
-    if (!(b->can & POOL_FILES) || (strcmp(d->format, "raw") && strcmp(d->format, "qcow2")))
-        return ruche_error(error, MANAGER_ERR_CONFIG,
-                           "volume '%s': files of format raw and qcow2 can be encrypted, not %s in "
-                           "a pool of type '%s'",
-                           d->name, d->format, b->type);
+    bool raw = !strcmp(d->format, "raw"), files = b->can & POOL_FILES;
+    if (files ? !raw && strcmp(d->format, "qcow2") != 0 : b->can & POOL_REMOTE || d->backing)
+        return ruche_error(
+            error, MANAGER_ERR_CONFIG,
+            "volume '%s': files of format raw and qcow2 can be encrypted, and devices of "
+            "this host without a backing store, not %s%s in a pool of type '%s'",
+            d->name, d->format, d->backing ? " with a backing store" : "", b->type);
     if (!secret || xml_next(secret) || !xml_is(secret, "@type", "passphrase"))
         return ruche_error(error, MANAGER_ERR_XML,
                            "volume '%s': <encryption> needs one <secret type='passphrase'>",
