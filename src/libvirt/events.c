@@ -127,6 +127,18 @@ static const struct {
     [EVENT_MONITOR] = {monitor_kinds, G_N_ELEMENTS(monitor_kinds), "monitor", PROGRAM_QEMU},
 };
 
+const struct xdr_row *events_rows(uint32_t program, uint32_t procedure, size_t *ret_size)
+{
+    *ret_size = sizeof(struct message);
+    for (unsigned i = 0; i < G_N_ELEMENTS(classes); i++)
+        for (int j = 0; classes[i].program == program && j < classes[i].count; j++) {
+            const struct kind *k = &classes[i].kinds[j];
+            if (k->rows && (k->procedure == procedure || k->old_procedure == procedure))
+                return k->rows + (k->procedure == procedure ? 0 : k->old_from);
+        }
+    return NULL;
+}
+
 /* ---- registrations ---- */
 
 static bool check(const struct client *c, enum event_class class, int event, GError **error)

@@ -27,5 +27,8 @@ bool events_deregister(struct client *c, enum event_class class, int callback, G
 /* Without ids: procedures 105, 106, 167, 168. At most one for each event. */
 bool events_register_old(struct client *c, int event, GError **error);
 bool events_deregister_old(struct client *c, int event, GError **error);
+/* What a message of this procedure is made of, and the bytes of what the rows fill; NULL: it tells
+ * of no event that we send. */
+const struct xdr_row *events_rows(uint32_t program, uint32_t procedure, size_t *ret_size);
 /* The client has ended. */
 void events_forget(struct client *c);

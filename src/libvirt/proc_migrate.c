@@ -183,16 +183,17 @@ PROC(domain_migrate_prepare3, 214, prepare3, GIVES(r_migrate_prepare),
 
 struct perform3 {
     struct wire_domain dom;
+    char *xml;
     struct xdr_bytes cookie;
-    char *xml, *peer, *uri;
+    char *peer, *uri;
     uint64_t flags;
     char *name;
     uint64_t mib;
 };
 static const struct xdr_row perform3_xdr[] = {
     XDR_SUB(struct perform3, dom, wire_domain_xdr),
-    XDR_F(BYTES, struct perform3, cookie, .max = MIGRATE_COOKIE_MAX),
     XDR_F(STRING_OPT, struct perform3, xml),
+    XDR_F(BYTES, struct perform3, cookie, .max = MIGRATE_COOKIE_MAX),
     XDR_F(STRING_OPT, struct perform3, peer),
     XDR_F(STRING_OPT, struct perform3, uri),
     XDR_F(UHYPER, struct perform3, flags),

@@ -254,7 +254,7 @@ class Ours(Side):
 class Libvirtd(Side):
     """In a mount namespace of its own, with empty folders over its places."""
 
-    UNSHARE = ("unshare", "-m")
+    UNSHARE, AUTH = ("unshare", "-m"), "none"
     PLACES = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/run/libvirt")
 
     def __init__(self):
@@ -263,7 +263,7 @@ class Libvirtd(Side):
         super().__init__("theirs", QEMU, f"qemu+unix:///system?socket={self.socket}")
         os.makedirs(f + "/run")
         with open(f + "/libvirtd.conf", "w", encoding="ascii") as conf:
-            conf.write(f'unix_sock_dir = "{f}/run"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n')
+            conf.write(f'unix_sock_dir = "{f}/run"\nauth_unix_rw = "{self.AUTH}"\nauth_unix_ro = "none"\n')
         binds = []
         for place in self.PLACES:
             os.makedirs(f + "/places" + place)

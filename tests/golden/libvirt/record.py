@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Records what libvirt's own client and daemon say to each other, as golden bytes for our tables.
 
-Usage: record.py SOCKET [URI...] > wire.txt, with a libvirtd that listens on SOCKET (an unprivileged one will do). Each
-line: program, procedure, "call", "reply", "message" or "error", payload in hex. A procedure appears with its longest
-payload of at most 2 KB.
+Usage: record.py SOCKET [URI...], with a libvirtd that listens on SOCKET (an unprivileged one will do); adds to wire.txt what
+it lacks. Each line: program, procedure, "call", "reply", "message" or "error", payload in hex. A procedure appears with its
+longest payload of at most 2 KB, or with the shortest.
 """
 import os
 import socket
@@ -18,34 +18,50 @@ import libvirt_qemu
 
 SEEN = {}
 MOST = 2048
+KINDS = {0: "call", 1: "reply", 2: "message", 4: "call", 5: "reply"}
+
+
+def rank(payload):
+    """The longest that is short enough to be read, else the shortest."""
+    return len(payload) if len(payload) <= MOST else -len(payload)
 
 
 def note(program, number, kind, payload):
-    if len(payload) > MOST or (program, number) == (0x20008086, 66):
-        return
     key = (program, number, kind)
-    if len(SEEN.get(key, b"")) <= len(payload):
+    if key not in SEEN or rank(SEEN[key]) <= rank(payload):
         SEEN[key] = payload
 
 
+def note_message(data):
+    _, program, _, number, kind, _, status = struct.unpack(">IIIIiIi", data[:28])
+    body = data[32:] if kind in (4, 5) else data[28:]  # descriptors are counted in front of it
+    if kind in KINDS and status == 0 and program != 0x6b656570:
+        note(program, number, KINDS[kind], body)
+    if kind == 1 and status == 1:
+        note(program, 0, "error", body)
+
+
 def pump(source, sink):
+    """A descriptor goes on with the byte that it came with."""
     buffer = b""
-    calls = {0: "call", 1: "reply", 2: "message"}
     while True:
-        data = source.recv(65536)
+        data, fds, _, _ = socket.recv_fds(source, 65536, 8)
         if not data:
             break
-        sink.sendall(data)
+        sink.sendall(data[:-1] if fds else data)
+        if fds:
+            socket.send_fds(sink, [data[-1:]], fds)
+        for fd in fds:
+            os.close(fd)
         buffer += data
         while len(buffer) >= 28:
-            length, program, _, number, kind, _, status = struct.unpack(">IIIIiIi", buffer[:28])
+            length, = struct.unpack(">I", buffer[:4])
             if len(buffer) < length:
                 break
-            if kind in calls and status == 0 and program != 0x6b656570:
-                note(program, number, calls[kind], buffer[28:length])
-            if kind == 1 and status == 1:
-                note(program, 0, "error", buffer[28:length])
+            note_message(buffer[:length])
             buffer = buffer[length:]
+            if fds:
+                buffer = b""  # the bytes of descriptors stand between messages
     sink.shutdown(socket.SHUT_WR)
 
 
@@ -63,6 +79,21 @@ def proxy(path, target):
                 threading.Thread(target=pump, args=(a, b), daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
+
+
+def write_golden(path, others=()):
+    """Adds what was seen to a file of golden bytes: what it has stays, and what others have is left out."""
+    lines, had = [], set()
+    for name in (path, *others):
+        if os.path.exists(name):
+            with open(name, encoding="ascii") as f:
+                known = [line.split() for line in f]
+            had |= {(int(f[0], 16), int(f[1]), f[2]) for f in known}
+            lines += [((int(f[0], 16), int(f[1]), f[2]), f[3]) for f in known if name == path]
+    lines += [(key, payload.hex() or "-") for key, payload in SEEN.items() if key not in had]
+    with open(path, "w", encoding="ascii") as out:
+        for (program, number, kind), text in sorted(lines):
+            out.write(f"{program:x} {number} {kind} {text}\n")
 
 
 def attempt(*steps):
@@ -130,7 +161,7 @@ def domain_changes(d):
             lambda: d.setMetadata(0, "text", None, None, 2), lambda: d.setMetadata(2, "<a/>", "k", "urn:x", 2), lambda: d.attachDevice("<disk/>"),
             lambda: d.attachDeviceFlags("<disk/>", 2), lambda: d.detachDevice("<disk/>"), lambda: d.detachDeviceFlags("<disk/>", 2),
             lambda: d.updateDeviceFlags("<disk/>", 2), lambda: d.rename("other", 0), lambda: d.rename("golden", 0), lambda: d.blockResize("vda", 1024, 0),
-            lambda: d.injectNMI(0), lambda: d.setTime(0, {"seconds": 1, "nseconds": 2}), lambda: d.fSFreeze(["/"], 0), lambda: d.fSThaw(["/"], 0),
+            lambda: d.injectNMI(0), lambda: d.setTime(0, {"seconds": 1, "nseconds": 2}), lambda: d.fsFreeze(["/"], 0), lambda: d.fsThaw(["/"], 0),
             lambda: d.fSTrim("/", 1, 0), lambda: d.setUserPassword("root", "x", 0), lambda: d.abortJob(), lambda: d.create(),
             lambda: d.createWithFlags(1), d.suspend, d.resume, d.shutdown, lambda: d.shutdownFlags(0), lambda: d.reboot(0), lambda: d.reset(0),
             d.destroy, lambda: d.destroyFlags(0), lambda: libvirt_qemu.qemuMonitorCommand(d, "info version", 1),
@@ -222,8 +253,8 @@ def main():
         proxy(path, sys.argv[1])
         for uri in sys.argv[2:] or ["test:///default"]:
             session(uri, path)
-    for (program, number, kind), payload in sorted(SEEN.items()):
-        print(f"{program:x} {number} {kind} {payload.hex() or '-'}")
+    write_golden(os.path.join(os.path.dirname(os.path.abspath(__file__)), "wire.txt"))
 
 
-main()
+if __name__ == "__main__":
+    main()
