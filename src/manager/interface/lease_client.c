@@ -3,11 +3,12 @@
  *
  * Spec      dhclient(8), dhcpcd(8), udhcpc of BusyBox.
  * Life      A client waits for its lease, then goes into the background; it outlives the manager,
- * which finds it again by its file of the process's number. One that dies is started again. Thread
- * The loop thread, in a task.
+ *           which finds it again by its file of the process's number. One that dies is started again.
+ * Thread    The loop thread, in a task.
  */
 #include "base/log.h"
 #include "manager/interface/interface_priv.h"
+#include "manager/netlink.h"
 #include "manager/store.h"
 
 #include <glib-unix.h>
@@ -22,26 +23,41 @@ enum {
     OUTPUT_MAX = 65536,
     AGAIN_S = 5,
     WORDS_MAX = 16,
+    NO_DNS_MAX = 8,
     STEPS = 100,
     STEP_MS = 50
 };
 
-/* %i: the interface, %p: the file of its number, %l: of its leases. */
+/* %i: the interface, %p: the file of its number, %l: of its leases, %c: of dhclient's settings.
+ * dhcpcd waits for a router to send it to a server, unless it is told not to. */
 struct program {
     const char *name;
+    const char *no_dns[NO_DNS_MAX];  /* first, with peerdns='no' */
     const char *words[2][WORDS_MAX]; /* for IPv4, IPv6 */
 };
 static const struct program programs[] = {
     {"dhclient",
+     {"-cf", "%c", NULL},
      {{"-4", "-1", "-pf", "%p", "-lf", "%l", "%i", NULL},
       {"-6", "-1", "-pf", "%p", "-lf", "%l", "%i", NULL}}},
-    {"dhcpcd", {{"-4", "-w", "-t", "60", "%i", NULL}, {"-6", "-w", "-t", "60", "%i", NULL}}},
-    {"udhcpc", {{"-i", "%i", "-p", "%p", "-n", "-t", "10", "-T", "3", NULL}, {NULL}}},
+    {"dhcpcd",
+     {"-C", "resolv.conf", NULL},
+     {{"-4", "-w", "-t", "60", "%i", NULL},
+      {"-6", "--noipv6rs", "--ia_na", "-w", "-t", "60", "%i", NULL}}},
+    {"udhcpc",
+     {"-o", "-O", "subnet", "-O", "router", NULL},
+     {{"-i", "%i", "-p", "%p", "-n", "-t", "10", "-T", "3", NULL}, {NULL}}},
 };
+/* All that dhclient asks for when it is not to ask for name servers. Who asks for nothing at all by
+ * IPv6 is told everything. */
+static const char dhclient_conf[] =
+    "option rfc3442-classless-static-routes code 121 = array of unsigned integer 8;\n"
+    "request subnet-mask, broadcast-address, routers, interface-mtu, "
+    "rfc3442-classless-static-routes, dhcp6.info-refresh-time;\n";
 
 struct client {
     char *name, *pid_path;
-    bool v6;
+    bool v6, no_dns;
     guint source, again;
     int fd;
 };
@@ -65,7 +81,22 @@ static char *expand(const char *word, const struct client *c)
         return g_strdup(c->name);
     if (!strcmp(word, "%p"))
         return g_strdup(c->pid_path);
+    if (!strcmp(word, "%c"))
+        return g_strconcat(c->pid_path, ".conf", NULL);
     return !strcmp(word, "%l") ? g_strconcat(c->pid_path, ".leases", NULL) : g_strdup(word);
+}
+
+/* Numbers come again: is it its? dhcpcd's words are one: "dhcpcd: eth0 [ip4]". */
+static bool is_of(pid_t pid, const char *name)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", (int)pid), *cmdline = NULL;
+    gsize len = 0;
+    if (pid <= 0 || !g_file_get_contents(path, &cmdline, &len, NULL))
+        return false;
+    for (gsize i = 0; i < len; i++)
+        cmdline[i] = cmdline[i] ? cmdline[i] : ' ';
+    g_auto(GStrv) words = g_strsplit(cmdline, " ", -1);
+    return g_strv_contains((const char *const *)words, name);
 }
 
 /* dhcpcd keeps its number in a place of its own. */
@@ -74,16 +105,10 @@ static pid_t find(const struct client *c)
     g_autofree char *other = g_strdup_printf("/run/dhcpcd/%s-%d.pid", c->name, c->v6 ? 6 : 4);
     const char *const paths[] = {c->pid_path, other};
     for (unsigned i = 0; i < G_N_ELEMENTS(paths); i++) {
-        g_autofree char *text = store_read(paths[i], 64, NULL), *cmdline = NULL, *path = NULL;
+        g_autofree char *text = store_read(paths[i], 64, NULL);
         pid_t pid = text ? (pid_t)g_ascii_strtoll(text, NULL, 10) : 0;
-        gsize len = 0;
-        path = g_strdup_printf("/proc/%d/cmdline", (int)pid);
-        if (pid <= 0 || !g_file_get_contents(path, &cmdline, &len, NULL))
-            continue;
-        for (gsize k = 0; k < len;
-             k += strlen(cmdline + k) + 1) /* numbers come again: is it its? */
-            if (!strcmp(cmdline + k, c->name))
-                return pid;
+        if (is_of(pid, c->name))
+            return pid;
     }
     return 0;
 }
@@ -129,21 +154,48 @@ static pid_t await(const struct client *c)
     return pid;
 }
 
+/* DHCPv6 is spoken from the interface's own address, which the kernel tries out first. */
+static bool has_own_address(const char *name)
+{
+    auto_host *h = host_read();
+    const struct host_link *l = host_find(h, name);
+    FOREACH_OF(host_address, a, h->addresses)
+    {
+        const struct ifaddrmsg *i = g_bytes_get_data(a->raw, NULL);
+        if (l && a->index == l->index && a->s.addr.v6 && a->scope == RT_SCOPE_LINK &&
+            !(i->ifa_flags & IFA_F_TENTATIVE))
+            return true;
+    }
+    return false;
+}
+
+static char **command(const struct program *p, const char *path, const struct client *c)
+{
+    GPtrArray *argv = g_ptr_array_new();
+    g_ptr_array_add(argv, g_strdup(path));
+    for (const char *const *w = p->no_dns; c->no_dns && *w; w++)
+        g_ptr_array_add(argv, expand(*w, c));
+    for (const char *const *w = p->words[c->v6]; *w; w++)
+        g_ptr_array_add(argv, expand(*w, c));
+    g_ptr_array_add(argv, NULL);
+    return (char **)g_ptr_array_free(argv, FALSE);
+}
+
 static bool launch(const struct client *c, GError **error)
 {
+    g_autofree char *conf = expand("%c", c);
+    if (c->no_dns && !store_write_volatile(conf, dhclient_conf, 0644, error))
+        return false;
+    for (int i = 0; c->v6 && i < STEPS && !has_own_address(c->name); i++)
+        task_sleep_ms(STEP_MS);
     for (unsigned i = 0; i < G_N_ELEMENTS(programs); i++) {
         const char *const *words = programs[i].words[c->v6];
         g_autofree char *path = *words ? g_find_program_in_path(programs[i].name) : NULL;
         if (!path)
             continue;
-        g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
+        g_auto(GStrv) argv = command(&programs[i], path, c);
         g_autoptr(GError) inner = NULL;
-        g_ptr_array_add(argv, g_strdup(path));
-        for (const char *const *w = words; *w; w++)
-            g_ptr_array_add(argv, expand(*w, c));
-        g_ptr_array_add(argv, NULL);
-        if (!task_run_program((const char *const *)argv->pdata, NULL, OUTPUT_MAX, WAIT_MS, NULL,
-                              &inner))
+        if (!task_run_program((const char *const *)argv, NULL, OUTPUT_MAX, WAIT_MS, NULL, &inner))
             return ruche_error(error, inner->code, "interface '%s': no address by DHCP: %s",
                                c->name, inner->message);
         return await(c) ||
@@ -162,7 +214,8 @@ static void again_task(void *opaque)
     g_autoptr(GError) error = NULL;
     if (!c || c->fd >= 0)
         return;
-    struct client copy = {.name = g_strdup(c->name), .pid_path = g_strdup(key), .v6 = c->v6};
+    struct client copy = {
+        .name = g_strdup(c->name), .pid_path = g_strdup(key), .v6 = c->v6, .no_dns = c->no_dns};
     bool ok = launch(&copy, &error);
     g_free(copy.name);
     g_free(copy.pid_path);
@@ -179,14 +232,15 @@ static char *pid_path(const char *name, bool v6)
     return interface_run_path(name, v6 ? "dhcp6" : "dhcp4");
 }
 
-static bool start_one(const char *name, bool v6, GError **error)
+static bool start_one(const char *name, bool v6, bool no_dns, GError **error)
 {
     g_autofree char *path = pid_path(name, v6);
     struct client *c = g_hash_table_lookup(clients, path);
     if (c)
         return true;
     c = g_new0(struct client, 1);
-    *c = (struct client){.name = g_strdup(name), .pid_path = g_strdup(path), .v6 = v6, .fd = -1};
+    *c = (struct client){
+        .name = g_strdup(name), .pid_path = g_strdup(path), .v6 = v6, .no_dns = no_dns, .fd = -1};
     if (!watch(c) && (!launch(c, error) || !watch(c))) {
         client_free(c);
         if (error && !*error)
@@ -203,7 +257,8 @@ bool lease_client_start(const char *name, const xmlNode *root, GError **error)
         clients = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, client_free);
     for (int v6 = 0; v6 < 2; v6++) {
         const xmlNode *p = interface_protocol(root, v6);
-        if (p && xml_find(p, "dhcp") && !start_one(name, v6, error))
+        if (p && xml_find(p, "dhcp") &&
+            !start_one(name, v6, xml_is(p, "dhcp@peerdns", "no"), error))
             return false;
     }
     return true;
@@ -212,7 +267,8 @@ bool lease_client_start(const char *name, const xmlNode *root, GError **error)
 void lease_client_stop(const char *name)
 {
     for (int v6 = 0; v6 < 2; v6++) {
-        g_autofree char *path = pid_path(name, v6), *leases = g_strconcat(path, ".leases", NULL);
+        g_autofree char *path = pid_path(name, v6), *leases = g_strconcat(path, ".leases", NULL),
+                        *conf = g_strconcat(path, ".conf", NULL);
         struct client key = {.name = (char *)name, .pid_path = path, .v6 = v6};
         if (clients)
             g_hash_table_remove(clients, path);
@@ -223,6 +279,7 @@ void lease_client_stop(const char *name)
             task_sleep_ms(STEP_MS);
         g_unlink(path);
         g_unlink(leases);
+        g_unlink(conf);
     }
 }
 
