@@ -25,13 +25,21 @@ import tap  # noqa: E402
 RUCHED, RUCHE = (os.path.abspath(p) for p in sys.argv[1:3])
 WORK = tempfile.mkdtemp(prefix="ruche-interface-")
 os.chmod(WORK, 0o755)
-RUN, STATE, BIN, TREE = (os.path.join(WORK, x) for x in ("run", "state", "bin", "tree"))
+RUN, STATE, TREE = (os.path.join(WORK, x) for x in ("run", "state", "tree"))
 ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "NODE_SYSFS": TREE,
-       "PATH": BIN + ":" + os.environ["PATH"] + ":/usr/sbin:/sbin"}
+       "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
 HOST, WORLD = f"ri{os.getpid()}h", f"ri{os.getpid()}w"
 SCHEMA = "/usr/share/libvirt/schemas/interface.rng"
 GATEWAY, GATEWAY6 = "198.51.100.1", "2001:db8:77::1"
 MANAGER = None
+CLIENTS = ("udhcpc", "dhclient", "dhcpcd")
+PLACES = ("run/dhcpcd", "var/lib/dhcp", "var/lib/dhcpcd")  # of theirs
+RESOLV = "nameserver 192.0.2.53\n"
+# The manager's /etc and its clients' folders are the test's own; its host's name, too. $0: where it looks for programs.
+OWN_PLACES = f"""mount --bind {WORK}/etc /etc
+for d in {' '.join(PLACES)}; do mount --bind {WORK}/places/$d /$d || exit 1; done
+PATH=$0 exec "$@"
+"""
 UDHCPC = """#!/bin/sh
 case $1 in
 deconfig) ip addr flush dev $interface scope global;;
@@ -77,9 +85,10 @@ class Manager:
         self.config = write("conf", "[libvirt]\nusual_place=false\n")
         self.start()
 
-    def start(self):
+    def start(self, client="udhcpc"):
+        """`client`: the one of DHCP that this host is to have."""
         with open(os.path.join(WORK, "log"), "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(["ip", "netns", "exec", HOST, RUCHED, "--system", "--config", self.config, "--runtime-dir", RUN,
+            self.process = subprocess.Popen(["ip", "netns", "exec", HOST, "unshare", "-u", "sh", "-c", OWN_PLACES, f"{WORK}/bin-{client}", RUCHED, "--system", "--config", self.config, "--runtime-dir", RUN,
                                              "--state-dir", STATE], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=ENV)
         wait_for("ruched", lambda: self.process.poll() is not None or not virsh("uri", check=False).returncode)
         assert self.process.poll() is None, self.log()
@@ -121,8 +130,11 @@ def define(xml):
 
 
 def described(name, *more):
+    return valid(say("iface-dumpxml", name, *more))
+
+
+def valid(text):
     """What the schema accepts."""
-    text = say("iface-dumpxml", name, *more)
     r = subprocess.run(["xmllint", "--noout", "--relaxng", SCHEMA, "-"], input=text, text=True, capture_output=True, timeout=120, check=False)
     assert r.returncode == 0, r.stderr + text
     return ET.fromstring(text)
@@ -136,7 +148,12 @@ def state():
         "up": "UP" in l["flags"], "kind": l.get("linkinfo", {}).get("info_kind"),
         "addresses": sorted(f"{a['local']}/{a['prefixlen']}" for a in l["addr_info"] if a["scope"] != "link")} for l in links]
     return sorted(kept, key=lambda l: l["ifindex"]), sorted(
-        f"{r['dst']} {r.get('gateway')} {r['dev']}" for r in routes if r.get("protocol") != "kernel")
+        f"{r['dst']} {r.get('gateway')} {r.get('dev')} {hops(r)}" for r in routes if r.get("protocol") != "kernel")
+
+
+def hops(route):
+    """Of a route with several: by which gateway, interface and weight."""
+    return sorted((h["gateway"], h["dev"], h["weight"]) for h in route.get("nexthops", ()))
 
 
 def addresses(name):
@@ -165,8 +182,25 @@ def build_world():
     ip("-6", "route", "add", "default", "via", GATEWAY6)
     os.makedirs(TREE)
     os.symlink("/sys", os.path.join(TREE, "sys"))
-    write("bin/udhcpc", f"#!/bin/sh\nexec {shutil.which('busybox')} udhcpc -s {WORK}/bin/script \"$@\"\n", 0o755)
-    write("bin/script", UDHCPC, 0o755)
+    build_places()
+
+
+def build_places():
+    """For each client a folder with all programs but the other clients."""
+    run("cp", "-a", "/etc", WORK)
+    os.unlink(f"{WORK}/etc/resolv.conf")
+    write("etc/resolv.conf", RESOLV)
+    for place in PLACES:
+        os.makedirs(f"{WORK}/places/{place}")
+        os.makedirs("/" + place, exist_ok=True)
+    programs = {entry.name: entry.path for folder in reversed(ENV["PATH"].split(":")) if os.path.isdir(folder) for entry in os.scandir(folder)}
+    write("udhcpc.script", UDHCPC, 0o755)
+    programs["udhcpc"] = write("udhcpc", f"#!/bin/sh\nexec {shutil.which('busybox')} udhcpc -s {WORK}/udhcpc.script \"$@\"\n", 0o755)
+    for client_ in CLIENTS:
+        os.makedirs(f"{WORK}/bin-{client_}")
+        for name, path in programs.items():
+            if name == client_ or name not in CLIENTS:
+                os.symlink(path, f"{WORK}/bin-{client_}/{name}")
 
 
 def clean():
@@ -250,6 +284,34 @@ def test_move():
     say("iface-undefine", "br0")
 
 
+def test_virsh():
+    """Each of virsh's iface-* commands once, with what it says."""
+    before, bridge = state(), write("b.xml", BRIDGE)
+    uri = f"qemu+unix:///system?socket={RUN}/libvirt-sock"
+    rows_ = (
+        ("iface-list --all", r"^ Name +State +MAC Address\n-+\n card0 +inactive +\S+\n eth9 +active +52:54:00:99:00:01\n lo +active +00:00:00:00:00:00$"),
+        (f"iface-define {bridge} --validate", rf"^Interface br7 defined from {bridge}$"), ("iface-list --inactive", r"^ br7 +inactive"), ("iface-mac br7", "^$"),
+        ("iface-dumpxml br7", "<start mode='onboot'/>"), ("iface-dumpxml br7 --inactive", "<interface type='ethernet' name='card0'/>"),
+        ("iface-edit br7", r"^Interface br7 XML configuration edited\.$"), ("iface-dumpxml br7 --inactive", "<mtu size='1401'/>"),
+        ("iface-start br7", "^Interface br7 started$"), ("iface-start br7", "!already active"), ("iface-mac br7", "^([0-9a-f]{2}:){5}[0-9a-f]{2}$"),
+        ("iface-dumpxml br7", r"<bridge stp='off' delay='0\.00'>\n +<interface type='ethernet' name='card0'>"), ("iface-list", r"^ br7 +active"),
+        ("iface-edit br7", r"^Interface br7 XML configuration edited"), ("iface-dumpxml br7", "<mtu size='1401'/>"), ("iface-dumpxml br7 --inactive", "<mtu size='1402'/>"),
+        ("iface-destroy br7", "+^Interface br7 destroyed$"), ("iface-destroy br7", "!not active"), ("iface-undefine br7", "^Interface br7 undefined$"), ("iface-dumpxml br7", "!br7"),
+        ("iface-begin", "^Network config change transaction started"), ("iface-begin", "!under way"), (f"iface-define {bridge}", "defined"), ("iface-rollback", "rolled back"),
+        ("iface-dumpxml br7", "!br7"), ("iface-rollback", "!no change"), ("iface-begin", "started"), ("iface-commit", "^Network config change transaction committed"), ("iface-commit", "!no change"),
+        ("iface-bridge eth9 br0 --no-stp --no-start", r"^Created bridge br0 with attached device eth9$"), ("iface-dumpxml br0 --inactive", r"<bridge stp='off'>"), ("iface-undefine br0", "undefined"),
+        ("iface-bridge eth9 br0 --no-stp", r"^Created bridge br0 with attached device eth9\nBridge interface br0 started$"), ("iface-bridge eth9 br0", "!already"),
+        ("iface-name 52:54:00:99:00:01", "!both have MAC address"), ("iface-unbridge br0 --no-start", r"^Device eth9 un-attached from bridge br0$"),
+        ("iface-dumpxml eth9 --inactive", r"<ip address='198.51.100.2' prefix='24'/>"), ("iface-undefine eth9", "undefined"), ("iface-unbridge nix", "!nix"))
+    edits = iter(("sed -i s/1400/1401/", "sed -i s/1401/1402/"))
+    for command, want in rows_:
+        env = {**ENV, "EDITOR": next(edits)} if command.startswith("iface-edit") else ENV
+        done = subprocess.run(["virsh", "-c", uri, *command.split()], capture_output=True, text=True, timeout=120, check=False, env=env, stdin=subprocess.DEVNULL)
+        said = done.stderr if want.startswith("!") else done.stdout.rstrip()
+        assert re.search(want.lstrip("!+"), said, re.MULTILINE) and (want[0] == "+" or (done.returncode != 0) == (want[0] == "!")), f"{command}: {done}"
+    assert state() == before, f"{before}\n{state()}"
+
+
 def test_lost_gateway():
     """With the wrong address the gateway answers no longer: all is as it was."""
     before = state()
@@ -303,6 +365,69 @@ def test_errors():
     write(f"tree/run/NetworkManager/devices/{index}", "[device]\nmanaged=true\nmanaged-type=full\nconnection-uuid=1\n")
     refused("configured by NetworkManager", "iface-define", write("i.xml", "<interface type='ethernet' name='card0'/>"))
     os.unlink(os.path.join(TREE, f"run/NetworkManager/devices/{index}"))
+
+
+PORT = "<interface type='ethernet' name='card0'/>"
+SCHEMA_TAKES = {  # inside of <interface>, and what is kept of it
+    "start modes": [("bridge", f"<start mode='{m}'/><bridge/>", f"<start mode='{m}'/>") for m in ("onboot", "none", "hotplug")],
+    "bond modes": [("bond", f"<bond mode='{m}'>{PORT}</bond>", f"mode='{m}'") for m in ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")],
+    "link monitors": [("bond", f"<bond><miimon freq='100' {more}/>{PORT}</bond>", more) for more in ("downdelay='200'", "updelay='300'", "carrier='ioctl'", "carrier='netif'")],
+    "ARP monitors": [("bond", f"<bond><arpmon interval='100' target='10.5.0.9' validate='{v}'/>{PORT}</bond>", f"validate='{v}'") for v in ("none", "active", "backup", "all")],
+    "VLANs": [("vlan", f"<vlan tag='{n}'><interface name='card0'/></vlan>", f"tag='{n}'") for n in (0, 4094)],
+    "ports": [("bridge", f"<bridge>{p}</bridge>", kept) for p, kept in (
+        (PORT, "name='card0'"), (f"<interface type='bond' name='b1'><bond>{PORT}</bond></interface>", "type='bond'"),
+        ("<interface type='vlan'><vlan tag='7'><interface name='card0'/></vlan></interface>", "name='card0.7'"))],
+    "protocols": [("ethernet", f"<protocol family='{f}'>{inside}</protocol>", kept) for f, inside, kept in (
+        ("ipv4", "<dhcp peerdns='no'/>", "<dhcp peerdns='no'/>"), ("ipv4", "<dhcp/>", "<dhcp/>"), ("ipv6", "<dhcp peerdns='yes'/>", "peerdns='yes'"), ("ipv6", "<autoconf/>", "<autoconf/>"),
+        ("ipv4", "<ip address='10.8.0.1'/>", "prefix='32'"), ("ipv6", "<ip address='fd00::8' prefix='0'/>", "prefix='0'"), ("ipv4", "<route gateway='10.8.0.9'/>", "10.8.0.9"),
+        ("ipv6", "<ip address='fd00::8' prefix='64'/><ip address='fd00::9' prefix='64'/><route gateway='fd00::1'/>", "<ip address='fd00::9'"))],
+    "frames": [("ethernet", "<mac address='52:54:00:99:00:03'/><mtu size='68'/>", "<mtu size='68'/>"), ("bridge", "<bridge stp='on' delay='2.5'/>", "delay='2.5'")],
+}
+SCHEMA_REFUSES = (
+    ("ethernet", "<start mode='manual'/>", "manual"), ("ethernet", "<mtu size='67'/>", "67"), ("ethernet", "<mtu/>", "size"), ("ethernet", "<mac address='1:2:3'/>", "1:2:3"),
+    ("ethernet", "<protocol family='ipx'/>", "ipx"), ("ethernet", "<protocol family='ipv4'/><protocol family='ipv4'/>", "there twice"),
+    ("ethernet", "<protocol family='ipv4'><dhcp peerdns='maybe'/></protocol>", "maybe"), ("ethernet", "<protocol family='ipv4'><autoconf/></protocol>", "autoconf"),
+    ("ethernet", "<protocol family='ipv6'><ip address='10.0.0.1'/></protocol>", "no IPv6 address"), ("ethernet", "<protocol family='ipv6'><ip address='fd00::1' prefix='129'/></protocol>", "129"),
+    ("ethernet", "<protocol family='ipv6'><route gateway='10.0.0.1'/></protocol>", "no IPv6 address"), ("bridge", "<bridge stp='maybe'/>", "maybe"), ("bridge", "<bridge delay='-1'/>", "delay"),
+    ("bond", f"<bond mode='fast'>{PORT}</bond>", "fast"), ("bond", "<bond/>", "interface"), ("bond", f"<bond><miimon/>{PORT}</bond>", "freq"), ("bond", f"<bond><miimon freq='1' carrier='x'/>{PORT}</bond>", "carrier"),
+    ("bond", f"<bond><arpmon interval='1'/>{PORT}</bond>", "target"), ("bond", f"<bond><arpmon interval='1' target='1.2.3.4' validate='x'/>{PORT}</bond>", "validate"),
+    ("bond", "<bond><interface type='vlan' name='v'/></bond>", "vlan"), ("bond", f"<bond mode='802.3ad'><arpmon interval='1' target='1.2.3.4'/>{PORT}</bond>", "takes no arpmon"),
+    ("vlan", "<vlan><interface name='card0'/></vlan>", "tag"), ("vlan", "<vlan tag='4095'><interface name='card0'/></vlan>", "4095"), ("vlan", "<vlan tag='1'/>", "interface"),
+)
+
+
+def test_schema():
+    """Row by row of libvirt's interface.rng: kept, or refused by its name; what of it the kernel can do is done."""
+    before = state()
+
+    def written(kind, inside, file="i.xml"):
+        return write(file, f"<interface type='{kind}' name='{'card0' if kind == 'ethernet' else 'n0'}'>{inside}</interface>")
+    taken = [row for rows_ in SCHEMA_TAKES.values() for row in rows_]
+    commands = []
+    for n, (kind, inside, kept) in enumerate(taken):
+        name = "card0" if kind == "ethernet" else "n0"
+        commands += [f"iface-define {written(kind, inside, f'{n}.xml')} --validate", "echo @@", f"iface-dumpxml {name} --inactive", "echo @@", f"iface-undefine {name}"]
+    shown = say("; ".join(commands)).split("@@")[1::2]
+    assert len(shown) == len(taken), shown
+    for (_, inside, kept), text in zip(taken, shown):
+        valid(text)
+        assert kept in text, f"{inside}: {text}"
+    files = [written(kind, inside, f"wrong{n}.xml") for n, (kind, inside, _) in enumerate(SCHEMA_REFUSES)]
+    done = run("virsh", "-q", "-c", f"qemu+unix:///system?socket={RUN}/libvirt-sock", stdin="".join(f"iface-define {f}\n" for f in files), check=False)  # it goes on after an error
+    errors = [line for line in done.stderr.splitlines() if line and "Failed to define" not in line]
+    assert len(errors) == len(files), done.stderr
+    for (_, inside, part), error in zip(SCHEMA_REFUSES, errors):
+        assert part in error, f"{inside}: {error}"
+    say("iface-define", written("bridge", "<protocol family='ipv4'><ip address='10.8.0.1' prefix='24'/><route gateway='10.8.0.9'/></protocol>"
+                                          "<protocol family='ipv6'><ip address='fd00:8::1' prefix='64'/></protocol><mtu size='1300'/><bridge stp='on' delay='2.5'/>"))
+    say("iface-start", "n0")
+    shown = json.loads(ip("-d", "-j", "link", "show", "n0"))[0]
+    assert shown["mtu"] == 1300 and shown["linkinfo"]["info_data"]["stp_state"] == 1 and shown["linkinfo"]["info_data"]["forward_delay"] == 250, shown
+    assert described("n0").find("bridge").attrib == {"stp": "on", "delay": "2.50"}
+    assert addresses("n0") == {"10.8.0.1/24", "fd00:8::1/64"}
+    destroy("n0")
+    say("iface-undefine", "n0")
+    assert state() == before, f"{before}\n{state()}"
 
 
 def test_missing_modules():
@@ -390,46 +515,155 @@ def test_killed():
     say("iface-undefine", "br0")
 
 
-def test_dhcp():
+class Server:
+    """dnsmasq behind card0."""
+
+    def __init__(self, *words):
+        self.words = ["dnsmasq", "-k", "-i", "w1", "-z", "--conf-file=/dev/null", "--user=root", f"--pid-file={WORK}/dnsmasq.pid",
+                      f"--dhcp-leasefile={WORK}/leases", "--dhcp-authoritative", "--no-ping", "-p", "0", *words]
+
+    def __enter__(self):
+        run("ip", "addr", "add", "10.6.0.1/24", "dev", "w1", ns=WORLD)
+        run("ip", "addr", "add", "fd00:6::1/64", "dev", "w1", "nodad", ns=WORLD)
+        with open(os.path.join(WORK, "dnsmasq.log"), "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(["ip", "netns", "exec", WORLD, *self.words], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        run("ip", "addr", "flush", "dev", "w1", "scope", "global", ns=WORLD)
+        if os.path.exists(f"{WORK}/leases"):
+            os.unlink(f"{WORK}/leases")
+
+
+def resolv():
+    with open(f"{WORK}/etc/resolv.conf", encoding="utf-8") as f:
+        return f.read()
+
+
+def has_lease(six=False):
+    return any(a.startswith("fd00:6::5" if six else "10.6.0.5") for a in addresses("card0"))
+
+
+def dhcp_by(name):
+    """One client: a lease, over a restart of the manager, and gone with the interface; name servers taken, or not with peerdns='no', IPv6 beside IPv4."""
+    if not os.path.exists(f"{WORK}/bin-{name}/{name}"):
+        raise tap.Skip(f"{name} is not installed")
+    MANAGER.end()
+    MANAGER.start(name)
     before = state()
-    run("ip", "addr", "add", "10.6.0.1/24", "dev", "w1", ns=WORLD)
-    define("<interface type='ethernet' name='card0'><protocol family='ipv4'><dhcp/></protocol></interface>")
-    with open(os.path.join(WORK, "dnsmasq.log"), "w", encoding="utf-8") as log:
-        server = subprocess.Popen(["ip", "netns", "exec", WORLD, "dnsmasq", "-k", "-p", "0", "-i", "w1", "-z", "--dhcp-range=10.6.0.50,10.6.0.60",
-                                   f"--dhcp-leasefile={WORK}/leases", "--dhcp-authoritative", "--conf-file=/dev/null", "--user=root",
-                                   f"--pid-file={WORK}/dnsmasq.pid", "--dhcp-option=3"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:
+    with Server("--dhcp-range=10.6.0.50,10.6.0.59", "--dhcp-range=fd00:6::50,fd00:6::5f,64,1h", "--dhcp-option=3", "--dhcp-option=6,10.6.0.1",
+                "--dhcp-option=option6:dns-server,[fd00:6::1]"):
+        define("<interface type='ethernet' name='card0'><protocol family='ipv4'><dhcp/></protocol></interface>")
         say("iface-start", "card0")
-        assert len(addresses("card0")) == 1 and addresses("card0").pop().startswith("10.6.0.5"), addresses("card0")
-        pid = client()
-        assert pid
+        assert has_lease(), addresses("card0")
+        assert name == "udhcpc" or "10.6.0.1" in resolv(), resolv()
+        pids = clients(name)
+        assert pids
         MANAGER.end()
-        assert client() == pid
-        MANAGER.start()
-        assert client() == pid
-        os.kill(pid, signal.SIGKILL)
-        wait_for("another client", lambda: client() not in (0, pid))
-        wait_for("its address", lambda: any(a.startswith("10.6.0.5") for a in addresses("card0")))
+        assert clients(name) == pids
+        MANAGER.start(name)
+        assert clients(name) == pids
+        if name == "udhcpc":
+            os.kill(pids[0], signal.SIGKILL)
+            wait_for("another client", lambda: clients(name) not in ([], pids))
+            wait_for("its address", has_lease)
         destroy("card0")
-        assert not client() and state() == before, state()
-    finally:
-        server.kill()
-        server.wait()
+        assert not clients(name) and state() == before, f"{before}\n{state()}"
+        write("etc/resolv.conf", RESOLV)
+        protocols = "".join(f"<protocol family='{f}'><dhcp peerdns='no'/></protocol>" for f in ("ipv4", "ipv6"))
+        define(f"<interface type='ethernet' name='card0'>{protocols}</interface>")
+        if name == "udhcpc":
+            refused("no DHCP client for IPv6", "iface-start", "card0")
+        else:
+            say("iface-start", "card0")
+            assert has_lease() and has_lease(six=True), addresses("card0")
+            destroy("card0")
+        assert resolv() == RESOLV and not clients(name) and state() == before, f"{resolv()} {clients(name)}\n{before}\n{state()}"
     say("iface-undefine", "card0")
-    run("ip", "addr", "flush", "dev", "w1", ns=WORLD)
 
 
-def client():
-    """The process that asks for card0's address; 0: none."""
+def clients(name):
+    """The processes that ask for card0's addresses."""
+    found = []
     for pid in run("ip", "netns", "pids", HOST).stdout.split():
         try:
             with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as f:
-                words = f.read().split("\0")
+                words = f.read().replace("\0", " ").split()
         except OSError:
             continue
-        if "udhcpc" in words and "card0" in words and not tap.has_ended(int(pid)):
-            return int(pid)
-    return 0
+        if any(w.rstrip(":").endswith(name) for w in words) and "card0" in words and not tap.has_ended(int(pid)):
+            found.append(int(pid))
+    return found
+
+
+def test_autoconf():
+    """A router's announcements: heard by who is to, also where the host forwards, and by nobody else."""
+    MANAGER.end()
+    MANAGER.start()
+    before = state()
+    heard = "<interface type='ethernet' name='card0'><protocol family='ipv6'>%s</protocol></interface>"
+
+    def setting(name, value=None):
+        return run("sysctl", "-n" if value is None else "-q", f"net.ipv6.conf.{name}" + (f"={value}" if value is not None else ""), ns=HOST).stdout.strip()
+    with Server("--enable-ra", "--dhcp-range=fd00:6::,ra-only,64"):
+        for forwards in ("0", "1"):
+            setting("all.forwarding", forwards)
+            define(heard % "<autoconf/>")
+            say("iface-start", "card0")
+            wait_for("an address and a router", lambda: any(a.startswith("fd00:6::") for a in addresses("card0")) and "proto ra" in ip("-6", "route", "show", "default", "dev", "card0"))
+            assert setting("card0.accept_ra") == ("2" if forwards == "1" else "1")
+            i = described("card0").find("protocol[@family='ipv6']")
+            assert i.find("autoconf") is not None and i.find("route").get("gateway").startswith("fe80:"), ET.tostring(i)
+            destroy("card0")
+            assert state() == before, f"{before}\n{state()}"
+        define(heard % "<ip address='fd00:8::1' prefix='64'/>")
+        say("iface-start", "card0")
+        assert setting("card0.accept_ra") == "0" and setting("card0.autoconf") == "0" and addresses("card0") == {"fd00:8::1/64"}
+        destroy("card0")
+        setting("all.forwarding", "0")
+    say("iface-undefine", "card0")
+    assert state() == before, f"{before}\n{state()}"
+
+
+def test_shared_routes():
+    """Routes with several next hops go over to the bridge with the card, whole or the card's part, and come back."""
+    ip("link", "set", "card0", "up")
+    ip("addr", "add", "10.8.0.1/24", "dev", "card0")
+    ip("addr", "add", "fd00:8::1/64", "dev", "card0", "nodad")
+    run("ip", "addr", "add", "198.51.100.3/24", "dev", "w0", ns=WORLD)
+    try:
+        ip("route", "replace", "default", "nexthop", "via", GATEWAY, "dev", "eth9", "weight", "1", "nexthop", "via", "198.51.100.3", "dev", "eth9", "weight", "5")
+        ip("route", "add", "10.20.0.0/16", "nexthop", "via", "198.51.100.9", "dev", "eth9", "nexthop", "via", "10.8.0.9", "dev", "card0")
+        ip("-6", "route", "add", "fd00:20::/32", "nexthop", "via", "2001:db8:77::9", "dev", "eth9", "nexthop", "via", "fd00:8::9", "dev", "card0")
+        before = state()
+
+        def moved(words):
+            found = {r["dst"]: hops(r) for r in json.loads(ip("-j", *words, "route"))}
+            return {dst: h for dst, h in found.items() if h}
+        four, six = moved(["-4"]), moved(["-6"])
+        assert len(four) == 2 and len(six) == 1
+        wanted = [{dst: sorted((gateway, "br0" if dev == "eth9" else dev, weight) for gateway, dev, weight in h) for dst, h in found.items()} for found in (four, six)]
+        define("<interface type='bridge' name='br0'><bridge><interface type='ethernet' name='eth9'/></bridge></interface>")
+        say("iface-start", "br0")
+        assert [moved(["-4"]), moved(["-6"])] == wanted, f"{wanted}\n{moved(['-4'])} {moved(['-6'])}"
+        run("busybox", "ping", "-c", "1", "-W", "5", GATEWAY, ns=HOST)
+        destroy("br0")
+        assert state() == before, f"{before}\n{state()}"
+        say("iface-begin")
+        define("<interface type='bridge' name='br0'><bridge><interface type='ethernet' name='eth9'/><interface type='ethernet' name='card0'/></bridge></interface>")
+        say("iface-start", "br0")
+        assert {dev for h in (*moved(["-4"]).values(), *moved(["-6"]).values()) for _, dev, _ in h} == {"br0"}
+        say("iface-rollback")
+        assert state() == before, f"{before}\n{state()}"
+        say("iface-undefine", "br0")
+    finally:
+        ip("route", "replace", "default", "via", GATEWAY)
+        for words in (("route", "del", "10.20.0.0/16"), ("-6", "route", "del", "fd00:20::/32")):
+            run("ip", *words, ns=HOST, check=False)
+        ip("addr", "flush", "dev", "card0", "scope", "global")
+        ip("link", "set", "card0", "down")
+        run("ip", "addr", "del", "198.51.100.3/24", "dev", "w0", ns=WORLD)
 
 
 def test_webvirtcloud():
@@ -512,9 +746,9 @@ def test_device_events():
 
 def main():
     global MANAGER
-    tests = {"look": test_look, "bridge": test_bridge, "moved addresses": test_move, "lost gateway": test_lost_gateway, "ethernet": test_ethernet,
+    tests = {"look": test_look, "bridge": test_bridge, "moved addresses": test_move, "virsh": test_virsh, "schema": test_schema, "lost gateway": test_lost_gateway, "ethernet": test_ethernet,
              "errors": test_errors, "missing modules": test_missing_modules, "change": test_change, "change, killed": test_change_killed,
-             "killed": test_killed, "dhcp": test_dhcp, "webvirtcloud": test_webvirtcloud,
+             "killed": test_killed, **{f"dhcp by {c}": lambda c=c: dhcp_by(c) for c in CLIENTS}, "autoconf": test_autoconf, "shared routes": test_shared_routes, "webvirtcloud": test_webvirtcloud,
              "ruche interface": test_command, "device events": test_device_events}
     tests = {n: t for n, t in tests.items() if not sys.argv[3:] or n in sys.argv[3:]}
     missing = [p for p in ("ip", "dnsmasq", "busybox", "virsh", "xmllint") if not shutil.which(p, path=ENV["PATH"])]

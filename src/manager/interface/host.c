@@ -117,6 +117,32 @@ static void take_address(const struct nlmsghdr *h, void *opaque)
     g_array_append_val(host->addresses, to);
 }
 
+static void add_path(struct host *host, const struct host_path *p, int index,
+                     struct nlattr *gateway)
+{
+    struct host_path one = *p;
+    if (host->paths->len == OBJECTS_MAX)
+        return;
+    one.index = index;
+    one.has_gateway = read_address(gateway, p->to.addr.v6, &one.gateway);
+    one.raw = g_bytes_ref(p->raw);
+    g_array_append_val(host->paths, one);
+}
+
+/* Each next hop is a path. */
+static void add_shared(struct host *host, struct host_path *p, struct nlattr *hops)
+{
+    int left = nla_len(hops);
+    p->shared = true;
+    for (struct rtnexthop *n = nla_data(hops); RTNH_OK(n, left);) {
+        struct nlattr *first = (struct nlattr *)(void *)RTNH_DATA(n);
+        int len = n->rtnh_len - (int)RTNH_LENGTH(0);
+        add_path(host, p, n->rtnh_ifindex, nla_find(first, len, RTA_GATEWAY));
+        left -= (int)RTNH_ALIGN(n->rtnh_len);
+        n = RTNH_NEXT(n);
+    }
+}
+
 static void take_path(const struct nlmsghdr *h, void *opaque)
 {
     struct host *host = opaque;
@@ -126,16 +152,16 @@ static void take_path(const struct nlmsghdr *h, void *opaque)
     struct host_path p = {.protocol = r->rtm_protocol, .to = {.addr = {.v6 = v6}}};
     if (h->nlmsg_type != RTM_NEWROUTE || r->rtm_table != RT_TABLE_MAIN ||
         r->rtm_type != RTN_UNICAST || r->rtm_flags & RTM_F_CLONED ||
-        host->paths->len == OBJECTS_MAX ||
-        nlmsg_parse((struct nlmsghdr *)h, sizeof(*r), a, RTA_MAX, NULL) < 0 || !a[RTA_OIF])
+        nlmsg_parse((struct nlmsghdr *)h, sizeof(*r), a, RTA_MAX, NULL) < 0 ||
+        (r->rtm_dst_len && !read_address(a[RTA_DST], v6, &p.to.addr)))
         return;
-    if (r->rtm_dst_len && !read_address(a[RTA_DST], v6, &p.to.addr))
-        return;
-    p.index = number(a[RTA_OIF]);
     p.to.prefix = MIN(r->rtm_dst_len, v6 ? 128 : 32);
-    p.has_gateway = read_address(a[RTA_GATEWAY], v6, &p.gateway);
     p.raw = payload(h);
-    g_array_append_val(host->paths, p);
+    if (a[RTA_OIF])
+        add_path(host, &p, number(a[RTA_OIF]), a[RTA_GATEWAY]);
+    else if (a[RTA_MULTIPATH])
+        add_shared(host, &p, a[RTA_MULTIPATH]);
+    g_bytes_unref(p.raw);
 }
 
 static void clear_link(void *l)

@@ -28,7 +28,7 @@ static char *change_path(void)
 
 static char *describe(void)
 {
-    g_autoptr(xmlDoc) doc = snapshot_take(NULL);
+    g_autoptr(xmlDoc) doc = snapshot_take(NULL, NULL);
     xmlDoc *change = xmlNewDoc((const xmlChar *)"1.0");
     xmlNode *root = xmlNewDocNode(change, NULL, (const xmlChar *)"change", NULL);
     GHashTableIter it;

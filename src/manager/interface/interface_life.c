@@ -109,7 +109,7 @@ static bool note(struct interface_entry *e, const xmlNode *root, GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new();
     interface_names(root, false, names);
-    g_autoptr(xmlDoc) snapshot = snapshot_take(names);
+    g_autoptr(xmlDoc) snapshot = snapshot_take(names, root);
     e->running = xmlNewDoc((const xmlChar *)"1.0");
     xmlNode *top = xmlNewDocNode(e->running, NULL, (const xmlChar *)"running", NULL);
     xmlDocSetRootElement(e->running, top);

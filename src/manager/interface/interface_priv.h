@@ -54,6 +54,7 @@ struct host_path {
     struct net_subnet to;
     struct net_addr gateway;
     bool has_gateway;
+    bool shared; /* one of several next hops; `raw` is of all of them */
     unsigned protocol;
     GBytes *raw;
 };
@@ -89,14 +90,15 @@ char *interface_owner(const char *name, int index);
  * links get. Takes ports' addresses and routes over. */
 bool interface_make(const xmlNode *root, GHashTable *indexes, GError **error);
 bool interface_flush(const char *name, bool down, GError **error); /* its addresses */
-/* A message of the kernel again, for interface `index`; type RTM_NEWADDR, RTM_NEWROUTE or their
- * RTM_DEL*. Errno. */
-int interface_replay(int type, GBytes *raw, int index);
+/* A message of the kernel again, for interface `to`; of several next hops those by the `count`
+ * interfaces of `from` are its, others stay. Type RTM_NEWADDR, RTM_NEWROUTE or their RTM_DEL*.
+ * Errno. */
+int interface_replay(int type, GBytes *raw, const int *from, unsigned count, int to);
 
 /* ---- snapshot.c ---- */
 /* The kernel's state as an element <snapshot>. `names`: only of these links; NULL: all but taps.
- * Any thread. */
-xmlDoc *snapshot_take(GPtrArray *names);
+ * `def`: and the default routes of others that this description's replace; NULL: none. Any thread. */
+xmlDoc *snapshot_take(GPtrArray *names, const xmlNode *def);
 /* `made`: names of links that go where the snapshot does not know them; `wanted`: names of links to
  * restore. Worker threads. */
 bool snapshot_restore(const xmlNode *root, GPtrArray *wanted, GError **error);

@@ -144,8 +144,24 @@ static bool make_kind(const xmlNode *n, const char *name, GHashTable *indexes, G
 
 /* ---- what a port had becomes its bridge's ---- */
 
+/* What the kernel says of a next hop's link is none of its settings. */
+static void redirect(struct nlattr *hops, const int *from, unsigned count, int to)
+{
+    int left = nla_len(hops);
+    for (struct rtnexthop *n = nla_data(hops); RTNH_OK(n, left);) {
+        n->rtnh_flags &= (unsigned char)~(RTNH_F_DEAD | RTNH_F_LINKDOWN);
+        for (unsigned i = 0; i < count; i++)
+            if (n->rtnh_ifindex == from[i]) {
+                n->rtnh_ifindex = to;
+                break;
+            }
+        left -= (int)RTNH_ALIGN(n->rtnh_len);
+        n = RTNH_NEXT(n);
+    }
+}
+
 /* The same for another interface: its number is in the message, IPv4's label falls away. */
-int interface_replay(int type, GBytes *raw, int index)
+int interface_replay(int type, GBytes *raw, const int *from, unsigned count, int to)
 {
     gsize len = 0;
     const uint8_t *data = g_bytes_get_data(raw, &len);
@@ -156,13 +172,17 @@ int interface_replay(int type, GBytes *raw, int index)
     if (!copy)
         return EINVAL;
     if (address)
-        ((struct ifaddrmsg *)(void *)copy)->ifa_index = (unsigned)index;
+        ((struct ifaddrmsg *)(void *)copy)->ifa_index = (unsigned)to;
+    else
+        ((struct rtmsg *)(void *)copy)->rtm_flags &= ~(unsigned)(RTNH_F_DEAD | RTNH_F_LINKDOWN);
     struct nl_msg *m = netlink_new(type, NLM_F_ACK | flags, copy, head);
     struct nlattr *a = (struct nlattr *)(void *)(copy + NLMSG_ALIGN(head));
     for (int left = (int)(len - NLMSG_ALIGN(head)); nla_ok(a, left); a = nla_next(a, &left)) {
-        uint32_t number = (uint32_t)index;
+        uint32_t number = (uint32_t)to;
         bool oif = !address && nla_type(a) == RTA_OIF;
         bool drop = address ? nla_type(a) == IFA_LABEL : nla_type(a) == RTA_CACHEINFO;
+        if (!address && nla_type(a) == RTA_MULTIPATH)
+            redirect(a, from, count, to);
         if (!drop)
             nla_put(m, nla_type(a), oif ? 4 : nla_len(a), oif ? (void *)&number : nla_data(a));
     }
@@ -183,9 +203,9 @@ static bool move_addresses(const xmlNode *root, const struct host *h, const stru
     {
         if (a->index != from->index || a->scope == RT_SCOPE_LINK)
             continue;
-        int err = interface_replay(RTM_DELADDR, a->raw, from->index);
+        int err = interface_replay(RTM_DELADDR, a->raw, NULL, 0, from->index);
         if (!err && !says_addresses(root, a->s.addr.v6))
-            err = interface_replay(RTM_NEWADDR, a->raw, to);
+            err = interface_replay(RTM_NEWADDR, a->raw, NULL, 0, to);
         if (err && err != EADDRNOTAVAIL)
             return failed(from->name, err, "its addresses cannot be moved to its bridge", error);
     }
@@ -200,28 +220,60 @@ static bool move_paths(const xmlNode *root, const struct host *h, const struct h
         FOREACH_OF(host_path, p, h->paths)
         {
             bool v6 = p->to.addr.v6;
-            if (p->index != from->index || p->has_gateway != (bool)gateways ||
+            if (p->index != from->index || p->has_gateway != (bool)gateways || p->shared ||
                 p->protocol == RTPROT_KERNEL || says_addresses(root, v6))
                 continue;
-            int err = interface_replay(RTM_NEWROUTE, p->raw, to);
-            interface_replay(RTM_DELROUTE, p->raw, from->index);
+            int err = interface_replay(RTM_NEWROUTE, p->raw, NULL, 0, to);
+            interface_replay(RTM_DELROUTE, p->raw, NULL, 0, from->index);
             if (err)
                 return failed(from->name, err, "its routes cannot be moved to its bridge", error);
         }
     return true;
 }
 
+static bool is_among(const GArray *indexes, int index)
+{
+    for (guint i = 0; i < indexes->len; i++)
+        if (g_array_index(indexes, int, i) == index)
+            return true;
+    return false;
+}
+
+/* Routes with several next hops, some of them by ports: once each, when all addresses have moved. The
+ * new one is in the old one's place. */
+static bool move_shared(const xmlNode *root, const struct host *h, const GArray *ports, int to,
+                        GError **error)
+{
+    const int *from = (const int *)(const void *)ports->data;
+    GBytes *done = NULL; /* a route's next hops follow each other */
+    FOREACH_OF(host_path, p, h->paths)
+    {
+        if (!p->shared || p->raw == done || !is_among(ports, p->index) ||
+            says_addresses(root, p->to.addr.v6))
+            continue;
+        done = p->raw;
+        int err = interface_replay(RTM_NEWROUTE, p->raw, from, ports->len, to);
+        if (err)
+            return failed(xml_get(root, "@name"), err,
+                          "a route with several next hops cannot be moved to it", error);
+    }
+    return true;
+}
+
 static bool take_over(const xmlNode *root, const char *name, GError **error)
 {
     auto_host *h = host_read();
+    g_autoptr(GArray) ports = g_array_new(FALSE, FALSE, sizeof(int));
     int to = (int)if_nametoindex(name);
     for (const xmlNode *p = interface_ports(root); p; p = xml_next(p)) {
         const struct host_link *from = host_find(h, xml_get(p, "@name"));
-        if (from &&
-            (!move_addresses(root, h, from, to, error) || !move_paths(root, h, from, to, error)))
+        if (!from)
+            continue;
+        g_array_append_val(ports, from->index);
+        if (!move_addresses(root, h, from, to, error) || !move_paths(root, h, from, to, error))
             return false;
     }
-    return true;
+    return move_shared(root, h, ports, to, error);
 }
 
 /* ---- ports ---- */
@@ -371,7 +423,7 @@ bool interface_flush(const char *name, bool down, GError **error)
     const struct host_link *l = host_find(h, name);
     FOREACH_OF(host_address, a, h->addresses)
     if (l && a->index == l->index)
-        interface_replay(RTM_DELADDR, a->raw, l->index);
+        interface_replay(RTM_DELADDR, a->raw, NULL, 0, l->index);
     int err = l && down ? netlink_up(name, false) : 0;
     return !err || failed(name, err, "it cannot be set down", error);
 }

@@ -2,8 +2,9 @@
 /* The kernel's state of interfaces, as a document that it can be made again from.
  *
  * Form      <snapshot boot=''><link name='' index='' kind='' master='' mtu='' mac='' up='' .../>
- *           <address link='' raw=''/><route link='' raw=''/></snapshot>; raw: the kernel's own
- *           message in hexadecimal digits. Written and read by the manager alone.
+ *           <address link='' raw=''/><route link='' raw=''/><replaced link='' raw=''/></snapshot>;
+ *           raw: the kernel's own message in hexadecimal digits; replaced: a default route of others
+ *           that gives way. Written and read by the manager alone.
  * Thread    Taking: any. Restoring: workers.
  */
 #include "base/log.h"
@@ -69,7 +70,24 @@ static void add_link(xmlNode *root, const struct host *h, const struct host_link
     }
 }
 
-xmlDoc *snapshot_take(GPtrArray *names)
+/* The kernel has one route to a place: a gateway of the description takes that of others. */
+static void add_replaced(xmlNode *root, const struct host *h, const GPtrArray *names,
+                         const xmlNode *def)
+{
+    GBytes *last = NULL;
+    FOREACH_OF(host_path, p, h->paths)
+    {
+        const struct host_link *l = host_at(h, p->index);
+        const xmlNode *protocol = interface_protocol(def, p->to.addr.v6);
+        if (p->to.prefix || !l || has_name(names, l->name) || !protocol ||
+            !xml_find(protocol, "route") || p->raw == last)
+            continue;
+        add_raw(root, "replaced", l->name, p->raw);
+        last = p->raw;
+    }
+}
+
+xmlDoc *snapshot_take(GPtrArray *names, const xmlNode *def)
 {
     auto_host *h = host_read();
     xmlDoc *doc = xmlNewDoc((const xmlChar *)"1.0");
@@ -85,10 +103,15 @@ xmlDoc *snapshot_take(GPtrArray *names)
         FOREACH_OF(host_address, a, h->addresses)
         if (a->index == l->index)
             add_raw(root, "address", l->name, a->raw);
+        GBytes *last = NULL; /* of two next hops by the same interface one says it all */
         FOREACH_OF(host_path, p, h->paths)
-        if (p->index == l->index && p->protocol != RTPROT_KERNEL)
+        if (p->index == l->index && p->protocol != RTPROT_KERNEL && p->raw != last) {
             add_raw(root, "route", l->name, p->raw);
+            last = p->raw;
+        }
     }
+    if (def)
+        add_replaced(root, h, names, def);
     return doc;
 }
 
@@ -196,10 +219,10 @@ static void drop_new(const xmlNode *root, const char *name, const struct host *h
         return;
     FOREACH_OF(host_path, p, h->paths)
     if (p->index == l->index && p->protocol != RTPROT_KERNEL && !keeps_path(root, name, p))
-        interface_replay(RTM_DELROUTE, p->raw, l->index);
+        interface_replay(RTM_DELROUTE, p->raw, NULL, 0, l->index);
     FOREACH_OF(host_address, a, h->addresses)
     if (a->index == l->index && !keeps_address(root, name, a))
-        interface_replay(RTM_DELADDR, a->raw, l->index);
+        interface_replay(RTM_DELADDR, a->raw, NULL, 0, l->index);
 }
 
 static void replay_all(const xmlNode *root, const char *what, int type, const GPtrArray *wanted)
@@ -208,8 +231,31 @@ static void replay_all(const xmlNode *root, const char *what, int type, const GP
         const char *name = xml_get_or(n, "@link", "");
         unsigned index = has_name(wanted, name) ? if_nametoindex(name) : 0;
         g_autoptr(GBytes) raw = index ? raw_of(n) : NULL;
+        const xmlNode *link = raw ? find_link(root, name) : NULL;
+        int was = link ? (int)xml_get_u64(link, "@index", 0) : 0;
         if (raw)
-            interface_replay(type, raw, (int)index);
+            interface_replay(type, raw, &was, 1, (int)index);
+    }
+}
+
+static bool has_default(const struct host *h, bool v6)
+{
+    FOREACH_OF(host_path, p, h->paths)
+    if (!p->to.prefix && p->to.addr.v6 == v6)
+        return true;
+    return false;
+}
+
+/* Unless the host has got another one meanwhile. */
+static void put_back(const xmlNode *root)
+{
+    auto_host *h = host_read();
+    for (const xmlNode *n = xml_find(root, "replaced"); n; n = xml_next(n)) {
+        unsigned index = if_nametoindex(xml_get_or(n, "@link", ""));
+        g_autoptr(GBytes) raw = index ? raw_of(n) : NULL;
+        const uint8_t *family = raw ? g_bytes_get_data(raw, NULL) : NULL; /* of its rtmsg */
+        if (raw && !has_default(h, *family == AF_INET6))
+            interface_replay(RTM_NEWROUTE, raw, NULL, 0, (int)index);
     }
 }
 
@@ -232,6 +278,7 @@ bool snapshot_restore(const xmlNode *root, GPtrArray *wanted, GError **error)
     /* A second time for those that stand on a later one. */
     for (int i = 0; i < 2; i++)
         replay_all(root, "route", RTM_NEWROUTE, wanted);
+    put_back(root);
     return !err ||
            ruche_error_errno(error, err, "interface '%s' cannot be set back as it was", culprit);
 }
