@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Files replaced as a whole, several at a time.
  *
- * Group     Changes that come while others are being written down are taken together by the same
- * worker: their records go into the log; while the disk is busy with them, texts are written beside
- * their places; one sync of the log promises them all; then they are put in place. The files
- * themselves are synced later, all at once, before the log's space is used again.
+ * Group     Changes that come while others are being written down are taken together: one write of
+ * the log promises them all. The files follow a moment later (store_follow.h), and are synced later
+ * still, all at once, before the log's space is used again.
  * Outside   Of the log's folder, and for a text that is too long for the log, the text is synced
  * before it gets its name, and the folder after.
  */
@@ -13,11 +12,13 @@
 #include "base/log.h"
 #include "manager/error.h"
 #include "manager/store_file.h"
+#include "manager/store_follow.h"
 #include "manager/store_log.h"
 #include "manager/task.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@ enum { BATCH_MAX = 64, SETTLE_AFTER_S = 5 };
 struct change {
     struct store_file file;
     const char *relative; /* in the log's folder; NULL: written directly */
+    unsigned follows;     /* the kind of what is due at its path; 0: nothing is */
     bool promised;        /* its record is in the log */
     struct fiber *waiter;
     struct change *next;
@@ -67,96 +69,47 @@ bool store_write_volatile(const char *path, const char *text, mode_t mode, GErro
 
 /* ---- on the worker ---- */
 
-static struct store_record record_of(const struct change *c, enum store_kind kind)
+static struct store_record record_of(const struct change *c)
 {
-    return (struct store_record){.kind = kind,
+    return (struct store_record){.kind = c->file.kind,
                                  .mode = c->file.mode,
                                  .path = c->relative,
-                                 .text = kind == STORE_CANCEL ? "" : c->file.text,
+                                 .text = c->file.text,
                                  .old_ns = c->file.old_ns};
 }
 
-static void fail_promised(struct change *list, int err)
+/* What is not there, and does not follow either, need not be removed. */
+static bool is_needed(struct change *c)
 {
-    for (struct change *c = list; err && c; c = c->next)
-        if (c->promised) {
-            c->promised = false;
-            c->file.err = c->file.err ? c->file.err : err;
-            c->file.step = "write to the log";
-            store_file_drop(&c->file);
-        }
+    store_file_foresee(&c->file);
+    bool is_there = c->follows ? c->follows != STORE_REMOVE : c->file.old_ns != 0;
+    return !c->file.err && (c->file.kind != STORE_REMOVE || is_there);
 }
 
-/* Into the log. What is not there need not be removed. */
-static int put_promises(struct change *list)
+static void promise_work(void *opaque)
 {
     struct store_record records[BATCH_MAX];
-    unsigned count = 0;
-    for (struct change *c = list; c; c = c->next) {
-        store_file_look(&c->file);
-        c->promised = !c->file.err && (c->file.kind != STORE_REMOVE || c->file.old_ns);
-        if (c->promised)
-            records[count++] = record_of(c, c->file.kind);
-    }
-    int err = count ? store_log_put(records, count) : 0;
-    count = 0;
-    for (struct change *c = list; c; c = c->next)
-        if (c->promised)
-            c->file.time_ns = records[count++].time_ns; /* what is later is an edit by hand */
-    return err;
-}
-
-/* It cannot be done: the promise is taken back before anybody hears of it. */
-static bool take_back(struct change *c)
-{
-    struct store_record r = record_of(c, STORE_CANCEL);
-    int err = store_log_put(&r, 1);
-    c->promised = false;
-    if (err)
-        log_error("%s: the change failed, but may be made at the next start: %s", c->file.path,
-                  g_strerror(err));
-    return !err;
-}
-
-/* While the disk is busy with the log. */
-static void write_texts(struct change *list)
-{
-    for (struct change *c = list; c; c = c->next)
-        if (c->promised) {
-            store_file_write(&c->file);
-            if (c->file.err)
-                take_back(c);
-        }
-}
-
-static void keep_promises(struct change *list)
-{
-    bool taken_back = false;
-    for (struct change *c = list; c; c = c->next)
-        if (c->promised) {
-            store_file_place(&c->file);
-            if (c->file.err)
-                taken_back |= take_back(c);
-        }
-    int err = taken_back ? store_log_commit() : 0;
-    if (err)
-        log_error("a change failed, but may be made at the next start: %s", g_strerror(err));
-}
-
-static void batch_work(void *opaque)
-{
     struct change *list = opaque;
+    unsigned count = 0;
     if (!list->relative) { /* alone */
         write_directly(&list->file);
         return;
     }
-    int err = put_promises(list);
-    if (!err) {
-        write_texts(list);
-        err = store_log_commit();
+    for (struct change *c = list; c; c = c->next) {
+        c->promised = is_needed(c);
+        if (c->promised)
+            records[count++] = record_of(c);
     }
-    fail_promised(list, err);
-    keep_promises(list);
+    int err = count ? store_log_put(records, count) : 0;
+    count = 0;
+    for (struct change *c = list; c; c = c->next) {
+        if (!c->promised)
+            continue;
+        c->file.time_ns = records[count++].time_ns; /* what is later is an edit by hand */
+        c->promised = !err;
+        c->file.err = err;
+        c->file.step = "write to the log";
+    }
 }
 
 static void settle_work(void *opaque)
@@ -192,8 +145,9 @@ static void plan_settling(void)
 
 static void settle(void *opaque)
 {
-    int err = 0;
-    task_work_long(settle_work, &err);
+    int err = store_follow_wait();
+    if (!err)
+        task_work_long(settle_work, &err);
     if (err && err != settling.err)
         log_warn("what was written cannot be synced, which is tried again: %s", g_strerror(err));
     settling.err = err;
@@ -240,8 +194,8 @@ static bool writer_runs;
 
 static size_t bytes_of(const struct change *c)
 {
-    struct store_record r = record_of(c, c->file.kind), undo = record_of(c, STORE_CANCEL);
-    return store_record_bytes(&r) + store_record_bytes(&undo);
+    struct store_record r = record_of(c);
+    return store_record_bytes(&r);
 }
 
 static bool has_path(const struct change *list, const char *path)
@@ -252,7 +206,7 @@ static bool has_path(const struct change *list, const char *path)
     return false;
 }
 
-/* As many as one record of each fits into an area, none of them of the same path; or one that is to
+/* As many as fit into an area, none of them of the same path; or one that is to
  * be written directly. */
 static struct change *take_batch(size_t *ret_bytes)
 {
@@ -260,6 +214,8 @@ static struct change *take_batch(size_t *ret_bytes)
     size_t bytes = 0;
     for (unsigned count = 0; waiting && count < BATCH_MAX; count++) {
         struct change *c = waiting;
+        const struct store_file *due = store_follow_find(c->file.path);
+        c->follows = due ? due->kind : 0;
         c->relative = store_log_relative(c->file.path);
         size_t more = c->relative ? bytes_of(c) : 0;
         if (more > store_log_area_bytes())
@@ -296,9 +252,11 @@ static void do_batch(struct change *list, size_t bytes)
     else if (bytes > store_log_room())
         err = turn();
     if (!err)
-        task_work(batch_work, list);
+        task_work(promise_work, list);
     for (struct change *next; list; list = next) {
         next = list->next; /* it is gone with its task's frame */
+        if (list->promised)
+            store_follow(&list->file);
         if (err) {
             list->file.err = err;
             list->file.step = "the log is full, and cannot be emptied";
@@ -354,8 +312,19 @@ bool store_link(const char *path, const char *target, GError **error)
     return change_and_wait(&c, error);
 }
 
+/* Nothing is there, nothing is due, and nobody is at it. */
+static bool is_gone(const char *path)
+{
+    const struct store_file *due = store_follow_find(path);
+    if (writer_runs || !store_log_relative(path))
+        return false;
+    return due ? due->kind == STORE_REMOVE : !store_file_time(path);
+}
+
 bool store_remove(const char *path, GError **error)
 {
+    if (is_gone(path))
+        return true;
     struct change c = {.file = {.kind = STORE_REMOVE, .path = path, .text = ""}};
     return change_and_wait(&c, error);
 }
@@ -372,11 +341,18 @@ void store_close(void)
     if (settling.timer)
         g_source_remove(settling.timer);
     settling.timer = 0;
-    if (!writer_runs && !settling.runs) /* else the next start does it */
+    int err = writer_runs || settling.runs ? EBUSY : store_follow_finish();
+    if (!err) /* else the next start does it */
         store_log_close(true);
 }
 
 /* ---- reading ---- */
+
+static void too_long(const char *path, uint64_t bytes, size_t max_bytes, GError **error)
+{
+    ruche_error(error, RUCHE_ERR_NO_SPACE, "%s has %" PRIu64 " bytes; %zu are the most", path,
+                bytes, max_bytes);
+}
 
 static char *read_all(int fd, size_t max_bytes, const char *path, GError **error)
 {
@@ -386,8 +362,7 @@ static char *read_all(int fd, size_t max_bytes, const char *path, GError **error
         return NULL;
     }
     if ((uint64_t)st.st_size > max_bytes) {
-        ruche_error(error, RUCHE_ERR_NO_SPACE, "%s has %lld bytes; %zu are the most", path,
-                    (long long)st.st_size, max_bytes);
+        too_long(path, st.st_size, max_bytes, error);
         return NULL;
     }
     size_t have = 0, size = st.st_size;
@@ -412,8 +387,23 @@ static char *read_all(int fd, size_t max_bytes, const char *path, GError **error
     return g_steal_pointer(&text);
 }
 
+static char *read_due(const struct store_file *due, size_t max_bytes, GError **error)
+{
+    size_t len = strlen(due->text);
+    if (due->kind == STORE_WRITE && len <= max_bytes)
+        return g_memdup2(due->text, len + 1);
+    if (due->kind == STORE_REMOVE)
+        ruche_error(error, RUCHE_ERR_NOT_FOUND, "%s does not exist", due->path);
+    else
+        too_long(due->path, len, max_bytes, error);
+    return NULL;
+}
+
 char *store_read(const char *path, size_t max_bytes, GError **error)
 {
+    const struct store_file *due = store_log_relative(path) ? store_follow_find(path) : NULL;
+    if (due && due->kind != STORE_LINK)
+        return read_due(due, max_bytes, error);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
         int err = errno;

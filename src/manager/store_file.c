@@ -8,19 +8,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define NS_A_SECOND 1000000000
 
+/* Nothing stays beside. */
 static void failed(struct store_file *f, const char *step)
 {
     f->err = errno ? errno : EIO;
     f->step = step;
-    store_file_drop(f);
-}
-
-void store_file_drop(struct store_file *f)
-{
     if (f->temp)
         unlink(f->temp);
     g_clear_pointer(&f->temp, g_free);
@@ -51,15 +48,31 @@ static bool write_all(int fd, const char *text, size_t len)
     return true;
 }
 
+static struct timespec date_of(const struct store_file *f)
+{
+    return (struct timespec){.tv_sec = f->time_ns / NS_A_SECOND,
+                             .tv_nsec = f->time_ns % NS_A_SECOND};
+}
+
 static void write_text(struct store_file *f)
 {
     int fd = open(f->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, f->mode);
     if (fd < 0)
         return failed(f, "open");
-    if (fchmod(fd, f->mode) < 0 || !write_all(fd, f->text, strlen(f->text)))
+    const struct timespec when[2] = {date_of(f), date_of(f)};
+    if (fchmod(fd, f->mode) < 0 || !write_all(fd, f->text, strlen(f->text)) ||
+        (f->time_ns && futimens(fd, when) < 0))
         failed(f, "write");
     if (close(fd) < 0 && !f->err)
         failed(f, "write");
+}
+
+static void write_link(struct store_file *f)
+{
+    const struct timespec when[2] = {date_of(f), date_of(f)};
+    if (symlink(f->text, f->temp) < 0 ||
+        (f->time_ns && utimensat(AT_FDCWD, f->temp, when, AT_SYMLINK_NOFOLLOW) < 0))
+        failed(f, "link");
 }
 
 void store_file_look(struct store_file *f)
@@ -75,7 +88,23 @@ void store_file_look(struct store_file *f)
     }
 }
 
-void store_file_write(struct store_file *f)
+/* Without a file nothing is needed to remove it; else a folder, and room in it. */
+void store_file_foresee(struct store_file *f)
+{
+    store_file_look(f);
+    if (f->err || f->kind == STORE_REMOVE)
+        return;
+    struct statvfs fs;
+    g_autofree char *dir = g_path_get_dirname(f->path);
+    if (access(dir, W_OK | X_OK) < 0 || statvfs(dir, &fs) < 0)
+        return failed(f, "open");
+    if (!(geteuid() ? fs.f_bavail : fs.f_bfree) || (fs.f_files && !fs.f_ffree)) {
+        errno = ENOSPC;
+        failed(f, "write");
+    }
+}
+
+static void store_file_write(struct store_file *f)
 {
     static _Atomic unsigned serial;
     if (f->kind == STORE_REMOVE)
@@ -84,14 +113,8 @@ void store_file_write(struct store_file *f)
     f->temp = g_strdup_printf("%s/" STORE_TEMP_PREFIX "%d-%u", dir, (int)getpid(), serial++);
     if (f->kind == STORE_WRITE)
         write_text(f);
-    else if (symlink(f->text, f->temp) < 0)
-        failed(f, "link");
-    const struct timespec when = {.tv_sec = f->time_ns / NS_A_SECOND,
-                                  .tv_nsec = f->time_ns % NS_A_SECOND};
-    if (!f->err && f->time_ns &&
-        utimensat(AT_FDCWD, f->temp, (const struct timespec[]){when, when}, AT_SYMLINK_NOFOLLOW) <
-            0)
-        failed(f, "date");
+    else
+        write_link(f);
 }
 
 void store_file_prepare(struct store_file *f)
@@ -111,6 +134,27 @@ void store_file_place(struct store_file *f)
     if (rename(f->temp, f->path) < 0)
         return failed(f, "rename");
     g_clear_pointer(&f->temp, g_free);
+}
+
+static void make_folder(struct store_file *f)
+{
+    g_autofree char *dir = g_path_get_dirname(f->path);
+    if (g_mkdir_with_parents(dir, 0700) < 0)
+        failed(f, "folder");
+}
+
+void store_file_carry_out(struct store_file *f)
+{
+    int64_t now = store_file_time(f->path);
+    f->edited = now > f->time_ns && now != f->old_ns;
+    if (f->edited)
+        return;
+    if (!now && f->kind != STORE_REMOVE)
+        make_folder(f);
+    if (!f->err)
+        store_file_write(f);
+    if (!f->err)
+        store_file_place(f);
 }
 
 static bool sync_path(const char *path, int flags)

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -33,16 +34,15 @@ enum {
 static const char magic[ROOT_AT] = "Ruche store log1";
 
 static struct {
-    int fd;
+    int fd;      /* through the page cache: the head, and what is read */
+    int records; /* each write is on the disk when it returns; past the page cache, if that goes */
     char *path, *root;
     unsigned area;          /* that is being filled */
     size_t at;              /* in it */
     uint64_t epoch, number; /* of the next record */
-    size_t safe_at;         /* at and number that are committed */
-    uint64_t safe_number;
     int64_t last_ns;        /* of the last one */
     GHashTable *folders[2]; /* of each area: what its records changed and nobody has synced */
-} l = {.fd = -1};
+} l = {.fd = -1, .records = -1};
 
 const char *store_log_relative(const char *path)
 {
@@ -69,11 +69,18 @@ bool store_log_is_empty(void)
 
 /* ---- the file ---- */
 
-static bool write_at(const void *data, size_t len, off_t at)
+/* Does the disk want larger blocks than records are? Then by way of the page cache after all. */
+static bool stop_direct(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && flags & O_DIRECT && fcntl(fd, F_SETFL, flags & ~O_DIRECT) == 0;
+}
+
+static bool write_at(int fd, const void *data, size_t len, off_t at)
 {
     for (const char *p = data; len;) {
-        ssize_t n = pwrite(l.fd, p, len, at);
-        if (n < 0 && errno == EINTR)
+        ssize_t n = pwrite(fd, p, len, at);
+        if (n < 0 && (errno == EINTR || (errno == EINVAL && stop_direct(fd))))
             continue;
         if (n <= 0)
             return false;
@@ -105,7 +112,7 @@ static bool read_at(void *data, size_t len, off_t at)
 static bool set_mark(uint64_t first)
 {
     const uint64_t mark[2] = {GUINT64_TO_LE(first), ~GUINT64_TO_LE(first)};
-    return write_at(mark, MARK_BYTES, MARK_AT) && fdatasync(l.fd) == 0;
+    return write_at(l.fd, mark, MARK_BYTES, MARK_AT) && fdatasync(l.fd) == 0;
 }
 
 static uint64_t read_mark(const uint8_t *head)
@@ -126,11 +133,11 @@ static bool fill(const char *root)
     g_autofree char *block = g_malloc0(HEAD_BYTES);
     memcpy(block, magic, sizeof(magic));
     g_strlcpy(block + ROOT_AT, root, ROOT_MAX);
-    if (!write_at(block, HEAD_BYTES, 0))
+    if (!write_at(l.fd, block, HEAD_BYTES, 0))
         return false;
     memset(block, 0, HEAD_BYTES);
     for (off_t at = HEAD_BYTES; at < LOG_BYTES; at += HEAD_BYTES)
-        if (!write_at(block, HEAD_BYTES, at))
+        if (!write_at(l.fd, block, HEAD_BYTES, at))
             return false;
     return set_mark(1) && fsync(l.fd) == 0;
 }
@@ -161,33 +168,19 @@ static void remember_folder(unsigned area, const char *path)
 /* `last`: of those of this path. */
 static bool carry_out(const char *root, const struct store_record *r, bool last, GError **error)
 {
-    g_autofree char *path = g_build_filename(root, r->path, NULL), *dir = g_path_get_dirname(path);
-    int64_t now = store_file_time(path);
-    struct store_file f = {
-        .kind = r->kind, .path = path, .text = r->text, .mode = r->mode, .time_ns = r->time_ns};
-    if (now > r->time_ns && now != r->old_ns) {
-        if (last)
-            log_warn("%s was changed after the log's last word on it, and is left as it is", path);
-        return true;
-    }
-    if (g_mkdir_with_parents(dir, 0700) < 0)
-        return ruche_error_errno(error, errno, "folder %s", dir);
-    remember_folder(0, path);
-    store_file_prepare(&f);
-    if (!f.err)
-        store_file_place(&f);
+    g_autofree char *path = g_build_filename(root, r->path, NULL);
+    struct store_file f = {.kind = r->kind,
+                           .path = path,
+                           .text = r->text,
+                           .mode = r->mode,
+                           .time_ns = r->time_ns,
+                           .old_ns = r->old_ns};
+    store_file_carry_out(&f);
+    if (f.edited && last)
+        log_warn("%s was changed after the log's last word on it, and is left as it is", path);
+    if (!f.edited)
+        remember_folder(0, path);
     return !f.err || ruche_error_errno(error, f.err, "%s: %s", path, f.step);
-}
-
-static void cancel(GArray *records, const char *path)
-{
-    for (unsigned i = records->len; i--;) {
-        struct store_record *r = &g_array_index(records, struct store_record, i);
-        if (strcmp(r->path, path) == 0) {
-            r->kind = STORE_CANCEL;
-            return;
-        }
-    }
 }
 
 /* The records of one area, in order. */
@@ -198,8 +191,6 @@ static bool carry_out_area(const char *root, const uint8_t *bytes, uint64_t epoc
     struct cur c = cur_of(bytes, AREA_BYTES);
     struct store_record r;
     for (uint64_t number = 0; store_record_take(&c, epoch, number, &r); number++) {
-        if (r.kind == STORE_CANCEL)
-            cancel(records, r.path);
         g_array_append_val(records, r);
         g_hash_table_insert(last, (char *)r.path, GUINT_TO_POINTER(records->len - 1));
         l.last_ns = MAX(l.last_ns, r.time_ns);
@@ -207,7 +198,7 @@ static bool carry_out_area(const char *root, const uint8_t *bytes, uint64_t epoc
     for (unsigned i = 0; i < records->len; i++) {
         const struct store_record *one = &g_array_index(records, struct store_record, i);
         bool is_last = GPOINTER_TO_UINT(g_hash_table_lookup(last, one->path)) == i;
-        if (one->kind != STORE_CANCEL && !carry_out(root, one, is_last, error))
+        if (!carry_out(root, one, is_last, error))
             return false;
     }
     if (records->len)
@@ -291,8 +282,8 @@ int store_log_settle(void)
 void store_log_turn(void)
 {
     l.area = !l.area;
-    l.at = l.safe_at = 0;
-    l.number = l.safe_number = 0;
+    l.at = 0;
+    l.number = 0;
     l.epoch++;
 }
 
@@ -353,19 +344,29 @@ static bool open_log(const char *path, const char *root, GError **error)
     return make(path, root, error) && take_lock(error);
 }
 
+static bool open_records(GError **error)
+{
+    l.records = open(l.path, O_WRONLY | O_DSYNC | O_CLOEXEC | O_NOFOLLOW);
+    int flags = l.records < 0 ? -1 : fcntl(l.records, F_GETFL);
+    if (flags < 0)
+        return ruche_error_errno(error, errno, "%s", l.path);
+    fcntl(l.records, F_SETFL, flags | O_DIRECT); /* not every file system can */
+    return true;
+}
+
 bool store_log_open(const char *path, const char *root, GError **error)
 {
     g_assert(l.fd < 0);
     l.path = g_strdup(path);
     l.root = g_strdup(root);
     l.area = 0;
-    l.at = l.safe_at = 0;
+    l.at = 0;
     l.epoch = 1;
-    l.number = l.safe_number = 0;
+    l.number = 0;
     l.last_ns = 0;
     for (unsigned i = 0; i < 2; i++)
         l.folders[i] = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    if (open_log(path, root, error))
+    if (open_log(path, root, error) && open_records(error))
         return true;
     store_log_close(false);
     return false;
@@ -381,9 +382,11 @@ void store_log_close(bool empty)
         if (err)
             log_warn("%s is left for the next start: %s", l.path, g_strerror(err));
     }
+    if (l.records >= 0)
+        close(l.records);
     if (l.fd >= 0)
         close(l.fd);
-    l.fd = -1;
+    l.fd = l.records = -1;
     for (unsigned i = 0; i < 2; i++)
         g_clear_pointer(&l.folders[i], g_hash_table_unref);
     g_clear_pointer(&l.path, g_free);
@@ -406,18 +409,17 @@ int store_log_put(struct store_record *records, unsigned count)
     for (unsigned i = 0; i < count; i++)
         bytes += store_record_bytes(&records[i]);
     g_assert(bytes <= store_log_room());
-    g_autofree uint8_t *data = g_try_malloc(bytes);
-    if (!data)
+    g_autofree void *memory = NULL;
+    if (posix_memalign(&memory, HEAD_BYTES, bytes))
         return ENOMEM;
+    uint8_t *data = memory;
     for (unsigned i = 0; i < count; i++) {
         records[i].time_ns = next_time();
         store_record_put(data + at, l.epoch, l.number + i, &records[i]);
         at += store_record_bytes(&records[i]);
     }
-    off_t begin = area_at(l.area) + (off_t)l.at;
-    if (!write_at(data, bytes, begin))
-        return errno;
-    sync_file_range(l.fd, begin, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
+    if (!write_at(l.records, data, bytes, area_at(l.area) + (off_t)l.at))
+        return errno; /* what comes next is written in their place */
     for (unsigned i = 0; i < count; i++) {
         g_autofree char *path = g_build_filename(l.root, records[i].path, NULL);
         remember_folder(l.area, path);
@@ -425,16 +427,4 @@ int store_log_put(struct store_record *records, unsigned count)
     l.at += bytes;
     l.number += count;
     return 0;
-}
-
-int store_log_commit(void)
-{
-    int err = fdatasync(l.fd) < 0 ? errno : 0;
-    if (err) { /* what comes next is written in their place */
-        l.at = l.safe_at;
-        l.number = l.safe_number;
-    }
-    l.safe_at = l.at;
-    l.safe_number = l.number;
-    return err;
 }

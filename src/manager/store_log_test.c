@@ -2,11 +2,14 @@
 /* The store's log beside power cuts: after each, every change that was promised is there, the one
  * that was not is there as a whole or not at all, and what a person edited since stays. */
 #include "manager/store.h"
+#include "manager/store_follow.h"
 #include "manager/store_log.h"
 #include "manager/task.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -64,6 +67,21 @@ struct wish {
     GError *error;
 };
 
+static void follow_task(void *opaque)
+{
+    *(int *)opaque = store_follow_wait();
+}
+
+/* Until the files are in place; 0, or the errno of one that cannot be. */
+static int follow(void)
+{
+    int err = -1;
+    task_start(follow_task, &err);
+    while (err < 0)
+        g_main_context_iteration(NULL, true);
+    return err;
+}
+
 static void wish_task(void *opaque)
 {
     struct wish *w = opaque;
@@ -74,13 +92,27 @@ static void wish_task(void *opaque)
     w->done = true;
 }
 
-static void change(const char *path, const char *text)
+/* Answered; the file is not there yet. */
+static void promise(const char *path, const char *text)
 {
     struct wish w = {.path = path, .text = text};
     task_start(wish_task, &w);
     while (!w.done)
         g_main_context_iteration(NULL, true);
     g_assert_no_error(w.error);
+}
+
+static void change(const char *path, const char *text)
+{
+    promise(path, text);
+    g_assert_cmpint(follow(), ==, 0);
+}
+
+static void assert_file(const char *path, const char *text)
+{
+    g_autofree char *got = NULL;
+    g_file_get_contents(path, &got, NULL, NULL);
+    g_assert_cmpstr(got, ==, text);
 }
 
 /* ---- the disk as a power cut leaves it ---- */
@@ -157,15 +189,20 @@ static void forget_history(void)
         g_free(names[i]);
 }
 
-static void put_file(const char *path, const char *text, size_t len, int64_t time)
+static void put_time(const char *path, int64_t time)
 {
     const struct timespec when = {.tv_sec = time / 1000000000, .tv_nsec = time % 1000000000};
+    g_assert_cmpint(utimensat(AT_FDCWD, path, (const struct timespec[]){when, when}, 0), ==, 0);
+}
+
+static void put_file(const char *path, const char *text, size_t len, int64_t time)
+{
     unlink(path);
     if (!text)
         return;
     g_assert_true(
         g_file_set_contents_full(path, text, (gssize)len, G_FILE_SET_CONTENTS_NONE, 0600, NULL));
-    g_assert_cmpint(utimensat(AT_FDCWD, path, (const struct timespec[]){when, when}, 0), ==, 0);
+    put_time(path, time);
 }
 
 /* Nothing of it was synced: any state that there was, or a part of one. */
@@ -296,24 +333,96 @@ static void test_long(void)
     end();
 }
 
-/* A change that fails is not made at the next start either; nor is the one before it lost. */
-static void test_taken_back(void)
+/* ---- between the answer and the file ---- */
+
+/* In a process of its own, which is told by its environment: a change is answered, and that is all. */
+static void test_dies(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_auto(GStrv) told = g_strsplit(g_getenv("RUCHE_STORE"), ":", 4);
+    store_open(told[0], told[1], &error);
+    g_assert_no_error(error);
+    promise(told[2], told[3]);
+    kill(getpid(), SIGKILL);
+}
+
+static void promise_and_die(const char *path, const char *text)
+{
+    g_autofree char *told = g_strjoin(":", log_path, root, path, text, NULL);
+    g_setenv("RUCHE_STORE", told, true);
+    g_test_trap_subprocess(NULL, 0, G_TEST_SUBPROCESS_DEFAULT);
+    g_assert_false(g_test_trap_has_passed());
+}
+
+static void test_killed(void)
+{
+    if (g_test_subprocess()) {
+        test_dies();
+        return;
+    }
+    begin();
+    g_autofree char *a = g_build_filename(root, "a", NULL), *b = g_build_filename(root, "b", NULL);
+    change(a, "old");
+    change(b, "goes");
+    store_close();
+    promise_and_die(a, "new");
+    assert_file(a, "old"); /* so it was killed in between */
+    promise_and_die(b, NULL);
+    assert_file(a, "new"); /* by the one that was killed next */
+    assert_file(b, "goes");
+    open_again();
+    assert_file(a, "new");
+    assert_file(b, NULL);
+    end();
+}
+
+static void test_follows(void)
 {
     begin();
-    g_autofree char *path = g_build_filename(root, "a", NULL), *got = NULL;
-    struct store_record r = {.kind = STORE_WRITE, .path = "a", .text = "second", .mode = 0600};
-    change(path, "first");
-    g_assert_cmpint(store_log_put(&r, 1), ==, 0);
-    g_assert_cmpint(store_log_commit(), ==, 0);
-    r.kind = STORE_CANCEL;
-    r.text = "";
-    g_assert_cmpint(store_log_put(&r, 1), ==, 0);
-    g_assert_cmpint(store_log_commit(), ==, 0);
-    store_log_close(false);
-    unlink(path);
-    open_again();
-    g_assert_true(g_file_get_contents(path, &got, NULL, NULL));
-    g_assert_cmpstr(got, ==, "first");
+    g_autofree char *a = g_build_filename(root, "a", NULL), *got = NULL;
+    promise(a, "first");
+    assert_file(a, NULL);
+    got = store_read(a, 100, NULL);
+    g_assert_cmpstr(got, ==, "first"); /* the manager knows it already */
+    promise(a, "second");
+    g_assert_cmpint(follow(), ==, 0);
+    assert_file(a, "second");
+    promise(a, NULL);
+    g_assert_null(store_read(a, 100, NULL));
+    promise(a, "third");
+    while (store_follow_find(a)) /* by itself */
+        g_main_context_iteration(NULL, true);
+    assert_file(a, "third");
+    promise(a, NULL);
+    promise(a, "fourth");
+    promise(a, NULL); /* takes away what may not be there yet */
+    size_t room = store_log_room();
+    promise(a, NULL); /* and nothing more needs to be promised */
+    g_assert_cmpuint(store_log_room(), ==, room);
+    g_assert_cmpint(follow(), ==, 0);
+    assert_file(a, NULL);
+    promise(a, "at the end");
+    store_close();
+    assert_file(a, "at the end");
+    end();
+}
+
+/* Who edits a file in between has the last word; what cannot be done yet is done when it can. */
+static void test_in_between(void)
+{
+    begin();
+    g_autofree char *a = g_build_filename(root, "a", NULL), *b = g_build_filename(root, "b", NULL);
+    promise(a, "promised");
+    put_file(a, "by hand", 7, g_get_real_time() * 1000 + 60000000000);
+    g_assert_cmpint(follow(), ==, 0);
+    assert_file(a, "by hand");
+    promise(b, "promised");
+    g_assert_cmpint(g_mkdir(b, 0700), ==, 0);
+    put_time(b, 1000000000);
+    g_assert_cmpint(follow(), ==, EISDIR);
+    g_assert_cmpint(g_rmdir(b), ==, 0);
+    g_assert_cmpint(follow(), ==, 0);
+    assert_file(b, "promised");
     end();
 }
 
@@ -346,7 +455,9 @@ int main(int argc, char **argv)
     g_test_add_func("/store-log/twice", test_twice);
     g_test_add_func("/store-log/edited", test_edited);
     g_test_add_func("/store-log/long", test_long);
-    g_test_add_func("/store-log/taken-back", test_taken_back);
+    g_test_add_func("/store-log/killed", test_killed);
+    g_test_add_func("/store-log/follows", test_follows);
+    g_test_add_func("/store-log/in-between", test_in_between);
     g_test_add_func("/store-log/other", test_other);
     return g_test_run();
 }

@@ -17,13 +17,7 @@
 
 #define STORE_SECTOR 512u
 
-enum store_kind {
-    STORE_WRITE = 1,
-    STORE_LINK,
-    STORE_REMOVE,
-    STORE_CANCEL, /* the change of this path before it was not made */
-    STORE_KINDS
-};
+enum store_kind { STORE_WRITE = 1, STORE_LINK, STORE_REMOVE, STORE_KINDS };
 
 struct store_record {
     enum store_kind kind;

@@ -47,8 +47,7 @@ bool domain_forget_def(const char *name, GError **error)
     g_autofree char *path = def_path(name), *link = autostart_path(name);
     if (!store_remove(path, error))
         return false;
-    if (g_file_test(link, G_FILE_TEST_IS_SYMLINK))
-        store_remove(link, NULL); /* one that stays leads to nothing, and goes at the next start */
+    store_remove(link, NULL); /* one that stays leads to nothing, and goes at the next start */
     return true;
 }
 
