@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define AUDIT_MAX_BYTES (16 << 20)
@@ -81,13 +82,16 @@ static void put_text(GString *line, const char *key, const char *value)
 
 void audit(const struct caller *c, const char *operation, const char *object, const GError *result)
 {
-    g_autoptr(GDateTime) now = g_date_time_new_now_utc();
-    g_autofree char *when = g_date_time_format(now, "%Y-%m-%dT%H:%M:%S.%fZ");
     g_autoptr(GString) line = g_string_new(NULL);
+    int64_t now_us = g_get_real_time();
+    time_t now_s = now_us / G_USEC_PER_SEC;
+    char when[32];
+    struct tm utc;
     if (!manager.log_dir)
         return;
-    g_string_append_printf(line, "time=%s via=%s uid=%ld pid=%ld", when,
-                           c->transport ? c->transport : "?",
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", gmtime_r(&now_s, &utc));
+    g_string_append_printf(line, "time=%s.%06uZ via=%s uid=%ld pid=%ld", when,
+                           (unsigned)(now_us % G_USEC_PER_SEC), c->transport ? c->transport : "?",
                            c->uid == (uid_t)-1 ? -1L : (long)c->uid, (long)c->pid);
     put_text(line, "user", c->name);
     put_text(line, "operation", operation);

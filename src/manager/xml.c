@@ -128,22 +128,29 @@ xmlDoc *xml_parse(const char *text, size_t len, const char *root, GError **error
 /* One part of a path: "os", "qemu:arg". */
 struct part {
     const char *prefix, *name; /* prefix NULL: no namespace */
-    size_t prefix_len, name_len;
+    size_t prefix_len, name_len, len;
 };
 
-static struct part part_of(const char *text, size_t len)
+/* The first one. */
+static struct part part_of(const char *path)
 {
-    const char *colon = memchr(text, ':', len);
-    if (!colon)
-        return (struct part){.name = text, .name_len = len};
-    size_t before = (size_t)(colon - text);
-    return (struct part){
-        .prefix = text, .prefix_len = before, .name = colon + 1, .name_len = len - before - 1};
+    struct part p = {.name = path};
+    const char *c = path;
+    for (; *c && *c != '/' && *c != '@'; c++)
+        if (*c == ':' && !p.prefix) {
+            p.prefix = path;
+            p.prefix_len = (size_t)(c - path);
+            p.name = c + 1;
+        }
+    p.name_len = (size_t)(c - p.name);
+    p.len = (size_t)(c - path);
+    return p;
 }
 
+/* Most names differ in their first letter. */
 static bool same(const xmlChar *have, const char *want, size_t len)
 {
-    return have && !strncmp((const char *)have, want, len) && !have[len];
+    return have && *have == (xmlChar)*want && !strncmp((const char *)have, want, len) && !have[len];
 }
 
 static bool part_fits(const xmlNode *n, const struct part *p)
@@ -157,18 +164,17 @@ static bool part_fits(const xmlNode *n, const struct part *p)
 static xmlNode *walk(const xmlNode *n, const char *path, bool create)
 {
     while (n && *path && *path != '@') {
-        size_t len = strcspn(path, "/@");
-        struct part p = part_of(path, len);
+        struct part p = part_of(path);
         xmlNode *c = n->children;
         while (c && !part_fits(c, &p))
             c = c->next;
-        if (!c && create && len < MAX_PATH_PART) {
-            g_autofree char *name = g_strndup(path, len);
+        if (!c && create && p.len < MAX_PATH_PART) {
+            g_autofree char *name = g_strndup(path, p.len);
             c = xmlNewChild((xmlNode *)n, NULL, (const xmlChar *)name, NULL);
             xmlSetNs(c, NULL);
         }
         n = c;
-        path += len;
+        path += p.len;
         path += *path == '/';
     }
     return (xmlNode *)n;
@@ -177,7 +183,7 @@ static xmlNode *walk(const xmlNode *n, const char *path, bool create)
 static xmlAttr *find_attr(const xmlNode *n, const char *name)
 {
     for (xmlAttr *a = n ? n->properties : NULL; a; a = a->next)
-        if (!a->ns && !strcmp((const char *)a->name, name))
+        if (!a->ns && *a->name == (xmlChar)*name && !strcmp((const char *)a->name, name))
             return a;
     return NULL;
 }
@@ -269,11 +275,16 @@ void xml_set(xmlNode *n, const char *path, const char *value)
 
 void xml_set_f(xmlNode *n, const char *path, const char *format, ...)
 {
-    va_list ap;
+    va_list ap, again;
+    char brief[64];
+    g_autofree char *longer = NULL;
     va_start(ap, format);
-    g_autofree char *value = g_strdup_vprintf(format, ap);
+    va_copy(again, ap);
+    if (g_vsnprintf(brief, sizeof(brief), format, ap) >= (int)sizeof(brief))
+        longer = g_strdup_vprintf(format, again);
+    va_end(again);
     va_end(ap);
-    xml_set(n, path, value);
+    xml_set(n, path, longer ? longer : brief);
 }
 
 void xml_remove(xmlNode *n, const char *path)
@@ -326,8 +337,10 @@ static void put_escaped(GString *s, const char *v, bool attr)
 
 static void put_name(GString *s, const xmlNs *ns, const xmlChar *name)
 {
-    if (ns && ns->prefix)
-        g_string_append_printf(s, "%s:", (const char *)ns->prefix);
+    if (ns && ns->prefix) {
+        g_string_append(s, (const char *)ns->prefix);
+        g_string_append_c(s, ':');
+    }
     g_string_append(s, (const char *)name);
 }
 
@@ -368,10 +381,20 @@ static bool is_structure(const xmlNode *n)
     return elements;
 }
 
+static void put_indent(GString *s, int level)
+{
+    static const char blanks[] = "                                "; /* 16 levels */
+    for (size_t want = level > 0 ? 2 * (size_t)level : 0, now; want; want -= now) {
+        now = MIN(want, sizeof(blanks) - 1);
+        g_string_append_len(s, blanks, (gssize)now);
+    }
+}
+
 /* `level` -1: inside mixed content, nothing is added. */
 static void put_element(GString *s, const xmlNode *n, int level)
 {
-    g_string_append_printf(s, "%*s<", level > 0 ? 2 * level : 0, "");
+    put_indent(s, level);
+    g_string_append_c(s, '<');
     put_name(s, n->ns, n->name);
     put_attributes(s, n);
     if (n->children) {
@@ -383,7 +406,8 @@ static void put_element(GString *s, const xmlNode *n, int level)
             else if (c->type == XML_TEXT_NODE && !structure && c->content)
                 put_escaped(s, (const char *)c->content, false);
         }
-        g_string_append_printf(s, "%*s</", structure ? 2 * level : 0, "");
+        put_indent(s, structure ? level : 0);
+        g_string_append(s, "</");
         put_name(s, n->ns, n->name);
         g_string_append_c(s, '>');
     } else {

@@ -6,14 +6,15 @@
  * stand on bus 0. */
 #include "manager/domain/def_internal.h"
 
+enum { BUSES = 256, SLOTS = 32, FUNCTIONS = 8 }; /* more the tables refuse */
+
 struct places {
     xmlNode *domain, *devices;
     enum def_board board;
-    GHashTable *taken; /* PLACE() */
-    unsigned bus;      /* those before have no root port that is free */
+    uint8_t (*taken)[SLOTS]; /* by bus and slot: a bit for each function */
+    unsigned bus;            /* those before have no root port that is free */
     GError **error;
 };
-#define PLACE(bus, slot, function) GUINT_TO_POINTER(((bus) << 8 | (slot) << 3 | (function)) + 1)
 
 enum pci_need { PCI_NOT, PCI_EXPRESS, PCI_PLAIN };
 
@@ -184,9 +185,18 @@ static void write_place(xmlNode *n, unsigned bus, unsigned slot, unsigned functi
     xml_set_f(n, "address@function", "0x%x", function);
 }
 
+/* False: it is taken already. */
+static bool mark(struct places *p, unsigned bus, unsigned slot, unsigned function)
+{
+    g_assert(bus < BUSES && slot < SLOTS && function < FUNCTIONS);
+    uint8_t bit = (uint8_t)(1u << function), before = p->taken[bus][slot];
+    p->taken[bus][slot] |= bit;
+    return !(before & bit);
+}
+
 static bool take(struct places *p, xmlNode *n, unsigned bus, unsigned slot, unsigned function)
 {
-    if (!g_hash_table_add(p->taken, PLACE(bus, slot, function)))
+    if (!mark(p, bus, slot, function))
         return false;
     write_place(n, bus, slot, function);
     return true;
@@ -194,15 +204,12 @@ static bool take(struct places *p, xmlNode *n, unsigned bus, unsigned slot, unsi
 
 static bool slot_is_free(const struct places *p, unsigned bus, unsigned slot)
 {
-    for (unsigned f = 0; f < 8; f++)
-        if (g_hash_table_contains(p->taken, PLACE(bus, slot, f)))
-            return false;
-    return true;
+    return !p->taken[bus][slot];
 }
 
 static bool bus_is_free(const struct places *p, unsigned bus)
 {
-    for (unsigned slot = 0; slot < 32; slot++)
+    for (unsigned slot = 0; slot < SLOTS; slot++)
         if (!slot_is_free(p, bus, slot))
             return false;
     return true;
@@ -238,7 +245,7 @@ static bool place_root_port(struct places *p, xmlNode *port)
                 xml_get_u64(c, "address@slot", 0) != slot || xml_get_u64(c, "address@bus", 1) ||
                 !xml_is(c, "address@multifunction", "on"))
                 continue;
-            for (unsigned f = 1; f < 8; f++)
+            for (unsigned f = 1; f < FUNCTIONS; f++)
                 if (take(p, port, 0, slot, f))
                     return true;
         }
@@ -296,7 +303,7 @@ static xmlNode *add_bus(struct places *p, unsigned bus)
 
 static bool place_express(struct places *p, xmlNode *n)
 {
-    for (unsigned bus = MAX(p->bus, 1); bus < 256; bus++) {
+    for (unsigned bus = MAX(p->bus, 1); bus < BUSES; bus++) {
         const xmlNode *c = bus_controller(p, bus);
         if (!c && !add_bus(p, bus))
             return false;
@@ -344,12 +351,12 @@ static bool place_fixed(struct places *p, xmlNode *n)
 /* What the board itself has there. */
 static void reserve(struct places *p)
 {
-    g_hash_table_add(p->taken, PLACE(0, 0, 0));
+    mark(p, 0, 0, 0);
     if (!def_is_x86(p->domain) || p->board == BOARD_FLAT_PCIE)
         return;
     unsigned bridge = p->board == BOARD_PCIE ? 0x1f : 1;
-    g_hash_table_add(p->taken, PLACE(0, bridge, 0));
-    g_hash_table_add(p->taken, PLACE(0, bridge, 3));
+    mark(p, 0, bridge, 0);
+    mark(p, 0, bridge, 3);
 }
 
 /* ---- the whole ---- */
@@ -378,7 +385,7 @@ static bool take_given(struct places *p)
             return ruche_error(p->error, MANAGER_ERR_XML,
                                "%s: PCI domain %s is not there; only 0x0000 is", where,
                                xml_get(n, "address@domain"));
-        if (!g_hash_table_add(p->taken, PLACE(bus, slot, function)))
+        if (!mark(p, bus, slot, function))
             return ruche_error(p->error, MANAGER_ERR_XML,
                                "%s: PCI address 0000:%02x:%02x.%x is taken twice", where, bus, slot,
                                function);
@@ -468,7 +475,8 @@ bool def_addresses(xmlNode *domain, GError **error)
         place_ccw(p.devices);
     if (p.board == BOARD_CCW || p.board == BOARD_NONE)
         return true;
-    g_autoptr(GHashTable) taken G_GNUC_UNUSED = p.taken = g_hash_table_new(NULL, NULL);
+    g_autofree void *taken = g_malloc0(sizeof(uint8_t[BUSES][SLOTS]));
+    p.taken = taken;
     reserve(&p);
     if (!add_root(&p) || !take_given(&p) || !place_pass(&p, true) || !add_buses(&p) ||
         !place_pass(&p, false))

@@ -102,12 +102,21 @@ static bool out_of_range(const struct value *t, int64_t low, uint64_t high, GErr
 }
 
 /* *ret_new, unless the text has this form already. */
-static void settle(const struct value *t, char *form, char **ret_new)
+static void settle(const struct value *t, const char *form, char **ret_new)
 {
-    if (!strcmp(t->text, form))
-        g_free(form);
-    else
-        *ret_new = form;
+    if (strcmp(t->text, form) != 0)
+        *ret_new = g_strdup(form);
+}
+
+G_GNUC_PRINTF(3, 4)
+static void settle_f(const struct value *t, char **ret_new, const char *format, ...)
+{
+    char form[64];
+    va_list ap;
+    va_start(ap, format);
+    g_vsnprintf(form, sizeof(form), format, ap);
+    va_end(ap);
+    settle(t, form, ret_new);
 }
 
 static bool check_uint(const struct value *t, char **ret_new, GError **error)
@@ -115,7 +124,7 @@ static bool check_uint(const struct value *t, char **ret_new, GError **error)
     uint64_t u, max = t->v->max ? t->v->max : UINT32_MAX;
     if (!digits(t->text, t->len, 10, &u) || u < t->v->min || u > max)
         return out_of_range(t, (int64_t)t->v->min, max, error);
-    settle(t, g_strdup_printf("%" PRIu64, u), ret_new);
+    settle_f(t, ret_new, "%" PRIu64, u);
     return true;
 }
 
@@ -127,7 +136,7 @@ static bool check_int(const struct value *t, char **ret_new, GError **error)
     if (t->len < sign || !digits(t->text + sign, t->len - sign, 10, &u) || u > INT64_MAX ||
         (!minus && u > max) || (minus ? -(int64_t)u : (int64_t)u) < t->v->low)
         return out_of_range(t, t->v->low, max, error);
-    settle(t, g_strdup_printf("%" PRId64, minus ? -(int64_t)u : (int64_t)u), ret_new);
+    settle_f(t, ret_new, "%" PRId64, minus ? -(int64_t)u : (int64_t)u);
     return true;
 }
 
@@ -137,7 +146,7 @@ static bool check_hex(const struct value *t, char **ret_new, GError **error)
     bool hex = t->len > 2 && t->text[0] == '0' && (t->text[1] | 32) == 'x';
     if (!digits(t->text + 2 * hex, t->len - 2 * hex, hex ? 16 : 10, &u) || u > t->v->max)
         return out_of_range(t, 0, t->v->max, error);
-    settle(t, g_strdup_printf("0x%0*" PRIx64, (int)t->v->min, u), ret_new);
+    settle_f(t, ret_new, "0x%0*" PRIx64, (int)t->v->min, u);
     return true;
 }
 
@@ -169,7 +178,7 @@ static bool check_size(const struct value *t, char **ret_new, GError **error)
                            t->unit);
     if (!digits(t->text, t->len, 10, &u) || __builtin_mul_overflow(u, factor, &u) || u > INT64_MAX)
         return bad(error, t, "is not a size, or larger than 2^63 bytes");
-    settle(t, g_strdup_printf("%" PRIu64, t->v->scale == 1 ? u : u / 1024 + !!(u % 1024)), ret_new);
+    settle_f(t, ret_new, "%" PRIu64, t->v->scale == 1 ? u : u / 1024 + !!(u % 1024));
     return true;
 }
 
@@ -190,7 +199,7 @@ static bool check_uuid(const struct value *t, char **ret_new, GError **error)
     if (nibbles != 32)
         return bad(error, t, "is not a UUID");
     form[n] = 0;
-    settle(t, g_strdup(form), ret_new);
+    settle(t, form, ret_new);
     return true;
 }
 
@@ -208,11 +217,8 @@ static bool check_mac(const struct value *t, char **ret_new, GError **error)
     }
     if (byte[0] & 1)
         return bad(error, t, "is a multicast address; an interface has one of its own");
-    settle(t,
-           g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", (unsigned)byte[0], (unsigned)byte[1],
-                           (unsigned)byte[2], (unsigned)byte[3], (unsigned)byte[4],
-                           (unsigned)byte[5]),
-           ret_new);
+    settle_f(t, ret_new, "%02x:%02x:%02x:%02x:%02x:%02x", (unsigned)byte[0], (unsigned)byte[1],
+             (unsigned)byte[2], (unsigned)byte[3], (unsigned)byte[4], (unsigned)byte[5]);
     return true;
 }
 
@@ -279,11 +285,9 @@ static bool check_cpuset(const struct value *t, char **ret_new, GError **error)
             return bad(error, t, "is not a CPU set: numbers, ranges and exclusions, as 0-3,^2,8");
         p += len + 1;
     }
-    char *form = cpu_form(set);
-    if (!*form) {
-        g_free(form);
+    g_autofree char *form = cpu_form(set);
+    if (!*form)
         return bad(error, t, "has no CPU in it");
-    }
     settle(t, form, ret_new);
     return true;
 }
