@@ -170,7 +170,7 @@ static size_t in_room(struct chardev *c)
     if (c->mux)
         return c->focus < 0 ? 0 : INPUT_CHUNK; /* the escape key must always get through */
     const struct chardev_port *p = &c->port[0];
-    return p->used ? p->fe.can_receive(p->fe.opaque) : 0;
+    return !p->used ? 0 : p->fe.readable ? INPUT_CHUNK : p->fe.can_receive(p->fe.opaque);
 }
 
 static void in_ready(void *opaque, uint32_t events);
@@ -217,6 +217,10 @@ static void in_read(struct chardev *c)
     if (!room || c->in_fd < 0 || c->in_eof)
         return;
     const struct chardev_frontend *fe = &c->port[0].fe;
+    if (!c->mux && fe->readable) {
+        fe->readable(fe->opaque, c->in_fd);
+        return;
+    }
     ssize_t n = !c->mux && c->port[0].used && fe->receive_fd && fd_is_socket(c->in_fd)
                     ? sock_receive(c->in_fd, buf, room, fe->receive_fd, fe->opaque)
                     : read(c->in_fd, buf, room);
@@ -300,6 +304,18 @@ void chardev_disconnected(struct chardev *c)
 bool chardev_is_open(const struct chardev *c)
 {
     return chardev_now(c)->open;
+}
+
+int chardev_fd(const struct chardev *c)
+{
+    return chardev_now(c)->in_fd;
+}
+
+void chardev_hang_up(struct chardev *c)
+{
+    c = chardev_now(c);
+    if (c->open && c->type->hangup)
+        c->type->hangup(c);
 }
 
 /* ---- front ends ---- */

@@ -26,6 +26,8 @@ struct chardev_frontend {
     /* A descriptor that came with the bytes that follow, the front end's from here. NULL: none are taken. Not behind
      * a mux. */
     void (*receive_fd)(void *opaque, int fd);
+    /* In place of the three: the front end reads the descriptor itself, and calls chardev_hang_up() at its end. */
+    void (*readable)(void *opaque, int fd);
     void (*opened)(void *opaque, bool open); /* peer connected, gone; may be NULL */
     /* room again after a short chardev_write(); may be NULL */
     void (*sent)(void *opaque);
@@ -79,6 +81,11 @@ size_t chardev_write(struct chardev *c, const void *data, size_t len);
 /* The front end's can_receive() went up: read again. Any thread. */
 void chardev_accept_input(struct chardev *c);
 bool chardev_is_open(const struct chardev *c);
+/* For front ends with `readable`, on the loop: the connection's descriptor (borrowed, non-blocking), or -1; ends the
+ * connection, as a peer that goes does; can descriptors be passed to the peer? */
+int chardev_fd(const struct chardev *c);
+void chardev_hang_up(struct chardev *c);
+bool chardev_passes_fds(const struct chardev *c);
 /* The bytes behind a mux's "Ctrl-a x" call fn, on the main loop. */
 void chardev_on_quit(struct chardev *c, void (*fn)(void *opaque), void *opaque);
 

@@ -318,6 +318,13 @@ static const struct chardev_type socket_type = {
 };
 CHARDEV_TYPE(socket_type);
 
+bool chardev_passes_fds(const struct chardev *c)
+{
+    c = chardev_now(c);
+    const struct sock *s = c->priv;
+    return c->type == &socket_type && !s->telnet && (s->path || s->given);
+}
+
 /* ---- udp ---- */
 
 static struct addrinfo *udp_resolve(struct chardev *c, const char *host, const char *port,

@@ -99,6 +99,10 @@ struct device_type {
      * makes what is not a field of its own: timers, addresses, levels of lines (receivers are there already, and take
      * a level that they know for no change). In machine order. May be NULL. */
     bool (*load_after)(struct device *d, GError **error);
+    /* For a device whose memory another process writes: from now on it notes which pages, or no longer; false: it cannot.
+     * log_harvest() tells by mem_written() what was noted, and begins anew. Main thread. May be NULL. */
+    bool (*log_writes)(struct device *d, bool on, GError **error);
+    void (*log_harvest)(struct device *d);
     /* QMP: a JSON-less way to report: fill name/value pairs for x-ruche-query-device; may be NULL. */
     const struct device_counter *counters;
 };

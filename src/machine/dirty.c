@@ -48,6 +48,16 @@ static void set_log(struct machine *m, bool on)
         machine_threads_run(m);
 }
 
+static bool log_devices(struct machine *m, bool on, GError **error)
+{
+    bool ok = true;
+    for (struct device *d = m->devices; ok && d; d = d->next) {
+        if (d->realized && d->type->log_writes)
+            ok = d->type->log_writes(d, on, error);
+    }
+    return ok;
+}
+
 bool machine_dirty_start(struct machine *m, GError **error)
 {
     if (!m->dirty) {
@@ -59,13 +69,19 @@ bool machine_dirty_start(struct machine *m, GError **error)
     for (uint64_t i = 0; i < m->dirty->words; i++)
         atomic_store_explicit(&m->dirty->bits[i], 0, memory_order_relaxed);
     set_log(m, true);
+    if (!log_devices(m, true, error)) {
+        machine_dirty_stop(m);
+        return false;
+    }
     return true;
 }
 
 void machine_dirty_stop(struct machine *m)
 {
-    if (m->dirty && m->dirty->on)
-        set_log(m, false);
+    if (!m->dirty || !m->dirty->on)
+        return;
+    log_devices(m, false, NULL);
+    set_log(m, false);
 }
 
 uint64_t machine_dirty_harvest(struct machine *m, uint64_t *to)
@@ -76,6 +92,10 @@ uint64_t machine_dirty_harvest(struct machine *m, uint64_t *to)
     machine_threads_stop(m);
     if (m->accel->ops->dirty_sync)
         m->accel->ops->dirty_sync(m->accel);
+    for (struct device *dev = m->devices; dev; dev = dev->next) {
+        if (dev->realized && dev->type->log_harvest)
+            dev->type->log_harvest(dev);
+    }
     for (uint64_t i = 0; i < d->words; i++) {
         if (!atomic_load_explicit(&d->bits[i], memory_order_relaxed))
             continue;

@@ -14,11 +14,13 @@
 #include "base/error.h"
 #include "base/linkset.h"
 #include "base/loop.h"
+#include "netdev/vhost.h"
 
 #include <sys/uio.h>
 
 #define NETDEV_MAX_FRAME (64 * 1024 + 64) /* with the largest segmentation offload */
 
+struct chardev;
 struct netdev;
 
 /* virtio-net header that travels with frames when both ends speak offloads; 12 bytes,
@@ -45,6 +47,8 @@ struct netdev_peer {
     void (*link_changed)(void *opaque, bool up);
     /* The backend is about to go: the peer lets go of it, as before netdev_free(). Main thread; may be NULL */
     void (*gone)(void *opaque);
+    /* ops->vhost: a back end has come, or gone; may be NULL */
+    void (*vhost_changed)(void *opaque);
     void *opaque;
 };
 
@@ -55,6 +59,7 @@ struct netdev_option {
 struct netdev_config {
     const struct netdev_option *options;
     size_t count;
+    struct chardev *chardev; /* what chardev= names; borrowed; NULL: none */
 };
 struct netdev_prop {
     const char *name, *help;
@@ -95,6 +100,7 @@ struct netdev_ops {
      * On its loop, the machine stopped; the bytes are hostile. NULL: nothing. */
     bool (*save)(struct netdev *n, GByteArray *out, GError **error);
     bool (*load)(struct netdev *n, struct cur *c, GError **error);
+    const struct netdev_vhost_ops *vhost; /* NULL: frames pass by send and receive */
 };
 
 LINKSET_DECLARE(netdev_types);

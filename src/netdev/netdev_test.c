@@ -39,7 +39,7 @@ static ssize_t guest_receive(void *opaque, unsigned queue, const struct iovec *i
 
 static struct netdev *new_user(const struct netdev_option *options, size_t count, GError **error)
 {
-    struct netdev_config c = { options, count };
+    struct netdev_config c = { options, count, NULL };
     return netdev_new("user", "net0", &c, error);
 }
 
@@ -560,7 +560,7 @@ static void test_hostile_frames(void)
 static void expect_error(const char *type, const char *name, const char *value, const char *part)
 {
     struct netdev_option o = { name, value };
-    struct netdev_config c = { &o, 1 };
+    struct netdev_config c = { &o, 1, NULL };
     GError *error = NULL;
     g_assert_null(netdev_new(type, "net0", &c, &error));
     g_assert_nonnull(error);
@@ -632,7 +632,7 @@ static int tap_child(void)
     static const struct netdev_option options[] = {
         { "ifname", "ruche-t0" }, { "queues", "2" }, { "script", "no" }, { "vhost", "off" }
     };
-    struct netdev_config c = { options, 4 };
+    struct netdev_config c = { options, 4, NULL };
     GError *error = NULL;
     struct guest *g = g_new0(struct guest, 1);
     g->loop = loop_new("test");

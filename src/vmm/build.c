@@ -400,7 +400,7 @@ static bool power_on(struct vmm *v, GError **error)
 bool vmm_build(struct vmm *v, GError **error)
 {
     static bool (*const steps[])(struct vmm *v, GError **error) = {
-        build_config,  build_objects,  build_drives,       build_netdevs,     build_chardevs,
+        build_config,  build_objects,  build_drives,       build_chardevs,    build_netdevs,
         make_machine,  add_fw_cfg,     build_serial_ports, build_nic_devices, build_drive_devices,
         build_devices, power_on,       build_monitors,
     };

@@ -59,7 +59,13 @@ static struct netdev *make_netdev(struct vmm *v, struct kv_list *l, const char *
         g_ptr_array_add(names, name);
         options[n++] = (struct netdev_option){ .name = name, .value = l->pairs[i].value };
     }
-    struct netdev *net = netdev_new(type, id, &(struct netdev_config){ options, n }, error);
+    const char *chardev = kv_get(l, "chardev");
+    struct netdev_config config = { options, n, chardev ? vmm_find_chardev(v, chardev) : NULL };
+    if (chardev && !config.chardev) {
+        ruche_error(error, RUCHE_ERR_NOT_FOUND, "netdev '%s': there is no chardev '%s'", id, chardev);
+        return NULL;
+    }
+    struct netdev *net = netdev_new(type, id, &config, error);
     if (net)
         g_ptr_array_add(v->netdevs, net);
     return net;

@@ -267,6 +267,8 @@ static void vnet_handle(struct virtio *v, unsigned queue)
         vnet_handle_ctrl(s, queue);
     else if (queue / 2 >= s->max_pairs)
         return;
+    else if (s->vhost)
+        vnet_vhost_changed(s); /* it is not lent yet */
     else if (queue % 2)
         handle_tx(s, queue);
     else
@@ -302,9 +304,14 @@ static void vnet_features_set(struct virtio *v)
     loop_post(v->pci.dev.loop, &s->apply);
 }
 
+static bool link_is_up(const struct vnet *s)
+{
+    return s->netdev && s->netdev->link_up && (!s->vhost || vnet_vhost_ready(s));
+}
+
 static void set_link(struct vnet *s)
 {
-    bool up = s->netdev && s->netdev->link_up;
+    bool up = link_is_up(s);
     VIRTIO_SET(&s->v, CONFIG(status), uint16_t, up ? VIRTIO_NET_S_LINK_UP : 0);
 }
 
@@ -315,12 +322,31 @@ static void vnet_link_changed(void *opaque, bool up)
     set_link(s);
     virtio_config_changed(&s->v);
     pthread_mutex_unlock(&s->pci.dev.lock);
+    if (s->vhost)
+        vnet_vhost_changed(s);
+}
+
+static void vnet_backend_changed(void *opaque)
+{
+    struct vnet *s = opaque;
+    pthread_mutex_lock(&s->pci.dev.lock);
+    vnet_vhost_offer(s);
+    pthread_mutex_unlock(&s->pci.dev.lock);
+    vnet_link_changed(s, vnet_vhost_ready(s));
 }
 
 static void vnet_queue_reset(struct virtio *v, unsigned queue)
 {
     if (queue % 2 == 0 && queue / 2 < VNET_MAX_PAIRS)
         vnet_of(v)->rx_waiting[queue / 2] = false;
+    if (vnet_of(v)->vhost)
+        vnet_vhost_changed(vnet_of(v));
+}
+
+static void vnet_rerouted(struct virtio *v)
+{
+    if (vnet_of(v)->vhost)
+        vnet_vhost_changed(vnet_of(v));
 }
 
 static void vnet_reset(struct virtio *v)
@@ -330,17 +356,22 @@ static void vnet_reset(struct virtio *v)
     s->guest_offloads = 0;
     vnet_filter_reset(s);
     set_link(s);
+    if (s->vhost) {
+        vnet_vhost_offer(s);
+        vnet_vhost_changed(s);
+    }
     loop_post(v->pci.dev.loop, &s->apply);
 }
 
 static const struct virtio_ops vnet_ops = {
     .id = VIRTIO_ID_NET, .class_code = 0x02, .subclass = 0x00, .handle = vnet_handle,
     .features_set = vnet_features_set, .queue_reset = vnet_queue_reset, .reset = vnet_reset,
+    .drain = vnet_vhost_drain, .stopped = vnet_vhost_stopped, .rerouted = vnet_rerouted,
 };
 
 static uint64_t features(const struct vnet *s)
 {
-    unsigned can = s->vnet_hdr ? s->netdev->ops->offloads(s->netdev) : 0;
+    unsigned can = s->vhost ? UINT_MAX : s->vnet_hdr ? s->netdev->ops->offloads(s->netdev) : 0;
     bool csum = can & NETDEV_CSUM;
     bool out = csum && s->csum, in = csum && s->guest_csum, ctrl = s->ctrl_vq;
     const struct {
@@ -363,7 +394,7 @@ static uint64_t features(const struct vnet *s)
         { VIRTIO_NET_F_CTRL_RX_EXTRA, ctrl && s->ctrl_rx_extra },
         { VIRTIO_NET_F_CTRL_VLAN, ctrl && s->ctrl_vlan },
         { VIRTIO_NET_F_CTRL_MAC_ADDR, ctrl && s->ctrl_mac_addr },
-        { VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ctrl && in && s->ctrl_guest_offloads },
+        { VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ctrl && in && s->ctrl_guest_offloads && !s->vhost },
         { VIRTIO_NET_F_GUEST_ANNOUNCE, ctrl && s->status && s->guest_announce },
         { VIRTIO_NET_F_MQ, ctrl && s->max_pairs > 1 },
         { VIRTIO_NET_F_MTU, s->host_mtu > 0 },
@@ -427,6 +458,7 @@ static void home_detach(void *opaque)
 static void home_unplug(void *opaque)
 {
     struct vnet *s = opaque;
+    vnet_vhost_drain(&s->v);
     netdev_set_loop(s->netdev, NULL);
     netdev_detach(s->netdev);
     pthread_mutex_lock(&s->pci.dev.lock);
@@ -452,10 +484,13 @@ static bool connect_netdev(struct vnet *s, GError **error)
     struct netdev *n = backend_find(d->machine, BACKEND_NETDEV, who, s->netdev_id, error);
     const struct netdev_peer peer = { .receive = vnet_receive, .send_ready = vnet_send_ready,
                                       .link_changed = vnet_link_changed, .gone = vnet_netdev_gone,
+                                      .vhost_changed = vnet_backend_changed,
                                       .opaque = s };
     if (!n || !netdev_attach(n, &peer, error))
         return false;
     s->netdev = n;
+    if (n->ops->vhost && !vnet_vhost_new(s, error))
+        return false;
     loop_call(d->loop, home_attach, s);
     if (!s->on_loop)
         return ruche_error(error, RUCHE_ERR_STATE, "%s: netdev '%s' cannot run on this loop", who,
@@ -482,8 +517,12 @@ static bool vnet_realize(struct device *d, GError **error)
     VIRTIO_SET(&s->v, CONFIG(speed), uint32_t, (uint32_t)s->speed);
     VIRTIO_SET(&s->v, CONFIG(duplex), uint8_t, !s->duplex ? 0xff : s->duplex[0] == 'f');
     memcpy(s->v.config, s->mac, 6);
-    return virtio_init(&s->v, &vnet_ops, features(s), 2 * s->max_pairs + (s->ctrl_vq ? 1 : 0),
-                       sizes, CONFIG(duplex) + 1, error);
+    if (!virtio_init(&s->v, &vnet_ops, features(s), 2 * s->max_pairs + (s->ctrl_vq ? 1 : 0), sizes,
+                     CONFIG(duplex) + 1, error))
+        return false;
+    if (s->vhost)
+        vnet_vhost_begin(s);
+    return true;
 }
 
 /* The link is that of the backend here; what it may leave to the guest is told it anew. */
@@ -498,13 +537,15 @@ static bool vnet_loaded(struct device *d, GError **error)
     s->guest_offloads &= s->v.accepted & VNET_GUEST_OFFLOADS;
     uint16_t told;
     memcpy(&told, s->v.config + CONFIG(status), sizeof(told));
-    bool up = s->netdev && s->netdev->link_up;
+    bool up = link_is_up(s);
     if (up != (told & VIRTIO_NET_S_LINK_UP)) {
         set_link(s);
         virtio_config_changed(&s->v);
     }
     pthread_mutex_unlock(&d->lock);
     loop_post(d->loop, &s->apply);
+    if (s->vhost)
+        vnet_vhost_announce(s);
     return true;
 }
 
@@ -514,6 +555,7 @@ static void vnet_unrealize(struct device *d)
     virtio_done(&s->v);
     loop_call(d->loop, home_detach, s);
     s->netdev = NULL;
+    vnet_vhost_free(s);
 }
 
 #define OFFER(prop, field, what)                                                                   \
@@ -589,6 +631,9 @@ static const struct device_counter vnet_counters[] = {
     COUNTER(struct vnet, tx_full, "Times the backend had no room"),
     COUNTER(struct vnet, commands, "Control commands"),
     COUNTER(struct vnet, bad_commands, "Control commands refused"),
+    COUNTER(struct vnet, vhost_starts, "Times the backend was lent the rings"),
+    COUNTER(struct vnet, vhost_lost, "Times it did not give them back itself"),
+    COUNTER(struct vnet, vhost_errors, "Errors of a ring that it reported"),
     VIRTIO_COUNTERS(struct vnet),
     { 0 },
 };
@@ -608,6 +653,8 @@ static const struct device_type vnet_type = {
     .realize = vnet_realize,
     .reset = virtio_reset,
     .load_after = vnet_loaded,
+    .log_writes = vnet_vhost_log,
+    .log_harvest = vnet_vhost_harvest,
     .unrealize = vnet_unrealize,
 };
 DEVICE_TYPE(vnet_type);

@@ -33,6 +33,7 @@ struct vnet {
         guest_tso6, guest_ecn, status, ctrl_vq, ctrl_rx, ctrl_rx_extra, ctrl_vlan, ctrl_mac_addr,
         ctrl_guest_offloads, guest_announce;
     struct netdev *netdev;               /* borrowed; NULL: nothing is connected */
+    struct vnet_vhost *vhost;            /* NULL: frames pass through this process */
     bool vnet_hdr;                       /* frames carry the header to the backend */
     bool on_loop;
     unsigned max_pairs;
@@ -48,8 +49,23 @@ struct vnet {
     uint64_t gpa[VNET_IOVS];
     uint64_t rx_frames, rx_bytes, rx_filtered, rx_no_buffers, rx_too_long, tx_frames, tx_bytes,
         tx_dropped;
-    uint64_t tx_full, commands, bad_commands;
+    uint64_t tx_full, commands, bad_commands, vhost_starts, vhost_lost, vhost_errors;
 };
+
+/* net_vhost.c: the rings of frames lent to the backend. */
+bool vnet_vhost_new(struct vnet *s, GError **error); /* after netdev is set */
+void vnet_vhost_begin(struct vnet *s); /* all is offered that could be */
+void vnet_vhost_free(struct vnet *s);
+/* Something changed that decides whether, or how, the rings are lent. Any thread. */
+void vnet_vhost_changed(struct vnet *s);
+void vnet_vhost_drain(struct virtio *v);
+void vnet_vhost_stopped(struct virtio *v, bool stopped);
+/* What can be offered by what is at the other end. Lock held. */
+void vnet_vhost_offer(struct vnet *s);
+bool vnet_vhost_ready(const struct vnet *s);
+void vnet_vhost_announce(struct vnet *s); /* the guest is at another place of the network now */
+bool vnet_vhost_log(struct device *d, bool on, GError **error);
+void vnet_vhost_harvest(struct device *d);
 
 /* net_ctrl.c */
 void vnet_filter_reset(struct vnet *s);

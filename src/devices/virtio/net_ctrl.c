@@ -135,6 +135,8 @@ static bool set_pairs(struct vnet *s, uint8_t command, struct cur *c)
     s->pairs = pairs;
     for (unsigned i = 0; i < pairs; i++)
         virtio_kick(&s->v, 2 * i + 1);
+    if (s->vhost)
+        vnet_vhost_changed(s);
     return true;
 }
 

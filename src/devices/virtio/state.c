@@ -17,6 +17,8 @@ static void virtio_stopped(struct device *d, bool stopped)
     pthread_mutex_lock(&d->lock);
     v->frozen = stopped;
     pthread_mutex_unlock(&d->lock);
+    if (v->ops->stopped)
+        v->ops->stopped(v, stopped);
     if (!stopped)
         virtio_kick_all(v);
 }

@@ -86,6 +86,29 @@ static void notified(void *opaque, uint32_t events)
     pthread_mutex_unlock(&v->pci.dev.lock);
 }
 
+void virtio_lend_queue(struct virtio *v, unsigned queue, bool lent)
+{
+    loop_fd_modify(&v->watch[queue].watch, lent ? 0 : EPOLLIN);
+}
+
+int virtio_notify_fd(const struct virtio *v, unsigned queue)
+{
+    return v->watch[queue].fd;
+}
+
+int virtio_interrupt_fd(const struct virtio *v, unsigned queue)
+{
+    uint16_t vector = v->queue[queue].vector;
+    return pci_msix_enabled(&v->pci) && v->vector && vector < v->vectors && v->vector[vector].route >= 0
+               ? v->vector[vector].fd
+               : -1;
+}
+
+void virtio_interrupt_queue(struct virtio *v, unsigned queue)
+{
+    virtio_raise(v, ISR_QUEUE, v->queue[queue].vector);
+}
+
 void virtio_enable_queue(struct virtio *v, unsigned queue)
 {
     struct vq *q = &v->queue[queue];

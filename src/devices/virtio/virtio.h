@@ -53,6 +53,10 @@ struct virtio_ops {
     /* Home loop, without the lock: returns when no chain is held but by an error. NULL: never holds one. */
     void (*drain)(struct virtio *v);
     bool keeps_held; /* the kind's own state has the chains that are held when drain has returned */
+    /* Main thread, without the lock: the machine has stopped, or is about to run. NULL: needs nothing. */
+    void (*stopped)(struct virtio *v, bool stopped);
+    /* Any thread, with the lock: interrupts of the queues may go another way now. NULL: needs nothing. */
+    void (*rerouted)(struct virtio *v);
 };
 
 struct virtio_queue_watch {
@@ -161,6 +165,13 @@ void virtio_config_changed(struct virtio *v);
 void virtio_broken(struct virtio *v, const char *why);
 /* Pops; a broken queue breaks the device. 1 or 0. Lock held. */
 int virtio_pop(struct virtio *v, unsigned queue, struct vq_elem *e);
+/* For queues that somebody else serves: their notifications do not come here meanwhile. Home loop. */
+void virtio_lend_queue(struct virtio *v, unsigned queue, bool lent);
+/* The eventfd of such a queue's notifications; and the one that interrupts the guest by itself, or -1. Lock held. */
+int virtio_notify_fd(const struct virtio *v, unsigned queue);
+int virtio_interrupt_fd(const struct virtio *v, unsigned queue);
+/* As if it had been used. Lock held. */
+void virtio_interrupt_queue(struct virtio *v, unsigned queue);
 /* Calls ops->handle soon, on the home loop. Any thread. */
 void virtio_kick(struct virtio *v, unsigned queue);
 void virtio_kick_all(struct virtio *v); /* enabled ones */

@@ -73,6 +73,8 @@ static void vector_changed(struct pci_device *p, unsigned n, bool live)
             w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         w->route = w->fd < 0 ? -1 : a->ops->irqfd_add(a, addr, data, w->fd);
     }
+    if (v->ops->rerouted)
+        v->ops->rerouted(v);
     pthread_mutex_unlock(&p->dev.lock);
 }
 
@@ -181,6 +183,8 @@ static void set_queue_vector(struct virtio *v, uint64_t val)
 {
     if (selected(v))
         selected(v)->vector = possible_vector(v, val);
+    if (selected(v) && v->ops->rerouted)
+        v->ops->rerouted(v);
 }
 
 /* A queue's layout stands still once it is enabled. */

@@ -98,6 +98,44 @@ int vq_restore(struct vq *q)
     return err;
 }
 
+#define WRAP 0x8000u
+
+uint32_t vq_place(const struct vq *q)
+{
+    if (!q->packed)
+        return q->next_avail;
+    return (q->next_avail | (q->avail_wrap ? WRAP : 0)) | (uint32_t)(q->next_used | (q->used_wrap ? WRAP : 0)) << 16;
+}
+
+static int set_packed_place(struct vq *q, uint32_t place)
+{
+    uint16_t avail = place & (WRAP - 1), used = place >> 16 & (WRAP - 1);
+    int in_flight = avail - used + ((place & WRAP) != (place >> 16 & WRAP) ? q->size : 0);
+    if (avail >= q->size || used >= q->size || in_flight < 0 || in_flight > q->size)
+        return vq_fail(q, "its place in the ring is outside of it");
+    q->avail_wrap = place & WRAP;
+    q->used_wrap = place >> 16 & WRAP;
+    q->next_avail = avail;
+    q->next_used = used;
+    q->in_flight = (uint16_t)in_flight;
+    return 0;
+}
+
+int vq_set_place(struct vq *q, const uint32_t *place)
+{
+    if (q->why || !q->enabled)
+        return 0;
+    q->added = 0;
+    q->notify_off = false;
+    if (q->packed)
+        return place ? set_packed_place(q, *place) : vq_fail(q, "who had the ring is gone, and its place with it");
+    uint16_t used = vq_split_used(q);
+    q->next_used = used;
+    q->next_avail = place ? (uint16_t)*place : used;
+    q->in_flight = (uint16_t)(q->next_avail - used);
+    return q->in_flight <= q->size ? 0 : vq_fail(q, "its place in the ring is outside of it");
+}
+
 /* One buffer of a chain. Guest-contiguous memory may be several pieces in the host. */
 int vq_add_buffer(struct vq *q, struct vq_elem *e, uint64_t gpa, uint32_t len, bool write)
 {
