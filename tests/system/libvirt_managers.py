@@ -20,6 +20,7 @@ import libvirt
 import tap
 from libvirt_rpc import Daemon, listens, wait_for
 
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 RUCHED, VMM, IMG, KERNEL = (os.path.abspath(p) for p in sys.argv[1:5])
 WORK = tempfile.mkdtemp(prefix="managers-")
 os.chmod(WORK, 0o755)
@@ -395,16 +396,16 @@ PLAYBOOK = """- hosts: localhost
 
 
 def ansible():
-    if not shutil.which("ansible-playbook") or not os.path.isdir("/usr/lib/python3/dist-packages/ansible_collections/community/libvirt"):
-        raise tap.Skip("Debian's ansible (with community.libvirt; 260 MB) is not installed")
-    if subprocess.run(["/usr/bin/python3", "-c", "import lxml"], check=False, capture_output=True).returncode:
-        raise tap.Skip("python3-lxml, which Ansible's modules need, is not installed")
+    if not shutil.which("ansible-playbook"):
+        raise tap.Skip("ansible-core is not installed")
+    collections = subprocess.run([os.path.join(ROOT, "tools", "test-collection")], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     path("play.xml", domain_xml("play"))
     path("play2.xml", domain_xml("play2"))
     path("heap.xml", pool_xml("heap"))
     path("play.yml", PLAYBOOK.format(uri=uri(), work=WORK))
     done = subprocess.run(["ansible-playbook", "-i", "localhost,", path("play.yml")], capture_output=True, text=True, timeout=900, check=False,
-                          env={**ENV, "ANSIBLE_LOCAL_TEMP": path("ansible"), "ANSIBLE_NOCOLOR": "1"})
+                          env={**ENV, "ANSIBLE_COLLECTIONS_PATH": collections, "ANSIBLE_LOCAL_TEMP": path("ansible"), "ANSIBLE_NOCOLOR": "1",
+                               "ANSIBLE_PIPELINING": "1"})
     assert done.returncode == 0 and "failed=0" in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
 
 

@@ -141,7 +141,7 @@ def outside():
     def need():
         for program in ("virt-manager", "Xvfb", "dbus-run-session"):
             if not shutil.which(program):
-                raise tap.Skip(f"{program} is not installed (virt-manager, with GTK, and a display: 100 MB)")
+                raise tap.Skip(f"{program} is not installed (tools/packages-check)")
 
     def display():
         """A server that picks a free number and says it once it listens."""
