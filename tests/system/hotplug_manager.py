@@ -397,6 +397,41 @@ def test_medium(emulator):
         m.virsh("destroy", check=False)
 
 
+FLOPPY = "<disk type='file' device='floppy'>%s<target dev='%s' bus='fdc'/>%s</disk>"
+LUN = "<disk type='block' device='lun'%s><driver name='qemu' type='raw'/><source dev='/dev/null'/><target dev='sdl' bus='%s'/></disk>"
+
+
+def test_drives(emulator):
+    """Floppy drives and whole SCSI units: QEMU's; ruche-vmm has none, and says so when they are defined."""
+    shared = machine(emulator)
+    before = shared.stored()
+    first, second = (WORLD.path(n, size=1474560) for n in ("first.fd", "second.fd"))
+    holds = f"<driver name='qemu' type='raw'/><source file='{first}'/>"
+    if shared.ours:
+        wrong = (FLOPPY % (holds, "fda", ""), "device 'floppy' is not there in ruche-vmm"), (LUN % ("", "scsi"), "device 'lun' is not there in ruche-vmm")
+    else:
+        wrong = ((FLOPPY % (holds, "fda", "<serial>x</serial>"), "serial"), (LUN % ("", "virtio"), "'lun' is not possible on bus 'virtio'"),
+                 (LUN % (" rawio='yes'", "scsi"), "rawio"))
+    for text, part in wrong:
+        shared.change("attach-device", text, "--config", error=part)
+        assert shared.stored() == before
+    if shared.ours:
+        return
+    m = Machine("floppies", emulator, devices=FLOPPY % (holds, "fda", "<readonly/>") + FLOPPY % ("", "fdb", ""))
+    try:
+        def inside():
+            return [(b["qdev"], b.get("inserted", {}).get("ro"), b.get("inserted", {}).get("node-name")) for b in m.qmp("query-block") if "fdc" in b.get("qdev", "")]
+        assert inside() == [("fdc0-0-0", True, "disk-fda"), ("fdc0-0-1", None, None)], inside()
+        m.virsh("change-media", "fdb", second, "--insert", "--live")
+        assert inside()[1][1] is False and second in m.live(), inside()
+        m.virsh("change-media", "fdb", "--eject", "--live")
+        assert inside()[1][2] is None and second not in m.live(), inside()
+        m.change("detach-device", FLOPPY % ("", "fdb", ""), error="")
+        assert "fdb" in m.live()
+    finally:
+        m.virsh("destroy", check=False)
+
+
 # ---- the manager is killed ----
 
 def agree(m):

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Command lines: the words' builder, the machine as a whole, the order of everything; see
  * vm_args.h. */
-#include "manager/domain/def.h"
 #include "manager/domain/vm_args.h"
+#include "manager/domain/def.h"
 
 #include "base/fd.h"
 #include "manager/domain/vm_spawn.h"
@@ -80,7 +80,7 @@ const char *args_alias(const xmlNode *device)
 }
 
 /* q35 and microvm begin at pcie.0, i440fx at pci.0. */
-static const char *root_bus(const struct vm_args *a)
+const char *args_root_bus(const struct vm_args *a)
 {
     for (xmlNode *c = xml_find(a->devices, "controller"); c; c = xml_next(c))
         if (xml_is(c, "@type", "pci") && xml_is(c, "@index", "0") &&
@@ -99,7 +99,7 @@ void args_address(struct vm_args *a, GString *s, const xmlNode *device)
     if (bus)
         opt_addf(s, "bus", "pci.%u", (unsigned)bus);
     else
-        opt_add(s, "bus", root_bus(a));
+        opt_add(s, "bus", args_root_bus(a));
     if (xml_is(at, "@multifunction", "on"))
         opt_add(s, "multifunction", "on");
     if (function)
@@ -108,26 +108,31 @@ void args_address(struct vm_args *a, GString *s, const xmlNode *device)
         opt_addf(s, "addr", "0x%x", (unsigned)slot);
 }
 
+/* As <os><boot dev> calls it. */
+static const char *boot_kind(const xmlNode *device)
+{
+    if (!strcmp((const char *)device->name, "interface"))
+        return "network";
+    return xml_is(device, "@device", "cdrom")    ? "cdrom"
+           : xml_is(device, "@device", "floppy") ? "fd"
+                                                 : "hd";
+}
+
 /* <boot order> of the device, else the place of its kind in <os><boot dev>, whose first device it
  * is. */
-static unsigned boot_place(struct vm_args *a, const xmlNode *device)
+unsigned args_boot_place(const struct vm_args *a, const xmlNode *device)
 {
     uint64_t order = xml_get_u64(device, "boot@order", 0);
     if (order)
         return (unsigned)order;
-    bool net = !strcmp((const char *)device->name, "interface");
-    const char *kind = net                                   ? "network"
-                       : xml_is(device, "@device", "cdrom")  ? "cdrom"
-                       : xml_is(device, "@device", "floppy") ? "fd"
-                                                             : "hd";
+    const char *kind = boot_kind(device);
     unsigned place = 0;
     for (xmlNode *b = xml_find(a->domain, "os/boot"); b; b = xml_next(b)) {
         place++;
         if (!xml_is(b, "@dev", kind))
             continue;
         for (xmlNode *d = device->prev; d; d = d->prev) /* only the first of its kind */
-            if (d->name && !xmlStrcmp(d->name, device->name) &&
-                (net || !g_strcmp0(xml_get(d, "@device"), xml_get(device, "@device"))))
+            if (d->name && !xmlStrcmp(d->name, device->name) && !strcmp(boot_kind(d), kind))
                 return 0;
         return place;
     }
@@ -136,7 +141,7 @@ static unsigned boot_place(struct vm_args *a, const xmlNode *device)
 
 void args_boot_index(struct vm_args *a, GString *s, const xmlNode *device)
 {
-    unsigned place = boot_place(a, device);
+    unsigned place = args_boot_place(a, device);
     if (place)
         opt_addf(s, "bootindex", "%u", place);
 }

@@ -69,6 +69,8 @@ void args_take_device(struct vm_args *a, GString *value);
 /* bus= and addr= of a PCI device. */
 void args_address(struct vm_args *a, GString *s, const xmlNode *device);
 void args_boot_index(struct vm_args *a, GString *s, const xmlNode *device);
+unsigned args_boot_place(const struct vm_args *a, const xmlNode *device); /* 0: not booted from */
+const char *args_root_bus(const struct vm_args *a);
 const char *args_alias(const xmlNode *device); /* never NULL */
 /* The number that a descriptor will have; takes it over. */
 unsigned args_pass(struct vm_args *a, int fd);

@@ -66,14 +66,16 @@ static const struct {
     {"usb", NULL, "piix3-usb-uhci", alias_controller},
     {"sata", NULL, "ich9-ahci", alias_controller},
     {"ide", NULL, NULL, NULL},
-    {"fdc", NULL, NULL, NULL},
+    {"fdc", NULL, "isa-fdc", alias_controller},
 };
 
 static bool add_controller(struct vm_args *a, const xmlNode *c, GError **error)
 {
     const char *type = xml_get_or(c, "@type", ""), *model = xml_get(c, "@model");
-    /* The first SATA controller is the board's. */
+    /* The first SATA controller is the board's, and i440fx has one for floppy disks. */
     if (!strcmp(type, "sata") && xml_get_u64(c, "@index", 0) == 0)
+        return true;
+    if (!strcmp(type, "fdc") && !strcmp(args_root_bus(a), "pci.0"))
         return true;
     for (size_t i = 0; i < G_N_ELEMENTS(controllers); i++) {
         if (strcmp(controllers[i].type, type) ||

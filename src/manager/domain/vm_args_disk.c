@@ -380,13 +380,44 @@ static void usb_place(GString *s, const xmlNode *disk)
     opt_add(s, "removable", xml_is(disk, "target@removable", "on") ? "on" : "off");
 }
 
+/* There is one controller, and no other bus of its kind. */
+static void floppy_place(GString *s, const xmlNode *disk)
+{
+    opt_add(s, "unit", xml_get_or(disk, "address@unit", "0"));
+}
+
+/* It is the controller that has the order of its drives. */
+static void add_floppy_boot(struct vm_args *a, const xmlNode *disk)
+{
+    unsigned place = args_boot_place(a, disk);
+    g_autofree char *text = g_strdup_printf(
+        "isa-fdc.bootindex%c=%u", xml_get_u64(disk, "address@unit", 0) ? 'B' : 'A', place);
+    if (place)
+        args_add(a, "-global", text);
+}
+
+/* What scsi-block and floppies have not got: the first has it of the device behind it. */
+static void add_drive_words(GString *s, const xmlNode *disk)
+{
+    const char *cache = xml_get_or(disk, "driver@cache", "default");
+    if (strcmp(cache, "default"))
+        opt_add(s, "write-cache",
+                !strcmp(cache, "writethrough") || !strcmp(cache, "directsync") ? "off" : "on");
+    opt_add(s, "serial", xml_get(disk, "serial"));
+    opt_add(s, "logical_block_size", xml_get(disk, "blockio@logical_block_size"));
+    opt_add(s, "physical_block_size", xml_get(disk, "blockio@physical_block_size"));
+}
+
 static const struct {
-    const char *bus, *disk, *cdrom; /* devices */
+    const char *bus, *device, *type; /* of the description; QEMU's */
     void (*place)(GString *s, const xmlNode *disk);
-} buses[] = {
-    {"virtio", "virtio-blk-pci", NULL, NULL},         {"scsi", "scsi-hd", "scsi-cd", scsi_place},
-    {"ide", "ide-hd", "ide-cd", ide_place},           {"sata", "ide-hd", "ide-cd", sata_place},
-    {"usb", "usb-storage", "usb-storage", usb_place},
+} drives[] = {
+    {"virtio", "disk", "virtio-blk-pci", NULL}, {"scsi", "disk", "scsi-hd", scsi_place},
+    {"scsi", "cdrom", "scsi-cd", scsi_place},   {"scsi", "lun", "scsi-block", scsi_place},
+    {"ide", "disk", "ide-hd", ide_place},       {"ide", "cdrom", "ide-cd", ide_place},
+    {"sata", "disk", "ide-hd", sata_place},     {"sata", "cdrom", "ide-cd", sata_place},
+    {"usb", "disk", "usb-storage", usb_place},  {"usb", "cdrom", "usb-storage", usb_place},
+    {"fdc", "floppy", "floppy", floppy_place},
 };
 
 static void add_virtio_words(struct vm_args *a, GString *s, const xmlNode *disk)
@@ -406,29 +437,26 @@ static const char *error_word(const char *policy)
     return !strcmp(policy, "enospace") ? "enospc" : policy;
 }
 
-static void add_device(struct vm_args *a, const xmlNode *disk, size_t bus, bool has_image)
+static void add_device(struct vm_args *a, const xmlNode *disk, size_t drive, bool has_image)
 {
-    bool cdrom = xml_is(disk, "@device", "cdrom");
-    GString *s = opt_new(cdrom && buses[bus].cdrom ? buses[bus].cdrom : buses[bus].disk);
-    if (buses[bus].place)
-        buses[bus].place(s, disk);
+    GString *s = opt_new(drives[drive].type);
+    if (drives[drive].place)
+        drives[drive].place(s, disk);
     else
         args_address(a, s, disk);
-    if (!strcmp(buses[bus].bus, "virtio"))
+    if (!strcmp(drives[drive].bus, "virtio"))
         add_virtio_words(a, s, disk);
     if (has_image) {
         g_autofree char *node = vm_disk_node(disk);
         opt_add(s, "drive", node);
     }
     opt_add(s, "id", args_alias(disk));
-    args_boot_index(a, s, disk);
-    const char *cache = xml_get_or(disk, "driver@cache", "default");
-    if (strcmp(cache, "default"))
-        opt_add(s, "write-cache",
-                !strcmp(cache, "writethrough") || !strcmp(cache, "directsync") ? "off" : "on");
-    opt_add(s, "serial", xml_get(disk, "serial"));
-    opt_add(s, "logical_block_size", xml_get(disk, "blockio@logical_block_size"));
-    opt_add(s, "physical_block_size", xml_get(disk, "blockio@physical_block_size"));
+    if (!strcmp(drives[drive].device, "floppy"))
+        add_floppy_boot(a, disk);
+    else
+        args_boot_index(a, s, disk);
+    if (!strcmp(drives[drive].device, "disk") || !strcmp(drives[drive].device, "cdrom"))
+        add_drive_words(s, disk);
     opt_add(s, "share-rw", xml_find(disk, "shareable") ? "on" : NULL);
     const char *policy = xml_get(disk, "driver@error_policy"),
                *read_policy = xml_get(disk, "driver@rerror_policy");
@@ -444,15 +472,16 @@ static void add_device(struct vm_args *a, const xmlNode *disk, size_t bus, bool 
 
 static bool add_disk(struct vm_args *a, const xmlNode *disk, GError **error)
 {
-    const char *bus = xml_get_or(disk, "target@bus", "virtio");
+    const char *bus = xml_get_or(disk, "target@bus", "virtio"),
+               *device = xml_get_or(disk, "@device", "disk");
     const xmlNode *source = xml_find(disk, "source");
     bool has_image = source && (xml_get(source, "@file") || xml_get(source, "@dev") ||
                                 xml_get(source, "@protocol") || xml_get(source, "@pool"));
     bool write = !xml_find(disk, "readonly") && !xml_is(disk, "@device", "cdrom");
     if (has_image && !add_chain(a, disk, disk, 0, write, error))
         return false;
-    for (size_t i = 0; i < G_N_ELEMENTS(buses); i++)
-        if (!strcmp(buses[i].bus, bus)) {
+    for (size_t i = 0; i < G_N_ELEMENTS(drives); i++)
+        if (!strcmp(drives[i].bus, bus) && !strcmp(drives[i].device, device)) {
             add_device(a, disk, i, has_image);
             return true;
         }

@@ -183,10 +183,9 @@ static const struct {
 };
 
 /* Of <driver>: ruche-vmm's card has not got them. */
-static const char *const not_ours[] = {"driver@rss",          "driver@rss_hash_report",
-                                       "driver@iommu",        "driver@ats",
-                                       "driver@page_per_vq",  "driver/host@ufo",
-                                       "driver/guest@ufo"};
+static const char *const not_ours[] = {
+    "driver@rss",         "driver@rss_hash_report", "driver@iommu",    "driver@ats",
+    "driver@page_per_vq", "driver/host@ufo",        "driver/guest@ufo"};
 
 static bool check_driver(const struct check *c, const xmlNode *n, GError **error)
 {
@@ -210,9 +209,9 @@ static bool check_parts(const xmlNode *n, GError **error)
     g_autofree char *type = g_strdup_printf(" %s ", xml_get_or(n, "@type", ""));
     for (size_t i = 0; i < G_N_ELEMENTS(interface_parts); i++) {
         const char *path = interface_parts[i].path, *value = interface_parts[i].value;
-        bool there = value                ? xml_is(n, path, value)
+        bool there = value               ? xml_is(n, path, value)
                      : strchr(path, '@') ? xml_get(n, path) != NULL
-                                          : xml_find(n, path) != NULL;
+                                         : xml_find(n, path) != NULL;
         if (there && !strstr(interface_parts[i].types, type))
             return ruche_error(error, MANAGER_ERR_CONFIG,
                                "interface '%s' of type '%s': %s is not possible: %s", name_of(n),
@@ -241,17 +240,65 @@ static bool check_interfaces(const struct check *c, GError **error)
     return true;
 }
 
+/* What drives of a kind have not got. */
+static const struct {
+    const char *device, *path, *value; /* value NULL: whatever it says */
+    const char *why;
+} drive_parts[] = {
+    {"lun", "@rawio", "yes", "machines have no right to raw commands"},
+    {"lun", "@sgio", "unfiltered", "this kernel filters commands"},
+    {"lun", "serial", NULL, "the device behind it has one"},
+    {"lun", "blockio", NULL, "the device behind it has its own sizes"},
+    {"floppy", "serial", NULL, "floppy disks have none"},
+    {"floppy", "driver@error_policy", NULL, "a floppy drive reports errors"},
+    {"floppy", "driver@rerror_policy", NULL, "a floppy drive reports errors"},
+};
+
+static bool check_drive(const xmlNode *n, GError **error)
+{
+    const char *device = xml_get_or(n, "@device", "disk");
+    if (!strcmp(device, "lun") && !xml_is(n, "target@bus", "scsi"))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "disk '%s': device 'lun' is not possible on bus '%s'; use 'scsi'",
+                           name_of(n), xml_get_or(n, "target@bus", ""));
+    for (size_t i = 0; i < G_N_ELEMENTS(drive_parts); i++) {
+        const char *path = drive_parts[i].path, *value = drive_parts[i].value;
+        bool there = value               ? xml_is(n, path, value)
+                     : strchr(path, '@') ? xml_get(n, path) != NULL
+                                         : xml_find(n, path) != NULL;
+        if (there && !strcmp(drive_parts[i].device, device))
+            return ruche_error(error, MANAGER_ERR_CONFIG,
+                               "disk '%s': %s is not possible with device '%s': %s", name_of(n),
+                               path, device, drive_parts[i].why);
+    }
+    return true;
+}
+
+static bool check_drives(const struct check *c, GError **error)
+{
+    for (xmlNode *n = xml_find(c->devices, "disk"); n; n = xml_next(n))
+        if (!check_drive(n, error))
+            return false;
+    for (xmlNode *n = xml_find(c->devices, "controller"); n; n = xml_next(n))
+        if (xml_is(n, "@type", "fdc") && xml_get_u64(n, "@index", 0))
+            return ruche_error(error, MANAGER_ERR_CONFIG,
+                               "controller 'fdc' %s: a machine has one, of index 0",
+                               xml_get(n, "@index"));
+    return true;
+}
+
 static bool check_kvm(const struct check *c, GError **error)
 {
     if (!xml_is(c->domain, "@type", "kvm") || c->e->kvm)
         return true;
-    return ruche_error(
-        error, MANAGER_ERR_CONFIG,
-        "domain type 'kvm' is not possible: this host has no /dev/kvm that can be used and rests on VMX or SVM; use type 'qemu'");
+    return ruche_error(error, MANAGER_ERR_CONFIG,
+                       "domain type 'kvm' is not possible: this host has no /dev/kvm that can be "
+                       "used and rests on VMX or SVM; use type 'qemu'");
 }
 
 static bool (*const checks[])(const struct check *c, GError **error) = {
-    check_kvm, check_elements, check_words, check_boot, check_memory, check_interfaces,
+    check_kvm,    check_elements,   check_words,  check_boot,
+    check_memory, check_interfaces, check_drives,
 };
 
 bool vm_check_def(struct domain_def *d, GError **error)

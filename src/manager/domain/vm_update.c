@@ -151,7 +151,8 @@ static bool update_interface(struct vm *v, xmlNode *before, const struct vm_chan
 
 #define TRAY_MS 5000 /* as long may a guest take to unlock it */
 
-static bool tray_is_open(struct vm *v, const char *alias)
+/* A floppy drive has no tray, which is never closed. */
+static bool tray_is_closed(struct vm *v, const char *alias)
 {
     g_autoptr(JsonNode) all = vm_call(v, "query-block", NULL, NULL);
     JsonObject *o;
@@ -161,7 +162,7 @@ static bool tray_is_open(struct vm *v, const char *alias)
         /* An id, or a path that ends in it. */
         if (len >= own && !strcmp(path + len - own, alias) &&
             (len == own || path[len - own - 1] == '/'))
-            return vm_json_bool(o, "tray_open");
+            return json_object_has_member(o, "tray_open") && !vm_json_bool(o, "tray_open");
     }
     return false;
 }
@@ -173,7 +174,7 @@ static bool open_tray(struct vm *v, const char *alias, bool force, GError **erro
     if (!vm_do(v, "blockdev-open-tray",
                vm_json("id", 's', alias, "force", 'b', (gboolean)force, NULL), error))
         return false;
-    while (!tray_is_open(v, alias)) {
+    while (tray_is_closed(v, alias)) {
         if (g_get_monotonic_time() >= end)
             return ruche_error(error, MANAGER_ERR_MACHINE,
                                "machine '%s': the guest keeps the tray of '%s' locked; --force "
