@@ -60,9 +60,15 @@ static GPtrArray *images_of(JsonArray *nodes, const char *node)
 {
     GPtrArray *list = g_ptr_array_new_with_free_func(g_free);
     JsonObject *o;
-    for (guint i = 0; (o = vm_json_at(nodes, i)) && list->len < CHAIN_LIMIT; i++)
-        if (is_image_of(vm_json_string(o, "node-name"), node))
-            g_ptr_array_add(list, g_strdup(vm_json_string(o, "node-name")));
+    for (guint i = 0; (o = vm_json_at(nodes, i)) && list->len < CHAIN_LIMIT; i++) {
+        const char *name = vm_json_string(o, "node-name");
+        g_autofree char *image = name && g_str_has_suffix(name, "-file")
+                                     ? g_strndup(name, strlen(name) - strlen("-file"))
+                                     : g_strdup(name);
+        /* A file without its image: whoever closed that was killed before it came to the file. */
+        if (is_image_of(image, node) && (!strcmp(image, name) || !find_node(nodes, image)))
+            g_ptr_array_add(list, g_steal_pointer(&image));
+    }
     return list;
 }
 
@@ -82,7 +88,7 @@ bool vm_delete_image(struct vm *v, JsonArray *nodes, const char *name)
     int64_t set = fdset_of(find_node(nodes, file));
     JsonObject *image = find_node(nodes, name);
     bool encrypted = image && vm_json_bool(image, "encrypted");
-    if (!delete_node(v, name))
+    if (image && !delete_node(v, name))
         return false;
     if (delete_node(v, file) && set >= 0)
         vm_do(v, "remove-fd", vm_json("fdset-id", 'i', set, NULL), NULL);
