@@ -110,10 +110,10 @@ class Libvirtd(Daemon):
 
 
 class Bench:
-    def __init__(self, build, folder, machines, seconds):
+    def __init__(self, build, folder, machines, seconds, changes):
         self.load = os.path.join(folder, "rpc_load")
         self.folder, self.machines, self.seconds = folder, machines, seconds
-        self.build = build
+        self.build, self.changes = build, changes
         source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "rpc_load.c")
         subprocess.run(["cc", "-O2", "-o", self.load, source], check=True)
         self.disk = os.path.join(folder, "disk.img")
@@ -136,11 +136,16 @@ class Bench:
         return path
 
     def measure(self, daemon, kernel):
-        """Every row with one daemon, in order."""
+        """Every row with one daemon, in order; or just those of definitions."""
         row, count, xml = {}, self.machines, self.template(daemon, kernel)
         daemon.start()
         self.call(daemon, "ready", 60)
         time.sleep(3)  # both ask their emulators what they can do
+        if self.changes:
+            for what in ("define", "undefine"):
+                row[f"{what} {count}"] = self.call(daemon, what, xml, count)
+            daemon.stop()
+            return row
         row["memory, idle"] = daemon.memory_mib()
         row["createXML to running"] = self.call(daemon, "create", xml)
         row[f"define {count}"] = self.call(daemon, "define", xml, count)
@@ -193,11 +198,12 @@ def main():
     parser.add_argument("--machines", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=2, help="for each GetInfo row")
     parser.add_argument("--kernel", required=True, help="a kernel for createXML")
+    parser.add_argument("--changes", action="store_true", help="just the rows of definitions: define, undefine")
     parser.add_argument("--only", choices=("ours", "peer"), help="just one of the two, without ratios")
     args = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="ruche-bench-")
     try:
-        bench, rounds, floors = Bench(os.path.abspath(args.build), folder, args.machines, args.seconds), [], []
+        bench, rounds, floors = Bench(os.path.abspath(args.build), folder, args.machines, args.seconds, args.changes), [], []
         for number in range(args.rounds):
             pair = []
             for side in ("ours", "peer"):
@@ -213,7 +219,8 @@ def main():
                 print(*(f"{name:52} {value:10.4g}" for name, value in pair[0].items()), sep="\n", flush=True)
             else:
                 rounds.append(pair)
-                floors.append(bench.floors())
+                if not args.changes:
+                    floors.append(bench.floors())
         if rounds:
             report(rounds, floors)
     finally:

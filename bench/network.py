@@ -2,8 +2,8 @@
 """ruched's networks beside Debian's libvirtd: the same calls by python3-libvirt, in turn, in a network namespace of their own.
 
 A row's figure is milliseconds of one call (the median of its repetitions); the ratio is the peer's against ours, more than 1 is
-ahead; the spread is the lowest and the highest of the rounds. Definitions and their removal have no bar: ours are synced to the
-disk before the answer, the peer's are not. Needs root. Nothing of the host's network is touched: the program
+ahead; the spread is the lowest and the highest of the rounds. Definitions and their removal are synced to the disk before the
+answer here; the peer's are not. Needs root. Nothing of the host's network is touched: the program
 starts itself again in a new network namespace.
 """
 import argparse
@@ -21,7 +21,7 @@ import libvirt  # noqa: E402
 from manager import Libvirtd, Ruched  # noqa: E402
 from storage import connect, timed  # noqa: E402
 
-BARS = {"start": 3, "stop": 1}
+BARS = {"start": 3, "stop": 1, "define": 1, "undefine": 1}
 DHCP = "<dhcp><range start='10.77.{n}.2' end='10.77.{n}.254'/></dhcp>"
 # Mode, and what it has: with dnsmasq for addresses and names, and without.
 KINDS = {"nat, DHCP and DNS": ("<forward mode='nat'/>", DHCP, ""), "isolated, DHCP and DNS": ("", DHCP, ""),
