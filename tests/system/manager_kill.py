@@ -227,6 +227,9 @@ def after(manager):
             d.undefine()
     assert not c.listAllDomains(), "domains are left"
     assert not machines(), f"processes are left: {machines()}"
+    end = time.monotonic() + 60
+    while left_over() and time.monotonic() < end:  # files go a moment after the answer
+        time.sleep(0.01)
     assert not left_over(), f"files are left: {left_over()}"
     c.close()
 
