@@ -9,16 +9,15 @@ testpmd passes frames between its ports 0 and 1, and 2 and 3. It needs no huge p
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path[:0] = [os.path.join(ROOT, "tools"), os.path.dirname(os.path.abspath(__file__))]
 
 import tap  # noqa: E402
 from guest import Vmm  # noqa: E402
+from testpmd import Switch as AnySwitch, wait_for  # noqa: E402
 
 VMM, PAYLOAD = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 SECONDS = int(os.environ.get("RUCHE_WAIT_SECONDS", "120"))
@@ -29,59 +28,18 @@ def path(name):
     return os.path.join(WORK, name)
 
 
-def wait_for(what, test):
-    end = time.monotonic() + SECONDS
-    while not test():
-        assert time.monotonic() < end, f"waited {SECONDS} s for {what}"
-        time.sleep(0.02)
-
-
-class Switch:
-    """testpmd: four ports with two pairs of queues each. client: it connects, and comes again."""
-
+class Switch(AnySwitch):
     def __init__(self, name, client=False):
-        self.name, self.client = name, client
-        self.start()
-
-    def port(self, n):
-        return path(f"{self.name}{n}")
-
-    def start(self):
-        cpus = ",".join(str(n) for n in os.sched_getaffinity(0))
-        vdevs = [f"--vdev=net_vhost{n},iface={self.port(n)},queues=2,client={int(self.client)}" for n in range(4)]
-        if not self.client:
-            for n in range(4):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.port(n))
-        with open(path(self.name + ".log"), "ab") as log:
-            self.process = subprocess.Popen(
-                ["nice", "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry", f"--lcores=0@({cpus}),1@({cpus})",
-                 f"--file-prefix={self.name}{os.getpid()}", *vdevs, "--", "--forward-mode=io", "--total-num-mbufs=4096", "--rxq=2", "--txq=2",
-                 "--auto-start", "--disable-link-check"], stdin=subprocess.PIPE, stdout=log, stderr=log)
-        if not self.client:
-            wait_for("testpmd's sockets", lambda: self.process.poll() is not None or os.path.exists(self.port(3)))
-        if self.process.poll() is not None:
-            with open(path(self.name + ".log"), encoding="utf-8", errors="replace") as log:
-                raise AssertionError("testpmd ended: " + log.read()[-1500:])
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
+        super().__init__(WORK, name, client)
 
 
 class Machine(Vmm):
-    def __init__(self, me, socket, *more, append="", server=False, accel="soft", pairs=1, card="", chardev=""):
+    def __init__(self, me, socket, *more, append="", server=False, accel="soft", pairs=1, card="", chardev="", netdev=None):
         chardev = ",server=on,wait=off" if server else chardev
+        vhost = ["-chardev", f"socket,id=c0,path={socket}{chardev}", "-netdev", f"vhost-user,id=n0,chardev=c0,queues={pairs}"]
         super().__init__(VMM, [
             "-accel", accel, "-m", "64M", "-kernel", PAYLOAD, "-append", f"me={me} pairs={pairs} {append}",
-            "-chardev", f"socket,id=c0,path={socket}{chardev}", "-netdev", f"vhost-user,id=n0,chardev=c0,queues={pairs}",
+            *(["-netdev", f"socket,id=n0,{netdev}"] if netdev else vhost),
             "-device", f"virtio-net-pci,netdev=n0,id=card,mq={'on' if pairs > 1 else 'off'}{card}", *more])
 
     def says(self, pattern):
@@ -201,6 +159,26 @@ def test_kvm():
         b.pings()
 
 
+def test_cables():
+    """-netdev socket: two machines on each kind of cable."""
+    tcp, one, other, group = (tap.free_port() for _ in range(4))
+    here = "127.0.0.1"
+    for a_end, b_end in ((f"listen={here}:{tcp}", f"connect={here}:{tcp}"),
+                         (f"udp={here}:{other},localaddr={here}:{one}", f"udp={here}:{one},localaddr={here}:{other}"),
+                         (f"mcast=230.0.0.1:{group},localaddr={here}", f"mcast=230.0.0.1:{group},localaddr={here}")):
+        with Machine(1, None, netdev=a_end) as a, Machine(2, None, netdev=b_end) as b:
+            a.ready()
+            b.ready()
+            a.pings()
+            b.pings()
+            if "connect" in b_end:  # another client, after the first
+                b.qmp.execute("quit")
+                b.wait(SECONDS)
+                with Machine(3, None, netdev=b_end) as c:
+                    c.ready()
+                    c.pings()
+
+
 def main():
     tests = {
         "two machines; stop, resets, links; a switch that dies, and one that hangs": test_two_machines,
@@ -208,6 +186,7 @@ def main():
         "packed rings": test_packed_rings,
         "a machine that is moved while frames pass": test_migration,
         "KVM": test_kvm,
+        "cables by TCP, UDP and multicast": test_cables,
     }
     words = sys.argv[3:]
     try:
