@@ -68,7 +68,8 @@ static bool vhostuser_backend(struct vm_args *a, xmlNode *n, GString *s, GError 
     opt_add(c, "path", xml_get(n, "source@path"));
     opt_add(c, "server", server ? "on" : NULL);
     opt_add(c, "wait", server ? "off" : NULL);
-    opt_add(c, "reconnect", server ? NULL : xml_get(n, "source/reconnect@timeout"));
+    bool comes_again = !server && xml_is(n, "source/reconnect@enabled", "yes");
+    opt_add(c, "reconnect", comes_again ? xml_get_or(n, "source/reconnect@timeout", "1") : NULL);
     args_take(a, "-chardev", c);
     opt_add(s, "chardev", id);
     opt_add(s, "queues", xml_get(n, "driver@queues"));

@@ -130,7 +130,7 @@ int main(int argc, char **argv)
         const char *name;
         bool ours;
     } files[] = {
-        {"kernel", true}, {"disks", true}, {"tuned", true}, {"volumes", true}, {"desktop", false}, {"pc", false}};
+        {"kernel", true}, {"disks", true}, {"tuned", true}, {"volumes", true}, {"cards", true}, {"desktop", false}, {"pc", false}};
     g_test_init(&argc, &argv, NULL);
     if (argc < 2)
         return 2;

@@ -225,6 +225,25 @@ static bool check_parts(const xmlNode *n, GError **error)
     return true;
 }
 
+/* The switch maps the machine's memory. Ours is always shared; QEMU's is where the definition says so. */
+static bool check_vhostuser(const struct check *c, const xmlNode *n, GError **error)
+{
+    if (!xml_is(n, "@type", "vhostuser"))
+        return true;
+    if (!g_str_has_prefix(xml_get_or(n, "model@type", "virtio"), "virtio"))
+        return ruche_error(error, MANAGER_ERR_CONFIG,
+                           "interface '%s' of type 'vhostuser': model '%s' is not possible; only 'virtio' is",
+                           name_of(n), xml_get(n, "model@type"));
+    const xmlNode *cell = xml_find(c->domain, "cpu/numa/cell");
+    bool shared = c->e->ours || (!cell && xml_is(c->domain, "memoryBacking/access@mode", "shared"));
+    for (bool all = true; cell; cell = xml_next((xmlNode *)(uintptr_t)cell))
+        shared |= (all &= xml_is(cell, "@memAccess", "shared")) && !xml_next((xmlNode *)(uintptr_t)cell);
+    return shared || ruche_error(error, MANAGER_ERR_CONFIG,
+                                 "interface '%s' of type 'vhostuser' needs memory that the switch can map: say "
+                                 "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>",
+                                 name_of(n));
+}
+
 static bool check_interfaces(const struct check *c, GError **error)
 {
     for (xmlNode *n = xml_find(c->devices, "interface"); n; n = xml_next(n)) {
@@ -234,7 +253,7 @@ static bool check_interfaces(const struct check *c, GError **error)
                                "interface '%s': type '%s' needs rights of the host that a session "
                                "does not have; use type 'user'",
                                name_of(n), xml_get(n, "@type"));
-        if (!check_driver(c, n, error) || !check_parts(n, error))
+        if (!check_driver(c, n, error) || !check_parts(n, error) || !check_vhostuser(c, n, error))
             return false;
     }
     return true;
