@@ -20,6 +20,11 @@ bool fence_guest_relax(void)
     return true;
 }
 
+bool fence_guest_relaxed(void)
+{
+    return atomic_load(&relaxed);
+}
+
 void fence_guest(void)
 {
     atomic_thread_fence(memory_order_seq_cst);

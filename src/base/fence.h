@@ -14,5 +14,8 @@
 
 /* From now on guest code may run without barriers of its own. False: the kernel has no membarrier(); it may not. */
 bool fence_guest_relax(void);
+/* Guest code runs so: another process that works on its memory sees stores late, and may miss that it is to wake the
+ * guest, or the guest that it is to wake that process. */
+bool fence_guest_relaxed(void);
 /* Between our store and our load. */
 void fence_guest(void);

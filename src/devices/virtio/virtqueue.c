@@ -136,6 +136,11 @@ int vq_set_place(struct vq *q, const uint32_t *place)
     return q->in_flight <= q->size ? 0 : vq_fail(q, "its place in the ring is outside of it");
 }
 
+uint32_t vq_progress(const struct vq *q)
+{
+    return q->packed || !q->enabled ? 0 : vq_split_progress(q);
+}
+
 /* One buffer of a chain. Guest-contiguous memory may be several pieces in the host. */
 int vq_add_buffer(struct vq *q, struct vq_elem *e, uint64_t gpa, uint32_t len, bool write)
 {

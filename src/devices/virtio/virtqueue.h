@@ -72,6 +72,9 @@ uint32_t vq_place(const struct vq *q);
  * unpublished. 0, or -EBADMSG: nobody knows the place in a packed ring, or it is none. */
 int vq_set_place(struct vq *q, const uint32_t *place);
 
+/* How far both sides are, as memory says; for a ring that somebody else works on. Packed: always 0. */
+uint32_t vq_progress(const struct vq *q);
+
 /* 1: a chain is in e; 0: nothing there; -EBADMSG. */
 int vq_pop(struct vq *q, struct vq_elem *e);
 /* Undoes the latest vq_pop(). */

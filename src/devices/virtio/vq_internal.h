@@ -35,6 +35,7 @@ void vq_split_push(struct vq *q, const struct vq_elem *e, uint32_t len);
 bool vq_split_publish(struct vq *q);
 bool vq_split_has_avail(struct vq *q);
 void vq_split_notify(struct vq *q, bool on);
+uint32_t vq_split_progress(const struct vq *q);
 uint16_t vq_split_used(const struct vq *q); /* what the driver sees */
 
 int vq_packed_pop(struct vq *q, struct vq_elem *e);
