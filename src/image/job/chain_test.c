@@ -92,6 +92,25 @@ static void test_commit_middle(void)
     world_done(&w);
 }
 
+/* An overlay that lies below the guest's image was opened for reading, and gets another header. */
+static void test_commit_below(void)
+{
+    struct world w;
+    world_init(&w);
+    struct node *base = layer_new(w.graph, "base", MIB, NULL, false),
+                *low = layer_new(w.graph, "low", MIB, "base", false),
+                *mid = layer_new(w.graph, "mid", MIB, "low", false),
+                *top = layer_new(w.graph, "top", MIB, "mid", true);
+    layer_fill(low, 0, 4 * KIB, 7);
+    g_assert_nonnull(job_commit(w.jobs, &usual, top, low, base, NULL, NULL, NULL));
+    finish(&w, "j0");
+    g_assert_true(node_backing(mid) == base);
+    g_assert_cmpstr(layer_header(mid), ==, "/layers/base");
+    g_assert_true(layer_holds(base, 0));
+    g_assert_true(node_is_read_only(mid) && node_is_read_only(base));
+    world_done(&w);
+}
+
 static void test_commit_active(void)
 {
     struct world w;
@@ -329,6 +348,7 @@ void add_chain_tests(void)
     g_test_add_func("/job/stream-copies-no-more", test_stream_copies_no_more);
     g_test_add_func("/job/stream-cancel", test_stream_cancel);
     g_test_add_func("/job/commit-middle", test_commit_middle);
+    g_test_add_func("/job/commit-below", test_commit_below);
     g_test_add_func("/job/commit-active", test_commit_active);
     g_test_add_func("/job/commit-refused", test_commit_refused);
     g_test_add_func("/job/abort-undoes", test_abort_undoes);

@@ -19,7 +19,7 @@ struct commit {
     struct job job;
     struct node *overlay, *top, *base; /* referenced; the overlay's backing file is top */
     char *backing_file; /* as the overlay's header shall say; NULL: the base's name */
-    bool blocked_top, blocked_base, base_was_read_only;
+    bool blocked_top, blocked_base, base_was_read_only, overlay_was_read_only;
     struct node *filter; /* over top, when the user gave it a name; NULL: none */
     struct node_user top_user, base_user;
     struct backing_change change;
@@ -93,6 +93,8 @@ static void commit_clean(struct job *j)
     backing_allow_write(c->top, c->base, false);
     if (c->base_was_read_only)
         node_set_read_only(c->base, true, NULL);
+    if (c->overlay_was_read_only)
+        node_set_read_only(c->overlay, true, NULL);
     node_unref(c->top);
     node_unref(c->base);
     node_unref(c->overlay);
@@ -141,6 +143,14 @@ struct setup {
     GError **error;
 };
 
+static bool make_writable(struct node *n, bool *ret_was_read_only, GError **error)
+{
+    if (!node_is_read_only(n))
+        return true;
+    *ret_was_read_only = node_set_read_only(n, false, error);
+    return *ret_was_read_only;
+}
+
 static int set_up(void *opaque)
 {
     struct setup *s = opaque;
@@ -150,11 +160,10 @@ static int set_up(void *opaque)
     if (!c->blocked_base)
         return -EBUSY;
     backing_allow_write(c->top, c->base, true);
-    if (node_is_read_only(c->base)) {
-        c->base_was_read_only = node_set_read_only(c->base, false, s->error);
-        if (!c->base_was_read_only)
-            return -EROFS;
-    }
+    /* What is under the guest's image was opened for reading; the overlay gets another header. */
+    if (!make_writable(c->base, &c->base_was_read_only, s->error) ||
+        !make_writable(c->overlay, &c->overlay_was_read_only, s->error))
+        return -EROFS;
     if (s->filter_name) {
         c->filter = filter_insert(c->top, "commit_top", s->filter_name, NULL, s->error);
         if (!c->filter)

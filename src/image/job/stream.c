@@ -57,6 +57,8 @@ static bool stream_prepare(struct job *j, GError **error)
 {
     struct stream *t = container_of(j, struct stream, job);
     const char *name = t->backing_file ? t->backing_file : t->base ? node_filename(t->base) : NULL;
+    if (!t->base && !node_backing(t->node) && !t->node->backing_file)
+        return true; /* nothing was below it: a format without backing files has no such name */
     return backing_change(&t->change, t->node, t->base, t->base ? name : NULL, error);
 }
 

@@ -171,7 +171,7 @@ static bool layer_change_backing(struct node *n, const char *file, const char *f
     struct layer *l = container_of(n, struct layer, n);
     if (l->delay_ns)
         context_sleep_ns(node_context(n), l->delay_ns);
-    if (l->header_stays)
+    if (l->header_stays || node_is_read_only(n))
         return ruche_error(error, RUCHE_ERR_IO, "the header of '%s' cannot be written", n->filename);
     g_free(l->header);
     l->header = g_strdup(file);

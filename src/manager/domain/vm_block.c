@@ -155,6 +155,7 @@ bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **er
 
 bool vm_block_threshold(struct vm *v, const char *disk, uint64_t bytes, GError **error)
 {
+    auto_vm *keep = vm_ref(v);
     const struct def_disk *d = vm_find_disk(v, disk, error);
     if (!d)
         return false;
@@ -162,9 +163,11 @@ bool vm_block_threshold(struct vm *v, const char *disk, uint64_t bytes, GError *
         return ruche_error(error, MANAGER_ERR_OVERFLOW,
                            "disk '%s': %" G_GUINT64_FORMAT " bytes are too much", disk, bytes);
     g_autofree char *file = g_strconcat(d->node, "-file", NULL);
-    return vm_do(v, "block-set-write-threshold",
-                 vm_json("node-name", 's', file, "write-threshold", 'i', (int64_t)bytes, NULL),
-                 error);
+    bool ok =
+        vm_do(v, "block-set-write-threshold",
+              vm_json("node-name", 's', file, "write-threshold", 'i', (int64_t)bytes, NULL), error);
+    keep->answers[VM_ASK_NODES].at_us = 0;
+    return ok;
 }
 
 /* ---- bulk statistics ---- */
@@ -173,6 +176,15 @@ static void add_count(struct param_list *l, unsigned i, const char *name, int64_
 {
     if (v >= 0)
         param_ullong_at(l, (uint64_t)v, "block.%u.%s", i, name);
+}
+
+/* Of the file, whose writes it counts; 0: none. */
+static void add_threshold(struct param_list *l, unsigned i, const struct def_disk *d,
+                          JsonNode *nodes)
+{
+    g_autofree char *file = g_strconcat(d->node, "-file", NULL);
+    int64_t bytes = vm_json_int(find_node(nodes, file), "write_threshold", 0);
+    add_count(l, i, "threshold", bytes > 0 ? bytes : -1);
 }
 
 static void add_disk(struct param_list *l, unsigned i, const struct def_disk *d, JsonNode *stats,
@@ -196,6 +208,7 @@ static void add_disk(struct param_list *l, unsigned i, const struct def_disk *d,
         add_count(l, i, "allocation", (int64_t)info.allocation);
         add_count(l, i, "capacity", (int64_t)info.capacity);
         add_count(l, i, "physical", (int64_t)info.physical);
+        add_threshold(l, i, d, nodes);
     }
 }
 
