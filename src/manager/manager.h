@@ -27,6 +27,7 @@ struct manager_config {
     char *cache_dir;     /* what can be made again: /var/cache/ruche, ~/.cache/ruche */
     char *vmm;           /* path of ruche-vmm */
     char *tls_dir;       /* certificates by which machines reach disks of servers; NULL: /etc/pki/qemu */
+    char *tls_secret;    /* of their key: the name or UUID of a secret for TLS; NULL: it is not locked */
     char *img;           /* path of ruche-img */
     char *recipes;       /* folder of programs that build images: launch/launch.h */
     char *user, *group;  /* whom machines run as; NULL: ourselves */

@@ -69,6 +69,8 @@ static const struct key keys[] = {
     KEY("machines", "img", TEXT, img, "path of ruche-img"),
     KEY("machines", "tls_dir", TEXT, tls_dir,
         "certificates by which machines reach disks of servers; default: /etc/pki/qemu"),
+    KEY("machines", "tls_secret", TEXT, tls_secret,
+        "the secret (usage tls, by its name or UUID) that the key beside them is locked by"),
     KEY("machines", "start_parallel", COUNT, start_parallel,
         "how many start with the host at a time"),
     KEY("host", "uuid", TEXT, host_uuid,
@@ -316,6 +318,7 @@ bool config_read(struct config *c, GError **error)
         return ruche_error(error, RUCHE_ERR_INVALID, "[host] uuid: '%s' is no UUID", c->host_uuid);
     replace(&manager.ovsdb, c->ovsdb);
     replace(&manager.tls_dir, c->tls_dir);
+    replace(&manager.tls_secret, c->tls_secret);
     if (c->start_parallel)
         manager.start_parallel = (unsigned)c->start_parallel;
     place_sockets(c);

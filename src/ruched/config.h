@@ -18,7 +18,7 @@ struct config {
     char *runtime_dir, *state_dir, *config_dir, *file;
     /* of the file */
     char *user, *group; /* whom machines run as */
-    char *vmm, *img, *tls_dir;
+    char *vmm, *img, *tls_dir, *tls_secret;
     char *host_uuid, *migration_address, *migration_host;
     char *ovsdb;                     /* address of Open vSwitch's database */
     int start_parallel;              /* 0: by the host's CPUs */

@@ -179,6 +179,35 @@ def machine(emulator):
 
 # ---- what comes and goes ----
 
+KEY = "open-sesame-4711"
+
+
+def test_encrypted(emulator):
+    """Encrypted disks, raw and qcow2, come, are used and go; their keys go with them: the next has the
+    same names. It is a volume of a pool."""
+    m, conn, folder = machine(emulator), WORLD.connection, WORLD.path("locked")
+    os.makedirs(folder, exist_ok=True)
+    if "locked" not in [p.name() for p in conn.listAllStoragePools()]:
+        p = conn.storagePoolCreateXML(f"<pool type='dir'><name>locked</name><target><path>{folder}</path></target></pool>")
+        conn.secretDefineXML("<secret><usage type='volume'><volume>of disks</volume></usage></secret>").setValue(KEY.encode())
+        for form in ("raw", "qcow2"):
+            p.createXML(f"<volume><name>{form}</name><capacity unit='MiB'>1</capacity><target><format type='{form}'/><permissions><mode>0666</mode>"
+                        "</permissions><encryption format='luks'><secret type='passphrase' usage='of disks'/></encryption></target></volume>")
+    luks = "<encryption format='luks'><secret type='passphrase' usage='of disks'/></encryption>"
+    disk = "<disk type='{}'><driver name='qemu' type='{}'/><source {}>" + luks + "</source><target dev='vdl' bus='virtio'/></disk>"
+    rows = (disk.format("file", "raw", f"file='{folder}/raw'"), disk.format("volume", "qcow2", "pool='locked' volume='qcow2'"))
+    for text in rows:
+        m.change("attach-device", text)
+        m.says(r"slot \d+ on: disk\n")
+        assert m.ours or "disk-vdl-key" in [o["name"] for o in m.qmp("qom-list", path="/objects")]
+        assert "of disks" in m.live() and KEY not in m.live()
+        m.change("detach-device", text)
+        m.says(r"slot \d+ off\n")
+        wait("the disk is gone", lambda: "vdl" not in m.live())
+        wait("its key is gone", lambda: m.ours or not [o for o in m.qmp("qom-list", path="/objects") if "vdl" in o["name"]])
+        wait("its images are gone", lambda: not [n for n in m.qmp("query-named-block-nodes") if "vdl" in n["node-name"]])
+
+
 def test_devices(emulator):
     m = machine(emulator)
     before = m.stored()

@@ -84,7 +84,7 @@ class Guest(Vmm):
             shutil.copy(os.path.join(state, "root.qcow2"), root)
         else:
             subprocess.run([IMG, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", os.path.join(image, "disk.img"), root], check=True)
-        arguments = debian_arguments(image, root, "1G", "systemd.mask=systemd-networkd-wait-online.service mitigations=off")
+        arguments = debian_arguments(image, root, "1G", "systemd.mask=systemd-networkd-wait-online.service mitigations=off nvme_core.multipath=N")
         arguments[arguments.index(f"file={root},if=virtio,format=raw")] = f"file={root},if=virtio,format=qcow2"
         arguments += ["-accel", "kvm:soft", "-smp", "2"]
         for path in disks:

@@ -7,6 +7,7 @@ command line, in a log or in a file of the manager.
 """
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,8 @@ from manager import Manager  # noqa: E402
 RUCHED, VMM, IMG, PAYLOAD = (os.path.abspath(p) for p in sys.argv[1:5])
 VALUE, OTHER = "open-sesame-4711", "quite-another-0815"
 MIB = 1 << 20
-M = Manager(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\n")
+PKI = tempfile.mkdtemp(prefix="secret-use-pki-")
+M = Manager(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\ntls_dir={PKI}\ntls_secret=key of the clients\n")
 URI = f"qemu+unix:///session?socket={M.run}/libvirt-sock"
 FOLDER = tempfile.mkdtemp(prefix="secret-use-", dir=M.folder.name)
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -52,7 +54,7 @@ def error_of(call):
 
 
 def secret(conn, usage, name, value=VALUE):
-    tag = {"volume": "volume", "iscsi": "target", "ceph": "name"}[usage]
+    tag = {"volume": "volume", "iscsi": "target", "ceph": "name", "tls": "name"}[usage]
     s = conn.secretDefineXML(f"<secret private='yes'><usage type='{usage}'><{tag}>{name}</{tag}></usage></secret>")
     if value:
         s.setValue(value.encode())
@@ -226,6 +228,62 @@ def test_wrong_keys(conn):
     assert p.isActive()
 
 
+# ---- a server that wants certificates ----
+
+def certtool(*words, template=""):
+    with open(f"{PKI}/template", "w", encoding="ascii") as f:
+        f.write(template + "expiration_days = 30\n")
+    subprocess.run(["certtool", *words, "--template", f"{PKI}/template"], check=True, capture_output=True, timeout=120)
+
+
+def make_certificates():
+    """For both ends; the client's key is locked."""
+    for role, template in (("ca", "cn = Test\nca\ncert_signing_key\n"), ("server", "cn = localhost\ndns_name = localhost\ntls_www_server\n"),
+                           ("client", "cn = client\ntls_www_client\n")):
+        certtool("--generate-privkey", "--ecc", "--outfile", f"{PKI}/{role}-key.pem")
+        signed = ["--generate-self-signed"] if role == "ca" else ["--generate-certificate", "--load-ca-certificate", f"{PKI}/ca-cert.pem",
+                                                                  "--load-ca-privkey", f"{PKI}/ca-key.pem"]
+        certtool(*signed, "--load-privkey", f"{PKI}/{role}-key.pem", "--outfile", f"{PKI}/{role}-cert.pem", template=template)
+    os.rename(f"{PKI}/client-key.pem", f"{PKI}/plain")
+    certtool("--to-p8", "--load-privkey", f"{PKI}/plain", "--password", "of-a-test-only-0815", "--outfile", f"{PKI}/client-key.pem")
+    os.unlink(f"{PKI}/plain")
+
+
+def test_tls(conn):
+    """An NBD server lets in who has a certificate; its key is locked by a secret: disks of it at the start and attached."""
+    if not all(map(shutil.which, ("certtool", "qemu-nbd"))):
+        raise tap.Skip("no certtool or qemu-nbd")
+    make_certificates()
+    sock, image = f"{FOLDER}/nbd", f"{FOLDER}/served"
+    with open(image, "wb") as f:
+        f.truncate(8 * MIB)
+    server = subprocess.Popen(["qemu-nbd", "-t", "-e", "8", "-f", "raw", "-x", "served", "-k", sock, "--object",
+                               f"tls-creds-x509,id=t,dir={PKI},endpoint=server,verify-peer=on", "--tls-creds", "t", image], stderr=subprocess.DEVNULL)
+    text = ("<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='nbd' name='served' tls='yes' tlsHostname='localhost'>"
+            f"<host transport='unix' socket='{sock}'/></source><target dev='{{}}' bus='virtio'/></disk>")
+    try:
+        end = time.monotonic() + 120
+        while not os.path.exists(sock):
+            assert server.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        for emulator in filter(os.path.exists, (VMM, QEMU)):
+            name = "tls-" + os.path.basename(emulator)[:5]
+            if emulator == VMM:
+                assert "key of the clients" in error_of(lambda e=emulator: conn.createXML(domain("w", e, text.format("vda"))))
+                secret(conn, "tls", "key of the clients", "of-a-test-only-0815")
+            d = conn.createXML(domain(name, emulator, text.format("vda")))
+            try:
+                assert d.blockInfo("vda")[0] == 8 * MIB
+                d.attachDevice(text.format("vdb"))
+                assert d.blockInfo("vdb")[0] == 8 * MIB
+            finally:
+                d.destroy()
+    finally:
+        server.terminate()
+        server.wait(60)
+        shutil.rmtree(PKI)
+
+
 # ---- the tests ----
 
 def test_nothing_is_seen(conn):
@@ -253,7 +311,7 @@ def main():
     conn = libvirt.open(URI)
     secret(conn, "volume", "wrong", OTHER)
     tests = {"volumes": test_volumes, "copies": test_copies, "refusals": test_refusals, "a machine of ours": test_ours, "a machine of QEMU": test_qemu,
-             "wrong keys": test_wrong_keys, "nothing is seen": test_nothing_is_seen}
+             "wrong keys": test_wrong_keys, "TLS": test_tls, "nothing is seen": test_nothing_is_seen}
     try:
         tap.run({name: lambda test=test: test(conn) for name, test in tests.items()})
     finally:

@@ -3,6 +3,7 @@
 #include "image/nbd/tls_priv.h"
 
 #include "image/option.h"
+#include "image/secret.h"
 
 #include <string.h>
 
@@ -23,6 +24,12 @@ static const struct image_option psk_options[] = {
     { 0 },
 };
 
+static const struct image_option x509_options[] = {
+    CREDS_COMMON,
+    OPT_STRING("passwordid", struct tls_creds, password_id, "The secret that the key's file is locked by"),
+    { 0 },
+};
+
 static bool load_anon(struct tls_creds *c, GError **error);
 static bool load_psk(struct tls_creds *c, GError **error);
 static bool load_x509(struct tls_creds *c, GError **error);
@@ -35,7 +42,7 @@ static const struct creds_type {
 } creds_types[] = {
     [CREDS_ANON] = { "tls-creds-anon", "NORMAL:+ANON-ECDH:+ANON-DH", common_options, load_anon },
     [CREDS_PSK] = { "tls-creds-psk", "NORMAL:+ECDHE-PSK:+DHE-PSK:+PSK", psk_options, load_psk },
-    [CREDS_X509] = { "tls-creds-x509", "NORMAL", common_options, load_x509 },
+    [CREDS_X509] = { "tls-creds-x509", "NORMAL", x509_options, load_x509 },
 };
 
 static GMutex registry_lock;
@@ -168,7 +175,12 @@ static bool load_x509_pair(struct tls_creds *c, GError **error)
         return !server; /* a client without one is anonymous to the server */
     if (!key)
         return false;
-    int rc = gnutls_certificate_set_x509_key_file(c->x509, cert, key, GNUTLS_X509_FMT_PEM);
+    char *password = c->password_id ? secret_get_text(c->password_id, error) : NULL;
+    if (c->password_id && !password)
+        return false;
+    int rc = gnutls_certificate_set_x509_key_file2(c->x509, cert, key, GNUTLS_X509_FMT_PEM, password, 0);
+    if (password)
+        secret_free(password, strlen(password));
     return rc == 0 || tls_refused(error, c, rc, cert);
 }
 

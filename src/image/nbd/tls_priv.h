@@ -16,7 +16,7 @@ struct tls_creds {
     enum creds_kind kind;
     /* the object's properties */
     int endpoint;
-    char *dir, *priority, *username;
+    char *dir, *priority, *username, *password_id;
     bool verify_peer;
     /* gnutls' side, by kind and end; all but the one that applies are NULL */
     gnutls_anon_server_credentials_t anon_server;

@@ -28,6 +28,7 @@ struct vm_args {
     const char *name;          /* of the domain */
     const char *dir;           /* for sockets */
     const char *tls_dir;       /* certificates for disks of servers; NULL: VM_TLS_DIR */
+    const char *tls_secret;    /* of the key among them; NULL: it is not locked */
     const char *console_log;   /* where the first console is logged */
     GPtrArray *argv;           /* strings; NULL at its end after vm_args_build() */
     GArray *fds;               /* int, owned */
@@ -95,9 +96,9 @@ bool args_clock(struct vm_args *a, GError **error);
  * and secret. */
 char *args_secret(struct vm_args *a, const xmlNode *disk, const char *name, const xmlNode *secret,
                   enum secret_usage usage, GError **error);
-/* Certificates to speak TLS with a server by: the object's id. */
+/* Certificates to speak TLS with a server by: the object's id. NULL with *error. */
 #define VM_TLS_DIR "/etc/pki/qemu" /* libvirt's default_tls_x509_cert_dir */
-char *args_tls(struct vm_args *a, const char *node);
+char *args_tls(struct vm_args *a, const xmlNode *disk, const char *node, GError **error);
 /* A machine has said that a key does not fit: which secrets its disks have is added to that. */
 void vm_explain_secrets(const xmlNode *domain, GError **error);
 

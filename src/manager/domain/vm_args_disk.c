@@ -92,7 +92,9 @@ static bool add_auth(struct vm_args *a, const struct layer *l, enum secret_usage
 static bool nbd_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
 {
     if (xml_is(l->source, "@tls", "yes")) {
-        g_autofree char *id = args_tls(a, l->node);
+        g_autofree char *id = args_tls(a, l->disk, l->node, error);
+        if (!id)
+            return false;
         set(o, "tls-creds", id);
         set(o, "tls-hostname", xml_get(l->source, "@tlsHostname"));
     }

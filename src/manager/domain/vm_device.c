@@ -195,7 +195,11 @@ static bool add_blockdev(struct vm *v, const struct vm_args *a, const char *valu
 
 static bool add_object(struct vm *v, const struct vm_args *a, const char *value, GError **error)
 {
-    return vm_do(v, "object-add", words_to_object(value, "qom-type"), error);
+    JsonObject *o = words_to_object(value, "qom-type");
+    const char *verify = vm_json_string(o, "verify-peer");
+    if (verify) /* QEMU takes a truth here, and no word for it */
+        json_object_set_boolean_member(o, "verify-peer", !strcmp(verify, "on"));
+    return vm_do(v, "object-add", o, error);
 }
 
 static bool add_device(struct vm *v, const struct vm_args *a, const char *value, GError **error)
@@ -333,6 +337,7 @@ bool vm_build_device(struct vm *v, const xmlNode *device, struct vm_build *b, GE
     b->a.dir = v->dir;
     b->a.live = true;
     b->a.tls_dir = manager.tls_dir;
+    b->a.tls_secret = manager.tls_secret;
     b->a.ops = &b->ops;
     b->a.opaque = v;
     b->a.fdsets = 1000 + v->plugged++ % FDSET_ROUNDS * FDSETS; /* behind the command line's */

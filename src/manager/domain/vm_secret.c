@@ -12,6 +12,7 @@
 #include "base/memfile.h"
 #include "manager/domain/vm_spawn.h"
 #include "manager/error.h"
+#include "manager/uuid.h"
 
 #include <string.h>
 
@@ -74,16 +75,32 @@ char *args_secret(struct vm_args *a, const xmlNode *disk, const char *name, cons
     return g_steal_pointer(&id);
 }
 
-char *args_tls(struct vm_args *a, const char *node)
+/* The secret that the configuration names, as a <secret> would. */
+static char *tls_password(struct vm_args *a, const xmlNode *disk, const char *id, GError **error)
 {
-    char *id = g_strconcat(node, "-tls", NULL);
+    uint8_t uuid[16];
+    g_autoptr(xmlDoc) doc = xmlNewDoc(BAD_CAST "1.0");
+    xmlNode *secret = xmlNewDocNode(doc, NULL, BAD_CAST "secret", NULL);
+    xmlDocSetRootElement(doc, secret);
+    xml_set(secret, uuid_parse(a->tls_secret, uuid) ? "@uuid" : "@usage", a->tls_secret);
+    g_autofree char *name = g_strconcat(id, "-key", NULL);
+    return args_secret(a, disk, name, secret, SECRET_TLS, error);
+}
+
+char *args_tls(struct vm_args *a, const xmlNode *disk, const char *node, GError **error)
+{
+    g_autofree char *id = g_strconcat(node, "-tls", NULL),
+                    *password = a->tls_secret ? tls_password(a, disk, id, error) : NULL;
+    if (a->tls_secret && !password)
+        return NULL;
     GString *s = opt_new("tls-creds-x509");
     opt_add(s, "id", id);
+    opt_add(s, "passwordid", password);
     opt_add(s, "dir", a->tls_dir ? a->tls_dir : VM_TLS_DIR);
     opt_add(s, "endpoint", "client");
     opt_add(s, "verify-peer", "on");
     args_take(a, "-object", s);
-    return id;
+    return g_steal_pointer(&id);
 }
 
 /* ---- what is said when a key does not fit ---- */

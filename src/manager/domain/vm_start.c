@@ -242,6 +242,7 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
     a.dir = v->dir;
     a.incoming = v->incoming;
     a.tls_dir = manager.tls_dir;
+    a.tls_secret = manager.tls_secret;
     a.console_log = console_log;
     a.ops = &vm_host_ops;
     a.opaque = v;

@@ -75,7 +75,7 @@ static GPtrArray *images_of(JsonArray *nodes, const char *node)
 /* The secrets and certificates of an image's node; most have at most one of them. */
 static void delete_objects(struct vm *v, const char *node)
 {
-    static const char *const parts[] = {"-key", "-auth", "-tls"};
+    static const char *const parts[] = {"-key", "-auth", "-tls", "-tls-key"};
     for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
         g_autofree char *id = g_strconcat(node, parts[i], NULL);
         vm_do(v, "object-del", vm_json("id", 's', id, NULL), NULL);

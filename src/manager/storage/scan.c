@@ -604,7 +604,7 @@ bool pool_scan(struct pool *p, GError **error)
     return true;
 }
 
-/* The volume as it is now; NULL: not there, or *error. */
+/* The volume as it is now; NULL: not there, or *error. Who looks for a device sees the pool's figures, too. */
 static struct volume *look_for(struct pool *p, const char *name, GError **error)
 {
     struct volume *v = NULL;
@@ -616,10 +616,14 @@ static struct volume *look_for(struct pool *p, const char *name, GError **error)
             folder_scan_free(s);
         return v;
     }
-    struct pool_figures f;
+    struct pool_figures f = {.perms = NO_PERMS};
     g_autoptr(GHashTable) found = volume_table();
-    if (p->backend->scan(p, found, &f, error))
-        g_hash_table_steal_extended(found, name, NULL, (gpointer *)&v);
+    if (!p->backend->scan(p, found, &f, error))
+        return NULL;
+    g_hash_table_steal_extended(found, name, NULL, (gpointer *)&v);
+    take_figures(p, &f);
+    if (pool_runs(p))
+        pool_watch(p);
     return v;
 }
 

@@ -434,8 +434,6 @@ static bool do_create(struct pool *p, void *opaque, GError **error)
     g_hash_table_remove(p->volumes, m->def.name);
     if (!ok)
         return false;
-    if (!files)
-        pool_scan_figures(p, NULL);
     if (!look_take(&m->look, p, m->def.name, error))
         return false;
     struct volume *v = g_hash_table_lookup(p->volumes, m->def.name);

@@ -323,8 +323,7 @@ static bool resize_device(struct pool *p, const struct volume *v, uint64_t size,
     g_autofree char *name = g_strdup(v->name), *path = g_strdup(v->path);
     if (v->encrypted && v->physical > v->capacity) /* the header's room */
         size = align_up(size + v->physical - v->capacity, 512);
-    return p->backend->volume_resize(p, name, path, size, error) && pool_scan_figures(p, error) &&
-           volume_scan(p, name, error);
+    return p->backend->volume_resize(p, name, path, size, error) && volume_scan(p, name, error);
 }
 
 static bool do_resize(struct pool *p, void *opaque, GError **error)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Storage pools that need a kernel of their own: LVM, partitions, iSCSI, multipath, NFS and SMB.
+"""Storage pools that need a kernel of their own: btrfs, LVM, partitions, iSCSI, multipath, NFS and SMB; devices that are encrypted.
 
 virsh is the client; each server (tgt, the kernel's NFS server, Samba) runs here, too.
 """
@@ -23,6 +23,75 @@ def round_trip(pool, volume, path):
     virsh_all(f"vol-upload {volume} /root/blob --pool {pool}",
               f"vol-download {volume} /root/back --pool {pool} --length 3000000")
     sh(f"cmp /root/blob /root/back && head -c 3000000 {path} | cmp - /root/blob")
+
+
+SECRET = "7d1c2f10-93a5-4c0c-8f0e-3a6f5f0e5b11"
+LUKS = f"<encryption format='luks'><secret type='passphrase' uuid='{SECRET}'/></encryption>"
+MACHINE = """<domain type='qemu'><name>m</name><memory unit='MiB'>64</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type>
+<kernel>/ruche/kernel</kernel><cmdline>x</cmdline></os><devices><emulator>/ruche/ruche-vmm</emulator>
+<disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='{pool}' volume='{volume}'>{luks}</source>
+<target dev='vda' bus='virtio'/></disk><memballoon model='none'/></devices></domain>"""
+
+
+def write(name, text):
+    with open(f"/root/{name}", "w", encoding="ascii") as f:
+        f.write(text)
+    return f"/root/{name}"
+
+
+def secret():
+    if SECRET not in virsh("secret-list"):
+        virsh("secret-define " + write("secret.xml", f"<secret><uuid>{SECRET}</uuid><usage type='volume'><volume>any</volume></usage></secret>"))
+        virsh(f"secret-set-value {SECRET} --file {write('value', 'open-sesame-4711')} --plain")
+
+
+def volume_xml(name, mib, luks=LUKS):
+    return write("volume.xml", f"<volume><name>{name}</name><capacity unit='MiB'>{mib}</capacity><target><format type='raw'/>{luks}</target></volume>")
+
+
+def encrypted_volume(pool, name, source):
+    """A device that is LUKS: made from a plain volume, grown, used by a machine, copied into the clear again."""
+    secret()
+    virsh(f"vol-create-from {pool} {volume_xml(name, 60)} {source} --inputpool {pool}")
+    xml = virsh(f"vol-dumpxml {name} --pool {pool}")
+    assert "<encryption format='luks'>" in xml and SECRET in xml and "type='block'" in xml, xml
+    assert 60 * MIB <= int(figure(pool, name).split()[0]) < 66 * MIB, figure(pool, name)
+    path = virsh(f"vol-path {name} --pool {pool}").strip()
+    assert sh(f"head -c 4 {path}") == "LUKS" and "file format: luks" in sh(f"/ruche/ruche-img info {path}")
+    virsh(f"vol-resize {name} 70M --pool {pool}")
+    assert 70 * MIB <= int(figure(pool, name).split()[0]) < 76 * MIB, figure(pool, name)
+    virsh("create " + write("m.xml", MACHINE.format(pool=pool, volume=name, luks=LUKS)))
+    said = virsh("domblkinfo m vda")
+    virsh("destroy m")
+    assert re.search(rf"Capacity:\s+{figure(pool, name).split()[0]}\b", said), said
+    virsh(f"vol-create-from {pool} {volume_xml('clear', 70, '')} {name} --inputpool {pool}")
+    sh(f"head -c 3000000 $(virsh -q vol-path clear --pool {pool}) | cmp - /root/blob")
+    virsh_all(f"vol-delete clear --pool {pool}", f"vol-delete {name} --pool {pool}")
+
+
+def test_btrfs():
+    """A folder on btrfs: files that are not copied on write, clones that share their blocks, a subvolume."""
+    sh("mkfs.btrfs -qf /dev/vdd && mkdir -p /mnt/b && mount /dev/vdd /mnt/b && btrfs subvolume create /mnt/b/images && "
+       "btrfs subvolume create /mnt/b/images/sub")
+    virsh_all("pool-define-as b dir --target /mnt/b/images", "pool-build b", "pool-start b", "vol-create-as b plain 1M")
+    for name, form in (("r", "raw"), ("q", "qcow2")):
+        virsh("vol-create b " + write("volume.xml", f"<volume><name>{name}</name><capacity unit='MiB'>4</capacity><target>"
+                                      f"<format type='{form}'/><nocow/></target></volume>"))
+        assert "C" in sh(f"lsattr /mnt/b/images/{name}").split()[0], name
+    assert "C" not in sh("lsattr /mnt/b/images/plain").split()[0]
+    virsh("vol-create-as b big 60M")
+    sh("head -c 60M /dev/urandom >/mnt/b/images/big; sync")
+    before = int(sh("df --output=used -k /mnt/b | tail -1"))
+    virsh_all("vol-clone big one --pool b --reflink", "vol-clone big two --pool b")  # shared where that can be, asked for or not
+    sh("sync; cmp /mnt/b/images/big /mnt/b/images/one && cmp /mnt/b/images/big /mnt/b/images/two")
+    assert int(sh("df --output=used -k /mnt/b | tail -1")) - before < 10 << 10
+    assert "type='dir'" in virsh("vol-dumpxml sub --pool b").splitlines()[0]
+    virsh_all(*(f"vol-delete {v} --pool b" for v in ("sub", "r", "q", "plain", "big", "one", "two")), "pool-destroy b", "pool-undefine b")
+    pool = "<pool type='dir'><name>n</name><features><cow state='no'/></features><target><path>/mnt/b/{}</path></target></pool>"
+    virsh("pool-define " + write("pool.xml", pool.format("still")))
+    virsh_all("pool-build n", "pool-start n", "vol-create-as n v 1M", "pool-destroy n", "pool-undefine n")
+    assert "C" in sh("lsattr -d /mnt/b/still").split()[0] and "C" in sh("lsattr /mnt/b/still/v").split()[0]
+    sh("umount /mnt/b; wipefs -qa /dev/vdd")
 
 
 def test_types():
@@ -66,7 +135,15 @@ def test_logical():
     sh("lvcreate -q -y -T -L 80M vg/thin")  # from here on, volumes that are not allocated are thin
     virsh("vol-create-as vg t 2G --allocation 0")
     assert figure("vg", "t") == f"{2048 * MIB} bytes" and figure("vg", "t", "Allocation") == "0 bytes"
+    round_trip("vg", "t", "/dev/vg/t")
+    virsh("vol-create-as vg ts 2G --backing-vol t --backing-vol-format raw")  # of a thin one: thin, too
+    sh("head -c 3000000 /dev/vg/ts | cmp - /root/blob")
+    for name in ("t", "ts"):
+        assert 2 * MIB < int(figure("vg", name, "Allocation").split()[0]) < 8 * MIB, figure("vg", name, "Allocation")
+    assert "<path>/dev/vg/t</path>" in virsh("vol-dumpxml ts --pool vg") and sh("lvs --noheadings -o pool_lv vg/ts").strip() == "thin"
+    virsh("vol-delete ts --pool vg")
     assert sorted(w for w in virsh("vol-list vg").split() if not w.startswith("/")) == ["base", "copy", "snap", "t"]
+    encrypted_volume("vg", "locked", "copy")
     assert virsh("vol-name $(virsh -q vol-key base --pool vg)").strip() == "base"
     refused("vol-create-as vg base 1M", "exists already")
     refused("vol-create-as vg huge 9G", "insufficient free space")
@@ -89,6 +166,10 @@ def test_disk():
     round_trip("d", "vdc1", "/dev/vdc1")
     assert "Linux LVM" in sh("sfdisk -qlo Device,Type /dev/vdc")
     assert virsh("vol-path vdc1 --pool d").strip() == "/dev/vdc1"
+    virsh("vol-delete vdc2 --pool d")
+    secret()
+    virsh("vol-create d " + volume_xml("vdc2", 40))
+    assert 40 * MIB <= int(figure("d", "vdc2").split()[0]) < 43 * MIB and SECRET in virsh("vol-dumpxml vdc2 --pool d")
     virsh_all("vol-delete vdc1 --pool d", "vol-delete vdc2 --pool d", "pool-destroy d")
     refused("pool-build d", "already holds something (gpt)")
     virsh("pool-undefine d")
@@ -109,6 +190,15 @@ def test_iscsi():
     assert figure("i", "unit:0:0:2") == f"{50 * MIB} bytes"
     round_trip("i", "unit:0:0:1", volumes["unit:0:0:1"])
     sh("sync; head -c 3000000 /root/lun1 | cmp - /root/blob")
+    secret()
+    sh(f"/ruche/ruche-img create -q -f luks --object secret,id=k,file={write('value', 'open-sesame-4711')} -o key-secret=k,iter-time=100 "
+       f"{volumes['unit:0:0:2']} 40M")
+    virsh("pool-refresh i")
+    assert "<encryption format='luks'>" in virsh("vol-dumpxml unit:0:0:2 --pool i")
+    virsh("create " + write("m.xml", MACHINE.format(pool="i", volume="unit:0:0:2", luks=LUKS)))
+    virsh("destroy m")
+    sh(f"wipefs -qa {volumes['unit:0:0:2']}")
+    virsh("pool-refresh i")
     refused("vol-create-as i unit:0:0:3 5M", "units are made on its server")
     refused("pool-define-as n iscsi --source-host h --source-dev nqn.2014-08.org.nvmexpress:x --target /dev", "NVMe over fabrics")
 
@@ -199,6 +289,6 @@ def test_cifs():
 
 
 if __name__ == "__main__":
-    main({"types": test_types, "fs": test_fs, "logical": test_logical, "disk": test_disk, "iscsi": test_iscsi, "multipath": test_multipath,
+    main({"types": test_types, "fs": test_fs, "btrfs": test_btrfs, "logical": test_logical, "disk": test_disk, "iscsi": test_iscsi, "multipath": test_multipath,
           "iscsi-direct": test_iscsi_direct, "iscsi end": test_iscsi_end, "scsi": test_scsi, "nfs": test_nfs,
           "nfs vanished": test_nfs_vanished, "cifs": test_cifs})
