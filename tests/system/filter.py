@@ -212,7 +212,7 @@ def test_ruche():
         info = ruche("info", "plain")
         assert "rules        1" in info and "includes     clean-traffic" in info and "interfaces   ta" in info, info
         assert re.search(f"ta +plain +m +{MAC} +-", ruche("bindings")), ruche("bindings")
-        ruche("edit", "plain", env={"EDITOR": "sed -i s/22/23/"})
+        ruche("edit", "plain", env={"EDITOR": "sed -i /dstport/s/22/23/"})
         assert "dstportstart='23'" in ruche("xml", "plain") and re.search(r"dport 23\b", rules())
         done = run(net.RUCHE, "--connect", f"{net.RUN}/ruche.sock", "filter", "delete", "plain", check=False)
         assert done.returncode == 1 and "in use by interface 'ta'" in done.stderr, done.stderr
