@@ -590,7 +590,7 @@ def test_command():
     assert "active       yes" in ruche("network", "info", "desk").stdout and '"mode"' in ruche("network", "info", "desk", "--json").stdout
     assert "ADDRESS" in ruche("network", "leases", "desk").stdout and "<name>desk</name>" in ruche("network", "xml", "desk").stdout
     ruche("network", "set", "desk", "--autostart", "no")
-    done = run(RUCHE, "--connect", f"{RUN}/ruche.sock", "network", "edit", "desk", env={"EDITOR": "sed -i s/.254/.200/"})
+    done = run(RUCHE, "--connect", f"{RUN}/ruche.sock", "network", "edit", "desk", env={"EDITOR": "sed -i s/[.]254/.200/"})
     assert "192.168.156.200" in virsh("net-dumpxml", "desk", "--inactive").stdout, done
     ruche("network", "stop", "desk")
     ruche("network", "delete", "desk")
