@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is in a pool: files and folders of its folder, or block devices, as volumes; how much room
+/* What is in a pool: files and folders of its folder, or what its backend finds, as volumes; how much room
  * there is.
  *
- * A worker reads the folder and the first bytes of each file, which tell all of raw and of qcow2.
+ * A worker reads the folder and the first bytes of each file (volume_head.c), which tell all of raw and of qcow2.
  * Other images are then shown to ruche-img, IMG_AT_ONCE programs at a time; a file that has not
  * changed since the last look is not asked about again.
  *
@@ -10,36 +10,15 @@
  * Trust     Files are hostile. Only first bytes are read here; a program that fails, takes too
  *           long or says too much costs its file the details, nothing else.
  */
-#include "base/cursor.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "manager/image_info.h"
-#include "manager/storage/qcow2_head.h"
 #include "manager/storage/storage_priv.h"
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/statvfs.h>
-
-struct magic_row {
-    unsigned offset;
-    const char *bytes;
-    unsigned length;
-    const char *format;
-};
-static const struct magic_row magics[] = {
-    {0, "QFI\xfb", 4, "qcow2"},
-    {0, "KDMV", 4, "vmdk"},
-    {0, "# Disk DescriptorFile", 21, "vmdk"},
-    {0, "conectix", 8, "vpc"},
-    {0, "vhdxfile", 8, "vhdx"},
-    {0, "LUKS\xba\xbe", 6, "luks"},
-    {64, "\x7f\x10\xda\xbe", 4, "vdi"},
-    {0x8001, "CD001", 5, "iso"},
-};
 
 struct folder_scan {
     char *target, *name; /* name: only this file */
@@ -50,109 +29,12 @@ struct folder_scan {
     GError *error;
 };
 
-enum { HEAD_BYTES = QCOW2_HEAD_BYTES, SETTLED_S = 2 };
-
-/* `head` is the file's first bytes; only one format has its mark further back. */
-static const char *format_by_magic(int fd, const uint8_t *head, size_t length)
-{
-    for (unsigned i = 0; i < ARRAY_COUNT(magics); i++) {
-        char bytes[32];
-        const struct magic_row *m = &magics[i];
-        bool in_head = m->offset + m->length <= HEAD_BYTES;
-        if (in_head ? range_fits(m->offset, m->length, length) &&
-                          !memcmp(head + m->offset, m->bytes, m->length)
-                    : length == HEAD_BYTES &&
-                          pread(fd, bytes, m->length, m->offset) == (ssize_t)m->length &&
-                          !memcmp(bytes, m->bytes, m->length))
-            return m->format;
-    }
-    return "raw";
-}
-
-/* Names that XML cannot hold cannot be volumes. */
-static bool name_can_be_told(const char *name)
-{
-    if (!g_utf8_validate(name, -1, NULL))
-        return false;
-    for (const char *c = name; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            return false;
-    return true;
-}
-
-/* A name relative to the image's folder becomes a path; a protocol's name ("nbd://...") is no path.
- */
-static char *backing_path(const char *image, const char *name)
-{
-    const char *colon = strchr(name, ':'), *slash = strchr(name, '/');
-    if (!name_can_be_told(name) || (colon && (!slash || colon < slash)))
-        return NULL;
-    g_autofree char *dir = g_path_get_dirname(image);
-    return g_canonicalize_filename(name, dir);
-}
-
-static void read_qcow2(struct volume *v, int fd, const uint8_t *data, size_t length)
-{
-    char name[QCOW2_BACKING_MAX + 1] = "";
-    struct qcow2_head h;
-    if (qcow2_head_parse(data, length, &h) < 0)
-        return;
-    v->capacity = h.capacity;
-    v->cluster_size = h.cluster_size;
-    v->compat = g_strdup(h.version == 2 ? "0.10" : "1.1");
-    v->encrypted = h.encrypted;
-    v->lazy_refcounts = h.lazy_refcounts;
-    v->extended_l2 = h.extended_l2;
-    if (!h.backing_bytes ||
-        pread(fd, name, h.backing_bytes, (off_t)h.backing_offset) != (ssize_t)h.backing_bytes)
-        return;
-    v->backing = backing_path(v->path, name);
-    if (v->backing && name_can_be_told(h.backing_format) && h.backing_format[0])
-        v->backing_format = g_strdup(h.backing_format);
-}
-
-static void take_stat(struct volume *v, const struct stat *st)
-{
-    v->perms = (struct file_perms){(int)(st->st_mode & 07777), st->st_uid, st->st_gid};
-    v->atime = st->st_atim;
-    v->mtime = st->st_mtim;
-    v->ctime = st->st_ctim;
-    v->device = st->st_dev;
-    v->inode = st->st_ino;
-    v->looked_s = time(NULL);
-}
+enum { SETTLED_S = 2 };
 
 static void take_file(struct volume *v, const struct stat *st)
 {
     v->capacity = v->physical = (uint64_t)st->st_size;
     v->allocation = (uint64_t)st->st_blocks * 512;
-}
-
-/* A LUKS image is a raw one that is encrypted; its disk begins behind the header. Of version 1 that
- * says where. */
-static void read_luks(struct volume *v, const uint8_t *data, size_t length)
-{
-    struct cur c = cur_of(data, length);
-    cur_take(&c, 6);
-    uint16_t version = cur_be16(&c);
-    cur_take(&c, 96); /* cipher, mode and hash */
-    uint64_t start = cur_be32(&c) * 512ULL;
-    memcpy(v->format, "raw", 4);
-    v->encrypted = true;
-    if (!c.bad && version == 1 && start < v->capacity)
-        v->capacity -= start;
-}
-
-/* The format, and what a qcow2 image says of itself. */
-static void read_head(struct volume *v, int fd)
-{
-    uint8_t head[HEAD_BYTES];
-    ssize_t n = pread(fd, head, sizeof(head), 0);
-    v->format = g_strdup(format_by_magic(fd, head, n < 0 ? 0 : (size_t)n));
-    if (!strcmp(v->format, "qcow2"))
-        read_qcow2(v, fd, head, (size_t)n);
-    else if (!strcmp(v->format, "luks"))
-        read_luks(v, head, (size_t)n);
 }
 
 /* NULL: no file or folder, or one that cannot be opened inside of the pool. Worker. */
@@ -167,13 +49,13 @@ static struct volume *look_at(int dir, const char *target, const char *name)
     v->name = g_strdup(name);
     v->path = g_build_filename(target, name, NULL);
     v->type = is_dir ? VOLUME_DIR : VOLUME_FILE;
-    take_stat(v, &st);
+    volume_take_stat(v, &st);
     if (is_dir)
         v->format = g_strdup("dir");
     else
         take_file(v, &st);
     if (!is_dir)
-        read_head(v, fd);
+        volume_read_head(v, fd);
     return v;
 }
 
@@ -196,7 +78,7 @@ static struct volume *look_again(struct folder_scan *s, int fd, const char *name
     if (!old || fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
         return NULL;
     struct volume *v = g_new0(struct volume, 1);
-    take_stat(v, &st);
+    volume_take_stat(v, &st);
     take_file(v, &st);
     if (!is_unchanged(v, old)) {
         g_free(v);
@@ -220,7 +102,7 @@ static void read_entries(struct folder_scan *s, int fd)
     }
     while (s->found->len < VOLUMES_MAX && (e = readdir(dir))) {
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
-            g_str_has_prefix(e->d_name, STAGE_PREFIX) || !name_can_be_told(e->d_name))
+            g_str_has_prefix(e->d_name, STAGE_PREFIX) || !volume_name_can_be_told(e->d_name))
             continue;
         struct volume *v = look_again(s, fd, e->d_name);
         if (!v)
@@ -306,18 +188,18 @@ static void ask_about(struct volume *v)
         return;
     }
     const struct image_info *i = &list[0];
-    if (name_can_be_told(i->format) && strlen(i->format) < 32) {
+    if (volume_name_can_be_told(i->format) && strlen(i->format) < 32) {
         g_free(v->format);
         v->format = g_strdup(i->format);
     }
     v->capacity = i->virtual_size;
     v->encrypted = i->encrypted;
     if (!i->backing || i->backing[0] != '/' || strlen(i->backing) >= PATH_MAX ||
-        !name_can_be_told(i->backing))
+        !volume_name_can_be_told(i->backing))
         return;
     v->backing = g_strdup(i->backing);
     v->backing_format = g_strdup(
-        i->backing_format && name_can_be_told(i->backing_format) ? i->backing_format : NULL);
+        i->backing_format && volume_name_can_be_told(i->backing_format) ? i->backing_format : NULL);
 }
 
 struct questions {
@@ -448,98 +330,6 @@ bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *re
         put_all(found, s->found);
     folder_scan_free(s);
     return true;
-}
-
-/* ---- block devices ---- */
-
-static void look_at_device(struct volume *v)
-{
-    struct stat st;
-    uint64_t bytes = 0;
-    autofd fd = open(v->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode))
-        return;
-    take_stat(v, &st);
-    if (ioctl(fd, BLKGETSIZE64, &bytes) == 0)
-        v->capacity = v->allocation = v->physical = bytes;
-    read_head(v, fd);
-    if (!strcmp(v->format, "iso"))
-        memcpy(v->format, "raw", 4);
-}
-
-static void look_at_devices(void *opaque)
-{
-    GPtrArray *volumes = opaque;
-    for (unsigned i = 0; i < volumes->len; i++)
-        look_at_device(volumes->pdata[i]);
-}
-
-static void free_devices(void *opaque)
-{
-    g_ptr_array_unref(opaque);
-}
-
-static void take_device(struct volume *v, struct volume *seen)
-{
-    v->type = VOLUME_BLOCK;
-    v->perms = seen->perms;
-    v->atime = seen->atime;
-    v->mtime = seen->mtime;
-    v->ctime = seen->ctime;
-    v->device = seen->device;
-    v->inode = seen->inode;
-    v->physical = seen->physical;
-    if (seen->capacity)
-        v->capacity = seen->capacity;
-    if (v->allocation == UINT64_MAX)
-        v->allocation = v->capacity;
-    g_free(v->format);
-    v->format = seen->format ? g_steal_pointer(&seen->format) : g_strdup("raw");
-    if (!v->backing)
-        v->backing = g_steal_pointer(&seen->backing);
-    if (!v->backing_format)
-        v->backing_format = g_steal_pointer(&seen->backing_format);
-    v->cluster_size = seen->cluster_size;
-    v->compat = g_steal_pointer(&seen->compat);
-    v->encrypted = seen->encrypted;
-}
-
-bool device_volumes_look(GHashTable *volumes, const char *what, GError **error)
-{
-    g_autoptr(GPtrArray) ours = g_ptr_array_new();
-    GPtrArray *copies = g_ptr_array_new_with_free_func((GDestroyNotify)volume_free);
-    GHashTableIter it;
-    struct volume *v;
-    g_hash_table_iter_init(&it, volumes);
-    while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v)) {
-        struct volume *copy = g_new0(struct volume, 1);
-        copy->path = g_strdup(v->path);
-        copy->perms = NO_PERMS;
-        g_ptr_array_add(ours, v);
-        g_ptr_array_add(copies, copy);
-    }
-    if (!storage_work(look_at_devices, copies, free_devices, REACH_MS, what, error))
-        return false;
-    for (unsigned i = 0; i < ours->len; i++)
-        take_device(ours->pdata[i], copies->pdata[i]);
-    g_ptr_array_unref(copies);
-    return true;
-}
-
-struct volume *device_volume_new(GHashTable *volumes, const char *name, const char *path)
-{
-    if (g_hash_table_size(volumes) >= VOLUMES_MAX || !*name || strchr(name, '/') ||
-        !name_can_be_told(name) || !name_can_be_told(path))
-        return NULL;
-    struct volume *v = g_new0(struct volume, 1);
-    v->name = g_strdup(name);
-    v->path = g_strdup(path);
-    v->type = VOLUME_BLOCK;
-    v->format = g_strdup("raw");
-    v->allocation = UINT64_MAX;
-    v->perms = NO_PERMS;
-    g_hash_table_replace(volumes, v->name, v);
-    return v;
 }
 
 /* ---- the pool ---- */

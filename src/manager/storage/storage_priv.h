@@ -92,6 +92,16 @@ void pool_resume(struct pool *p);
 bool pool_check_active(const struct pool *p, GError **error);
 bool flags_check(const char *operation, unsigned flags, unsigned known, GError **error);
 
+/* volume_ops.c. An operation on the pool that says which volume it was about, in the audit log too. */
+bool volume_operation(const struct caller *who, struct pool *p, enum right right, const char *verb,
+                      bool (*fn)(struct pool *p, void *opaque, GError **error), void *opaque,
+                      const char *name, GError **error);
+/* The volume, nobody else's at the moment. */
+struct volume *volume_find_idle(struct pool *p, const char *name, GError **error);
+bool volume_refuse_remote(const struct pool *p, const struct volume *v, const char *what, GError **error);
+/* Below the pool's folder, or, without one (-1), by its path. */
+int volume_open_at(int dir, const char *name, int flags);
+
 /* volume_ops.c: to the end of a job, whose reference is given up; NULL is one that failed already. */
 bool storage_wait(struct job *j, char **ret_result, GError **error);
 
@@ -100,12 +110,17 @@ bool pool_save(struct pool *p, GError **error);
 bool pool_save_settings(struct pool *p, GError **error);
 bool pool_save_state(struct pool *p, GError **error); /* of a running one; else takes it away */
 
+/* volume_head.c: of one that is open. Names that XML cannot hold cannot be volumes. Worker. */
+bool volume_name_can_be_told(const char *name);
+void volume_take_stat(struct volume *v, const struct stat *st);
+void volume_read_head(struct volume *v, int fd);
+
 /* scan.c: the locked pool's volumes and figures as the file system has them. */
 bool pool_scan(struct pool *p, GError **error);
 bool pool_scan_figures(struct pool *p, GError **error);
 /* A backend's scan() of a folder. */
 bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *ret_figures, GError **error);
-/* A new volume in the table of a scan, all of it allocated unless its backend says less; NULL: its name or path cannot be told in XML. */
+/* scan_device.c. A new volume in the table of a scan, all of it allocated unless its backend says less; NULL: its name or path cannot be told in XML. */
 struct volume *device_volume_new(GHashTable *volumes, const char *name, const char *path);
 /* Sizes, owners and formats of block devices. What cannot be opened keeps what is known of it. */
 bool device_volumes_look(GHashTable *volumes, const char *what, GError **error);

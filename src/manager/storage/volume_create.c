@@ -8,7 +8,7 @@
  *           is "building".
  */
 #include "base/fd.h"
-#include "manager/storage/storage_priv.h"
+#include "manager/storage/volume_maker.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -16,38 +16,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/statvfs.h>
-
-enum { PREALLOC_METADATA = 1, REFLINK = 2, VALIDATE = 4 }; /* virStorageVolCreateFlags */
-enum { DEFAULT_MODE = 0600 };
-enum {
-    LUKS_ROOM = 2 << 20,
-    LUKS_MS = 800
-}; /* of a header; what it costs to open, of a processor's time */
-
-/* The volume that the new one is made from; strings of our own, as its pool may change meanwhile.
- */
-struct origin {
-    struct pool *pool; /* NULL: there is none */
-    char *name, *path, *format, *target;
-    uint64_t capacity;
-    bool is_file, encrypted;
-    GBytes *key; /* of an encrypted one */
-};
-
-struct maker {
-    struct volume_def def;
-    struct origin from;
-    unsigned flags;
-    struct job *job;     /* of a copy; else NULL */
-    char *target, *path; /* of the pool; of the image in its stage, or of the device */
-    struct stage stage;
-    struct secret_file key, from_key; /* for ruche-img */
-    struct secret_file pool_key, from_pool_key;
-    char *pool_object, *from_pool_object; /* --object of those */
-    struct look look;
-    GError *error;
-    bool ok, done; /* done: all of it, at once */
-};
 
 /* ---- on workers ---- */
 
@@ -58,19 +26,6 @@ static void set_nocow(int fd)
         flags |= FS_NOCOW_FL;
         ioctl(fd, FS_IOC_SETFLAGS, &flags); /* only btrfs knows it */
     }
-}
-
-/* A copy of an encrypted image's bytes is unlocked by the same key. */
-static bool same_encryption(const struct maker *m)
-{
-    return m->from.encrypted == m->def.encrypted &&
-           (!m->def.encrypted || (m->from.key && g_bytes_equal(m->from.key, m->def.key)));
-}
-
-static bool copies_bytes(const struct maker *m)
-{
-    bool same = m->from.is_file && !strcmp(m->from.format, m->def.format) && same_encryption(m);
-    return same && (!strcmp(m->def.format, "raw") || m->flags & REFLINK);
 }
 
 static bool copy_origin(struct maker *m, int fd)
@@ -144,7 +99,7 @@ static bool make_at_once(struct maker *m, bool *ret_done)
 static void begin(void *opaque)
 {
     struct maker *m = opaque;
-    bool plain = copies_bytes(m)
+    bool plain = maker_copies_bytes(m)
                      ? !strcmp(m->def.format, "raw")
                      : !m->from.pool && !m->def.encrypted && !strcmp(m->def.format, "raw");
     m->ok = !plain || make_at_once(m, &m->done);
@@ -156,7 +111,8 @@ static void begin(void *opaque)
     if (m->def.nocow)
         set_nocow(m->stage.fd); /* what is made in it is as it is */
     m->path = g_strdup_printf("%s/%s/%s", m->target, m->stage.name, m->def.name);
-    if (!copies_bytes(m) && (m->from.pool || m->def.encrypted || strcmp(m->def.format, "raw") != 0))
+    if (!maker_copies_bytes(m) &&
+        (m->from.pool || m->def.encrypted || strcmp(m->def.format, "raw") != 0))
         return; /* ruche-img's turn */
     autofd fd = openat(m->stage.fd, m->def.name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
                        DEFAULT_MODE);
@@ -188,154 +144,6 @@ static void end(void *opaque)
     stage_close(&m->stage);
 }
 
-/* ---- ruche-img ---- */
-
-/* What ruche-img calls the format: an encrypted raw image is one of LUKS. */
-static const char *tool_format(const struct volume_def *d)
-{
-    return d->encrypted && !strcmp(d->format, "raw") ? "luks" : d->format;
-}
-
-static void add_encryption(GString *o, const struct volume_def *d)
-{
-    bool raw = !strcmp(d->format, "raw");
-    const char *prefix = raw ? "" : "encrypt.";
-    g_auto(GStrv) ciphers = g_strsplit(d->ciphers, ",", 8);
-    if (!raw)
-        g_string_append(o, ",encrypt.format=luks");
-    g_string_append_printf(o, ",%skey-secret=key,%siter-time=%d", prefix, prefix, LUKS_MS);
-    for (char **c = ciphers; *c; c++)
-        g_string_append_printf(o, ",%s%s", prefix, *c);
-}
-
-/* The words that give ruche-img its keys, behind its verb; `texts` owns them. */
-static unsigned add_keys(const struct maker *m, GPtrArray *texts, const char **argv, unsigned n)
-{
-    const struct secret_file *files[] = {&m->key, &m->from_key};
-    static const char *const ids[] = {"key", "from"};
-    for (unsigned i = 0; i < G_N_ELEMENTS(files); i++) {
-        if (files[i]->fd < 0)
-            continue;
-        g_ptr_array_add(texts, secret_object(ids[i], files[i]));
-        argv[n++] = "--object";
-        argv[n++] = texts->pdata[texts->len - 1];
-    }
-    const char *const of_pools[] = {m->pool_object, m->from_pool_object};
-    for (unsigned i = 0; i < G_N_ELEMENTS(of_pools); i++) {
-        if (!of_pools[i])
-            continue;
-        argv[n++] = "--object";
-        argv[n++] = of_pools[i];
-    }
-    return n;
-}
-
-static char *format_options(const struct maker *m)
-{
-    const struct volume_def *d = &m->def;
-    GString *o = g_string_new(NULL);
-    if (d->compat)
-        g_string_append_printf(o, ",compat=%s", d->compat);
-    if (d->lazy_refcounts)
-        g_string_append(o, ",lazy_refcounts=on");
-    if (d->extended_l2)
-        g_string_append(o, ",extended_l2=on");
-    if (d->cluster_size)
-        g_string_append_printf(o, ",cluster_size=%" PRIu64, d->cluster_size);
-    if (m->flags & PREALLOC_METADATA)
-        g_string_append(o, d->allocation != UINT64_MAX && d->allocation >= d->capacity
-                               ? ",preallocation=falloc"
-                               : ",preallocation=metadata");
-    if (d->encrypted)
-        add_encryption(o, d);
-    if (o->len)
-        g_string_erase(o, 0, 1);
-    return g_string_free(o, FALSE);
-}
-
-static bool run_create(struct maker *m, const char *options, GError **error)
-{
-    const struct volume_def *d = &m->def;
-    g_autofree char *size = g_strdup_printf("%" PRIu64, d->capacity);
-    g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
-    const char *argv[24] = {manager.img, "create", "-q", "-f", tool_format(d)};
-    unsigned n = add_keys(m, texts, argv, 5);
-    if (*options) {
-        argv[n++] = "-o";
-        argv[n++] = options;
-    }
-    if (d->backing) {
-        argv[n++] = "-b";
-        argv[n++] = d->backing;
-        argv[n++] = "-F";
-        argv[n++] = d->backing_format;
-    }
-    argv[n++] = m->path;
-    if (d->has_capacity)
-        argv[n++] = size;
-    return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error);
-}
-
-/* Into a new image, or into a device that is there (which is not zeroed: all is written). */
-static bool run_convert(struct maker *m, const char *options, bool there, GError **error)
-{
-    const struct volume_def *d = &m->def;
-    g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *locked =
-        m->from.encrypted ? encrypted_name(m->from.path, m->from.format, "from") : NULL;
-    const char *argv[28] = {manager.img, "convert", "-p", "-O", there ? "raw" : tool_format(d)};
-    unsigned n = add_keys(m, texts, argv, 5);
-    if (!locked && !g_str_has_prefix(m->from.path, "json:")) {
-        argv[n++] = "-f";
-        argv[n++] = m->from.format;
-    }
-    if (there)
-        argv[n++] = "-n";
-    if (*options) {
-        argv[n++] = "-o";
-        argv[n++] = options;
-    }
-    if (d->backing) {
-        argv[n++] = "-B";
-        argv[n++] = d->backing;
-        argv[n++] = "-F";
-        argv[n++] = d->backing_format;
-    }
-    argv[n++] = locked ? locked : m->from.path;
-    argv[n++] = m->path;
-    atomic_store(&m->job->total, 10000);
-    return task_run_program_watched(&m->job->cancelled, &m->job->done, argv, IMG_ANSWER_MAX, error);
-}
-
-static bool run_grow(struct maker *m, GError **error)
-{
-    g_autofree char *size = g_strdup_printf("%" PRIu64, m->def.capacity);
-    g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *locked =
-        m->def.encrypted ? encrypted_name(m->path, m->def.format, "key") : NULL;
-    const char *argv[16] = {manager.img, "resize", "-q"};
-    unsigned n = add_keys(m, texts, argv, 3);
-    if (!locked) {
-        argv[n++] = "-f";
-        argv[n++] = m->def.format;
-    }
-    argv[n++] = locked ? locked : m->path;
-    argv[n++] = size;
-    return task_run_program(argv, NULL, IMG_ANSWER_MAX, -1, NULL, error);
-}
-
-static bool run_image_tool(struct maker *m, GError **error)
-{
-    bool raw = !strcmp(m->def.format, "raw"),
-         grows = m->from.pool && m->def.capacity > m->from.capacity;
-    g_autofree char *options = format_options(m);
-    if (copies_bytes(m))
-        return (raw && !m->def.encrypted) || !grows || run_grow(m, error);
-    if (!m->from.pool)
-        return (raw && !m->def.encrypted) || run_create(m, options, error);
-    return run_convert(m, options, false, error) && (!grows || run_grow(m, error));
-}
-
 static bool on_worker(struct maker *m, void (*fn)(void *opaque), GError **error)
 {
     task_work_long(fn, m);
@@ -349,7 +157,7 @@ static bool make_image(struct maker *m, GError **error)
     bool ok = on_worker(m, begin, error);
     if (ok && m->done)
         return true;
-    ok = ok && run_image_tool(m, error) && on_worker(m, publish, error);
+    ok = ok && maker_run_tool(m, error) && on_worker(m, publish, error);
     if (m->stage.pool_fd >= 0)
         task_work(end, m);
     return ok;
@@ -373,9 +181,9 @@ static void put_building(struct pool *p, const struct volume_def *d)
 static bool fill_device(struct pool *p, struct maker *m, GError **error)
 {
     if (m->def.encrypted) {
-        g_autofree char *options = format_options(m);
+        g_autofree char *options = maker_format_options(m);
         m->def.has_capacity = true;
-        if (!run_create(m, options, error))
+        if (!maker_run_create(m, options, error))
             return false;
         g_autofree char *device = m->path;
         m->path = encrypted_name(device, "raw", "key");
@@ -383,7 +191,7 @@ static bool fill_device(struct pool *p, struct maker *m, GError **error)
         g_free(m->path);
         m->path = p->backend->volume_url(p, m->def.name);
     }
-    return !m->from.pool || run_convert(m, "", true, error);
+    return !m->from.pool || maker_run_convert(m, "", true, error);
 }
 
 /* The device is made while the pool is locked; what goes into it is not waited for by others. */
@@ -453,7 +261,7 @@ static bool check_maker(struct maker *m, GError **error)
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "volume '%s': metadata is preallocated in format qcow2 only, not %s",
                            d->name, d->format);
-    if (m->flags & REFLINK && !copies_bytes(m))
+    if (m->flags & REFLINK && !maker_copies_bytes(m))
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "volume '%s': blocks are shared with a volume of the same format only",
                            d->name);

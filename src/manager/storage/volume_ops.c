@@ -16,8 +16,7 @@
 enum { DELETE_ZEROED = 1, DELETE_WITH_SNAPSHOTS = 2 };             /* virStorageVolDeleteFlags */
 enum { RESIZE_ALLOCATE = 1, RESIZE_DELTA = 2, RESIZE_SHRINK = 4 }; /* virStorageVolResizeFlags */
 
-/* An operation on the pool that says which volume it was about, in the audit log too. */
-static bool on_volume(const struct caller *who, struct pool *p, enum right right, const char *verb,
+bool volume_operation(const struct caller *who, struct pool *p, enum right right, const char *verb,
                       bool (*fn)(struct pool *p, void *opaque, GError **error), void *opaque,
                       const char *name, GError **error)
 {
@@ -87,8 +86,7 @@ char *volume_xml(const struct caller *who, struct pool *p, const char *name, GEr
     return v ? volume_format(v) : NULL;
 }
 
-/* The volume, nobody else's at the moment. */
-static struct volume *find_idle(struct pool *p, const char *name, GError **error)
+struct volume *volume_find_idle(struct pool *p, const char *name, GError **error)
 {
     struct volume *v = volume_find(p, name, error);
     if (v && v->building)
@@ -109,7 +107,7 @@ struct file_work {
     GError *error;
 };
 
-static int open_volume(int dir, const char *name, int flags)
+int volume_open_at(int dir, const char *name, int flags)
 {
     return dir >= 0 ? pool_fs_open(dir, name, flags)
                     : open(name, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
@@ -117,7 +115,7 @@ static int open_volume(int dir, const char *name, int flags)
 
 static bool wipe_in(struct file_work *w, int dir)
 {
-    autofd fd = open_volume(dir, w->name, O_RDWR);
+    autofd fd = volume_open_at(dir, w->name, O_RDWR);
     if (fd < 0)
         return ruche_error_errno(&w->error, errno, "cannot open volume '%s'", w->name);
     if (pool_fs_image_busy(fd))
@@ -170,7 +168,7 @@ struct change {
     struct job *job;
 };
 
-static bool refuse_remote(const struct pool *p, const struct volume *v, const char *what,
+bool volume_refuse_remote(const struct pool *p, const struct volume *v, const char *what,
                           GError **error)
 {
     return !(p->backend->can & POOL_REMOTE) ||
@@ -188,7 +186,7 @@ static bool delete_device(struct pool *p, struct volume *v, bool wipe, GError **
                            "volume '%s': volumes of a pool of type '%s' cannot be deleted: %s",
                            v->name, p->backend->type, p->backend->summary);
     g_autofree char *name = g_strdup(v->name), *path = g_strdup(v->path);
-    if (wipe && (!refuse_remote(p, v, "wiped", error) || !run_on_file(p, v, &w, error)))
+    if (wipe && (!volume_refuse_remote(p, v, "wiped", error) || !run_on_file(p, v, &w, error)))
         return false;
     return p->backend->volume_delete(p, name, path, error) && pool_scan_figures(p, error);
 }
@@ -196,7 +194,7 @@ static bool delete_device(struct pool *p, struct volume *v, bool wipe, GError **
 static bool do_delete(struct pool *p, void *opaque, GError **error)
 {
     const struct change *c = opaque;
-    struct volume *v = find_idle(p, c->name, error);
+    struct volume *v = volume_find_idle(p, c->name, error);
     if (!v)
         return false;
     struct file_work w = {.wipe = c->flags & DELETE_ZEROED && v->type == VOLUME_FILE,
@@ -214,19 +212,19 @@ bool volume_delete(const struct caller *who, struct pool *p, const char *name, u
     g_autofree char *own = g_strdup(name);
     struct change c = {.name = own, .flags = flags};
     return flags_check("delete storage volume", flags, DELETE_ZEROED, error) &&
-           on_volume(who, p, RIGHT_WRITE, "delete", do_delete, &c, own, error);
+           volume_operation(who, p, RIGHT_WRITE, "delete", do_delete, &c, own, error);
 }
 
 static bool do_wipe(struct pool *p, void *opaque, GError **error)
 {
     const struct change *c = opaque;
-    struct volume *v = find_idle(p, c->name, error);
+    struct volume *v = volume_find_idle(p, c->name, error);
     if (!v)
         return false;
     if (v->type == VOLUME_DIR)
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "volume '%s' is a folder and cannot be wiped", v->name);
-    if (!refuse_remote(p, v, "wiped", error))
+    if (!volume_refuse_remote(p, v, "wiped", error))
         return false;
     struct file_work w = {.wipe = true, .algorithm = c->flags, .job = c->job};
     return run_on_file(p, v, &w, error) && volume_scan(p, c->name, error);
@@ -244,7 +242,7 @@ static bool wipe_job(struct job *j, void *opaque, char **ret_result, GError **er
     struct wipe_call *w = opaque;
     struct change c = {.name = w->name, .flags = w->algorithm, .job = j};
     job_step(j, "wiping volume '%s'", w->name);
-    bool ok = on_volume(&w->who, w->pool, RIGHT_WRITE, "wipe", do_wipe, &c, w->name, error);
+    bool ok = volume_operation(&w->who, w->pool, RIGHT_WRITE, "wipe", do_wipe, &c, w->name, error);
     if (ok)
         *ret_result = g_strdup(w->name);
     pool_unref(w->pool);
@@ -329,11 +327,11 @@ static bool resize_device(struct pool *p, const struct volume *v, uint64_t size,
 static bool do_resize(struct pool *p, void *opaque, GError **error)
 {
     const struct change *c = opaque;
-    struct volume *v = find_idle(p, c->name, error);
+    struct volume *v = volume_find_idle(p, c->name, error);
     uint64_t size = 0;
     if (!v || !pool_scan_figures(p, error))
         return false;
-    v = find_idle(p, c->name, error);
+    v = volume_find_idle(p, c->name, error);
     if (!v || !new_size(p, v, c, &size, error))
         return false;
     if (v->type == VOLUME_DIR || !(p->backend->can & POOL_CAN_RESIZE))
@@ -373,169 +371,5 @@ bool volume_resize(const struct caller *who, struct pool *p, const char *name, u
     struct change c = {.name = own, .bytes = bytes, .flags = flags};
     return flags_check("resize storage volume", flags,
                        RESIZE_ALLOCATE | RESIZE_DELTA | RESIZE_SHRINK, error) &&
-           on_volume(who, p, RIGHT_WRITE, "resize", do_resize, &c, own, error);
-}
-
-/* ---- streams ---- */
-
-struct open_work {
-    const char *target, *name; /* target NULL: name is a device's path */
-    uint64_t offset, size;
-    bool write, busy;
-    int fd, err;
-};
-
-static bool look_at_opened(struct open_work *w)
-{
-    struct stat st;
-    if (fstat(w->fd, &st) < 0)
-        return false;
-    if (S_ISBLK(st.st_mode) && !w->target) {
-        if (ioctl(w->fd, BLKGETSIZE64, &w->size) < 0)
-            return false;
-    } else if (!S_ISREG(st.st_mode)) {
-        errno = EINVAL;
-        return false;
-    } else {
-        w->size = (uint64_t)st.st_size;
-    }
-    return lseek(w->fd, (off_t)w->offset, SEEK_SET) >= 0;
-}
-
-static void open_file(void *opaque)
-{
-    struct open_work *w = opaque;
-    autofd dir = w->target ? pool_fs_open_dir(w->target, NULL) : -1;
-    w->fd = w->target && dir < 0 ? -1 : open_volume(dir, w->name, w->write ? O_WRONLY : O_RDONLY);
-    w->err = errno;
-    if (w->fd < 0)
-        return;
-    if (!look_at_opened(w)) {
-        w->err = errno;
-        close(fd_steal(&w->fd));
-        return;
-    }
-    fcntl(w->fd, F_SETFL, 0); /* O_NONBLOCK was for opening */
-    w->busy = w->write && pool_fs_image_busy(w->fd);
-}
-
-struct open_call {
-    const char *name;
-    bool write;
-    uint64_t offset, length, passes;
-    int fd;
-};
-
-/* Raw volumes and devices end at their capacity; the file of another format grows with what is in
- * it. */
-static bool check_range(struct open_call *c, const struct volume *v, const struct open_work *w,
-                        GError **error)
-{
-    bool grows = c->write && v->type == VOLUME_FILE && strcmp(v->format, "raw") != 0 &&
-                 strcmp(v->format, "iso") != 0;
-    uint64_t left = grows ? INT64_MAX - c->offset : w->size - MIN(c->offset, w->size);
-    if (w->busy)
-        return ruche_error(error, RUCHE_ERR_BUSY, "volume '%s' is in use by another program",
-                           c->name);
-    if (c->offset > w->size || (c->write && !left))
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "volume '%s': offset %" PRIu64 " is behind its end at %" PRIu64, c->name,
-                           c->offset, w->size);
-    if (c->length > left)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "volume '%s': %" PRIu64 " bytes from %" PRIu64
-                           " are more than its %" PRIu64,
-                           c->name, c->length, c->offset, w->size);
-    c->passes = c->length ? c->length : left;
-    return true;
-}
-
-static bool do_open(struct pool *p, void *opaque, GError **error)
-{
-    struct open_call *c = opaque;
-    struct volume *v = c->write ? find_idle(p, c->name, error) : volume_find(p, c->name, error);
-    if (!v || !refuse_remote(p, v, c->write ? "uploaded to" : "downloaded", error))
-        return false;
-    if (v->building || v->type == VOLUME_DIR)
-        return ruche_error(error, RUCHE_ERR_STATE, "volume '%s' is no file that could be read now",
-                           v->name);
-    bool files = p->backend->can & POOL_FILES;
-    g_autofree char *target = files ? g_strdup(p->def->target) : NULL, *path = g_strdup(v->path);
-    struct open_work w = {.target = target,
-                          .name = files ? c->name : path,
-                          .offset = c->offset,
-                          .write = c->write,
-                          .fd = -1};
-    task_work_long(open_file, &w);
-    if (w.fd < 0)
-        return ruche_error_errno(error, w.err, "cannot open volume '%s'", c->name);
-    v = g_hash_table_lookup(p->volumes, c->name);
-    if (!v || !check_range(c, v, &w, error)) {
-        close(w.fd);
-        return false;
-    }
-    v->in_use++;
-    c->fd = w.fd;
-    return true;
-}
-
-int volume_open(const struct caller *who, struct pool *p, const char *name, bool write,
-                uint64_t offset, uint64_t length, uint64_t *ret_length, GError **error)
-{
-    g_autofree char *own = g_strdup(name);
-    struct open_call c = {
-        .name = own, .write = write, .offset = offset, .length = length, .fd = -1};
-    if (offset > INT64_MAX || length > INT64_MAX) {
-        ruche_error(error, RUCHE_ERR_INVALID,
-                    "volume '%s': offset %" PRIu64 " and length %" PRIu64 " are too large", name,
-                    offset, length);
-        return -1;
-    }
-    if (!on_volume(who, p, write ? RIGHT_WRITE : RIGHT_CONTROL,
-                   write ? "upload to" : "download from", do_open, &c, own, error))
-        return -1;
-    *ret_length = c.passes;
-    return c.fd;
-}
-
-struct closing {
-    struct pool *pool;
-    char *name;
-    int fd;
-    bool written;
-};
-
-static void close_file(void *opaque)
-{
-    struct closing *c = opaque;
-    if (c->written) /* begun, not waited for: libvirt promises no more */
-        sync_file_range(c->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-    close(c->fd);
-}
-
-static void close_task(void *opaque)
-{
-    struct closing *c = opaque;
-    task_work_long(close_file, c);
-    if (c->written && pool_runs(c->pool) && volume_scan(c->pool, c->name, NULL))
-        pool_scan_figures(c->pool, NULL);
-    struct volume *v = g_hash_table_lookup(c->pool->volumes, c->name);
-    if (v && v->in_use)
-        v->in_use--;
-    if (c->written)
-        pool_emit(c->pool, POOL_EVENT_REFRESH, 0);
-    pool_unref(c->pool);
-    g_free(c->name);
-    g_free(c);
-}
-
-void volume_close(struct pool *p, const char *name, int fd, bool written)
-{
-    struct closing *c = g_new(struct closing, 1);
-    *c =
-        (struct closing){.pool = pool_ref(p), .name = g_strdup(name), .fd = fd, .written = written};
-    if (fiber_self())
-        close_task(c);
-    else
-        task_start(close_task, c);
+           volume_operation(who, p, RIGHT_WRITE, "resize", do_resize, &c, own, error);
 }

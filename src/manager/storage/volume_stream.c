@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Volumes as streams: what is opened for an upload or a download, how much may pass, and what follows their end.
+ *
+ * Spec      libvirt's virStorageVolUpload, virStorageVolDownload at 9.0.0.
+ * Thread    The loop thread, in a task; files on workers.
+ */
+#include "base/fd.h"
+#include "manager/storage/storage_priv.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+struct open_work {
+    const char *target, *name; /* target NULL: name is a device's path */
+    uint64_t offset, size;
+    bool write, busy;
+    int fd, err;
+};
+
+static bool look_at_opened(struct open_work *w)
+{
+    struct stat st;
+    if (fstat(w->fd, &st) < 0)
+        return false;
+    if (S_ISBLK(st.st_mode) && !w->target) {
+        if (ioctl(w->fd, BLKGETSIZE64, &w->size) < 0)
+            return false;
+    } else if (!S_ISREG(st.st_mode)) {
+        errno = EINVAL;
+        return false;
+    } else {
+        w->size = (uint64_t)st.st_size;
+    }
+    return lseek(w->fd, (off_t)w->offset, SEEK_SET) >= 0;
+}
+
+static void open_file(void *opaque)
+{
+    struct open_work *w = opaque;
+    autofd dir = w->target ? pool_fs_open_dir(w->target, NULL) : -1;
+    w->fd =
+        w->target && dir < 0 ? -1 : volume_open_at(dir, w->name, w->write ? O_WRONLY : O_RDONLY);
+    w->err = errno;
+    if (w->fd < 0)
+        return;
+    if (!look_at_opened(w)) {
+        w->err = errno;
+        close(fd_steal(&w->fd));
+        return;
+    }
+    fcntl(w->fd, F_SETFL, 0); /* O_NONBLOCK was for opening */
+    w->busy = w->write && pool_fs_image_busy(w->fd);
+}
+
+struct open_call {
+    const char *name;
+    bool write;
+    uint64_t offset, length, passes;
+    int fd;
+};
+
+/* Raw volumes and devices end at their capacity; the file of another format grows with what is in
+ * it. */
+static bool check_range(struct open_call *c, const struct volume *v, const struct open_work *w,
+                        GError **error)
+{
+    bool grows = c->write && v->type == VOLUME_FILE && strcmp(v->format, "raw") != 0 &&
+                 strcmp(v->format, "iso") != 0;
+    uint64_t left = grows ? INT64_MAX - c->offset : w->size - MIN(c->offset, w->size);
+    if (w->busy)
+        return ruche_error(error, RUCHE_ERR_BUSY, "volume '%s' is in use by another program",
+                           c->name);
+    if (c->offset > w->size || (c->write && !left))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "volume '%s': offset %" PRIu64 " is behind its end at %" PRIu64, c->name,
+                           c->offset, w->size);
+    if (c->length > left)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "volume '%s': %" PRIu64 " bytes from %" PRIu64
+                           " are more than its %" PRIu64,
+                           c->name, c->length, c->offset, w->size);
+    c->passes = c->length ? c->length : left;
+    return true;
+}
+
+static bool do_open(struct pool *p, void *opaque, GError **error)
+{
+    struct open_call *c = opaque;
+    struct volume *v =
+        c->write ? volume_find_idle(p, c->name, error) : volume_find(p, c->name, error);
+    if (!v || !volume_refuse_remote(p, v, c->write ? "uploaded to" : "downloaded", error))
+        return false;
+    if (v->building || v->type == VOLUME_DIR)
+        return ruche_error(error, RUCHE_ERR_STATE, "volume '%s' is no file that could be read now",
+                           v->name);
+    bool files = p->backend->can & POOL_FILES;
+    g_autofree char *target = files ? g_strdup(p->def->target) : NULL, *path = g_strdup(v->path);
+    struct open_work w = {.target = target,
+                          .name = files ? c->name : path,
+                          .offset = c->offset,
+                          .write = c->write,
+                          .fd = -1};
+    task_work_long(open_file, &w);
+    if (w.fd < 0)
+        return ruche_error_errno(error, w.err, "cannot open volume '%s'", c->name);
+    v = g_hash_table_lookup(p->volumes, c->name);
+    if (!v || !check_range(c, v, &w, error)) {
+        close(w.fd);
+        return false;
+    }
+    v->in_use++;
+    c->fd = w.fd;
+    return true;
+}
+
+int volume_open(const struct caller *who, struct pool *p, const char *name, bool write,
+                uint64_t offset, uint64_t length, uint64_t *ret_length, GError **error)
+{
+    g_autofree char *own = g_strdup(name);
+    struct open_call c = {
+        .name = own, .write = write, .offset = offset, .length = length, .fd = -1};
+    if (offset > INT64_MAX || length > INT64_MAX) {
+        ruche_error(error, RUCHE_ERR_INVALID,
+                    "volume '%s': offset %" PRIu64 " and length %" PRIu64 " are too large", name,
+                    offset, length);
+        return -1;
+    }
+    if (!volume_operation(who, p, write ? RIGHT_WRITE : RIGHT_CONTROL,
+                          write ? "upload to" : "download from", do_open, &c, own, error))
+        return -1;
+    *ret_length = c.passes;
+    return c.fd;
+}
+
+struct closing {
+    struct pool *pool;
+    char *name;
+    int fd;
+    bool written;
+};
+
+static void close_file(void *opaque)
+{
+    struct closing *c = opaque;
+    if (c->written) /* begun, not waited for: libvirt promises no more */
+        sync_file_range(c->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    close(c->fd);
+}
+
+static void close_task(void *opaque)
+{
+    struct closing *c = opaque;
+    task_work_long(close_file, c);
+    if (c->written && pool_runs(c->pool) && volume_scan(c->pool, c->name, NULL))
+        pool_scan_figures(c->pool, NULL);
+    struct volume *v = g_hash_table_lookup(c->pool->volumes, c->name);
+    if (v && v->in_use)
+        v->in_use--;
+    if (c->written)
+        pool_emit(c->pool, POOL_EVENT_REFRESH, 0);
+    pool_unref(c->pool);
+    g_free(c->name);
+    g_free(c);
+}
+
+void volume_close(struct pool *p, const char *name, int fd, bool written)
+{
+    struct closing *c = g_new(struct closing, 1);
+    *c =
+        (struct closing){.pool = pool_ref(p), .name = g_strdup(name), .fd = fd, .written = written};
+    if (fiber_self())
+        close_task(c);
+    else
+        task_start(close_task, c);
+}
