@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The host's devices by virsh and python3-libvirt: this host's own, and those of a made-up /sys with what this host may lack.
 
-    nodedev.py RUCHED RUCHE-VMM RUCHE-IMG
+    nodedev.py RUCHED RUCHE-VMM RUCHE-IMG RUCHE
 """
 import os
 import re
@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import libvirt  # noqa: E402
 import tap  # noqa: E402
 
-RUCHED, VMM, IMG = (os.path.abspath(p) for p in sys.argv[1:4])
+RUCHED, VMM, IMG, RUCHE = (os.path.abspath(p) for p in sys.argv[1:5])
 FOLDER = tempfile.TemporaryDirectory(prefix="ruche-nodedev-")
 SCHEMA = "/usr/share/libvirt/schemas/nodedev.rng"
 PCI = "sys/devices/pci0000:00"
@@ -30,6 +30,7 @@ USB = f"{PCI}/0000:00:06.0/usb1"
 MDEV = "4b20d080-1b54-4048-85b3-a6a62d165c01"
 FILES = {
     f"{PCI}/0000:00:04.0": {"vendor": "0x8086", "device": "0x1572", "class": "0x020000", "numa_node": "1", "sriov_totalvfs": "8",
+                            "max_link_speed": "8.0 GT/s PCIe", "max_link_width": "16", "current_link_speed": "2.5 GT/s PCIe", "current_link_width": "4",
                             "mdev_supported_types/t-1/device_api": "vfio-pci", "mdev_supported_types/t-1/name": "a <small> one",
                             "mdev_supported_types/t-1/available_instances": "3", "mdev_supported_types/t-1/create": "", f"{MDEV}/x": ""},
     f"{PCI}/0000:00:05.0": {"vendor": "0x8086", "device": "0x154c", "class": "0x020000", "numa_node": "-1", "driver_override": "", "reset": ""},
@@ -38,6 +39,10 @@ FILES = {
     f"{HBA}/scsi_host/host0": {"unique_id": "7"},
     f"{HBA}/fc_host/host0": {"node_name": "0x2000000012341234", "port_name": "0x2100000012341234", "fabric_name": "0x2200000012341234"},
     f"{HBA}/target0:0:1": {"uevent": ""},
+    f"{DISK}/scsi_generic/sg0": {"dev": "21:0"},
+    f"{PCI}/0000:00:06.0/drm/card0": {"dev": "226:0"},
+    f"{PCI}/0000:00:06.0/drm/card0/card0-VGA-1": {"status": "connected"},
+    f"{PCI}/0000:00:06.0/drm/renderD128": {"dev": "226:128"},
     DISK: {"type": "0", "model": "Fast\x01Disk & co ", "vendor": "ACME"},
     f"{DISK}/block/sda": {"size": "2048", "removable": "0", "queue/logical_block_size": "4096", "serial": "S 1"},
     f"{DISK}/block/sda/sda1": {"size": "1024", "partition": "1", "dev": "8:1"},
@@ -53,6 +58,8 @@ LINKS = {
     "sys/bus/scsi/devices/": [HBA, f"{HBA}/target0:0:1", DISK],
     "sys/bus/mdev/devices/": [f"{PCI}/0000:00:04.0/{MDEV}"],
     "sys/class/scsi_host/": [f"{HBA}/scsi_host/host0"],
+    "sys/class/scsi_generic/": [f"{DISK}/scsi_generic/sg0"],
+    "sys/class/drm/": [f"{PCI}/0000:00:06.0/drm/{n}" for n in ("card0", "card0/card0-VGA-1", "renderD128")],
     "sys/class/fc_host/": [f"{HBA}/fc_host/host0"],
     "sys/class/block/": [f"{DISK}/block/sda", f"{DISK}/block/sda/sda1"],
     "sys/class/net/": [f"{PCI}/0000:00:05.0/net/eth9"],
@@ -72,7 +79,7 @@ PARENTS = {
     "computer": None, "pci_0000_00_04_0": "computer", "pci_0000_00_05_0": "computer", "pci_0000_00_06_0": "computer",
     "scsi_host0": "pci_0000_00_04_0", "scsi_target0_0_1": "scsi_host0", "scsi_0_0_1_2": "scsi_target0_0_1",
     "block_sda_S_1": "scsi_0_0_1_2", "net_eth9_52_54_00_0a_0b_0c": "pci_0000_00_05_0", "usb_1_1": "pci_0000_00_06_0",
-    "usb_1_1_1_0": "usb_1_1", "mdev_" + MDEV.replace("-", "_"): "pci_0000_00_04_0",
+    "usb_1_1_1_0": "usb_1_1", "scsi_generic_sg0": "scsi_0_0_1_2", "drm_card0": "pci_0000_00_06_0", "drm_renderD128": "pci_0000_00_06_0", "mdev_" + MDEV.replace("-", "_"): "pci_0000_00_04_0",
 }
 
 
@@ -119,6 +126,12 @@ class Daemon:
     def virsh(self, *args, ok=True):
         r = subprocess.run(["virsh", "-c", self.uri, *args], capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL)
         assert (r.returncode == 0) == ok, f"virsh {' '.join(args)}: {r.stdout}{r.stderr}"
+        return r.stdout if ok else r.stderr
+
+    def ruche(self, *args, ok=True):
+        r = subprocess.run([RUCHE, "--connect", f"{self.folder}/run/ruche.sock", "device", *args], capture_output=True, text=True, timeout=600, check=False,
+                           stdin=subprocess.DEVNULL)
+        assert (r.returncode == 0) == ok, f"ruche device {' '.join(args)}: {r.stdout}{r.stderr}"
         return r.stdout if ok else r.stderr
 
     def end(self):
@@ -233,6 +246,11 @@ def made_up(daemon):
     assert card.find("vendor").get("id") == "0x8086" and card.findtext("class") == "0x020000" and card.findtext("slot") == "4"
     assert card.find("capability[@type='virt_functions']").get("maxCount") == "8" and card.find("numa").get("node") == "1"
     assert card.find("capability[@type='virt_functions']/address").get("slot") == "0x05"
+    assert [link.attrib for link in card.findall("pci-express/link")] == [
+        {"validity": "cap", "speed": "8", "width": "16"}, {"validity": "sta", "speed": "2.5", "width": "4"}] and function.find("pci-express") is None
+    assert cap["scsi_generic_sg0"].findtext("char") == "/dev/sg0" and xml["scsi_generic_sg0"].findtext("devnode") == "/dev/sg0"
+    assert {n: (cap[n].findtext("type"), xml[n].findtext("devnode")) for n in ("drm_card0", "drm_renderD128")} == {
+        "drm_card0": ("primary", "/dev/dri/card0"), "drm_renderD128": ("render", "/dev/dri/renderD128")}
     assert card.findtext("capability[@type='mdev_types']/type[@id='t-1']/name") == "a <small> one"
     assert function.find("capability[@type='phys_function']/address").get("slot") == "0x04" and function.find("numa") is None
     assert {a.get("slot") for a in function.findall("iommuGroup/address")} == {"0x05", "0x06"} and function.find("iommuGroup").get("number") == "5"
@@ -248,8 +266,14 @@ def made_up(daemon):
     assert [cap["usb_1_1"].findtext(t) for t in ("bus", "device", "product", "vendor")] == ["1", "9", "Mouse", "Logitech"]
     assert [cap["usb_1_1_1_0"].findtext(t) for t in ("number", "class", "subclass", "protocol")] == ["0", "3", "1", "10"]
     assert cap["mdev_" + MDEV.replace("-", "_")].findtext("uuid") == MDEV
-    for word, names in {"fc_host": {"scsi_host0"}, "mdev_types": {"pci_0000_00_04_0"}, "usb": {"usb_1_1_1_0"}, "storage": {"block_sda_S_1"}}.items():
+    caps = {"system": {"computer"}, "pci": {n for n in PARENTS if n.startswith("pci_")}, "usb_device": {"usb_1_1"}, "usb": {"usb_1_1_1_0"}, "net": {"net_eth9_52_54_00_0a_0b_0c"},
+            "scsi_host": {"scsi_host0"}, "scsi_target": {"scsi_target0_0_1"}, "scsi": {"scsi_0_0_1_2"}, "storage": {"block_sda_S_1"}, "fc_host": {"scsi_host0"}, "vports": set(),
+            "scsi_generic": {"scsi_generic_sg0"}, "drm": {"drm_card0", "drm_renderD128"}, "mdev_types": {"pci_0000_00_04_0"}, "mdev": {"mdev_" + MDEV.replace("-", "_")},
+            "ccw": set(), "css": set(), "vdpa": set(), "ap_card": set(), "ap_queue": set(), "ap_matrix": set(), "vpd": set()}
+    for word, names in caps.items():
         assert set(daemon.virsh("nodedev-list", "--cap", word).split()) == names, word
+    tree = daemon.virsh("nodedev-list", "--tree")
+    assert tree.startswith("computer\n") and re.search(r"^[ |]*\+- block_sda_S_1$", tree, re.MULTILINE), tree
     assert "<name>scsi_host0</name>" in daemon.virsh("nodedev-dumpxml", "2000000012341234,2100000012341234")
     assert "Node device not found" in daemon.virsh("nodedev-dumpxml", "2000000012341234,2100000012341235", ok=False)
     c = libvirt.open(daemon.uri)
@@ -340,6 +364,42 @@ def mediated(daemon):
     kernel.end()
 
 
+def command(daemon):
+    """Each verb of `ruche device`."""
+    kernel = Kernel(daemon.tree)
+    os.unlink(os.path.join(daemon.tree, "proc/net/route"))
+    listed = daemon.ruche("list")
+    assert re.search(r"^NAME +STATE +CAPABILITIES +DRIVER +PARENT$", listed, re.MULTILINE) and re.search(rf"^{NIC} +active +pci +iavf +computer$", listed, re.MULTILINE), listed
+    assert daemon.ruche("list", "--names", "--capability", "drm").split() == ["drm_card0", "drm_renderD128"]
+    assert "'nix' is not a capability" in daemon.ruche("list", "--capability", "nix", ok=False)
+    info = daemon.ruche("info", NIC)
+    assert re.search(r"^driver +iavf$", info, re.MULTILINE) and re.search(r"^parent +computer$", info, re.MULTILINE), info
+    assert valid(daemon.ruche("xml", NIC)).findtext("name") == NIC
+    assert "pci_9" in daemon.ruche("info", "pci_9", ok=False)
+    daemon.ruche("detach", NIC)
+    assert kernel.driver("0000:00:05.0") == "vfio-pci" and re.search(r"^driver +vfio-pci$", daemon.ruche("info", NIC), re.MULTILINE)
+    daemon.ruche("reset", NIC)
+    daemon.ruche("reattach", NIC)
+    assert "is a bridge of the host" in daemon.ruche("detach", BRIDGE, ok=False)
+    name, path = "mdev_88888888_2222_3333_4444_555555555555", os.path.join(daemon.folder, "m.xml")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(f"<device><parent>{CARD}</parent><capability type='mdev'><type id='t-1'/><uuid>88888888-2222-3333-4444-555555555555</uuid></capability></device>")
+    daemon.ruche("define", path)
+    assert re.search(rf"^{name} +inactive +mdev", daemon.ruche("list"), re.MULTILINE), daemon.ruche("list")
+    daemon.ruche("set", name, "--autostart", "yes")
+    daemon.ruche("start", name)
+    info = daemon.ruche("info", name)
+    assert all(re.search(rf"^{flag} +yes$", info, re.MULTILINE) for flag in ("active", "defined", "autostart")), info
+    daemon.ruche("stop", name)
+    daemon.ruche("delete", name)
+    assert name in daemon.ruche("info", name, ok=False)
+    daemon.ruche("define", path, "--transient")
+    assert re.search(rf"^{name} +active", daemon.ruche("list"), re.MULTILINE)
+    daemon.ruche("stop", name)
+    assert name not in daemon.ruche("list", "--names")
+    kernel.end()
+
+
 def device_events(daemon):
     """As python3-libvirt gets them: defined, created, deleted, undefined."""
     kernel = Kernel(daemon.tree)
@@ -368,7 +428,7 @@ def main():
     try:
         tap.run({"this host": lambda: with_daemon(this_host), **{
             name: lambda fn=fn: with_daemon(fn, make_tree(fn.__name__))
-            for name, fn in {"a made-up host": made_up, "detach": detaching, "mediated": mediated, "events": device_events}.items()}})
+            for name, fn in {"a made-up host": made_up, "detach": detaching, "mediated": mediated, "ruche device": command, "events": device_events}.items()}})
     finally:
         FOLDER.cleanup()
 

@@ -118,6 +118,19 @@ static bool is_mdev(struct node_device *d, const char *entry)
     return true;
 }
 
+static bool is_scsi_generic(struct node_device *d, const char *entry)
+{
+    d->name = make_name("scsi_generic", entry, NULL);
+    return true;
+}
+
+/* Not the connectors of a card. */
+static bool is_drm(struct node_device *d, const char *entry)
+{
+    d->name = make_name("drm", entry, NULL);
+    return node_device_drm_type(entry) != NULL;
+}
+
 static const struct {
     const char *folder;
     enum device_cap kind;
@@ -129,6 +142,8 @@ static const struct {
     {"/sys/bus/scsi/devices", DEVICE_SCSI, is_scsi},
     {"/sys/class/scsi_host", DEVICE_SCSI_HOST, is_scsi_host},
     {"/sys/class/block", DEVICE_STORAGE, is_storage},
+    {"/sys/class/scsi_generic", DEVICE_SCSI_GENERIC, is_scsi_generic},
+    {"/sys/class/drm", DEVICE_DRM, is_drm},
     {"/sys/bus/mdev/devices", DEVICE_MDEV, is_mdev},
 };
 

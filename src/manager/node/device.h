@@ -40,6 +40,8 @@ const char *node_device_cap_name(enum device_cap cap); /* NULL: no such number *
 char *node_device_xml(const struct node_device *d);
 
 char *node_device_driver(const struct node_device *d); /* NULL: none */
+/* device_xml.c: what a minor of a graphics card is for; NULL: it is none. */
+const char *node_device_drm_type(const char *entry);
 /* device_xml.c: a file of a device's folder, its text fit for XML; NULL: it has none. */
 char *node_device_text(const struct node_device *d, const char *file);
 

@@ -231,6 +231,35 @@ static void add_iommu(GString *b, const struct node_device *d)
         g_string_append_printf(b, "%s    </iommuGroup>\n", members->str);
 }
 
+/* Of a link that cannot say, or is down, only the width is known. */
+static void add_pcie_link(GString *b, const struct node_device *d, const char *validity,
+                          const char *speed_file, const char *width_file)
+{
+    g_autofree char *speed = node_device_text(d, speed_file);
+    size_t digits = speed ? strspn(speed, "0123456789.") : 0;
+    uint64_t width;
+    if (!number(d, width_file, 10, &width))
+        return;
+    g_string_append_printf(b, "      <link validity='%s'", validity);
+    if (digits && g_str_has_prefix(speed + digits, " GT/s")) {
+        /* "5.0" is written "5" */
+        digits -= digits > 2 && !strncmp(speed + digits - 2, ".0", 2) ? 2 : 0;
+        g_string_append_printf(b, " speed='%.*s'", (int)digits, speed);
+    }
+    g_string_append_printf(b, " width='%u'/>\n", (unsigned)width);
+}
+
+static void add_pcie(GString *b, const struct node_device *d)
+{
+    uint64_t most;
+    if (!number(d, "max_link_width", 10, &most) || !most || most == 255) /* 255: no PCI Express */
+        return;
+    g_string_append(b, "    <pci-express>\n");
+    add_pcie_link(b, d, "cap", "max_link_speed", "max_link_width");
+    add_pcie_link(b, d, "sta", "current_link_speed", "current_link_width");
+    g_string_append(b, "    </pci-express>\n");
+}
+
 static void add_pci(GString *b, const struct node_device *d)
 {
     g_autofree char *entry = g_path_get_basename(d->path), *vendor_name = NULL,
@@ -257,6 +286,7 @@ static void add_pci(GString *b, const struct node_device *d)
     add_iommu(b, d);
     if (node && g_ascii_isdigit(*node))
         markup_add(b, "    <numa node='%s'/>\n", node);
+    add_pcie(b, d);
 }
 
 /* ---- others ---- */
@@ -384,6 +414,31 @@ static void add_storage(GString *b, const struct node_device *d)
         g_string_append(b, "    </capability>\n");
 }
 
+static void add_scsi_generic(GString *b, const struct node_device *d)
+{
+    g_autofree char *name = g_path_get_basename(d->path);
+    markup_add(b, "    <char>/dev/%s</char>\n", name);
+}
+
+const char *node_device_drm_type(const char *entry)
+{
+    static const char *const rows[][2] = {
+        {"card", "primary"}, {"controlD", "control"}, {"renderD", "render"}};
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        size_t len = strlen(rows[i][0]);
+        if (!strncmp(entry, rows[i][0], len) && entry[len] &&
+            !entry[len + strspn(entry + len, "0123456789")])
+            return rows[i][1];
+    }
+    return NULL;
+}
+
+static void add_drm(GString *b, const struct node_device *d)
+{
+    const char *type = node_device_drm_type(strrchr(d->path, '/') + 1);
+    g_string_append_printf(b, "    <type>%s</type>\n", type ? type : "primary");
+}
+
 static void add_mdev(GString *b, const struct node_device *d)
 {
     g_autofree char *uuid = g_path_get_basename(d->path), *type = link_end(d, "mdev_type"),
@@ -403,6 +458,8 @@ static void (*const adders[DEVICE_CAPS])(GString *b, const struct node_device *d
     [DEVICE_SCSI_TARGET] = add_scsi_target,
     [DEVICE_SCSI] = add_scsi,
     [DEVICE_STORAGE] = add_storage,
+    [DEVICE_SCSI_GENERIC] = add_scsi_generic,
+    [DEVICE_DRM] = add_drm,
     [DEVICE_MDEV] = add_mdev,
 };
 
@@ -421,8 +478,9 @@ char *node_device_xml(const struct node_device *d)
     markup_add(b, "  <name>%s</name>\n", d->name);
     if (d->path)
         markup_add(b, "  <path>%s</path>\n", d->path);
-    if (d->kind == DEVICE_STORAGE)
-        markup_add(b, "  <devnode type='dev'>/dev/%s</devnode>\n", name);
+    if (d->kind == DEVICE_STORAGE || d->kind == DEVICE_SCSI_GENERIC || d->kind == DEVICE_DRM)
+        markup_add(b, "  <devnode type='dev'>/dev/%s%s</devnode>\n",
+                   d->kind == DEVICE_DRM ? "dri/" : "", name);
     if (d->parent)
         markup_add(b, "  <parent>%s</parent>\n", d->parent);
     if (driver)

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""True PCI devices: /dev/vdd's is taken from its driver and given back, where the kernel has VFIO; udev's events. ../nodedev.py
-has all other cases."""
+"""True devices: each against libvirt's schema; a PCI card taken from its driver and given back, where the kernel has VFIO; a SCSI
+host of the kernel's own; udev's events. ../nodedev.py has all other cases."""
 import os
+import xml.etree.ElementTree as ET
 
 from here import main, refused, run, sh, tap, virsh, wait_for
 
@@ -34,6 +35,45 @@ def test_detach():
     wait_for("/dev/vdd", lambda: os.path.exists("/dev/vdd"))
 
 
+def described(*names):
+    """Each as the schema has it."""
+    with open("/root/all", "w", encoding="utf-8") as f:
+        f.write(virsh("'" + "; echo @@; ".join(f"nodedev-dumpxml {name}" for name in names) + "'"))
+    with open("/root/all", encoding="utf-8") as f:
+        texts = f.read().split("@@")
+    for n, text in enumerate(texts):
+        with open(f"/root/device{n}.xml", "w", encoding="utf-8") as f:
+            f.write(text.strip())
+    assert len(texts) == len(names), texts
+    sh(f"xmllint --noout --relaxng /usr/share/libvirt/schemas/nodedev.rng $(seq -f /root/device%g.xml 0 {len(texts) - 1})")
+    return [ET.fromstring(text) for text in texts]
+
+
+def test_schema():
+    names = virsh("nodedev-list").split()
+    kinds = {name: device.find("capability").get("type") for name, device in zip(names, described(*names))}
+    assert set(kinds.values()) >= {"system", "pci", "net", "storage"}, kinds
+
+
+def test_scsi():
+    """A host, its target, unit, generic device and disk."""
+    sh("modprobe sg && modprobe scsi_debug dev_size_mb=48")
+    wait_for("its disk", lambda: os.path.exists("/sys/class/scsi_generic/sg0") and any(d.startswith("sd") for d in os.listdir("/sys/class/block")))
+    words = ("scsi_host", "scsi_target", "scsi", "scsi_generic", "storage")
+    found = virsh("'" + "; echo @@; ".join(f"nodedev-list --cap {word}" for word in words) + "'").split("@@")
+    (name,), (below,), (unit,), (sg,) = (text.split() for text in found[:4])
+    number = name.removeprefix("scsi_host")
+    assert unit == f"scsi_{number}_0_0_0" and below == f"scsi_target{number}_0_0", found
+    disk = next(n for n in found[4].split() if n.startswith("block_sd"))
+    host, target, device, generic, block = described(name, below, unit, sg, disk)
+    assert host.findtext("capability/host") == number and target.findtext("parent") == name and device.findtext("parent") == below
+    assert device.findtext("capability/type") == "disk" and device.findtext("driver/name") == "sd"
+    assert generic.findtext("parent") == unit and generic.findtext("capability/char") == "/dev/sg0" and block.findtext("parent") == unit
+    assert block.findtext("capability/model") == "scsi_debug" and block.findtext("capability/size") == str(48 << 20)
+    sh("modprobe -r scsi_debug")
+    assert name not in virsh("nodedev-list").split()
+
+
 def test_in_use():
     refused(f"nodedev-detach {card('vda')}", "which is mounted on '/'")
     sh("mke2fs -q -t ext4 /dev/vdc && mkdir -p /mnt/c && mount /dev/vdc /mnt/c")
@@ -54,4 +94,4 @@ def test_events():
 
 
 if __name__ == "__main__":
-    main({"detach": test_detach, "in use": test_in_use, "events": test_events})
+    main({"schema": test_schema, "scsi": test_scsi, "detach": test_detach, "in use": test_in_use, "events": test_events})
