@@ -37,7 +37,7 @@ class Switch:
                     os.unlink(self.port(n))
         with open(self.path(self.name + ".log"), "ab") as log:
             self.process = subprocess.Popen(
-                ["nice", "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry", f"--lcores=0@({cpus}),1@({cpus})",
+                ["dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry", f"--lcores=0@({cpus}),1@({cpus})",
                  f"--file-prefix={self.name}{os.getpid()}", *vdevs, "--", "--forward-mode=io", "--total-num-mbufs=4096", "--rxq=2", "--txq=2",
                  "--auto-start", "--disable-link-check"], stdin=subprocess.PIPE, stdout=log, stderr=log)
         if not self.client:
