@@ -72,11 +72,25 @@ unsigned manager_dir_mode(void)
 
 void manager_config_done(void)
 {
-    char *const strings[] = {
-        manager.config_dir,     manager.state_dir, manager.runtime_dir, manager.log_dir,
-        manager.cache_dir,      manager.vmm,       manager.img,         manager.recipes,
-        manager.user,           manager.group,     manager.uri,         manager.migration_address,
-        manager.migration_host, manager.ovsdb,     manager.tls_dir,     manager.tls_secret};
+    char *const strings[] = {manager.config_dir,
+                             manager.state_dir,
+                             manager.runtime_dir,
+                             manager.log_dir,
+                             manager.cache_dir,
+                             manager.vmm,
+                             manager.img,
+                             manager.recipes,
+                             manager.user,
+                             manager.group,
+                             manager.uri,
+                             manager.migration_address,
+                             manager.migration_host,
+                             manager.ovsdb,
+                             manager.tls_dir,
+                             manager.tls_secret,
+                             manager.ovsdb_key,
+                             manager.ovsdb_certificate,
+                             manager.ovsdb_ca};
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     memset(&manager, 0, sizeof(manager));

@@ -31,6 +31,7 @@ struct manager_config {
     char *img;           /* path of ruche-img */
     char *recipes;       /* folder of programs that build images: launch/launch.h */
     char *user, *group;  /* whom machines run as; NULL: ourselves */
+    char *ovsdb_key, *ovsdb_certificate, *ovsdb_ca; /* PEM files, for ssl:IP:PORT */
     char *ovsdb;         /* where Open vSwitch's database listens, "unix:/run/openvswitch/db.sock"; NULL: the usual place */
     unsigned start_parallel; /* how many machines autostart starts at a time */
     char *uri;           /* what ConnectGetURI answers: "qemu:///system", "qemu:///session" */

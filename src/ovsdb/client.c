@@ -11,6 +11,7 @@
 #include "base/json_frame.h"
 #include "base/sock.h"
 #include "ovsdb/message.h"
+#include "ovsdb/tls.h"
 
 #include <glib-unix.h>
 #include <string.h>
@@ -41,7 +42,10 @@ struct call {
 struct ovsdb_client {
     unsigned refs;
     char *address, *host, *port, *path; /* the parts of the address; path: of a Unix socket */
-    int fd;                             /* -1: not connected */
+    bool secure;                        /* by TLS */
+    struct ovsdb_tls_files files;
+    struct ovsdb_tls *tls; /* of the connection that there is */
+    int fd;                /* -1: not connected */
     bool connected, freed;
     guint in_source, out_source;
     struct frame frame;
@@ -65,6 +69,9 @@ static void client_unref(struct ovsdb_client *c)
     g_free(c->host);
     g_free(c->port);
     g_free(c->path);
+    g_free(c->files.key);
+    g_free(c->files.certificate);
+    g_free(c->files.ca);
     g_free(c);
 }
 
@@ -111,6 +118,7 @@ static void hang_up(struct ovsdb_client *c, const char *why)
     bool told = c->connected;
     g_clear_handle_id(&c->in_source, g_source_remove);
     g_clear_handle_id(&c->out_source, g_source_remove);
+    g_clear_pointer(&c->tls, ovsdb_tls_free);
     fd_close_keep_errno(fd_steal(&c->fd));
     c->connected = false;
     g_string_truncate(c->out, 0);
@@ -141,20 +149,45 @@ void ovsdb_client_free(struct ovsdb_client *c)
 
 static gboolean writable(int fd, GIOCondition condition, gpointer opaque);
 
+/* Bytes, or a negative errno. */
+static ssize_t put_bytes(const struct ovsdb_client *c, const char *data, size_t len)
+{
+    if (c->tls)
+        return ovsdb_tls_send(c->tls, data, len);
+    ssize_t n = send(c->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t take_bytes(const struct ovsdb_client *c, char *buf, size_t len)
+{
+    if (c->tls)
+        return ovsdb_tls_receive(c->tls, buf, len);
+    ssize_t n = read(c->fd, buf, len);
+    return n < 0 ? -errno : n;
+}
+
+/* `why` is freed with the connection. */
+static void break_off(struct ovsdb_client *c, ssize_t err)
+{
+    g_autofree char *why = g_strdup(err && err != -EPROTO ? g_strerror((int)-err)
+                                    : err && c->tls       ? ovsdb_tls_why(c->tls)
+                                                          : "the server closed the connection");
+    hang_up(c, why);
+}
+
 static void flush(struct ovsdb_client *c)
 {
     while (c->fd >= 0 && c->sent < c->out->len) {
-        ssize_t n =
-            send(c->fd, c->out->str + c->sent, c->out->len - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR)
+        ssize_t n = put_bytes(c, c->out->str + c->sent, c->out->len - c->sent);
+        if (n == -EINTR)
             continue;
-        if (n < 0 && errno == EAGAIN) {
+        if (n == -EAGAIN) {
             if (!c->out_source)
                 c->out_source = g_unix_fd_add(c->fd, G_IO_OUT, writable, c);
             return;
         }
         if (n < 0) {
-            hang_up(c, g_strerror(errno));
+            break_off(c, n);
             return;
         }
         c->sent += (size_t)n;
@@ -246,14 +279,16 @@ static gboolean readable(int fd, GIOCondition condition, gpointer opaque)
     struct ovsdb_client *c = opaque;
     char buf[READ_CHUNK];
     guint source = c->in_source;
-    ssize_t n = read(fd, buf, sizeof(buf));
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return G_SOURCE_CONTINUE;
     c->refs++;
-    if (n > 0)
-        receive(c, buf, (size_t)n);
-    else
-        hang_up(c, n ? g_strerror(errno) : "the server closed the connection");
+    do {
+        ssize_t n = take_bytes(c, buf, sizeof(buf));
+        if (n == -EAGAIN || n == -EINTR)
+            break;
+        if (n > 0)
+            receive(c, buf, (size_t)n);
+        else
+            break_off(c, n);
+    } while (c->in_source == source && c->tls && ovsdb_tls_pending(c->tls));
     bool go_on = c->in_source == source; /* not another connection's by now */
     client_unref(c);
     return go_on;
@@ -267,32 +302,66 @@ static bool unreachable(const struct ovsdb_client *c, const char *why, GError **
     return false;
 }
 
-/* A descriptor that may still be connecting. */
-static bool finish_connect(const struct ovsdb_client *c, int fd, int timeout_ms, GError **error)
+/* False: not in time. */
+static bool wait_until(int fd, GIOCondition condition, int64_t until)
 {
     struct wait w = {0};
-    w.source = g_unix_fd_add(fd, G_IO_OUT | G_IO_ERR | G_IO_HUP, wait_ready, &w);
-    wait_for(&w, timeout_ms);
+    int left = (int)MAX((until - g_get_monotonic_time()) / 1000, 1);
+    w.source = g_unix_fd_add(fd, condition | G_IO_ERR | G_IO_HUP, wait_ready, &w);
+    wait_for(&w, left);
     g_clear_handle_id(&w.source, g_source_remove);
-    int err = w.late ? ETIMEDOUT : -sock_connect_result(fd);
+    return !w.late;
+}
+
+/* A descriptor that may still be connecting. */
+static bool finish_connect(const struct ovsdb_client *c, int fd, int64_t until, GError **error)
+{
+    int err = wait_until(fd, G_IO_OUT, until) ? -sock_connect_result(fd) : ETIMEDOUT;
     return !err || unreachable(c, g_strerror(err), error);
+}
+
+/* The session; NULL with *error. */
+static struct ovsdb_tls *shake_hands(const struct ovsdb_client *c, int fd, int64_t until,
+                                     GError **error)
+{
+    g_autoptr(GError) files = NULL;
+    struct ovsdb_tls *t = ovsdb_tls_new(&c->files, fd, &files);
+    bool out = false, late = false;
+    int rc = t ? -EAGAIN : 0;
+    while (rc == -EAGAIN && (rc = ovsdb_tls_handshake(t, &out)) == -EAGAIN && !late && !c->freed)
+        late = g_get_monotonic_time() >= until || !wait_until(fd, out ? G_IO_OUT : G_IO_IN, until);
+    if (t && !rc && !c->freed)
+        return t;
+    g_set_error(error, OVSDB_CLIENT_ERROR, late ? OVSDB_ERR_SILENT : OVSDB_ERR_BROKEN, "%s: %s",
+                c->address,
+                !t         ? files->message
+                : c->freed ? "the connection was given up"
+                : late     ? "TLS did not begin in time"
+                           : ovsdb_tls_why(t));
+    ovsdb_tls_free(t);
+    return NULL;
 }
 
 static bool connect_now(struct ovsdb_client *c, int timeout_ms, GError **error)
 {
     g_autoptr(GError) why = NULL;
+    int64_t until = g_get_monotonic_time() + (int64_t)timeout_ms * 1000;
     autofd fd = c->path ? sock_connect_unix(c->path, true, &why)
                         : sock_connect_tcp(c->host, c->port, true, &why);
     if (fd < 0)
         return unreachable(c, why->message, error);
     sock_set_nonblock(fd, true);
-    if (!finish_connect(c, fd, timeout_ms, error))
+    if (!finish_connect(c, fd, until, error))
         return false;
     if (c->freed)
         return unreachable(c, "the connection was given up", error);
+    struct ovsdb_tls *tls = c->secure ? shake_hands(c, fd, until, error) : NULL;
+    if (c->secure && !tls)
+        return false;
     frame_done(&c->frame);
     frame_init(&c->frame, OVSDB_MESSAGE_MAX, OVSDB_DEPTH_MAX);
     c->fd = fd_steal(&fd);
+    c->tls = tls;
     c->connected = true;
     c->in_source = g_unix_fd_add(c->fd, G_IO_IN | G_IO_HUP | G_IO_ERR, readable, c);
     return true;
@@ -452,10 +521,20 @@ static bool read_address(struct ovsdb_client *c, GError **error)
         c->path = g_strdup(a + 5);
         return true;
     }
-    if (g_str_has_prefix(a, "tcp:") && read_tcp(c, a + 4))
+    c->secure = g_str_has_prefix(a, "ssl:");
+    if ((c->secure || g_str_has_prefix(a, "tcp:")) && read_tcp(c, a + 4))
         return true;
-    return ruche_error(error, RUCHE_ERR_INVALID, "'%.200s' is not unix:PATH or tcp:IP:PORT%s", a,
-                       g_str_has_prefix(a, "ssl:") ? "; OVSDB over TLS is not supported" : "");
+    return ruche_error(error, RUCHE_ERR_INVALID,
+                       "'%.200s' is not unix:PATH, tcp:IP:PORT or ssl:IP:PORT", a);
+}
+
+void ovsdb_client_set_tls(struct ovsdb_client *c, const struct ovsdb_tls_files *f)
+{
+    g_free(c->files.key);
+    g_free(c->files.certificate);
+    g_free(c->files.ca);
+    c->files =
+        (struct ovsdb_tls_files){g_strdup(f->key), g_strdup(f->certificate), g_strdup(f->ca)};
 }
 
 struct ovsdb_client *ovsdb_client_new(const char *address, const struct ovsdb_client_ops *ops,

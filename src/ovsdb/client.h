@@ -8,6 +8,7 @@
  * Thread    The thread of the default GMainContext; calls in a fiber.
  * Trust     The server is not trusted to be sane: what it sends is bounded, checked, and ends the
  *           connection when it is wrong; what it does not answer ends at the deadline.
+ *           With TLS nothing is said before its certificate is of the CA that is asked for.
  * Errors    Sentences that name the address. OVSDB_ERR_*.
  */
 #pragma once
@@ -33,10 +34,13 @@ struct ovsdb_client_ops {
      * be NULL. */
     void (*closed)(void *opaque, const char *why);
 };
-/* `address`: "unix:PATH" or "tcp:IP:PORT" ("tcp:[::1]:6640"). */
+/* `address`: "unix:PATH", "tcp:IP:PORT" ("tcp:[::1]:6640") or "ssl:IP:PORT". */
 struct ovsdb_client *ovsdb_client_new(const char *address, const struct ovsdb_client_ops *ops,
                                       void *opaque, GError **error);
 void ovsdb_client_free(struct ovsdb_client *c);
+/* By which files ssl: connects, from the next connection on; each reads them anew. */
+struct ovsdb_tls_files;
+void ovsdb_client_set_tls(struct ovsdb_client *c, const struct ovsdb_tls_files *f);
 
 /* Any method; `params` is taken; the answer's result (NULL only on failure; JSON's null is a node).
  * Such as "list_dbs", "get_schema" [db], "monitor" [db, id, requests], "monitor_cancel" [id]. */

@@ -5,11 +5,14 @@
 #include "base/sock.h"
 #include "ovsdb/client.h"
 #include "ovsdb/message.h"
+#include "ovsdb/tls.h"
 #include "ovsdb/value.h"
 
 #include <glib-unix.h>
 #include <glib/gstdio.h>
+#include <gnutls/x509.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- values ---- */
 
@@ -398,7 +401,8 @@ static void test_addresses(void)
                                       "tcp:1.2.3.4",
                                       "tcp:1.2.3.4:0",
                                       "tcp:1.2.3.4:x",
-                                      "ssl:1.2.3.4:5",
+                                      "ssl:1.2.3.4",
+                                      "tls:1.2.3.4:5",
                                       "/path"};
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autoptr(GError) error = NULL;
@@ -408,6 +412,128 @@ static void test_addresses(void)
     ovsdb_client_free(ovsdb_client_new("tcp:[::1]:6640", NULL, NULL, NULL));
     static const char *const none[] = {NULL};
     talk(none, talk_nobody);
+}
+
+/* ---- TLS: servers that do not speak it ---- */
+
+/* What a TCP server says to each that comes; then it waits, or closes. */
+struct hostile {
+    const char *bytes;
+    size_t len;
+    bool closes;
+    int code;
+    const char *why;
+};
+
+struct hostile_server {
+    const struct hostile *h;
+    int fd, peer;
+    bool over;
+    char *address;
+    struct ovsdb_tls_files files;
+};
+
+static gboolean accept_hostile(int fd, GIOCondition condition, gpointer opaque)
+{
+    struct hostile_server *s = opaque;
+    s->peer = sock_accept(fd);
+    g_assert_cmpint(s->peer, >=, 0);
+    g_assert_cmpint(write(s->peer, s->h->bytes, s->h->len), ==, (ssize_t)s->h->len);
+    if (s->h->closes)
+        fd_close_keep_errno(fd_steal(&s->peer));
+    return G_SOURCE_REMOVE;
+}
+
+static void hostile_fiber(void *opaque)
+{
+    struct hostile_server *s = opaque;
+    g_autoptr(GError) error = NULL;
+    struct ovsdb_client *c = ovsdb_client_new(s->address, NULL, NULL, NULL);
+    g_assert_nonnull(c);
+    ovsdb_client_set_tls(c, &s->files);
+    bool silent = s->h->code == OVSDB_ERR_SILENT;
+    g_assert_null(ovsdb_client_call(c, "list_dbs", json_array_new(), silent ? 200 : LONG, &error));
+    g_assert_error(error, OVSDB_CLIENT_ERROR, s->h->code);
+    if (!strstr(error->message, s->h->why))
+        g_error("'%s' is not in '%s'", s->h->why, error->message);
+    ovsdb_client_free(c);
+    s->over = true;
+}
+
+static void try_hostile(const struct hostile *h, const struct ovsdb_tls_files *files)
+{
+    g_autofree char *where = NULL;
+    struct hostile_server s = {.h = h, .peer = -1, .files = *files};
+    s.fd = sock_listen_tcp("127.0.0.1", "0", &where, NULL);
+    g_assert_cmpint(s.fd, >=, 0);
+    s.address = g_strconcat("ssl:", where, NULL);
+    guint source = g_unix_fd_add(s.fd, G_IO_IN, accept_hostile, &s);
+    fiber_start(hostile_fiber, &s);
+    while (!s.over)
+        g_main_context_iteration(NULL, TRUE);
+    if (s.peer < 0 && !h->closes)
+        g_source_remove(source);
+    fd_close_keep_errno(s.fd);
+    if (s.peer >= 0)
+        fd_close_keep_errno(s.peer);
+    g_free(s.address);
+}
+
+/* A certificate of its own CA, in three files of the folder. */
+static void make_certificate(const char *dir, struct ovsdb_tls_files *ret)
+{
+    gnutls_x509_privkey_t key;
+    gnutls_x509_crt_t crt;
+    gnutls_datum_t pem[2] = {{0}};
+    g_assert_cmpint(gnutls_x509_privkey_init(&key) | gnutls_x509_crt_init(&crt), ==, 0);
+    unsigned bits = GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1);
+    g_assert_cmpint(gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA, bits, 0), ==, 0);
+    g_assert_cmpint(gnutls_x509_crt_set_key(crt, key), ==, 0);
+    gnutls_x509_crt_set_version(crt, 3);
+    gnutls_x509_crt_set_serial(crt, "1", 1);
+    gnutls_x509_crt_set_ca_status(crt, 1);
+    gnutls_x509_crt_set_activation_time(crt, 0);
+    gnutls_x509_crt_set_expiration_time(crt, (time_t)1 << 32);
+    g_assert_cmpint(gnutls_x509_crt_sign2(crt, crt, key, GNUTLS_DIG_SHA256, 0), ==, 0);
+    gnutls_x509_privkey_export2(key, GNUTLS_X509_FMT_PEM, &pem[0]);
+    gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_PEM, &pem[1]);
+    ret->key = g_build_filename(dir, "key.pem", NULL);
+    ret->certificate = g_build_filename(dir, "certificate.pem", NULL);
+    ret->ca = g_strdup(ret->certificate);
+    g_assert_true(g_file_set_contents(ret->key, (char *)pem[0].data, pem[0].size, NULL));
+    g_assert_true(g_file_set_contents(ret->ca, (char *)pem[1].data, pem[1].size, NULL));
+    gnutls_free(pem[0].data);
+    gnutls_free(pem[1].data);
+    gnutls_x509_privkey_deinit(key);
+    gnutls_x509_crt_deinit(crt);
+}
+
+static void test_tls(void)
+{
+    static const char record[] = "\x16\x03\x03\xff\xff", hello[] = "{\"id\":0,\"result\":[]}",
+                      alert[] = "\x15\x03\x03\x00\x02\x02\x28";
+    static const struct hostile rows[] = {
+        {"", 0, false, OVSDB_ERR_SILENT, "TLS did not begin in time"},
+        {"", 0, true, OVSDB_ERR_BROKEN, "ssl:127.0.0.1"},
+        {hello, sizeof(hello) - 1, false, OVSDB_ERR_BROKEN, "TLS: "},
+        {record, sizeof(record) - 1, false, OVSDB_ERR_BROKEN, "TLS: "},
+        {alert, sizeof(alert) - 1, false, OVSDB_ERR_BROKEN, "refused TLS: Handshake failed"},
+    };
+    g_autofree char *dir = g_dir_make_tmp("ovsdb-XXXXXX", NULL);
+    struct ovsdb_tls_files files;
+    make_certificate(dir, &files);
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
+        try_hostile(&rows[i], &files);
+    struct hostile nothing = {"", 0, false, OVSDB_ERR_BROKEN, "ovsdb_ca of [network]"};
+    try_hostile(&nothing, &(struct ovsdb_tls_files){0});
+    nothing.why = files.key;
+    try_hostile(&nothing, &(struct ovsdb_tls_files){files.ca, files.key, files.ca});
+    g_unlink(files.key);
+    g_unlink(files.certificate);
+    g_rmdir(dir);
+    g_free(files.key);
+    g_free(files.certificate);
+    g_free(files.ca);
 }
 
 int main(int argc, char **argv)
@@ -420,5 +546,6 @@ int main(int argc, char **argv)
     g_test_add_func("/ovsdb/broken", test_broken);
     g_test_add_func("/ovsdb/transactions", test_transactions);
     g_test_add_func("/ovsdb/addresses", test_addresses);
+    g_test_add_func("/ovsdb/tls", test_tls);
     return g_test_run();
 }

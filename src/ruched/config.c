@@ -81,6 +81,9 @@ static const struct key keys[] = {
         "by what name other hosts reach it; default: the host's name"),
     KEY("network", "ovsdb", TEXT, ovsdb,
         "Open vSwitch's database; default: unix:/run/openvswitch/db.sock; or tcp:IP:PORT"),
+    KEY("network", "ovsdb_key", TEXT, ovsdb_key, "our private key for ssl:IP:PORT, a PEM file"),
+    KEY("network", "ovsdb_certificate", TEXT, ovsdb_certificate, "its certificate"),
+    KEY("network", "ovsdb_ca", TEXT, ovsdb_ca, "certificate of the CA that the server's is of"),
     KEY("access", "group", TEXT, access_group,
         "members may use the Unix sockets; default: ruche where it exists"),
     KEY("rest", "socket", TEXT, rest_socket, "path; default: ruche.sock in the runtime folder"),
@@ -317,6 +320,9 @@ bool config_read(struct config *c, GError **error)
         (!uuid_parse(c->host_uuid, manager.host_uuid) || !uuid_is_valid(manager.host_uuid)))
         return ruche_error(error, RUCHE_ERR_INVALID, "[host] uuid: '%s' is no UUID", c->host_uuid);
     replace(&manager.ovsdb, c->ovsdb);
+    replace(&manager.ovsdb_key, c->ovsdb_key);
+    replace(&manager.ovsdb_certificate, c->ovsdb_certificate);
+    replace(&manager.ovsdb_ca, c->ovsdb_ca);
     replace(&manager.tls_dir, c->tls_dir);
     replace(&manager.tls_secret, c->tls_secret);
     if (c->start_parallel)

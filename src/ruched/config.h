@@ -21,6 +21,7 @@ struct config {
     char *vmm, *img, *tls_dir, *tls_secret;
     char *host_uuid, *migration_address, *migration_host;
     char *ovsdb;                     /* address of Open vSwitch's database */
+    char *ovsdb_key, *ovsdb_certificate, *ovsdb_ca;
     int start_parallel;              /* 0: by the host's CPUs */
     bool libvirt_place;              /* listen where libvirt's clients look, too */
     char *rest_socket;               /* path of the REST socket */

@@ -79,12 +79,24 @@ print(json.dumps({n: sorted(x for x in f if not x[1].startswith('mark')) for n, 
 """
 
 
+def certificates():
+    """Two CAs; the first has signed the server's and the manager's, the second another one for the manager."""
+    for name, signer in (("ca", None), ("server", "ca"), ("manager", "ca"), ("other-ca", None), ("stranger", "other-ca")):
+        at = f"{PLACE}/{name}"
+        run("certtool", "--generate-privkey", "--key-type=ecdsa", f"--outfile={at}.key", "--no-text")
+        write("template", f"cn={name}\nexpiration_days=3\n" + ("tls_www_server\ntls_www_client\nsigning_key\n" if signer else "ca\ncert_signing_key\n"))
+        more = [f"--load-ca-certificate={PLACE}/{signer}.pem", f"--load-ca-privkey={PLACE}/{signer}.key"] if signer else []
+        run("certtool", "--generate-certificate" if signer else "--generate-self-signed", f"--load-privkey={at}.key", f"--template={WORK}/template",
+            f"--outfile={at}.pem", *more)
+
+
 class Switch:
     """ovsdb-server and ovs-vswitchd, with all that they write in a folder of the run's own."""
 
     def __init__(self):
         os.makedirs(PLACE, exist_ok=True)
         self.processes = {}
+        certificates()
         run("ovsdb-tool", "create", f"{PLACE}/conf.db", "/usr/share/openvswitch/vswitch.ovsschema", env=OVS_ENV)
         self.start_database()
         vsctl("--no-wait", "init")
@@ -98,7 +110,8 @@ class Switch:
                 env={**ground.ENV, **OVS_ENV}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PLACE)
 
     def start_database(self):
-        self.start("ovsdb-server", f"{PLACE}/conf.db", f"--remote=p{DB}")
+        self.start("ovsdb-server", f"{PLACE}/conf.db", f"--remote=p{DB}", "--remote=pssl:6640:127.0.0.1", f"--private-key={PLACE}/server.key",
+                   f"--certificate={PLACE}/server.pem", f"--ca-cert={PLACE}/ca.pem")
         wait_for("the database", lambda: not run("ovsdb-client", "list-dbs", DB, check=False).returncode)
 
     def end(self, program):
@@ -222,6 +235,32 @@ def test_database_ends():
     stop("m")
 
 
+def restart(address, own="manager", ca="ca"):
+    """The manager, with another place of the database."""
+    ground.MANAGER.end()
+    write("conf", f"[libvirt]\nusual_place=false\n[network]\novsdb={address}\novsdb_key={PLACE}/{own}.key\novsdb_certificate={PLACE}/{own}.pem\n"
+          f"ovsdb_ca={PLACE}/{ca}.pem\n")
+    ground.MANAGER.start()
+
+
+def test_tls():
+    """By TLS the same; with certificates that either end does not believe, nothing."""
+    address = "ssl:127.0.0.1:6640"
+    rows = (("manager", "other-ca", "the server's certificate is not believed"), ("stranger", "ca", "refused TLS|does it know the CA of our certificate"),
+            ("manager", "nothing", "the CA's certificate .*nothing.pem"))
+    try:
+        for own, ca, why in rows:
+            restart(address, own, ca)
+            done = start("m", 1, check=False)
+            assert done.returncode and re.search(f"{address}: .*({why})", done.stderr), done.stderr
+        restart(address)
+        start("m", 1)
+        assert ports() == ["tap001"]
+        stop("m")
+    finally:
+        restart(DB)
+
+
 def vlans(name):
     port = row("Port", name, "tag", "trunks", "vlan_mode")
     return tuple(None if v == ["set", []] else v[1] if isinstance(v, list) else v for v in (port["tag"], port["trunks"], port["vlan_mode"]))
@@ -293,8 +332,8 @@ def frames(taps):
 
 
 def main():
-    tests = {"no database, no bridge, no switch": test_nobody, "port": test_port, "database ends": test_database_ends, "VLANs": test_vlans}
-    missing = [p for p in ("ip", "virsh", "ovsdb-server", "ovs-vswitchd") if not shutil.which(p, path=ground.ENV["PATH"])]
+    tests = {"no database, no bridge, no switch": test_nobody, "port": test_port, "database ends": test_database_ends, "TLS": test_tls, "VLANs": test_vlans}
+    missing = [p for p in ("ip", "virsh", "ovsdb-server", "ovs-vswitchd", "certtool") if not shutil.which(p, path=ground.ENV["PATH"])]
     if os.geteuid() or missing:
         why = "needs root" if os.geteuid() else f"{missing[0]} is not installed"
 

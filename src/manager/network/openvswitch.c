@@ -11,6 +11,7 @@
 #include "manager/package.h"
 #include "manager/store.h"
 #include "ovsdb/client.h"
+#include "ovsdb/tls.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -101,6 +102,9 @@ static JsonArray *transact(JsonArray *ops, GError **error)
         json_array_unref(ops);
         return NULL;
     }
+    const struct ovsdb_tls_files files = {manager.ovsdb_key, manager.ovsdb_certificate,
+                                          manager.ovsdb_ca};
+    ovsdb_client_set_tls(client, &files);
     JsonArray *results = ovsdb_client_transact(client, DATABASE, ops, TIMEOUT_MS * 2, &why);
     if (!results)
         explain(why, error);
