@@ -5,25 +5,22 @@
 
     macvtap.py RUCHED RUCHE RUCHE-VMM FRAMES
 """
-import ctypes
 import os
 import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import frames  # noqa: E402
 import network as ground  # noqa: E402
 import tap  # noqa: E402
+from frames import ALL, Ear, raw  # noqa: E402
 from network import HOST, OUTSIDE, RUN, WORK, links, remove, run, virsh, wait_for, write  # noqa: E402
-
-TYPE, ALL = b"\x88\xb5", b"\xff" * 6
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 # Networks: their mode, and the interfaces of the host that they lend.
 NETWORKS = {"bridged": ("bridge", ("mb",)), "vepa": ("vepa", ("mv",)), "private": ("private", ("mp",)), "through": ("passthrough", ("m0", "m1")),
@@ -35,58 +32,14 @@ def mac(machine, net):
     return f"52:54:00:09:0{machine}:{list(NETWORKS).index(net) + 1:02x}"
 
 
-def raw(address):
-    return bytes.fromhex(address.replace(":", ""))
-
-
 def lower_of(machine, net):
     """Which of the network's interfaces the machine has: of the ones for themselves, a's is the first."""
     lowers = NETWORKS[net][1]
     return lowers[MACHINES.index(machine) % len(lowers)]
 
 
-class Ear:
-    """A socket for frames in a namespace."""
-
-    def __init__(self, namespace, dev):
-        with open("/proc/self/ns/net", "rb") as home, open(f"/run/netns/{namespace}", "rb") as there:
-            assert not LIBC.setns(there.fileno(), 0)
-            try:
-                self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-                self.socket.bind((dev, 0))
-                self.mac = self.socket.getsockname()[4]
-            finally:
-                assert not LIBC.setns(home.fileno(), 0)
-        self.got = []
-
-    def send(self, to, payload):
-        self.socket.send((to + self.mac + TYPE + payload).ljust(60, b"\0"))
-
-    def hears(self, text, seconds=0.0):
-        """Whether the frame is there; with `seconds`, as soon as it comes."""
-        until = time.monotonic() + seconds
-        while not any(f[14:15] == b"H" and f[15:].rstrip(b"\0") == text.encode() for f in self.got):
-            self.socket.settimeout(max(0.001, until - time.monotonic()))
-            try:
-                data, (_, _, kind, *_) = self.socket.recvfrom(2000)
-            except (TimeoutError, BlockingIOError):
-                return False
-            if kind != 4 and data[12:14] == TYPE:
-                self.got.append(data)
-        return True
-
-    def reflect(self, text):
-        """As a switch that sends a frame back where it came from."""
-        frame = next(f for f in self.got if f[15:].rstrip(b"\0") == text.encode())
-        self.socket.send(frame)
-
-
 def said(machine):
-    try:
-        with open(f"{WORK}/{machine}.serial", encoding="ascii", errors="replace") as f:
-            return f.read()
-    except OSError:
-        return ""
+    return frames.said(f"{WORK}/{machine}.serial")
 
 
 def describe(machine, nets=tuple(NETWORKS)):
@@ -122,7 +75,7 @@ def wire(machine, net):
 def tell(machine, net, to):
     """The machine sends a frame; its text, once it has left."""
     text = word()
-    wire(machine, net).send(raw(mac(machine, net)), b"S" + to + text.encode())
+    wire(machine, net).bid(raw(mac(machine, net)), to, text)
     wait_for(f"{machine} on {net}", lambda: f"sent {text} " in said(machine))
     return text
 
@@ -130,7 +83,7 @@ def tell(machine, net, to):
 def heard(machine, net, text):
     """Whether the machine got it: frames that were sent later are waited for."""
     later = word()
-    wire(machine, net).send(raw(mac(machine, net)), b"H" + later.encode())
+    wire(machine, net).say(raw(mac(machine, net)), later)
     wait_for(f"{machine} on {net}", lambda: f"heard {later} " in said(machine))
     return f"{mac(machine, net)} heard {text} " in said(machine)
 
@@ -163,7 +116,7 @@ def one_mode(net):
     if host.hears(text):
         reach.add("machine to host")
     text = word()
-    host.send(address["a"], b"H" + text.encode())
+    host.say(address["a"], text)
     if heard("a", net, text):
         reach.add("host to machine")
     return reach
