@@ -113,7 +113,7 @@ char *domain_disk_at(struct domain *d, const struct guest_disk_place *at)
 
 /* ---- its ends of channels ---- */
 
-const char *domain_agent_alias(const struct domain *d)
+static const char *agent_alias(const struct domain *d)
 {
     for (unsigned i = 0; d->live && i < d->live->s.chardev_count; i++) {
         const struct def_chardev *c = &d->live->s.chardevs[i];
@@ -123,7 +123,7 @@ const char *domain_agent_alias(const struct domain *d)
     return NULL;
 }
 
-void domain_set_agent(struct domain *d, bool connected, enum agent_reason why)
+static void set_agent(struct domain *d, bool connected, enum agent_reason why)
 {
     enum { CONNECTED = 1, DISCONNECTED = 2 };
     if (d->agent == connected)
@@ -157,17 +157,32 @@ static bool mark_ports(xmlNode *domain, void *ports, GError **error)
     return changed || ruche_error(error, MANAGER_ERR_CONFIG, "it is so already");
 }
 
+/* Alias to true or false. The description is right before clients hear of it. */
+static void note_ports(struct domain *d, GHashTable *ports, enum agent_reason why)
+{
+    const char *agent = agent_alias(d);
+    gpointer open;
+    bool known = agent && g_hash_table_lookup_extended(ports, agent, NULL, &open);
+    if (d->live)
+        domain_edit(d, true, mark_ports, ports, NULL);
+    if (known && d->live)
+        set_agent(d, GPOINTER_TO_INT(open), why);
+}
+
 void domain_ports_settle(struct domain *d, enum agent_reason why)
 {
     if (!d->vm || !has_channel(d))
         return;
     g_autoptr(GHashTable) ports = vm_ports(d->vm);
-    const char *agent = domain_agent_alias(d);
-    gpointer open;
-    if (agent && g_hash_table_lookup_extended(ports, agent, NULL, &open))
-        domain_set_agent(d, GPOINTER_TO_INT(open), why);
-    if (d->live)
-        domain_edit(d, true, mark_ports, ports, NULL);
+    note_ports(d, ports, why);
+}
+
+void domain_port_changed(struct domain *d, const char *alias, bool open)
+{
+    g_autoptr(GHashTable) ports = g_hash_table_new(g_str_hash, g_str_equal);
+    g_hash_table_insert(ports, (gpointer)alias, GINT_TO_POINTER(open));
+    if (d->vm)
+        note_ports(d, ports, AGENT_BY_CHANNEL);
 }
 
 /* ---- what it tells ---- */

@@ -263,7 +263,7 @@ static void port_task(void *opaque)
     struct device_news n = *(struct device_news *)opaque;
     g_free(opaque);
     if (domain_lock_within(n.d, "note a channel of", NEWS_LOCK_MS, NULL)) {
-        domain_ports_settle(n.d, AGENT_BY_CHANNEL);
+        domain_port_changed(n.d, n.alias, n.open);
         domain_unlock(n.d);
     }
     domain_unref(n.d);
@@ -272,8 +272,6 @@ static void port_task(void *opaque)
 
 static void on_port(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
-    if (!g_strcmp0(domain_agent_alias(d), text[0]))
-        domain_set_agent(d, detail, AGENT_BY_CHANNEL);
     start_news(d, text[0], detail, port_task);
 }
 

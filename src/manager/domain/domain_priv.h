@@ -100,11 +100,9 @@ void domain_tray_moved(struct domain *d, const char *alias, bool open); /* (wait
 
 /* ---- channels of the guest: domain_guest.c ---- */
 enum agent_reason { AGENT_STARTED = 1, AGENT_BY_CHANNEL = 2 }; /* virConnectDomainEventAgentLifecycleReason */
-const char *domain_agent_alias(const struct domain *d);        /* of its channel; NULL: none */
-/* The agent has come or gone: told, if that is new. */
-void domain_set_agent(struct domain *d, bool connected, enum agent_reason why);
-/* What the guest has open, as the machine says, goes into the description. With the lock. (waits) */
+/* What the guest has open, as the machine says, goes into the description; clients hear of the agent. With the lock. (waits) */
 void domain_ports_settle(struct domain *d, enum agent_reason why);
+void domain_port_changed(struct domain *d, const char *alias, bool open); /* of one channel, as it was told */
 
 /* ---- coming to be: domain_define.c ---- */
 /* A text from outside that may be defined or run here: checked as define checks it. */
