@@ -44,6 +44,10 @@
     F(gnutls, x509_crt_init)
 
 #define LIBRARY_SASL(F)                                                                                                \
+    F(sasl, client_init)                                                                                               \
+    F(sasl, client_new)                                                                                                \
+    F(sasl, client_start)                                                                                              \
+    F(sasl, client_step)                                                                                               \
     F(sasl, decode)                                                                                                    \
     F(sasl, dispose)                                                                                                   \
     F(sasl, encode)                                                                                                    \

@@ -3,9 +3,11 @@
  * workers. */
 #include "libvirt/peer.h"
 
+#include "libvirt/auth.h"
 #include "libvirt/frame.h"
 #include "libvirt/migrate.h"
 #include "libvirt/peer_open.h"
+#include "libvirt/peer_sasl.h"
 
 #include <poll.h>
 #include <string.h>
@@ -22,7 +24,7 @@ enum {
     PROC_PREPARE = 303,
     PROC_FINISH = 306,
 };
-enum { FEATURE_MIGRATION_PARAMS = 13, AUTH_NONE = 0, AUTH_POLKIT = 2, E_NO_DOMAIN = 42 };
+enum { FEATURE_MIGRATION_PARAMS = 13, E_NO_DOMAIN = 42 };
 
 struct migrate_peer {
     struct peer_link link;
@@ -41,17 +43,7 @@ static bool send_message(struct migrate_peer *p, const struct frame *f, const st
     guint begin = frame_begin(out, f);
     if ((rows && xdr_write(rows, args, out) < 0) || !frame_end(out, begin))
         return ruche_error(error, MANAGER_ERR_OVERFLOW, "what is to be sent is over the limit");
-    return g_output_stream_write_all(g_io_stream_get_output_stream(p->link.stream), out->data,
-                                     out->len, NULL, NULL, error);
-}
-
-static bool read_bytes(struct migrate_peer *p, void *to, gsize len, GError **error)
-{
-    gsize n = 0;
-    if (!g_input_stream_read_all(g_io_stream_get_input_stream(p->link.stream), to, len, &n, NULL,
-                                 error))
-        return false;
-    return n == len || ruche_error(error, RUCHE_ERR_IO, "the connection ended");
+    return peer_link_write(&p->link, out->data, out->len, error);
 }
 
 /* The next message, whole. */
@@ -59,7 +51,7 @@ static uint8_t *receive(struct migrate_peer *p, struct frame *ret, uint32_t *ret
                         GError **error)
 {
     uint8_t head[FRAME_HEADER_BYTES];
-    if (!read_bytes(p, head, sizeof(head), error))
+    if (!peer_link_read(&p->link, head, sizeof(head), error))
         return NULL;
     if (frame_read(head, sizeof(head), ret, ret_bytes) < 0) {
         ruche_error(error, RUCHE_ERR_IO, "it does not speak libvirt's protocol");
@@ -71,7 +63,7 @@ static uint8_t *receive(struct migrate_peer *p, struct frame *ret, uint32_t *ret
         return NULL;
     }
     memcpy(all, head, sizeof(head));
-    return read_bytes(p, all + sizeof(head), *ret_bytes - sizeof(head), error)
+    return peer_link_read(&p->link, all + sizeof(head), *ret_bytes - sizeof(head), error)
                ? g_steal_pointer(&all)
                : NULL;
 }
@@ -189,40 +181,54 @@ static bool ask(struct work *w)
     return w->answer == MIGRATE_YES;
 }
 
-static bool let_in(struct migrate_peer *p, GError **error)
+static bool ask_sasl(void *opaque, uint32_t procedure, const struct xdr_row *args_rows,
+                     const void *args, const struct xdr_row *ret_rows, void *ret, size_t ret_size,
+                     GError **error)
+{
+    struct work w = {.p = opaque,
+                     .procedure = procedure,
+                     .args_rows = args_rows,
+                     .args = args,
+                     .ret_rows = ret_rows,
+                     .ret = ret,
+                     .ret_size = ret_size};
+    if (ask(&w))
+        return true;
+    g_propagate_error(error, w.error);
+    return false;
+}
+
+/* A bit for each kind of authentication that it takes. */
+static bool list_auth(struct migrate_peer *p, uint32_t *ret, GError **error)
 {
     struct auth_types types = {0};
-    struct r_int complete = {0};
-    bool none = false, polkit = false;
-    struct work list = {.p = p,
-                        .procedure = PROC_AUTH_LIST,
-                        .ret_rows = auth_types_xdr,
-                        .ret = &types,
-                        .ret_size = sizeof(types)};
-    struct work agree = {.p = p,
-                         .procedure = PROC_AUTH_POLKIT,
-                         .ret_rows = r_int_xdr,
-                         .ret = &complete,
-                         .ret_size = sizeof(complete)};
-    if (!ask(&list)) {
-        g_propagate_error(error, list.error);
+    if (!ask_sasl(p, PROC_AUTH_LIST, NULL, NULL, auth_types_xdr, &types, sizeof(types), error))
         return false;
-    }
+    *ret = types.types.count ? 0 : 1u << AUTH_NONE;
     for (uint32_t i = 0; i < types.types.count; i++) {
         uint32_t type = ((struct wire_u32 *)types.types.items)[i].v;
-        none |= type == AUTH_NONE;
-        polkit |= type == AUTH_POLKIT;
+        *ret |= type < 32 ? 1u << type : 0;
     }
     xdr_free(auth_types_xdr, &types);
-    if (none || !types.types.count)
+    return true;
+}
+
+static bool let_in(struct migrate_peer *p, GError **error)
+{
+    struct r_int complete = {0};
+    uint32_t types = 0;
+    if (!list_auth(p, &types, error))
+        return false;
+    if (types & 1u << AUTH_NONE)
         return true;
-    if (!polkit)
-        return ruche_error(error, MANAGER_ERR_AUTH,
-                           "'%s' asks for a name and a password; there are none", p->uri);
-    if (ask(&agree))
-        return true;
-    g_propagate_error(error, agree.error);
-    return false;
+    if (types & 1u << AUTH_POLKIT)
+        return ask_sasl(p, PROC_AUTH_POLKIT, NULL, NULL, r_int_xdr, &complete, sizeof(complete),
+                        error);
+    if (types & 1u << AUTH_SASL)
+        return peer_sasl(&p->link, p->uri, ask_sasl, p, error);
+    return ruche_error(error, MANAGER_ERR_AUTH,
+                       "'%s' asks for an authentication that is not known here (0x%x)", p->uri,
+                       types);
 }
 
 static bool enter(struct migrate_peer *p, GError **error)

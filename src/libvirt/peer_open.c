@@ -3,6 +3,7 @@
 #include "libvirt/peer_open.h"
 
 #include "libvirt/client.h"
+#include "libvirt/sasl.h"
 
 #include <gio/gunixsocketaddress.h>
 #include <string.h>
@@ -35,6 +36,12 @@ static const char *host_of(const struct place *p)
 {
     const char *host = g_uri_get_host(p->uri);
     return host && *host ? host : NULL;
+}
+
+/* Whoever answers is taken for the host. */
+static bool is_unchecked(const struct place *p)
+{
+    return !g_strcmp0(param(p, "no_verify"), "1");
 }
 
 static bool is_session(const struct place *p)
@@ -82,6 +89,7 @@ static GIOStream *open_unix(const struct place *p, struct peer_link *l, GError *
     g_autofree char *usual = default_socket(p);
     const char *path = param(p, "socket") ? param(p, "socket") : usual;
     g_autoptr(GSocketAddress) address = g_unix_socket_address_new(path);
+    l->local = true;
     return connect_to(p, G_SOCKET_CONNECTABLE(address), error);
 }
 
@@ -132,7 +140,7 @@ static bool shake_hands(const struct place *p, GTlsConnection *tls, GError **err
             return false;
         g_tls_connection_set_certificate(tls, own);
     }
-    if (!g_strcmp0(param(p, "no_verify"), "1"))
+    if (is_unchecked(p))
         g_signal_connect(tls, "accept-certificate", G_CALLBACK(accept_any), NULL);
     return g_tls_connection_handshake(tls, NULL, error);
 }
@@ -144,12 +152,13 @@ static GIOStream *open_tls(const struct place *p, struct peer_link *l, GError **
     gsize n = 0;
     if (!below)
         return NULL;
-    g_autoptr(GSocketConnectable) name = g_network_address_new(host_of(p), PORT_TLS);
+    g_autoptr(GSocketConnectable) name = g_network_address_new(l->host, PORT_TLS);
     g_autoptr(GIOStream) tls = g_tls_client_connection_new(below, name, error);
     if (!tls || !shake_hands(p, G_TLS_CONNECTION(tls), error) ||
         !g_input_stream_read_all(g_io_stream_get_input_stream(tls), &welcome, 1, &n, NULL, error))
         return NULL;
     l->socket = g_object_ref(g_socket_connection_get_socket(G_SOCKET_CONNECTION(below)));
+    l->checked_tls = !is_unchecked(p);
     if (n == 1 && welcome == 1)
         return g_steal_pointer(&tls);
     ruche_error(error, RUCHE_ERR_IO, "it does not let our certificate in");
@@ -158,48 +167,60 @@ static GIOStream *open_tls(const struct place *p, struct peer_link *l, GError **
 
 /* ---- ssh ---- */
 
-/* The other host's shell finds the socket, and a program carries the bytes. */
+/* The other host's shell finds the socket, and a program that carries the bytes. */
 static char *remote_command(const struct place *p)
 {
-    const char *netcat = param(p, "netcat") ? param(p, "netcat") : "nc";
-    g_autofree char *program = g_shell_quote(netcat);
-    if (param(p, "socket")) {
-        g_autofree char *path = g_shell_quote(param(p, "socket"));
-        return g_strdup_printf("exec %s -U %s", program, path);
-    }
-    if (is_session(p))
-        return g_strdup_printf(
-            "exec %s -U \"${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/libvirt/libvirt-sock\"", program);
-    return g_strdup_printf(
-        "s=/run/libvirt/libvirt-sock; [ -S $s ] || s=/run/ruche/libvirt-sock; exec %s -U $s",
-        program);
+    const char *path = param(p, "socket"), *netcat = param(p, "netcat");
+    g_autofree char *quoted = path ? g_shell_quote(path) : NULL;
+    g_autofree char *program = netcat ? g_shell_quote(netcat) : NULL;
+    g_autofree char *find =
+        quoted ? g_strdup_printf("s=%s", quoted)
+        : is_session(p)
+            ? g_strdup("s=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/libvirt/libvirt-sock")
+            : g_strdup("s=/run/libvirt/libvirt-sock; [ -S $s ] || s=/run/ruche/libvirt-sock");
+    if (program)
+        return g_strdup_printf("%s; exec %s -U \"$s\"", find, program);
+    return g_strdup_printf("%s; if nc -h 2>&1 | grep -q -e -U; then exec nc -U \"$s\"; "
+                           "elif command -v ncat >/dev/null; then exec ncat -U \"$s\"; "
+                           "else exec socat - \"UNIX-CONNECT:$s\"; fi",
+                           find);
+}
+
+/* Nobody is there to answer questions. A key that was not checked is not remembered, either. */
+static const char *const ssh_begin[] = {"ssh", "-T", "-e", "none", "-o", "BatchMode=yes", NULL};
+static const char *const ssh_unchecked[] = {
+    "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+    "-o", "LogLevel=ERROR",           NULL};
+
+static void add_words(GPtrArray *argv, const char *const *words)
+{
+    for (; *words; words++)
+        g_ptr_array_add(argv, g_strdup(*words));
+}
+
+static GPtrArray *ssh_words(const struct place *p)
+{
+    GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
+    int number = g_uri_get_port(p->uri);
+    g_autofree char *port = number > 0 ? g_strdup_printf("%d", number) : NULL;
+    const char *const options[][2] = {
+        {"-l", g_uri_get_user(p->uri)}, {"-i", param(p, "keyfile")}, {"-p", port}};
+    add_words(argv, ssh_begin);
+    if (is_unchecked(p))
+        add_words(argv, ssh_unchecked);
+    for (unsigned i = 0; i < G_N_ELEMENTS(options); i++)
+        if (options[i][1])
+            add_words(argv, (const char *const[]){options[i][0], options[i][1], NULL});
+    add_words(argv, (const char *const[]){"--", host_of(p) ? host_of(p) : "localhost", NULL});
+    g_ptr_array_add(argv, remote_command(p));
+    g_ptr_array_add(argv, NULL);
+    return argv;
 }
 
 static GIOStream *open_ssh(const struct place *p, struct peer_link *l, GError **error)
 {
     int fds[2];
-    g_autofree char *command = remote_command(p), *port = NULL;
-    g_autoptr(GPtrArray) argv = g_ptr_array_new();
-    const char *const begin[] = {"ssh", "-T", "-e", "none", "-o", "BatchMode=yes"};
-    for (unsigned i = 0; i < G_N_ELEMENTS(begin); i++)
-        g_ptr_array_add(argv, (char *)begin[i]);
-    const struct {
-        const char *option, *value;
-    } rows[] = {{"-l", g_uri_get_user(p->uri)}, {"-i", param(p, "keyfile")}};
-    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++)
-        if (rows[i].value) {
-            g_ptr_array_add(argv, (char *)rows[i].option);
-            g_ptr_array_add(argv, (char *)rows[i].value);
-        }
-    if (g_uri_get_port(p->uri) > 0) {
-        port = g_strdup_printf("%d", g_uri_get_port(p->uri));
-        g_ptr_array_add(argv, (char *)"-p");
-        g_ptr_array_add(argv, port);
-    }
-    g_ptr_array_add(argv, (char *)"--");
-    g_ptr_array_add(argv, (char *)(host_of(p) ? host_of(p) : "localhost"));
-    g_ptr_array_add(argv, command);
-    g_ptr_array_add(argv, NULL);
+    g_autoptr(GPtrArray) argv = ssh_words(p);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
         ruche_error_errno(error, errno, "a pair of sockets");
         return NULL;
@@ -208,6 +229,7 @@ static GIOStream *open_ssh(const struct place *p, struct peer_link *l, GError **
     g_subprocess_launcher_take_stdin_fd(launcher, dup(fds[1]));
     g_subprocess_launcher_take_stdout_fd(launcher, fds[1]);
     l->ssh = g_subprocess_launcher_spawnv(launcher, (const gchar *const *)argv->pdata, error);
+    l->local = true;
     g_autoptr(GSocket) s = l->ssh ? g_socket_new_from_fd(fds[0], error) : NULL;
     if (!s) {
         close(fds[0]);
@@ -239,8 +261,11 @@ bool peer_link_open(const char *uri, unsigned timeout_s, struct peer_link *ret, 
     struct place p = {.timeout_s = timeout_s};
     struct peer_link l = {0};
     g_autoptr(GError) why = NULL;
-    if (parse(uri, &p, &why))
+    if (parse(uri, &p, &why)) {
+        l.host = g_strdup(host_of(&p) ? host_of(&p) : "localhost");
+        l.user = g_strdup(g_uri_get_user(p.uri));
         l.stream = open_by(&p, &l, &why);
+    }
     if (l.stream) {
         if (!l.socket)
             l.socket = g_object_ref(g_socket_connection_get_socket(G_SOCKET_CONNECTION(l.stream)));
@@ -263,5 +288,60 @@ void peer_link_close(struct peer_link *l)
     if (l->ssh)
         g_subprocess_force_exit(l->ssh);
     g_clear_object(&l->ssh);
+    g_clear_pointer(&l->sasl, sasl_layer_free);
     g_clear_pointer(&l->open_name, g_free);
+    g_clear_pointer(&l->host, g_free);
+    g_clear_pointer(&l->user, g_free);
+}
+
+/* ---- bytes ---- */
+
+bool peer_link_write(struct peer_link *l, const void *data, size_t len, GError **error)
+{
+    GOutputStream *out = g_io_stream_get_output_stream(l->stream);
+    if (!l->sasl)
+        return g_output_stream_write_all(out, data, len, NULL, NULL, error);
+    for (size_t done = 0, n; done < len; done += n) {
+        const char *encoded;
+        unsigned bytes;
+        n = len - done;
+        if (sasl_layer_encode(l->sasl, (const char *)data + done, &n, &encoded, &bytes) < 0)
+            return ruche_error(error, RUCHE_ERR_IO, "what is to be sent cannot be protected");
+        if (!g_output_stream_write_all(out, encoded, bytes, NULL, NULL, error))
+            return false;
+    }
+    return true;
+}
+
+static bool ended(GError **error)
+{
+    return ruche_error(error, RUCHE_ERR_IO, "the connection ended");
+}
+
+static bool read_protected(struct peer_link *l, void *to, size_t len, GError **error)
+{
+    GInputStream *in = g_io_stream_get_input_stream(l->stream);
+    for (size_t done = 0; done < len;) {
+        char raw[16384];
+        ssize_t n = sasl_layer_pending(l->sasl, (char *)to + done, len - done);
+        done += (size_t)n;
+        if (n)
+            continue;
+        gssize got = g_input_stream_read(in, raw, sizeof(raw), NULL, error);
+        if (got <= 0)
+            return got == 0 && ended(error);
+        if (sasl_layer_decode(l->sasl, raw, (size_t)got) < 0)
+            return ruche_error(error, RUCHE_ERR_IO, "what came is not protected as was agreed");
+    }
+    return true;
+}
+
+bool peer_link_read(struct peer_link *l, void *to, size_t len, GError **error)
+{
+    gsize n = 0;
+    if (l->sasl)
+        return read_protected(l, to, len, error);
+    return g_input_stream_read_all(g_io_stream_get_input_stream(l->stream), to, len, &n, NULL,
+                                   error) &&
+           (n == len || ended(error));
 }

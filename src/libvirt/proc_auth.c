@@ -4,13 +4,14 @@
  *
  * Trust     Names and data are the client's; a name counts only after the library has said OK.
  */
+#include "libvirt/auth.h"
 #include "libvirt/client.h"
 
 #include "base/log.h"
 
 #include <unistd.h>
 
-enum { AUTH_NONE = 0, AUTH_SASL = 1, MECHANISM_MAX = 64 };
+enum { MECHANISM_MAX = 64 };
 
 struct auth_list {
     struct xdr_array types;
@@ -65,20 +66,11 @@ static bool init(struct rpc_call *c, void *args, void *ret, GError **error)
 }
 RPC_PROC(auth_sasl_init, .number = 67, .flags = RPC_FAST | RPC_NO_AUTH, RET(r_text), .call = init);
 
-struct sasl_start {
-    char *mechanism;
-    int32_t nil;
-    struct xdr_array data; /* of words, each a byte */
-};
-static const struct xdr_row sasl_start_xdr[] = {
+const struct xdr_row sasl_start_xdr[] = {
     XDR_F(STRING, struct sasl_start, mechanism, .max = MECHANISM_MAX),
     XDR_F(INT, struct sasl_start, nil), XDR_LIST(struct sasl_start, data, wire_u32, LIMIT_SASL),
     XDR_DONE};
-struct sasl_reply {
-    int32_t complete, nil;
-    struct xdr_array data; /* of words, each a byte */
-};
-static const struct xdr_row sasl_reply_xdr[] = {
+const struct xdr_row sasl_reply_xdr[] = {
     XDR_F(INT, struct sasl_reply, complete), XDR_F(INT, struct sasl_reply, nil),
     XDR_LIST(struct sasl_reply, data, wire_u32, LIMIT_SASL), XDR_DONE};
 
@@ -172,11 +164,7 @@ static bool start(struct rpc_call *c, void *args, void *ret, GError **error)
 RPC_PROC(auth_sasl_start, .number = 68, .flags = RPC_NO_AUTH, ARGS(sasl_start), RET(sasl_reply),
          .call = start);
 
-struct sasl_step {
-    int32_t nil;
-    struct xdr_array data; /* of words, each a byte */
-};
-static const struct xdr_row sasl_step_xdr[] = {
+const struct xdr_row sasl_step_xdr[] = {
     XDR_F(INT, struct sasl_step, nil), XDR_LIST(struct sasl_step, data, wire_u32, LIMIT_SASL),
     XDR_DONE};
 

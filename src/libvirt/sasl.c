@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* libsasl2, server's side. */
+/* libsasl2, both sides. */
 #include "libvirt/sasl.h"
 
 #include "libvirt/library.h"
@@ -21,18 +21,28 @@ struct sasl_layer {
     unsigned max_encode; /* plain bytes at a time */
     const char *decoded; /* not yet handed out */
     unsigned decoded_len;
+    /* a client's */
+    bool client;
+    char *name;            /* owned */
+    sasl_secret_t *secret; /* owned: the password */
+    sasl_callback_t asks[4];
 };
 
-static bool library_init(GError **error)
+/* Peers are asked on workers. */
+static bool library_init(bool client, GError **error)
 {
-    static bool ready;
+    static GMutex lock;
+    static bool ready[2];
+    g_autoptr(GMutexLocker) locked __attribute__((unused)) = g_mutex_locker_new(&lock);
     if (!library_sasl(error))
         return false;
-    int r = ready ? SASL_OK : sasl.server_init(NULL, "libvirt");
+    int r = ready[client] ? SASL_OK
+            : client      ? sasl.client_init(NULL)
+                          : sasl.server_init(NULL, "libvirt");
     if (r != SASL_OK)
         return ruche_error(error, MANAGER_ERR_AUTH, "SASL cannot be used: %s",
                            sasl.errstring(r, NULL, NULL));
-    ready = true;
+    ready[client] = true;
     return true;
 }
 
@@ -79,16 +89,47 @@ static int set_security(struct sasl_layer *s, unsigned key_bits, bool local)
     return sasl.setprop(s->conn, SASL_SEC_PROPS, &p);
 }
 
-struct sasl_layer *sasl_layer_new(int fd, unsigned key_bits, bool local, GError **error)
+/* What the client's side of the library asks for. */
+static int tell_name(void *opaque, int id, const char **ret, unsigned *ret_len)
 {
-    if (!library_init(error))
-        return NULL;
+    const struct sasl_layer *s = opaque;
+    *ret = s->name;
+    if (ret_len)
+        *ret_len = (unsigned)strlen(s->name);
+    return SASL_OK;
+}
+
+static int tell_password(sasl_conn_t *conn, void *opaque, int id, sasl_secret_t **ret)
+{
+    *ret = ((struct sasl_layer *)opaque)->secret;
+    return SASL_OK;
+}
+
+static void set_asks(struct sasl_layer *s, const char *name, const char *password)
+{
+    size_t len = strlen(password);
+    s->client = true;
+    s->name = g_strdup(name);
+    s->secret = g_malloc0(sizeof(*s->secret) + len + 1);
+    s->secret->len = len;
+    memcpy(s->secret->data, password, len);
+    s->asks[0] = (sasl_callback_t){SASL_CB_AUTHNAME, (int (*)(void))(void *)tell_name, s};
+    s->asks[1] = (sasl_callback_t){SASL_CB_USER, (int (*)(void))(void *)tell_name, s};
+    s->asks[2] = (sasl_callback_t){SASL_CB_PASS, (int (*)(void))(void *)tell_password, s};
+    s->asks[3] = (sasl_callback_t){SASL_CB_LIST_END, NULL, NULL};
+}
+
+static struct sasl_layer *layer_new(int fd, unsigned key_bits, bool local, struct sasl_layer *s,
+                                    const char *host, GError **error)
+{
     char here[NI_MAXHOST], there[NI_MAXHOST];
     name_end(fd, get_local, here, sizeof(here));
     name_end(fd, get_remote, there, sizeof(there));
-    struct sasl_layer *s = g_new0(struct sasl_layer, 1);
-    int r = sasl.server_new("libvirt", NULL, NULL, *here ? here : NULL, *there ? there : NULL, NULL,
-                            SASL_SUCCESS_DATA, &s->conn);
+    const char *ends[] = {*here ? here : NULL, *there ? there : NULL};
+    int r = s->client ? sasl.client_new("libvirt", host, ends[0], ends[1], s->asks,
+                                        SASL_SUCCESS_DATA, &s->conn)
+                      : sasl.server_new("libvirt", NULL, NULL, ends[0], ends[1], NULL,
+                                        SASL_SUCCESS_DATA, &s->conn);
     if (r == SASL_OK)
         r = set_security(s, key_bits, local);
     if (r == SASL_OK)
@@ -98,10 +139,33 @@ struct sasl_layer *sasl_layer_new(int fd, unsigned key_bits, bool local, GError 
     return NULL;
 }
 
+struct sasl_layer *sasl_layer_new(int fd, unsigned key_bits, bool local, GError **error)
+{
+    return library_init(false, error)
+               ? layer_new(fd, key_bits, local, g_new0(struct sasl_layer, 1), NULL, error)
+               : NULL;
+}
+
+struct sasl_layer *sasl_layer_new_client(int fd, unsigned key_bits, bool local, const char *host,
+                                         const char *name, const char *password, GError **error)
+{
+    if (!library_init(true, error))
+        return NULL;
+    struct sasl_layer *s = g_new0(struct sasl_layer, 1);
+    set_asks(s, name, password);
+    return layer_new(fd, key_bits, local, s, host, error);
+}
+
 void sasl_layer_free(struct sasl_layer *s)
 {
     if (s && s->conn)
         sasl.dispose(&s->conn);
+    if (s && s->secret)
+        explicit_bzero(s->secret->data, s->secret->len);
+    if (s) {
+        g_free(s->secret);
+        g_free(s->name);
+    }
     g_free(s);
 }
 
@@ -140,6 +204,20 @@ bool sasl_layer_start(struct sasl_layer *s, const char *mechanism, const void *d
     return answer(s, r, out, out_len, ret, error);
 }
 
+bool sasl_layer_start_client(struct sasl_layer *s, const char *mechanisms,
+                             const char **ret_mechanism, struct sasl_answer *ret, GError **error)
+{
+    const char *out = NULL;
+    unsigned out_len = 0;
+    int r = sasl.client_start(s->conn, mechanisms, NULL, &out, &out_len, ret_mechanism);
+    if (r == SASL_NOMECH)
+        return ruche_error(error, MANAGER_ERR_AUTH,
+                           "SASL: none of its mechanisms (%s) can be used here with a name and a "
+                           "password",
+                           mechanisms);
+    return answer(s, r, out, out_len, ret, error);
+}
+
 bool sasl_layer_step(struct sasl_layer *s, const void *data, unsigned len, struct sasl_answer *ret,
                      GError **error)
 {
@@ -147,7 +225,8 @@ bool sasl_layer_step(struct sasl_layer *s, const void *data, unsigned len, struc
         return ruche_error(error, MANAGER_ERR_AUTH, "SASL: a step before the start");
     const char *out = NULL;
     unsigned out_len = 0;
-    int r = sasl.server_step(s->conn, data, len, &out, &out_len);
+    int r = s->client ? sasl.client_step(s->conn, data, len, NULL, &out, &out_len)
+                      : sasl.server_step(s->conn, data, len, &out, &out_len);
     return answer(s, r, out, out_len, ret, error);
 }
 

@@ -34,6 +34,12 @@ bool sasl_layer_start(struct sasl_layer *s, const char *mechanism, const void *d
                       struct sasl_answer *ret, GError **error);
 bool sasl_layer_step(struct sasl_layer *s, const void *data, unsigned len, struct sasl_answer *ret,
                      GError **error);
+/* The other end: we show who we are to `host`, by what can be done with a name and a password (copied). `mechanisms` are
+ * those that are offered; *ret_mechanism is the library's. sasl_layer_step() goes on. */
+struct sasl_layer *sasl_layer_new_client(int fd, unsigned key_bits, bool local, const char *host,
+                                         const char *name, const char *password, GError **error);
+bool sasl_layer_start_client(struct sasl_layer *s, const char *mechanisms,
+                             const char **ret_mechanism, struct sasl_answer *ret, GError **error);
 /* After completion: who it is (borrowed), and whether bytes are to be protected from now on. False:
  * the layer is too weak for the connection. */
 bool sasl_layer_result(struct sasl_layer *s, const char **ret_name, bool *ret_protects,

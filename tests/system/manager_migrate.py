@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import libvirt  # noqa: E402
 import manager  # noqa: E402
 import tap  # noqa: E402
+from pki import make_pki  # noqa: E402
 
 RUCHED, IMG, TICKER, VMM = (os.path.abspath(p) for p in sys.argv[1:5])
 EMULATORS = {"ruche-vmm": VMM, "QEMU": shutil.which("qemu-system-x86_64")}
@@ -48,11 +49,11 @@ def wait(what, fn, seconds=SECONDS):
 class Host:
     """A manager with a connection."""
 
-    def __init__(self):
+    def __init__(self, config=""):
         self.uuid = str(uuid.uuid4())
         self.seen = 0  # bytes of the console's log
         self.had = set()
-        self.m = manager.Manager(RUCHED, f"[host]\nuuid={self.uuid}\n[migration]\nhost=127.0.0.1\naddress=127.0.0.1\n")
+        self.m = manager.Manager(RUCHED, f"[host]\nuuid={self.uuid}\n[migration]\nhost=127.0.0.1\naddress=127.0.0.1\n{config}")
         os.chmod(self.m.folder.name, 0o711)
         self.connect()
 
@@ -128,11 +129,11 @@ class Pair:
 
     emulator = None
 
-    def __init__(self, disk=True, fill=24):
+    def __init__(self, disk=True, fill=24, config=""):
         if not self.emulator:
             raise tap.Skip("qemu-system-x86_64 is not installed")
         self.shared = tempfile.TemporaryDirectory(prefix="ruche-shared-")
-        self.a, self.b = Host(), Host()
+        self.a, self.b = Host(), Host(config)
         self.kernel = shutil.copy(TICKER, os.path.join(self.shared.name, "ticker.elf"))
         self.image = os.path.join(self.shared.name, "disk.qcow2")
         subprocess.run([IMG, "create", "-f", "qcow2", self.image, "16M"], check=True, capture_output=True, timeout=SECONDS)
@@ -202,9 +203,11 @@ def test_direct():
         assert not moved.isPersistent()
         refused("same host", p.b.c.lookupByName("m").migrate3, p.b.c, {}, LIVE | UNSAFE)
         before = p.count(p.b, p.a)
-        moved.migrate3(p.a.c, {}, UNSAFE)
+        stored = moved.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace("<name>m</name>", "<name>m</name><title>another</title>")
+        moved.migrate3(p.a.c, {"persistent_xml": stored}, UNSAFE | PERSIST)
         p.goes_on(p.a, before)
         p.at(p.a, p.b, persistent=False)
+        assert "another" in p.d.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
 
 
 def test_peer():
@@ -221,11 +224,15 @@ def test_peer():
         assert moved.isPersistent() and moved.state()[0] == RUNNING and moved.UUIDString() == p.uuid
         assert "<name>n</name>" in moved.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         assert p.a.state() is None and p.a.is_clean()
+        stored = moved.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace("<name>n</name>", "<name>n</name><title>another</title>")
+        refused("needs 'persistent'", moved.migrateToURI3, p.a.uri, {"persistent_xml": stored}, P2P | UNSAFE)
+        refused("has another UUID", moved.migrateToURI3, p.a.uri, {"persistent_xml": p.xml}, P2P | UNSAFE | PERSIST)
         moved.suspend()
         p.a.forget()
-        moved.migrateToURI3(p.a.uri, {"destination_name": "m"}, P2P | UNSAFE)
+        moved.migrateToURI3(p.a.uri, {"destination_name": "m", "persistent_xml": stored}, P2P | UNSAFE | PERSIST)
         back = p.a.c.lookupByName("m")
-        assert back.state()[0] == PAUSED and not back.isPersistent()
+        assert back.state()[0] == PAUSED and "another" in back.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        assert "another" not in back.XMLDesc() and "another" not in p.b.c.lookupByName("n").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         back.resume()
         p.goes_on(p.a, before)
         assert p.b.state("n") == SHUTOFF and p.b.is_clean()
@@ -243,7 +250,9 @@ def test_offline():
         p.d.migrateToURI3(p.b.uri, {}, OFFLINE | PERSIST | UNDEFINE | P2P)
         assert p.a.state() is None and p.b.state() == SHUTOFF
         again = p.b.c.lookupByName("m")
-        again.migrate3(p.a.c, {}, OFFLINE | PERSIST | UNDEFINE)
+        stored = again.XMLDesc().replace("<name>m</name>", "<name>m</name><title>another</title>")
+        again.migrate3(p.a.c, {"persistent_xml": stored}, OFFLINE | PERSIST | UNDEFINE)
+        assert "another" in p.a.c.lookupByName("m").XMLDesc()
         assert p.a.state() == SHUTOFF and p.b.state() is None
 
 
@@ -406,6 +415,79 @@ def test_finish():
         stays(p)
 
 
+def by(p, uri):
+    """There by this URI, and back."""
+    before = p.count(p.a, p.b)
+    p.d.migrateToURI3(uri, {}, LIVE | P2P | UNSAFE)
+    p.goes_on(p.b, before)
+    before = p.count(p.b, p.a)
+    p.b.c.lookupByName("m").migrateToURI3(p.a.uri, {}, LIVE | P2P | UNSAFE)
+    p.goes_on(p.a, before)
+    p.d = p.a.c.lookupByName("m")
+
+
+def credentials(p, host, password):
+    with open(f"{p.a.m.state}/config/auth.conf", "w", encoding="ascii") as f:
+        f.write(f"[auth-libvirt-{host}]\ncredentials=bee\n[credentials-bee]\nauthname=bee\npassword={password}\n")
+
+
+def sshd(folder, port):
+    """A server of our own, that lets a key of our own in."""
+    if os.geteuid() or not shutil.which("sshd", path="/usr/sbin"):
+        raise tap.Skip("sshd is not installed, or this is not root")
+    os.makedirs("/run/sshd", exist_ok=True)
+    for name in ("host", "key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/{name}"], check=True)
+    with open(folder + "/sshd.conf", "w", encoding="ascii") as f:
+        f.write(f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/key.pub\nStrictModes no\n"
+                "UsePAM no\nPidFile none\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n")
+    return subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", folder + "/sshd.conf"], stderr=subprocess.DEVNULL)
+
+
+def test_transports():
+    """The peer by TCP with SASL, by TLS with certificates, by ssh."""
+    if not all(map(shutil.which, ("certtool", "saslpasswd2"))):
+        raise tap.Skip("certtool and saslpasswd2 are not installed")
+    with tempfile.TemporaryDirectory(prefix="ruche-peer-") as folder:
+        tcp, tls, ssh = tap.free_port(), tap.free_port(), tap.free_port()
+        for name in ("pki", "stranger"):
+            make_pki(f"{folder}/{name}")
+        shutil.copy(f"{folder}/pki/cacert.pem", f"{folder}/stranger/cacert.pem")
+        subprocess.run(["saslpasswd2", "-p", "-c", "-a", "libvirt", "-f", folder + "/db", "bee"], input="honey", text=True, check=True, capture_output=True)
+        with open(folder + "/libvirt.conf", "w", encoding="ascii") as f:
+            f.write(f"mech_list: digest-md5 scram-sha-256\nauxprop_plugin: sasldb\nsasldb_path: {folder}/db\n")
+        os.environ["SASL_CONF_PATH"] = folder
+        config = f"[libvirt]\ntcp=127.0.0.1:{tcp}\nauth_tcp=sasl\ntls=*:{tls}\nauth_tls=none\n" + \
+            "".join(f"tls_{key}={folder}/pki/{name}.pem\n" for key, name in (("ca", "cacert"), ("cert", "servercert"), ("key", "serverkey")))
+        with Pair(config=config) as p:
+            p.runs()
+            how = LIVE | P2P | UNSAFE
+            uri = f"qemu+tcp://127.0.0.1:{tcp}/session"
+            refused("auth.conf", p.d.migrateToURI3, uri, {}, how)
+            credentials(p, "elsewhere", "honey")
+            refused("auth-libvirt-127.0.0.1", p.d.migrateToURI3, uri, {}, how)
+            credentials(p, "127.0.0.1", "vinegar")
+            refused("SASL", p.d.migrateToURI3, uri, {}, how)
+            credentials(p, "default", "honey")
+            by(p, uri)
+            uri = f"qemu+tls://127.0.0.1:{tls}/session?pkipath={folder}/"
+            refused("cannot be reached", p.d.migrateToURI3, uri + "stranger", {}, how)
+            refused("certificate", p.d.migrateToURI3, f"qemu+tls://127.0.0.2:{tls}/session?pkipath={folder}/pki", {}, how)  # not its name
+            by(p, uri + "pki")
+            server = sshd(folder, ssh)
+            try:
+                uri = f"qemu+ssh://root@127.0.0.1:{ssh}/session?no_verify=1&keyfile={folder}/key&socket={p.b.m.run}/"
+                refused("connection ended", p.d.migrateToURI3, uri + "no-sock", {}, how)
+                wait("sshd", lambda: server.poll() is None and not subprocess.run(
+                    ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-i", folder + "/key",
+                     "-p", str(ssh), "root@127.0.0.1", "true"], check=False, capture_output=True).returncode)
+                by(p, uri + "libvirt-sock")
+            finally:
+                server.kill()
+                server.wait()
+            assert p.a.settled() == RUNNING
+
+
 def test_front():
     """virsh, REST and `ruche`."""
     with Pair() as p:
@@ -439,7 +521,7 @@ def test_front():
         assert out is not None
 
 
-TESTS = {"driven by the client": test_direct, "peer to peer": test_peer, "offline": test_offline, "refused": test_refused,
+TESTS = {"driven by the client": test_direct, "peer to peer": test_peer, "transports": test_transports, "offline": test_offline, "refused": test_refused,
          "cancelled": test_cancelled, "killed": test_killed, "killed at the end": test_finish, "front doors": test_front}
 
 
@@ -454,4 +536,5 @@ def with_emulator(path, test):
     return run
 
 
-tap.run({f"{name}, {emulator}": with_emulator(path, test) for emulator, path in EMULATORS.items() for name, test in TESTS.items()})
+tap.run({f"{name}, {emulator}": with_emulator(path, test) for emulator, path in EMULATORS.items() for name, test in TESTS.items()
+         if emulator == "ruche-vmm" or test != test_transports})

@@ -97,6 +97,30 @@ bool migrate_may_leave(struct domain *d, unsigned flags, GError **error)
     return (flags & MIGRATE_UNSAFE) || migrate_is_safe(d->live, error);
 }
 
+bool migrate_persistent(const struct domain *d, const struct migrate_params *p, unsigned flags,
+                        struct domain_def **ret, GError **error)
+{
+    bool stays = flags & MIGRATE_PERSIST_DEST;
+    if (!p->persist_xml) {
+        *ret = stays && d->def ? domain_def_ref(d->def) : NULL;
+        return true;
+    }
+    if (!stays)
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "migration of domain '%s': 'persistent_xml' needs 'persistent'",
+                           d->name);
+    auto_domain_def *def = domain_def_parse(p->persist_xml, strlen(p->persist_xml), 0, error);
+    if (!def)
+        return false;
+    if (memcmp(def->s.uuid, d->uuid, sizeof(d->uuid)) || strcmp(def->s.name, d->name))
+        return ruche_error(error, RUCHE_ERR_INVALID,
+                           "migration of domain '%s': 'persistent_xml' describes domain '%s', or "
+                           "has another UUID",
+                           d->name, def->s.name);
+    *ret = g_steal_pointer(&def);
+    return true;
+}
+
 char *migrate_source_xml(struct domain *d, const struct migrate_params *p, unsigned flags,
                          GError **error)
 {
@@ -107,8 +131,11 @@ char *migrate_source_xml(struct domain *d, const struct migrate_params *p, unsig
                     "offline migration of '%s': another description is not possible", d->name);
         return NULL;
     }
-    return domain_def_format(d->def,
-                             DEF_FORMAT_SECURE | DEF_FORMAT_INACTIVE | DEF_FORMAT_MIGRATABLE, -1);
+    auto_domain_def *stays = NULL; /* all that goes there */
+    if (!migrate_persistent(d, p, flags, &stays, error))
+        return NULL;
+    return domain_def_format(stays, DEF_FORMAT_SECURE | DEF_FORMAT_INACTIVE | DEF_FORMAT_MIGRATABLE,
+                             -1);
 }
 
 /* ---- begin ---- */
@@ -117,7 +144,9 @@ static bool begin(const struct migrate_call *c, struct domain *d, char **ret_coo
                   GError **error)
 {
     struct migrate_params p;
-    if (!migrate_params_read(c->params, &p, error) || !migrate_may_leave(d, c->flags, error))
+    auto_domain_def *stays __attribute__((unused)) = NULL;
+    if (!migrate_params_read(c->params, &p, error) || !migrate_may_leave(d, c->flags, error) ||
+        !migrate_persistent(d, &p, c->flags, &stays, error))
         return false;
     *ret_xml = migrate_source_xml(d, &p, c->flags, error);
     if (*ret_xml)
@@ -245,9 +274,11 @@ static bool perform(const struct migrate_call *c, struct domain *d, struct job *
     struct domain_migration *m = d->migration;
     struct migrate_cookie cookie = {0};
     struct migrate_params p;
+    auto_domain_def *stays = NULL;
     g_autoptr(GError) why = NULL;
     m->flags |= c->flags;
-    if (!migrate_params_read(c->params, &p, &why) || !domain_may(d, OP_MIGRATE, &why))
+    if (!migrate_params_read(c->params, &p, &why) || !domain_may(d, OP_MIGRATE, &why) ||
+        !migrate_persistent(d, &p, m->flags, &stays, &why))
         ;
     else if (!p.uri)
         ruche_error(&why, RUCHE_ERR_INVALID, "migration of '%s': 'migrate_uri' is missing",
@@ -255,9 +286,8 @@ static bool perform(const struct migrate_call *c, struct domain *d, struct job *
     else if (migrate_cookie_read(&c->cookie, d->name, d->uuid, &cookie, &why))
         migrate_send(d, &p, p.uri, shown, &why);
     migrate_cookie_done(&cookie);
-    bool keep = m->flags & MIGRATE_PERSIST_DEST && d->def;
     if (!why)
-        *ret_cookie = migrate_cookie_write(d->name, d->uuid, keep ? d->def : NULL);
+        *ret_cookie = migrate_cookie_write(d->name, d->uuid, stays);
     bool ok = !why;
     if (m->abandoned && ok)
         migrate_unknown(d);

@@ -49,6 +49,7 @@ static const struct {
     {"migrate_uri", PARAM_STRING, offsetof(struct migrate_params, uri)},
     {"destination_name", PARAM_STRING, offsetof(struct migrate_params, dest_name)},
     {"destination_xml", PARAM_STRING, offsetof(struct migrate_params, dest_xml)},
+    {"persistent_xml", PARAM_STRING, offsetof(struct migrate_params, persist_xml)},
     {"listen_address", PARAM_STRING, offsetof(struct migrate_params, listen)},
     {"bandwidth", PARAM_ULLONG, offsetof(struct migrate_params, bandwidth_mib)},
 };

@@ -28,6 +28,7 @@ static void dest_params(const struct domain *d, const struct migrate_params *p, 
     struct migrate_params q = *p;
     q.dest_xml = xml;
     q.uri = uri;
+    q.persist_xml = NULL; /* goes in the cookie of finish */
     q.dest_name = p->dest_name ? p->dest_name : d->name;
     migrate_params_write(&q, ret);
 }
@@ -91,13 +92,13 @@ static bool is_there(struct domain *d, GError **error)
 /* What is to be done when it is settled, with the lock. */
 enum outcome { STAYS, LEAVES, UNKNOWN };
 
-static enum outcome finish(struct domain *d, const struct param_list *params, GError **error)
+static enum outcome finish(struct domain *d, const struct param_list *params,
+                           struct domain_def *stays, GError **error)
 {
     struct domain_migration *m = d->migration;
     bool moved = false;
     g_autoptr(GError) why = NULL;
-    g_autofree char *cookie = migrate_cookie_write(
-        d->name, d->uuid, m->flags & MIGRATE_PERSIST_DEST && d->def ? d->def : NULL);
+    g_autofree char *cookie = migrate_cookie_write(d->name, d->uuid, stays);
     migrate_write(d, PHASE_FINISH);
     switch (peers->finish(m->link, params, cookie, dest_flags(m->flags), false, &why)) {
     case MIGRATE_YES:
@@ -133,6 +134,9 @@ static enum outcome move(struct domain *d, const struct migrate_params *p, struc
     struct param_list params = {0};
     struct migrate_cookie cookie = {0};
     enum outcome outcome = STAYS;
+    auto_domain_def *stays = NULL;
+    if (!migrate_persistent(d, p, m->flags, &stays, error))
+        return STAYS;
     g_autofree char *xml = migrate_source_xml(d, p, m->flags, error), *answer = NULL, *uri = NULL;
     if (!xml)
         return STAYS;
@@ -144,7 +148,7 @@ static enum outcome move(struct domain *d, const struct migrate_params *p, struc
         bool sent = migrate_cookie_read(&in, d->name, d->uuid, &cookie, error) &&
                     send_and_watch(d, p, uri ? uri : p->uri, shown, error);
         if (sent)
-            outcome = finish(d, &params, error);
+            outcome = finish(d, &params, stays, error);
         else
             peers->finish(m->link, &params, ours, dest_flags(m->flags), true, NULL);
     }

@@ -39,7 +39,7 @@ struct domain_migration {
 
 /* Parameters of any phase, checked; texts are the list's. */
 struct migrate_params {
-    const char *uri, *dest_name, *dest_xml, *listen;
+    const char *uri, *dest_name, *dest_xml, *persist_xml, *listen;
     uint64_t bandwidth_mib;
 };
 bool migrate_params_read(const struct param_list *l, struct migrate_params *ret, GError **error);
@@ -56,6 +56,9 @@ void migrate_over(struct domain *d);
 bool migrate_may_leave(struct domain *d, unsigned flags, GError **error);
 char *migrate_source_xml(struct domain *d, const struct migrate_params *p, unsigned flags,
                          GError **error);
+/* What the other side is to store: what was given, else what is stored here. *ret is NULL where nothing is; a reference. */
+bool migrate_persistent(const struct domain *d, const struct migrate_params *p, unsigned flags,
+                        struct domain_def **ret, GError **error);
 /* The state goes to `uri`; then the guest stands here. The machine's job goes on until
  * migrate_stay() or migrate_leave(). */
 bool migrate_send(struct domain *d, const struct migrate_params *p, const char *uri,
