@@ -282,10 +282,11 @@ static struct migrate_peer *peer_open(const char *uri, GError **error)
     if (o.ok)
         return p;
     g_autoptr(GError) why = o.error;
-    if (why->domain == RUCHE_ERROR)
+    int code = why->domain == RUCHE_ERROR ? why->code : (int)RUCHE_ERR_IO;
+    if (strstr(why->message, uri))
         g_propagate_error(error, g_steal_pointer(&why));
     else
-        ruche_error(error, RUCHE_ERR_IO, "'%s' cannot be reached: %s", uri, why->message);
+        ruche_error(error, code, "'%s' cannot be reached: %s", uri, why->message);
     peer_close(p);
     return NULL;
 }

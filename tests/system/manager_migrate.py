@@ -477,10 +477,10 @@ def test_transports():
             server = sshd(folder, ssh)
             try:
                 uri = f"qemu+ssh://root@127.0.0.1:{ssh}/session?no_verify=1&keyfile={folder}/key&socket={p.b.m.run}/"
-                refused("connection ended", p.d.migrateToURI3, uri + "no-sock", {}, how)
                 wait("sshd", lambda: server.poll() is None and not subprocess.run(
                     ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-i", folder + "/key",
                      "-p", str(ssh), "root@127.0.0.1", "true"], check=False, capture_output=True).returncode)
+                refused("cannot be reached", p.d.migrateToURI3, uri + "no-sock", {}, how)
                 by(p, uri + "libvirt-sock")
             finally:
                 server.kill()
