@@ -17,7 +17,7 @@
 
 /* Elements and attributes together: a node costs some hundred bytes, so this is what bounds memory.
  */
-enum { MAX_NODES = 200000, MAX_PATH_PART = 128 };
+enum { MAX_NODES = 200000, MAX_ATTRIBUTES = 256, MAX_PATH_PART = 128 };
 
 struct limits {
     unsigned depth, nodes;
@@ -76,6 +76,58 @@ static bool parse_failed(xmlParserCtxt *ctxt, const struct limits *l, GError **e
                        l->broken ? l->broken : valid);
 }
 
+/* Behind `end`, which is looked for from `at` on; `to` where there is none. */
+static const char *behind(const char *at, const char *to, const char *end)
+{
+    const char *found = memmem(at, (size_t)(to - at), end, strlen(end));
+    return found ? found + strlen(end) : to;
+}
+
+/* From a start tag's '<' to behind its '>'. The parser compares each attribute with all before it: many
+ * would hold it up for minutes. NULL: there are too many. */
+static const char *skip_tag(const char *at, const char *to)
+{
+    unsigned attributes = 0;
+    char quote = 0;
+    for (; at < to; at++) {
+        if (quote)
+            quote = *at == quote ? 0 : quote;
+        else if (*at == '>')
+            return at + 1;
+        else if (*at == '"' || *at == '\'')
+            quote = *at;
+        else if (*at == '=' && ++attributes > MAX_ATTRIBUTES)
+            return NULL;
+    }
+    return to;
+}
+
+static bool starts(const char *at, const char *to, const char *with)
+{
+    return (size_t)(to - at) >= strlen(with) && !memcmp(at, with, strlen(with));
+}
+
+static bool check_tags(const char *text, size_t len, GError **error)
+{
+    const char *to = text + len;
+    for (const char *at = text; at && (at = memchr(at, '<', (size_t)(to - at)));) {
+        const char *tag = at;
+        if (starts(at, to, "<!--"))
+            at = behind(at + 4, to, "-->");
+        else if (starts(at, to, "<![CDATA["))
+            at = behind(at, to, "]]>");
+        else if (starts(at, to, "<?"))
+            at = behind(at, to, "?>");
+        else
+            at = skip_tag(at, to);
+        if (!at)
+            return ruche_error(error, MANAGER_ERR_XML_SYNTAX,
+                               "XML has an element with more than %d attributes, at byte %zu",
+                               MAX_ATTRIBUTES, (size_t)(tag - text));
+    }
+    return true;
+}
+
 static bool check_text(const char *text, size_t len, GError **error)
 {
     if (len > XML_MAX_BYTES)
@@ -85,7 +137,7 @@ static bool check_text(const char *text, size_t len, GError **error)
     if (memchr(text, 0, len))
         return ruche_error(error, MANAGER_ERR_XML_SYNTAX,
                            "XML is not well-formed: it has a zero byte");
-    return true;
+    return check_tags(text, len, error);
 }
 
 /* Without a DTD there are only the five entities of XML, which texts and values are given with. */

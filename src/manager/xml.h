@@ -2,8 +2,8 @@
 /* XML from outside, and the way to values in it: libxml2's tree, parsed without network, entities and
  * document types.
  *
- * Trust     Texts are hostile: at most XML_MAX_BYTES, XML_MAX_DEPTH deep; a document with a DTD is
- *           refused. Parsing takes memory in proportion to the text.
+ * Trust     Texts are hostile: at most XML_MAX_BYTES, XML_MAX_DEPTH deep, 256 attributes an element; a
+ *           document with a DTD is refused. Parsing takes time and memory in proportion to the text.
  * Paths     "name", "os/type", "source@file", "os/type@arch": elements by '/', an attribute by '@';
  *           of several the first. Returned strings belong to the tree, until it changes.
  */

@@ -67,6 +67,22 @@ static void test_limits(void)
     refused(s->str, s->len, MANAGER_ERR_XML_SYNTAX, "200000");
     g_string_set_size(s, 10 << 20);
     refused(s->str, s->len, MANAGER_ERR_XML_SYNTAX, "10485760");
+    g_string_assign(s, "<!-- <a b='> --><domain><?p a='?><![CDATA[<a b='>]]><a");
+    size_t start = s->len;
+    for (int i = 0; i < 256; i++)
+        g_string_append_printf(s, " a%d='>='", i);
+    size_t filled = s->len;
+    g_string_append(s, "/></domain>");
+    g_autoptr(xmlDoc) most = xml_parse(s->str, s->len, "domain", NULL);
+    g_assert_nonnull(most);
+    g_string_truncate(s, filled);
+    g_string_append(s, " b=''/></domain>");
+    refused(s->str, s->len, MANAGER_ERR_XML_SYNTAX, "more than 256 attributes");
+    g_string_truncate(s, start);
+    for (int i = 0; s->len < XML_MAX_BYTES - 100; i++)
+        g_string_append_printf(s, " a%d=''", i);
+    g_string_append(s, "/></domain>");
+    refused(s->str, s->len, MANAGER_ERR_XML_SYNTAX, "more than 256 attributes");
     g_string_assign(s, "<domain>");
     for (int i = 1; i < XML_MAX_DEPTH; i++)
         g_string_append(s, "<a>");
