@@ -307,10 +307,16 @@ def debian():
     said = ruche("ssh", "--wait", "1200", "demo", "uname -sm; hostname; id -un; sudo id -u", timeout=1500).out
     assert said.split() == ["Linux", "x86_64", "demo", "ruche", "0"], said
     assert "Linux version" in ruche("dmesg", "demo").out or "login:" in ruche("dmesg", "demo").out
+    ruche("ssh", "demo", "systemctl is-active qemu-guest-agent")
+    with open(os.path.join(HOME.name, "more.raw"), "wb") as f:
+        f.truncate(8 << 20)
+    ruche("attach", "demo", "--disk", os.path.join(HOME.name, "more.raw"), "--format", "raw", "--live")
+    ruche("ssh", "demo", "until test -b /dev/vdc; do sleep 0.2; done")
+    ruche("detach", "demo", "--disk", "vdc", "--live")
     info = ruche("info", "demo").out
     assert re.search(r"^ssh +ruche@127\.0\.0\.1 port \d+$", info, re.M), info
     fails("already", "launch", "debian", "--name", "demo")
-    ruche("shutdown", "demo")
+    ruche("shutdown", "demo", "--mode", "agent")
     until = time.monotonic() + 600
     while as_json("info", "demo")["state"] != "shut off":
         assert time.monotonic() < until, "the guest does not power off"

@@ -11,6 +11,7 @@
 
 #define CPUID_VMX (1u << 5)
 #define CPUID_SVM (1u << 2)
+#define ROOT_PORTS 10 /* six for its own devices, the others for what comes while it runs */
 
 /* Appends text made by a format whose strings are escaped. */
 static void put(GString *out, const char *format, ...) G_GNUC_PRINTF(2, 3);
@@ -83,6 +84,9 @@ char *launch_xml(const struct launch_request *r, const char *name, const struct 
     put(out, "    <disk type='file' device='disk'>\n      <driver name='qemu' type='raw'/>\n      <source file='%s'/>\n"
              "      <target dev='vdb' bus='virtio'/>\n      <readonly/>\n    </disk>\n", seed);
     put_interface(out, r->network, ssh_port);
+    for (unsigned i = 0; i < ROOT_PORTS; i++)
+        put(out, "    <controller type='pci' model='pcie-root-port'/>\n");
+    put(out, "    <channel type='unix'>\n      <target type='virtio' name='org.qemu.guest_agent.0'/>\n    </channel>\n");
     put(out, "    <serial type='pty'/>\n    <console type='pty'/>\n"
              "    <rng model='virtio'>\n      <backend model='random'>/dev/urandom</backend>\n    </rng>\n");
     if (!e || !emulator_has(e, "memballoon.model", "virtio"))
