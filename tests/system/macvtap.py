@@ -158,6 +158,9 @@ def test_pools():
     done = virsh("start", "c", check=False)
     assert done.returncode and "on 'm0' cannot be made in mode 'passthrough'" in done.stderr, done.stderr
     assert macvtaps() == before
+    trusting = write("trusting.xml", direct.replace("<interface type='direct'", "<interface type='direct' trustGuestRxFilters='yes'"))
+    done = virsh("define", trusting, check=False)
+    assert done.returncode and "follow the filters that its guest" in done.stderr, done.stderr
     virsh("undefine", "c")
 
 
