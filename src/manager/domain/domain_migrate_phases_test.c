@@ -432,7 +432,8 @@ static void comes_task(void *opaque)
     bring(path, "state");
     g_string_truncate(heard, 0);
     WORKS(come("finish", cookie, MIGRATE_PAUSED | MIGRATE_PERSIST_DEST, &error));
-    struct domain *d = domain_peek_name("ftp");
+    struct domain *d = domain_find_name("ftp", NULL);
+    g_assert_nonnull(d);
     STATE(d, DOMAIN_PAUSED, PAUSED_USER);
     g_assert_true(d->persistent);
     WORKS(domain_resume(me, d, &error));
