@@ -13,6 +13,7 @@
  */
 #include "netdev/vhost_user.h"
 
+#include "base/fence.h"
 #include "base/log.h"
 #include "base/units.h"
 #include "chardev/chardev.h"
@@ -462,6 +463,7 @@ static struct netdev *vu_create(const char *id, const struct netdev_config *c, G
         return NULL;
     }
     u->chardev = c->chardev;
+    fence_guest_keep();
     return &u->n;
 }
 

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "base/fence.h"
 #include "cpu/translate/asm.h"
 #include "cpu/translate/tb.h"
 
@@ -49,7 +50,8 @@ struct tx_chunk {
 
 struct translate {
     enum cpu_translate how;
-    bool plain_locks;       /* translate_plain_locks() */
+    _Atomic bool plain_locks; /* translate_plain_locks() */
+    struct fence_relaxed relaxed;
     unsigned runs_before;   /* times that a block is interpreted first; constant while vCPUs run */
     struct code_arena code; /* its data: chunks of blocks, then chunks of insns */
     size_t chunks;          /* in all */

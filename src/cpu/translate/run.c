@@ -4,7 +4,6 @@
  * Thread    The vCPU's own.
  * Trust     Guest code decides how often what is translated: memory is bounded by the cache, time by the guest's own.
  */
-#include "base/fence.h"
 #include "cpu/exec/run.h"
 #include "cpu/exec/trace.h"
 #include "cpu/translate/cache.h"
@@ -346,7 +345,16 @@ int translate_one(struct cpu *c)
 
 /* --- life --- */
 
-/* One vCPU: between its instructions nothing runs, and devices use no atomics on guest memory. */
+/* Blocks without locks die. */
+static void restore_locks(void *opaque)
+{
+    struct cpu_shared *s = opaque;
+
+    atomic_store(&s->translate->plain_locks, false);
+    cpu_shared_flush_all(s);
+}
+
+/* One vCPU: between its instructions nothing runs, and devices of this process use no atomics on guest memory. */
 static bool is_alone(const struct cpu_topology *t)
 {
     return t->sockets * t->dies * t->cores * t->threads == 1;
@@ -362,7 +370,10 @@ int translate_shared_init(struct cpu_shared *s, enum cpu_translate how, uint64_t
     if (s->translate) {
         s->translate->how = how;
         s->translate->runs_before = RUNS_BEFORE;
-        s->translate->plain_locks = is_alone(&s->topology) && fence_guest_relax();
+        s->translate->relaxed = (struct fence_relaxed){ .restore = restore_locks, .opaque = s };
+        s->translate->plain_locks = is_alone(&s->topology);
+        if (s->translate->plain_locks && !fence_guest_relax(&s->translate->relaxed))
+            s->translate->plain_locks = false;
     }
     return err;
 }
@@ -389,6 +400,8 @@ int cpu_shared_set_perf_map(struct cpu_shared *s)
 
 void translate_shared_done(struct cpu_shared *s)
 {
+    if (s->translate)
+        fence_guest_unrelax(&s->translate->relaxed);
     cache_free(s->translate);
     s->translate = NULL;
 }

@@ -243,6 +243,44 @@ static void test_rewritten_smp(void)
     bed_free(b);
 }
 
+/* --- another process on guest memory --- */
+
+enum { COUNTS = 2000000 };
+
+static void *run_whole(void *bed)
+{
+    run_to_halt(bed);
+    return NULL;
+}
+
+/* A counter that the guest and others add to: none of their steps is lost, from fence_guest_keep() on. */
+static void test_locks_kept(void)
+{
+    struct bed *b = translated(0);
+    uint32_t *turns = (uint32_t *)(b->ram + BED_DATA + 64), *count = (uint32_t *)(b->ram + BED_DATA);
+
+    BED_CODE_BYTES(b, 0x8b, 0x0c, 0x25, 0x40, 0x00, 0x30, 0x00,       /* mov ecx, [BED_DATA + 64] */
+                   0xf0, 0xff, 0x04, 0x25, 0x00, 0x00, 0x30, 0x00,    /* 7: lock inc dword [BED_DATA] */
+                   0xff, 0xc9,                                        /* dec ecx */
+                   0x75, 0xf4,                                        /* jne 7 */
+                   0xf4);
+    *turns = 1000;
+    run_to_halt(b);
+    g_assert_cmpuint(*count, ==, 1000);
+    fence_guest_keep();
+    g_assert_false(translate_plain_locks(b->cpu));
+    *turns = COUNTS;
+    GThread *vcpu = g_thread_new("vcpu", run_whole, b);
+    for (unsigned k = 0; k < COUNTS; k++)
+        __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
+    g_thread_join(vcpu);
+    g_assert_cmpuint(*count, ==, 1000 + 2 * COUNTS);
+    bed_free(b);
+    b = translated(0);
+    g_assert_false(translate_plain_locks(b->cpu));
+    bed_free(b);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -253,5 +291,6 @@ int main(int argc, char **argv)
     g_test_add_func("/translate/eviction", test_eviction);
     g_test_add_func("/translate/eviction-smp", test_eviction_smp);
     g_test_add_func("/translate/rewritten-smp", test_rewritten_smp);
+    g_test_add_func("/translate/locks-kept", test_locks_kept); /* for the rest of the process */
     return g_test_run();
 }

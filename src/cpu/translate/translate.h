@@ -22,7 +22,8 @@ void translate_shared_done(struct cpu_shared *s);
 /* For tests: every block is translated when it is first met. Before vCPUs run. */
 void translate_set_eager(struct cpu_shared *s);
 enum cpu_translate translate_how(const struct cpu *c);
-/* LOCK may be left out: the machine has one vCPU, and devices' fences make up for the order (base/fence.h). */
+/* LOCK may be left out: the machine has one vCPU, no other process works on its memory, and devices' fences make up for
+ * the order (base/fence.h). May end while vCPUs run. */
 bool translate_plain_locks(const struct cpu *c);
 int translate_init(struct cpu *c);
 void translate_done(struct cpu *c);

@@ -8,8 +8,6 @@
  * Notifications go from the guest's doorbell to the back end's descriptor, interrupts from the back end to the
  * accelerator's; where there is no such (no MSI-X, the software CPU), through an eventfd of ours and the loop.
  *
- * A machine of one software CPU runs without barriers (base/fence.h), so a wake-up between it and the other process may
- * be missed: a timer looks whether a ring has moved, and wakes both once more.
  *
  * Spec      VIRTIO 1.2, section 5.1.
  * Thread    The home loop, but where noted; the lock is not held around calls of the backend.
@@ -18,7 +16,6 @@
  *           last given back.
  */
 #include "base/fd.h"
-#include "base/fence.h"
 #include "base/log.h"
 #include "devices/virtio/net.h"
 
@@ -29,7 +26,6 @@
 
 #define RINGS    (2 * VNET_MAX_PAIRS)
 #define LOG_PAGE 4096u
-#define WAKE_NS  (NS_PER_SEC / 50)
 
 /* What the back end has a part in: offered when it has them too. */
 #define SERVED                                                                                     \
@@ -42,7 +38,6 @@ struct lent_ring {
     struct vnet *s;
     bool lent, enabled;
     uint32_t generation; /* of the queue when it was lent */
-    uint32_t progress;   /* vq_progress() when wake_both() last looked */
     int call_fd;         /* what the back end signals: ours, or the accelerator's */
     int own_fd;          /* ours; -1: not made yet */
     struct loop_fd watch;
@@ -52,8 +47,6 @@ struct vnet_vhost {
     const struct netdev_vhost_ops *ops;
     struct loop_task sync;
     struct lent_ring ring[RINGS];
-    struct loop_timer wake; /* runs while rings are lent without barriers */
-    bool wake_made;
     bool running, ending, complained, announce;
     uint64_t all; /* features that are offered with a perfect back end */
     int err_fd;
@@ -167,27 +160,6 @@ static int choose_call(struct vnet *s, unsigned n)
             loop_fd_add(s->pci.dev.loop, &r->watch, r->own_fd, EPOLLIN, called, r);
     }
     return r->own_fd;
-}
-
-/* Each move is followed by one more wake-up, for both: none is spurious for long. */
-static void wake_both(void *opaque)
-{
-    struct vnet *s = opaque;
-    if (!s->vhost->running)
-        return;
-    pthread_mutex_lock(&s->pci.dev.lock);
-    for (unsigned n = 0; n < RINGS; n++) {
-        struct lent_ring *r = &s->vhost->ring[n];
-        uint32_t progress = r->lent ? vq_progress(&s->v.queue[n]) : r->progress;
-        if (progress == r->progress)
-            continue;
-        if ((progress ^ r->progress) & 0xffff0000)
-            virtio_interrupt_queue(&s->v, n);
-        eventfd_signal(virtio_notify_fd(&s->v, n));
-        r->progress = progress;
-    }
-    pthread_mutex_unlock(&s->pci.dev.lock);
-    loop_timer_arm(&s->vhost->wake, loop_now_ns() + WAKE_NS);
 }
 
 /* --- lending --- */
@@ -327,8 +299,6 @@ static void start(struct vnet *s)
     }
     for (unsigned i = 0; i < how.ring_count; i++) /* what came while nobody had them */
         eventfd_signal(rings[i].kick_fd);
-    if (fence_guest_relaxed())
-        loop_timer_arm(&h->wake, loop_now_ns() + WAKE_NS);
 }
 
 /* Lock held. The queues that it has are not those that it should have. */
@@ -506,8 +476,6 @@ bool vnet_vhost_new(struct vnet *s, GError **error)
 static void home_begin(void *opaque)
 {
     struct vnet *s = opaque;
-    loop_timer_init(s->pci.dev.loop, &s->vhost->wake, wake_both, s);
-    s->vhost->wake_made = true;
     loop_fd_add(s->pci.dev.loop, &s->vhost->err_watch, s->vhost->err_fd, EPOLLIN, error_reported,
                 s);
 }
@@ -527,8 +495,6 @@ static void home_end(void *opaque)
     struct vnet_vhost *h = s->vhost;
     loop_unpost(s->pci.dev.loop, &h->sync);
     loop_fd_remove(&h->err_watch);
-    if (h->wake_made)
-        loop_timer_done(&h->wake);
     for (unsigned n = 0; n < RINGS; n++) {
         loop_fd_remove(&h->ring[n].watch);
         fd_close_keep_errno(h->ring[n].own_fd);

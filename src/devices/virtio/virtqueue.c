@@ -98,27 +98,9 @@ int vq_restore(struct vq *q)
     return err;
 }
 
-#define WRAP 0x8000u
-
 uint32_t vq_place(const struct vq *q)
 {
-    if (!q->packed)
-        return q->next_avail;
-    return (q->next_avail | (q->avail_wrap ? WRAP : 0)) | (uint32_t)(q->next_used | (q->used_wrap ? WRAP : 0)) << 16;
-}
-
-static int set_packed_place(struct vq *q, uint32_t place)
-{
-    uint16_t avail = place & (WRAP - 1), used = place >> 16 & (WRAP - 1);
-    int in_flight = avail - used + ((place & WRAP) != (place >> 16 & WRAP) ? q->size : 0);
-    if (avail >= q->size || used >= q->size || in_flight < 0 || in_flight > q->size)
-        return vq_fail(q, "its place in the ring is outside of it");
-    q->avail_wrap = place & WRAP;
-    q->used_wrap = place >> 16 & WRAP;
-    q->next_avail = avail;
-    q->next_used = used;
-    q->in_flight = (uint16_t)in_flight;
-    return 0;
+    return q->packed ? vq_packed_place(q) : q->next_avail;
 }
 
 int vq_set_place(struct vq *q, const uint32_t *place)
@@ -128,17 +110,12 @@ int vq_set_place(struct vq *q, const uint32_t *place)
     q->added = 0;
     q->notify_off = false;
     if (q->packed)
-        return place ? set_packed_place(q, *place) : vq_fail(q, "who had the ring is gone, and its place with it");
+        return place ? vq_packed_set_place(q, *place) : vq_fail(q, "who had the ring is gone, and its place with it");
     uint16_t used = vq_split_used(q);
     q->next_used = used;
     q->next_avail = place ? (uint16_t)*place : used;
     q->in_flight = (uint16_t)(q->next_avail - used);
     return q->in_flight <= q->size ? 0 : vq_fail(q, "its place in the ring is outside of it");
-}
-
-uint32_t vq_progress(const struct vq *q)
-{
-    return q->packed || !q->enabled ? 0 : vq_split_progress(q);
 }
 
 /* One buffer of a chain. Guest-contiguous memory may be several pieces in the host. */

@@ -68,12 +68,10 @@ int vq_restore(struct vq *q);
 /* Where the device goes on in the ring, for somebody else who works on it meanwhile. Split: the next available index;
  * packed: also the next used one, in the upper half, each with its wrap counter as bit 15. */
 uint32_t vq_place(const struct vq *q);
-/* The ring comes back: at that place, or, `place` NULL, where the driver was last given something back; nothing is
+/* The ring comes back: at that place (an upper half that the ring contradicts, as that of DPDK, which is always 0, is
+ * taken as equal to the lower one), or, `place` NULL, where the driver was last given something back; nothing is
  * unpublished. 0, or -EBADMSG: nobody knows the place in a packed ring, or it is none. */
 int vq_set_place(struct vq *q, const uint32_t *place);
-
-/* How far both sides are, as memory says; for a ring that somebody else works on. Packed: always 0. */
-uint32_t vq_progress(const struct vq *q);
 
 /* 1: a chain is in e; 0: nothing there; -EBADMSG. */
 int vq_pop(struct vq *q, struct vq_elem *e);

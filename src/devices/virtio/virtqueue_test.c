@@ -355,6 +355,39 @@ static void test_event_idx(struct fixture *f, gconstpointer data)
     g_assert_true(vq_publish(&f->q));
 }
 
+static void expect_place(struct fixture *f, uint32_t place, unsigned in_flight)
+{
+    g_assert_cmpuint(vq_place(&f->q), ==, place);
+    g_assert_cmpuint(f->q.in_flight, ==, in_flight);
+}
+
+/* Somebody else had the ring. */
+static void test_place(struct fixture *f, gconstpointer data)
+{
+    for (unsigned turns = 0; turns < 3 * SIZE; turns++) {
+        uint32_t at = turns % SIZE | (turns / SIZE % 2 ? 0 : 0x8000);
+        uint32_t whole = f->packed ? at | at << 16 : turns, id, len;
+        expect_place(f, whole, 0);
+        g_assert_cmpint(vq_set_place(&f->q, &whole), ==, 0);
+        expect_place(f, whole, 0);
+        g_assert_cmpint(vq_set_place(&f->q, f->packed ? &at : &whole), ==, 0); /* the upper half lacks */
+        expect_place(f, whole, 0);
+        one(f);
+        vq_publish(&f->q);
+        g_assert_true(collect(f, 1, &id, &len));
+    }
+    struct buf b = { DATA_AT, 16, true };
+    uint32_t before = vq_place(&f->q), far = f->packed ? SIZE : 3 * SIZE + SIZE + 1;
+    offer(f, 0, &b, 1);
+    g_assert_cmpint(vq_pop(&f->q, &f->e), ==, 1);
+    uint32_t taken = vq_place(&f->q);
+    g_assert_cmpuint(taken & 0xffff, ==, (before & 0xffff) + 1);
+    g_assert_cmpint(vq_set_place(&f->q, &before), ==, 0);
+    g_assert_cmpint(vq_set_place(&f->q, &taken), ==, 0);
+    expect_place(f, taken, 1);
+    g_assert_cmpint(vq_set_place(&f->q, &far), ==, -EBADMSG);
+}
+
 static void test_reset(struct fixture *f, gconstpointer data)
 {
     struct buf b = { MMIO_BASE, 16, true };
@@ -683,6 +716,7 @@ int main(int argc, char **argv)
     BOTH("indirect", test_indirect);
     BOTH("suppression", test_suppression);
     BOTH("event-idx", test_event_idx);
+    BOTH("place", test_place);
     BOTH("reset", test_reset);
     BOTH("bad-buffers", test_bad_buffers);
     BOTH("bad-indirect", test_bad_indirect);

@@ -35,9 +35,10 @@ void vq_split_push(struct vq *q, const struct vq_elem *e, uint32_t len);
 bool vq_split_publish(struct vq *q);
 bool vq_split_has_avail(struct vq *q);
 void vq_split_notify(struct vq *q, bool on);
-uint32_t vq_split_progress(const struct vq *q);
 uint16_t vq_split_used(const struct vq *q); /* what the driver sees */
 
+uint32_t vq_packed_place(const struct vq *q);
+int vq_packed_set_place(struct vq *q, uint32_t place);
 int vq_packed_pop(struct vq *q, struct vq_elem *e);
 void vq_packed_push(struct vq *q, const struct vq_elem *e, uint32_t len);
 bool vq_packed_publish(struct vq *q);

@@ -6,8 +6,8 @@
  * Thread    Under the device's lock.
  * Trust     See virtqueue.h.
  */
-#include "devices/virtio/vq_internal.h"
 #include "base/fence.h"
+#include "devices/virtio/vq_internal.h"
 
 struct packed_desc {
     uint64_t addr;
@@ -51,6 +51,43 @@ static int add_indirect(struct vq *q, struct vq_elem *e, uint64_t gpa, uint32_t 
         if (err < 0)
             return err; /* at the latest when the element's room is used up */
     }
+    return 0;
+}
+
+#define WRAP 0x8000u
+
+uint32_t vq_packed_place(const struct vq *q)
+{
+    return (q->next_avail | (q->avail_wrap ? WRAP : 0)) |
+           (uint32_t)(q->next_used | (q->used_wrap ? WRAP : 0)) << 16;
+}
+
+/* The driver was not given the descriptor there back yet. */
+static bool may_be_used_next(const struct vq *q, uint16_t at, bool wrap)
+{
+    const struct packed_desc *ring = q->desc;
+    uint16_t flags = guest_load(&ring[at].flags);
+    return !!(flags & DESC_AVAIL) != wrap || !!(flags & DESC_USED) != wrap;
+}
+
+int vq_packed_set_place(struct vq *q, uint32_t place)
+{
+    uint16_t avail = place & (WRAP - 1), used = place >> 16 & (WRAP - 1);
+    bool avail_wrap = place & WRAP, used_wrap = place >> 16 & WRAP;
+    if (avail >= q->size)
+        return vq_fail(q, "its place in the ring is outside of it");
+    int in_flight = avail - used + (avail_wrap != used_wrap ? q->size : 0);
+    if (used >= q->size || in_flight < 0 || in_flight > q->size ||
+        !may_be_used_next(q, used, used_wrap)) {
+        used = avail; /* it tells only where it takes, and gives back all before */
+        used_wrap = avail_wrap;
+        in_flight = 0;
+    }
+    q->avail_wrap = avail_wrap;
+    q->used_wrap = used_wrap;
+    q->next_avail = avail;
+    q->next_used = used;
+    q->in_flight = (uint16_t)in_flight;
     return 0;
 }
 

@@ -42,11 +42,6 @@ uint16_t vq_split_used(const struct vq *q)
     return guest_load(used_word(q, 1));
 }
 
-uint32_t vq_split_progress(const struct vq *q)
-{
-    return guest_load(avail_word(q, 1)) | (uint32_t)guest_load(used_word(q, 1)) << 16;
-}
-
 static struct vq_desc load_desc(const struct vq_desc *d)
 {
     return (struct vq_desc){ guest_load(&d->addr), guest_load(&d->len), guest_load(&d->flags),
