@@ -110,6 +110,15 @@ static bool under_way(const struct migration *g)
 
 /* ---- what the thread asks for, on the main thread ---- */
 
+static void tell_pass(struct migration *g, uint64_t round)
+{
+    if (!g->capabilities.events)
+        return;
+    JsonObject *data = json_object_new();
+    json_object_set_int_member(data, "pass", (gint64)round);
+    qmp_event(g->vmm->qmp, "MIGRATION_PASS", data);
+}
+
 static bool begin(struct migrate_worker *w, GError **error)
 {
     struct migration *g = of(w);
@@ -121,6 +130,7 @@ static bool begin(struct migrate_worker *w, GError **error)
     g->stats.rounds = 1;
     pthread_mutex_unlock(&g->worker.lock);
     set_status(g, MIGRATE_ACTIVE);
+    tell_pass(g, 1);
     return true;
 }
 
@@ -132,11 +142,7 @@ static void count_harvest(struct migration *g, uint64_t pages)
     uint64_t round = ++g->stats.rounds;
     g->stats.dirty_rate_pages = (uint64_t)((double)pages / seconds);
     pthread_mutex_unlock(&g->worker.lock);
-    if (!g->capabilities.events)
-        return;
-    JsonObject *data = json_object_new();
-    json_object_set_int_member(data, "pass", (gint64)round);
-    qmp_event(g->vmm->qmp, "MIGRATION_PASS", data);
+    tell_pass(g, round);
 }
 
 static bool harvest(struct migrate_worker *w, GError **error)

@@ -263,6 +263,6 @@ static const struct qmp_arg pass_data[] = {
     { 0 },
 };
 static const struct qmp_event_type pass_event = {
-    .name = "MIGRATION_PASS", .summary = "A further round of RAM (capability events)", .data = pass_data,
+    .name = "MIGRATION_PASS", .summary = "A round of RAM (capability events)", .data = pass_data,
 };
 QMP_EVENT(pass_event);

@@ -218,7 +218,9 @@ void run_quit(struct vmm *v, enum shutdown_cause cause)
     v->run.ending = true;
     if (v->machine && machine_is_running(v->machine))
         machine_stop(v->machine);
-    cause_event(v, "SHUTDOWN", causes[cause].guest, causes[cause].reason);
+    bool began = !v->machine || v->machine->state != RUN_INMIGRATE || cause != CAUSE_HOST_ERROR;
+    if (began) /* a guest whose state does not come was never on here */
+        cause_event(v, "SHUTDOWN", causes[cause].guest, causes[cause].reason);
     g_main_loop_quit(v->glib_loop);
 }
 

@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import libvirt  # noqa: E402
 import manager  # noqa: E402
 import tap  # noqa: E402
+from heard import ADDED, COMES, GOES_ON, GONE, REMOVED, STANDS, Heard  # noqa: E402
 
 RUCHED, IMG, TICKER = (os.path.abspath(p) for p in sys.argv[1:4])
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -165,23 +166,34 @@ class World:
 
 
 def test_both_ways(w):
+    """Each hears the same as source and as destination as the other, but for 'undefined', which libvirtd leaves out."""
+    def went(source, destination, *events, gone=GONE):
+        assert source.wants(STANDS, *gone)[0] == (1, 0)
+        destination.wants(COMES, *events, GOES_ON)
     d = w.ours.c.defineXML(w.xml)
     d.create()
     w.goes_on()
+    ours, theirs = Heard(w.ours.c), Heard(w.theirs.c)
     d = d.migrate3(w.theirs.c, {}, LIVE | UNSAFE)
     w.goes_on()
     w.at(w.theirs, w.ours)
+    went(ours, theirs)
     d = d.migrate3(w.ours.c, {}, LIVE | UNSAFE)
     w.goes_on()
     w.at(w.ours, w.theirs, persistent=False)
+    went(theirs, ours)
     d.migrateToURI3(w.theirs.uri, {}, LIVE | P2P | UNSAFE | PERSIST | UNDEFINE)
     w.goes_on()
     w.at(w.theirs, w.ours, persistent=False)
+    went(ours, theirs, ADDED, gone=(*GONE, REMOVED))
     d = w.theirs.c.lookupByName("m")
     assert d.isPersistent()
     d.migrateToURI3(w.ours.uri, {}, LIVE | P2P | UNSAFE | PERSIST | UNDEFINE)
     w.goes_on()
     w.at(w.ours, w.theirs, persistent=False)
+    went(theirs, ours, ADDED)
+    for side in (ours, theirs):
+        side.stop()
 
 
 def test_called_off(w):

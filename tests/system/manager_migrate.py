@@ -5,7 +5,8 @@
     manager_migrate.py RUCHED RUCHE-IMG TICKER RUCHE-VMM [TEST...]
 
 Two managers on this host share a folder of disks, each with a host UUID of its own. The guest (tests/guest/ticker.c)
-counts on its console and looks at its memory all the time. With ruche-vmm and with QEMU.
+counts on its console and looks at its memory all the time. With ruche-vmm and with QEMU. The events that both sides send are
+those that two of libvirt's daemons send (9.0), but for 'undefined', which they leave out.
 """
 import glob
 import os
@@ -24,6 +25,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import libvirt  # noqa: E402
 import manager  # noqa: E402
 import tap  # noqa: E402
+from heard import ADDED, COMES, GOES_ON, GONE, REMOVED, STANDS, UPDATED, Heard  # noqa: E402
 from pki import make_pki  # noqa: E402
 
 RUCHED, IMG, TICKER, VMM = (os.path.abspath(p) for p in sys.argv[1:5])
@@ -158,6 +160,10 @@ class Pair:
         self.b.m.close()
         self.shared.cleanup()
 
+    def hear(self):
+        """What each side is told from now on."""
+        return Heard(self.a.c), Heard(self.b.c)
+
     def runs(self):
         self.d.create()
         wait("the guest's count", lambda: len(self.a.ticks()) > 1)
@@ -193,8 +199,11 @@ def test_direct():
     with Pair() as p:
         p.runs()
         refused("shared storage", p.d.migrate3, p.b.c, {}, LIVE)
+        here, there = p.hear()
         before = p.count(p.a, p.b)
         moved = p.d.migrate3(p.b.c, {}, LIVE | UNSAFE)
+        assert here.wants(STANDS, *GONE)[0] == (1, 0)  # while it runs
+        assert not there.wants(COMES, GOES_ON)
         assert moved.name() == "m" and moved.state() == [RUNNING, libvirt.VIR_DOMAIN_RUNNING_MIGRATED]
         assert p.d.state() == [SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED]
         assert p.d.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)["success"] is True
@@ -205,6 +214,8 @@ def test_direct():
         before = p.count(p.b, p.a)
         stored = moved.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace("<name>m</name>", "<name>m</name><title>another</title>")
         moved.migrate3(p.a.c, {"persistent_xml": stored}, UNSAFE | PERSIST)
+        assert there.wants(STANDS, *GONE)[0] == (1, 1)  # while it stands
+        here.wants(COMES, UPDATED, GOES_ON)
         p.goes_on(p.a, before)
         p.at(p.a, p.b, persistent=False)
         assert "another" in p.d.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
@@ -218,8 +229,11 @@ def test_peer():
         refused("cannot be reached", p.d.migrateToURI3, "qemu+unix:///session?socket=/nowhere/sock", {}, LIVE | P2P | UNSAFE)
         refused("same host", p.d.migrateToURI3, p.a.uri, {}, LIVE | P2P | UNSAFE)
         assert p.a.settled() == RUNNING
+        here, there = p.hear()
         before = p.count(p.a, p.b)
         p.d.migrateToURI3(p.b.uri, {"destination_name": "n", "bandwidth": 1000}, LIVE | P2P | UNSAFE | PERSIST | UNDEFINE)
+        assert here.wants(STANDS, *GONE, REMOVED)[0] == (1, 0)
+        there.wants(COMES, ADDED, GOES_ON)
         moved = p.b.c.lookupByName("n")
         assert moved.isPersistent() and moved.state()[0] == RUNNING and moved.UUIDString() == p.uuid
         assert "<name>n</name>" in moved.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
@@ -228,8 +242,12 @@ def test_peer():
         refused("needs 'persistent'", moved.migrateToURI3, p.a.uri, {"persistent_xml": stored}, P2P | UNSAFE)
         refused("has another UUID", moved.migrateToURI3, p.a.uri, {"persistent_xml": p.xml}, P2P | UNSAFE | PERSIST)
         moved.suspend()
+        stands = ("suspended", libvirt.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED)
+        there.wants(stands)
         p.a.forget()
         moved.migrateToURI3(p.a.uri, {"destination_name": "m", "persistent_xml": stored}, P2P | UNSAFE | PERSIST)
+        there.wants(*GONE)
+        here.wants(COMES, ADDED, stands)
         back = p.a.c.lookupByName("m")
         assert back.state()[0] == PAUSED and "another" in back.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         assert "another" not in back.XMLDesc() and "another" not in p.b.c.lookupByName("n").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
@@ -243,11 +261,15 @@ def test_offline():
     with Pair() as p:
         refused("persistent", p.d.migrate3, p.b.c, {}, OFFLINE)
         refused("not running", p.d.migrate3, p.b.c, {}, LIVE)
+        here, there = p.hear()
         p.d.migrate3(p.b.c, {}, OFFLINE | PERSIST)
+        there.wants(ADDED)
         assert p.a.state() == p.b.state() == SHUTOFF
         assert p.d.XMLDesc() == p.b.c.lookupByName("m").XMLDesc()
         p.b.c.lookupByName("m").undefine()
         p.d.migrateToURI3(p.b.uri, {}, OFFLINE | PERSIST | UNDEFINE | P2P)
+        here.wants(REMOVED)
+        there.wants(REMOVED, ADDED)
         assert p.a.state() is None and p.b.state() == SHUTOFF
         again = p.b.c.lookupByName("m")
         stored = again.XMLDesc().replace("<name>m</name>", "<name>m</name><title>another</title>")
@@ -313,6 +335,7 @@ def under_way(p, how):
 def test_cancelled():
     with Pair() as p:
         p.runs()
+        here, there = p.hear()
         for how in (0, P2P):
             thread, raised, other = under_way(p, how)
             assert other.lookupByName("m").jobStats()["operation"] == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
@@ -321,6 +344,8 @@ def test_cancelled():
             thread.join()
             assert "cancelled" in raised[0], raised
             p.at(p.a, p.b, persistent=False)
+            here.wants()
+            there.wants(COMES, ("stopped", libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED))
             p.a.forget()
             p.goes_on(p.a, 0)
 

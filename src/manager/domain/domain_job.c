@@ -234,6 +234,8 @@ bool domain_job_end(struct domain *d, bool ok, GError *const *error)
     domain_job_free(d->ended_job);
     d->ended_job = j;
     d->job = NULL;
+    if (!ok || j->operation == DOMAIN_JOB_RESTORE || j->operation == DOMAIN_JOB_MIGRATION_IN)
+        return ok; /* as libvirt: of these, only the domain's life tells */
     fill(j, &info);
     domain_job_params(&info, &params);
     event_emit(&(struct event){.class = EVENT_DOMAIN,

@@ -365,14 +365,14 @@ void migrate_leave(struct domain *d)
     m->busy = true;
     if (active)
         migrate_write(d, PHASE_CONFIRM);
-    if (d->job)
-        domain_job_end(d, true, NULL);
     if (forget)
         forget_stored(d);
     if (domain_is_active(d))
         domain_over(d, SHUTOFF_MIGRATED, STOPPED_MIGRATED);
     else if (!d->persistent)
         domain_table_remove(d);
+    if (d->job) /* libvirt's clients hear of it after the machine's end */
+        domain_job_end(d, true, NULL);
     if (forget && !d->persistent)
         domain_emit(d, LIFE_UNDEFINED, UNDEFINED_REMOVED);
     migrate_over(d);

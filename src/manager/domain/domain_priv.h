@@ -133,7 +133,7 @@ struct domain_job {
     char *used;               /* the managed state that is being restored */
 };
 struct domain_job *domain_job_begin(struct domain *d, enum domain_job_operation operation, struct job *shown);
-/* Tells; `error` says why it failed. Returns ok. */
+/* Tells of what was saved, dumped, sent; `error` says why it failed. Returns ok. */
 bool domain_job_end(struct domain *d, bool ok, GError *const *error);
 /* Until the machine's stream is over. `file` (may be NULL) is what it goes to. */
 bool domain_job_stream(struct domain *d, const struct save_file *file, GError **error);
