@@ -60,9 +60,11 @@ static bool has_scheme(const struct image_driver *d, const char *filename, size_
     return false;
 }
 
-const struct image_driver *driver_of_scheme(const char *filename)
+/* One of the program's own; NULL: a module's, or a plain path's. */
+static const struct image_driver *of_scheme(const char *filename, const char **ret_module)
 {
     size_t len = scheme_len(filename);
+    *ret_module = NULL;
     if (!len)
         return NULL;
     LINKSET_FOREACH(image_drivers, struct image_driver, d)
@@ -71,8 +73,26 @@ const struct image_driver *driver_of_scheme(const char *filename)
             return d;
     }
     g_autofree char *scheme = g_strndup(filename, len);
-    const char *module = module_of_scheme(scheme);
-    return module ? driver_find(module, NULL) : NULL;
+    *ret_module = module_of_scheme(scheme);
+    return NULL;
+}
+
+bool driver_has_scheme(const char *filename)
+{
+    const char *module;
+    return of_scheme(filename, &module) || module;
+}
+
+bool driver_of_scheme(const char *filename, const struct image_driver **ret, GError **error)
+{
+    const char *module;
+    const struct image_driver *d = of_scheme(filename, &module);
+    if (module)
+        d = driver_find(module, error);
+    if (!d && module)
+        return false;
+    *ret = d;
+    return true;
 }
 
 const struct image_driver *driver_probe(const uint8_t *head, size_t len, const char *filename)

@@ -220,7 +220,9 @@ LINKSET_DECLARE(image_drivers);
 
 /* Also looks into the modules that come with a driver of that name; NULL with "did you mean". */
 const struct image_driver *driver_find(const char *name, GError **error);
-const struct image_driver *driver_of_scheme(const char *filename); /* "nbd://..." -> nbd; NULL: a path */
+/* "nbd://..." -> nbd; *ret NULL: a path. False: its module cannot be loaded. */
+bool driver_of_scheme(const char *filename, const struct image_driver **ret, GError **error);
+bool driver_has_scheme(const char *filename); /* loads nothing */
 /* The format whose probe is surest; raw when none knows it. */
 const struct image_driver *driver_probe(const uint8_t *head, size_t len, const char *filename);
 

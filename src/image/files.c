@@ -111,7 +111,7 @@ static bool is_local(const char *filename, const char **ret_path)
 {
     *ret_path = g_str_has_prefix(filename, "file:") ? filename + 5 : filename;
     return !g_str_has_prefix(filename, "json:") &&
-           (*ret_path != filename || !driver_of_scheme(filename));
+           (*ret_path != filename || !driver_has_scheme(filename));
 }
 
 /* An empty file at f->path, with the owner and the rights of the one that it replaces. */

@@ -89,8 +89,10 @@ JsonObject *name_to_options(const char *filename, GError **error)
     }
     if (g_str_has_prefix(filename, "json:"))
         return parse_json_name(filename + 5, error);
+    const struct image_driver *d = NULL;
+    if (!driver_of_scheme(filename, &d, error))
+        return NULL;
     JsonObject *o = json_object_new();
-    const struct image_driver *d = driver_of_scheme(filename);
     if (d && d->parse_name) {
         json_object_set_string_member(o, "driver", d->name);
         if (!d->parse_name(filename, o, error))
@@ -105,7 +107,7 @@ JsonObject *name_to_options(const char *filename, GError **error)
 
 static bool has_scheme(const char *filename)
 {
-    return g_str_has_prefix(filename, "json:") || driver_of_scheme(filename);
+    return g_str_has_prefix(filename, "json:") || driver_has_scheme(filename);
 }
 
 char *name_beside(const char *base, const char *filename)

@@ -15,7 +15,7 @@ import threading
 import time
 
 import tap
-from peers import (MIB, WORK, can_connect, contents, free_port, img, in_own_network, main, need, path, refused, run,
+from peers import (MIB, TOOL, WORK, can_connect, contents, free_port, img, in_own_network, main, need, path, refused, run,
                    wait_for)
 
 SIZE = 8 * MIB + 512
@@ -331,6 +331,22 @@ def test_rbd_refusals():
     refused("key-secret", "info", "-f", "raw", "rbd:pool/disk:key=abc")
 
 
+def test_no_module():
+    """Modules that are not there: the package is named, and no name of a URL becomes a file's."""
+    folder = path("bare")
+    os.mkdir(folder)
+    tool = shutil.copy(TOOL, folder)
+    for name in ("http", "iscsi", "nfs", "rbd"):
+        with open(f"{folder}/image-{name}.so", "w", encoding="ascii"):
+            pass
+    for url, package in (("http://127.0.0.1:1/x", "libsoup-3.0-0"), ("https://127.0.0.1:1/x", "libsoup-3.0-0"), ("iscsi://127.0.0.1/t/0", "libiscsi7"),
+                         ("nfs://127.0.0.1/x", "libnfs13"), ("rbd:pool/disk", "librbd1")):
+        for words in (("info",), ("create", "-f", "qcow2", "-F", "raw", "-b", url, "over.qcow2"), ("convert", "-O", "raw", path("bare/ruche-img"))):
+            done = run(tool, *words, *([] if "over.qcow2" in words else [url]), check=False, cwd=folder)
+            assert done.returncode == 1 and f"(package {package})" in done.stderr, (words, done)
+    assert sorted(os.listdir(folder)) == sorted(["ruche-img", *(f"image-{name}.so" for name in ("http", "iscsi", "nfs", "rbd"))])
+
+
 TESTS = {
     "copies by HTTP": test_http_copy,
     "a backing file by HTTP": test_http_backing,
@@ -341,6 +357,7 @@ TESTS = {
     "iSCSI with CHAP": test_iscsi_chap,
     "NFS both ways": test_nfs,
     "Ceph without a cluster": test_rbd_refusals,
+    "without the modules": test_no_module,
 }
 
 if __name__ == "__main__":

@@ -236,6 +236,8 @@ def recipes(folder, text):
     module = os.path.join(os.path.dirname(os.path.abspath(RUCHED)), "ruche-web.so")
     for name, source in {"ruched": RUCHED, "ruche-web.so": module, "ruche-vmm": VMM, "ruche-img": IMG}.items():
         subprocess.run(["cp", "--reflink=auto", source, os.path.join(folder, name)], check=True)
+    with open(os.path.join(folder, "image-http.so"), "w", encoding="ascii"):
+        pass  # no module
     path = os.path.join(folder, "images", "slow")
     with open(path, "w", encoding="utf-8") as f:
         f.write(text)
@@ -251,7 +253,7 @@ def wait_until(condition, what, timeout_s=120):
 
 
 def building():
-    """A build that is cancelled, and one in which the manager is killed: neither leaves a file or a process."""
+    """A build that is cancelled, and one in which the manager is killed: neither leaves a file or a process. A URL without its module."""
     word = f"{os.getpid()}.5"
     m = recipes(os.path.join(M.folder.name, "own"), f"#!/bin/sh\nmkdir \"$1/deep\"\n: >\"$1/deep/file\"\nsleep {word}\necho end\n")
     images = os.path.join(m.state, "images")
@@ -280,6 +282,8 @@ def building():
             open(os.path.join(half, name), "wb").close()
         m.start()
         assert os.listdir(images) == [] and not os.path.exists(half), os.listdir(images)
+        job = m.job(m.want(202, "POST", "/launch", {"image": "https://127.0.0.1:1/disk.qcow2"}))
+        assert job["state"] == "failed" and "driver https is a module that cannot be loaded (package libsoup-3.0-0)" in job["message"], job
     finally:
         m.close()
         subprocess.run(["pkill", "-x", "-f", f"sleep {word}"], check=False)  # the word is ours alone

@@ -214,7 +214,7 @@ bool vmdk_sparse_create(struct node *file, uint64_t size_bytes, const struct vmd
 static bool backing_id(const struct image_create *c, uint32_t *ret, GError **error)
 {
     bool as_is = g_path_is_absolute(c->backing_file) ||
-                 g_str_has_prefix(c->backing_file, "json:") || driver_of_scheme(c->backing_file);
+                 g_str_has_prefix(c->backing_file, "json:") || driver_has_scheme(c->backing_file);
     g_autofree char *folder = g_path_get_dirname(c->filename);
     g_autofree char *path =
         as_is ? g_strdup(c->backing_file) : g_build_filename(folder, c->backing_file, NULL);
