@@ -211,10 +211,10 @@ def target(file, *more):
         admin("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
         yield f"iscsi://127.0.0.1:{port}/{name}", admin
     finally:
-        admin("--op", "unbind", "--mode", "target", "--tid", "1", "-I", "ALL", check=False)
-        daemon.terminate()
+        for words in ("target --tid 1 --force", "system"):  # it ends by command alone, and only without a target
+            admin("--op", "delete", "--mode", *words.split(), check=False)
         try:
-            daemon.wait(timeout=30)
+            daemon.wait(timeout=5)
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
