@@ -71,6 +71,8 @@ char *cli_read_file(const char *path, GError **error); /* "-": standard input */
 int cli_edit(struct cli *c, const char *xml, int (*define)(struct cli *c, const char *xml));
 /* cmd_live.c: the terminal is a machine's console until Ctrl-]. */
 int cli_console(struct cli *c, const char *name, bool force);
+/* cmd_ssh.c: the key of a person who has none, which only `ruche ssh` uses; it may not be there. */
+char *cli_own_key(void);
 
 /* help.c */
 void cli_help(void);

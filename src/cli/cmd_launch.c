@@ -1,23 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Launching machines and getting into them; versions, jobs, images. */
+/* Launching machines; versions, jobs, images. */
 #include "cli/cli.h"
 #include "cli/rest.h"
 #include "cli/table.h"
 
-#include "base/fd.h"
-#include "base/sock.h"
-#include "base/util.h"
-
-#include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#define SSH_WAIT_S 180
-#define SSH_SPEAK_MS 5000
 
 static const struct cli_option launch_options[] = {
     { "name", "NAME", "of the machine", false },
@@ -38,11 +27,6 @@ static const struct cli_option launch_options[] = {
 };
 
 /* ---- keys ---- */
-
-static char *own_key(void)
-{
-    return g_build_filename(g_get_user_data_dir(), "ruche", "id_ed25519", NULL);
-}
 
 static bool add_key(JsonArray *keys, const char *path, GError **error)
 {
@@ -72,7 +56,7 @@ static void add_user_keys(JsonArray *keys)
 /* A person without a key gets one that only `ruche ssh` uses. */
 static bool add_own_key(JsonArray *keys, GError **error)
 {
-    g_autofree char *path = own_key(), *public = g_strconcat(path, ".pub", NULL), *folder = g_path_get_dirname(path);
+    g_autofree char *path = cli_own_key(), *public = g_strconcat(path, ".pub", NULL), *folder = g_path_get_dirname(path);
     if (!g_file_test(public, G_FILE_TEST_EXISTS)) {
         char *argv[] = { (char *)"ssh-keygen", (char *)"-q", (char *)"-t", (char *)"ed25519", (char *)"-N", (char *)"",
                          (char *)"-C", (char *)"ruche", (char *)"-f", path, NULL };
@@ -185,86 +169,6 @@ static int run_images(struct cli *c)
     return 0;
 }
 CLI_COMMAND(images, .name = "images", .summary = "Names that 'launch' takes", .run = run_images);
-
-/* ---- ssh ---- */
-
-/* Does a server of SSH speak there? The way through the machine's network opens before its guest listens. */
-static bool ssh_speaks(const char *host, const char *port)
-{
-    autofd fd = sock_connect_tcp(host, port, false, NULL);
-    struct pollfd p = { .fd = fd, .events = POLLIN };
-    char word[4];
-    return fd >= 0 && poll(&p, 1, SSH_SPEAK_MS) == 1 && recv(fd, word, sizeof(word), MSG_WAITALL) == sizeof(word) &&
-           !memcmp(word, "SSH-", sizeof(word));
-}
-
-static bool is_running(struct cli *c, GError **error)
-{
-    g_autoptr(JsonObject) d = rest_call(c->rest, "GET", NULL, error, "/domains/%s", c->args[0]);
-    if (!d || !strcmp(text_of(d, "state"), "running"))
-        return d != NULL;
-    return ruche_error(error, RUCHE_ERR_STATE, "machine '%s' is %s", c->args[0], text_of(d, "state"));
-}
-
-/* A guest that boots is waited for. */
-static bool wait_for_ssh(struct cli *c, const char *host, const char *port, GError **error)
-{
-    bool said = !isatty(2);
-    double wait_s = cli_has(c, "wait") ? g_ascii_strtod(cli_value(c, "wait"), NULL) : SSH_WAIT_S;
-    gint64 until_us = g_get_monotonic_time() + (gint64)(CLAMP(wait_s, 0, 86400) * 1e6);
-    while (is_running(c, error)) {
-        if (ssh_speaks(host, port))
-            return true;
-        if (g_get_monotonic_time() >= until_us)
-            return ruche_error(error, RUCHE_ERR_IO, "machine '%s' does not answer SSH yet; 'ruche console %s' shows what it does",
-                               c->args[0], c->args[0]);
-        if (!said)
-            fprintf(stderr, "waiting for '%s' to boot ...\n", c->args[0]);
-        said = true;
-        g_usleep(250000);
-    }
-    return false;
-}
-
-/* The host's key is kept by the machine's UUID: another machine of the same name is another host. */
-static GPtrArray *ssh_words(struct cli *c, JsonObject *o, const char *port)
-{
-    GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *key = own_key();
-    const char *const first[] = { "ssh", "-p", port, "-l", text_of(o, "user"), "-o", "StrictHostKeyChecking=accept-new" };
-    for (size_t i = 0; i < G_N_ELEMENTS(first); i++)
-        g_ptr_array_add(argv, g_strdup(first[i]));
-    g_ptr_array_add(argv, g_strdup_printf("-oHostKeyAlias=%s", text_of(o, "uuid")));
-    g_ptr_array_add(argv, g_strdup_printf("-oUserKnownHostsFile=\"%s/ruche/known_hosts\"", g_get_user_data_dir()));
-    g_ptr_array_add(argv, g_strdup("-oLogLevel=ERROR"));
-    if (g_file_test(key, G_FILE_TEST_EXISTS))
-        g_ptr_array_add(argv, g_strconcat("-i", key, NULL));
-    g_ptr_array_add(argv, g_strdup(text_of(o, "host")));
-    for (unsigned i = 1; i < c->arg_count; i++)
-        g_ptr_array_add(argv, g_strdup(c->args[i]));
-    g_ptr_array_add(argv, NULL);
-    return argv;
-}
-
-static const struct cli_option ssh_options[] = { { "wait", "SECONDS", "for a guest that boots; 180", false }, { 0 } };
-
-static int run_ssh(struct cli *c)
-{
-    GError *error = NULL;
-    g_autoptr(JsonObject) o = rest_call(c->rest, "GET", NULL, &error, "/domains/%s/ssh", c->args[0]);
-    g_autofree char *port = o ? g_strdup_printf("%" PRIi64, json_object_get_int_member(o, "port")) : NULL;
-    if (!o || !wait_for_ssh(c, text_of(o, "host"), port, &error))
-        return cli_fail(error);
-    g_autofree char *folder = g_build_filename(g_get_user_data_dir(), "ruche", NULL);
-    g_mkdir_with_parents(folder, 0755);
-    g_autoptr(GPtrArray) argv = ssh_words(c, o, port);
-    execvp("ssh", (char **)argv->pdata);
-    fprintf(stderr, "ruche: ssh could not be run: %s\n", strerror(errno));
-    return 1;
-}
-CLI_COMMAND(ssh, .name = "ssh", .arguments = "NAME [COMMAND...]", .summary = "Logs in to a launched machine",
-            .text = "Waits for a guest that still boots.", .options = ssh_options, .min_args = 1, .max_args = 1, .raw_args = true,
-            .complete = COMPLETE_MACHINE, .run = run_ssh);
 
 /* ---- jobs, version ---- */
 

@@ -13,9 +13,11 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -29,6 +31,7 @@ ENV = {"HOME": HOME.name, "PATH": os.path.dirname(RUCHE) + ":" + os.environ["PAT
        "LANG": "C.UTF-8", "TERM": "xterm"}  # and no XDG_RUNTIME_DIR
 PID = os.path.join(HOME.name, ".cache/ruche/ruched.pid")
 STATE = os.path.join(HOME.name, ".local/share/ruche")
+LAUNCHED = "urn:ruche:launch"
 XML = f"""<domain type='qemu'><name>%s</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{KERNEL}</kernel></os>
 <devices><serial type='pty'/><memballoon model='none'/></devices></domain>"""
@@ -254,6 +257,54 @@ def things_that_stay():
     ruche("delete", "--force", "live")
 
 
+SSH = """#!/bin/sh
+# Loses its connection: the first two times before the log-in, the third time after it.
+echo "$*" >>{home}/words
+for word; do
+    case $word in
+    -E*) said=${{word#-E}};;
+    -oLocalCommand=*) in=${{word#*=}};;
+    esac
+done
+case $(wc -l <{home}/words) in
+1) echo "kex_exchange_identification: read: Connection reset by peer" >>$said;;
+2) echo "Connection closed by 127.0.0.1 port 22" >>$said;;
+3) eval "$in"; echo "Connection reset by 127.0.0.1 port 22" >>$said;;
+*) exit 7;;
+esac
+exit 255
+"""
+
+
+def ssh_again():
+    """A server that starts again while the guest boots is asked again, but no command is run twice."""
+    bin_folder, words = os.path.join(HOME.name, "bin"), os.path.join(HOME.name, "words")
+    os.mkdir(bin_folder)
+    with open(os.path.join(bin_folder, "ssh"), "w", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o755)) as f:
+        f.write(SSH.format(home=HOME.name))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def answer():
+            while True:
+                try:
+                    server.accept()[0].sendall(b"SSH-2.0-test\r\n")
+                except ConnectionError:
+                    pass
+                except OSError:
+                    return
+        threading.Thread(target=answer, daemon=True).start()
+        launched = f"<metadata><launch xmlns='{LAUNCHED}' image='x' user='me' ssh-port='{server.getsockname()[1]}'/></metadata><memory"
+        ruche("create", "-", text=(XML % "answers").replace("<memory", launched, 1))
+        env = {"PATH": bin_folder + ":" + ENV["PATH"]}
+        said = ruche("ssh", "answers", "halt", status=255, env=env)
+        assert said.err.strip() == "Connection reset by 127.0.0.1 port 22", said
+        ruche("ssh", "answers", "halt", status=7, env=env)
+        server.shutdown(socket.SHUT_RDWR)
+    with open(words, encoding="utf-8") as f:
+        lines = f.read().splitlines()
+    assert len(lines) == 4 and all("-l me " in line and line.endswith("127.0.0.1 halt") for line in lines), lines
+    ruche("delete", "--force", "answers")
+
+
 def host():
     text = ruche("host").out
     assert "cpus" in text and "virsh -c 'qemu+unix:///session?socket=" in text, text
@@ -340,6 +391,6 @@ if __name__ == "__main__":
     try:
         tap.run({"help of every command": help_of_every_command, "a session starts by itself": session_by_itself,
                  "completion and manual": completion, "a machine's life": life, "changes": changes,
-                 "console, top, events, log": things_that_stay, "the host": host, "Debian from launch to log-in": debian})
+                 "console, top, events, log": things_that_stay, "ssh again": ssh_again, "the host": host, "Debian from launch to log-in": debian})
     finally:
         close()
