@@ -162,11 +162,15 @@ def session_by_itself():
     fails("no manager answers", "list", env={"RUCHE_CONNECT": os.path.join(HOME.name, "nowhere.sock")})
 
 
+def wait(what, test, timeout_s=600):
+    until = time.monotonic() + timeout_s
+    while not test():
+        assert time.monotonic() < until, f"{what}: not in {timeout_s} s"
+        time.sleep(0.2)
+
+
 def wait_ended(pid):
-    until = time.monotonic() + 120
-    while not tap.has_ended(pid):
-        assert time.monotonic() < until, f"process {pid} does not end"
-        time.sleep(0.01)
+    wait(f"the end of process {pid}", lambda: tap.has_ended(pid), 120)
 
 
 def manager_pid():
@@ -357,8 +361,8 @@ def debian():
     assert console.end() == 0
     said = ruche("ssh", "--wait", "1200", "demo", "uname -sm; hostname; id -un; sudo id -u", timeout=1500).out
     assert said.split() == ["Linux", "x86_64", "demo", "ruche", "0"], said
-    assert "Linux version" in ruche("dmesg", "demo").out or "login:" in ruche("dmesg", "demo").out
-    ruche("ssh", "demo", "systemctl is-active qemu-guest-agent")
+    wait("the prompt on the console, which may come after SSH's", lambda: "demo login:" in ruche("dmesg", "demo").out)
+    ruche("ssh", "demo", "until systemctl -q is-active qemu-guest-agent; do sleep 0.2; done", timeout=600)
     with open(os.path.join(HOME.name, "more.raw"), "wb") as f:
         f.truncate(8 << 20)
     ruche("attach", "demo", "--disk", os.path.join(HOME.name, "more.raw"), "--format", "raw", "--live")
@@ -368,10 +372,7 @@ def debian():
     assert re.search(r"^ssh +ruche@127\.0\.0\.1 port \d+$", info, re.M), info
     fails("already", "launch", "debian", "--name", "demo")
     ruche("shutdown", "demo", "--mode", "agent")
-    until = time.monotonic() + 600
-    while as_json("info", "demo")["state"] != "shut off":
-        assert time.monotonic() < until, "the guest does not power off"
-        time.sleep(0.5)
+    wait("the guest's power-off", lambda: as_json("info", "demo")["state"] == "shut off")
     fails("is shut off", "ssh", "demo")
     ruche("delete", "demo")
     assert os.listdir(os.path.join(STATE, "machines")) == []
