@@ -9,6 +9,7 @@ The programs are copied, so that he may run them wherever they were built. With 
 that ruche_cli.py keeps.
 """
 import glob
+import hashlib
 import os
 import re
 import select
@@ -171,11 +172,12 @@ def debian():
     cache = os.environ.get("RUCHE_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ruche")
     os.makedirs(os.path.join(STATE, "images"), exist_ok=True)
     os.chown(os.path.join(STATE, "images"), USER, USER)
-    kept = sorted((k for k in glob.glob(os.path.join(cache, "debian-*")) if not k.endswith(".part")), key=os.path.getmtime)
-    if not kept:
-        raise tap.Skip(f"{cache} has no Debian that 'ruche launch' made")
-    here = os.path.join(STATE, "images", os.path.basename(kept[-1]))
-    subprocess.run(["cp", "-r", "--sparse=always", "--reflink=auto", kept[-1], here + ".part"], check=True)
+    with open(os.path.join(RECIPES, "debian"), "rb") as f:
+        kept = os.path.join(cache, f"debian-{hashlib.sha256(f.read()).hexdigest()[:12]}")
+    if not os.path.isdir(kept):
+        raise tap.Skip(f"{cache} has no Debian that this 'ruche launch' made")
+    here = os.path.join(STATE, "images", os.path.basename(kept))
+    subprocess.run(["cp", "-r", "--sparse=always", "--reflink=auto", kept, here + ".part"], check=True)
     subprocess.run(["chown", "-R", f"{USER}:{USER}", here + ".part"], check=True)
     os.rename(here + ".part", here)
     ruche("launch", "debian", "--name", "demo", "--memory", "512M", seconds=2400)

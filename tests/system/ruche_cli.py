@@ -343,10 +343,15 @@ def keep_image():
 
 
 def copy_folder(source, target):
-    shutil.rmtree(target + ".part", ignore_errors=True)
+    """It appears at once; another run may do the same meanwhile."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    subprocess.run(["cp", "-r", "--sparse=always", "--reflink=auto", source, target + ".part"], check=True)
-    os.rename(target + ".part", target)
+    with tempfile.TemporaryDirectory(prefix="copying.", dir=os.path.dirname(target)) as folder:
+        part = os.path.join(folder, "image")
+        subprocess.run(["cp", "-r", "--sparse=always", "--reflink=auto", source, part], check=True)
+        try:
+            os.rename(part, target)
+        except OSError:
+            assert os.path.isdir(target), f"{part} cannot become {target}"
 
 
 def debian():
