@@ -17,6 +17,7 @@
 #define AGENT_NAME "org.qemu.guest_agent.0"
 #define MAX_ANSWER (16u << 20)
 #define DEFAULT_S  5
+#define OBEY_S     15 /* for the agent of a busy guest to listen; the domain is held meanwhile */
 #define BLOCK_S    3600
 
 struct talk {
@@ -104,6 +105,13 @@ static bool synchronize(struct talk *t, GError **error)
     return no_agent(t->v, "it does not come to an end", error);
 }
 
+/* How long it may take to say that it is there: as long as it may take to answer; but who waits for
+ * an answer for ever, waits for one of an agent that lives. */
+static int greeting_s(int timeout_s, bool silent)
+{
+    return silent ? OBEY_S : timeout_s > 0 ? timeout_s : DEFAULT_S;
+}
+
 /* silent: that it says nothing more is an answer. */
 static char *talk(struct vm *v, const char *path, const char *json, int timeout_s, bool silent,
                   GError **error)
@@ -117,9 +125,9 @@ static char *talk(struct vm *v, const char *path, const char *json, int timeout_
     int seconds = timeout_s == AGENT_BLOCK     ? BLOCK_S
                   : timeout_s == AGENT_DEFAULT ? DEFAULT_S
                                                : MAX(timeout_s, 1);
-    struct talk t = {.v = v,
-                     .fd = fd,
-                     .until_us = g_get_monotonic_time() + MIN(seconds, DEFAULT_S) * G_USEC_PER_SEC};
+    int64_t began = g_get_monotonic_time();
+    struct talk t = {
+        .v = v, .fd = fd, .until_us = began + greeting_s(timeout_s, silent) * G_USEC_PER_SEC};
     frame_init(&t.frame, MAX_ANSWER, QMP_MAX_DEPTH);
     g_autofree char *line = g_strconcat(json, "\n", NULL);
     char *answer = NULL;
