@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define LISTEN_BACKLOG 16
+#define LISTEN_BACKLOG SOMAXCONN /* who finds a short queue full by TCP asks again after 1, 3, 7, ... seconds */
 
 int sock_set_nonblock(int fd, bool on)
 {

@@ -324,6 +324,21 @@ static void test_stale_socket(void)
     unlink(path);
 }
 
+/* Clients that come all at once wait for us; none is turned away. */
+static void test_crowd(void)
+{
+    g_autofree char *path = in_dir("%s", "crowd");
+    int fd = sock_listen_unix(path, NULL, NULL), crowd[100];
+    for (unsigned i = 0; i < G_N_ELEMENTS(crowd); i++) {
+        crowd[i] = sock_connect_unix(path, true, NULL);
+        g_assert_cmpint(crowd[i], >=, 0);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(crowd); i++)
+        close(crowd[i]);
+    close(fd);
+    unlink(path);
+}
+
 /* The front end's room holds input back; a slow peer holds output back, bounded, and sent() tells
  * when it is over. */
 static void test_backpressure(void)
@@ -531,6 +546,7 @@ int main(int argc, char **argv)
     g_test_add_func("/chardev/replace-refused", test_replace_refused);
     g_test_add_func("/chardev/replace-under-writer", test_replace_under_writer);
     g_test_add_func("/chardev/stale-socket", test_stale_socket);
+    g_test_add_func("/chardev/crowd", test_crowd);
     g_test_add_func("/chardev/backpressure", test_backpressure);
     g_test_add_func("/chardev/telnet", test_telnet);
     g_test_add_func("/chardev/reconnect", test_reconnect);
