@@ -475,9 +475,7 @@ def test_live_two_vcpus():
 
 
 def test_live_tcp():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = tap.free_port()
     live(f"tcp:127.0.0.1:{port}", f"tcp:127.0.0.1:{port}")
 
 

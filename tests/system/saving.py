@@ -492,8 +492,7 @@ def test_front():
         before, path = w.tick(), w.path("saved")
 
         def job(method, where, body):
-            number = w.m.want(202, method, where, body).json["id"]
-            ended = w.m.want(200, "GET", f"/jobs/{number}?wait=60000").json
+            ended = w.m.job(w.m.want(202, method, where, body))
             assert ended["state"] == "done" and ended["result"] == "m", ended
         job("POST", "/domains/m/dump", {"file": w.path("core"), "live": True})
         job("POST", "/domains/m/save", {"file": path})
