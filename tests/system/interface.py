@@ -193,7 +193,9 @@ def build_places():
     for place in PLACES:
         os.makedirs(f"{WORK}/places/{place}")
         os.makedirs("/" + place, exist_ok=True)
-    programs = {entry.name: entry.path for folder in reversed(ENV["PATH"].split(":")) if os.path.isdir(folder) for entry in os.scandir(folder)}
+    # The runner may put folders of libraries into the path, where a client has a folder of its name.
+    programs = {entry.name: entry.path for folder in reversed(ENV["PATH"].split(":")) if os.path.isdir(folder)
+                for entry in os.scandir(folder) if entry.is_file() and os.access(entry.path, os.X_OK)}
     write("udhcpc.script", UDHCPC, 0o755)
     programs["udhcpc"] = write("udhcpc", f"#!/bin/sh\nexec {shutil.which('busybox')} udhcpc -s {WORK}/udhcpc.script \"$@\"\n", 0o755)
     for client_ in CLIENTS:
