@@ -61,16 +61,16 @@ def test_scsi():
     wait_for("its disk", lambda: os.path.exists("/sys/class/scsi_generic/sg0") and any(d.startswith("sd") for d in os.listdir("/sys/class/block")))
     words = ("scsi_host", "scsi_target", "scsi", "scsi_generic", "storage")
     found = virsh("'" + "; echo @@; ".join(f"nodedev-list --cap {word}" for word in words) + "'").split("@@")
+    number = sh("grep -l scsi_debug /sys/class/scsi_host/host*/proc_name").split("/")[4].removeprefix("host")
     (name,), (below,), (unit,), (sg,) = (text.split() for text in found[:4])
-    number = name.removeprefix("scsi_host")
-    assert unit == f"scsi_{number}_0_0_0" and below == f"scsi_target{number}_0_0", found
+    assert name == f"scsi_host{number}" and unit == f"scsi_{number}_0_0_0" and below == f"scsi_target{number}_0_0", found
     disk = next(n for n in found[4].split() if n.startswith("block_sd"))
     host, target, device, generic, block = described(name, below, unit, sg, disk)
     assert host.findtext("capability/host") == number and target.findtext("parent") == name and device.findtext("parent") == below
     assert device.findtext("capability/type") == "disk" and device.findtext("driver/name") == "sd"
     assert generic.findtext("parent") == unit and generic.findtext("capability/char") == "/dev/sg0" and block.findtext("parent") == unit
     assert block.findtext("capability/model") == "scsi_debug" and block.findtext("capability/size") == str(48 << 20)
-    sh("modprobe -r scsi_debug")
+    wait_for("nobody to look into the disk", lambda: not run("udevadm settle; modprobe -r scsi_debug")[0])  # udev does, when it comes
     assert name not in virsh("nodedev-list").split()
 
 
