@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { LOOKS = 200, LOOK_US = 50000 };
+
 struct lun {
     unsigned bus, target, lun;
     char *device, *path, *serial;
@@ -65,23 +67,26 @@ static char *block_name(const char *unit)
     return dir ? g_strdup(g_dir_read_name(dir)) : NULL;
 }
 
-static void add_lun(struct lun_scan *s, const char *unit)
+/* Whether it is a disk of this host, or one of light; its place then. */
+static bool read_unit(const struct lun_scan *s, const char *unit, struct lun *ret)
 {
-    unsigned host, bus, target, lun;
+    unsigned host;
     uint64_t kind;
     char rest;
-    if (sscanf(unit, "%u:%u:%u:%u%c", &host, &bus, &target, &lun, &rest) != 4 || host != s->host ||
-        s->luns->len >= VOLUMES_MAX ||
-        !sysfs_read_u64(&kind, "/sys/bus/scsi/devices/%s/type", unit) ||
-        (kind != 0 && kind != 7)) /* disks, and those of light */
-        return;
-    g_autofree char *device = block_name(unit);
+    return sscanf(unit, "%u:%u:%u:%u%c", &host, &ret->bus, &ret->target, &ret->lun, &rest) == 4 &&
+           host == s->host && sysfs_read_u64(&kind, "/sys/bus/scsi/devices/%s/type", unit) &&
+           (kind == 0 || kind == 7);
+}
+
+static void add_lun(struct lun_scan *s, const char *unit)
+{
+    struct lun place = {0};
+    g_autofree char *device =
+        s->luns->len < VOLUMES_MAX && read_unit(s, unit, &place) ? block_name(unit) : NULL;
     if (!device)
         return;
-    struct lun *l = g_new0(struct lun, 1);
-    l->bus = bus;
-    l->target = target;
-    l->lun = lun;
+    struct lun *l = g_new(struct lun, 1);
+    *l = place;
     l->device = g_strconcat("/dev/", device, NULL);
     l->serial = read_serial(unit);
     g_ptr_array_add(s->luns, l);
@@ -113,11 +118,37 @@ static void rescan_host(void *opaque)
         return; /* what is known already is found all the same */
 }
 
+static GDir *open_units(void)
+{
+    g_autofree char *path = sysfs_path("/sys/bus/scsi/devices");
+    return g_dir_open(path, 0, NULL);
+}
+
+static bool all_have_devices(const struct lun_scan *s)
+{
+    g_autoptr(GDir) dir = open_units();
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        struct lun place;
+        g_autofree char *device = NULL;
+        if (read_unit(s, name, &place) && !(device = block_name(name)))
+            return false;
+    }
+    return true;
+}
+
+/* The kernel's driver takes a disk after the scan that found it has ended. One that no driver wants
+ * is waited for in vain. */
+static void await_devices(void *opaque)
+{
+    for (int i = 0; i < LOOKS && !all_have_devices(opaque); i++)
+        g_usleep(LOOK_US);
+}
+
 static void scan_host(void *opaque)
 {
     struct lun_scan *s = opaque;
-    g_autofree char *path = sysfs_path("/sys/bus/scsi/devices");
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    g_autoptr(GDir) dir = open_units();
     const char *name;
     while (dir && (name = g_dir_read_name(dir)))
         add_lun(s, name);
@@ -138,8 +169,10 @@ bool scsi_luns_scan(struct pool *p, unsigned host, bool rescan, GHashTable *foun
     g_autofree char *what = g_strdup_printf("SCSI host %u", host);
     if (rescan && !storage_work(rescan_host, s, scan_free, STORAGE_RUN_MS, what, error))
         return false;
+    if (!storage_work(await_devices, s, scan_free, STORAGE_RUN_MS, what, error))
+        return false;
     /* udev makes links a moment after the kernel made the device. */
-    storage_run(NULL, NULL, "udevadm", "settle", "--timeout=10", NULL);
+    storage_run(NULL, NULL, "udevadm", "settle", "--timeout=30", NULL);
     if (!storage_work(scan_host, s, scan_free, STORAGE_RUN_MS, what, error))
         return false;
     for (unsigned i = 0; i < s->luns->len; i++) {

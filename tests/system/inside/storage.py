@@ -234,13 +234,18 @@ def test_iscsi_end():
 
 
 def test_scsi():
-    sh("modprobe scsi_debug dev_size_mb=16 num_tgts=1 max_luns=2 && udevadm settle")
-    number = sh("grep -l scsi_debug /sys/class/scsi_host/host*/proc_name | sed 's/.*host\\([0-9]*\\).*/\\1/'")
+    sh("modprobe scsi_debug dev_size_mb=16 num_tgts=1 max_luns=2")
+    number = sh("grep -l scsi_debug /sys/class/scsi_host/host*/proc_name").split("/")[4].removeprefix("host")
     assert f"name='scsi_host{number}'" in virsh("find-storage-pool-sources scsi")
     sh(f"echo '<pool type=\"scsi\"><name>s</name><source><adapter type=\"scsi_host\" name=\"scsi_host{number}\"/></source>"
        "<target><path>/dev/disk/by-path</path></target></pool>' >/root/s.xml")
     virsh_all("pool-define /root/s.xml", "pool-start s")
     assert figure("s", "unit:0:0:1") == f"{16 * MIB} bytes"
+    unit, driver = f"{number}:0:0:1", "/sys/bus/scsi/drivers/sd"
+    sh(f"echo {unit} >{driver}/unbind; (sleep 1; echo {unit} >{driver}/bind) >/dev/null 2>&1 &")  # the driver comes later than the unit
+    virsh("pool-refresh s")
+    volumes = [line.split()[0] for line in virsh("vol-list s").splitlines()]
+    assert volumes == ["unit:0:0:0", "unit:0:0:1"], volumes
     virsh_all("pool-destroy s", "pool-undefine s")
     refused("pool-define-as s scsi --adapter-name x --target /dev --source-host h", "takes no source host")
 
