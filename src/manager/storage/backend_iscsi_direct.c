@@ -90,6 +90,20 @@ static bool add_unit(struct pool *p, unsigned lun, GHashTable *found, struct poo
     return true;
 }
 
+/* iscsi-ls waits for a server that hangs, for ever. */
+static bool ask(const char *const *argv, const char *stdin_text, char **ret_said, const char *url,
+                GError **error)
+{
+    g_autoptr(GError) inner = NULL;
+    if (storage_run_argv(argv, stdin_text, STORAGE_RUN_MS, ret_said, &inner))
+        return true;
+    if (inner->code == MANAGER_ERR_TIMEOUT)
+        return ruche_error(error, MANAGER_ERR_TIMEOUT, "'%s' did not answer within %d s", url,
+                           STORAGE_RUN_MS / 1000);
+    g_propagate_error(error, g_steal_pointer(&inner));
+    return false;
+}
+
 /* iscsi-ls takes a password from its environment alone, where nobody else reads it; a shell that
  * knows it from its standard input puts it there. */
 static bool list_units(struct pool *p, const char *initiator, const char *url, char **ret_said,
@@ -100,11 +114,12 @@ static bool list_units(struct pool *p, const char *initiator, const char *url, c
                                  "exec iscsi-ls \"$@\"";
     const char *const argv[] = {"sh", "-c", script,    "sh", pool_user(p),
                                 "-s", "-i", initiator, url,  NULL};
+    const char *const open_to_all[] = {"iscsi-ls", "-s", "-i", initiator, url, NULL};
     if (!pool_user(p))
-        return storage_run(ret_said, error, "iscsi-ls", "-s", "-i", initiator, url, NULL);
+        return ask(open_to_all, NULL, ret_said, url, error);
     g_autoptr(GBytes) value = pool_password(p, error);
     char *line = value ? secret_line(value, error) : NULL;
-    bool ok = line && storage_run_argv(argv, line, STORAGE_RUN_MS, ret_said, error);
+    bool ok = line && ask(argv, line, ret_said, url, error);
     secret_text_free(line);
     return ok;
 }
@@ -140,8 +155,9 @@ static void direct_find(const xmlNode *spec, GString *into, GError **error)
     g_autofree char *url = g_strdup_printf("iscsi://%s:%s", host,
                                            xml_get_or(spec, "host@port", "3260")),
                     *own = g_strdup(host);
+    const char *const argv[] = {"iscsi-ls", "-i", iqn, url, NULL};
     g_autofree char *said = NULL;
-    if (!storage_run(&said, error, "iscsi-ls", "-i", iqn, url, NULL))
+    if (!ask(argv, NULL, &said, url, error))
         return;
     g_auto(GStrv) lines = g_strsplit(said, "\n", 100000);
     for (char **l = lines; *l; l++) {
