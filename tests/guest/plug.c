@@ -13,7 +13,7 @@
  *
  * Spec      PCI Express Base 3.0, 6.7 and 7.8; VIRTIO 1.2, 5.1, 5.2, 5.3.
  */
-#include "lib/virtio.h"
+#include "lib/console.h"
 
 #define MAX_SLOTS    8
 #define WINDOW_BASE  0xd0000000u /* a window of 1 MiB a slot, in the board's range */
@@ -137,7 +137,7 @@ static const char *begin(struct slot *s, unsigned n)
     const struct kind *k = kind_of(&s->dev.pci);
     place_bars(&s->dev.pci, WINDOW_BASE + n * WINDOW_BYTES);
     if (!k)
-        return "unknown"; /* the console, of which begin_console() knows more */
+        return "unknown"; /* the console, which is found by itself */
     s->dev.id = k->id;
     if (!virtio_open(&s->dev) || !virtio_begin(&s->dev, k->features))
         return "no agreement";
@@ -227,67 +227,19 @@ static void find_slots(void)
 
 /* --- ports of a console --- */
 
-#define F_MULTIPORT (1ul << 1)
-enum { DEVICE_READY, DEVICE_ADD, DEVICE_REMOVE, PORT_READY };
-#define CONTROL_BYTES 64
-#define CONTROL_COUNT 16
-
-static struct virtio console;
-static struct vq control_in, control_out;
-static uint8_t *control_at[VQ_MAX]; /* by the chain's head */
-
-static void expect(uint8_t *at)
-{
-    struct vbuf b = {at, CONTROL_BYTES};
-    int head = vq_add(&control_in, &b, 0, 1);
-    if (head >= 0)
-        control_at[head] = at;
-}
-
-static void tell(uint32_t id, uint16_t event, uint16_t value)
-{
-    static struct {
-        uint32_t id;
-        uint16_t event, value;
-    } message;
-    struct vbuf b = {&message, sizeof(message)};
-    message.id = id;
-    message.event = event;
-    message.value = value;
-    vq_add(&control_out, &b, 1, 0);
-    vq_kick(&control_out);
-    vq_wait(&control_out, NULL, 20000);
-}
-
-static void begin_console(void)
-{
-    uint8_t *at = alloc_pages(1);
-    if (!virtio_find(VIRTIO_ID_CONSOLE, 0, &console) || !virtio_begin(&console, F_MULTIPORT) ||
-        !vq_init(&control_in, &console, 2, 32) || !vq_init(&control_out, &console, 3, 32)) {
-        console.common = NULL;
-        return;
-    }
-    for (unsigned i = 0; i < CONTROL_COUNT; i++)
-        expect(at + i * CONTROL_BYTES);
-    virtio_ready(&console);
-    vq_kick(&control_in);
-    tell(~0u, DEVICE_READY, 1);
-}
+static struct console console;
+static bool has_console;
 
 static void look_at_console(void)
 {
-    int head = console.common ? vq_get(&control_in, NULL) : -1;
-    if (head < 0)
+    uint32_t id;
+    uint16_t event;
+    if (!has_console || !console_look(&console, &id, &event))
         return;
-    uint8_t *at = control_at[head];
-    uint32_t id = *(volatile uint32_t *)at;
-    uint16_t event = *(volatile uint16_t *)(at + 4);
-    expect(at);
-    vq_kick(&control_in);
-    if (event == DEVICE_ADD) {
-        tell(id, PORT_READY, 1);
+    if (event == PORT_ADD) {
+        console_tell(&console, id, PORT_READY, 1);
         print("port %u on\n", id);
-    } else if (event == DEVICE_REMOVE) {
+    } else if (event == PORT_REMOVE) {
         print("port %u off\n", id);
     }
 }
@@ -390,9 +342,11 @@ void test_main(void)
     refuses = cmdline_number("refuse", 0);
     data = alloc_pages(1);
     find_slots();
-    begin_console();
+    has_console = console_find(&console);
+    if (has_console)
+        console_begin(&console);
     look_at_cpus(); /* QEMU shows its registers from here on */
-    print("%u slots%s\n", slot_count, console.common ? ", a console" : "");
+    print("%u slots%s\n", slot_count, has_console ? ", a console" : "");
     for (uint64_t i = 0; seed && slot_count; i++) {
         unsigned n = rnd() % slot_count;
         harm(&slots[n], n);

@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU's own guest agent in a Debian 12, asked by virsh, python3-libvirt and ruche through ruched. TAP.
 
-    agent.py RUCHED RUCHE-VMM RUCHE-IMG RUCHE [TESTS]
+    agent.py RUCHED RUCHE-VMM RUCHE-IMG RUCHE WIRE.ELF [TESTS]
 
 The guest (tools/guest-image full) boots once; nobody logs in: the agent itself runs the commands that look at what was done.
+With QEMU and again with ruche-vmm, the test itself plays the agent of a guest that is but a wire (tests/guest/wire.c).
 """
 import base64
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,8 @@ import tap
 from libvirt_rpc import Daemon
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
-RUCHED, VMM, IMG, RUCHE = (os.path.abspath(p) for p in sys.argv[1:5])
+RUCHED, VMM, IMG, RUCHE, WIRE = (os.path.abspath(p) for p in sys.argv[1:6])
+QEMU = shutil.which("qemu-system-x86_64")
 BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "600"))
 SECONDS = 120
 WORK = tempfile.mkdtemp(prefix="agent-")
@@ -41,6 +44,10 @@ DOMAIN = """<domain type='qemu'><name>agent</name><memory unit='MiB'>512</memory
 <interface type='user'><mac address='{mac}'/><model type='virtio'/></interface>
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
 <serial type='pty'/><memballoon model='none'/></devices></domain>"""
+WIRED = """<domain type='qemu'><name>agent</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{work}/wire.elf</kernel></os><features><acpi/><apic/></features>
+<devices><emulator>{emulator}</emulator><channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+<serial type='pty'/><serial type='unix'><source mode='connect' path='{work}/wire'/><target port='1'/></serial><memballoon model='none'/></devices></domain>"""
 KEYS = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJustAKeyOfNobodyAtAllForThisTestOnly01 one", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJustAKeyOfNobodyAtAllForThisTestOnly02 two"]
 EVENTS = []
 DAEMON = CONNECTION = DOM = None
@@ -280,6 +287,96 @@ def restored():
     assert virsh("domhostname", "--source", "agent").strip() == "guest"
 
 
+# ---- an agent of the test's own ----
+
+class Wire:
+    """The other end of the guest that is a wire."""
+
+    OPEN, CLOSE, OFF = b"\1", b"\2", b"\3"
+    ANSWERS = {
+        "guest-ping": {}, "guest-get-host-name": {"host-name": "wire"},
+        "guest-network-get-interfaces": [{"name": "eth0", "hardware-address": MAC,
+                                          "ip-addresses": [{"ip-address-type": "ipv4", "ip-address": "10.9.8.7", "prefix": 24}]}],
+    }
+
+    def __init__(self, listener):
+        self.socket, self.asked, self.silent = listener.accept()[0], [], False
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def say(self, **answer):
+        self.socket.sendall(json.dumps(answer).encode() + b"\n")
+
+    def serve(self):
+        for line in self.socket.makefile("rb"):
+            request = json.loads(line.lstrip(b"\xff"))
+            command = request["execute"]
+            self.asked.append((command, request.get("arguments")))
+            if command == "guest-shutdown":
+                self.socket.sendall(self.OFF)
+            elif self.silent:
+                continue
+            elif command == "guest-sync":
+                self.say(**{"return": request["arguments"]["id"]})
+            elif command in self.ANSWERS:
+                self.say(**{"return": self.ANSWERS[command]})
+            else:
+                self.say(error={"class": "CommandNotFound", "desc": f"nobody knows {command}"})
+
+
+def wired(emulator):
+    """It comes, answers, refuses, is silent, goes; the manager is killed; the guest is told to shut down."""
+    global DOM
+    if not emulator:
+        raise tap.Skip("qemu-system-x86_64 is not installed")
+    shutil.copy(WIRE, path("wire.elf"))
+    EVENTS.clear()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path("wire"))
+        listener.listen()
+        subprocess.run(["chmod", "-R", "a+rwX", WORK], check=True)
+        DOM = CONNECTION.defineXML(WIRED.format(work=WORK, emulator=emulator))
+        DOM.create()
+        listener.settimeout(SECONDS)
+        wire = Wire(listener)
+    os.unlink(path("wire"))
+    assert "state='disconnected'" in DOM.XMLDesc()
+    virsh("domtime", error="agent is not connected")
+    wire.socket.sendall(Wire.OPEN)
+    heard("agent", CONNECTED)
+    wait("the description", lambda: "state='connected'" in DOM.XMLDesc())
+    virsh("guest-agent-timeout", "--timeout", "60")
+    assert json.loads(virsh("qemu-agent-command", '{"execute":"guest-ping"}')) == {"return": {}}
+    assert re.search(rf"eth0\s+{MAC}\s+ipv4\s+10\.9\.8\.7/24", virsh("domifaddr", "--source", "agent"))
+    virsh("domfsinfo", error="refuses 'guest-get-fsinfo': nobody knows")
+    wire.silent = True
+    virsh("qemu-agent-command", "--timeout", "1", '{"execute":"guest-ping"}', error="no answer in time")
+    wire.silent = False
+    wire.say(**{"return": {"host-name": "late"}})  # nobody's answer any more
+    assert virsh("domhostname", "--source", "agent").strip() == "wire"
+    EVENTS.clear()
+    wire.socket.sendall(Wire.CLOSE)
+    heard("agent", DISCONNECTED)
+    virsh("domhostname", "--source", "agent", error="not connected")
+    wire.socket.sendall(Wire.OPEN)
+    heard("agent", CONNECTED)
+    kill_daemon()
+    listen()
+    assert "state='connected'" in DOM.XMLDesc()
+    assert virsh("domhostname", "--source", "agent").strip() == "wire"
+    virsh("shutdown", "--mode", "agent")
+    heard("life", libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN)
+    assert wire.asked[-1] == ("guest-shutdown", {"mode": "powerdown"}), wire.asked
+    DOM.undefine()
+
+
+def wired_with_qemu():
+    wired(QEMU)
+
+
+def wired_with_ruche_vmm():
+    wired(VMM)
+
+
 def main():
     global DAEMON
     libvirt.registerErrorHandler(lambda *_: None, None)
@@ -291,11 +388,12 @@ def main():
 
     threading.Thread(target=turn, daemon=True).start()
     DAEMON = Daemon(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\n")
-    tests = (comes, tells_of_itself, addresses, freezes, trims, passwords, clock, processors, keys, goes_and_comes, reboots_and_ends)
-    only = sys.argv[5:]
+    tests = (wired_with_qemu, wired_with_ruche_vmm, comes, tells_of_itself, addresses, freezes, trims, passwords, clock, processors, keys, goes_and_comes, reboots_and_ends)
+    only = sys.argv[6:]
+    first = [] if all(name.startswith("wired") for name in only) else ["comes"]
     try:
         listen()
-        tap.run({t.__name__.replace("_", " "): t for t in tests if not only or t.__name__ in ["comes", *only]})
+        tap.run({t.__name__.replace("_", " "): t for t in tests if not only or t.__name__ in first + only})
     finally:
         subprocess.run(["virsh", "-c", uri(), "destroy", "agent"], capture_output=True, check=False, env=ENV)
         DAEMON.stop()

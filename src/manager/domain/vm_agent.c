@@ -134,8 +134,10 @@ static char *talk(struct vm *v, const char *path, const char *json, int timeout_
     if (synchronize(&t, error)) {
         t.until_us = g_get_monotonic_time() + seconds * G_USEC_PER_SEC;
         bool sent = send_text(&t, line, error);
+        v->told_fd = silent ? fd : -1;
         if (sent && timeout_s != AGENT_NO_WAIT)
             answer = receive_text(&t, silent ? NULL : error);
+        v->told_fd = -1;
         if (sent && !answer && (silent || timeout_s == AGENT_NO_WAIT))
             answer = g_strdup("{}");
     }
@@ -231,4 +233,10 @@ bool vm_agent_tell(struct vm *v, const char *json, GError **error)
 {
     g_autofree char *answer = command(v, json, AGENT_DEFAULT, true, error);
     return answer != NULL;
+}
+
+void vm_agent_done(struct vm *v)
+{
+    if (v->told_fd >= 0)
+        shutdown(v->told_fd, SHUT_RDWR); /* whoever waits there goes on */
 }

@@ -28,11 +28,13 @@ static void on_shutdown(struct vm *v, JsonObject *data)
 {
     note_state(v, "shutdown");
     v->guest_ended = true;
+    vm_agent_done(v);
     vm_report(v, VM_EV_SHUTDOWN, vm_json_bool(data, "guest"), NULL, 0);
 }
 
 static void on_reset(struct vm *v, JsonObject *data)
 {
+    vm_agent_done(v);
     vm_report(v, VM_EV_RESET, vm_json_bool(data, "guest"), NULL, 0);
 }
 
@@ -121,11 +123,13 @@ static void on_threshold(struct vm *v, JsonObject *data)
 static void on_suspend(struct vm *v, JsonObject *data)
 {
     note_state(v, "suspended");
+    vm_agent_done(v);
     vm_report(v, VM_EV_SLEEP, 0, NULL, 0);
 }
 
 static void on_suspend_disk(struct vm *v, JsonObject *data)
 {
+    vm_agent_done(v);
     vm_report(v, VM_EV_SLEEP, 1, NULL, 0);
 }
 

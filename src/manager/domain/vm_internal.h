@@ -69,6 +69,7 @@ struct vm {
     uint64_t balloon_kib; /* 0: as defined */
     struct vm_answer answers[VM_QUESTIONS];
     struct fiber_mutex asking, agent_lock;
+    int told_fd; /* the agent, of whom no answer is wanted but what the guest does; -1: none */
     GHashTable *consoles;    /* alias to struct console (vm_console.c): sessions */
     int64_t silent_until_us; /* it did not answer: statistics do not ask before */
     bool incoming;           /* it starts with another's state */
@@ -88,6 +89,8 @@ static inline void vm_auto_unref(struct vm **v)
 /* auto_vm *keep = vm_ref(v); */
 #define auto_vm __attribute__((cleanup(vm_auto_unref))) struct vm
 
+/* vm_agent.c: the guest has done it. */
+void vm_agent_done(struct vm *v);
 /* vm_monitor.c */
 /* Makes an object: key, type ('s' string, 'i' int64_t, 'b' bool, 'o' JsonObject *, taken; 'a'
  * JsonArray *, taken), value, ..., NULL. Strings that are NULL are left out. */

@@ -25,7 +25,7 @@
 struct vm *vm_new(struct domain *d)
 {
     struct vm *v = g_new0(struct vm, 1);
-    *v = (struct vm){.refs = 1, .d = d, .pidfd = -1};
+    *v = (struct vm){.refs = 1, .d = d, .pidfd = -1, .told_fd = -1};
     v->plugged = (unsigned)(g_get_real_time() / G_USEC_PER_SEC);
     v->leaving = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     v->consoles = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, vm_console_free);

@@ -42,3 +42,46 @@ const void *acpi_find(const char sig[4])
     }
     return NULL;
 }
+
+/* The \_S5_ package: the first two numbers are SLP_TYP for PM1a and PM1b. */
+static int find_s5(const uint8_t *dsdt)
+{
+    uint32_t len;
+    memcpy(&len, dsdt + 4, 4);
+    for (uint32_t i = 36; i + 8 < len; i++) {
+        if (memcmp(dsdt + i, "_S5_", 4) || dsdt[i + 4] != 0x12)
+            continue;
+        const uint8_t *p = dsdt + i + 5;
+        p += (*p >> 6) + 1 + 1; /* the package's length and count */
+        if (*p == 0x0a)
+            p++;
+        return *p;
+    }
+    return -1;
+}
+
+/* A field of 32 bits, or its wide successor where that is set. */
+static uint64_t fadt_address(const uint8_t *fadt, unsigned narrow, unsigned wide)
+{
+    uint32_t size;
+    uint64_t v = 0;
+    memcpy(&size, fadt + 4, 4);
+    if (size >= wide + 8)
+        memcpy(&v, fadt + wide, 8);
+    if (!v)
+        memcpy(&v, fadt + narrow, 4);
+    return v;
+}
+
+void acpi_off(void)
+{
+    const uint8_t *fadt = acpi_find("FACP");
+    if (!fadt)
+        fatal("there is no FADT");
+    uint64_t dsdt = fadt_address(fadt, 40, 140), pm1a = fadt_address(fadt, 64, 172 + 4);
+    int type = find_s5((const uint8_t *)(uintptr_t)dsdt);
+    if (type < 0 || !pm1a)
+        fatal("there is no _S5 or no PM1a control");
+    print("power-off by port 0x%lx, type %d\n", pm1a, type);
+    out16((uint16_t)pm1a, (uint16_t)(type << 10 | 1 << 13));
+}

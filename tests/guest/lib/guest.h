@@ -323,6 +323,7 @@ bool fw_cfg_find(const char *name, uint16_t *ret_key, uint32_t *ret_len);
 /* --- acpi.c --- */
 
 const void *acpi_find(const char sig[4]); /* NULL: no such table, or no ACPI */
+void acpi_off(void);                      /* S5; says so first */
 
 /* --- pci.c --- */
 
