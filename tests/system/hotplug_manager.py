@@ -31,10 +31,11 @@ MAC = "52:54:00:aa:bb:01"
 NATIVE = ("<qemu:commandline><qemu:arg value='-global'/>"
           "<qemu:arg value='ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off'/></qemu:commandline>")
 DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name>
-<memory unit='MiB'>64</memory><memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><vcpu current='1'>3</vcpu>
+<memory unit='MiB'>64</memory>{memory}<vcpu current='1'>3</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel><cmdline>{cmdline}</cmdline></os><features><acpi/><apic/></features>
 <devices><emulator>{emulator}</emulator><controller type='virtio-serial' index='0'/>{ports}{devices}
 <serial type='pty'/><memballoon model='none'/></devices>{more}</domain>"""
+SHARED = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 CARD = f"<interface type='user'><mac address='{MAC}'/><model type='virtio'/></interface>"
 RNG = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
 CHANNEL = "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.ruche.hot'/></channel>"
@@ -55,13 +56,18 @@ class World:
         self.daemon = Daemon(RUCHED)
         self.folder = self.daemon.folder
         os.chmod(self.folder, 0o755)
-        self.kernel = shutil.copy(PAYLOAD, self.path("plug.elf"))
-        os.chmod(self.kernel, 0o644)
+        self.kernel = self.guest("plug")
         self.uri = f"qemu+unix:///system?socket={self.daemon.socket}"
         self.events = []
         self.machines = []
         self.connection = None
         self.listen()
+
+    def guest(self, name):
+        """A payload beside the one that was given."""
+        where = shutil.copy(os.path.join(os.path.dirname(PAYLOAD), name + ".elf"), self.folder)
+        os.chmod(where, 0o644)
+        return where
 
     def path(self, name, text=None, size=None):
         where = os.path.join(self.folder, name)
@@ -118,16 +124,16 @@ class World:
 
 
 class Machine:
-    """A domain whose guest is plug.c."""
+    """A domain whose guest is plug.c, or another one that says so when it is ready."""
 
-    def __init__(self, name, emulator, cmdline="", devices="", ports=6):
+    def __init__(self, name, emulator, cmdline="", devices="", ports=6, kernel=None, ready=r"\d+ slots, a console\n", memory=SHARED):
         self.name, self.ours, self.mark = name, emulator == VMM, 0
-        text = DOMAIN.format(name=name, kernel=WORLD.kernel, cmdline=cmdline, emulator=emulator, devices=devices,
+        text = DOMAIN.format(name=name, memory=memory, kernel=kernel or WORLD.kernel, cmdline=cmdline, emulator=emulator, devices=devices,
                              ports="<controller type='pci' model='pcie-root-port'/>" * ports, more="" if self.ours else NATIVE)
         WORLD.machines.append(self)
         self.virsh("define", WORLD.path(name + ".xml", text), named=False)
         self.virsh("start")
-        self.says(r"\d+ slots, a console\n")
+        self.says(ready)
 
     def virsh(self, command, *words, named=True, **how):
         return WORLD.virsh(command, *([self.name] if named else []), *words, **how)
@@ -404,6 +410,42 @@ def test_vhostuser(emulator):
         if cold.ours:
             wait("the card is served", lambda: "agreed" in cold.virsh("qemu-monitor-command", "--hmp", "info network"))
         cold.virsh("destroy")
+
+
+def pinger(name, emulator, number, card, **more):
+    """A machine whose guest is pings.c."""
+    return Machine(name, emulator, f"me={number}", devices=card, ports=0, kernel=WORLD.guest("pings"), ready=r"card, link (up|down)\n", **more)
+
+
+def ping(pair):
+    """Each asks, and the other one answers; then they go."""
+    for m in pair:
+        stream = WORLD.connection.newStream()
+        WORLD.connection.lookupByName(m.name).openConsole(None, stream)
+        stream.send(b"p")
+        m.says(r"pong 0 \d+\n")
+        stream.abort()
+    for m in pair:
+        m.virsh("destroy")
+        m.virsh("undefine")
+
+
+def test_cables(emulator):
+    """Cables between two machines, one of them always ruche-vmm's: frames pass both ways."""
+    try:
+        ip("link", "set", "lo", "up", "multicast", "on")
+        ip("route", "replace", "230.0.0.0/8", "dev", "lo")
+    except (OSError, subprocess.CalledProcessError) as e:
+        raise tap.Skip(f"no network namespace of its own: {e}") from e
+    here = "address='127.0.0.1' port"
+    tcp, one, other, group = (tap.free_port() for _ in range(4))
+    for ends in ((("server", f"<source {here}='{tcp}'/>"), ("client", f"<source {here}='{tcp}'/>")),
+                 (("udp", f"<source {here}='{other}'><local {here}='{one}'/></source>"), ("udp", f"<source {here}='{one}'><local {here}='{other}'/></source>")),
+                 (("mcast", f"<source address='230.0.0.1' port='{group}'/>"),) * 2):
+        pair = [pinger(f"{kind}-{n}", emulator if n == 1 else VMM, n, f"<interface type='{kind}'><mac address='52:54:00:aa:dd:0{n}'/>{source}<model type='virtio'/></interface>")
+                for n, (kind, source) in enumerate(ends, 1)]
+        assert ends[0][0] in pair[0].virsh("domiflist")
+        ping(pair)
 
 
 # ---- media ----
