@@ -36,6 +36,7 @@ DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qe
 <devices><emulator>{emulator}</emulator><controller type='virtio-serial' index='0'/>{ports}{devices}
 <serial type='pty'/><memballoon model='none'/></devices>{more}</domain>"""
 SHARED = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+CELL = "<cpu><numa><cell id='0' cpus='0-2' memory='64' unit='MiB' memAccess='shared'/></numa></cpu>"
 CARD = f"<interface type='user'><mac address='{MAC}'/><model type='virtio'/></interface>"
 RNG = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
 CHANNEL = "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.ruche.hot'/></channel>"
@@ -405,11 +406,17 @@ def test_vhostuser(emulator):
         wait("its socket is closed", lambda: "charnet" not in json.dumps(m.qmp("query-chardev")))
         wrong = hot.replace("model type='virtio'", "model type='e1000'")
         m.change("attach-device", wrong, "--config", error="e1000")
-        cold = Machine(m.name + "-vhost", emulator, devices=card % (2, switch.port(1)))
-        assert "vhostuser" in cold.virsh("domiflist")
-        if cold.ours:
-            wait("the card is served", lambda: "agreed" in cold.virsh("qemu-monitor-command", "--hmp", "info network"))
-        cold.virsh("destroy")
+        pair = [pinger(f"{m.name}-vhost-{n}", e, n, card % (n + 1, switch.port(n - 1)), memory=CELL) for n, e in ((1, emulator), (2, VMM))]
+        assert "vhostuser" in pair[0].virsh("domiflist")
+        ping(pair)
+    text = DOMAIN.format(name="private", memory="", kernel=WORLD.kernel, cmdline="", emulator=emulator, ports="", devices="%s", more="")
+    if m.ours:  # its memory is always shared
+        m.virsh("define", WORLD.path("private.xml", text % hot), named=False)
+    else:
+        m.virsh("define", WORLD.path("private.xml", text % hot), named=False, error="needs memory that the switch can map: say <memoryBacking>")
+        m.virsh("define", WORLD.path("private.xml", text % ""), named=False)
+        m.virsh("attach-device", "private", WORLD.path("device.xml", hot), "--config", named=False, error="needs memory that the switch can map")
+    m.virsh("undefine", "private", named=False)
 
 
 def pinger(name, emulator, number, card, **more):

@@ -113,11 +113,15 @@ static void add_cell(struct vm_args *a, const xmlNode *cell, unsigned id)
     uint64_t kib = xml_get_u64(cell, "@memory", 0);
     const char *cpus = xml_get(cell, "@cpus");
     const xmlNode *huge = xml_find(a->domain, "memoryBacking/hugepages");
-    GString *s = opt_new(huge ? "memory-backend-memfd" : "memory-backend-ram");
+    const char *own = xml_get(cell, "@memAccess");
+    bool shared =
+        own ? !strcmp(own, "shared") : xml_is(a->domain, "memoryBacking/access@mode", "shared");
+    /* who shares it needs a descriptor of it */
+    GString *s = opt_new(huge || shared ? "memory-backend-memfd" : "memory-backend-ram");
     opt_addf(s, "id", "ram-node%u", id);
     opt_addf(s, "size", "%" G_GUINT64_FORMAT "k", kib);
     opt_add(s, "hugetlb", huge ? "on" : NULL);
-    opt_add(s, "share", xml_is(cell, "@memAccess", "shared") ? "on" : NULL);
+    opt_add(s, "share", shared ? "on" : huge ? "off" : NULL);
     args_take(a, "-object", s);
     s = opt_new("node");
     opt_addf(s, "nodeid", "%u", id);

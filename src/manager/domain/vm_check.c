@@ -228,13 +228,14 @@ static bool check_parts(const xmlNode *n, GError **error)
     return true;
 }
 
-/* QEMU's, by the definition: each cell says it for itself. */
+/* QEMU's, by the definition; a cell may say it for itself. */
 static bool memory_is_shared(const xmlNode *domain)
 {
     const xmlNode *cell = xml_find(domain, "cpu/numa/cell");
+    const char *all = xml_get_or(domain, "memoryBacking/access@mode", "");
     if (!cell)
-        return xml_is(domain, "memoryBacking/access@mode", "shared");
-    while (cell && xml_is(cell, "@memAccess", "shared"))
+        return !strcmp(all, "shared");
+    while (cell && !strcmp(xml_get_or(cell, "@memAccess", all), "shared"))
         cell = xml_next(cell);
     return !cell;
 }
