@@ -20,6 +20,10 @@ enum { VNET_GSO_NONE = 0, VNET_GSO_TCP4 = 1, VNET_GSO_TCP6 = 4, VNET_GSO_ECN = 0
 void netdev_init(struct netdev *n, const struct netdev_type *type, const struct netdev_ops *ops,
                  const char *id);
 
+/* Operations of a backend whose frames are as they are on a wire, or are not its own. */
+unsigned netdev_no_offloads(const struct netdev *n);
+int netdev_keep_offloads(struct netdev *n, unsigned to_guest);
+
 /* The last value of an option, or NULL. */
 const char *netdev_option(const struct netdev_config *c, const char *name);
 bool netdev_option_bool(const char *id, const struct netdev_config *c, const char *name, bool def,

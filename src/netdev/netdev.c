@@ -88,6 +88,16 @@ void netdev_init(struct netdev *n, const struct netdev_type *type, const struct 
     n->queues = 1;
 }
 
+unsigned netdev_no_offloads(const struct netdev *n)
+{
+    return 0;
+}
+
+int netdev_keep_offloads(struct netdev *n, unsigned to_guest)
+{
+    return 0;
+}
+
 void netdev_free(struct netdev *n)
 {
     if (!n)

@@ -292,16 +292,6 @@ static void cable_destroy(struct netdev *n)
     g_free(c);
 }
 
-static unsigned no_offloads(const struct netdev *n)
-{
-    return 0;
-}
-
-static int keep_offloads(struct netdev *n, unsigned to_guest)
-{
-    return 0;
-}
-
 static char *cable_describe(const struct netdev *n)
 {
     return g_strdup_printf("type=socket,%s,%s", of(n)->where,
@@ -311,8 +301,8 @@ static char *cable_describe(const struct netdev *n)
 static const struct netdev_ops cable_ops = {
     .send = cable_send,
     .receive_ready = cable_receive_ready,
-    .offloads = no_offloads,
-    .set_offloads = keep_offloads,
+    .offloads = netdev_no_offloads,
+    .set_offloads = netdev_keep_offloads,
     .set_loop = cable_set_loop,
     .destroy = cable_destroy,
     .describe = cable_describe,

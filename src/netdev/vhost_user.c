@@ -369,16 +369,6 @@ static ssize_t vu_drop(struct netdev *n, unsigned queue, const struct iovec *iov
     return -ENETDOWN; /* frames are in the rings */
 }
 
-static unsigned no_offloads(const struct netdev *n)
-{
-    return 0;
-}
-
-static int keep_offloads(struct netdev *n, unsigned to_guest)
-{
-    return 0;
-}
-
 static int vu_set_loop(struct netdev *n, struct loop *l)
 {
     struct vhost_user *u = of(n);
@@ -418,8 +408,8 @@ static char *vu_describe(const struct netdev *n)
 
 static const struct netdev_ops vu_ops = {
     .send = vu_drop,
-    .offloads = no_offloads,
-    .set_offloads = keep_offloads,
+    .offloads = netdev_no_offloads,
+    .set_offloads = netdev_keep_offloads,
     .set_loop = vu_set_loop,
     .destroy = vu_destroy,
     .describe = vu_describe,
