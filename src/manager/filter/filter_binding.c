@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Which interface has which filter, and its rules in the kernel. See filter.h.
  *
- * Spec      libvirt's nwfilterbinding.rng at 9.0.0.
  * Thread    The loop thread. What nftables does waits on a worker, with the lock held.
  */
 #include "base/log.h"
@@ -11,8 +10,6 @@
 #include "manager/store.h"
 #include "manager/uuid.h"
 
-#include <errno.h>
-#include <glib/gstdio.h>
 #include <net/if.h>
 #include <string.h>
 
@@ -86,79 +83,6 @@ GPtrArray *filter_binding_list(const struct caller *who)
     return access_check(who, RIGHT_READ, "list filter bindings", NULL)
                ? all()
                : g_ptr_array_new_with_free_func((GDestroyNotify)filter_binding_unref);
-}
-
-char *filter_binding_xml(const struct caller *who, const struct filter_binding *b, unsigned flags,
-                         GError **error)
-{
-    if (!access_check(who, RIGHT_READ, "read a filter binding", error))
-        return NULL;
-    if (!flags)
-        return xml_format(xmlDocGetRootElement(b->doc), 0);
-    ruche_error(error, MANAGER_ERR_ARGUMENT,
-                "describe filter binding: flags 0x%x are not supported", flags);
-    return NULL;
-}
-
-/* ---- descriptions ---- */
-
-static struct filter_binding *binding_parse(const char *xml, GError **error)
-{
-    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "filterbinding", error);
-    g_autoptr(GHashTable) params = filter_params_new();
-    uint8_t uuid[16], mac[6];
-    if (!doc)
-        return NULL;
-    const xmlNode *root = xmlDocGetRootElement(doc);
-    const char *owner = xml_get_or(root, "owner/uuid", ""),
-               *ifname = xml_get_or(root, "portdev@name", ""),
-               *address = xml_get_or(root, "mac@address", ""),
-               *filter = xml_get_or(root, "filterref@filter", "");
-    if (!uuid_parse(owner, uuid) || !*xml_get_or(root, "owner/name", "")) {
-        ruche_error(error, MANAGER_ERR_XML, "filterbinding: owner needs a name and a UUID");
-        return NULL;
-    }
-    if (!*ifname || strlen(ifname) >= IFNAMSIZ || strchr(ifname, '/') || *ifname == '.') {
-        ruche_error(error, MANAGER_ERR_XML,
-                    "filterbinding: portdev '%.80s': names of interfaces have 1 to %d bytes",
-                    ifname, IFNAMSIZ - 1);
-        return NULL;
-    }
-    if (!filter_mac_parse(address, mac)) {
-        ruche_error(error, MANAGER_ERR_XML, "filterbinding: '%.80s' is not a MAC address", address);
-        return NULL;
-    }
-    if (!filter_name_check(filter, error) ||
-        !filter_params_parse(params, xml_find(root, "filterref"), error))
-        return NULL;
-    struct filter_binding *b = g_new0(struct filter_binding, 1);
-    b->refs = 1;
-    b->ifname = g_strdup(ifname);
-    b->filter = g_strdup(filter);
-    b->mac = g_ascii_strdown(address, -1);
-    b->owner_name = g_strdup(xml_get(root, "owner/name"));
-    uuid_format(uuid, b->owner);
-    b->doc = g_steal_pointer(&doc);
-    return b;
-}
-
-static char *run_folder(void)
-{
-    return g_build_filename(manager.runtime_dir, "nwfilters", NULL);
-}
-
-static char *note_path(const char *ifname)
-{
-    return g_strdup_printf("%s/nwfilters/%s.xml", manager.runtime_dir, ifname);
-}
-
-static bool note(const struct filter_binding *b, GError **error)
-{
-    g_autofree char *dir = run_folder(), *path = note_path(b->ifname),
-                    *text = xml_format(xmlDocGetRootElement(b->doc), 0);
-    if (g_mkdir_with_parents(dir, 0700) < 0)
-        return ruche_error_errno(error, errno, "cannot make folder '%s'", dir);
-    return store_write_volatile(path, text, 0600, error);
 }
 
 /* ---- rules ---- */
@@ -308,11 +232,11 @@ char *filter_bindings_user(const char *name)
 static void remove_rules(const char *ifname)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *path = note_path(ifname), *name = filter_table_name(ifname);
+    g_autofree char *name = filter_table_name(ifname);
     if (!nft_delete_table("bridge", name, &error))
         log_warn("interface '%s': rules of its filter stay: %s", ifname, error->message);
     else
-        g_unlink(path);
+        filter_binding_forget(ifname);
     filter_addresses_forget(ifname);
 }
 
@@ -350,7 +274,7 @@ void filter_unplug_owner(const uint8_t *owner)
 static bool bind_it(struct filter_binding *b, GError **error)
 {
     bool was = g_hash_table_contains(table(), b->ifname);
-    if (!note(b, error))
+    if (!filter_binding_note(b, error))
         return false;
     filter_addresses_forget(b->ifname); /* of an interface that had the name before */
     if (apply_one(b, error)) {
@@ -377,7 +301,7 @@ bool filter_plug(const char *ifname, const uint8_t *owner, const char *owner_nam
                "  <mac address='%s'/>\n",
                owner_name, uuid, ifname, mac ? mac : "");
     g_string_append_printf(s, "%s</filterbinding>\n", filterref);
-    struct filter_binding *b = binding_parse(s->str, error);
+    struct filter_binding *b = filter_binding_parse(s->str, error);
     if (!b)
         return false;
     filter_lock();
@@ -400,7 +324,7 @@ struct filter_binding *filter_binding_create(const struct caller *who, const cha
         return NULL;
     }
     g_autoptr(GError) e = NULL;
-    struct filter_binding *b = binding_parse(xml, error);
+    struct filter_binding *b = filter_binding_parse(xml, error);
     if (!b)
         return NULL;
     filter_lock();
@@ -500,7 +424,7 @@ static void load_file(const char *dir, const char *file)
     g_autofree char *path = g_build_filename(dir, file, NULL);
     g_autoptr(GError) error = NULL;
     g_autofree char *text = store_read(path, FILTER_TEXT_MAX, &error);
-    struct filter_binding *b = text ? binding_parse(text, &error) : NULL;
+    struct filter_binding *b = text ? filter_binding_parse(text, &error) : NULL;
     if (!b) {
         log_warn("filter binding '%s' is left out: %s", path, error->message);
     } else if (if_nametoindex(b->ifname)) {
@@ -514,7 +438,7 @@ static void load_file(const char *dir, const char *file)
 
 void filter_bindings_load(void)
 {
-    g_autofree char *dir = run_folder();
+    g_autofree char *dir = filter_bindings_folder();
     store_clean_dir(dir);
     g_autoptr(GDir) entries = g_dir_open(dir, 0, NULL);
     for (const char *name; entries && (name = g_dir_read_name(entries));)

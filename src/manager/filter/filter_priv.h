@@ -145,6 +145,12 @@ bool filter_bindings_follow(const struct filter_def *d, GError **error);
 /* The interface that uses it; NULL: none. */
 char *filter_bindings_user(const char *name);
 
+/* ---- filter_binding_xml.c ---- */
+struct filter_binding *filter_binding_parse(const char *xml, GError **error);
+char *filter_bindings_folder(void); /* notes of what is bound, for the next manager */
+bool filter_binding_note(const struct filter_binding *b, GError **error);
+void filter_binding_forget(const char *ifname);
+
 /* ---- filter_address.c ---- */
 /* Those known now, with ' ' between them; NULL: none. */
 char *filter_addresses(const struct filter_binding *b);
