@@ -8,54 +8,18 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- what is heard ---- */
-
-static void hear(void *opaque, const struct event *e)
-{
-    if (e->id == DOMAIN_EVENT_LIFECYCLE)
-        g_string_append_printf(heard, "%s:%d.%d ", e->name, e->event, e->detail);
-    else
-        g_string_append_printf(heard, "%s#%d ", e->name, e->id);
-}
-
-/* ---- helpers ---- */
-
-static char *xml_of(const char *name, unsigned number, const char *more)
-{
-    return g_strdup_printf(
-        "<domain type='qemu'><name>%s</name><uuid>00000000-0000-4000-8000-%012u</uuid>"
-        "<memory unit='MiB'>128</memory><vcpu>2</vcpu><os><type "
-        "arch='x86_64'>hvm</type></os>%s</domain>",
-        name, number, more);
-}
-
-static struct domain *define(const char *name, unsigned number, const char *more)
-{
-    g_autofree char *xml = xml_of(name, number, more);
-    g_autoptr(GError) error = NULL;
-    struct domain *d = domain_define(me, xml, 0, &error);
-    g_assert_no_error(error);
-    return d;
-}
-
-static bool is_file(const char *folder, const char *name)
-{
-    g_autofree char *path = g_strdup_printf("%s/%s/%s.xml", root, folder, name);
-    return g_file_test(path, G_FILE_TEST_IS_REGULAR);
-}
-
 /* ---- defining ---- */
 
 static void define_task(void *opaque)
 {
-    auto_domain *d = define("web", 1, "");
+    auto_domain *d = numbered("web", 1, "");
     HEARD("web:0.0 ");
-    g_assert_true(d->persistent && !domain_is_active(d) && is_file("config/domains", "web"));
-    auto_domain *again = define("web", 1, "<title>two</title>");
+    g_assert_true(d->persistent && !domain_is_active(d) && has_file("config/domains", "web"));
+    auto_domain *again = numbered("web", 1, "<title>two</title>");
     g_assert_true(again == d);
     HEARD("web:0.1 ");
-    g_autofree char *other_name = xml_of("db", 1, ""), *other_uuid = xml_of("web", 2, ""),
-                    *slash = xml_of("a/b", 3, "");
+    g_autofree char *other_name = numbered_xml("db", 1, ""),
+                    *other_uuid = numbered_xml("web", 2, ""), *slash = numbered_xml("a/b", 3, "");
     FAILS(domain_define(me, other_name, 0, &error), RUCHE_ERR_EXISTS,
           "domain 'web' is already defined with uuid 00000000-0000-4000-8000-000000000001");
     FAILS(domain_define(me, other_uuid, 0, &error), RUCHE_ERR_EXISTS,
@@ -63,7 +27,7 @@ static void define_task(void *opaque)
     g_assert_null(domain_define(me, slash, 0, NULL));
     FAILS(domain_define(me, other_name, 8, &error), MANAGER_ERR_ARGUMENT,
           "unsupported flags (0x8)");
-    g_autofree char *dumps = xml_of("dumps", 4, "<on_crash>rename-restart</on_crash>");
+    g_autofree char *dumps = numbered_xml("dumps", 4, "<on_crash>rename-restart</on_crash>");
     FAILS(domain_define(me, dumps, 0, &error), MANAGER_ERR_CONFIG,
           "<on_crash>: 'rename-restart' cannot be done; use 'destroy' or 'restart'");
     struct caller reader = {.transport = "unix", .authenticated = true, .read_only = true};
@@ -77,7 +41,7 @@ static void define_task(void *opaque)
     g_assert_cmpstr(domain_summary(found)->title, ==, "two");
     WORKS(domain_undefine(me, found, 0, &error));
     HEARD("web:1.0 ");
-    g_assert_false(is_file("config/domains", "web"));
+    g_assert_false(has_file("config/domains", "web"));
     FAILS(domain_find_name("web", &error), MANAGER_ERR_NO_DOMAIN,
           "no domain with matching name 'web'");
     FAILS(domain_start(me, found, 0, &error), MANAGER_ERR_NO_DOMAIN, "web");
@@ -100,7 +64,7 @@ static void edit(const char *name, const char *from, const char *to)
 /* What we wrote is known again; what was edited is read as anything else from outside. */
 static void known_task(void *opaque)
 {
-    auto_domain *d = define("web", 1, "<title>one</title>");
+    auto_domain *d = numbered("web", 1, "<title>one</title>");
     g_autofree char *text = g_strdup(d->def->text);
     reborn();
     auto_domain *same = domain_find_name("web", NULL);
@@ -119,7 +83,7 @@ static void known_task(void *opaque)
 
 static void define_one(void *opaque)
 {
-    auto_domain *d = define("same", 7, "");
+    auto_domain *d = numbered("same", 7, "");
     g_assert_nonnull(d);
     (*(unsigned *)opaque)++;
 }
@@ -144,7 +108,7 @@ static void define_many_task(void *opaque)
 
 static void list_task(void *opaque)
 {
-    auto_domain *b = define("b", 2, ""), *a = define("a", 1, ""), *c = define("c", 3, "");
+    auto_domain *b = numbered("b", 2, ""), *a = numbered("a", 1, ""), *c = numbered("c", 3, "");
     WORKS(domain_start(me, b, 0, &error));
     WORKS(domain_set_autostart(me, c, true, &error));
     static const struct {
@@ -176,7 +140,7 @@ static void list_task(void *opaque)
 
 static void life_task(void *opaque)
 {
-    auto_domain *d = define("web", 1, "");
+    auto_domain *d = numbered("web", 1, "");
     HEARD("web:0.0 ");
     STATE(d, DOMAIN_SHUTOFF, SHUTOFF_UNKNOWN);
     FAILS(domain_suspend(me, d, &error), RUCHE_ERR_STATE,
@@ -187,7 +151,7 @@ static void life_task(void *opaque)
     STATE(d, DOMAIN_RUNNING, RUNNING_BOOTED);
     int first = d->id;
     g_assert_cmpint(first, >, 0);
-    g_assert_true(is_file("run/domains", "web"));
+    g_assert_true(has_file("run/domains", "web"));
     FAILS(domain_start(me, d, 0, &error), RUCHE_ERR_STATE, "domain is already running");
     FAILS(domain_resume(me, d, &error), RUCHE_ERR_STATE, "domain is already running");
     WORKS(domain_suspend(me, d, &error));
@@ -206,7 +170,7 @@ static void life_task(void *opaque)
     HEARD("web:5.1 ");
     STATE(d, DOMAIN_SHUTOFF, SHUTOFF_DESTROYED);
     g_assert_cmpint(d->id, ==, -1);
-    g_assert_false(is_file("run/domains", "web"));
+    g_assert_false(has_file("run/domains", "web"));
     WORKS(domain_start(me, d, START_PAUSED, &error));
     HEARD("web:2.0 web:3.0 ");
     g_assert_cmpint(d->id, >, first);
@@ -218,7 +182,7 @@ static void life_task(void *opaque)
     fake.fail_cont = true;
     FAILS(domain_start(me, d, 0, &error), MANAGER_ERR_MACHINE, "does not go on");
     fake.fail_cont = false;
-    g_assert_false(is_file("run/domains", "web"));
+    g_assert_false(has_file("run/domains", "web"));
     HEARD("web:5.1 ");
     WORKS(domain_undefine(me, d, 0, &error));
     g_string_truncate(heard, 0);
@@ -226,8 +190,8 @@ static void life_task(void *opaque)
 
 static void transient_task(void *opaque)
 {
-    g_autofree char *xml = xml_of("gone", 1, ""),
-                    *defined = xml_of("kept", 2, "<title>live</title>");
+    g_autofree char *xml = numbered_xml("gone", 1, ""),
+                    *defined = numbered_xml("kept", 2, "<title>live</title>");
     g_autoptr(GError) error = NULL;
     auto_domain *d = domain_create_xml(me, xml, 0, &error);
     g_assert_no_error(error);
@@ -253,7 +217,7 @@ static void transient_task(void *opaque)
     fake.fail_start = false;
     g_assert_null(domain_find_name("gone", NULL));
 
-    auto_domain *k = define("kept", 2, "<title>stored</title>");
+    auto_domain *k = numbered("kept", 2, "<title>stored</title>");
     auto_domain *same =
         domain_create_xml(me, defined, 0, &error); /* a defined one, as this text describes it */
     g_assert_true(same == k && k->persistent);
@@ -269,7 +233,7 @@ static void transient_task(void *opaque)
 static void guest_task(void *opaque)
 {
     auto_domain *d =
-        define("web", 1, "<on_poweroff>destroy</on_poweroff><on_crash>restart</on_crash>");
+        numbered("web", 1, "<on_poweroff>destroy</on_poweroff><on_crash>restart</on_crash>");
     const char *const where[4] = {"/disk", "vda", "enospc"};
     g_string_truncate(heard, 0);
     WORKS(domain_start(me, d, 0, &error));
@@ -337,7 +301,7 @@ static void stats_one(void *opaque)
 
 static void lock_task(void *opaque)
 {
-    auto_domain *d = define("web", 1, "");
+    auto_domain *d = numbered("web", 1, "");
     WORKS(domain_start(me, d, 0, &error));
     g_string_truncate(heard, 0);
     fake.hang = true;
@@ -355,174 +319,11 @@ static void lock_task(void *opaque)
     g_string_truncate(heard, 0);
 }
 
-/* ---- after a restart ---- */
-
-static void reborn_task(void *opaque)
-{
-    auto_domain *d = define("web", 1, "");
-    g_autofree char *xml = xml_of("moving", 2, "");
-    auto_domain *t = domain_create_xml(me, xml, 0, NULL);
-    WORKS(domain_start(me, d, 0, &error));
-    int id = d->id, moving_id = t->id;
-    fake.attach_state = "running";
-    reborn();
-    auto_domain *found = domain_find_name("web", NULL), *moving = domain_find_name("moving", NULL);
-    g_assert_true(found && found != d && found->persistent && found->id == id && found->vm);
-    g_assert_true(moving && !moving->persistent && moving->id == moving_id);
-    STATE(found, DOMAIN_RUNNING, RUNNING_BOOTED);
-    g_string_truncate(heard, 0);
-
-    fake.attach_state = "io-error"; /* what happened meanwhile */
-    reborn();
-    auto_domain *stopped = domain_find_name("web", NULL);
-    STATE(stopped, DOMAIN_PAUSED, PAUSED_IOERROR);
-    fake.attach_state = "shutdown";
-    reborn();
-    auto_domain *off = domain_find_name("web", NULL);
-    STATE(off, DOMAIN_SHUTOFF, SHUTOFF_SHUTDOWN);
-    g_assert_null(domain_find_name("moving", NULL));
-    g_assert_false(is_file("run/domains", "web") || is_file("run/domains", "moving"));
-
-    WORKS(domain_start(me, off, 0, &error));
-    g_assert_cmpint(off->id, >, 0);
-    fake.gone_on_attach = true;
-    reborn();
-    fake.gone_on_attach = false;
-    auto_domain *gone = domain_find_name("web", NULL);
-    STATE(gone, DOMAIN_SHUTOFF, SHUTOFF_UNKNOWN);
-
-    gone->live = domain_def_ref(gone->def); /* killed between the status file and the process */
-    domain_set_id(gone, 77);
-    WORKS(domain_write_status(gone, true, &error));
-    domain_drop_live(gone);
-    fake.cleans = 0;
-    reborn();
-    g_assert_cmpuint(fake.cleans, ==, 1);
-    auto_domain *clean = domain_find_name("web", NULL);
-    g_assert_false(domain_is_active(clean));
-    WORKS(domain_undefine(me, clean, 0, &error));
-    g_string_truncate(heard, 0);
-}
-
-#define CHANNEL_XML                                                                                \
-    "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.hot'/></channel>"
-
-static bool status_has(const char *part)
-{
-    g_autofree char *path = g_strdup_printf("%s/run/domains/web.xml", root), *text = NULL;
-    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    return strstr(text, part) != NULL;
-}
-
-static void attach_channel(void *opaque)
-{
-    auto_domain *d = domain_ref(opaque);
-    domain_device(me, d, DEF_ATTACH, CHANNEL_XML, AFFECT_LIVE, NULL);
-}
-
-/* A device is in the status file before it is in the machine; what is not there is taken out. */
-static void plug_task(void *opaque)
-{
-    auto_domain *d = define(
-        "web", 1, "<devices><controller type='virtio-serial' index='0'/></devices>");
-    WORKS(domain_start(me, d, 0, &error));
-    FAILS(domain_device(me, d, DEF_ATTACH, CHANNEL_XML, AFFECT_LIVE, &error), MANAGER_ERR_CONFIG,
-          "no hot plug");
-    fake.plugs = FAKE_PLUGS_FAIL;
-    task_start(attach_channel, d);
-    task_sleep_ms(0);
-    g_assert_true(status_has("org.hot"));
-    settle();
-    g_assert_false(status_has("org.hot") || strstr(d->live->text, "org.hot"));
-    fake.plugs = FAKE_PLUGS;
-    WORKS(domain_device(me, d, DEF_ATTACH, CHANNEL_XML, AFFECT_LIVE, &error));
-    g_assert_true(status_has("org.hot") && strstr(d->live->text, "org.hot"));
-    fake.attach_state = "running";
-    reborn();
-    auto_domain *found = domain_find_name("web", NULL);
-    g_assert_nonnull(strstr(found->live->text, "org.hot"));
-    fake.lost = "channel0";
-    reborn();
-    fake.lost = NULL;
-    auto_domain *less = domain_find_name("web", NULL);
-    g_assert_null(strstr(less->live->text, "org.hot"));
-    g_assert_false(status_has("org.hot"));
-    WORKS(domain_destroy(me, less, 0, &error));
-    WORKS(domain_undefine(me, less, 0, &error));
-    g_string_truncate(heard, 0);
-}
-
-static void copy_file(const char *from, const char *to)
-{
-    g_autofree char *text = NULL;
-    g_assert_true(g_file_get_contents(from, &text, NULL, NULL));
-    g_assert_true(g_file_set_contents(to, text, -1, NULL));
-}
-
-static void rename_task(void *opaque)
-{
-    auto_domain *d = define("old", 1, ""), *other = define("taken", 2, "");
-    WORKS(domain_set_autostart(me, d, true, &error));
-    g_string_truncate(heard, 0);
-    FAILS(domain_rename(me, d, "taken", &error), RUCHE_ERR_EXISTS,
-          "domain with name 'taken' already exists");
-    FAILS(domain_rename(me, d, "old", &error), RUCHE_ERR_INVALID, "itself");
-    FAILS(domain_rename(me, d, "a/b", &error), MANAGER_ERR_XML, "a/b");
-    WORKS(domain_rename(me, d, "new", &error));
-    HEARD("old:1.1 new:0.2 ");
-    g_assert_true(is_file("config/domains", "new") && !is_file("config/domains", "old"));
-    WORKS(domain_start(me, d, 0, &error));
-    FAILS(domain_rename(me, d, "third", &error), RUCHE_ERR_STATE, "active");
-    WORKS(domain_destroy(me, d, 0, &error));
-
-    /* Cut off in the middle of a rename to 'third'. */
-    g_autofree char *from = g_build_filename(root, "config/domains/new.xml", NULL);
-    g_autofree char *to = g_build_filename(root, "config/domains/third.xml", NULL), *text = NULL;
-    copy_file(from, to);
-    g_assert_true(g_file_get_contents(to, &text, NULL, NULL));
-    g_auto(GStrv) parts = g_strsplit(text, "<name>new</name>", 2);
-    g_autofree char *renamed = g_strjoinv("<name>third</name>", parts);
-    g_usleep(20000);
-    g_assert_true(g_file_set_contents(to, renamed, -1, NULL));
-    reborn();
-    auto_domain *third = domain_find_name("third", NULL), *second = domain_find_name("taken", NULL);
-    g_assert_true(third && third->autostart && second);
-    g_assert_null(domain_find_name("new", NULL));
-    g_assert_false(is_file("config/domains", "new"));
-    WORKS(domain_undefine(me, third, 0, &error) && domain_undefine(me, second, 0, &error));
-    g_assert_true(other->refs == 1);
-    g_string_truncate(heard, 0);
-}
-
-static void autostart_task(void *opaque)
-{
-    auto_domain *a = define("a", 1, ""), *b = define("b", 2, ""), *c = define("c", 3, "");
-    WORKS(domain_set_autostart(me, c, true, &error) && domain_set_autostart(me, a, true, &error));
-    reborn();
-    g_string_truncate(heard, 0);
-    domains_autostart();
-    HEARD("a:2.0 c:2.0 ");
-    auto_domain *started = domain_find_name("c", NULL);
-    WORKS(domain_destroy(me, started, 0, &error));
-    g_string_truncate(heard, 0);
-    domains_autostart(); /* the same boot: once is enough */
-    HEARD("");
-    g_autoptr(GPtrArray) all = domain_list(me, 0);
-    for (unsigned i = 0; i < all->len; i++) {
-        struct domain *d = all->pdata[i];
-        if (domain_is_active(d))
-            WORKS(domain_destroy(me, d, 0, &error));
-        WORKS(domain_undefine(me, d, 0, &error));
-    }
-    g_assert_true(b->refs == 1);
-    g_string_truncate(heard, 0);
-}
-
 /* ---- changes ---- */
 
 static void change_task(void *opaque)
 {
-    auto_domain *d = define("web", 1, "");
+    auto_domain *d = numbered("web", 1, "");
     WORKS(domain_set_metadata(me, d, 1, "A title", NULL, NULL, 0, &error));
     g_assert_cmpstr(d->def->s.title, ==, "A title");
     HEARD("web:0.0 web#23 ");
@@ -572,7 +373,7 @@ static void change_task(void *opaque)
 /* A guest's log cannot steer the terminal of who reads it, nor be longer than is wanted. */
 static void dmesg_task(void *opaque)
 {
-    auto_domain *d = define("web", 1, "");
+    auto_domain *d = numbered("web", 1, "");
     g_autofree char *path = vm_console_log_path("web"), *noise = g_strnfill(100000, 'x'),
                     *text = NULL;
     g_autofree char *log = g_strconcat(noise, "\n[0.1] one\n\033[2Jtwo\377\n", NULL);
@@ -587,14 +388,12 @@ static void dmesg_task(void *opaque)
 int main(int argc, char **argv)
 {
     static const struct domain_test tests[] = {
-        {"/domain/define", define_task},       {"/domain/define-many", define_many_task},
-        {"/domain/known", known_task},         {"/domain/list", list_task},
-        {"/domain/life", life_task},           {"/domain/transient", transient_task},
-        {"/domain/guest", guest_task},         {"/domain/lock", lock_task},
-        {"/domain/reborn", reborn_task},       {"/domain/rename", rename_task},
-        {"/domain/autostart", autostart_task}, {"/domain/change", change_task},
-        {"/domain/dmesg", dmesg_task},         {"/domain/plug", plug_task},
+        {"/domain/define", define_task}, {"/domain/define-many", define_many_task},
+        {"/domain/known", known_task},   {"/domain/list", list_task},
+        {"/domain/life", life_task},     {"/domain/transient", transient_task},
+        {"/domain/guest", guest_task},   {"/domain/lock", lock_task},
+        {"/domain/change", change_task}, {"/domain/dmesg", dmesg_task},
     };
-    domain_tests_init(&argc, &argv, hear);
+    domain_tests_init(&argc, &argv, hear_names);
     return domain_tests_run(tests, G_N_ELEMENTS(tests));
 }

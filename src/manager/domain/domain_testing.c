@@ -9,6 +9,38 @@ char *root;
 const struct caller *const me = &caller_self;
 static struct event_listener listener;
 
+void hear_names(void *opaque, const struct event *e)
+{
+    if (e->id == DOMAIN_EVENT_LIFECYCLE)
+        g_string_append_printf(heard, "%s:%d.%d ", e->name, e->event, e->detail);
+    else
+        g_string_append_printf(heard, "%s#%d ", e->name, e->id);
+}
+
+char *numbered_xml(const char *name, unsigned number, const char *more)
+{
+    return g_strdup_printf(
+        "<domain type='qemu'><name>%s</name><uuid>00000000-0000-4000-8000-%012u</uuid>"
+        "<memory unit='MiB'>128</memory><vcpu>2</vcpu><os><type "
+        "arch='x86_64'>hvm</type></os>%s</domain>",
+        name, number, more);
+}
+
+struct domain *numbered(const char *name, unsigned number, const char *more)
+{
+    g_autofree char *xml = numbered_xml(name, number, more);
+    g_autoptr(GError) error = NULL;
+    struct domain *d = domain_define(me, xml, 0, &error);
+    g_assert_no_error(error);
+    return d;
+}
+
+bool has_file(const char *folder, const char *name)
+{
+    g_autofree char *path = g_strdup_printf("%s/%s/%s.xml", root, folder, name);
+    return g_file_test(path, G_FILE_TEST_IS_REGULAR);
+}
+
 void settle(void)
 {
     do

@@ -45,6 +45,13 @@ struct domain_test {
     void (*fn)(void *opaque);
 };
 
+/* A listener that writes down names, too. */
+void hear_names(void *opaque, const struct event *e);
+/* A domain of this name, whose UUID ends with this number, and with more elements. */
+char *numbered_xml(const char *name, unsigned number, const char *more);
+struct domain *numbered(const char *name, unsigned number, const char *more); /* defined */
+bool has_file(const char *folder, const char *name); /* the description of that domain */
+
 /* Until what began beside this task has ended. */
 void settle(void);
 /* The daemon ends and begins: what is on disk and what runs is all that there is. */
