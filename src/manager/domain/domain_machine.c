@@ -131,12 +131,19 @@ static void follow(struct domain *d, void (*fn)(struct domain *d))
 
 /* ---- events ---- */
 
+/* By what made it run; virDomainEventResumedDetailType. */
+static int resumed_detail(const struct domain *d)
+{
+    bool restored = d->job && d->job->operation == DOMAIN_JOB_RESTORE;
+    return d->migration ? RESUMED_MIGRATED : restored ? RESUMED_FROM_SNAPSHOT : RESUMED_UNPAUSED;
+}
+
 static void on_resumed(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
     if (d->state != DOMAIN_PAUSED || d->reason == PAUSED_STARTING_UP)
         return;
     domain_set_state(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);
-    domain_emit(d, LIFE_RESUMED, d->migration ? RESUMED_MIGRATED : RESUMED_UNPAUSED);
+    domain_emit(d, LIFE_RESUMED, resumed_detail(d));
 }
 
 static void pause_for(struct domain *d, int reason, int detail)

@@ -93,7 +93,7 @@ static void save_task(void *opaque)
     g_assert_nonnull(strstr(text, "<name>web</name>"));
     WORKS(restore(path, NULL, 0, &error));
     STATE(d, DOMAIN_RUNNING, RUNNING_RESTORED);
-    HEARD("2.2 4.0 ");
+    HEARD("2.2 4.2 ");
     FAILS(restore(path, NULL, 0, &error), RUCHE_ERR_STATE, "already active");
     WORKS(domain_destroy(me, d, 0, &error));
     g_string_truncate(heard, 0);
