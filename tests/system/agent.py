@@ -132,6 +132,7 @@ def comes():
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", path("data.img")], check=True)
     subprocess.run(["chmod", "-R", "a+rwX", WORK], check=True)
     DOM = CONNECTION.defineXML(DOMAIN.format(image=image, vmm=VMM, work=WORK, mac=MAC))
+    EVENTS.clear()
     DOM.create()
     assert "state='disconnected'" in DOM.XMLDesc()
     virsh("domtime", error="agent is not connected")
