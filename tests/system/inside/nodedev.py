@@ -3,6 +3,7 @@
 """True devices: each against libvirt's schema; a PCI card taken from its driver and given back, where the kernel has VFIO; a SCSI
 host of the kernel's own; udev's events. ../nodedev.py has all other cases."""
 import os
+import subprocess
 import xml.etree.ElementTree as ET
 
 from here import main, refused, run, sh, tap, virsh, wait_for
@@ -84,13 +85,18 @@ def test_in_use():
 def test_events():
     """udev's, where it runs, are told when the device is there."""
     address = card("vdd")[4:].replace("_", ":", 2).replace("_", ".")
-    sh("(virsh nodedev-event --event lifecycle --timeout 100 >/root/event 2>&1 &)")
-    for _ in range(100):
-        for verb in ("unbind", "bind"):
-            sh(f"echo {address} >/sys/bus/pci/drivers/virtio-pci/{verb}; sleep 0.5")
-        if "events received: 1" in run("cat /root/event")[1]:
-            break
-    assert "event 'lifecycle' for node device block_vdd" in sh("cat /root/event"), sh("cat /root/event")
+
+    def told():
+        for verb, word in (("unbind", "Deleted"), ("bind", "Created")):
+            sh(f"echo {address} >/sys/bus/pci/drivers/virtio-pci/{verb}; "
+               f"for i in $(seq 20); do grep -q \"event 'lifecycle' for node device block_vdd: {word}\" /root/events && break; sleep 0.1; done")
+        return all(f"block_vdd: {word}" in sh("cat /root/events") for word in ("Deleted", "Created"))
+    with open("/root/events", "w", encoding="utf-8") as out, \
+            subprocess.Popen(["virsh", "nodedev-event", "--event", "lifecycle", "--loop", "--timeout", "600"], stdin=subprocess.DEVNULL, stdout=out) as listener:
+        try:
+            wait_for("the disk's events", told)
+        finally:
+            listener.kill()
 
 
 if __name__ == "__main__":
