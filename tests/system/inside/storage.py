@@ -179,7 +179,7 @@ def test_disk():
 
 
 def test_iscsi():
-    sh("tgtd && sleep 1; truncate -s 50M /root/lun1 /root/lun2")
+    sh("tgtd; for i in $(seq 100); do tgtadm --lld iscsi --op show --mode target >/dev/null 2>&1 && break; sleep 0.2; done; truncate -s 50M /root/lun1 /root/lun2")
     sh("tgtadm --lld iscsi --op new --mode target --tid 1 -T " + IQN + "; "
        "for n in 1 2; do tgtadm --lld iscsi --op new --mode logicalunit --tid 1 --lun $n -b /root/lun$n; done; "
        "tgtadm --lld iscsi --op bind --mode target --tid 1 -I ALL")
