@@ -7,6 +7,7 @@
 Nothing of this host's own network is touched. What the kernel lacks (bonds, VLANs) is refused by the module's name; where it has
 them, tests/system/inside/interface.py tries them.
 """
+import contextlib
 import json
 import os
 import re
@@ -197,7 +198,7 @@ def build_places():
     programs = {entry.name: entry.path for folder in reversed(ENV["PATH"].split(":")) if os.path.isdir(folder)
                 for entry in os.scandir(folder) if entry.is_file() and os.access(entry.path, os.X_OK)}
     write("udhcpc.script", UDHCPC, 0o755)
-    programs["udhcpc"] = write("udhcpc", f"#!/bin/sh\nexec {shutil.which('busybox')} udhcpc -s {WORK}/udhcpc.script \"$@\"\n", 0o755)
+    programs["udhcpc"] = write("udhcpc", f"#!/bin/sh\n[ ! -e {WORK}/slow ] || sleep 1\nexec {shutil.which('busybox')} udhcpc -s {WORK}/udhcpc.script \"$@\"\n", 0o755)
     for client_ in CLIENTS:
         os.makedirs(f"{WORK}/bin-{client_}")
         for name, path in programs.items():
@@ -547,6 +548,12 @@ def has_lease(six=False):
     return any(a.startswith("fd00:6::5" if six else "10.6.0.5") for a in addresses("card0"))
 
 
+def is_gone(name, before):
+    """dhcpcd's helpers end after it."""
+    assert state() == before, f"{before}\n{state()}"
+    wait_for(f"the end of {name}", lambda: not clients(name))
+
+
 def dhcp_by(name):
     """One client: a lease, over a restart of the manager, and gone with the interface; name servers taken, or not with peerdns='no', IPv6 beside IPv4."""
     if not os.path.exists(f"{WORK}/bin-{name}/{name}"):
@@ -570,8 +577,13 @@ def dhcp_by(name):
             os.kill(pids[0], signal.SIGKILL)
             wait_for("another client", lambda: clients(name) not in ([], pids))
             wait_for("its address", has_lease)
+            pids = clients(name)
+            write("slow", "")
+            with contextlib.suppress(ProcessLookupError):  # it may just be leaving for the background
+                os.kill(pids[0], signal.SIGKILL)
+            wait_for("one that has not told its number yet", lambda: clients(name) not in ([], pids))
         destroy("card0")
-        assert not clients(name) and state() == before, f"{before}\n{state()}"
+        is_gone(name, before)
         write("etc/resolv.conf", RESOLV)
         protocols = "".join(f"<protocol family='{f}'><dhcp peerdns='no'/></protocol>" for f in ("ipv4", "ipv6"))
         define(f"<interface type='ethernet' name='card0'>{protocols}</interface>")
@@ -581,7 +593,8 @@ def dhcp_by(name):
             say("iface-start", "card0")
             assert has_lease() and has_lease(six=True), addresses("card0")
             destroy("card0")
-        assert resolv() == RESOLV and not clients(name) and state() == before, f"{resolv()} {clients(name)}\n{before}\n{state()}"
+        is_gone(name, before)
+        assert resolv() == RESOLV, resolv()
     say("iface-undefine", "card0")
 
 

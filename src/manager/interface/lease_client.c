@@ -25,7 +25,8 @@ enum {
     WORDS_MAX = 16,
     NO_DNS_MAX = 8,
     STEPS = 100,
-    STEP_MS = 50
+    STEP_MS = 50,
+    LAUNCH_STEPS = WAIT_MS / STEP_MS + 2 * STEPS
 };
 
 /* %i: the interface, %p: the file of its number, %l: of its leases, %c: of dhclient's settings.
@@ -57,11 +58,16 @@ static const char dhclient_conf[] =
 
 struct client {
     char *name, *pid_path;
-    bool v6, no_dns;
+    bool v6, no_dns, relaunched; /* relaunched: a task is at it */
     guint source, again;
     int fd;
 };
 static GHashTable *clients; /* by the file of its number */
+
+static struct client *client_at(const char *path)
+{
+    return clients ? g_hash_table_lookup(clients, path) : NULL;
+}
 
 static void client_free(void *opaque)
 {
@@ -210,16 +216,19 @@ static bool launch(const struct client *c, GError **error)
 static void again_task(void *opaque)
 {
     g_autofree char *key = opaque;
-    struct client *c = g_hash_table_lookup(clients, key);
+    struct client *c = client_at(key);
     g_autoptr(GError) error = NULL;
-    if (!c || c->fd >= 0)
+    if (!c || c->fd >= 0 || c->relaunched)
         return;
+    c->relaunched = true;
     struct client copy = {
         .name = g_strdup(c->name), .pid_path = g_strdup(key), .v6 = c->v6, .no_dns = c->no_dns};
     bool ok = launch(&copy, &error);
     g_free(copy.name);
     g_free(copy.pid_path);
-    c = g_hash_table_lookup(clients, key); /* it may have been let go of meanwhile */
+    c = client_at(key);
+    if (c)
+        c->relaunched = false;
     if (!c || c->fd >= 0 || c->again || (ok && watch(c)))
         return;
     if (error)
@@ -235,7 +244,7 @@ static char *pid_path(const char *name, bool v6)
 static bool start_one(const char *name, bool v6, bool no_dns, GError **error)
 {
     g_autofree char *path = pid_path(name, v6);
-    struct client *c = g_hash_table_lookup(clients, path);
+    struct client *c = client_at(path);
     if (c)
         return true;
     c = g_new0(struct client, 1);
@@ -264,19 +273,35 @@ bool lease_client_start(const char *name, const xmlNode *root, GError **error)
     return true;
 }
 
+/* Ends the client: as what it becomes, while it is being started again (it leaves for the background
+ * under another number); and by force, if it does not heed. */
+static void end_client(const struct client *key)
+{
+    const struct client *c;
+    for (int i = 0; i < LAUNCH_STEPS && (c = client_at(key->pid_path)) && c->relaunched; i++) {
+        pid_t starting = find(key);
+        if (starting > 0)
+            kill(starting, SIGTERM);
+        task_sleep_ms(STEP_MS);
+    }
+    if (clients)
+        g_hash_table_remove(clients, key->pid_path);
+    pid_t pid = find(key);
+    if (pid > 0)
+        kill(pid, SIGTERM);
+    for (int i = 0; i < 2 * STEPS && is_of(pid, key->name); i++)
+        task_sleep_ms(STEP_MS);
+    if (is_of(pid, key->name))
+        kill(pid, SIGKILL);
+}
+
 void lease_client_stop(const char *name)
 {
     for (int v6 = 0; v6 < 2; v6++) {
         g_autofree char *path = pid_path(name, v6), *leases = g_strconcat(path, ".leases", NULL),
                         *conf = g_strconcat(path, ".conf", NULL);
         struct client key = {.name = (char *)name, .pid_path = path, .v6 = v6};
-        if (clients)
-            g_hash_table_remove(clients, path);
-        pid_t pid = find(&key);
-        if (pid > 0)
-            kill(pid, SIGTERM);
-        for (int i = 0; pid > 0 && i < STEPS && find(&key) == pid; i++)
-            task_sleep_ms(STEP_MS);
+        end_client(&key);
         g_unlink(path);
         g_unlink(leases);
         g_unlink(conf);
