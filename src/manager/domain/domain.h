@@ -50,6 +50,7 @@ struct domain {
     int64_t job_since_us;
     /* of the running machine */
     int pause_reason;          /* why we stop it now: virDomainPausedReason; 0: we do not */
+    unsigned resumes;          /* how often it told that it went on */
     bool fake_reboot;          /* the next power-off is the first half of a reboot */
     bool agent;                /* the guest agent is connected */
     int agent_timeout;         /* what it has where a call does not say: as domain_agent_command()'s */

@@ -150,14 +150,21 @@ bool domain_suspend(const struct caller *who, struct domain *d, GError **error)
     return end(who, d, "suspend", ok, error);
 }
 
+bool domain_cont(struct domain *d, GError **error)
+{
+    unsigned before = d->resumes;
+    if (!vm_cont(d->vm, error))
+        return false;
+    if (d->state == DOMAIN_PAUSED && d->resumes == before) /* it ran already */
+        domain_vm_event(d, VM_EV_RESUMED, 0, NULL, 0);
+    return true;
+}
+
 bool domain_resume(const struct caller *who, struct domain *d, GError **error)
 {
     if (!begin(who, d, OP_RESUME, "resume", error))
         return false;
-    bool ok = vm_cont(d->vm, error);
-    if (ok && d->state == DOMAIN_PAUSED)
-        domain_vm_event(d, VM_EV_RESUMED, 0, NULL, 0);
-    return end(who, d, "resume", ok, error);
+    return end(who, d, "resume", domain_cont(d, error), error);
 }
 
 /* ---- shutdown, reboot ---- */

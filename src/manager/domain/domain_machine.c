@@ -59,9 +59,13 @@ static void tell_reboot(struct domain *d)
 static bool restart(struct domain *d, GError **error)
 {
     d->fake_reboot = false;
-    if (!vm_reset(d->vm, error) || !vm_cont(d->vm, error))
+    if (!vm_reset(d->vm, error))
         return false;
-    domain_set_state(d, DOMAIN_RUNNING, RUNNING_BOOTED);
+    d->state = DOMAIN_RUNNING; /* before its first instruction: see domain_life.c */
+    d->reason = RUNNING_BOOTED;
+    if (!vm_cont(d->vm, error))
+        return false;
+    domain_set_state(d, d->state, d->reason);
     tell_reboot(d);
     domain_emit(d, LIFE_RESUMED, RESUMED_UNPAUSED);
     return true;
@@ -140,6 +144,7 @@ static int resumed_detail(const struct domain *d)
 
 static void on_resumed(struct domain *d, int detail, const char *const text[4], uint64_t number)
 {
+    d->resumes++;
     if (d->state != DOMAIN_PAUSED || d->reason == PAUSED_STARTING_UP)
         return;
     domain_set_state(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);

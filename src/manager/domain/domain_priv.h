@@ -154,6 +154,8 @@ bool domain_migrate_recover(struct domain *d, const xmlNode *status);
 /* ---- saved states: domain_save.c, domain_save_managed.c; with the lock ---- */
 bool domain_stand(struct domain *d, int pause_reason, GError **error); /* the guest stops */
 bool domain_go_on(struct domain *d, int running_reason, GError **error);
+/* The machine goes on, and the domain with it: what the machine does from then on, be it to stop at once, stands. */
+bool domain_cont(struct domain *d, GError **error);
 /* A file for d->job, with a head if there is an `xml`; then complete and in its place. On workers. */
 bool domain_file_make(struct domain *d, const char *path, const char *xml, enum save_state state, struct save_file *file, GError **error);
 bool domain_file_finish(struct domain *d, struct save_file *file, GError **error);

@@ -97,10 +97,8 @@ bool domain_stand(struct domain *d, int pause_reason, GError **error)
 
 bool domain_go_on(struct domain *d, int running_reason, GError **error)
 {
-    if (!vm_cont(d->vm, error))
+    if (!domain_cont(d, error))
         return false;
-    if (d->state == DOMAIN_PAUSED)
-        domain_vm_event(d, VM_EV_RESUMED, 0, NULL, 0);
     if (d->state == DOMAIN_RUNNING)
         domain_set_state(d, DOMAIN_RUNNING, running_reason);
     return true;

@@ -254,6 +254,11 @@ static void guest_task(void *opaque)
     domain_vm_event(d, VM_EV_IO_ERROR, 0, where, 1);
     STATE(d, DOMAIN_PAUSED, PAUSED_IOERROR);
     HEARD("web#4 web#6 web:3.2 ");
+    fake.full = true;
+    WORKS(domain_resume(me, d, &error));
+    STATE(d, DOMAIN_PAUSED, PAUSED_IOERROR);
+    HEARD("web:4.0 web#4 web#6 web:3.2 ");
+    fake.full = false;
     WORKS(domain_resume(me, d, &error));
     STATE(d, DOMAIN_RUNNING, RUNNING_UNPAUSED);
 

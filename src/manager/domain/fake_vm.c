@@ -83,7 +83,11 @@ bool vm_cont(struct vm *v, GError **error)
     task_sleep_ms(1);
     if (fake.fail_cont)
         return ruche_error(error, MANAGER_ERR_MACHINE, "it does not go on");
-    v->run_state = "running";
+    v->run_state = fake.full ? "io-error" : "running";
+    domain_vm_event(v->d, VM_EV_RESUMED, 0, NULL, 0);
+    if (fake.full)
+        domain_vm_event(v->d, VM_EV_IO_ERROR, 0,
+                        (const char *const[4]){"disk.raw", "virtio-disk0", "", "enospc"}, 1);
     return true;
 }
 
@@ -105,6 +109,7 @@ bool vm_powerdown(struct vm *v, GError **error)
 
 bool vm_reset(struct vm *v, GError **error)
 {
+    task_sleep_ms(1);
     fake.resets++;
     return v->alive;
 }

@@ -13,6 +13,7 @@ struct fake {
     const char *lost; /* an alias that is not there when the machine is found again */
     unsigned starts, kills, cleans, resets, live, signals, settles, stream_polls, forgotten, told;
     struct vm_block_job block_job;
+    bool full;           /* its writes fail: it stops again before it has answered */
     bool slow_block_job; /* it does not end when it is told to */
     int migrate_fd;      /* what connections are copies of */
 };
