@@ -69,6 +69,14 @@ void ovsdb_op_until_not(JsonObject *op, const char *column, JsonNode *value, int
     json_object_set_int_member(op, "timeout", timeout_ms);
 }
 
+void ovsdb_op_until_none(JsonObject *op, int timeout_ms)
+{
+    json_object_set_array_member(op, "rows", json_array_new());
+    json_array_add_string_element(array_in(op, "columns"), "_uuid");
+    json_object_set_string_member(op, "until", "==");
+    json_object_set_int_member(op, "timeout", timeout_ms);
+}
+
 /* ---- results, which a peer made ---- */
 
 static JsonObject *result_of(JsonArray *results, unsigned index)

@@ -20,6 +20,8 @@ void ovsdb_op_mutate(JsonObject *op, const char *column, const char *mutator, Js
 void ovsdb_op_name(JsonObject *op, const char *name); /* of an inserted row, for ovsdb_named() */
 /* wait: until the column of the chosen rows is not `value`. */
 void ovsdb_op_until_not(JsonObject *op, const char *column, JsonNode *value, int timeout_ms);
+/* wait: until no row is chosen. */
+void ovsdb_op_until_none(JsonObject *op, int timeout_ms);
 
 /* The rows of a select's result; NULL: there are none. `index` is the operation's. */
 JsonArray *ovsdb_rows(JsonArray *results, unsigned index);

@@ -301,6 +301,12 @@ def test_vlans():
         assert vlans("tap001") == (8, None, None)
         assert "<tag id='8'/>" in virsh("dumpxml", "seven").stdout
         assert frames(taps)["eight"] == arrivals("eight", {"own"}, {"eight", "seven"})
+        switch = ground.SWITCH.processes["ovs-vswitchd"]
+        switch.send_signal(signal.SIGSTOP)
+        virsh("update-device", "seven", write("seven.xml", changed.replace("<tag id='8'/>", "<tag id='7'/>")), "--live")
+        switch.send_signal(signal.SIGCONT)
+        assert vlans("tap001") == (7, None, None)
+        assert "port 'tap001' is changed in the database, not yet in the switch: Open vSwitch did not take port" in ground.MANAGER.log()
     finally:
         stop(*taps.values())
         virsh("net-destroy", "lan")

@@ -122,23 +122,29 @@ static char *uuid_in(JsonArray *results, unsigned index)
 
 /* ---- plug ---- */
 
+/* transact() of what waits for ovs-vswitchd. (waits) */
+static JsonArray *await(JsonArray *ops, const struct ovs_port *p, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    JsonArray *results = transact(ops, &why);
+    if (!results && strstr(why->message, "timed out"))
+        ruche_error(error, MANAGER_ERR_TIMEOUT,
+                    "Open vSwitch did not take port '%s' within %d s: is ovs-vswitchd running?",
+                    p->ifname, TIMEOUT_MS / 1000);
+    else if (!results)
+        g_propagate_error(error, g_steal_pointer(&why));
+    return results;
+}
+
 /* ofport is there when the switch has looked at the row; -1 with a reason when it could not take
  * it. (waits) */
 static bool wait_for_switch(const struct ovs_port *p, GError **error)
 {
     JsonArray *ops = json_array_new();
-    g_autoptr(GError) why = NULL;
     ovs_add_wait(ops, p->ifname, TIMEOUT_MS);
-    g_autoptr(JsonArray) results = transact(ops, &why);
-    if (!results && strstr(why->message, "timed out"))
-        return ruche_error(
-            error, MANAGER_ERR_TIMEOUT,
-            "Open vSwitch did not take port '%s' within %d s: is ovs-vswitchd running?", p->ifname,
-            TIMEOUT_MS / 1000);
-    if (!results) {
-        g_propagate_error(error, g_steal_pointer(&why));
+    g_autoptr(JsonArray) results = await(ops, p, error);
+    if (!results)
         return false;
-    }
     JsonObject *row = ovsdb_first_row(results, 1);
     auto_ovsdb_datum d = {0};
     const char *text =
@@ -189,18 +195,33 @@ bool ovs_plug(const struct ovs_port *p, GError **error)
     return ok;
 }
 
+/* The database has it, and the switch will: late is no failure. (waits) */
+static void wait_for_change(const struct ovs_port *p, JsonObject *row)
+{
+    g_autoptr(JsonArray) ops = json_array_new();
+    g_autoptr(GError) error = NULL;
+    if (!ovs_add_wait_change(ops, row, TIMEOUT_MS))
+        return;
+    g_autoptr(JsonArray) results = await(g_steal_pointer(&ops), p, &error);
+    if (!results)
+        log_warn("port '%s' is changed in the database, not yet in the switch: %s", p->ifname,
+                 error->message);
+}
+
 bool ovs_change(const struct ovs_port *p, GError **error)
 {
     JsonArray *ops = json_array_new();
     fiber_mutex_lock(&lock);
     ovs_add_no_limits(ops, p->ifname, p->owner);
-    unsigned index = ovs_add_change(ops, p);
+    unsigned index = ovs_add_change(ops, p), last = json_array_get_length(ops) - 1;
     g_autoptr(JsonArray) done = transact(ops, error);
     fiber_mutex_unlock(&lock);
     if (!done)
         return false;
-    return ovsdb_count(done, index) == 1 ||
-           ruche_error(error, MANAGER_ERR_CONFIG, "Open vSwitch has no port '%s'", p->ifname);
+    if (ovsdb_count(done, index) != 1)
+        return ruche_error(error, MANAGER_ERR_CONFIG, "Open vSwitch has no port '%s'", p->ifname);
+    wait_for_change(p, ovsdb_first_row(done, last));
+    return true;
 }
 
 /* ---- unplug ---- */

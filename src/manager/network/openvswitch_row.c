@@ -185,7 +185,21 @@ unsigned ovs_add_change(JsonArray *ops, const struct ovs_port *p)
     set_vlans(port, p->vlan);
     set_limits(ops, port, p);
     add_change_number(ops);
+    static const char *const columns[] = {"next_cfg", NULL};
+    ovsdb_op_columns(ovsdb_op(ops, "select", "Open_vSwitch"), columns);
     return index;
+}
+
+bool ovs_add_wait_change(JsonArray *ops, JsonObject *row, int timeout_ms)
+{
+    auto_ovsdb_datum d = {0};
+    if (!row || ovsdb_row_get(row, "next_cfg", &d) || d.count != 1 ||
+        d.keys[0].type != OVSDB_INTEGER)
+        return false;
+    JsonObject *op = ovsdb_op(ops, "wait", "Open_vSwitch");
+    ovsdb_op_where(op, "cur_cfg", "<", ovsdb_integers(&d.keys[0].integer, 1));
+    ovsdb_op_until_none(op, timeout_ms);
+    return true;
 }
 
 void ovs_add_wait(JsonArray *ops, const char *ifname, int timeout_ms)
