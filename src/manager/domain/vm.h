@@ -31,6 +31,7 @@ void vm_free(struct vm *v);
  * and its cgroup, taps and sockets are taken away. */
 bool vm_kill(struct vm *v, bool graceful, GError **error);
 
+/* Returns after VM_EV_RESUMED, and whatever the guest did then. */
 bool vm_cont(struct vm *v, GError **error);
 bool vm_stop(struct vm *v, GError **error);
 bool vm_powerdown(struct vm *v, GError **error); /* ACPI's button */
