@@ -4,6 +4,7 @@
  *
  * Trust     Output is bounded; a program that says more, or does not end in time, is killed.
  */
+#include "base/fd.h"
 #include "manager/error.h"
 #include "manager/task.h"
 
@@ -18,8 +19,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CANCEL_LOOK_MS 100  /* how often a cancellable program's flag is looked at */
-#define END_WAIT_MS    3000 /* from SIGTERM to SIGKILL */
+#define CANCEL_LOOK_MS 100       /* how often a cancellable program's flag is looked at */
+#define END_WAIT_MS    3000      /* from SIGTERM to SIGKILL */
+#define PIPE_BYTES     (1 << 20) /* what everybody may have */
 
 enum { TO_STDIN, FROM_STDOUT, FROM_STDERR, PROCESS, FDS };
 
@@ -55,26 +57,42 @@ static void child_setup(gpointer opaque)
         _exit(127);
 }
 
+/* QEMU that is told to quit loses what its pipe has no room for, and we need not be in time to read: where much may
+ * come, there is room for much. */
+static bool make_output(const struct run *r, int ret[2], GError **error)
+{
+    if (!g_unix_open_pipe(ret, FD_CLOEXEC, error))
+        return false;
+    if (r->max_bytes > PIPE_BYTES)
+        fcntl(ret[0], F_SETPIPE_SZ, PIPE_BYTES);
+    return true;
+}
+
 static bool spawn(struct run *r)
 {
     pid_t us = getpid();
-    int in = -1, out = -1, err = -1;
+    int in = -1, out[2] = {-1, -1}, err = -1;
     g_autoptr(GError) e = NULL;
     GSpawnFlags flags = G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_SEARCH_PATH;
     if (!r->in)
         flags |= G_SPAWN_STDIN_FROM_DEV_NULL;
-    if (!g_spawn_async_with_pipes_and_fds(NULL, r->argv, NULL, flags, child_setup, &us, -1, -1, -1,
-                                          NULL, NULL, 0, &r->pid, r->in ? &in : NULL, &out, &err,
-                                          &e))
+    bool ok = make_output(r, out, &e) &&
+              g_spawn_async_with_pipes_and_fds(NULL, r->argv, NULL, flags, child_setup, &us, -1,
+                                               out[1], -1, NULL, NULL, 0, &r->pid,
+                                               r->in ? &in : NULL, NULL, &err, &e);
+    fd_close_keep_errno(out[1]);
+    r->fds[FROM_STDOUT] = (struct pollfd){.fd = out[0], .events = POLLIN};
+    if (!ok) {
+        close_fd(&r->fds[FROM_STDOUT]);
         return ruche_error(&r->error, RUCHE_ERR_NOT_FOUND, "%s could not be run: %s", r->argv[0],
                            e->message);
+    }
     if (in >= 0)
         g_unix_set_fd_nonblocking(in, true, NULL);
-    g_unix_set_fd_nonblocking(out, true, NULL);
+    g_unix_set_fd_nonblocking(out[0], true, NULL);
     g_unix_set_fd_nonblocking(err, true, NULL);
     int process = syscall(SYS_pidfd_open, r->pid, 0);
     r->fds[TO_STDIN] = (struct pollfd){.fd = in, .events = POLLOUT};
-    r->fds[FROM_STDOUT] = (struct pollfd){.fd = out, .events = POLLIN};
     r->fds[FROM_STDERR] = (struct pollfd){.fd = err, .events = POLLIN};
     r->fds[PROCESS] = (struct pollfd){.fd = process, .events = POLLIN};
     return process >= 0 ||
