@@ -48,8 +48,8 @@ def show_tail(text, lines=40):
 
 def run_meson(tally, folder, suites):
     command = ["meson", "test", "-C", folder, "--no-rebuild", "--quiet", "--timeout-multiplier", "4",
-               "--num-processes", str((os.cpu_count() or 1) + 2)]
-    # Two more than there are cores: programs wait for their peers a third of the time. What times itself or takes
+               "--num-processes", str((os.cpu_count() or 1) + 1)]
+    # One more than there are cores: programs wait for their peers a third of the time. What times itself or takes
     # all cores is marked is_parallel: false in meson.build.
     # Limits end what hangs; a slow or busy host is given four times as long as they say.
     for suite in suites:
