@@ -253,6 +253,7 @@ static void look_at_console(void)
 #define CPU_INSERT   2
 #define CPU_REMOVE   4
 #define CPU_EJECT    8
+#define EJECT_IN_PROGRESS 0x84 /* ACPI 6.4, 6.3.5: status of _OST */
 enum { NEXT_EVENT, OST_EVENT, OST_STATUS };
 
 static bool refuses;
@@ -274,6 +275,10 @@ static void look_at_cpus(void)
     if (flags == 0xff || !(flags & (CPU_INSERT | CPU_REMOVE)))
         return;
     out8(CPU_FLAGS, flags & (CPU_INSERT | CPU_REMOVE));
+    if (flags & CPU_REMOVE) { /* as Linux: it says that it has begun */
+        report(3, EJECT_IN_PROGRESS);
+        delay_us(100000);
+    }
     if (flags & CPU_INSERT) {
         report(1, 0);
         print("cpu %u on\n", n);

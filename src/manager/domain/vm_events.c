@@ -173,7 +173,7 @@ static void on_unplug_error(struct vm *v, JsonObject *data)
 /* What a guest says of a request to give a processor or memory back: ACPI 6.4, 6.3.5. */
 static void on_ost(struct vm *v, JsonObject *data)
 {
-    enum { OST_EJECT_REQUEST = 3, OST_EJECT_PROCESSING = 0x103, OST_DONE = 0, OST_PENDING = 0x83 };
+    enum { OST_EJECT_REQUEST = 3, OST_EJECT_PROCESSING = 0x103, OST_DONE = 0, OST_PENDING = 0x84 };
     JsonObject *info = vm_json_sub(data, "info");
     const char *const text[4] = {info ? vm_json_string(info, "device") : NULL};
     int64_t source = info ? vm_json_int(info, "source", 0) : 0;
