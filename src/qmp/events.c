@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Events to all sessions. What a guest can provoke at will is limited, lest it fills the output of a client that is
- * slow to read: the first is sent at once; of those that follow within QMP_EVENT_PERIOD_MS only the last is, at the
- * end of the period, which then begins anew.
+ * slow to read: the first (`limit_burst` of them) is sent at once; of those that follow within QMP_EVENT_PERIOD_MS only
+ * the last is, at the end of the period, which then begins anew.
  *
  * Owner     The server's table of limits; a row lives until a period has passed without an event.
  * Thread    The main loop.
@@ -15,6 +15,7 @@ struct limit {
     struct qmp_server *server; /* borrowed */
     char *key;                 /* its own key in the table */
     char *waiting;             /* the text of the event held back; NULL: none */
+    unsigned sent;             /* in this period */
     guint timer;
 };
 
@@ -42,6 +43,7 @@ static gboolean period_ended(gpointer opaque)
         g_hash_table_remove(l->server->limits, l->key); /* frees it, and this timer */
         return G_SOURCE_CONTINUE;
     }
+    l->sent = 1;
     send_to_all(l->server, text);
     return G_SOURCE_CONTINUE;
 }
@@ -54,14 +56,28 @@ static const struct qmp_event_type *type_of(const char *name)
     return NULL;
 }
 
+/* The string at "member" or "object.member"; "": there is none. */
+static const char *string_at(JsonObject *data, const char *path)
+{
+    const char *dot = strchr(path, '.');
+    g_autofree char *outer = dot ? g_strndup(path, (size_t)(dot - path)) : NULL;
+    JsonNode *node = outer && data ? json_object_get_member(data, outer) : NULL;
+    JsonObject *o = !outer ? data : node && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
+    const char *value = o ? json_object_get_string_member_with_default(o, dot ? dot + 1 : path, "") : "";
+    return value ? value : "";
+}
+
 /* The text of the event is taken over and NULL left when it has to wait. */
 static void hold_back(struct qmp_server *s, const struct qmp_event_type *t, JsonObject *data, char **text)
 {
-    const char *value = data ? json_object_get_string_member_with_default(data, t->limit_by, "") : "";
-    g_autofree char *key = g_strdup_printf("%s %s", t->name, value ? value : "");
+    g_autofree char *key = g_strdup_printf("%s %s", t->name, string_at(data, t->limit_by));
     if (!s->limits)
         s->limits = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, limit_free);
     struct limit *l = g_hash_table_lookup(s->limits, key);
+    if (l && l->sent < t->limit_burst) {
+        l->sent++;
+        return;
+    }
     if (l) {
         g_free(l->waiting);
         l->waiting = g_steal_pointer(text);
@@ -69,6 +85,7 @@ static void hold_back(struct qmp_server *s, const struct qmp_event_type *t, Json
     }
     l = g_new0(struct limit, 1);
     l->server = s;
+    l->sent = 1;
     l->key = g_steal_pointer(&key);
     l->timer = g_timeout_add(QMP_EVENT_PERIOD_MS, period_ended, l);
     g_hash_table_insert(s->limits, l->key, l);

@@ -52,9 +52,11 @@ LINKSET_DECLARE(qmp_commands);
 struct qmp_event_type {
     const char *name, *summary;
     const struct qmp_arg *data; /* ends with a row without a name; NULL: none */
-    /* A guest can provoke it at will: of those whose `data` has the same string here ("": all that
-     * have none), one is sent each QMP_EVENT_PERIOD_MS, the last. NULL: every one is sent. */
+    /* A guest can provoke it at will: of those whose `data` has the same string here ("id", or
+     * "info.id" of an object in it; "": all that have none), `limit_burst` (0: one) are sent at once
+     * in each QMP_EVENT_PERIOD_MS, and the last of the others at its end. NULL: every one is. */
     const char *limit_by;
+    unsigned limit_burst;
 };
 LINKSET_DECLARE(qmp_event_types);
 #define QMP_EVENT(e) LINKSET_ENTRY(qmp_event_types, e)

@@ -68,6 +68,12 @@ static const struct qmp_event_type limited_event = { .name = "LIMITED",
                                                      .limit_by = "path" };
 QMP_EVENT(limited_event);
 
+static const struct qmp_event_type burst_event = { .name = "BURST",
+                                                   .summary = "Of a guest that has much to say",
+                                                   .limit_by = "info.path",
+                                                   .limit_burst = 3 };
+QMP_EVENT(burst_event);
+
 /* ---- a client ---- */
 
 struct peer {
@@ -402,6 +408,52 @@ static void test_event_flood(void)
     peer_done(&p);
 }
 
+static void send_burst(struct peer *p, const char *path, int number)
+{
+    JsonObject *data = json_object_new(), *info = json_object_new();
+    json_object_set_string_member(info, "path", path);
+    json_object_set_int_member(info, "number", number);
+    json_object_set_object_member(data, "info", info);
+    qmp_event(p->server, "BURST", data);
+}
+
+static void expect_burst(struct peer *p, const char *path, int number)
+{
+    g_autofree char *want = g_strdup_printf("\"info\":{\"path\":\"%s\",\"number\":%d}", path, number);
+    g_autofree char *line = take_line(p);
+    while (!*line) {
+        g_main_context_iteration(NULL, TRUE);
+        g_free(line);
+        line = take_line(p);
+    }
+    g_assert_nonnull(strstr(line, want));
+}
+
+/* As many as the type allows are sent at once, for each string by itself; then it is as with one. */
+static void test_event_burst(void)
+{
+    struct peer p;
+    peer_init(&p);
+    negotiate(&p);
+    gint64 begin = g_get_monotonic_time();
+    for (int i = 0; i < 1000; i++)
+        send_burst(&p, "a", i);
+    send_burst(&p, "b", 7);
+    for (int i = 0; i < 3; i++)
+        expect_burst(&p, "a", i);
+    expect_burst(&p, "b", 7);
+    expect_burst(&p, "a", 999);
+    g_assert_cmpint(g_get_monotonic_time() - begin, >=, QMP_EVENT_PERIOD_MS * 1000);
+    for (int i = 0; i < 2; i++) { /* the last one has opened a period, as one of its three */
+        send_burst(&p, "a", i);
+        expect_burst(&p, "a", i);
+    }
+    qmp_event(p.server, "BURST", NULL);
+    g_autofree char *line = take_line(&p);
+    g_assert_nonnull(strstr(line, "\"event\":\"BURST\"}"));
+    peer_done(&p);
+}
+
 /* A client that never reads is dropped once too much waits for it; others go on. */
 static void test_deaf_client(void)
 {
@@ -492,6 +544,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qmp/bombs", test_bombs);
     g_test_add_func("/qmp/events", test_events);
     g_test_add_func("/qmp/event-flood", test_event_flood);
+    g_test_add_func("/qmp/event-burst", test_event_burst);
     g_test_add_func("/qmp/deaf-client", test_deaf_client);
     g_test_add_func("/qmp/listen", test_listen);
     g_test_add_func("/qmp/schema", test_schema);

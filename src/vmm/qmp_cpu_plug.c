@@ -195,9 +195,12 @@ static const struct qmp_arg ost_data[] = {
     {"info", QMP_OBJECT, false, "device, slot, slot-type, source (the event), status (0: done)"},
     {0},
 };
+/* That a removal has begun and how it ended come close together, and somebody waits for them: so none
+ * is held back, of a guest that means no harm. */
 static const struct qmp_event_type ost_type = {.name = "ACPI_DEVICE_OST",
                                                .summary =
                                                    "The guest reports on plugging a CPU in or out",
                                                .data = ost_data,
-                                               .limit_by = "slot"};
+                                               .limit_by = "info.slot",
+                                               .limit_burst = 8};
 QMP_EVENT(ost_type);

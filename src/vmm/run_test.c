@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The run state's table: what may follow what, and that nobody is stuck without a way out. */
+/* The run state's table: what may follow what, and that nobody is stuck without a way out. Events:
+ * what they are limited by is in them. */
+#include "qmp/qmp.h"
 #include "vmm/run.h"
+
+#include <string.h>
 
 static const struct {
     enum run_state from;
@@ -54,10 +58,31 @@ static void test_ways_out(void)
         g_assert_nonnull(run_event_name(e));
 }
 
+/* "a" or "a.b": b is a word in the help of the object a. */
+static void test_event_limits(void)
+{
+    const struct qmp_event_type *const *list = qmp_event_list();
+    g_assert_nonnull(list[0]);
+    for (; *list; list++) {
+        const struct qmp_event_type *t = *list;
+        const char *path = t->limit_by;
+        if (!path || !*path)
+            continue;
+        size_t len = strcspn(path, ".");
+        const struct qmp_arg *a = t->data;
+        while (a && a->name && (strlen(a->name) != len || strncmp(a->name, path, len)))
+            a++;
+        g_assert_true(a && a->name);
+        g_assert_cmpint(a->kind, ==, path[len] ? QMP_OBJECT : QMP_STRING);
+        g_assert_true(!path[len] || strstr(a->help, path + len + 1));
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/run/table", test_table);
     g_test_add_func("/run/ways-out", test_ways_out);
+    g_test_add_func("/run/event-limits", test_event_limits);
     return g_test_run();
 }

@@ -7,6 +7,7 @@
  * off". A console's ports are taken and given back as they come and go.
  * tests/system/hotplug_payload.py plugs.
  *
+ * refuse= A vCPU is not given back, "cpu N stays: STATUS": each time another status that says so.
  * slow=   Milliseconds between a pressed button and power off; the power indicator blinks
  * meanwhile. wild=   The seed of a guest that means harm: slots' registers, and those of what is in
  * them, are written at random.
@@ -256,6 +257,9 @@ static void look_at_console(void)
 #define EJECT_IN_PROGRESS 0x84 /* ACPI 6.4, 6.3.5: status of _OST */
 enum { NEXT_EVENT, OST_EVENT, OST_STATUS };
 
+/* ACPI 6.4, 6.3.5: failure; not supported, in use, busy, something that depends on it is. */
+static const uint8_t refusals[] = {1, 0x80, 0x81, 0x82, 0x83};
+static unsigned refused;
 static bool refuses;
 
 static void report(uint32_t event, uint32_t status)
@@ -283,8 +287,9 @@ static void look_at_cpus(void)
         report(1, 0);
         print("cpu %u on\n", n);
     } else if (refuses) {
-        report(3, 1);
-        print("cpu %u stays\n", n);
+        uint8_t status = refusals[refused++ % ARRAY_COUNT(refusals)];
+        report(3, status);
+        print("cpu %u stays: %u\n", n, status);
     } else {
         out8(CPU_FLAGS, CPU_EJECT);
         print("cpu %u off\n", n);

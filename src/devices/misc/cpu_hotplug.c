@@ -116,7 +116,7 @@ static void hotplug_write(void *opaque, uint64_t off, uint64_t val, unsigned siz
 static const struct mem_ops hotplug_ops = {
     .read = hotplug_read, .write = hotplug_write, .min_size = 1, .max_size = 4};
 
-/* Main loop: what the guest said, without the lock. */
+/* Main loop: what the guest said, without the lock. It reports that it has begun, and then ejects. */
 static void work(void *opaque)
 {
     struct cpu_hotplug *s = opaque;
@@ -129,10 +129,10 @@ static void work(void *opaque)
     memcpy(status, s->ost_status, sizeof(status));
     pthread_mutex_unlock(&s->dev.lock);
     for (unsigned n = 0; n < cpu_count(s); n++) {
-        if ((ejected >> n & 1) && o->cpu_ejected)
-            o->cpu_ejected(o->opaque, n);
         if ((reported >> n & 1) && o->cpu_reported)
             o->cpu_reported(o->opaque, n, event[n], status[n]);
+        if ((ejected >> n & 1) && o->cpu_ejected)
+            o->cpu_ejected(o->opaque, n);
     }
 }
 

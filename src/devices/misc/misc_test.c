@@ -173,6 +173,7 @@ static void test_acpi_sleep(void)
 
 struct cpu_log {
     unsigned ejected, reported, index;
+    unsigned reported_before; /* the ejection */
     uint32_t event, status;
 };
 
@@ -181,6 +182,7 @@ static void on_ejected(void *opaque, unsigned index)
     struct cpu_log *l = opaque;
     l->ejected++;
     l->index = index;
+    l->reported_before = l->reported;
 }
 
 static void on_reported(void *opaque, unsigned index, uint32_t event, uint32_t status)
@@ -237,6 +239,7 @@ static void test_cpu_hotplug(void)
     loop_once(t->m.main_loop, 0);
     g_assert_cmpuint(log.ejected, ==, 1);
     g_assert_cmpuint(log.reported, ==, 1);
+    g_assert_cmpuint(log.reported_before, ==, 1);
     g_assert_true(log.index == 2 && log.event == 3 && log.status == 0x84);
     test_machine_free(t);
 }
