@@ -25,8 +25,9 @@
 
 #define WAIT_S   180
 #define SPEAK_MS 5000
-#define TRIES    6    /* with pauses of half a second, one, two ... between them */
-#define PAUSE_US 250000
+#define LOOK_US  250000
+#define TRIES    6    /* with pauses of 0.5, 1, 2, 4 and 8 s between them: 15.5 s for a server that starts again */
+#define PAUSE_US 500000
 #define FAILED   255  /* ssh's own status, where it is not the command's */
 #define SAID_MAX 4096 /* bytes of what ssh complains of */
 
@@ -73,7 +74,7 @@ static bool wait_for_ssh(struct cli *c, const char *host, const char *port, gint
         if (!said)
             fprintf(stderr, "waiting for '%s' to boot ...\n", c->args[0]);
         said = true;
-        g_usleep(250000);
+        g_usleep(LOOK_US); /* nothing outside a guest tells when its server begins to listen */
     }
     return false;
 }
@@ -209,7 +210,7 @@ static int run_ssh(struct cli *c)
             fputs(said, stderr);
             return status;
         }
-        g_usleep((gulong)PAUSE_US << tries);
+        g_usleep((gulong)PAUSE_US << (tries - 1)); /* the server is given time, and fewer lines in its log */
     }
 }
 CLI_COMMAND(ssh, .name = "ssh", .arguments = "NAME [COMMAND...]", .summary = "Logs in to a launched machine",

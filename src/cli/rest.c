@@ -2,14 +2,17 @@
 /* The REST interface's client: libsoup over a Unix socket or HTTPS. */
 #include "cli/rest.h"
 
+#include "base/fd.h"
 #include "base/sock.h"
 #include "base/util.h"
 
+#include <fcntl.h>
 #include <gio/gunixsocketaddress.h>
 #include <string.h>
 #include <unistd.h>
 
 #define START_WAIT_MS 10000
+#define START_LOOK_MS 20
 
 struct rest {
     SoupSession *session;
@@ -41,7 +44,31 @@ static char *find_ruched(void)
     return access(beside, X_OK) == 0 ? g_steal_pointer(&beside) : g_find_program_in_path("ruched");
 }
 
-/* A person's own manager starts when it is needed. */
+/* Does a manager live that looks after this folder? It holds the lock of ruched.pid while it does. */
+static bool is_held(const char *folder)
+{
+    g_autofree char *path = g_build_filename(folder, "ruched.pid", NULL);
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    autofd fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd >= 0 && !fcntl(fd, F_GETLK, &lock) && lock.l_type != F_UNLCK;
+}
+
+/* Another `ruche` may have started one a moment before: its manager tells nobody but that one when it is ready, so it
+ * is asked after each pause, as long as it lives. */
+static bool another_comes(const char *path)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    for (int waited = 0; waited < START_WAIT_MS; waited += START_LOOK_MS) {
+        if (answers(path))
+            return true;
+        if (!is_held(folder))
+            return false;
+        g_usleep(START_LOOK_MS * 1000);
+    }
+    return false;
+}
+
+/* A person's own manager starts when it is needed. With --daemon its parent ends when all is ready, or nothing will be. */
 static bool start_session(const char *path, GError **error)
 {
     g_autofree char *program = find_ruched();
@@ -52,11 +79,8 @@ static bool start_session(const char *path, GError **error)
     int status = 0;
     if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL, NULL, &said, &status, error))
         return false;
-    for (int waited = 0; waited < START_WAIT_MS; waited += 20) {
-        if (answers(path))
-            return true;
-        g_usleep(20000);
-    }
+    if (status ? another_comes(path) : answers(path))
+        return true;
     return ruche_error(error, RUCHE_ERR_IO, "ruched was started and does not answer on %s%s%s", path, said && *said ? ": " : "",
                        said ? g_strchomp(said) : "");
 }

@@ -5,6 +5,7 @@ machine from launch to log-in.
 
     ruche_cli.py RUCHE KERNEL RECIPE
 """
+import fcntl
 import hashlib
 import json
 import os
@@ -159,7 +160,52 @@ def session_by_itself():
     os.kill(first, signal.SIGKILL)
     wait_ended(first)
     assert ruche("list").out.startswith("ID  NAME") and manager_pid() != first
+    with tempfile.TemporaryDirectory(prefix="ruche-cli-") as home:
+        many_begin(home)
+        another_begins(home)
+        cannot_begin(home)
     fails("no manager answers", "list", env={"RUCHE_CONNECT": os.path.join(HOME.name, "nowhere.sock")})
+
+
+def many_begin(home):
+    """Several start a manager at a time: one is the manager of all."""
+    env = ENV | {"HOME": home}
+    many = [subprocess.Popen([RUCHE, "list"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    for m in many:
+        out, err = m.communicate(timeout=600)
+        assert m.returncode == 0 and out.startswith("ID  NAME"), (m.returncode, out, err)
+    with open(os.path.join(home, ".cache/ruche/ruched.pid"), encoding="ascii") as f:
+        pid = int(f.read())
+    os.kill(pid, signal.SIGTERM)
+    wait_ended(pid)
+
+
+def another_begins(home):
+    """A manager that somebody else has just started is waited for: we are one, that holds the lock, and listens a second later."""
+    folder = os.path.join(home, ".cache/ruche")
+    with open(os.path.join(folder, "ruched.pid"), "r+", encoding="ascii") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        late = subprocess.Popen([RUCHE, "list"], env=ENV | {"HOME": home}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        time.sleep(1)
+        with socket.socket(socket.AF_UNIX) as server:
+            if os.path.exists(path := os.path.join(folder, "ruche.sock")):
+                os.unlink(path)
+            server.bind(path)
+            server.listen()
+            server.settimeout(20)
+            server.accept()[0].close()  # it came
+            os.unlink(path)
+        late.communicate(timeout=600)
+
+
+def cannot_begin(home):
+    """A manager that ends is not waited for: what it said is told at once, not in ten seconds."""
+    os.makedirs(os.path.join(home, ".config/ruche"), exist_ok=True)
+    with open(os.path.join(home, ".config/ruche/ruched.conf"), "w", encoding="ascii") as f:
+        f.write("surely unknown\n")
+    begin = time.monotonic()
+    said = ruche("list", status=1, env={"HOME": home}).err
+    assert "ruched.conf" in said and time.monotonic() - begin < 10, (said, time.monotonic() - begin)
 
 
 def wait(what, test, timeout_s=600):
