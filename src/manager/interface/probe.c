@@ -10,11 +10,12 @@
 
 #include <linux/neighbour.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STEP_MS = 100, ASK_EVERY = 10, DISCARD_PORT = 9 };
+enum { ASK_US = 1000000, DISCARD_PORT = 9 };
 
 struct wanted {
     const struct net_addr *gateway;
@@ -68,15 +69,47 @@ static void ask(const struct net_addr *gateway, int index)
         sendto(fd, "", 1, MSG_NOSIGNAL, to, gateway->v6 ? sizeof(six) : sizeof(four));
 }
 
+/* Where the kernel tells of changes among neighbours. -1: it does not, and they are looked at once a
+ * second. */
+static int open_changes(void)
+{
+    struct sockaddr_nl at = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_NEIGH};
+    autofd fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)(const void *)&at, sizeof(at)) < 0)
+        return -1;
+    return fd_steal(&fd);
+}
+
+/* What has come is a reason to look, no more. */
+static void await_change(int fd, int64_t until_us)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int64_t left_us = until_us - g_get_monotonic_time();
+    char message;
+    if (poll(&p, 1, (int)(MAX(left_us, 0) / 1000) + 1) > 0)
+        while (recv(fd, &message, sizeof(message), MSG_TRUNC) > 0)
+            ;
+}
+
+static bool answers_by(const struct net_addr *gateway, int index, int changes, int64_t until_us)
+{
+    while (!answered(gateway, index)) {
+        if (g_get_monotonic_time() >= until_us)
+            return false;
+        await_change(changes, until_us);
+    }
+    return true;
+}
+
 static bool probe(const struct net_addr *gateway, int index, unsigned wait_s)
 {
+    autofd changes = open_changes();
     forget(gateway, index);
-    for (unsigned step = 0; step < wait_s * 1000 / STEP_MS; step++) {
-        if (step % ASK_EVERY == 0)
-            ask(gateway, index);
-        if (answered(gateway, index))
+    for (unsigned second = 0; second < wait_s; second++) {
+        int64_t asked_us = g_get_monotonic_time();
+        ask(gateway, index);
+        if (answers_by(gateway, index, changes, asked_us + ASK_US))
             return true;
-        g_usleep(STEP_MS * 1000);
     }
     return false;
 }

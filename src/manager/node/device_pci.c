@@ -28,6 +28,8 @@ struct bind_work {
     GError *error;
 };
 
+/* The kernel is done when the write ends, mostly. A link that is still there is looked at after pauses:
+ * no descriptor tells of entries of /sys. */
 static bool unbind(const char *path, const char *address, GError **error)
 {
     g_autofree char *driver = driver_of(path);
@@ -44,7 +46,8 @@ static bool unbind(const char *path, const char *address, GError **error)
     return !driver || ruche_error(error, RUCHE_ERR_IO, "driver '%s' does not let go of it", driver);
 }
 
-/* Without an override the kernel's choice counts, which may be none. */
+/* Without an override the kernel's choice counts, which may be none. Pauses as
+ * above. */
 static bool probe(const char *path, const char *address, const char *driver, GError **error)
 {
     g_autoptr(GError) inner = NULL;
