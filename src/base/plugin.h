@@ -19,3 +19,6 @@ struct plugin_symbol {
  * the library and `package`, which brings it. Once for each library, or from one thread. */
 bool plugin_load(const char *file, const char *package, const struct plugin_symbol *symbols, size_t count, void *ret,
                  GError **error);
+/* Of a list F(library, name): the member "name" with the type of library_name, and its row. */
+#define PLUGIN_MEMBER(library, name) __typeof__(library##_##name) *name;
+#define PLUGIN_ROW(library, name) {#library "_" #name, offsetof(struct library_##library, name)},

@@ -2,7 +2,7 @@
 /* libsasl2, both sides. */
 #include "libvirt/sasl.h"
 
-#include "libvirt/library.h"
+#include "libvirt/library_sasl.h"
 #include "manager/error.h"
 
 #include <arpa/inet.h>

@@ -2,7 +2,7 @@
 /* Credentials and the check of a client's certificate. Trust: the certificate is the peer's. */
 #include "libvirt/tls.h"
 
-#include "libvirt/library.h"
+#include "base/library_gnutls.h"
 #include "manager/error.h"
 
 struct tls {

@@ -3,8 +3,8 @@
 #include "libvirt/transport.h"
 
 #include "base/fd.h"
+#include "base/library_gnutls.h"
 #include "libvirt/frame.h"
-#include "libvirt/library.h"
 #include "libvirt/sasl.h"
 
 #include <string.h>

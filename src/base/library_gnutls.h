@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Libraries that few connections need: they are loaded when the first one does, and cost nothing before.
+/* GnuTLS, loaded by the first connection that needs it: a daemon without one has none of its pages.
  *
- * Use       `#include` the library's own header for types; call gnutls.handshake(...) in place of
+ * Use       `#include` this header for the types, too; call gnutls.handshake(...) in place of
  *           gnutls_handshake(...), after library_gnutls() was true once.
  * Thread    The loop thread loads; then any.
  */
 #pragma once
 
-#include "base/error.h"
+#include "base/plugin.h"
 
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
-#include <sasl/sasl.h>
-#include <stdbool.h>
 
 #define LIBRARY_GNUTLS(F)                                                                                              \
+    F(gnutls, alert_get)                                                                                               \
+    F(gnutls, alert_get_name)                                                                                          \
     F(gnutls, bye)                                                                                                     \
     F(gnutls, certificate_allocate_credentials)                                                                        \
     F(gnutls, certificate_free_credentials)                                                                            \
@@ -31,10 +31,13 @@
     F(gnutls, free)                                                                                                    \
     F(gnutls, handshake)                                                                                               \
     F(gnutls, init)                                                                                                    \
+    F(gnutls, priority_set_direct)                                                                                     \
     F(gnutls, record_check_pending)                                                                                    \
     F(gnutls, record_get_direction)                                                                                    \
     F(gnutls, record_recv)                                                                                             \
     F(gnutls, record_send)                                                                                             \
+    F(gnutls, session_get_verify_cert_status)                                                                          \
+    F(gnutls, session_set_verify_cert)                                                                                 \
     F(gnutls, set_default_priority)                                                                                    \
     F(gnutls, strerror)                                                                                                \
     F(gnutls, transport_set_int2)                                                                                      \
@@ -43,31 +46,10 @@
     F(gnutls, x509_crt_import)                                                                                         \
     F(gnutls, x509_crt_init)
 
-#define LIBRARY_SASL(F)                                                                                                \
-    F(sasl, client_init)                                                                                               \
-    F(sasl, client_new)                                                                                                \
-    F(sasl, client_start)                                                                                              \
-    F(sasl, client_step)                                                                                               \
-    F(sasl, decode)                                                                                                    \
-    F(sasl, dispose)                                                                                                   \
-    F(sasl, encode)                                                                                                    \
-    F(sasl, errstring)                                                                                                 \
-    F(sasl, getprop)                                                                                                   \
-    F(sasl, listmech)                                                                                                  \
-    F(sasl, server_init)                                                                                               \
-    F(sasl, server_new)                                                                                                \
-    F(sasl, server_start)                                                                                              \
-    F(sasl, server_step)                                                                                               \
-    F(sasl, setprop)
-
 /* The address of each (gnutls_free is a variable). */
-#define LIBRARY_MEMBER(library, name) __typeof__(library##_##name) *name;
 extern struct library_gnutls {
-    LIBRARY_GNUTLS(LIBRARY_MEMBER)
+    LIBRARY_GNUTLS(PLUGIN_MEMBER)
 } gnutls;
-extern struct library_sasl {
-    LIBRARY_SASL(LIBRARY_MEMBER)
-} sasl;
 
+/* False: it is not installed; the error names its package. */
 bool library_gnutls(GError **error);
-bool library_sasl(GError **error);
