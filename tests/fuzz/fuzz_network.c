@@ -27,7 +27,7 @@ static void fuzz_description(const char *text)
     if (!network_def_parse(&d, text, 0, NULL))
         return;
     network_def_name_bridge(&d, never);
-    g_autofree char *first = network_def_format(&d), *rules = network_rules(&d);
+    g_autofree char *first = network_def_format(&d), *rules = network_rules(&d, false);
     if (!network_def_parse(&again, first, 0, NULL))
         __builtin_trap();
     g_autofree char *second = network_def_format(&again);

@@ -424,7 +424,7 @@ def test_errors():
 # ---- what goes wrong ----
 
 def test_repair():
-    """Rules that somebody deleted, a dnsmasq that died, a manager that was killed."""
+    """Rules that somebody deleted or left, a dnsmasq that died, a manager that was killed."""
     before = rules()
     bridge = define("lab", network("lab", "nat", 153))
     try:
@@ -445,6 +445,10 @@ def test_repair():
         run("ip", "link", "del", bridge, ns=HOST)
         MANAGER.process.send_signal(signal.SIGHUP)
         wait_for("the bridge", lambda: bridge in links())
+        virsh("net-destroy", "lab")
+        run("nft", f"add table inet ruche_net_{bridge}; add chain inet ruche_net_{bridge} left", ns=HOST)
+        virsh("net-start", "lab")
+        assert rules() == right, "a table that was left over is replaced"
     finally:
         remove("lab")
     assert rules() == before

@@ -55,7 +55,7 @@ static bool check_networks(const struct network *n, const struct network_def *d,
 
 struct kernel_work {
     const struct network_def *d;
-    bool fresh;
+    char *fresh_rules; /* tried before the others; may be NULL */
     char *rules, *ruleset;
     bool bridge_filter;
     GError *error;
@@ -115,13 +115,20 @@ static void look_around(struct kernel_work *w)
         filter[0] == '1';
 }
 
+/* A table that is taken away costs a grace period of the kernel, 10 ms and more, which a start that
+ * finds none need not wait for. */
+static bool apply_rules(struct kernel_work *w)
+{
+    return !w->rules || (w->fresh_rules && nft_apply_blocking(w->fresh_rules, NULL)) ||
+           nft_apply_blocking(w->rules, &w->error);
+}
+
 static void kernel_work(void *opaque)
 {
     struct kernel_work *w = opaque;
     const char *zone = xml_get(w->d->root, "bridge@zone");
     w->ok = network_kernel_start(w->d, &w->error) &&
-            (!zone || network_zone_set(w->d->bridge, zone, &w->error)) &&
-            (!w->rules || nft_apply_blocking(w->rules, &w->error));
+            (!zone || network_zone_set(w->d->bridge, zone, &w->error)) && apply_rules(w);
     if (w->ok && w->rules)
         look_around(w);
 }
@@ -157,14 +164,17 @@ static bool finish_work(struct kernel_work *w, GError **error)
 {
     if (w->error)
         g_propagate_error(error, w->error);
+    g_free(w->fresh_rules);
     g_free(w->rules);
     g_free(w->ruleset);
     return w->ok;
 }
 
-static bool start_kernel(struct network *n, const struct network_def *d, GError **error)
+static bool start_kernel(struct network *n, const struct network_def *d, bool found, GError **error)
 {
-    struct kernel_work w = {.d = d, .rules = network_rules(d)};
+    struct kernel_work w = {.d = d,
+                            .fresh_rules = found ? NULL : network_rules(d, true),
+                            .rules = network_rules(d, false)};
     task_work(kernel_work, &w);
     if (w.ok && w.ruleset) {
         g_ptr_array_unref(n->warnings);
@@ -198,7 +208,8 @@ static bool bring_up(struct network *n, const struct network_def *d, bool found,
         return !b || network_qos(d->bridge, b, false, error);
     }
     const xmlNode *bandwidth = xml_find(d->root, "bandwidth");
-    if (!start_kernel(n, d, error) || (bandwidth && !network_floors_apply(n, bandwidth, error)) ||
+    if (!start_kernel(n, d, found, error) ||
+        (bandwidth && !network_floors_apply(n, bandwidth, error)) ||
         !(found ? network_daemon_find(n, d, error) : network_daemon_start(n, d, error)))
         return false;
     join_ports(n);

@@ -103,7 +103,9 @@ unsigned network_host_routes(const char *but, struct host_route *ret, unsigned m
 bool network_zone_set(const char *bridge, const char *zone, GError **error);
 
 /* ---- rules.c ---- */
-char *network_rules(const struct network_def *d); /* nft's commands; NULL: none are needed */
+/* nft's commands; NULL: none are needed. `fresh`: they are refused where the table is there; else
+ * they replace it. */
+char *network_rules(const struct network_def *d, bool fresh);
 char *network_rules_table(const char *bridge);
 /* What of other people's rules and settings stands in the way: texts. */
 GPtrArray *network_obstacles(const char *ruleset, const char *bridge, bool bridge_filter);

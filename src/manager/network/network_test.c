@@ -37,6 +37,17 @@ static void check_refused(const char *xml, const char *why)
 
 /* ---- what becomes of an example ---- */
 
+/* The same table, made instead of replaced. */
+static void check_fresh(const char *rules, const char *fresh)
+{
+    g_assert_true(!rules == !fresh);
+    if (!rules)
+        return;
+    g_assert_true(g_str_has_prefix(fresh, "create table inet ruche_net_"));
+    g_assert_null(strstr(fresh, "delete"));
+    g_assert_cmpstr(strstr(fresh, "\ntable inet "), ==, strstr(rules, "\ntable inet "));
+}
+
 static void check_example(const char *name, const char *xml)
 {
     auto_network_def d = {0}, again = {0};
@@ -44,9 +55,11 @@ static void check_example(const char *name, const char *xml)
     network_def_parse(&d, xml, NETWORK_DEF_VALIDATE, &error);
     g_assert_no_error(error);
     network_def_name_bridge(&d, taken);
-    g_autofree char *text = network_def_format(&d), *rules = network_rules(&d), *twice = NULL;
+    g_autofree char *text = network_def_format(&d), *rules = network_rules(&d, false),
+                    *fresh = network_rules(&d, true), *twice = NULL;
     golden_check(golden, name, "out", text);
     golden_check(golden, name, "nft", rules);
+    check_fresh(rules, fresh);
     g_assert_true(network_def_parse(&again, text, NETWORK_DEF_VALIDATE, NULL));
     twice = network_def_format(&again);
     g_assert_cmpstr(twice, ==, text);

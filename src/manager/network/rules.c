@@ -121,14 +121,17 @@ static void nat_chain(struct text *t)
     g_string_append(t->s, "  }\n");
 }
 
-char *network_rules(const struct network_def *d)
+char *network_rules(const struct network_def *d, bool fresh)
 {
     if (!network_mode_has_own_bridge(d->mode) || d->mode == NETWORK_OPEN)
         return NULL;
     g_autofree char *table = network_rules_table(d->bridge);
     struct text t = {g_string_new(NULL), d, xml_get(d->root, "forward@dev")};
-    g_string_append_printf(t.s, "add table inet %s\ndelete table inet %s\ntable inet %s {\n", table,
-                           table, table);
+    if (fresh)
+        g_string_append_printf(t.s, "create table inet %s\n", table);
+    else
+        g_string_append_printf(t.s, "add table inet %s\ndelete table inet %s\n", table, table);
+    g_string_append_printf(t.s, "table inet %s {\n", table);
     forward_chain(&t);
     if (d->mode == NETWORK_NAT)
         nat_chain(&t);
