@@ -106,8 +106,8 @@ static void add_legacy(GString *ruleset)
 
 static void look_around(struct kernel_work *w)
 {
-    g_autofree char *rules = nft_list_blocking("ruleset", NULL), *filter = NULL;
-    GString *all = g_string_new(rules ? rules : "");
+    g_autofree char *chains = nft_list_blocking("chains", NULL), *filter = NULL;
+    GString *all = g_string_new(chains ? chains : "");
     add_legacy(all);
     w->ruleset = g_string_free(all, FALSE);
     w->bridge_filter =
@@ -144,8 +144,8 @@ static void undo_kernel(void *opaque)
     g_autoptr(GError) error = NULL;
     g_autofree char *commands =
         g_strdup_printf("add table inet %s\ndelete table inet %s\n", w->table, w->table);
-    g_autofree char *there = nft_list_blocking("tables", NULL);
-    g_autofree char *line = g_strdup_printf("table inet %s\n", w->table);
+    g_autofree char *there = nft_list_blocking("chains", NULL);
+    g_autofree char *line = g_strdup_printf("table inet %s {\n", w->table);
     if (w->zone)
         network_zone_set(w->bridge, NULL, NULL);
     network_bridge_delete(w->bridge);

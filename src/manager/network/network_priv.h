@@ -107,7 +107,8 @@ bool network_zone_set(const char *bridge, const char *zone, GError **error);
  * they replace it. */
 char *network_rules(const struct network_def *d, bool fresh);
 char *network_rules_table(const char *bridge);
-/* What of other people's rules and settings stands in the way: texts. */
+/* What of other people's rules and settings stands in the way: texts. `ruleset`: nft's words, which
+ * need not have the rules. */
 GPtrArray *network_obstacles(const char *ruleset, const char *bridge, bool bridge_filter);
 
 /* ---- dnsmasq_conf.c, dnsmasq.c ---- */
