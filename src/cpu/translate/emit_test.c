@@ -162,6 +162,14 @@ static bool passes(const struct insn_row *r)
     return r->flags_r == OSZAPC && r->flags_w;
 }
 
+/* Its result shows what the processor leaves undefined: after a scan one vendor's clears CF, another's keeps it. */
+static bool shows(const struct insn_row *r, uint32_t undefined)
+{
+    bool carry = !strcmp(r->mnemonic, "rcl") || !strcmp(r->mnemonic, "rcr");
+
+    return (carry && (undefined & FLAG_CF)) || ((r->flags_r & undefined) && !passes(r));
+}
+
 static void draw(struct drawn *d)
 {
     unsigned want = 1 + below(MOST_INSNS), near = below(2) ? 16 : below(d->mode32 ? 8 : 16);
@@ -189,7 +197,7 @@ static void draw(struct drawn *d)
         if (insn_decode(bytes, 15, d->mode32 ? INSN_32 : INSN_64, false, &i) || !usable(i.row))
             continue;
         r = &insn_rows[i.row];
-        if ((r->flags_r & d->undefined) && !passes(r))
+        if (shows(r, d->undefined))
             continue;
         memcpy(d->code + d->len, bytes, i.len);
         d->len += i.len;
