@@ -63,6 +63,7 @@ struct pool {
     unsigned warn_percent;          /* 0: no warning; see pool_set_warning() */
     bool warned;                    /* allocation is over the threshold */
     GHashTable *volumes;            /* name to struct volume */
+    GHashTable *waited_for;         /* units of SCSI that no driver took in time (scsi_luns.c); NULL: none */
     struct fiber_mutex lock;
 };
 static inline bool pool_runs(const struct pool *p)

@@ -188,6 +188,7 @@ static bool start(struct pool *p, unsigned flags, GError **error)
     if (!storage_programs(p->backend->programs, error) ||
         (p->backend->start && !p->backend->start(p, error)))
         return false;
+    g_clear_pointer(&p->waited_for, g_hash_table_unref);
     if (pool_scan(p, error)) {
         p->state = POOL_RUNNING;
         if (pool_save_state(p, error)) {

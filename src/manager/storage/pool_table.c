@@ -77,6 +77,7 @@ void pool_unref(struct pool *p)
     if (!p || --p->refs)
         return;
     g_hash_table_unref(p->volumes);
+    g_clear_pointer(&p->waited_for, g_hash_table_unref);
     pool_def_free(p->def);
     pool_def_free(p->stored);
     g_free(p->name);

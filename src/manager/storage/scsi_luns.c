@@ -10,8 +10,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum { LOOKS = 200, LOOK_US = 50000 };
+enum { LOOK_MS = 50 };
+unsigned scsi_luns_wait_ms = 10000;
 
 struct lun {
     unsigned bus, target, lun;
@@ -21,6 +23,7 @@ struct lun_scan {
     unsigned host;
     char *folder;
     GPtrArray *luns;
+    GHashTable *in_vain; /* what pool.waited_for is, or becomes */
 };
 
 static void lun_free(void *opaque)
@@ -36,6 +39,7 @@ static void scan_free(void *opaque)
 {
     struct lun_scan *s = opaque;
     g_ptr_array_unref(s->luns);
+    g_hash_table_unref(s->in_vain);
     g_free(s->folder);
     g_free(s);
 }
@@ -67,7 +71,14 @@ static char *block_name(const char *unit)
     return dir ? g_strdup(g_dir_read_name(dir)) : NULL;
 }
 
-/* Whether it is a disk of this host, or one of light; its place then. */
+/* Types of peripheral devices (SPC-4, standard INQUIRY data) that the kernel's driver of disks takes:
+ * disks, optical ones, simplified ones, those of zones. */
+static bool is_of_sd(uint64_t kind)
+{
+    return kind == 0 || kind == 7 || kind == 0x0e || kind == 0x14;
+}
+
+/* Whether it is a disk of this host; its place then. */
 static bool read_unit(const struct lun_scan *s, const char *unit, struct lun *ret)
 {
     unsigned host;
@@ -75,7 +86,7 @@ static bool read_unit(const struct lun_scan *s, const char *unit, struct lun *re
     char rest;
     return sscanf(unit, "%u:%u:%u:%u%c", &host, &ret->bus, &ret->target, &ret->lun, &rest) == 4 &&
            host == s->host && sysfs_read_u64(&kind, "/sys/bus/scsi/devices/%s/type", unit) &&
-           (kind == 0 || kind == 7);
+           is_of_sd(kind);
 }
 
 static void add_lun(struct lun_scan *s, const char *unit)
@@ -124,25 +135,69 @@ static GDir *open_units(void)
     return g_dir_open(path, 0, NULL);
 }
 
-static bool all_have_devices(const struct lun_scan *s)
+/* A unit and its inode: another one that comes to its place is not it. */
+static char *unit_key(const char *unit)
 {
+    g_autofree char *name = g_strdup_printf("/sys/bus/scsi/devices/%s", unit);
+    g_autofree char *path = sysfs_path(name);
+    struct stat st = {0};
+    stat(path, &st);
+    return g_strdup_printf("%s %ju", unit, (uintmax_t)st.st_ino);
+}
+
+static GHashTable *key_set(void)
+{
+    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+}
+
+/* The keys of disks that have no device; *ret_new: one is not among those that were waited for in vain. */
+static GHashTable *find_missing(const struct lun_scan *s, bool *ret_new)
+{
+    GHashTable *missing = key_set();
     g_autoptr(GDir) dir = open_units();
     const char *name;
-    while (dir && (name = g_dir_read_name(dir))) {
+    *ret_new = false;
+    while (dir && (name = g_dir_read_name(dir)) && g_hash_table_size(missing) < VOLUMES_MAX) {
         struct lun place;
         g_autofree char *device = NULL;
-        if (read_unit(s, name, &place) && !(device = block_name(name)))
-            return false;
+        if (!read_unit(s, name, &place) || (device = block_name(name)))
+            continue;
+        char *key = unit_key(name);
+        *ret_new |= !g_hash_table_contains(s->in_vain, key);
+        g_hash_table_add(missing, key);
     }
-    return true;
+    return missing;
 }
 
 /* The kernel's driver takes a disk after the scan that found it has ended. One that no driver wants
- * is waited for in vain. */
+ * is waited for in vain, once. No descriptor tells of entries of /sys: looked at after pauses. */
 static void await_devices(void *opaque)
 {
-    for (int i = 0; i < LOOKS && !all_have_devices(opaque); i++)
-        g_usleep(LOOK_US);
+    struct lun_scan *s = opaque;
+    for (unsigned waited_ms = 0;; waited_ms += LOOK_MS) {
+        bool wait;
+        GHashTable *missing = find_missing(s, &wait);
+        if (!wait || waited_ms >= scsi_luns_wait_ms) {
+            g_hash_table_unref(s->in_vain);
+            s->in_vain = missing;
+            return;
+        }
+        g_hash_table_unref(missing);
+        g_usleep(LOOK_MS * 1000);
+    }
+}
+
+static GHashTable *copy_keys(GHashTable *from)
+{
+    GHashTable *set = key_set();
+    GHashTableIter it;
+    const char *key;
+    if (!from)
+        return set;
+    g_hash_table_iter_init(&it, from);
+    while (g_hash_table_iter_next(&it, (gpointer *)&key, NULL))
+        g_hash_table_add(set, g_strdup(key));
+    return set;
 }
 
 static void scan_host(void *opaque)
@@ -165,12 +220,15 @@ bool scsi_luns_scan(struct pool *p, unsigned host, bool rescan, GHashTable *foun
 {
     struct lun_scan *s = g_new0(struct lun_scan, 1);
     *s =
-        (struct lun_scan){host, g_strdup(p->def->target), g_ptr_array_new_with_free_func(lun_free)};
+        (struct lun_scan){host, g_strdup(p->def->target), g_ptr_array_new_with_free_func(lun_free),
+                          copy_keys(p->waited_for)};
     g_autofree char *what = g_strdup_printf("SCSI host %u", host);
     if (rescan && !storage_work(rescan_host, s, scan_free, STORAGE_RUN_MS, what, error))
         return false;
     if (!storage_work(await_devices, s, scan_free, STORAGE_RUN_MS, what, error))
         return false;
+    g_clear_pointer(&p->waited_for, g_hash_table_unref);
+    p->waited_for = copy_keys(s->in_vain);
     /* udev makes links a moment after the kernel made the device. */
     storage_run(NULL, NULL, "udevadm", "settle", "--timeout=30", NULL);
     if (!storage_work(scan_host, s, scan_free, STORAGE_RUN_MS, what, error))

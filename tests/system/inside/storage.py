@@ -247,6 +247,13 @@ def test_scsi():
     virsh("pool-refresh s")
     volumes = [line.split()[0] for line in virsh("vol-list s").splitlines()]
     assert volumes == ["unit:0:0:0", "unit:0:0:1"], volumes
+    sh(f"echo {unit} >{driver}/unbind")
+    took = []
+    for _ in range(2):
+        begin = time.monotonic()
+        virsh("pool-refresh s")
+        took.append(time.monotonic() - begin)
+    assert took[0] >= 10 and took[1] < took[0] - 5, took  # for a driver that does not come one waits once
     virsh_all("pool-destroy s", "pool-undefine s")
     refused("pool-define-as s scsi --adapter-name x --target /dev --source-host h", "takes no source host")
 
