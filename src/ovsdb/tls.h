@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* TLS below OVSDB's messages, the client's end.
  *
- * Spec      RFC 8446, RFC 5246; ovsdb(7), "ssl:IP:PORT": both ends show certificates of one CA, names in them are not looked at.
- * Owner     ovsdb_tls_new(), then ovsdb_tls_free(); the descriptor is the caller's and non-blocking.
- * Trust     The server is hostile until the handshake is over; its records are bounded by GnuTLS (16 KiB).
+ * Spec      RFC 8446, RFC 5246; ovsdb(7), "ssl:IP:PORT": both ends show certificates of one CA, names
+ *           in them are not looked at.
+ * Owner     ovsdb_tls_new(), then ovsdb_tls_free(); the descriptor is the caller's, non-blocking.
+ * Trust     The server is hostile until the handshake is over; its records are bounded by GnuTLS
+ *           (16 KiB).
  * Errors    Data: 0 or negative errno; -EAGAIN: wait for the descriptor. Sentences otherwise.
  */
 #pragma once

@@ -21,13 +21,14 @@ struct ovs_port {
 };
 /* A port of that name is replaced; returns when the switch has it. (waits) */
 bool ovs_plug(const struct ovs_port *p, GError **error);
-/* VLANs, limits and isolation of a port that is there, as they are to be; returns when the switch has them, or has had five seconds. (waits) */
+/* VLANs, limits and isolation of a port that is there, as they are to be; returns when the switch
+ * has them, or has had five seconds. (waits) */
 bool ovs_change(const struct ovs_port *p, GError **error);
 /* Never fail; what cannot be reached is tried again at a refresh and at the next start. */
 void ovs_unplug(const char *ifname);
 void ovs_unplug_owner(const char *owner, const char *mac); /* mac NULL: all of its ports */
 
-void ovs_load(
-    void); /* what a manager before us noted; ports whose interface is gone are taken away */
+/* What a manager before us noted; ports whose interface is gone are taken away. */
+void ovs_load(void);
 void ovs_refresh(void); /* tries again what could not be taken away */
 void ovs_stop(void);

@@ -15,7 +15,8 @@ void ovs_add_removal(JsonArray *ops, const char *port_uuid);
 /* Rows of limits that we made for the port. */
 void ovs_add_no_limits(JsonArray *ops, const char *ifname, const char *owner);
 void ovs_add_port(JsonArray *ops, const struct ovs_port *p, const char *bridge_uuid);
-/* The index of the operation whose count says whether the port was there; the last one's row is for ovs_add_wait_change(). */
+/* The index of the operation whose count says whether the port was there; the last one's row is for
+ * ovs_add_wait_change(). */
 unsigned ovs_add_change(JsonArray *ops, const struct ovs_port *p);
 /* Until the switch has done what it was told by then; false: `row` holds no number. */
 bool ovs_add_wait_change(JsonArray *ops, JsonObject *row, int timeout_ms);
