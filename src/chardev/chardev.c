@@ -10,7 +10,6 @@
 #include "base/fd.h"
 #include "base/fdset.h"
 #include "base/sock.h"
-#include "base/units.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -394,91 +393,7 @@ char *chardev_describe(const struct chardev *c)
     return g_strdup_printf("%s%s", c->open ? "" : "disconnected:", c->where);
 }
 
-/* ---- options ---- */
-
-const char *chardev_opt(const struct chardev_config *cfg, const char *name)
-{
-    const char *value = NULL;
-    for (size_t i = 0; i < cfg->count; i++)
-        if (!strcmp(cfg->options[i].name, name))
-            value = cfg->options[i].value;
-    return value;
-}
-
-const char *chardev_opt_need(const struct chardev *c, const struct chardev_config *cfg,
-                             const char *name, GError **error)
-{
-    const char *value = chardev_opt(cfg, name);
-    if (!value || !*value)
-        ruche_error(error, RUCHE_ERR_INVALID, "chardev '%s': %s needs '%s='", c->id, c->type->name,
-                    name);
-    return value && *value ? value : NULL;
-}
-
-bool chardev_opt_bool(const struct chardev *c, const struct chardev_config *cfg, const char *name,
-                      bool def, bool *ret, GError **error)
-{
-    const char *value = chardev_opt(cfg, name);
-    *ret = def;
-    if (!value)
-        return true;
-    bool on = !strcmp(value, "on") || !strcmp(value, "yes") || !strcmp(value, "true");
-    if (!on && strcmp(value, "off") && strcmp(value, "no") && strcmp(value, "false"))
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "chardev '%s': '%s' must be on or off, not '%s'", c->id, name, value);
-    *ret = on;
-    return true;
-}
-
-bool chardev_opt_u64(const struct chardev *c, const struct chardev_config *cfg, const char *name,
-                     uint64_t def, uint64_t max, uint64_t *ret, GError **error)
-{
-    const char *value = chardev_opt(cfg, name);
-    *ret = def;
-    if (!value)
-        return true;
-    if (!units_parse_size(value, 1, ret) || *ret > max)
-        return ruche_error(error, RUCHE_ERR_INVALID,
-                           "chardev '%s': '%s' must be a number up to %" G_GUINT64_FORMAT
-                           ", not '%s'",
-                           c->id, name, max, value);
-    return true;
-}
-
-static const struct chardev_option_help common_options[] = {
-    { "mux", "several front ends share it; Ctrl-a c switches between them" },
-    { "logfile", "everything that the guest writes is copied to this file" },
-    { "logappend", "on: the log file is appended to" },
-    { 0 },
-};
-
-static bool known_option(const struct chardev_type *t, const char *name)
-{
-    for (const struct chardev_option_help *o = t->options; o && o->name; o++)
-        if (!strcmp(o->name, name))
-            return true;
-    for (const struct chardev_option_help *o = common_options; o->name; o++)
-        if (!strcmp(o->name, name))
-            return true;
-    return false;
-}
-
-static bool check_options(const struct chardev *c, const struct chardev_config *cfg, GError **error)
-{
-    const char *names[32];
-    size_t n = 0;
-    for (const struct chardev_option_help *o = c->type->options; o && o->name; o++)
-        names[n++] = o->name;
-    for (const struct chardev_option_help *o = common_options; o->name; o++)
-        names[n++] = o->name;
-    names[n] = NULL;
-    for (size_t i = 0; i < cfg->count; i++)
-        if (!known_option(c->type, cfg->options[i].name))
-            return ruche_error(error, RUCHE_ERR_UNKNOWN, "chardev '%s': %s has no property '%s'%s",
-                               c->id, c->type->name, cfg->options[i].name,
-                               suggest_phrase(cfg->options[i].name, names));
-    return true;
-}
+/* ---- life ---- */
 
 static bool open_log(struct chardev *c, const struct chardev_config *cfg, GError **error)
 {
@@ -494,62 +409,10 @@ static bool open_log(struct chardev *c, const struct chardev_config *cfg, GError
     return true;
 }
 
-/* ---- kinds ---- */
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-const char *const *chardev_backends(void)
-{
-    static const char *names[32];
-    if (names[0])
-        return names;
-    size_t n = 0;
-    LINKSET_FOREACH(chardev_types, struct chardev_type, t)
-        if (n < G_N_ELEMENTS(names) - 1)
-            names[n++] = t->name;
-    qsort(names, n, sizeof(names[0]), compare_names);
-    return names;
-}
-
-static const struct chardev_type *type_find(const char *name)
-{
-    LINKSET_FOREACH(chardev_types, struct chardev_type, t) {
-        if (!strcmp(t->name, name))
-            return t;
-        if (t->aliases && g_strv_contains(t->aliases, name))
-            return t;
-    }
-    return NULL;
-}
-
-const char *chardev_backend_summary(const char *backend)
-{
-    const struct chardev_type *t = type_find(backend);
-    return t ? t->summary : NULL;
-}
-
-bool chardev_backend_option(const char *backend, size_t n, const char **ret_name,
-                            const char **ret_help)
-{
-    const struct chardev_type *t = type_find(backend);
-    size_t own = 0;
-    while (t && t->options && t->options[own].name)
-        own++;
-    if (!t || n >= own + G_N_ELEMENTS(common_options) - 1)
-        return false;
-    const struct chardev_option_help *o = n < own ? &t->options[n] : &common_options[n - own];
-    *ret_name = o->name;
-    *ret_help = o->help;
-    return true;
-}
-
 struct chardev *chardev_new(const char *backend, const char *id, const struct chardev_config *cfg,
                             struct loop *loop, GError **error)
 {
-    const struct chardev_type *type = type_find(backend);
+    const struct chardev_type *type = chardev_type_find(backend);
     if (!type) {
         ruche_error(error, RUCHE_ERR_UNKNOWN, "chardev '%s': unknown backend '%s'%s", id, backend,
                     suggest_phrase(backend, chardev_backends()));
@@ -564,8 +427,9 @@ struct chardev *chardev_new(const char *backend, const char *id, const struct ch
     c->in_task = (struct loop_task){ .fn = in_run, .opaque = c };
     c->priv = type->priv_size ? g_malloc0(type->priv_size) : NULL;
     pthread_mutex_init(&c->lock, NULL);
-    if (check_options(c, cfg, error) && chardev_opt_bool(c, cfg, "mux", false, &c->mux, error) &&
-        open_log(c, cfg, error) && type->open(c, cfg, error))
+    if (chardev_check_options(c, cfg, error) &&
+        chardev_opt_bool(c, cfg, "mux", false, &c->mux, error) && open_log(c, cfg, error) &&
+        type->open(c, cfg, error))
         return c;
     chardev_free(c);
     return NULL;

@@ -76,6 +76,11 @@ struct chardev {
     struct chardev *instead;  /* has the backend and the front ends of this one; owned; replace.c */
 };
 
+/* options.c: by name or alias; NULL: there is none. */
+const struct chardev_type *chardev_type_find(const char *name);
+/* Does its kind know all that is given? */
+bool chardev_check_options(const struct chardev *c, const struct chardev_config *cfg,
+                           GError **error);
 /* Value of an option, the last one given; NULL: not there. */
 const char *chardev_opt(const struct chardev_config *cfg, const char *name);
 bool chardev_opt_bool(const struct chardev *c, const struct chardev_config *cfg, const char *name,
