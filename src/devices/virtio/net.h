@@ -67,6 +67,12 @@ void vnet_vhost_announce(struct vnet *s); /* the guest is at another place of th
 bool vnet_vhost_log(struct device *d, bool on, GError **error);
 void vnet_vhost_harvest(struct device *d);
 
+/* net_frames.c: the backend's calls, and kicks of a pair's or a queue of frames (lock held). */
+ssize_t vnet_receive(void *opaque, unsigned pair, const struct iovec *iov, unsigned iov_count);
+void vnet_send_ready(void *opaque, unsigned pair);
+void vnet_handle_rx(struct vnet *s, unsigned pair);
+void vnet_handle_tx(struct vnet *s, unsigned queue);
+
 /* net_ctrl.c */
 void vnet_filter_reset(struct vnet *s);
 bool vnet_filter_passes(const struct vnet *s, const uint8_t *frame, size_t len);
