@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* virtio-blk's own: between blk.c and blk_kept.c.
+/* virtio-blk's own: between blk.c, blk_request.c and blk_kept.c.
  *
  * Thread    See blk.c.
  */
@@ -10,9 +10,12 @@
 
 #include <linux/virtio_blk.h>
 
+#define VBLK_SECTOR 512
+#define VBLK_MAX_QUEUES 64
 #define VBLK_SEG_MAX 254
 #define VBLK_ROOM (VBLK_SEG_MAX + 8) /* header, status, and buffers that the host's memory map cuts */
 #define VBLK_MAX_RANGES 32
+#define VBLK_MAX_RANGE_SECTORS 0x3fffff
 #define VBLK_KEPT_BYTES (16u << 20) /* of saved state */
 #define VBLK_HEADER_BYTES 16
 
@@ -55,6 +58,12 @@ struct vblk {
     uint64_t reads, writes, flushes, discards, others, errors, starved;
 };
 
+/* Chains of a queue that was kicked; one queue's worth at most. Home loop, lock held. */
+void vblk_handle(struct virtio *v, unsigned queue);
+/* Until no request is under way. Without the lock. */
+void vblk_drain(struct virtio *v);
+/* The image has told of all that ended: the driver hears of it. Home loop, without the lock. */
+void vblk_batch_done(void *s);
 struct vblk_request *vblk_request_get(struct vblk *s); /* NULL: no more for now */
 void vblk_request_put(struct vblk *s, struct vblk_request *r);
 
