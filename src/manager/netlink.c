@@ -8,8 +8,10 @@
 #include <fcntl.h>
 #include <glib.h>
 #include <net/if.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 struct nl_msg *netlink_new(int type, int flags, const void *header, size_t len)
@@ -87,6 +89,26 @@ int netlink_dump(int type, const void *header, size_t len,
         rc = nl_recvmsgs_default(sk);
     nl_socket_free(sk);
     return err ? err : rc < 0 ? EIO : 0;
+}
+
+/* ---- changes ---- */
+
+int netlink_listen(int protocol, uint32_t groups)
+{
+    struct sockaddr_nl at = {.nl_family = AF_NETLINK, .nl_groups = groups};
+    autofd fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)(const void *)&at, sizeof(at)) < 0)
+        return -1;
+    return fd_steal(&fd);
+}
+
+void netlink_await(int fd, int timeout_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    char message;
+    if (poll(&p, 1, timeout_ms) > 0)
+        while (recv(fd, &message, sizeof(message), MSG_TRUNC) > 0)
+            ;
 }
 
 /* ---- links ---- */

@@ -24,6 +24,13 @@ int netlink_do(struct nl_msg *msg);
 int netlink_dump(int type, const void *header, size_t len,
                  void (*fn)(const struct nlmsghdr *h, void *opaque), void *opaque);
 
+/* A socket that can be read when the kernel has told these groups something; the caller's. -1:
+ * there is none. */
+int netlink_listen(int protocol, uint32_t groups);
+/* Until it has, or for so long; fd -1: for so long. What it was is dropped: a reason to look, no
+ * more. */
+void netlink_await(int fd, int timeout_ms);
+
 /* Is there a link of that name, and is it of the kind ("bridge"; NULL: any)? */
 bool netlink_is(const char *ifname, const char *kind);
 int netlink_up(const char *ifname, bool up);

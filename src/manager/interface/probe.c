@@ -10,7 +10,6 @@
 
 #include <linux/neighbour.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -69,41 +68,20 @@ static void ask(const struct net_addr *gateway, int index)
         sendto(fd, "", 1, MSG_NOSIGNAL, to, gateway->v6 ? sizeof(six) : sizeof(four));
 }
 
-/* Where the kernel tells of changes among neighbours. -1: it does not, and they are looked at once a
- * second. */
-static int open_changes(void)
-{
-    struct sockaddr_nl at = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_NEIGH};
-    autofd fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
-    if (fd < 0 || bind(fd, (const struct sockaddr *)(const void *)&at, sizeof(at)) < 0)
-        return -1;
-    return fd_steal(&fd);
-}
-
-/* What has come is a reason to look, no more. */
-static void await_change(int fd, int64_t until_us)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    int64_t left_us = until_us - g_get_monotonic_time();
-    char message;
-    if (poll(&p, 1, (int)(MAX(left_us, 0) / 1000) + 1) > 0)
-        while (recv(fd, &message, sizeof(message), MSG_TRUNC) > 0)
-            ;
-}
-
 static bool answers_by(const struct net_addr *gateway, int index, int changes, int64_t until_us)
 {
     while (!answered(gateway, index)) {
         if (g_get_monotonic_time() >= until_us)
             return false;
-        await_change(changes, until_us);
+        int64_t left_us = until_us - g_get_monotonic_time();
+        netlink_await(changes, (int)(MAX(left_us, 0) / 1000) + 1);
     }
     return true;
 }
 
 static bool probe(const struct net_addr *gateway, int index, unsigned wait_s)
 {
-    autofd changes = open_changes();
+    autofd changes = netlink_listen(NETLINK_ROUTE, RTMGRP_NEIGH); /* -1: looked at once a second */
     forget(gateway, index);
     for (unsigned second = 0; second < wait_s; second++) {
         int64_t asked_us = g_get_monotonic_time();

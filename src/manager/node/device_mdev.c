@@ -210,8 +210,8 @@ struct make_work {
     GError *error;
 };
 
-/* The kernel is done when the write ends, mostly. What is not there yet is looked for after pauses: no
- * descriptor tells of entries of /sys. */
+/* The kernel is done when the write ends, mostly: what is not there yet is looked for after pauses,
+ * which is not worth a socket of uevents. */
 static bool wait_for(const char *path, bool there)
 {
     for (int i = 0; i < WAIT_STEPS; i++) {

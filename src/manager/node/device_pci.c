@@ -28,8 +28,8 @@ struct bind_work {
     GError *error;
 };
 
-/* The kernel is done when the write ends, mostly. A link that is still there is looked at after pauses:
- * no descriptor tells of entries of /sys. */
+/* The kernel is done when the write ends, mostly: a link that is still there is looked at after
+ * pauses, which is not worth a socket of uevents. */
 static bool unbind(const char *path, const char *address, GError **error)
 {
     g_autofree char *driver = driver_of(path);

@@ -3,6 +3,7 @@
 #include "manager/storage/scsi_luns.h"
 
 #include "base/fd.h"
+#include "manager/netlink.h"
 #include "manager/node/sysfs.h"
 #include "manager/storage/storage_priv.h"
 
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { LOOK_MS = 50 };
+enum { LOOK_MS = 250, KERNEL_UEVENTS = 1 };
 unsigned scsi_luns_wait_ms = 10000;
 
 struct lun {
@@ -71,8 +72,8 @@ static char *block_name(const char *unit)
     return dir ? g_strdup(g_dir_read_name(dir)) : NULL;
 }
 
-/* Types of peripheral devices (SPC-4, standard INQUIRY data) that the kernel's driver of disks takes:
- * disks, optical ones, simplified ones, those of zones. */
+/* Types of peripheral devices (SPC-4, standard INQUIRY data) that the kernel's driver of disks
+ * takes: disks, optical ones, simplified ones, those of zones. */
 static bool is_of_sd(uint64_t kind)
 {
     return kind == 0 || kind == 7 || kind == 0x0e || kind == 0x14;
@@ -150,7 +151,8 @@ static GHashTable *key_set(void)
     return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 }
 
-/* The keys of disks that have no device; *ret_new: one is not among those that were waited for in vain. */
+/* The keys of disks that have no device; *ret_new: one is not among those that were waited for in
+ * vain. */
 static GHashTable *find_missing(const struct lun_scan *s, bool *ret_new)
 {
     GHashTable *missing = key_set();
@@ -169,21 +171,25 @@ static GHashTable *find_missing(const struct lun_scan *s, bool *ret_new)
     return missing;
 }
 
-/* The kernel's driver takes a disk after the scan that found it has ended. One that no driver wants
- * is waited for in vain, once. No descriptor tells of entries of /sys: looked at after pauses. */
+/* The kernel's driver takes a disk after the scan that found it has ended: a uevent tells of its
+ * device. Where none is heard /sys is looked at all the same. One that no driver wants is waited
+ * for in vain, once. */
 static void await_devices(void *opaque)
 {
     struct lun_scan *s = opaque;
-    for (unsigned waited_ms = 0;; waited_ms += LOOK_MS) {
+    autofd uevents = netlink_listen(NETLINK_KOBJECT_UEVENT, KERNEL_UEVENTS);
+    int64_t end_us = g_get_monotonic_time() + scsi_luns_wait_ms * INT64_C(1000);
+    for (;;) {
         bool wait;
         GHashTable *missing = find_missing(s, &wait);
-        if (!wait || waited_ms >= scsi_luns_wait_ms) {
+        int64_t left_us = end_us - g_get_monotonic_time();
+        if (!wait || left_us <= 0) {
             g_hash_table_unref(s->in_vain);
             s->in_vain = missing;
             return;
         }
         g_hash_table_unref(missing);
-        g_usleep(LOOK_MS * 1000);
+        netlink_await(uevents, (int)MIN(left_us / 1000 + 1, LOOK_MS));
     }
 }
 
