@@ -31,7 +31,7 @@ need_packages() {
 # On another distribution: good enough to try without asking again?
 have_tools() {
     command -v meson >/dev/null && command -v ninja >/dev/null && command -v cc >/dev/null &&
-        pkg-config --exists glib-2.0 json-glib-1.0 liburing slirp gnutls nettle libdeflate libzstd libxml-2.0
+        pkg-config --exists glib-2.0 json-glib-1.0 liburing slirp gnutls nettle libdeflate libzstd expat
 }
 
 # build FOLDER [--suite=NAME] [meson options...]: configured once, built quietly; a failure shows its output.

@@ -22,6 +22,8 @@ enum ruche_err {
     RUCHE_ERR_NO_SPACE,    /* memory or disk */
     RUCHE_ERR_IO,          /* the system refused: errno is in the sentence */
     RUCHE_ERR_STATE,       /* not in this state */
+    RUCHE_ERR_XML_SYNTAX,  /* a document that is not well-formed */
+    RUCHE_ERR_XML,         /* one that cannot be: missing, wrong or double element */
     RUCHE_ERR_INTERNAL,
 };
 

@@ -27,6 +27,6 @@ const struct verb *module_verb_load(const char *name, GError **error)
     const struct verb *v = handle ? dlsym(handle, "ruche_img_verb") : NULL;
     if (!v)
         ruche_error(error, RUCHE_ERR_UNSUPPORTED,
-                    "the module of '%s' cannot be loaded (package libxml2): %s", name, dlerror());
+                    "the module of '%s' cannot be loaded (package libexpat1): %s", name, dlerror());
     return v;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Domains: jobs on the disks of running machines. Thread: the loop thread. */
+#include "base/xml.h"
 #include "libvirt/object.h"
-#include "manager/xml.h"
 
 #include <string.h>
 
@@ -136,7 +136,7 @@ static uint64_t figure(const struct param_list *l, const char *name)
 }
 
 /* Where the copy is to be, from its <disk>. */
-static bool target(const xmlNode *disk, struct domain_block_copy *ret, GError **error)
+static bool target(const struct xml_node *disk, struct domain_block_copy *ret, GError **error)
 {
     const char *type = xml_get_or(disk, "@type", "file");
     if (strcmp(type, "file") && strcmp(type, "block"))
@@ -145,7 +145,7 @@ static bool target(const xmlNode *disk, struct domain_block_copy *ret, GError **
     ret->device = !strcmp(type, "block");
     ret->path = xml_get(disk, ret->device ? "source@dev" : "source@file");
     ret->format = xml_get(disk, "driver@type");
-    return ret->path || ruche_error(error, MANAGER_ERR_XML, "the copy has no <source>");
+    return ret->path || ruche_error(error, RUCHE_ERR_XML, "the copy has no <source>");
 }
 
 static bool copy(struct rpc_call *c, struct domain *d, const struct copy_args *a, GError **error)
@@ -153,7 +153,7 @@ static bool copy(struct rpc_call *c, struct domain *d, const struct copy_args *a
     static const struct param_rule rules[] = {
         {"bandwidth", PARAM_ULLONG}, {"granularity", PARAM_UINT}, {"buf-size", PARAM_ULLONG}, {0}};
     struct param_list l = {0};
-    g_autoptr(xmlDoc) doc = xml_parse(a->xml, strlen(a->xml), "disk", error);
+    auto_xml *doc = xml_parse(a->xml, strlen(a->xml), "disk", error);
     struct domain_block_copy how = {.shallow = a->flags & SHALLOW,
                                     .reuse = a->flags & REUSE,
                                     .write_blocking = a->flags & COPY_SYNCHRONOUS};
@@ -161,7 +161,7 @@ static bool copy(struct rpc_call *c, struct domain *d, const struct copy_args *a
               object_flags(a->flags, SHALLOW | REUSE | COPY_TRANSIENT | COPY_SYNCHRONOUS,
                            "domain_block_copy", error) &&
               params_from_wire(&a->params, &l, error) && param_check(&l, rules, error) &&
-              target(xmlDocGetRootElement(doc), &how, error);
+              target(doc, &how, error);
     how.granularity = figure(&l, "granularity");
     how.buf_size = figure(&l, "buf-size");
     ok = ok && speed(figure(&l, "bandwidth"), true, &how.bytes_s, error) &&

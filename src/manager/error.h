@@ -19,8 +19,6 @@ enum manager_err {
     MANAGER_ERR_NO_FILTER,
     MANAGER_ERR_NO_SNAPSHOT,
     MANAGER_ERR_NO_METADATA,
-    MANAGER_ERR_XML_SYNTAX,     /* not well-formed */
-    MANAGER_ERR_XML,            /* a document that cannot be: missing, wrong or double element */
     MANAGER_ERR_CONFIG,         /* a value that this host or emulator cannot do */
     MANAGER_ERR_DENIED,         /* the caller may not do this */
     MANAGER_ERR_READ_ONLY,      /* the connection is read-only */

@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib-unix.h>
-#include <libxml/parser.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -220,7 +219,6 @@ int main(int argc, char **argv)
 {
     struct config c = {0};
     log_set_program("ruched");
-    LIBXML_TEST_VERSION
     int status = configured_run(&c, argc, argv);
     config_done(&c);
     manager_config_done();

@@ -111,7 +111,7 @@ static bool add_body(JsonObject *args, SoupServerMessage *msg, GError **error)
         return ruche_error(error, RUCHE_ERR_INVALID, "a body of type '%s' is not taken; use application/json or "
                            "application/xml", type);
     if (memchr(text, 0, len) || !g_utf8_validate(text, (gssize)len, NULL))
-        return ruche_error(error, MANAGER_ERR_XML_SYNTAX, "the request's body is not UTF-8 text");
+        return ruche_error(error, RUCHE_ERR_XML_SYNTAX, "the request's body is not UTF-8 text");
     g_autofree char *copy = g_strndup(text, len);
     json_object_set_string_member(args, "xml", copy);
     return true;

@@ -13,7 +13,7 @@ import sys
 import tap
 
 MAY_NEED = {
-    "ruched": "glib-2.0 gobject-2.0 gio-2.0 json-glib-1.0 xml2 nl-3",
+    "ruched": "glib-2.0 gobject-2.0 gio-2.0 json-glib-1.0 expat nl-3",
     "ruche": "glib-2.0 gobject-2.0 gio-2.0 json-glib-1.0 soup-3.0",
     "ruche-vmm": "glib-2.0 gobject-2.0 json-glib-1.0 gnutls nettle deflate zstd uring slirp",
     "ruche-img": "glib-2.0 gobject-2.0 json-glib-1.0 gnutls nettle deflate zstd uring",

@@ -7,18 +7,18 @@
 struct domain_def *domain_def_parse(const char *text, size_t len, unsigned def_flags,
                                     GError **error)
 {
-    xmlDoc *doc = xml_parse(text, len, "domain", error);
+    struct xml_node *doc = xml_parse(text, len, "domain", error);
     return doc ? domain_def_from_doc(doc, def_flags, error) : NULL;
 }
 
 struct domain_def *domain_def_own(const char *text, size_t len, GError **error)
 {
-    xmlDoc *doc = xml_parse(text, len, "domain", error);
+    struct xml_node *doc = xml_parse(text, len, "domain", error);
     if (!doc)
         return NULL;
     struct domain_def *d = g_new0(struct domain_def, 1);
     *d = (struct domain_def){.refs = 1, .doc = doc, .text = g_strndup(text, len)};
-    def_summary(&d->s, xmlDocGetRootElement(doc));
+    def_summary(&d->s, doc);
     return d;
 }
 
@@ -34,43 +34,42 @@ void domain_def_unref(struct domain_def *d)
         return;
     def_summary_done(&d->s);
     g_free(d->text);
-    xmlFreeDoc(d->doc);
+    xml_free(d->doc);
     g_free(d);
 }
 
-xmlNode *domain_def_tree(struct domain_def *d)
+struct xml_node *domain_def_tree(struct domain_def *d)
 {
     if (!d->doc)
         d->doc = xml_parse(d->text, strlen(d->text), "domain", NULL);
     g_assert(d->doc); /* the text is our own */
-    return xmlDocGetRootElement(d->doc);
+    return d->doc;
 }
 
 void domain_def_shrink(struct domain_def *d)
 {
-    g_clear_pointer(&d->doc, xmlFreeDoc);
+    g_clear_pointer(&d->doc, xml_free);
 }
 
 /* What we fill in obeys the same tables as what came from outside: they are applied twice, the
  * second time to put in order what was added. */
-struct domain_def *domain_def_from_doc(xmlDoc *doc, unsigned def_flags, GError **error)
+struct domain_def *domain_def_from_doc(struct xml_node *root, unsigned def_flags, GError **error)
 {
-    xmlNode *root = xmlDocGetRootElement(doc);
     def_strip(root, def_flags);
     if (!schema_apply(root, &schema_domain, def_flags, error) ||
         !def_complete(root, def_flags, error) || !def_devices(root, def_flags, error) ||
         !def_controllers(root, error) || !def_addresses(root, error) || !def_check(root, error)) {
-        xmlFreeDoc(doc);
+        xml_free(root);
         return NULL;
     }
     if (def_flags & DEF_LIVE)
         def_aliases(root);
     if (!schema_apply(root, &schema_domain, def_flags & ~DEF_VALIDATE, error)) {
-        xmlFreeDoc(doc);
+        xml_free(root);
         return NULL;
     }
     struct domain_def *d = g_new0(struct domain_def, 1);
-    *d = (struct domain_def){.refs = 1, .doc = doc, .text = xml_format(root, 0)};
+    *d = (struct domain_def){.refs = 1, .doc = root, .text = xml_format(root, 0)};
     def_summary(&d->s, root);
     return d;
 }
@@ -89,8 +88,7 @@ static bool has_found(const char *text)
 
 static char *without(const char *text, unsigned flags)
 {
-    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "domain", NULL);
-    xmlNode *root = xmlDocGetRootElement(doc);
+    auto_xml *root = xml_parse(text, strlen(text), "domain", NULL);
     schema_drop(root, &schema_domain, flags);
     return xml_format(root, 0);
 }

@@ -16,7 +16,7 @@
  */
 #pragma once
 
-#include "manager/xml.h"
+#include "base/xml.h"
 
 struct def_disk {
     char *target, *source;      /* "vda"; the file, device or URI, NULL: empty */
@@ -47,8 +47,8 @@ struct domain_summary {
 
 struct domain_def {
     struct domain_summary s;
-    char *text;     /* canonical, with secrets, ends in a line feed */
-    xmlDoc *doc;    /* may be NULL: domain_def_tree() */
+    char *text;           /* canonical, with secrets, ends in a line feed */
+    struct xml_node *doc; /* may be NULL: domain_def_tree() */
     unsigned refs;
 };
 
@@ -71,18 +71,18 @@ static inline void domain_def_auto_unref(struct domain_def **d)
 }
 /* auto_domain_def *def = ...; */
 #define auto_domain_def __attribute__((cleanup(domain_def_auto_unref))) struct domain_def
-xmlNode *domain_def_tree(struct domain_def *d); /* the <domain>; borrowed until shrink */
+struct xml_node *domain_def_tree(struct domain_def *d); /* the <domain>; borrowed until shrink */
 void domain_def_shrink(struct domain_def *d);
 /* What dumpxml answers: without SECURE no password leaves. `id`: the running number, -1. */
 char *domain_def_format(struct domain_def *d, unsigned format_flags, int id);
-/* From a changed copy of the tree (xmlCopyDoc): checked and completed again. Takes the document. */
-struct domain_def *domain_def_from_doc(xmlDoc *doc, unsigned def_flags, GError **error);
+/* From a changed copy of the tree (xml_copy): checked and completed again. Takes it. */
+struct domain_def *domain_def_from_doc(struct xml_node *doc, unsigned def_flags, GError **error);
 
 /* The numbers of its I/O threads, in the order of the description: an array of unsigned, the caller's. */
-GArray *domain_def_iothreads(const xmlNode *domain);
-bool domain_def_has_iothread(const xmlNode *domain, unsigned id);
+GArray *domain_def_iothreads(const struct xml_node *domain);
+bool domain_def_has_iothread(const struct xml_node *domain, unsigned id);
 /* The first device whose driver runs on it; NULL: none. */
-xmlNode *domain_def_iothread_user(const xmlNode *domain, unsigned id);
+struct xml_node *domain_def_iothread_user(const struct xml_node *domain, unsigned id);
 
 /* Devices of a definition: a device's XML is parsed, checked and completed within its domain.
  * Matching is libvirt's: disk by target, interface by MAC (and address), others by all that is given. */
@@ -91,10 +91,10 @@ enum def_device_action { DEF_ATTACH, DEF_DETACH, DEF_UPDATE };
  * element as it stands in the new definition (attach, update), or stood in the old (detach); borrowed from that
  * one's tree. */
 struct domain_def *domain_def_device(struct domain_def *d, enum def_device_action action, const char *device_xml,
-                                     unsigned def_flags, xmlNode **ret_device, GError **error);
+                                     unsigned def_flags, struct xml_node **ret_device, GError **error);
 
 /* A direction of an interface's <bandwidth> without average and floor says nothing, and goes. */
-void def_drop_empty_rates(xmlNode *interface);
+void def_drop_empty_rates(struct xml_node *interface);
 
 /* Would the guest that ran as `old` find the same machine in `new`? False names what differs. */
 bool domain_def_same_guest(struct domain_def *old, struct domain_def *new, GError **error);

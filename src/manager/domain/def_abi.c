@@ -6,6 +6,7 @@
  * each device the parts that are. Files, host names, passwords, limits may differ. Thread: any.
  */
 #include "manager/domain/def.h"
+#include "manager/error.h"
 
 #include <glib.h>
 #include <string.h>
@@ -49,11 +50,11 @@ static const struct {
 };
 
 /* As text; NULL: not there. */
-static char *part(const xmlNode *n, const char *path)
+static char *part(const struct xml_node *n, const char *path)
 {
     if (strchr(path, '@'))
         return g_strdup(xml_get(n, path));
-    const xmlNode *sub = xml_find(n, path);
+    const struct xml_node *sub = xml_find(n, path);
     return sub ? xml_format(sub, 0) : NULL;
 }
 
@@ -68,17 +69,18 @@ static bool differs(const char *where, const char *path, const char *was, const 
         where, path, b ? b : "missing", a ? a : "missing");
 }
 
-static bool same_part(const char *where, const xmlNode *old, const xmlNode *new, const char *path,
-                      GError **error)
+static bool same_part(const char *where, const struct xml_node *old, const struct xml_node *new,
+                      const char *path, GError **error)
 {
     g_autofree char *was = part(old, path), *is = part(new, path);
     return !g_strcmp0(was, is) || differs(where, path, was, is, error);
 }
 
-static bool same_devices(const xmlNode *old, const xmlNode *new, size_t kind, GError **error)
+static bool same_devices(const struct xml_node *old, const struct xml_node *new, size_t kind,
+                         GError **error)
 {
-    const xmlNode *a = xml_find(old, devices[kind].element),
-                  *b = xml_find(new, devices[kind].element);
+    const struct xml_node *a = xml_find(old, devices[kind].element),
+                          *b = xml_find(new, devices[kind].element);
     for (unsigned i = 1; a || b; i++, a = xml_next(a), b = xml_next(b)) {
         g_autofree char *where = g_strdup_printf("<%s> %u", devices[kind].element, i);
         if (!a || !b)
@@ -95,7 +97,7 @@ static bool same_devices(const xmlNode *old, const xmlNode *new, size_t kind, GE
 
 bool domain_def_same_guest(struct domain_def *old, struct domain_def *new, GError **error)
 {
-    const xmlNode *a = domain_def_tree(old), *b = domain_def_tree(new);
+    const struct xml_node *a = domain_def_tree(old), *b = domain_def_tree(new);
     bool same = true;
     for (size_t i = 0; same && i < G_N_ELEMENTS(domain_parts); i++)
         same = same_part("the domain", a, b, domain_parts[i], error);

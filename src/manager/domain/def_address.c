@@ -9,7 +9,7 @@
 enum { BUSES = 256, SLOTS = 32, FUNCTIONS = 8 }; /* more the tables refuse */
 
 struct places {
-    xmlNode *domain, *devices;
+    struct xml_node *domain, *devices;
     enum def_board board;
     uint8_t (*taken)[SLOTS]; /* by bus and slot: a bit for each function */
     unsigned bus;            /* those before have no root port that is free */
@@ -25,7 +25,7 @@ static bool is_one_of(const char *word, const char *const *list)
     return word && g_strv_contains(list, word);
 }
 
-static enum pci_need need_of_controller(const xmlNode *n)
+static enum pci_need need_of_controller(const struct xml_node *n)
 {
     static const char *const old_scsi[] = {"lsilogic", "lsisas1068", "lsisas1078",
                                            "vmpvscsi", "buslogic",   "am53c974",
@@ -53,7 +53,7 @@ static enum pci_need need_of_controller(const xmlNode *n)
     return PCI_NOT;
 }
 
-static enum pci_need need_of_interface(const xmlNode *n)
+static enum pci_need need_of_interface(const struct xml_node *n)
 {
     static const char *const express[] = {
         "virtio", "virtio-non-transitional", "e1000e", "igb", "vmxnet3", NULL};
@@ -65,13 +65,13 @@ static enum pci_need need_of_interface(const xmlNode *n)
     return !model || is_one_of(model, express) ? PCI_EXPRESS : PCI_PLAIN;
 }
 
-static enum pci_need need_of_sound(const xmlNode *n)
+static enum pci_need need_of_sound(const struct xml_node *n)
 {
     static const char *const elsewhere[] = {"sb16", "pcspk", "usb", NULL};
     return is_one_of(xml_get(n, "@model"), elsewhere) ? PCI_NOT : PCI_PLAIN;
 }
 
-static enum pci_need need_of_video(const xmlNode *n)
+static enum pci_need need_of_video(const struct xml_node *n)
 {
     static const char *const elsewhere[] = {"none", "ramfb", "xen", "vbox", "gop", NULL};
     return is_one_of(xml_get(n, "model@type"), elsewhere) ? PCI_NOT
@@ -79,7 +79,7 @@ static enum pci_need need_of_video(const xmlNode *n)
                                                           : PCI_PLAIN;
 }
 
-static enum pci_need need_of_hostdev(const xmlNode *n)
+static enum pci_need need_of_hostdev(const struct xml_node *n)
 {
     static const char *const types[] = {"pci", "mdev", "scsi_host", NULL};
     if (!is_one_of(xml_get(n, "@type"), types) || xml_is(n, "@model", "vfio-ap") ||
@@ -88,52 +88,52 @@ static enum pci_need need_of_hostdev(const xmlNode *n)
     return PCI_EXPRESS;
 }
 
-static enum pci_need need_of_disk(const xmlNode *n)
+static enum pci_need need_of_disk(const struct xml_node *n)
 {
     return xml_is(n, "target@bus", "virtio") ? PCI_EXPRESS : PCI_NOT;
 }
 
-static enum pci_need need_of_model(const xmlNode *n)
+static enum pci_need need_of_model(const struct xml_node *n)
 {
     return xml_is(n, "@model", "none") || xml_is(n, "@model", "xen") ? PCI_NOT : PCI_EXPRESS;
 }
 
-static enum pci_need need_of_input(const xmlNode *n)
+static enum pci_need need_of_input(const struct xml_node *n)
 {
     return xml_is(n, "@bus", "virtio") ? PCI_EXPRESS : PCI_NOT;
 }
 
-static enum pci_need need_of_memory(const xmlNode *n)
+static enum pci_need need_of_memory(const struct xml_node *n)
 {
     return g_str_has_prefix(xml_get_or(n, "@model", ""), "virtio") ? PCI_EXPRESS : PCI_NOT;
 }
 
-static enum pci_need need_of_watchdog(const xmlNode *n)
+static enum pci_need need_of_watchdog(const struct xml_node *n)
 {
     return xml_is(n, "@model", "i6300esb") ? PCI_PLAIN : PCI_NOT;
 }
 
-static enum pci_need need_of_serial(const xmlNode *n)
+static enum pci_need need_of_serial(const struct xml_node *n)
 {
     return xml_is(n, "target@type", "pci-serial") ? PCI_PLAIN : PCI_NOT;
 }
 
-static enum pci_need need_of_iommu(const xmlNode *n)
+static enum pci_need need_of_iommu(const struct xml_node *n)
 {
     return xml_is(n, "@model", "virtio") ? PCI_PLAIN : PCI_NOT;
 }
 
-static enum pci_need need_of_filesystem(const xmlNode *n)
+static enum pci_need need_of_filesystem(const struct xml_node *n)
 {
     return xml_is(n, "@type", "mount") ? PCI_EXPRESS : PCI_NOT;
 }
 
-static enum pci_need need_plain(const xmlNode *n)
+static enum pci_need need_plain(const struct xml_node *n)
 {
     return PCI_PLAIN;
 }
 
-static enum pci_need need_express(const xmlNode *n)
+static enum pci_need need_express(const struct xml_node *n)
 {
     return PCI_EXPRESS;
 }
@@ -141,7 +141,7 @@ static enum pci_need need_express(const xmlNode *n)
 /* In the order in which addresses are given out. */
 static const struct {
     const char *name;
-    enum pci_need (*need)(const xmlNode *n);
+    enum pci_need (*need)(const struct xml_node *n);
 } needs[] = {
     {"filesystem", need_of_filesystem},
     {"interface", need_of_interface},
@@ -162,21 +162,21 @@ static const struct {
     {"iommu", need_of_iommu},
 };
 
-static bool has_address(const xmlNode *n)
+static bool has_address(const struct xml_node *n)
 {
     return xml_find(n, "address") && !xml_is(n, "address@type", "pci");
 }
 
 /* ---- places ---- */
 
-static bool is_given(const xmlNode *n)
+static bool is_given(const struct xml_node *n)
 {
     return xml_is(n, "address@type", "pci") &&
            (xml_get_u64(n, "address@domain", 0) || xml_get_u64(n, "address@bus", 0) ||
             xml_get_u64(n, "address@slot", 0) || xml_get_u64(n, "address@function", 0));
 }
 
-static void write_place(xmlNode *n, unsigned bus, unsigned slot, unsigned function)
+static void write_place(struct xml_node *n, unsigned bus, unsigned slot, unsigned function)
 {
     xml_set(n, "address@type", "pci");
     xml_set(n, "address@domain", "0x0000");
@@ -194,7 +194,8 @@ static bool mark(struct places *p, unsigned bus, unsigned slot, unsigned functio
     return !(before & bit);
 }
 
-static bool take(struct places *p, xmlNode *n, unsigned bus, unsigned slot, unsigned function)
+static bool take(struct places *p, struct xml_node *n, unsigned bus, unsigned slot,
+                 unsigned function)
 {
     if (!mark(p, bus, slot, function))
         return false;
@@ -215,13 +216,13 @@ static bool bus_is_free(const struct places *p, unsigned bus)
     return true;
 }
 
-static bool no_room(struct places *p, const xmlNode *n)
+static bool no_room(struct places *p, const struct xml_node *n)
 {
     g_autofree char *where = schema_where(n);
-    return ruche_error(p->error, MANAGER_ERR_XML, "%s: no PCI slot is left for it", where);
+    return ruche_error(p->error, RUCHE_ERR_XML, "%s: no PCI slot is left for it", where);
 }
 
-static bool take_slot(struct places *p, xmlNode *n, unsigned first)
+static bool take_slot(struct places *p, struct xml_node *n, unsigned first)
 {
     for (unsigned i = 0; i < 31; i++) {
         unsigned slot = (first - 1 + i) % 31 + 1;
@@ -232,7 +233,7 @@ static bool take_slot(struct places *p, xmlNode *n, unsigned first)
 }
 
 /* A root port's own place: the next function of a slot that has only root ports. */
-static bool place_root_port(struct places *p, xmlNode *port)
+static bool place_root_port(struct places *p, struct xml_node *port)
 {
     for (unsigned slot = 2; slot < 31; slot++) {
         if (slot_is_free(p, 0, slot)) {
@@ -253,7 +254,7 @@ static bool place_root_port(struct places *p, xmlNode *port)
     return no_room(p, port);
 }
 
-static void complete_pci_controller(xmlNode *c)
+static void complete_pci_controller(struct xml_node *c)
 {
     static const char *const names[][2] = {
         {"pcie-root-port", "pcie-root-port"},
@@ -281,7 +282,7 @@ static void complete_pci_controller(xmlNode *c)
     }
 }
 
-static xmlNode *bus_controller(const struct places *p, unsigned bus)
+static struct xml_node *bus_controller(const struct places *p, unsigned bus)
 {
     FOREACH_NAMED (c, p->devices, "controller")
         if (xml_is(c, "@type", "pci") && xml_get_u64(c, "@index", 0) == bus)
@@ -289,9 +290,9 @@ static xmlNode *bus_controller(const struct places *p, unsigned bus)
     return NULL;
 }
 
-static xmlNode *add_bus(struct places *p, unsigned bus)
+static struct xml_node *add_bus(struct places *p, unsigned bus)
 {
-    xmlNode *c = add_element(p->devices, "controller");
+    struct xml_node *c = add_element(p->devices, "controller");
     xml_set(c, "@type", "pci");
     xml_set_f(c, "@index", "%u", bus);
     xml_set(c, "@model", p->board == BOARD_PCI ? "pci-bridge" : "pcie-root-port");
@@ -301,10 +302,10 @@ static xmlNode *add_bus(struct places *p, unsigned bus)
     return c;
 }
 
-static bool place_express(struct places *p, xmlNode *n)
+static bool place_express(struct places *p, struct xml_node *n)
 {
     for (unsigned bus = MAX(p->bus, 1); bus < BUSES; bus++) {
-        const xmlNode *c = bus_controller(p, bus);
+        const struct xml_node *c = bus_controller(p, bus);
         if (!c && !add_bus(p, bus))
             return false;
         p->bus = bus + 1;
@@ -316,12 +317,12 @@ static bool place_express(struct places *p, xmlNode *n)
 
 /* ---- places that boards have for certain devices ---- */
 
-static bool is_primary_video(const struct places *p, const xmlNode *n)
+static bool is_primary_video(const struct places *p, const struct xml_node *n)
 {
     return is_named(n, "video") && n == xml_find(p->devices, "video");
 }
 
-static bool place_fixed(struct places *p, xmlNode *n)
+static bool place_fixed(struct places *p, struct xml_node *n)
 {
     if (p->board == BOARD_FLAT_PCIE || !def_is_x86(p->domain))
         return false;
@@ -361,7 +362,7 @@ static void reserve(struct places *p)
 
 /* ---- the whole ---- */
 
-static bool place(struct places *p, xmlNode *n, enum pci_need need)
+static bool place(struct places *p, struct xml_node *n, enum pci_need need)
 {
     if (is_named(n, "controller") && xml_is(n, "@model", "pcie-root-port"))
         return place_root_port(p, n);
@@ -382,11 +383,11 @@ static bool take_given(struct places *p)
         unsigned function = (unsigned)xml_get_u64(n, "address@function", 0);
         g_autofree char *where = schema_where(n);
         if (xml_get_u64(n, "address@domain", 0))
-            return ruche_error(p->error, MANAGER_ERR_XML,
+            return ruche_error(p->error, RUCHE_ERR_XML,
                                "%s: PCI domain %s is not there; only 0x0000 is", where,
                                xml_get(n, "address@domain"));
         if (!mark(p, bus, slot, function))
-            return ruche_error(p->error, MANAGER_ERR_XML,
+            return ruche_error(p->error, RUCHE_ERR_XML,
                                "%s: PCI address 0000:%02x:%02x.%x is taken twice", where, bus, slot,
                                function);
         write_place(n, bus, slot, function);
@@ -404,12 +405,12 @@ static bool add_buses(struct places *p)
         if (!bus_controller(p, bus) && !add_bus(p, bus))
             return false;
     FOREACH_ELEMENT (n, p->devices) {
-        const xmlNode *c =
+        const struct xml_node *c =
             is_given(n) ? bus_controller(p, (unsigned)xml_get_u64(n, "address@bus", 0)) : NULL;
         if (!c || !xml_is(c, "@model", "pcie-root-port") || xml_get_u64(n, "address@slot", 0) == 0)
             continue;
         g_autofree char *where = schema_where(n);
-        return ruche_error(p->error, MANAGER_ERR_XML, "%s: slot %s: a root port has only slot 0",
+        return ruche_error(p->error, RUCHE_ERR_XML, "%s: slot %s: a root port has only slot 0",
                            where, xml_get(n, "address@slot"));
     }
     return true;
@@ -418,9 +419,9 @@ static bool add_buses(struct places *p)
 static bool add_root(struct places *p)
 {
     const char *model = p->board == BOARD_PCI ? "pci-root" : "pcie-root";
-    xmlNode *root = bus_controller(p, 0);
+    struct xml_node *root = bus_controller(p, 0);
     if (root && !xml_is(root, "@model", model))
-        return ruche_error(p->error, MANAGER_ERR_XML,
+        return ruche_error(p->error, RUCHE_ERR_XML,
                            "PCI controller 0 is of model '%s'; on this machine it is '%s'",
                            xml_get(root, "@model"), model);
     if (root)
@@ -447,7 +448,7 @@ static bool place_pass(struct places *p, bool fixed)
     return true;
 }
 
-static void place_ccw(const xmlNode *devices)
+static void place_ccw(const struct xml_node *devices)
 {
     unsigned next = 0;
     FOREACH_ELEMENT (n, devices)
@@ -465,7 +466,7 @@ static void place_ccw(const xmlNode *devices)
         }
 }
 
-bool def_addresses(xmlNode *domain, GError **error)
+bool def_addresses(struct xml_node *domain, GError **error)
 {
     struct places p = {.domain = domain,
                        .devices = devices_of(domain),

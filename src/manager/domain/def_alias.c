@@ -3,7 +3,7 @@
  * stay. */
 #include "manager/domain/def_internal.h"
 
-static char *disk_alias(const xmlNode *d)
+static char *disk_alias(const struct xml_node *d)
 {
     const char *bus = xml_get_or(d, "target@bus", "");
     if (xml_is(d, "address@type", "drive") && !strcmp(bus, "scsi"))
@@ -17,7 +17,7 @@ static char *disk_alias(const xmlNode *d)
                            MAX(def_disk_index(xml_get_or(d, "target@dev", "")), 0));
 }
 
-static char *controller_alias(const xmlNode *domain, const xmlNode *c)
+static char *controller_alias(const struct xml_node *domain, const struct xml_node *c)
 {
     const char *type = xml_get_or(c, "@type", ""), *index = xml_get_or(c, "@index", "0");
     bool first = !strcmp(index, "0"), pcie = def_board(domain) == BOARD_PCIE;
@@ -31,7 +31,7 @@ static char *controller_alias(const xmlNode *domain, const xmlNode *c)
     return g_strdup_printf("%s%s", type, index);
 }
 
-static char *numbered_alias(GHashTable *taken, const xmlNode *n)
+static char *numbered_alias(GHashTable *taken, const struct xml_node *n)
 {
     static const char *const prefixes[][2] = {
         {"interface", "net"},  {"filesystem", "fs"}, {"memballoon", "balloon"},
@@ -41,8 +41,7 @@ static char *numbered_alias(GHashTable *taken, const xmlNode *n)
                                             "channel", "smartcard", "input",  "tpm",      "hostdev",
                                             "hub",     "watchdog",  "rng",    "panic",    "shmem",
                                             "vsock",   "iommu",     "crypto", NULL};
-    const char *prefix =
-        g_strv_contains(by_number, (const char *)n->name) ? (const char *)n->name : NULL;
+    const char *prefix = g_strv_contains(by_number, n->name) ? n->name : NULL;
     for (size_t i = 0; i < G_N_ELEMENTS(prefixes); i++)
         if (is_named(n, prefixes[i][0]))
             prefix = prefixes[i][1];
@@ -57,9 +56,9 @@ static char *numbered_alias(GHashTable *taken, const xmlNode *n)
     }
 }
 
-void def_aliases(xmlNode *domain)
+void def_aliases(struct xml_node *domain)
 {
-    xmlNode *devices = devices_of(domain);
+    struct xml_node *devices = devices_of(domain);
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     FOREACH_ELEMENT (n, devices)
         if (xml_get(n, "alias@name"))
@@ -77,7 +76,7 @@ void def_aliases(xmlNode *domain)
         xml_set(n, "alias@name", alias);
         g_hash_table_add(taken, g_steal_pointer(&alias));
     }
-    xmlNode *console = xml_find(devices, "console"), *serial = xml_find(devices, "serial");
+    struct xml_node *console = xml_find(devices, "console"), *serial = xml_find(devices, "serial");
     if (console && serial &&
         xml_is(console, "target@type", "serial")) /* one device with two names */
         xml_set(console, "alias@name", xml_get_or(serial, "alias@name", "serial0"));

@@ -7,24 +7,24 @@
  */
 #pragma once
 
-#include "manager/xml.h"
+#include "base/xml.h"
 
 #define DEF_CHAIN_MAX 200 /* images, as libvirt's */
 
-xmlNode *def_chain_disk(const xmlNode *domain, const char *target); /* NULL: there is none */
-xmlNode *def_chain_next(const xmlNode *image);                      /* what it stands on; NULL: nothing */
+struct xml_node *def_chain_disk(const struct xml_node *domain, const char *target); /* NULL: there is none */
+struct xml_node *def_chain_next(const struct xml_node *image);                      /* what it stands on; NULL: nothing */
 /* By its path or "vda[3]"; NULL: not in the chain. */
-xmlNode *def_chain_find(xmlNode *disk, const char *name);
-xmlNode *def_chain_at(xmlNode *disk, unsigned number);
-xmlNode *def_chain_above(xmlNode *disk, const xmlNode *image); /* which stands on it; NULL: it is the disk */
-unsigned def_chain_number(const xmlNode *image);
-unsigned def_chain_new_number(xmlNode *disk); /* that none has, nor <mirror> */
-char *def_chain_node(const xmlNode *disk, const xmlNode *image);
-const char *def_chain_path(const xmlNode *image);   /* file or device; NULL: neither */
-const char *def_chain_format(const xmlNode *image);
+struct xml_node *def_chain_find(struct xml_node *disk, const char *name);
+struct xml_node *def_chain_at(struct xml_node *disk, unsigned number);
+struct xml_node *def_chain_above(struct xml_node *disk, const struct xml_node *image); /* which stands on it; NULL: it is the disk */
+unsigned def_chain_number(const struct xml_node *image);
+unsigned def_chain_new_number(struct xml_node *disk); /* that none has, nor <mirror> */
+char *def_chain_node(const struct xml_node *disk, const struct xml_node *image);
+const char *def_chain_path(const struct xml_node *image);   /* file or device; NULL: neither */
+const char *def_chain_format(const struct xml_node *image);
 /* Numbers for a chain that has none: how deep they are. */
-void def_chain_count(xmlNode *disk);
+void def_chain_count(struct xml_node *disk);
 /* From now on `image` stands on `base`, which is below it (NULL: on nothing). */
-void def_chain_cut(xmlNode *image, xmlNode *base);
+void def_chain_cut(struct xml_node *image, struct xml_node *base);
 /* From now on the disk is `image`, of its chain or its <mirror>; with `keep` it stands on what the disk stood on. */
-void def_chain_become(xmlNode *disk, xmlNode *image, bool keep);
+void def_chain_become(struct xml_node *disk, struct xml_node *image, bool keep);

@@ -2,15 +2,15 @@
 /* What is wrong with a description only when its parts are looked at together. */
 #include "manager/domain/def_internal.h"
 
-static bool check_targets(const xmlNode *devices, GError **error)
+static bool check_targets(const struct xml_node *devices, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     FOREACH_NAMED (d, devices, "disk") {
         const char *dev = xml_get(d, "target@dev");
-        const xmlNode *first = g_hash_table_lookup(seen, dev);
+        const struct xml_node *first = g_hash_table_lookup(seen, dev);
         if (first) {
             g_autofree char *a = def_disk_source(first), *b = def_disk_source(d);
-            return ruche_error(error, MANAGER_ERR_XML,
+            return ruche_error(error, RUCHE_ERR_XML,
                                "target '%s' is given twice, to the disks of '%s' and '%s'", dev,
                                a ? a : "nothing", b ? b : "nothing");
         }
@@ -19,7 +19,7 @@ static bool check_targets(const xmlNode *devices, GError **error)
     return true;
 }
 
-static bool check_disk(const xmlNode *d, GError **error)
+static bool check_disk(const struct xml_node *d, GError **error)
 {
     const char *dev = xml_get(d, "target@dev");
     if (xml_is(d, "@device", "lun") && !xml_is(d, "@type", "block") &&
@@ -30,7 +30,7 @@ static bool check_disk(const xmlNode *d, GError **error)
             xml_get(d, "@type"));
     if ((xml_is(d, "@device", "disk") || xml_is(d, "@device", "lun")) && !xml_find(d, "source"))
         return ruche_error(
-            error, MANAGER_ERR_XML,
+            error, RUCHE_ERR_XML,
             "disk '%s': it has no source, which only CD-ROMs and floppy disks can do without", dev);
     if (xml_is(d, "@device", "floppy") != xml_is(d, "target@bus", "fdc"))
         return ruche_error(error, MANAGER_ERR_CONFIG,
@@ -46,14 +46,14 @@ static bool check_disk(const xmlNode *d, GError **error)
                                            {"total_iops_sec", "iops_sec"},
                                            {"total_bytes_sec_max", "bytes_sec_max"},
                                            {"total_iops_sec_max", "iops_sec_max"}};
-    const xmlNode *iotune = xml_find(d, "iotune");
+    const struct xml_node *iotune = xml_find(d, "iotune");
     for (size_t i = 0; iotune && i < G_N_ELEMENTS(tuned); i++) {
         g_autofree char *r = g_strdup_printf("read_%s", tuned[i][1]),
                         *w = g_strdup_printf("write_%s", tuned[i][1]);
         if (xml_get_u64(iotune, tuned[i][0], 0) &&
             (xml_get_u64(iotune, r, 0) || xml_get_u64(iotune, w, 0)))
             return ruche_error(
-                error, MANAGER_ERR_XML,
+                error, RUCHE_ERR_XML,
                 "disk '%s': iotune has %s beside %s or %s; give the sum or the parts", dev,
                 tuned[i][0], r, w);
     }
@@ -61,37 +61,38 @@ static bool check_disk(const xmlNode *d, GError **error)
 }
 
 /* Boot order is said once: of devices, or of kinds of devices. */
-static bool check_boot(const xmlNode *domain, const xmlNode *devices, GError **error)
+static bool check_boot(const struct xml_node *domain, const struct xml_node *devices,
+                       GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     FOREACH_ELEMENT (c, devices) {
         const char *order = xml_get(c, "boot@order");
         if (order && !g_hash_table_add(seen, (void *)order))
-            return ruche_error(error, MANAGER_ERR_XML,
+            return ruche_error(error, RUCHE_ERR_XML,
                                "boot order %s is given to more than one device", order);
     }
     if (g_hash_table_size(seen) && xml_find(domain, "os/boot"))
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "boot is given for devices and in <os>; only one of both can be");
     return true;
 }
 
-static bool check_aliases(const xmlNode *devices, GError **error)
+static bool check_aliases(const struct xml_node *devices, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     FOREACH_ELEMENT (c, devices) {
         const char *alias = xml_get(c, "alias@name");
         if (alias && !is_named(c, "console") && !xml_is(c, "@type", "usb") &&
             !g_hash_table_add(seen, (void *)alias))
-            return ruche_error(error, MANAGER_ERR_XML,
-                               "alias '%s' is given to more than one device", alias);
+            return ruche_error(error, RUCHE_ERR_XML, "alias '%s' is given to more than one device",
+                               alias);
     }
     return true;
 }
 
-static bool check_topology(const xmlNode *domain, GError **error)
+static bool check_topology(const struct xml_node *domain, GError **error)
 {
-    const xmlNode *t = xml_find(domain, "cpu/topology");
+    const struct xml_node *t = xml_find(domain, "cpu/topology");
     if (!t)
         return true;
     uint64_t vcpus = xml_get_u64(domain, "vcpu", 1), product = 1;
@@ -106,9 +107,9 @@ static bool check_topology(const xmlNode *domain, GError **error)
 }
 
 /* The vCPUs of NUMA cells: each once, all of them there. */
-static bool check_cells(const xmlNode *domain, GError **error)
+static bool check_cells(const struct xml_node *domain, GError **error)
 {
-    const xmlNode *numa = xml_find(domain, "cpu/numa");
+    const struct xml_node *numa = xml_find(domain, "cpu/numa");
     if (!numa)
         return true;
     uint64_t vcpus = xml_get_u64(domain, "vcpu", 1);
@@ -130,26 +131,27 @@ static bool check_cells(const xmlNode *domain, GError **error)
     return true;
 }
 
-static bool check_pins(const xmlNode *domain, GError **error)
+static bool check_pins(const struct xml_node *domain, GError **error)
 {
-    const xmlNode *cputune = xml_find(domain, "cputune"), *vcpus = xml_find(domain, "vcpus");
+    const struct xml_node *cputune = xml_find(domain, "cputune"),
+                          *vcpus = xml_find(domain, "vcpus");
     uint64_t count = xml_get_u64(domain, "vcpu", 1);
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     if (cputune)
         FOREACH_NAMED (p, cputune, "vcpupin")
             if (!g_hash_table_add(seen, (void *)xml_get(p, "@vcpu")))
-                return ruche_error(error, MANAGER_ERR_XML, "vcpupin: vCPU %s is pinned twice",
+                return ruche_error(error, RUCHE_ERR_XML, "vcpupin: vCPU %s is pinned twice",
                                    xml_get(p, "@vcpu"));
     if (vcpus)
         FOREACH_NAMED (v, vcpus, "vcpu")
             if (xml_get_u64(v, "@id", 0) >= count)
-                return ruche_error(error, MANAGER_ERR_XML,
+                return ruche_error(error, RUCHE_ERR_XML,
                                    "vcpus: vCPU %s is beyond the %" PRIu64 " there are",
                                    xml_get(v, "@id"), count);
     return true;
 }
 
-static bool check_memory_devices(const xmlNode *domain, GError **error)
+static bool check_memory_devices(const struct xml_node *domain, GError **error)
 {
     uint64_t count = 0, slots = xml_get_u64(domain, "maxMemory@slots", 0);
     FOREACH_NAMED (m, devices_of(domain), "memory")
@@ -163,44 +165,43 @@ static bool check_memory_devices(const xmlNode *domain, GError **error)
     return true;
 }
 
-static bool check_iothreads(const xmlNode *domain, GError **error)
+static bool check_iothreads(const struct xml_node *domain, GError **error)
 {
-    const xmlNode *ids = xml_find(domain, "iothreadids");
+    const struct xml_node *ids = xml_find(domain, "iothreadids");
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     if (ids)
         FOREACH_NAMED (t, ids, "iothread")
             if (!g_hash_table_add(seen, (void *)xml_get(t, "@id")))
-                return ruche_error(error, MANAGER_ERR_XML, "iothread %s is there twice",
+                return ruche_error(error, RUCHE_ERR_XML, "iothread %s is there twice",
                                    xml_get(t, "@id"));
     FOREACH_ELEMENT (d, devices_of(domain)) {
         const char *id = xml_get(d, "driver@iothread");
         if (id && !domain_def_has_iothread(domain, (unsigned)xml_get_u64(d, "driver@iothread", 0)))
             return ruche_error(error, MANAGER_ERR_CONFIG,
                                "%s '%s': iothread %s is not there; the domain has %" PRIu64,
-                               (const char *)d->name,
-                               xml_get_or(d, "target@dev", xml_get_or(d, "@index", "?")), id,
-                               xml_get_u64(domain, "iothreads", 0));
+                               d->name, xml_get_or(d, "target@dev", xml_get_or(d, "@index", "?")),
+                               id, xml_get_u64(domain, "iothreads", 0));
     }
     return true;
 }
 
 /* Who waits to be called cannot call again. */
-static bool check_chardevs(const xmlNode *devices, GError **error)
+static bool check_chardevs(const struct xml_node *devices, GError **error)
 {
     FOREACH_ELEMENT (c, devices) {
         bool chardev = xml_is(c, "@type", "unix") || xml_is(c, "@type", "tcp");
         if (!chardev || !xml_is(c, "source@mode", "bind") || !xml_find(c, "source/reconnect"))
             continue;
         g_autofree char *where = schema_where(c);
-        return ruche_error(error, MANAGER_ERR_XML, "%s: source: reconnect needs mode 'connect'",
+        return ruche_error(error, RUCHE_ERR_XML, "%s: source: reconnect needs mode 'connect'",
                            where);
     }
     return true;
 }
 
-bool def_check(xmlNode *domain, GError **error)
+bool def_check(struct xml_node *domain, GError **error)
 {
-    const xmlNode *devices = devices_of(domain);
+    const struct xml_node *devices = devices_of(domain);
     FOREACH_NAMED (d, devices, "disk")
         if (!check_disk(d, error))
             return false;

@@ -9,12 +9,12 @@
 bool def_check_name(const char *name, GError **error)
 {
     if (!*name || !name[strspn(name, " \t\r\n")])
-        return ruche_error(error, MANAGER_ERR_XML, "the name of a domain is empty");
+        return ruche_error(error, RUCHE_ERR_XML, "the name of a domain is empty");
     if (strlen(name) > 200)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "name '%.60s...' has %zu bytes; at most 200 can be", name, strlen(name));
     if (strpbrk(name, "/\n") || !strcmp(name, ".") || !strcmp(name, ".."))
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "name '%s' cannot be: no '/', no line feed, not '.' or '..'", name);
     return true;
 }
@@ -35,9 +35,9 @@ static bool made_by_host(const char *dev)
 
 /* What a run gave a device goes, when a text of a running machine is defined: aliases that are not
  * the user's own ("ua-..."), names of taps. */
-void def_strip(xmlNode *domain, unsigned def_flags)
+void def_strip(struct xml_node *domain, unsigned def_flags)
 {
-    const xmlNode *devices = devices_of(domain);
+    const struct xml_node *devices = devices_of(domain);
     xml_remove(domain, "@id");
     if (!devices || def_flags & DEF_LIVE)
         return;
@@ -52,7 +52,7 @@ void def_strip(xmlNode *domain, unsigned def_flags)
 
 /* ---- machine ---- */
 
-bool def_is_x86(const xmlNode *domain)
+bool def_is_x86(const struct xml_node *domain)
 {
     const char *arch = xml_get_or(domain, "os/type@arch", "");
     return !strcmp(arch, "x86_64") || !strcmp(arch, "i686");
@@ -84,7 +84,7 @@ static const struct {
     {"s390-ccw-virtio", BOARD_CCW}, {"pseries", BOARD_PCI}, {"isapc", BOARD_NONE},
 };
 
-enum def_board def_board(const xmlNode *domain)
+enum def_board def_board(const struct xml_node *domain)
 {
     const char *machine = xml_get_or(domain, "os/type@machine", "");
     for (size_t i = 0; i < G_N_ELEMENTS(machines); i++) {
@@ -96,9 +96,9 @@ enum def_board def_board(const xmlNode *domain)
     return BOARD_NONE;
 }
 
-static void complete_os(xmlNode *domain)
+static void complete_os(struct xml_node *domain)
 {
-    xmlNode *os = xml_find(domain, "os");
+    struct xml_node *os = xml_find(domain, "os");
     struct utsname host;
     set_missing(os, "type@arch", uname(&host) == 0 ? host.machine : "x86_64");
     for (size_t i = 0; i < G_N_ELEMENTS(arches); i++)
@@ -111,7 +111,7 @@ static void complete_os(xmlNode *domain)
         xml_set(os, "boot@dev", "hd");
 }
 
-static void complete_emulator(xmlNode *domain)
+static void complete_emulator(struct xml_node *domain)
 {
     if (xml_find(domain, "devices/emulator"))
         return;
@@ -129,10 +129,10 @@ static void complete_emulator(xmlNode *domain)
 /* ---- memory ---- */
 
 /* The sum of NUMA cells and memory devices; 0: there are no cells. False: it overflows. */
-static bool sum_memory(const xmlNode *domain, uint64_t *ret)
+static bool sum_memory(const struct xml_node *domain, uint64_t *ret)
 {
     uint64_t sum = 0, devices = 0;
-    const xmlNode *numa = xml_find(domain, "cpu/numa");
+    const struct xml_node *numa = xml_find(domain, "cpu/numa");
     if (numa)
         FOREACH_NAMED (c, numa, "cell")
             if (__builtin_add_overflow(sum, xml_get_u64(c, "@memory", 0), &sum))
@@ -143,17 +143,17 @@ static bool sum_memory(const xmlNode *domain, uint64_t *ret)
     return !__builtin_add_overflow(sum, sum ? devices : 0, ret) && *ret <= INT64_MAX / 1024;
 }
 
-static bool complete_memory(xmlNode *domain, GError **error)
+static bool complete_memory(struct xml_node *domain, GError **error)
 {
     uint64_t cells = 0;
     if (!sum_memory(domain, &cells))
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "memory of NUMA cells and devices is more than 2^63 bytes");
     if (cells)
         xml_set_f(domain, "memory", "%" PRIu64, cells);
     uint64_t memory = xml_get_u64(domain, "memory", 0);
     if (!memory)
-        return ruche_error(error, MANAGER_ERR_XML, "the size of memory is missing or 0");
+        return ruche_error(error, RUCHE_ERR_XML, "the size of memory is missing or 0");
     uint64_t current = xml_get_u64(domain, "currentMemory", 0);
     if (!current || current > memory)
         xml_set_f(domain, "currentMemory", "%" PRIu64, memory);
@@ -162,7 +162,7 @@ static bool complete_memory(xmlNode *domain, GError **error)
     uint64_t most = xml_get_u64(domain, "maxMemory", 0);
     if (xml_find(domain, "maxMemory") &&
         (most < memory || !xml_get_u64(domain, "maxMemory@slots", 0)))
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "maxMemory %" PRIu64 " KiB needs 'slots' and at least the %" PRIu64
                            " KiB of memory",
                            most, memory);
@@ -171,20 +171,20 @@ static bool complete_memory(xmlNode *domain, GError **error)
 
 /* ---- processors ---- */
 
-static bool complete_vcpus(xmlNode *domain, GError **error)
+static bool complete_vcpus(struct xml_node *domain, GError **error)
 {
     set_missing(domain, "vcpu", "1");
     set_missing(domain, "vcpu@placement", "static");
     uint64_t max = xml_get_u64(domain, "vcpu", 1),
              current = xml_get_u64(domain, "vcpu@current", max);
     if (current > max)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "vcpu: %" PRIu64 " current ones are more than the %" PRIu64 " there are",
                            current, max);
     if (current == max)
         xml_remove(domain, "vcpu@current");
     uint64_t threads = 0;
-    const xmlNode *ids = xml_find(domain, "iothreadids");
+    const struct xml_node *ids = xml_find(domain, "iothreadids");
     if (ids)
         FOREACH_ELEMENT (t, ids)
             threads++;
@@ -193,7 +193,7 @@ static bool complete_vcpus(xmlNode *domain, GError **error)
     return true;
 }
 
-static bool number_cells(xmlNode *numa, GError **error)
+static bool number_cells(struct xml_node *numa, GError **error)
 {
     unsigned next = 0;
     bool seen[1024] = {false};
@@ -202,22 +202,22 @@ static bool number_cells(xmlNode *numa, GError **error)
             xml_set_f(c, "@id", "%u", next);
         uint64_t id = xml_get_u64(c, "@id", 0);
         if (id >= G_N_ELEMENTS(seen) || seen[id])
-            return ruche_error(error, MANAGER_ERR_XML,
-                               "NUMA cell '%s' is there twice or beyond 1023", xml_get(c, "@id"));
+            return ruche_error(error, RUCHE_ERR_XML, "NUMA cell '%s' is there twice or beyond 1023",
+                               xml_get(c, "@id"));
         seen[id] = true;
         next++;
     }
     for (unsigned i = 0; i < next; i++)
         if (!seen[i])
-            return ruche_error(error, MANAGER_ERR_XML,
+            return ruche_error(error, RUCHE_ERR_XML,
                                "NUMA cells are numbered without gaps; %u is missing of %u", i,
                                next);
     return true;
 }
 
-static bool complete_cpu(xmlNode *domain, GError **error)
+static bool complete_cpu(struct xml_node *domain, GError **error)
 {
-    xmlNode *cpu = xml_find(domain, "cpu");
+    struct xml_node *cpu = xml_find(domain, "cpu");
     if (!cpu)
         return true;
     if (!xml_get(cpu, "@mode") && (xml_get(cpu, "@match") || xml_find(cpu, "model")))
@@ -225,7 +225,7 @@ static bool complete_cpu(xmlNode *domain, GError **error)
     bool named = *xml_get_or(cpu, "model", "") != 0;
     if (xml_is(cpu, "@mode", "custom") && !named &&
         (xml_find(cpu, "feature") || xml_get(cpu, "@match")))
-        return ruche_error(error, MANAGER_ERR_XML, "cpu of mode 'custom' needs a model");
+        return ruche_error(error, RUCHE_ERR_XML, "cpu of mode 'custom' needs a model");
     if (xml_is(cpu, "@mode", "custom") && !named) { /* the emulator's own */
         xml_remove(cpu, "@mode");
         xml_remove(cpu, "@check");
@@ -244,18 +244,18 @@ static bool complete_cpu(xmlNode *domain, GError **error)
         if (!model)
             set_missing(cpu, "@migratable", "on");
     }
-    xmlNode *numa = xml_find(cpu, "numa");
+    struct xml_node *numa = xml_find(cpu, "numa");
     return !numa || number_cells(numa, error);
 }
 
 /* ---- the whole ---- */
 
-static bool complete_names(xmlNode *domain, GError **error)
+static bool complete_names(struct xml_node *domain, GError **error)
 {
     if (!def_check_name(xml_get_or(domain, "name", ""), error))
         return false;
     if (strchr(xml_get_or(domain, "title", ""), '\n'))
-        return ruche_error(error, MANAGER_ERR_XML, "the title of a domain is one line");
+        return ruche_error(error, RUCHE_ERR_XML, "the title of a domain is one line");
     if (!*xml_get_or(domain, "uuid", "")) {
         g_autofree char *uuid = g_uuid_string_random();
         xml_set(domain, "uuid", uuid);
@@ -267,7 +267,7 @@ static bool complete_names(xmlNode *domain, GError **error)
     return true;
 }
 
-bool def_complete(xmlNode *domain, unsigned def_flags, GError **error)
+bool def_complete(struct xml_node *domain, unsigned def_flags, GError **error)
 {
     if (!complete_names(domain, error))
         return false;

@@ -5,7 +5,7 @@
 
 enum { MAX_CONTROLLER = 255 };
 
-xmlNode *def_controller(const xmlNode *devices, const char *type, uint64_t index)
+struct xml_node *def_controller(const struct xml_node *devices, const char *type, uint64_t index)
 {
     FOREACH_NAMED (c, devices, "controller")
         if (xml_is(c, "@type", type) && xml_get_u64(c, "@index", 0) == index)
@@ -13,9 +13,9 @@ xmlNode *def_controller(const xmlNode *devices, const char *type, uint64_t index
     return NULL;
 }
 
-xmlNode *def_add_controller(xmlNode *devices, const char *type, uint64_t index)
+struct xml_node *def_add_controller(struct xml_node *devices, const char *type, uint64_t index)
 {
-    xmlNode *c = def_controller(devices, type, index);
+    struct xml_node *c = def_controller(devices, type, index);
     if (c)
         return c;
     c = add_element(devices, "controller");
@@ -26,12 +26,12 @@ xmlNode *def_add_controller(xmlNode *devices, const char *type, uint64_t index)
 
 /* ---- numbers and models ---- */
 
-static bool may_share(const xmlNode *c)
+static bool may_share(const struct xml_node *c)
 {
     return xml_is(c, "@type", "usb") && g_str_has_prefix(xml_get_or(c, "@model", ""), "ich9-");
 }
 
-static bool number_controllers(xmlNode *devices, GError **error)
+static bool number_controllers(struct xml_node *devices, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (int pass = 0; pass < 2; pass++) { /* given numbers first */
@@ -51,7 +51,7 @@ static bool number_controllers(xmlNode *devices, GError **error)
             if (!given)
                 xml_set_f(c, "@index", "%u", n - 1);
             if (!g_hash_table_add(seen, g_steal_pointer(&key)) && !may_share(c))
-                return ruche_error(error, MANAGER_ERR_XML,
+                return ruche_error(error, RUCHE_ERR_XML,
                                    "controller of type '%s' with index %s is there twice", type,
                                    xml_get(c, "@index"));
         }
@@ -59,7 +59,7 @@ static bool number_controllers(xmlNode *devices, GError **error)
     return true;
 }
 
-static void complete_controller(const xmlNode *domain, xmlNode *c)
+static void complete_controller(const struct xml_node *domain, struct xml_node *c)
 {
     enum def_board board = def_board(domain);
     if (xml_is(c, "@type", "scsi") && (!xml_get(c, "@model") || xml_is(c, "@model", "auto")))
@@ -80,7 +80,7 @@ static const struct drive_bus {
     {"fdc", "fdc", 1, 2, UINT32_MAX},
 };
 
-static const struct drive_bus *drive_bus_of(const xmlNode *disk)
+static const struct drive_bus *drive_bus_of(const struct xml_node *disk)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(drive_buses); i++)
         if (xml_is(disk, "target@bus", drive_buses[i].bus))
@@ -95,8 +95,8 @@ static char *drive_key(const char *controller, uint64_t number, uint64_t bus, ui
                            bus, target, unit);
 }
 
-static bool take_given_drive(GHashTable *taken, const xmlNode *disk, const struct drive_bus *b,
-                             GError **error)
+static bool take_given_drive(GHashTable *taken, const struct xml_node *disk,
+                             const struct drive_bus *b, GError **error)
 {
     char *key =
         drive_key(b->controller, xml_get_u64(disk, "address@controller", 0),
@@ -104,12 +104,13 @@ static bool take_given_drive(GHashTable *taken, const xmlNode *disk, const struc
                   xml_get_u64(disk, "address@unit", 0));
     if (g_hash_table_add(taken, key))
         return true;
-    return ruche_error(error, MANAGER_ERR_XML,
+    return ruche_error(error, RUCHE_ERR_XML,
                        "disk '%s': its address %s (controller, bus, target, unit) is taken",
                        xml_get(disk, "target@dev"), xml_get_or(disk, "address@unit", "0"));
 }
 
-static bool place_drive(GHashTable *taken, xmlNode *disk, const struct drive_bus *b, GError **error)
+static bool place_drive(GHashTable *taken, struct xml_node *disk, const struct drive_bus *b,
+                        GError **error)
 {
     unsigned per = b->buses * b->units - (b->reserved < b->units);
     unsigned wish = (unsigned)def_disk_index(xml_get(disk, "target@dev"));
@@ -128,11 +129,11 @@ static bool place_drive(GHashTable *taken, xmlNode *disk, const struct drive_bus
         xml_set_f(disk, "address@unit", "%u", unit);
         return true;
     }
-    return ruche_error(error, MANAGER_ERR_XML, "disk '%s': there is no place left on bus '%s'",
+    return ruche_error(error, RUCHE_ERR_XML, "disk '%s': there is no place left on bus '%s'",
                        xml_get(disk, "target@dev"), b->bus);
 }
 
-static bool place_drives(xmlNode *devices, GError **error)
+static bool place_drives(struct xml_node *devices, GError **error)
 {
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (int pass = 0; pass < 2; pass++) {
@@ -155,22 +156,22 @@ static bool place_drives(xmlNode *devices, GError **error)
 
 /* ---- virtio-serial ---- */
 
-static bool is_port(const xmlNode *c)
+static bool is_port(const struct xml_node *c)
 {
     return (is_named(c, "console") || is_named(c, "channel")) && xml_is(c, "target@type", "virtio");
 }
 
-static bool take_port(GHashTable *taken, const xmlNode *c, GError **error)
+static bool take_port(GHashTable *taken, const struct xml_node *c, GError **error)
 {
     const char *port = xml_get(c, "address@port");
     char *key = g_strdup_printf("%" PRIu64 " %s", xml_get_u64(c, "address@controller", 0), port);
     if (g_hash_table_add(taken, key))
         return true;
-    return ruche_error(error, MANAGER_ERR_XML, "virtio-serial port %s is taken twice", port);
+    return ruche_error(error, RUCHE_ERR_XML, "virtio-serial port %s is taken twice", port);
 }
 
 /* Port 0 is the console's. */
-static bool place_port(GHashTable *taken, xmlNode *c, GError **error)
+static bool place_port(GHashTable *taken, struct xml_node *c, GError **error)
 {
     uint64_t number = xml_get_u64(c, "address@controller", 0);
     for (unsigned port = is_named(c, "console") ? 0 : 1; port < 256; port++) {
@@ -182,11 +183,11 @@ static bool place_port(GHashTable *taken, xmlNode *c, GError **error)
         xml_set_f(c, "address@port", "%u", port);
         return true;
     }
-    return ruche_error(error, MANAGER_ERR_XML,
+    return ruche_error(error, RUCHE_ERR_XML,
                        "virtio-serial controller %" PRIu64 " has no port left", number);
 }
 
-static bool place_ports(xmlNode *devices, GError **error)
+static bool place_ports(struct xml_node *devices, GError **error)
 {
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (int pass = 0; pass < 2; pass++) {
@@ -206,7 +207,7 @@ static bool place_ports(xmlNode *devices, GError **error)
 
 /* ---- USB ---- */
 
-bool def_is_usb(const xmlNode *n)
+bool def_is_usb(const struct xml_node *n)
 {
     if (is_named(n, "hub") || is_named(n, "redirdev"))
         return true;
@@ -225,7 +226,7 @@ bool def_is_usb(const xmlNode *n)
     return false;
 }
 
-static unsigned usb_ports(const xmlNode *c)
+static unsigned usb_ports(const struct xml_node *c)
 {
     const char *model = xml_get_or(c, "@model", "");
     uint64_t given = xml_get_u64(c, "@ports", 0);
@@ -238,7 +239,8 @@ static unsigned usb_ports(const xmlNode *c)
                                                                       : 2;
 }
 
-static bool place_usb(GHashTable *taken, xmlNode *devices, xmlNode *n, GError **error)
+static bool place_usb(GHashTable *taken, struct xml_node *devices, struct xml_node *n,
+                      GError **error)
 {
     FOREACH_NAMED (c, devices, "controller") {
         if (!xml_is(c, "@type", "usb") || xml_find(c, "master"))
@@ -255,11 +257,11 @@ static bool place_usb(GHashTable *taken, xmlNode *devices, xmlNode *n, GError **
         }
     }
     g_autofree char *where = schema_where(n);
-    return ruche_error(error, MANAGER_ERR_XML,
+    return ruche_error(error, RUCHE_ERR_XML,
                        "%s: no USB controller has a free port; add a controller or a hub", where);
 }
 
-static bool place_usbs(const xmlNode *domain, xmlNode *devices, GError **error)
+static bool place_usbs(const struct xml_node *domain, struct xml_node *devices, GError **error)
 {
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     for (int pass = 0; pass < 2; pass++) {
@@ -277,14 +279,14 @@ static bool place_usbs(const xmlNode *domain, xmlNode *devices, GError **error)
             if (!port && !place_usb(taken, devices, n, error))
                 return false;
             if (port && !g_hash_table_add(taken, g_strdup_printf("%s %s", bus, port)))
-                return ruche_error(error, MANAGER_ERR_XML, "USB port %s of bus %s is taken twice",
+                return ruche_error(error, RUCHE_ERR_XML, "USB port %s of bus %s is taken twice",
                                    port, bus);
         }
     }
     return true;
 }
 
-static void place_smartcards(xmlNode *devices)
+static void place_smartcards(struct xml_node *devices)
 {
     unsigned slot = 0;
     FOREACH_NAMED (s, devices, "smartcard") {
@@ -300,12 +302,12 @@ static void place_smartcards(xmlNode *devices)
 
 /* ---- memory modules ---- */
 
-static bool is_module(const xmlNode *m)
+static bool is_module(const struct xml_node *m)
 {
     return xml_is(m, "@model", "dimm") || xml_is(m, "@model", "nvdimm");
 }
 
-static bool place_modules(xmlNode *devices, GError **error)
+static bool place_modules(struct xml_node *devices, GError **error)
 {
     bool taken[256] = {false};
     for (int pass = 0; pass < 2; pass++) {
@@ -317,7 +319,7 @@ static bool place_modules(xmlNode *devices, GError **error)
             while (!given && slot < 255 && taken[slot])
                 slot++;
             if (taken[slot])
-                return ruche_error(error, MANAGER_ERR_XML, "memory slot %u is taken twice", slot);
+                return ruche_error(error, RUCHE_ERR_XML, "memory slot %u is taken twice", slot);
             taken[slot] = true;
             xml_set(m, "address@type", "dimm");
             xml_set_f(m, "address@slot", "%u", slot);
@@ -326,9 +328,9 @@ static bool place_modules(xmlNode *devices, GError **error)
     return true;
 }
 
-bool def_controllers(xmlNode *domain, GError **error)
+bool def_controllers(struct xml_node *domain, GError **error)
 {
-    xmlNode *devices = devices_of(domain);
+    struct xml_node *devices = devices_of(domain);
     if (!number_controllers(devices, error) || !place_drives(devices, error) ||
         !place_ports(devices, error) || !place_usbs(domain, devices, error) ||
         !place_modules(devices, error))

@@ -47,11 +47,11 @@ char *def_disk_name(const char *bus, unsigned index)
 }
 
 /* taken: the names of all targets */
-static bool complete_target(GHashTable *taken, xmlNode *disk, GError **error)
+static bool complete_target(GHashTable *taken, struct xml_node *disk, GError **error)
 {
     const char *dev = xml_get(disk, "target@dev");
     if (dev && def_disk_index(dev) < 0)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "disk '%s': the target's name begins with vd, sd, hd, fd, xvd or ubd "
                            "and goes on with letters",
                            dev);
@@ -73,7 +73,7 @@ static bool complete_target(GHashTable *taken, xmlNode *disk, GError **error)
     return true;
 }
 
-static bool complete_disk(GHashTable *taken, xmlNode *disk, GError **error)
+static bool complete_disk(GHashTable *taken, struct xml_node *disk, GError **error)
 {
     if (!complete_target(taken, disk, error))
         return false;
@@ -88,7 +88,7 @@ static bool complete_disk(GHashTable *taken, xmlNode *disk, GError **error)
 
 /* ---- interfaces ---- */
 
-static bool complete_interface(xmlNode *domain, xmlNode *i, GError **error)
+static bool complete_interface(struct xml_node *domain, struct xml_node *i, GError **error)
 {
     if (!xml_get(i, "mac@address"))
         xml_set_f(i, "mac@address", "52:54:00:%02x:%02x:%02x", (unsigned)g_random_int_range(0, 256),
@@ -122,7 +122,7 @@ static const char *const serial_models[][2] = {
     {"system-serial", "pl011"},
 };
 
-static void complete_serial(const xmlNode *domain, xmlNode *serial)
+static void complete_serial(const struct xml_node *domain, struct xml_node *serial)
 {
     const char *arch = xml_get_or(domain, "os/type@arch", "");
     for (size_t i = 0; i < G_N_ELEMENTS(serial_kinds) && !xml_get(serial, "target@type"); i++) {
@@ -136,7 +136,7 @@ static void complete_serial(const xmlNode *domain, xmlNode *serial)
             set_missing(serial, "target/model@name", serial_models[i][1]);
 }
 
-static bool number_ports(const xmlNode *devices, const char *name, GError **error)
+static bool number_ports(const struct xml_node *devices, const char *name, GError **error)
 {
     unsigned next = 0;
     FOREACH_NAMED (c, devices, name)
@@ -146,72 +146,71 @@ static bool number_ports(const xmlNode *devices, const char *name, GError **erro
         if (!xml_get(c, "target@port"))
             xml_set_f(c, "target@port", "%u", next++);
         if (!g_hash_table_add(taken, (void *)xml_get(c, "target@port")))
-            return ruche_error(error, MANAGER_ERR_XML, "%s port %s is there twice", name,
+            return ruche_error(error, RUCHE_ERR_XML, "%s port %s is there twice", name,
                                xml_get(c, "target@port"));
     }
     return true;
 }
 
 /* Can this serial port be the guest's first console? */
-static bool is_console_port(const xmlNode *serial)
+static bool is_console_port(const struct xml_node *serial)
 {
     const char *type = xml_get_or(serial, "target@type", "");
     return strcmp(type, "pci-serial") && strcmp(type, "usb-serial") && strcmp(type, "isa-debug");
 }
 
-static xmlNode *copy_chardev(xmlNode *devices, const xmlNode *from, const char *name)
+static struct xml_node *copy_chardev(const struct xml_node *from, const char *name)
 {
-    xmlNode *n = xmlDocCopyNode((xmlNode *)from, devices->doc, 1);
-    xmlNodeSetName(n, (const xmlChar *)name);
+    struct xml_node *n = xml_copy_as(from, name);
     xml_remove(n, "target");
     xml_remove(n, "address");
     xml_remove(n, "acpi");
     return n;
 }
 
-static bool is_serial_console(const xmlNode *console)
+static bool is_serial_console(const struct xml_node *console)
 {
     const char *type = xml_get(console, "target@type");
     return !type || !strcmp(type, "serial");
 }
 
 /* The first console and the first serial port are one device with two names. */
-static bool pair_console(xmlNode *devices, GError **error)
+static bool pair_console(struct xml_node *devices, GError **error)
 {
-    xmlNode *console = xml_find(devices, "console"), *serial = xml_find(devices, "serial");
+    struct xml_node *console = xml_find(devices, "console"), *serial = xml_find(devices, "serial");
     if (console && is_serial_console(console) && !serial)
-        serial = xmlAddChild(devices, copy_chardev(devices, console, "serial"));
+        serial = xml_append(devices, copy_chardev(console, "serial"));
     if (serial && is_console_port(serial) && (!console || is_serial_console(console))) {
-        xmlNode *twin = copy_chardev(devices, serial, "console");
+        struct xml_node *twin = copy_chardev(serial, "console");
         xml_set(twin, "target@type", "serial");
         xml_set(twin, "target@port", xml_get_or(serial, "target@port", "0"));
         if (console) {
             if (xml_get(console, "@tty")) /* of a running machine */
                 xml_set(twin, "@tty", xml_get(console, "@tty"));
-            xmlReplaceNode(console, twin);
-            xmlFreeNode(console);
+            xml_replace(console, twin);
         } else {
-            xmlAddChild(devices, twin);
+            xml_append(devices, twin);
         }
         console = twin;
     }
-    for (xmlNode *c = console ? xml_next(console) : NULL; c; c = xml_next(c)) {
+    for (struct xml_node *c = console ? xml_next(console) : NULL; c; c = xml_next(c)) {
         if (xml_is(c, "target@type", "serial"))
             return ruche_error(
-                error, MANAGER_ERR_XML,
+                error, RUCHE_ERR_XML,
                 "only the first console can be a serial port; use a type of its own");
         set_missing(c, "target@type", "virtio");
     }
     return true;
 }
 
-static bool complete_chardevs(const xmlNode *domain, xmlNode *devices, GError **error)
+static bool complete_chardevs(const struct xml_node *domain, struct xml_node *devices,
+                              GError **error)
 {
     if (!number_ports(devices, "serial", error) || !pair_console(devices, error))
         return false;
     FOREACH_NAMED (s, devices, "serial")
         complete_serial(domain, s);
-    xmlNode *console = xml_find(devices, "console"), *serial = xml_find(devices, "serial");
+    struct xml_node *console = xml_find(devices, "console"), *serial = xml_find(devices, "serial");
     if (serial && !xml_get(serial, "target@port"))
         xml_set(serial, "target@port", "0");
     if (console && xml_is(console, "target@type", "serial") && serial)
@@ -219,7 +218,7 @@ static bool complete_chardevs(const xmlNode *domain, xmlNode *devices, GError **
     return number_ports(devices, "console", error) && number_ports(devices, "parallel", error);
 }
 
-static void complete_channel(xmlNode *c)
+static void complete_channel(struct xml_node *c)
 {
     if (xml_is(c, "@type", "unix") && !xml_find(c, "source"))
         xml_set(c, "source@mode", "bind");
@@ -228,21 +227,21 @@ static void complete_channel(xmlNode *c)
 /* ---- display ---- */
 
 /* The attribute "listen" and the first <listen> say the same. */
-static void complete_listen(xmlNode *g)
+static void complete_listen(struct xml_node *g)
 {
     bool local = xml_is(g, "@type", "spice") && !xml_get(g, "@port") && !xml_get(g, "@tlsPort") &&
                  !xml_is(g, "@autoport", "yes");
     if (!xml_find(g, "listen") && local && !xml_get(g, "@listen")) {
         xml_set(g, "listen@type", "none"); /* nobody connects but through us */
     } else if (!xml_find(g, "listen")) {
-        xmlNode *l = add_element(g, "listen");
+        struct xml_node *l = add_element(g, "listen");
         const char *socket = xml_get(g, "@socket"), *address = xml_get(g, "@listen");
         xml_set(l, "@type", socket ? "socket" : "address");
         if (socket || address)
             xml_set(l, socket ? "@socket" : "@address", socket ? socket : address);
     }
     xml_remove(g, "@listen");
-    const xmlNode *first = xml_find(g, "listen");
+    const struct xml_node *first = xml_find(g, "listen");
     const char *address = xml_get(first, "@address");
     if (address)
         xml_set(g, "@listen", address);
@@ -250,7 +249,7 @@ static void complete_listen(xmlNode *g)
         xml_set(g, "@socket", xml_get(first, "@socket"));
 }
 
-static void complete_ports(xmlNode *g, bool live)
+static void complete_ports(struct xml_node *g, bool live)
 {
     bool spice = xml_is(g, "@type", "spice");
     const char *port = xml_get(g, "@port");
@@ -271,7 +270,7 @@ static void complete_ports(xmlNode *g, bool live)
         xml_set(g, "@port", "-1");
 }
 
-static void complete_graphics(xmlNode *g, bool live)
+static void complete_graphics(struct xml_node *g, bool live)
 {
     static const char *const servers[] = {"vnc", "spice", "rdp", NULL};
     if (!g_strv_contains(servers, xml_get_or(g, "@type", "")))
@@ -280,7 +279,7 @@ static void complete_graphics(xmlNode *g, bool live)
     complete_ports(g, live);
 }
 
-static void complete_video(xmlNode *video, bool first)
+static void complete_video(struct xml_node *video, bool first)
 {
     set_missing(video, "model@type", "vga");
     const char *type = xml_get(video, "model@type");
@@ -300,7 +299,7 @@ static void complete_video(xmlNode *video, bool first)
 
 /* ---- the rest ---- */
 
-static void complete_input(xmlNode *i)
+static void complete_input(struct xml_node *i)
 {
     if (xml_is(i, "@type", "evdev"))
         return;
@@ -311,7 +310,7 @@ static void complete_input(xmlNode *i)
                                                     : "ps2");
 }
 
-static void complete_small(const xmlNode *domain, xmlNode *n)
+static void complete_small(const struct xml_node *domain, struct xml_node *n)
 {
     if (is_named(n, "rng")) {
         if (xml_is(n, "backend@model", "random") && !*xml_get_or(n, "backend", ""))
@@ -332,7 +331,7 @@ static void complete_small(const xmlNode *domain, xmlNode *n)
     }
 }
 
-static bool has_input(const xmlNode *devices, const char *type)
+static bool has_input(const struct xml_node *devices, const char *type)
 {
     FOREACH_NAMED (i, devices, "input")
         if (xml_is(i, "@type", type) && xml_is(i, "@bus", "ps2"))
@@ -340,16 +339,16 @@ static bool has_input(const xmlNode *devices, const char *type)
     return false;
 }
 
-static void add_input(xmlNode *devices, const char *type)
+static void add_input(struct xml_node *devices, const char *type)
 {
     if (has_input(devices, type))
         return;
-    xmlNode *i = add_element(devices, "input");
+    struct xml_node *i = add_element(devices, "input");
     xml_set(i, "@type", type);
     xml_set(i, "@bus", "ps2");
 }
 
-static void add_implicit(const xmlNode *domain, xmlNode *devices)
+static void add_implicit(const struct xml_node *domain, struct xml_node *devices)
 {
     if (xml_find(devices, "graphics") && def_is_x86(domain)) {
         add_input(devices, "mouse");
@@ -366,7 +365,7 @@ static void add_implicit(const xmlNode *domain, xmlNode *devices)
     }
 }
 
-static bool complete_disks(xmlNode *devices, GError **error)
+static bool complete_disks(struct xml_node *devices, GError **error)
 {
     g_autoptr(GHashTable) taken = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     FOREACH_NAMED (d, devices, "disk")
@@ -378,12 +377,14 @@ static bool complete_disks(xmlNode *devices, GError **error)
     return true;
 }
 
-bool def_devices(xmlNode *domain, unsigned def_flags, GError **error)
+bool def_devices(struct xml_node *domain, unsigned def_flags, GError **error)
 {
-    xmlNode *devices = devices_of(domain);
-    unsigned long count = xmlChildElementCount(devices);
+    struct xml_node *devices = devices_of(domain);
+    unsigned count = 0;
+    FOREACH_ELEMENT (c, devices)
+        count++;
     if (count > MAX_DEVICES)
-        return ruche_error(error, MANAGER_ERR_XML, "the domain has %lu devices; at most %d can be",
+        return ruche_error(error, RUCHE_ERR_XML, "the domain has %u devices; at most %d can be",
                            count, MAX_DEVICES);
     if (!complete_disks(devices, error))
         return false;

@@ -9,13 +9,13 @@
 
 #define IOTHREADS_MAX 1024
 
-GArray *domain_def_iothreads(const xmlNode *domain)
+GArray *domain_def_iothreads(const struct xml_node *domain)
 {
     GArray *list = g_array_new(FALSE, FALSE, sizeof(unsigned));
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     uint64_t count = xml_get_u64(domain, "iothreads", 0);
-    for (xmlNode *t = xml_find(domain, "iothreadids/iothread"); t && list->len < IOTHREADS_MAX;
-         t = xml_next(t)) {
+    for (struct xml_node *t = xml_find(domain, "iothreadids/iothread");
+         t && list->len < IOTHREADS_MAX; t = xml_next(t)) {
         unsigned id = (unsigned)xml_get_u64(t, "@id", 0);
         if (id && g_hash_table_add(seen, GUINT_TO_POINTER(id)))
             g_array_append_val(list, id);
@@ -26,7 +26,7 @@ GArray *domain_def_iothreads(const xmlNode *domain)
     return list;
 }
 
-bool domain_def_has_iothread(const xmlNode *domain, unsigned id)
+bool domain_def_has_iothread(const struct xml_node *domain, unsigned id)
 {
     g_autoptr(GArray) list = domain_def_iothreads(domain);
     for (guint i = 0; i < list->len; i++)
@@ -35,11 +35,11 @@ bool domain_def_has_iothread(const xmlNode *domain, unsigned id)
     return false;
 }
 
-xmlNode *domain_def_iothread_user(const xmlNode *domain, unsigned id)
+struct xml_node *domain_def_iothread_user(const struct xml_node *domain, unsigned id)
 {
-    const xmlNode *devices = devices_of(domain);
-    for (xmlNode *n = devices ? devices->children : NULL; n; n = n->next)
-        if (n->type == XML_ELEMENT_NODE && xml_get_u64(n, "driver@iothread", 0) == id)
+    const struct xml_node *devices = devices_of(domain);
+    for (struct xml_node *n = devices ? devices->children : NULL; n; n = n->next)
+        if (xml_is_element(n) && xml_get_u64(n, "driver@iothread", 0) == id)
             return n;
     return NULL;
 }

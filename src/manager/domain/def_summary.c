@@ -4,7 +4,7 @@
 #include "manager/domain/def_internal.h"
 #include "manager/uuid.h"
 
-char *def_disk_source(const xmlNode *disk)
+char *def_disk_source(const struct xml_node *disk)
 {
     static const char *const paths[] = {"source@file", "source@dev", "source@dir", "source@path"};
     for (size_t i = 0; i < G_N_ELEMENTS(paths); i++)
@@ -19,15 +19,15 @@ char *def_disk_source(const xmlNode *disk)
     return NULL;
 }
 
-static unsigned count_of(const xmlNode *devices, const char *const *names)
+static unsigned count_of(const struct xml_node *devices, const char *const *names)
 {
     unsigned n = 0;
     FOREACH_ELEMENT (c, devices)
-        n += g_strv_contains(names, (const char *)c->name);
+        n += g_strv_contains(names, c->name);
     return n;
 }
 
-static void add_disks(struct domain_summary *s, const xmlNode *devices)
+static void add_disks(struct domain_summary *s, const struct xml_node *devices)
 {
     s->disks = g_new0(struct def_disk, count_of(devices, (const char *const[]){"disk", NULL}));
     FOREACH_NAMED (d, devices, "disk")
@@ -42,7 +42,7 @@ static void add_disks(struct domain_summary *s, const xmlNode *devices)
         };
 }
 
-static const char *interface_source(const xmlNode *i)
+static const char *interface_source(const struct xml_node *i)
 {
     static const char *const paths[] = {"source@network", "source@bridge", "source@dev",
                                         "source@path",    "source@name",   "source@address"};
@@ -52,7 +52,7 @@ static const char *interface_source(const xmlNode *i)
     return NULL;
 }
 
-static void add_interfaces(struct domain_summary *s, const xmlNode *devices)
+static void add_interfaces(struct domain_summary *s, const struct xml_node *devices)
 {
     s->interfaces =
         g_new0(struct def_interface, count_of(devices, (const char *const[]){"interface", NULL}));
@@ -69,16 +69,16 @@ static void add_interfaces(struct domain_summary *s, const xmlNode *devices)
     }
 }
 
-static void add_chardevs(struct domain_summary *s, const xmlNode *devices)
+static void add_chardevs(struct domain_summary *s, const struct xml_node *devices)
 {
     static const char *const kinds[] = {"serial", "parallel", "console", "channel", NULL};
     s->chardevs = g_new0(struct def_chardev, count_of(devices, kinds));
     FOREACH_ELEMENT (c, devices) {
-        if (!g_strv_contains(kinds, (const char *)c->name))
+        if (!g_strv_contains(kinds, c->name))
             continue;
         const char *target = xml_get(c, "target@name");
         s->chardevs[s->chardev_count++] = (struct def_chardev){
-            .kind = g_strdup((const char *)c->name),
+            .kind = g_strdup(c->name),
             .type = g_strdup(xml_get_or(c, "@type", "")),
             .target = g_strdup(target ? target : xml_get(c, "target@port")),
             .path = g_strdup(xml_get(c, "source@path")),
@@ -87,7 +87,7 @@ static void add_chardevs(struct domain_summary *s, const xmlNode *devices)
     }
 }
 
-void def_summary(struct domain_summary *s, const xmlNode *domain)
+void def_summary(struct domain_summary *s, const struct xml_node *domain)
 {
     uint64_t vcpus = xml_get_u64(domain, "vcpu", 1);
     *s = (struct domain_summary){
@@ -106,7 +106,7 @@ void def_summary(struct domain_summary *s, const xmlNode *domain)
         .is_soft = !xml_is(domain, "@type", "kvm"),
     };
     uuid_parse(xml_get_or(domain, "uuid", ""), s->uuid);
-    const xmlNode *devices = devices_of(domain);
+    const struct xml_node *devices = devices_of(domain);
     add_disks(s, devices);
     add_interfaces(s, devices);
     add_chardevs(s, devices);

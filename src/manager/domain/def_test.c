@@ -71,7 +71,7 @@ static void refused(const char *text, unsigned flags, const char *says)
     auto_domain_def *d = domain_def_parse(text, strlen(text), flags, &error);
     if (d)
         g_error("this was taken: %s", text);
-    g_assert_cmpint(error->code, >=, MANAGER_ERR_XML_SYNTAX);
+    g_assert_cmpint(error->code, >=, RUCHE_ERR_XML_SYNTAX);
     if (!strstr(error->message, says))
         g_error("'%s' does not say '%s'", error->message, says);
     g_assert_true(g_utf8_validate(error->message, -1, NULL));
@@ -223,8 +223,8 @@ static void test_namespaces(void)
     g_assert_cmpstr(got(d, "qemu:commandline/qemu:arg@value"), ==, "-s");
     g_assert_nonnull(strstr(d->text, "<m:x xmlns:m='urn:m'/>"));
     g_autofree char *running = domain_def_format(d, DEF_FORMAT_SECURE, 7);
-    g_autoptr(xmlDoc) doc = xml_parse(running, strlen(running), "domain", NULL);
-    g_assert_true(doc && xml_is(xmlDocGetRootElement(doc), "@id", "7"));
+    auto_xml *doc = xml_parse(running, strlen(running), "domain", NULL);
+    g_assert_true(doc && xml_is(doc, "@id", "7"));
     stable(d, DEF_VALIDATE);
 }
 
@@ -252,7 +252,7 @@ static void test_devices(void)
         {"video/model@primary", "yes"},
         {"video/address@slot", "0x01"},
     };
-    const xmlNode *devices = xml_find(domain_def_tree(d), "devices");
+    const struct xml_node *devices = xml_find(domain_def_tree(d), "devices");
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
         g_assert_cmpstr(xml_get_or(devices, rows[i][0], rows[i][0]), ==, rows[i][1]);
     g_assert_true(g_str_has_prefix(d->s.interfaces[0].mac, "52:54:00:"));
@@ -274,13 +274,13 @@ static void test_pci(void)
     auto_domain_def *d = with_devices(s->str, 0);
     g_string_free(s, TRUE);
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    for (xmlNode *n = xml_find(domain_def_tree(d), "devices")->children; n; n = n->next) {
-        if (n->type != XML_ELEMENT_NODE || !xml_is(n, "address@type", "pci"))
+    for (struct xml_node *n = xml_find(domain_def_tree(d), "devices")->children; n; n = n->next) {
+        if (!xml_is_element(n) || !xml_is(n, "address@type", "pci"))
             continue;
         g_assert_true(g_hash_table_add(seen, g_strdup_printf("%s:%s.%s", xml_get(n, "address@bus"),
                                                              xml_get(n, "address@slot"),
                                                              xml_get(n, "address@function"))));
-        if (!strcmp((const char *)n->name, "interface"))
+        if (!strcmp(n->name, "interface"))
             g_assert_cmpstr(xml_get(n, "address@slot"), ==, "0x00");
     }
     g_assert_cmpuint(g_hash_table_size(seen), ==, 20 + 20 + 1 + 2 + 1);
@@ -332,7 +332,7 @@ static void test_secrets(void)
 }
 
 static struct domain_def *change(struct domain_def *d, enum def_device_action action,
-                                 const char *xml, xmlNode **ret)
+                                 const char *xml, struct xml_node **ret)
 {
     g_autoptr(GError) error = NULL;
     struct domain_def *made = domain_def_device(d, action, xml, 0, ret, &error);
@@ -356,7 +356,7 @@ static void test_attach(void)
         with_devices("<disk><source file='/a'/><target dev='vda'/></disk><interface type='user'>"
                      "<mac address='52:54:00:00:00:01'/></interface><serial type='pty'/>",
                      0);
-    xmlNode *n = NULL;
+    struct xml_node *n = NULL;
     auto_domain_def *two =
         change(d, DEF_ATTACH, "<disk><source file='/b'/><target dev='vdb'/></disk>", &n);
     g_assert_cmpstr(xml_get(n, "source@file"), ==, "/b");
@@ -408,7 +408,7 @@ static void test_attach_live(void)
     g_clear_error(&error);
     auto_domain_def *roomy = with_devices(
         "<memballoon model='none'/><controller type='pci' model='pcie-root-port'/>", DEF_LIVE);
-    xmlNode *n = NULL;
+    struct xml_node *n = NULL;
     auto_domain_def *made = domain_def_device(roomy, DEF_ATTACH, disk, DEF_LIVE, &n, &error);
     g_assert_no_error(error);
     g_assert_cmpstr(xml_get(n, "alias@name"), ==, "virtio-disk1");
@@ -423,7 +423,7 @@ static void test_update_keeps(void)
         "<disk device='cdrom'><source file='/a.iso'/><target dev='sda' bus='sata'/></disk>"
         "<disk device='cdrom'><source file='/b.iso'/><target dev='sdb' bus='sata'/></disk>",
         0);
-    xmlNode *n = NULL;
+    struct xml_node *n = NULL;
     auto_domain_def *empty =
         change(d, DEF_UPDATE, "<disk device='cdrom'><target dev='sda' bus='sata'/></disk>", &n);
     g_assert_null(xml_find(n, "source"));
@@ -454,7 +454,7 @@ static void test_metadata(void)
     g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_NO_METADATA);
     g_clear_error(&error);
     g_assert_null(domain_def_set_metadata(d, 2, "<a></b>", "my", "urn:my", &error));
-    g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_XML_SYNTAX);
+    g_assert_error(error, RUCHE_ERROR, RUCHE_ERR_XML_SYNTAX);
 }
 
 static void test_rename(void)
@@ -468,7 +468,7 @@ static void test_rename(void)
     g_assert_cmpstr(r->s.name, ==, "other");
     g_assert_cmpmem(r->s.uuid, 16, d->s.uuid, 16);
     g_assert_null(domain_def_rename(d, "a/b", NULL, &error));
-    g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_XML);
+    g_assert_error(error, RUCHE_ERROR, RUCHE_ERR_XML);
 }
 
 /* A query's cost: a summary without the tree, which comes back when it is asked for. */

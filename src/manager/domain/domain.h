@@ -206,7 +206,7 @@ bool domain_detach_alias(const struct caller *who, struct domain *d, const char 
 /* A change of the definition by its tree: fn changes a copy, which is then checked, stored, and takes the old
  * one's place. For what has no own operation above. */
 bool domain_change_config(const struct caller *who, struct domain *d, const char *operation,
-                          bool (*fn)(xmlNode *domain, void *opaque, GError **error), void *opaque, GError **error); /* (waits) */
+                          bool (*fn)(struct xml_node *domain, void *opaque, GError **error), void *opaque, GError **error); /* (waits) */
 
 /* Changes of resources. */
 bool domain_set_memory(const struct caller *who, struct domain *d, uint64_t kib, unsigned memory_flags, GError **error); /* (waits) */

@@ -42,8 +42,8 @@ static bool end(const struct caller *who, struct domain *d, const char *operatio
 
 /* The live <disk>, in a copy: whoever asks for the description meanwhile takes its tree away. With
  * *ret_job what is under way on it. False: no such disk, or the machine does not say. */
-static bool find(struct domain *d, const char *name, xmlDoc **ret_doc, xmlNode **ret_disk,
-                 struct vm_block_job *ret_job, GError **error)
+static bool find(struct domain *d, const char *name, struct xml_node **ret_doc,
+                 struct xml_node **ret_disk, struct vm_block_job *ret_job, GError **error)
 {
     g_autofree char *target = NULL;
     for (unsigned i = 0; d->live && i < d->live->s.disk_count && !target; i++)
@@ -57,15 +57,15 @@ static bool find(struct domain *d, const char *name, xmlDoc **ret_doc, xmlNode *
     for (guint i = 0; jobs && i < jobs->len; i++)
         if (!strcmp(g_array_index(jobs, struct vm_block_job, i).target, target))
             *ret_job = g_array_index(jobs, struct vm_block_job, i);
-    *ret_doc = jobs && d->live ? xmlCopyDoc(domain_def_tree(d->live)->doc, 1) : NULL;
-    *ret_disk = *ret_doc ? def_chain_disk(xmlDocGetRootElement(*ret_doc), target) : NULL;
+    *ret_doc = jobs && d->live ? xml_copy(domain_def_tree(d->live)) : NULL;
+    *ret_disk = *ret_doc ? def_chain_disk(*ret_doc, target) : NULL;
     return *ret_disk ||
            (jobs && ruche_error(error, MANAGER_ERR_MACHINE, "machine '%s' has ended", d->name));
 }
 
 /* A disk that can be worked on: it has an image, and nothing is under way. */
-static bool find_free(struct domain *d, const char *name, xmlDoc **ret_doc, xmlNode **ret_disk,
-                      struct vm_block_job *ret_new, GError **error)
+static bool find_free(struct domain *d, const char *name, struct xml_node **ret_doc,
+                      struct xml_node **ret_disk, struct vm_block_job *ret_new, GError **error)
 {
     struct vm_block_job j;
     if (!find(d, name, ret_doc, ret_disk, &j, error))
@@ -83,9 +83,9 @@ static bool find_free(struct domain *d, const char *name, xmlDoc **ret_doc, xmlN
     return ruche_error(error, MANAGER_ERR_CONFIG, "disk '%s': its name cannot be a job's", name);
 }
 
-static xmlNode *find_image(xmlNode *disk, const char *name, GError **error)
+static struct xml_node *find_image(struct xml_node *disk, const char *name, GError **error)
 {
-    xmlNode *image = def_chain_find(disk, name);
+    struct xml_node *image = def_chain_find(disk, name);
     if (!image)
         ruche_error(error, RUCHE_ERR_INVALID, "could not find image '%s' beneath disk '%s'", name,
                     xml_get_or(disk, "target@dev", ""));
@@ -97,8 +97,8 @@ static xmlNode *find_image(xmlNode *disk, const char *name, GError **error)
 bool domain_block_pull(const struct caller *who, struct domain *d, const char *disk,
                        const char *base, uint64_t bytes_s, GError **error)
 {
-    g_autoptr(xmlDoc) doc = NULL;
-    xmlNode *node, *below = NULL;
+    auto_xml *doc = NULL;
+    struct xml_node *node, *below = NULL;
     struct vm_block_job j;
     if (!begin(who, d, "pull a disk of", error))
         return false;
@@ -117,16 +117,16 @@ bool domain_block_pull(const struct caller *who, struct domain *d, const char *d
 
 /* ---- commit ---- */
 
-static bool commit_ends(xmlNode *disk, const char *base, const char *top, unsigned flags,
-                        xmlNode **ret_top, xmlNode **ret_base, GError **error)
+static bool commit_ends(struct xml_node *disk, const char *base, const char *top, unsigned flags,
+                        struct xml_node **ret_top, struct xml_node **ret_base, GError **error)
 {
-    xmlNode *t = top ? find_image(disk, top, error) : disk;
-    xmlNode *b = !t ? NULL : base ? find_image(disk, base, error) : def_chain_next(t);
+    struct xml_node *t = top ? find_image(disk, top, error) : disk;
+    struct xml_node *b = !t ? NULL : base ? find_image(disk, base, error) : def_chain_next(t);
     if (!t || (base && !b))
         return false;
     while (!base && b && !(flags & COMMIT_SHALLOW) && def_chain_next(b))
         b = def_chain_next(b);
-    xmlNode *n = def_chain_next(t);
+    struct xml_node *n = def_chain_next(t);
     while (n && n != b)
         n = def_chain_next(n);
     if (!b || !n)
@@ -144,8 +144,8 @@ static bool commit_ends(xmlNode *disk, const char *base, const char *top, unsign
 static bool commit_locked(struct domain *d, const char *disk, const char *base, const char *top,
                           unsigned flags, uint64_t bytes_s, GError **error)
 {
-    g_autoptr(xmlDoc) doc = NULL;
-    xmlNode *node, *t = NULL, *b = NULL;
+    auto_xml *doc = NULL;
+    struct xml_node *node, *t = NULL, *b = NULL;
     struct vm_block_job j;
     if (!find_free(d, disk, &doc, &node, &j, error) ||
         !commit_ends(node, base, top, flags, &t, &b, error))
@@ -190,11 +190,11 @@ bool domain_block_commit(const struct caller *who, struct domain *d, const char 
 /* ---- copy ---- */
 
 /* A new image as large as the disk. */
-static bool make_image(struct domain *d, const struct domain_block_copy *c, xmlNode *disk,
+static bool make_image(struct domain *d, const struct domain_block_copy *c, struct xml_node *disk,
                        GError **error)
 {
     struct domain_block_info info;
-    xmlNode *below = c->shallow ? def_chain_next(disk) : NULL;
+    struct xml_node *below = c->shallow ? def_chain_next(disk) : NULL;
     g_autofree char *back = below ? g_strdup(def_chain_path(below)) : NULL,
                     *back_format = below ? g_strdup(def_chain_format(below)) : NULL;
     if (!vm_block_info(d->vm, xml_get_or(disk, "target@dev", ""), &info, error))
@@ -228,8 +228,8 @@ static bool copy_locked(struct domain *d, const char *disk, const struct domain_
                         GError **error)
 {
     struct domain_block_copy c = *request;
-    g_autoptr(xmlDoc) doc = NULL;
-    xmlNode *node;
+    auto_xml *doc = NULL;
+    struct xml_node *node;
     struct vm_block_job j;
     if (!find_free(d, disk, &doc, &node, &j, error))
         return false;
@@ -292,8 +292,8 @@ static bool wait_gone(struct domain *d, const char *target, GError **error)
 
 static bool abort_locked(struct domain *d, const char *name, unsigned flags, GError **error)
 {
-    g_autoptr(xmlDoc) doc = NULL;
-    xmlNode *disk;
+    auto_xml *doc = NULL;
+    struct xml_node *disk;
     struct vm_block_job j;
     bool pivot = flags & ABORT_PIVOT;
     if (!find(d, name, &doc, &disk, &j, error))
@@ -333,8 +333,8 @@ bool domain_block_job_abort(const struct caller *who, struct domain *d, const ch
 bool domain_block_job_speed(const struct caller *who, struct domain *d, const char *disk,
                             uint64_t bytes_s, GError **error)
 {
-    g_autoptr(xmlDoc) doc = NULL;
-    xmlNode *node;
+    auto_xml *doc = NULL;
+    struct xml_node *node;
     struct vm_block_job j;
     if (!begin(who, d, "set the speed of a block job of", error))
         return false;
@@ -348,8 +348,8 @@ bool domain_block_job_speed(const struct caller *who, struct domain *d, const ch
 bool domain_block_job_info(const struct caller *who, struct domain *d, const char *disk,
                            struct domain_block_job_info *ret, GError **error)
 {
-    g_autoptr(xmlDoc) doc = NULL;
-    xmlNode *node;
+    auto_xml *doc = NULL;
+    struct xml_node *node;
     struct vm_block_job j;
     struct vm_use *u =
         domain_allowed(who, d, RIGHT_READ, "read", error) ? domain_use(d, error) : NULL;

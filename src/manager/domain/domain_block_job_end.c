@@ -30,12 +30,12 @@ struct change {
     bool pivot, live;
 };
 
-static void set_mirror(xmlNode *disk, const struct change *c)
+static void set_mirror(struct xml_node *disk, const struct change *c)
 {
     bool active = c->job->kind == BLOCK_JOB_ACTIVE;
     const char *path = c->copy->path, *type = c->copy->device ? "block" : "file";
     /* In its place among the disk's elements when the description is put in order. */
-    xmlNode *m = xmlNewChild(disk, NULL, BAD_CAST "mirror", NULL);
+    struct xml_node *m = xml_add(disk, "mirror");
     xml_set(m, "@type", type);
     if (!c->copy->device)
         xml_set(m, "@file", path);
@@ -47,11 +47,11 @@ static void set_mirror(xmlNode *disk, const struct change *c)
     xml_set_f(m, "source@index", "%u", c->job->b);
 }
 
-static bool edit_mirror(xmlNode *domain, void *opaque, GError **error)
+static bool edit_mirror(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct change *c = opaque;
-    xmlNode *disk = def_chain_disk(domain, c->job->target),
-            *mirror = disk ? xml_find(disk, "mirror") : NULL;
+    struct xml_node *disk = def_chain_disk(domain, c->job->target),
+                    *mirror = disk ? xml_find(disk, "mirror") : NULL;
     if (c->copy && disk)
         set_mirror(disk, c);
     else if (c->ready && mirror)
@@ -69,16 +69,16 @@ bool domain_block_mirror(struct domain *d, const struct vm_block_job *j,
 }
 
 /* What a job that is done has made of the chain. */
-static bool edit_done(xmlNode *domain, void *opaque, GError **error)
+static bool edit_done(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct change *c = opaque;
-    xmlNode *disk = def_chain_disk(domain, c->job->target),
-            *m = disk ? xml_find(disk, "mirror") : NULL;
+    struct xml_node *disk = def_chain_disk(domain, c->job->target),
+                    *m = disk ? xml_find(disk, "mirror") : NULL;
     if (!disk)
         return true;
-    xmlNode *base = c->job->b ? def_chain_at(disk, c->job->b) : NULL,
-            *top = def_chain_at(disk, c->job->a);
-    xmlNode *above = top ? def_chain_above(disk, top) : NULL;
+    struct xml_node *base = c->job->b ? def_chain_at(disk, c->job->b) : NULL,
+                    *top = def_chain_at(disk, c->job->a);
+    struct xml_node *above = top ? def_chain_above(disk, top) : NULL;
     if (c->job->kind == BLOCK_JOB_PULL)
         def_chain_cut(disk, base);
     else if (c->job->kind == BLOCK_JOB_COMMIT && above && base)
@@ -92,10 +92,10 @@ static bool edit_done(xmlNode *domain, void *opaque, GError **error)
 }
 
 /* The stored one has the new file where it had the old. */
-static bool edit_config(xmlNode *domain, void *opaque, GError **error)
+static bool edit_config(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct change *c = opaque;
-    xmlNode *disk = def_chain_disk(domain, c->job->target);
+    struct xml_node *disk = def_chain_disk(domain, c->job->target);
     if (!disk || g_strcmp0(def_chain_path(disk), c->was))
         return true;
     xml_remove(disk, "source");
@@ -120,7 +120,7 @@ static void tell(struct domain *d, const struct vm_block_job *j, const char *sou
 static GArray *numbers(struct domain *d, const char *target)
 {
     GArray *list = g_array_new(FALSE, FALSE, sizeof(unsigned));
-    xmlNode *n = d->live ? def_chain_disk(domain_def_tree(d->live), target) : NULL;
+    struct xml_node *n = d->live ? def_chain_disk(domain_def_tree(d->live), target) : NULL;
     for (; n && list->len < DEF_CHAIN_MAX; n = def_chain_next(n)) {
         unsigned number = def_chain_number(n);
         g_array_append_val(list, number);
@@ -150,7 +150,7 @@ static void forget_images(struct domain *d, const struct vm_block_job *j, const 
 static void store_pivot(struct domain *d, const struct vm_block_job *j, const char *was,
                         GError **error)
 {
-    xmlNode *disk = def_chain_disk(domain_def_tree(d->live), j->target);
+    struct xml_node *disk = def_chain_disk(domain_def_tree(d->live), j->target);
     if (!disk || !d->persistent || !d->def)
         return;
     g_autofree char *path = g_strdup(def_chain_path(disk)),
@@ -165,8 +165,8 @@ static void store_pivot(struct domain *d, const struct vm_block_job *j, const ch
 static void over(struct domain *d, const struct vm_block_job *j)
 {
     g_autoptr(GError) error = NULL;
-    xmlNode *disk = def_chain_disk(domain_def_tree(d->live), j->target),
-            *m = disk ? xml_find(disk, "mirror") : NULL;
+    struct xml_node *disk = def_chain_disk(domain_def_tree(d->live), j->target),
+                    *m = disk ? xml_find(disk, "mirror") : NULL;
     bool two_steps = j->kind == BLOCK_JOB_COPY || j->kind == BLOCK_JOB_ACTIVE;
     bool pivot = m && xml_is(m, "@ready", "pivot") && !*j->why;
     g_autofree char *was = disk ? g_strdup(def_chain_path(disk)) : NULL;
@@ -197,8 +197,8 @@ static void over(struct domain *d, const struct vm_block_job *j)
 
 static void became_ready(struct domain *d, const struct vm_block_job *j)
 {
-    xmlNode *disk = def_chain_disk(domain_def_tree(d->live), j->target),
-            *m = disk ? xml_find(disk, "mirror") : NULL;
+    struct xml_node *disk = def_chain_disk(domain_def_tree(d->live), j->target),
+                    *m = disk ? xml_find(disk, "mirror") : NULL;
     if (!m || xml_get(m, "@ready"))
         return;
     g_autofree char *source = g_strdup(def_chain_path(disk));
@@ -212,8 +212,8 @@ static void drop_lonely(struct domain *d, const GArray *jobs)
     for (unsigned i = 0; d->live && i < d->live->s.disk_count; i++) {
         struct vm_block_job j = {.kind = BLOCK_JOB_NONE};
         g_strlcpy(j.target, d->live->s.disks[i].target, sizeof(j.target));
-        xmlNode *disk = def_chain_disk(domain_def_tree(d->live), j.target);
-        xmlNode *m = disk ? xml_find(disk, "mirror") : NULL;
+        struct xml_node *disk = def_chain_disk(domain_def_tree(d->live), j.target);
+        struct xml_node *m = disk ? xml_find(disk, "mirror") : NULL;
         bool known = !m;
         for (guint k = 0; k < jobs->len; k++)
             known |= !strcmp(g_array_index(jobs, struct vm_block_job, k).target, j.target);

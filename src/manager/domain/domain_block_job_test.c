@@ -24,17 +24,17 @@ static void hear(void *opaque, const struct event *e)
 }
 
 /* As it is found when a machine starts. */
-static bool add_chain(xmlNode *domain, void *opaque, GError **error)
+static bool add_chain(struct xml_node *domain, void *opaque, GError **error)
 {
     static const char *const paths[] = {"/i/mid", "/i/base"};
-    xmlNode *disk = def_chain_disk(domain, "vda"), *at = disk;
+    struct xml_node *disk = def_chain_disk(domain, "vda"), *at = disk;
     for (unsigned i = 0; i < G_N_ELEMENTS(paths); i++) {
-        at = xmlNewChild(at, NULL, BAD_CAST "backingStore", NULL);
+        at = xml_add(at, "backingStore");
         xml_set(at, "@type", "file");
         xml_set(at, "format@type", "qcow2");
         xml_set(at, "source@file", paths[i]);
     }
-    xmlNewChild(at, NULL, BAD_CAST "backingStore", NULL);
+    xml_add(at, "backingStore");
     def_chain_count(disk);
     return true;
 }
@@ -70,7 +70,7 @@ static struct domain *started(void)
 static char *chain_of(struct domain_def *def)
 {
     GString *s = g_string_new(NULL);
-    for (xmlNode *n = def_chain_disk(domain_def_tree(def), "vda"); n; n = def_chain_next(n))
+    for (struct xml_node *n = def_chain_disk(domain_def_tree(def), "vda"); n; n = def_chain_next(n))
         g_string_append_printf(s, "%s%s", s->len ? " " : "", def_chain_path(n));
     return g_string_free(s, FALSE);
 }
@@ -85,7 +85,7 @@ static char *chain_of(struct domain_def *def)
 /* <mirror>'s file and state, as "file ready". */
 static void check_mirror(const struct domain *d, const char *path, const char *ready)
 {
-    xmlNode *m = xml_find(def_chain_disk(domain_def_tree(d->live), "vda"), "mirror");
+    struct xml_node *m = xml_find(def_chain_disk(domain_def_tree(d->live), "vda"), "mirror");
     g_assert_true(!m == !path);
     if (!m)
         return;

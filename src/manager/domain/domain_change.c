@@ -125,7 +125,7 @@ char *domain_get_metadata(const struct caller *who, struct domain *d, int type, 
 /* The machine has written what it made into the tree: a tap's name. */
 static bool read_back(struct change *c, GError **error)
 {
-    xmlDoc *copy = xmlCopyDoc(domain_def_tree(c->live)->doc, 1);
+    struct xml_node *copy = xml_copy(domain_def_tree(c->live));
     struct domain_def *def = domain_def_from_doc(copy, DEF_LIVE | DEF_STORED, error);
     if (!def)
         return false;
@@ -136,7 +136,7 @@ static bool read_back(struct change *c, GError **error)
 
 /* What the guest does not let go of in time stays in the description until it does:
  * domain_device_gone(). */
-static bool detach_live(struct vm *v, xmlNode *device, struct change *c, GError **error)
+static bool detach_live(struct vm *v, struct xml_node *device, struct change *c, GError **error)
 {
     bool gone;
     if (!vm_detach(v, device, !c->no_wait, &gone, error))
@@ -168,7 +168,7 @@ static bool made(void *opaque, GError **error)
     return read_back(a->c, error) && write_intent(a->d, a->c->live, error);
 }
 
-static bool attach_live(struct domain *d, struct vm *v, xmlNode *device, struct change *c,
+static bool attach_live(struct domain *d, struct vm *v, struct xml_node *device, struct change *c,
                         GError **error)
 {
     struct coming a = {.d = d, .c = c};
@@ -182,23 +182,23 @@ static bool attach_live(struct domain *d, struct vm *v, xmlNode *device, struct 
 }
 
 /* The element as it is, by the alias that the new one has from it. */
-static xmlNode *find_alias(struct domain_def *def, const char *alias)
+static struct xml_node *find_alias(struct domain_def *def, const char *alias)
 {
-    const xmlNode *devices = xml_find(domain_def_tree(def), "devices");
-    for (xmlNode *n = devices ? devices->children : NULL; n; n = n->next)
-        if (n->type == XML_ELEMENT_NODE && xml_is(n, "alias@name", alias))
+    const struct xml_node *devices = xml_find(domain_def_tree(def), "devices");
+    for (struct xml_node *n = devices ? devices->children : NULL; n; n = n->next)
+        if (xml_is_element(n) && xml_is(n, "alias@name", alias))
             return n;
     return NULL;
 }
 
-static bool update_live(struct domain *d, struct vm *v, xmlNode *device, struct change *c,
+static bool update_live(struct domain *d, struct vm *v, struct xml_node *device, struct change *c,
                         GError **error)
 {
     struct vm_change change = {.device = device, .force = c->force};
     change.before = find_alias(d->live, xml_get_or(device, "alias@name", ""));
     if (!change.before)
         return ruche_error(error, MANAGER_ERR_CONFIG, "domain '%s': a %s cannot change in it",
-                           d->name, (const char *)device->name);
+                           d->name, device->name);
     return vm_device(v, &change, error) && read_back(c, error);
 }
 
@@ -206,7 +206,7 @@ static bool update_live(struct domain *d, struct vm *v, xmlNode *device, struct 
 static bool device_live(struct domain *d, enum def_device_action action, const char *xml,
                         struct change *c, GError **error)
 {
-    xmlNode *device = NULL;
+    struct xml_node *device = NULL;
     struct vm *v = domain_machine(d, error);
     if (!v)
         return false;
@@ -253,7 +253,7 @@ bool domain_device(const struct caller *who, struct domain *d, enum def_device_a
 static char *text_of_alias(struct domain *d, struct domain_def *def, const char *alias,
                            GError **error)
 {
-    xmlNode *n = find_alias(def, alias);
+    struct xml_node *n = find_alias(def, alias);
     if (n)
         return xml_format(n, 0);
     ruche_error(error, MANAGER_ERR_CONFIG, "domain '%s' has no device with the alias '%s'", d->name,
@@ -285,24 +285,23 @@ bool domain_detach_alias(const struct caller *who, struct domain *d, const char 
 /* ---- what leaves by itself ---- */
 
 static struct domain_def *edited(struct domain_def *old, unsigned def_flags,
-                                 bool (*fn)(xmlNode *domain, void *opaque, GError **error),
+                                 bool (*fn)(struct xml_node *domain, void *opaque, GError **error),
                                  void *opaque, GError **error);
 
-static bool drop_device(xmlNode *domain, void *opaque, GError **error)
+static bool drop_device(struct xml_node *domain, void *opaque, GError **error)
 {
     const char *alias = opaque;
-    xmlNode *devices = xml_find(domain, "devices");
-    for (xmlNode *n = devices ? devices->children : NULL; n; n = n->next) {
-        if (n->type != XML_ELEMENT_NODE || !xml_is(n, "alias@name", alias))
+    struct xml_node *devices = xml_find(domain, "devices");
+    for (struct xml_node *n = devices ? devices->children : NULL; n; n = n->next) {
+        if (!xml_is_element(n) || !xml_is(n, "alias@name", alias))
             continue;
-        xmlUnlinkNode(n);
-        xmlFreeNode(n);
+        xml_free(n);
         return true;
     }
     return ruche_error(error, MANAGER_ERR_CONFIG, "it is not there"); /* known already */
 }
 
-static bool count_vcpus(xmlNode *domain, void *opaque, GError **error)
+static bool count_vcpus(struct xml_node *domain, void *opaque, GError **error)
 {
     uint64_t count = *(unsigned *)opaque, max = xml_get_u64(domain, "vcpu", 1);
     if (!count || count > max)
@@ -319,10 +318,10 @@ struct tray {
     bool open;
 };
 
-static bool mark_tray(xmlNode *domain, void *opaque, GError **error)
+static bool mark_tray(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct tray *t = opaque;
-    for (xmlNode *n = xml_find(domain, "devices/disk"); n; n = xml_next(n)) {
+    for (struct xml_node *n = xml_find(domain, "devices/disk"); n; n = xml_next(n)) {
         if (!xml_is(n, "alias@name", t->alias))
             continue;
         if (t->open)
@@ -360,18 +359,18 @@ void domain_device_gone(struct domain *d, const char *alias)
 /* ---- anything, by the tree ---- */
 
 static struct domain_def *edited(struct domain_def *old, unsigned def_flags,
-                                 bool (*fn)(xmlNode *domain, void *opaque, GError **error),
+                                 bool (*fn)(struct xml_node *domain, void *opaque, GError **error),
                                  void *opaque, GError **error)
 {
-    xmlNode *tree = domain_def_tree(old);
-    xmlDoc *copy = tree ? xmlCopyDoc(tree->doc, 1) : NULL;
+    struct xml_node *tree = domain_def_tree(old);
+    struct xml_node *copy = tree ? xml_copy(tree) : NULL;
     if (!copy) {
         ruche_error(error, RUCHE_ERR_NO_SPACE, "domain '%s': no memory for its description",
                     old->s.name);
         return NULL;
     }
-    if (!fn(xmlDocGetRootElement(copy), opaque, error)) {
-        xmlFreeDoc(copy);
+    if (!fn(copy, opaque, error)) {
+        xml_free(copy);
         return NULL;
     }
     auto_domain_def *def = domain_def_from_doc(copy, def_flags, error);
@@ -386,7 +385,7 @@ static struct domain_def *edited(struct domain_def *old, unsigned def_flags,
 }
 
 bool domain_edit(struct domain *d, bool live,
-                 bool (*fn)(xmlNode *domain, void *opaque, GError **error), void *opaque,
+                 bool (*fn)(struct xml_node *domain, void *opaque, GError **error), void *opaque,
                  GError **error)
 {
     struct change c = {0};
@@ -421,8 +420,8 @@ bool domain_change(const struct caller *who, struct domain *d, const char *opera
 }
 
 bool domain_change_config(const struct caller *who, struct domain *d, const char *operation,
-                          bool (*fn)(xmlNode *domain, void *opaque, GError **error), void *opaque,
-                          GError **error)
+                          bool (*fn)(struct xml_node *domain, void *opaque, GError **error),
+                          void *opaque, GError **error)
 {
     const struct domain_edit edit = {.fn = fn, .opaque = opaque};
     return domain_change(who, d, operation, AFFECT_CONFIG, 0, &edit, error);

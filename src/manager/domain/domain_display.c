@@ -25,7 +25,7 @@ static char *find_screen(struct domain *d, unsigned screen, unsigned *ret_head, 
 {
     unsigned left = screen, screens = 0;
     char *alias = NULL;
-    for (xmlNode *n = xml_find(domain_def_tree(d->live), "devices/video"); n && !alias;
+    for (struct xml_node *n = xml_find(domain_def_tree(d->live), "devices/video"); n && !alias;
          n = xml_next(n)) {
         unsigned heads = (unsigned)xml_get_u64(n, "model@heads", 1);
         if (xml_is(n, "model@type", "none"))
@@ -150,7 +150,8 @@ static char *find_graphics(struct domain *d, unsigned number, GError **error)
 {
     unsigned i = 0;
     char *type = NULL;
-    for (xmlNode *n = xml_find(domain_def_tree(d->live), "devices/graphics"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(domain_def_tree(d->live), "devices/graphics"); n;
+         n = xml_next(n))
         if (i++ == number)
             type = g_strdup(xml_get(n, "@type"));
     domain_def_shrink(d->live);

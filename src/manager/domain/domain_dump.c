@@ -164,7 +164,7 @@ static char *raw_disk(struct domain *d, const char *name, GError **error)
 {
     struct domain_def *def = d->live ? d->live : d->def;
     char *path = NULL;
-    for (xmlNode *n = xml_find(domain_def_tree(def), "devices/disk"); n; n = xml_next(n)) {
+    for (struct xml_node *n = xml_find(domain_def_tree(def), "devices/disk"); n; n = xml_next(n)) {
         const char *source = xml_get(n, "source@file");
         source = source ? source : xml_get(n, "source@dev");
         if (g_strcmp0(source, name) && !xml_is(n, "target@dev", name))

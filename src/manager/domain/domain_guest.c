@@ -77,7 +77,7 @@ bool domain_set_agent_timeout(const struct caller *who, struct domain *d, int se
 
 /* ---- its disks ---- */
 
-static bool is_at(const xmlNode *device, const struct guest_disk_place *at)
+static bool is_at(const struct xml_node *device, const struct guest_disk_place *at)
 {
     return xml_is(device, "address@type", "pci") &&
            xml_get_u64(device, "address@domain", 0) == at->domain &&
@@ -87,7 +87,7 @@ static bool is_at(const xmlNode *device, const struct guest_disk_place *at)
 }
 
 /* A disk on a controller: the guest names the controller's function, and the place on it. */
-static bool is_on_controller_at(const xmlNode *disk, const struct guest_disk_place *at)
+static bool is_on_controller_at(const struct xml_node *disk, const struct guest_disk_place *at)
 {
     if (!xml_is(disk, "address@type", "drive") ||
         xml_get_u64(disk, "address@bus", 0) != at->channel ||
@@ -96,7 +96,7 @@ static bool is_on_controller_at(const xmlNode *disk, const struct guest_disk_pla
         return false;
     uint64_t index = xml_get_u64(disk, "address@controller", 0);
     const char *bus = xml_get_or(disk, "target@bus", "");
-    for (const xmlNode *c = xml_find(disk->parent, "controller"); c; c = xml_next(c))
+    for (const struct xml_node *c = xml_find(disk->parent, "controller"); c; c = xml_next(c))
         if (xml_is(c, "@type", bus) && xml_get_u64(c, "@index", 0) == index)
             return is_at(c, at);
     return false;
@@ -104,7 +104,8 @@ static bool is_on_controller_at(const xmlNode *disk, const struct guest_disk_pla
 
 char *domain_disk_at(struct domain *d, const struct guest_disk_place *at)
 {
-    const xmlNode *disk = d->live ? xml_find(domain_def_tree(d->live), "devices/disk") : NULL;
+    const struct xml_node *disk =
+        d->live ? xml_find(domain_def_tree(d->live), "devices/disk") : NULL;
     for (; disk; disk = xml_next(disk))
         if (is_at(disk, at) || is_on_controller_at(disk, at))
             return g_strdup(xml_get(disk, "target@dev"));
@@ -141,10 +142,10 @@ static bool has_channel(const struct domain *d)
     return false;
 }
 
-static bool mark_ports(xmlNode *domain, void *ports, GError **error)
+static bool mark_ports(struct xml_node *domain, void *ports, GError **error)
 {
     bool changed = false;
-    for (xmlNode *c = xml_find(domain, "devices/channel"); c; c = xml_next(c)) {
+    for (struct xml_node *c = xml_find(domain, "devices/channel"); c; c = xml_next(c)) {
         const char *alias = xml_get(c, "alias@name");
         gpointer open;
         if (!alias || !xml_is(c, "target@type", "virtio") ||

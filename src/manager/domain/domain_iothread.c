@@ -16,25 +16,24 @@ struct iothread {
 };
 
 /* Every number is written out: those that were only counted, too. */
-static xmlNode *write_ids(xmlNode *domain)
+static struct xml_node *write_ids(struct xml_node *domain)
 {
     g_autoptr(GArray) list = domain_def_iothreads(domain);
-    xmlNode *ids = xml_find(domain, "iothreadids");
+    struct xml_node *ids = xml_find(domain, "iothreadids");
     if (!ids)
-        ids = xmlNewChild(domain, NULL, BAD_CAST "iothreadids", NULL);
+        ids = xml_add(domain, "iothreadids");
     guint written = 0;
-    for (xmlNode *t = xml_find(ids, "iothread"); t; t = xml_next(t))
+    for (struct xml_node *t = xml_find(ids, "iothread"); t; t = xml_next(t))
         written++;
     for (guint i = written; i < list->len; i++)
-        xml_set_f(xmlNewChild(ids, NULL, BAD_CAST "iothread", NULL), "@id", "%u",
-                  g_array_index(list, unsigned, i));
+        xml_set_f(xml_add(ids, "iothread"), "@id", "%u", g_array_index(list, unsigned, i));
     return ids;
 }
 
-static void count_ids(xmlNode *domain)
+static void count_ids(struct xml_node *domain)
 {
     unsigned count = 0;
-    for (xmlNode *t = xml_find(domain, "iothreadids/iothread"); t; t = xml_next(t))
+    for (struct xml_node *t = xml_find(domain, "iothreadids/iothread"); t; t = xml_next(t))
         count++;
     if (count)
         xml_set_f(domain, "iothreads", "%u", count);
@@ -42,9 +41,9 @@ static void count_ids(xmlNode *domain)
         xml_remove(domain, "iothreads");
 }
 
-static xmlNode *find_id(xmlNode *ids, unsigned id)
+static struct xml_node *find_id(struct xml_node *ids, unsigned id)
 {
-    xmlNode *t = xml_find(ids, "iothread");
+    struct xml_node *t = xml_find(ids, "iothread");
     while (t && xml_get_u64(t, "@id", 0) != id)
         t = xml_next(t);
     return t;
@@ -58,13 +57,13 @@ static bool missing(const struct iothread *t, GError **error)
 
 /* ---- add ---- */
 
-static bool edit_add(xmlNode *domain, void *opaque, GError **error)
+static bool edit_add(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct iothread *t = opaque;
     if (domain_def_has_iothread(domain, t->id))
         return ruche_error(error, RUCHE_ERR_INVALID, "domain '%s' has an I/O thread %u already",
                            t->d->name, t->id);
-    xmlNode *n = xmlNewChild(write_ids(domain), NULL, BAD_CAST "iothread", NULL);
+    struct xml_node *n = xml_add(write_ids(domain), "iothread");
     xml_set_f(n, "@id", "%u", t->id);
     count_ids(domain);
     return true;
@@ -90,32 +89,31 @@ bool domain_add_iothread(const struct caller *who, struct domain *d, unsigned id
 
 /* ---- take away ---- */
 
-static void drop(xmlNode *n)
+static void drop(struct xml_node *n)
 {
     if (!n)
         return;
-    xmlUnlinkNode(n);
-    xmlFreeNode(n);
+    xml_free(n);
 }
 
-static bool may_go(const xmlNode *domain, const struct iothread *t, GError **error)
+static bool may_go(const struct xml_node *domain, const struct iothread *t, GError **error)
 {
     if (!domain_def_has_iothread(domain, t->id))
         return missing(t, error);
-    const xmlNode *user = domain_def_iothread_user(domain, t->id);
+    const struct xml_node *user = domain_def_iothread_user(domain, t->id);
     return !user ||
            ruche_error(error, RUCHE_ERR_INVALID, "domain '%s': I/O thread %u is used by %s '%s'",
-                       t->d->name, t->id, (const char *)user->name,
+                       t->d->name, t->id, user->name,
                        xml_get_or(user, "target@dev", xml_get_or(user, "@index", "?")));
 }
 
-static bool edit_del(xmlNode *domain, void *opaque, GError **error)
+static bool edit_del(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct iothread *t = opaque;
     if (!may_go(domain, t, error))
         return false;
     drop(find_id(write_ids(domain), t->id));
-    xmlNode *pin = xml_find(domain, "cputune/iothreadpin");
+    struct xml_node *pin = xml_find(domain, "cputune/iothreadpin");
     while (pin && xml_get_u64(pin, "@iothread", 0) != t->id)
         pin = xml_next(pin);
     drop(pin);
@@ -140,13 +138,13 @@ bool domain_del_iothread(const struct caller *who, struct domain *d, unsigned id
 /* ---- change ---- */
 
 /* Only the size of its pool is described; how it polls is said to what runs. */
-static bool edit_set(xmlNode *domain, void *opaque, GError **error)
+static bool edit_set(struct xml_node *domain, void *opaque, GError **error)
 {
     static const char *const described[] = {"thread_pool_min", "thread_pool_max"};
     const struct iothread *t = opaque;
     if (!domain_def_has_iothread(domain, t->id))
         return missing(t, error);
-    xmlNode *n = NULL;
+    struct xml_node *n = NULL;
     for (unsigned i = 0; i < G_N_ELEMENTS(described); i++) {
         const struct param *p = param_find(t->params, described[i]);
         g_autofree char *path = g_strconcat("@", described[i], NULL);

@@ -250,7 +250,7 @@ bool domain_job_end(struct domain *d, bool ok, GError *const *error)
 
 /* ---- the status file ---- */
 
-void domain_job_status(const struct domain *d, xmlNode *status)
+void domain_job_status(const struct domain *d, struct xml_node *status)
 {
     const struct domain_job *j = d->job;
     if (!j)
@@ -268,7 +268,7 @@ void domain_job_status(const struct domain *d, xmlNode *status)
     xml_set_f(status, "job@inode", "%" G_GUINT64_FORMAT, j->inode);
 }
 
-static bool is_in_place(const xmlNode *status)
+static bool is_in_place(const struct xml_node *status)
 {
     struct stat st;
     const char *path = xml_get(status, "job@path");
@@ -277,7 +277,7 @@ static bool is_in_place(const xmlNode *status)
 }
 
 /* The machine stands, or writes to a file that will never have a name. */
-static void undo(struct domain *d, const xmlNode *status)
+static void undo(struct domain *d, const struct xml_node *status)
 {
     g_autoptr(GError) error = NULL;
     bool restored = xml_get_u64(status, "job@operation", 0) == DOMAIN_JOB_RESTORE;
@@ -294,7 +294,7 @@ static void undo(struct domain *d, const xmlNode *status)
         d->managed_save = false;
 }
 
-bool domain_job_recover(struct domain *d, const xmlNode *status)
+bool domain_job_recover(struct domain *d, const struct xml_node *status)
 {
     const char *temporary = xml_get(status, "job@temporary"),
                *operation = xml_get(status, "job@operation");

@@ -26,7 +26,7 @@ static bool can(unsigned row, const char *action, GError **error)
 
 bool domain_check_lifecycle(struct domain_def *def, GError **error)
 {
-    xmlNode *domain = domain_def_tree(def);
+    struct xml_node *domain = domain_def_tree(def);
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         const char *wanted = xml_get(domain, rows[i].element);
         if (wanted && !can(i, wanted, error))
@@ -40,7 +40,7 @@ struct change {
     const char *action;
 };
 
-static bool edit(xmlNode *domain, void *opaque, GError **error)
+static bool edit(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct change *c = opaque;
     xml_set(domain, rows[c->row].element, c->action);

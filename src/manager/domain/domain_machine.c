@@ -36,7 +36,7 @@ void domain_over(struct domain *d, int shutoff_reason, int stopped_detail)
 
 static bool wants(struct domain *d, const char *element, const char *action)
 {
-    xmlNode *tree = domain_def_tree(d->live);
+    struct xml_node *tree = domain_def_tree(d->live);
     bool yes = tree && xml_is(tree, element, action);
     domain_def_shrink(d->live);
     return yes;

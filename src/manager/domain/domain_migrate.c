@@ -58,7 +58,7 @@ void migrate_write(struct domain *d, enum migrate_phase phase)
 
 static bool may_be_moved(struct domain *d, GError **error)
 {
-    const xmlNode *devices = xml_find(domain_def_tree(d->live), "devices");
+    const struct xml_node *devices = xml_find(domain_def_tree(d->live), "devices");
     bool ok = !xml_find(devices, "hostdev");
     domain_def_shrink(d->live);
     if (!ok)

@@ -11,27 +11,27 @@
 
 #include <string.h>
 
-static void add_text(xmlNode *root, const char *name, const char *text)
+static void add_text(struct xml_node *root, const char *name, const char *text)
 {
-    xmlNewTextChild(root, NULL, BAD_CAST name, BAD_CAST text);
+    xml_set(xml_add(root, name), "", text);
 }
 
-static void add_persistent(xmlNode *root, struct domain_def *def)
+static void add_persistent(struct xml_node *root, struct domain_def *def)
 {
-    xmlNode *feature = xmlNewChild(root, NULL, BAD_CAST "feature", NULL);
-    xmlNewProp(feature, BAD_CAST "name", BAD_CAST "persistent");
+    struct xml_node *feature = xml_add(root, "feature");
+    xml_set_attr(feature, "name", "persistent");
     g_autofree char *text =
         domain_def_format(def, DEF_FORMAT_SECURE | DEF_FORMAT_INACTIVE | DEF_FORMAT_MIGRATABLE, -1);
-    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "domain", NULL);
+    auto_xml *doc = xml_parse(text, strlen(text), "domain", NULL);
     if (doc)
-        xmlAddChild(root, xmlCopyNode(xmlDocGetRootElement(doc), 1));
+        xml_append(root, xml_copy(doc));
 }
 
 char *migrate_cookie_write(const char *name, const uint8_t uuid[16], struct domain_def *persistent)
 {
     char text[UUID_TEXT_BYTES];
     g_autofree char *host = node_hostname();
-    xmlNode *root = xmlNewNode(NULL, BAD_CAST "qemu-migration");
+    struct xml_node *root = xml_new("qemu-migration");
     add_text(root, "name", name);
     uuid_format(uuid, text);
     add_text(root, "uuid", text);
@@ -41,7 +41,7 @@ char *migrate_cookie_write(const char *name, const uint8_t uuid[16], struct doma
     if (persistent)
         add_persistent(root, persistent);
     char *cookie = xml_format(root, 0);
-    xmlFreeNode(root);
+    xml_free(root);
     return cookie;
 }
 
@@ -57,9 +57,9 @@ void migrate_cookie_done(struct migrate_cookie *c)
 static const char *const features[] = {"persistent", "memory-hotplug", "cpu-hotplug", "lockstate",
                                        NULL};
 
-static bool check_features(const xmlNode *root, GError **error)
+static bool check_features(const struct xml_node *root, GError **error)
 {
-    for (xmlNode *n = xml_find(root, "feature"); n; n = xml_next(n)) {
+    for (struct xml_node *n = xml_find(root, "feature"); n; n = xml_next(n)) {
         const char *name = xml_get_or(n, "@name", "");
         if (!g_strv_contains(features, name))
             return ruche_error(
@@ -74,7 +74,8 @@ static bool check_features(const xmlNode *root, GError **error)
                        locks);
 }
 
-static bool check_who(const xmlNode *root, const char *name, const uint8_t uuid[16], GError **error)
+static bool check_who(const struct xml_node *root, const char *name, const uint8_t uuid[16],
+                      GError **error)
 {
     uint8_t theirs[16];
     const char *their_name = xml_get_or(root, "name", "");
@@ -100,11 +101,10 @@ bool migrate_cookie_read(const struct migrate_cookie_in *in, const char *name,
     size_t len = in->len && !in->data[in->len - 1] ? in->len - 1 : in->len;
     if (!len)
         return true;
-    g_autoptr(xmlDoc) doc = xml_parse(in->data, len, "qemu-migration", error);
-    const xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
-    if (!doc || !check_features(root, error) || !check_who(root, name, uuid, error))
+    auto_xml *root = xml_parse(in->data, len, "qemu-migration", error);
+    if (!root || !check_features(root, error) || !check_who(root, name, uuid, error))
         return false;
-    const xmlNode *domain = xml_find(root, "domain");
+    const struct xml_node *domain = xml_find(root, "domain");
     if (domain)
         ret->persistent = xml_format(domain, 0);
     return true;

@@ -267,8 +267,7 @@ static void descriptions_task(void *opaque)
     g_auto(GStrv) parts = g_strsplit(now, "131072", -1);
     g_autofree char *more = g_strjoinv("262144", parts);
     FAILS(away(d, AWAY, "destination_xml", more, &error), MANAGER_ERR_CONFIG, "");
-    FAILS(away(d, AWAY, "destination_xml", "<domain", &error), MANAGER_ERR_XML_SYNTAX,
-          "well-formed");
+    FAILS(away(d, AWAY, "destination_xml", "<domain", &error), RUCHE_ERR_XML_SYNTAX, "well-formed");
     FAILS(away(d, AWAY, "persistent_xml", now, &error), RUCHE_ERR_INVALID, "needs 'persistent'");
     FAILS(away(d, AWAY, "teleport", "yes", &error), MANAGER_ERR_ARGUMENT, "'teleport'");
     FAILS(away(d, AWAY | 1u << 16, NULL, NULL, &error), MANAGER_ERR_ARGUMENT, "'tls'");

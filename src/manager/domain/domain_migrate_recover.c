@@ -15,7 +15,7 @@ static const char *const phase_words[MIGRATE_PHASES] = {
     [PHASE_CONFIRM] = "confirm",
 };
 
-void domain_migrate_status(const struct domain *d, xmlNode *status)
+void domain_migrate_status(const struct domain *d, struct xml_node *status)
 {
     const struct domain_migration *m = d->migration;
     if (!m)
@@ -83,7 +83,7 @@ void domain_migrate_forget(const struct caller *who)
 
 /* ---- the daemon was gone ---- */
 
-static bool read_phase(const xmlNode *status, enum migrate_phase *ret)
+static bool read_phase(const struct xml_node *status, enum migrate_phase *ret)
 {
     const char *word = xml_get(status, "migration@phase");
     for (unsigned i = 0; word && i < MIGRATE_PHASES; i++)
@@ -144,7 +144,7 @@ static void recover_out(struct domain *d)
     }
 }
 
-bool domain_migrate_recover(struct domain *d, const xmlNode *status)
+bool domain_migrate_recover(struct domain *d, const struct xml_node *status)
 {
     enum migrate_phase phase;
     if (!read_phase(status, &phase))

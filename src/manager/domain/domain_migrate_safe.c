@@ -35,13 +35,13 @@ static bool is_shared(const char *path, bool *ret_coherent)
     return false;
 }
 
-static bool has_no_cache(const xmlNode *disk)
+static bool has_no_cache(const struct xml_node *disk)
 {
     return xml_is(disk, "driver@cache", "none") || xml_is(disk, "driver@cache", "directsync") ||
            xml_find(disk, "shareable");
 }
 
-static bool disk_is_safe(const xmlNode *disk, GError **error)
+static bool disk_is_safe(const struct xml_node *disk, GError **error)
 {
     const char *file = xml_get(disk, "source@file"), *target = xml_get_or(disk, "target@dev", "?");
     bool coherent = false;
@@ -62,9 +62,9 @@ static bool disk_is_safe(const xmlNode *disk, GError **error)
 
 bool migrate_is_safe(struct domain_def *def, GError **error)
 {
-    const xmlNode *devices = xml_find(domain_def_tree(def), "devices");
+    const struct xml_node *devices = xml_find(domain_def_tree(def), "devices");
     bool safe = true;
-    for (xmlNode *n = xml_find(devices, "disk"); n && safe; n = xml_next(n))
+    for (struct xml_node *n = xml_find(devices, "disk"); n && safe; n = xml_next(n))
         safe = disk_is_safe(n, error);
     domain_def_shrink(def);
     return safe;

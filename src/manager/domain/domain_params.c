@@ -123,14 +123,14 @@ static bool check(const struct group *g, const struct param_list *l, GError **er
 }
 
 /* The element that the group's paths begin at: <domain>, or the device after the ':'. */
-static xmlNode *group_element(xmlNode *domain, const char *which, GError **error)
+static struct xml_node *group_element(struct xml_node *domain, const char *which, GError **error)
 {
     const char *device = strchr(which, ':');
     bool is_disk = g_str_has_prefix(which, "blockio:");
     if (!device)
         return domain;
     device++;
-    for (xmlNode *n = xml_find(domain, is_disk ? "devices/disk" : "devices/interface"); n;
+    for (struct xml_node *n = xml_find(domain, is_disk ? "devices/disk" : "devices/interface"); n;
          n = xml_next(n)) {
         if (xml_is(n, "target@dev", device) || (!is_disk && xml_is(n, "mac@address", device)) ||
             (is_disk && xml_is(n, "source@file", device)))
@@ -183,20 +183,21 @@ static void add_value(struct param_list *l, const struct row *r, const char *tex
 
 /* ---- blkio's devices: "/dev/sda,100,/dev/sdb,200" is an element of each ---- */
 
-static xmlNode *blkio_device(xmlNode *domain, const char *path)
+static struct xml_node *blkio_device(struct xml_node *domain, const char *path)
 {
-    xmlNode *tune = xml_find(domain, "blkiotune");
-    for (xmlNode *n = tune ? xml_find(tune, "device") : NULL; n; n = xml_next(n))
+    struct xml_node *tune = xml_find(domain, "blkiotune");
+    for (struct xml_node *n = tune ? xml_find(tune, "device") : NULL; n; n = xml_next(n))
         if (xml_is(n, "path", path))
             return n;
     if (!tune)
-        tune = xmlNewChild(domain, NULL, BAD_CAST "blkiotune", NULL);
-    xmlNode *n = xmlNewChild(tune, NULL, BAD_CAST "device", NULL);
+        tune = xml_add(domain, "blkiotune");
+    struct xml_node *n = xml_add(tune, "device");
     xml_set(n, "path", path);
     return n;
 }
 
-static bool set_devices(xmlNode *domain, const struct row *r, const char *text, GError **error)
+static bool set_devices(struct xml_node *domain, const struct row *r, const char *text,
+                        GError **error)
 {
     g_auto(GStrv) words = g_strsplit(text, ",", 1024);
     for (char **w = words; *w; w += 2) {
@@ -209,10 +210,10 @@ static bool set_devices(xmlNode *domain, const struct row *r, const char *text, 
     return true;
 }
 
-static char *get_devices(xmlNode *domain, const struct row *r)
+static char *get_devices(struct xml_node *domain, const struct row *r)
 {
     GString *s = g_string_new(NULL);
-    for (xmlNode *n = xml_find(domain, "blkiotune/device"); n; n = xml_next(n)) {
+    for (struct xml_node *n = xml_find(domain, "blkiotune/device"); n; n = xml_next(n)) {
         const char *value = xml_get(n, r->path);
         if (value)
             g_string_append_printf(s, "%s%s,%s", s->len ? "," : "", xml_get_or(n, "path", ""),
@@ -229,10 +230,10 @@ struct setting {
     const struct param_list *list;
 };
 
-static bool edit(xmlNode *domain, void *opaque, GError **error)
+static bool edit(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct setting *s = opaque;
-    xmlNode *at = group_element(domain, s->which, error);
+    struct xml_node *at = group_element(domain, s->which, error);
     for (unsigned i = 0; at && i < s->list->count; i++) {
         const struct param *p = &s->list->rows[i];
         const struct row *r = find_row(s->group, p->name);
@@ -299,7 +300,7 @@ bool domain_set_params(const struct caller *who, struct domain *d, const char *w
 static bool get_config(struct domain_def *def, const struct group *g, const char *which,
                        struct param_list *ret, GError **error)
 {
-    xmlNode *domain = domain_def_tree(def), *at = group_element(domain, which, error);
+    struct xml_node *domain = domain_def_tree(def), *at = group_element(domain, which, error);
     for (const struct row *r = g->rows; at && r->name; r++) {
         g_autofree char *devices =
             g_str_has_prefix(r->name, "device_") ? get_devices(domain, r) : NULL;

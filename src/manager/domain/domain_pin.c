@@ -62,17 +62,17 @@ static void map_read(const char *text, uint8_t *map, unsigned len)
     }
 }
 
-static xmlNode *find_pin(xmlNode *domain, enum domain_pin kind, unsigned number)
+static struct xml_node *find_pin(struct xml_node *domain, enum domain_pin kind, unsigned number)
 {
-    xmlNode *tune = xml_find(domain, "cputune");
-    xmlNode *pin = tune ? xml_find(tune, places[kind].element) : NULL;
+    struct xml_node *tune = xml_find(domain, "cputune");
+    struct xml_node *pin = tune ? xml_find(tune, places[kind].element) : NULL;
     while (pin && places[kind].attribute &&
            xml_get_u64(pin, places[kind].attribute, G_MAXUINT64) != number)
         pin = xml_next(pin);
     return pin;
 }
 
-static bool is_there(const xmlNode *domain, const struct pin *p, GError **error)
+static bool is_there(const struct xml_node *domain, const struct pin *p, GError **error)
 {
     uint64_t vcpus = xml_get_u64(domain, "vcpu", 1);
     if (p->kind == PIN_VCPU && p->number >= vcpus)
@@ -83,17 +83,18 @@ static bool is_there(const xmlNode *domain, const struct pin *p, GError **error)
            ruche_error(error, RUCHE_ERR_INVALID, "there is no I/O thread %u to pin", p->number);
 }
 
-static bool edit_pin(xmlNode *domain, void *opaque, GError **error)
+static bool edit_pin(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct pin *p = opaque;
     g_autofree char *cpus = map_text(p->map, p->len);
     if (!is_there(domain, p, error))
         return false;
-    xmlNode *pin = find_pin(domain, p->kind, p->number), *tune = xml_find(domain, "cputune");
+    struct xml_node *pin = find_pin(domain, p->kind, p->number),
+                    *tune = xml_find(domain, "cputune");
     if (!tune)
-        tune = xmlNewChild(domain, NULL, BAD_CAST "cputune", NULL);
+        tune = xml_add(domain, "cputune");
     if (!pin) {
-        pin = xmlNewChild(tune, NULL, BAD_CAST places[p->kind].element, NULL);
+        pin = xml_add(tune, places[p->kind].element);
         if (places[p->kind].attribute)
             xml_set_f(pin, places[p->kind].attribute, "%u", p->number);
     }
@@ -152,10 +153,10 @@ bool domain_pin_iothread(const struct caller *who, struct domain *d, unsigned id
 /* ---- what there is ---- */
 
 /* What a pin says, else what <vcpu cpuset> says of all, else every CPU of the host. */
-static void read_pin(xmlNode *domain, enum domain_pin kind, unsigned number, uint8_t *map,
+static void read_pin(struct xml_node *domain, enum domain_pin kind, unsigned number, uint8_t *map,
                      unsigned len)
 {
-    const xmlNode *pin = find_pin(domain, kind, number);
+    const struct xml_node *pin = find_pin(domain, kind, number);
     const char *set = pin ? xml_get(pin, "@cpuset") : NULL, *all = xml_get(domain, "vcpu@cpuset");
     g_autofree char *host = g_strdup_printf("0-%u", g_get_num_processors() - 1);
     map_read(set ? set : all ? all : host, map, len);
@@ -169,7 +170,7 @@ int domain_get_pins(const struct caller *who, struct domain *d, bool emulator, u
         !domain_affect(d, affect, 0, &which, error))
         return -1;
     struct domain_def *def = which & AFFECT_CONFIG ? d->def : d->live;
-    xmlNode *tree = domain_def_tree(def);
+    struct xml_node *tree = domain_def_tree(def);
     unsigned rows = emulator ? 1 : MIN(count, def->s.vcpus);
     memset(maps, 0, (size_t)count * len);
     for (unsigned i = 0; i < MIN(rows, count); i++)
@@ -186,7 +187,7 @@ bool domain_get_iothreads(const struct caller *who, struct domain *d, unsigned a
         !domain_affect(d, affect, 0, &which, error))
         return false;
     struct domain_def *def = which & AFFECT_CONFIG ? d->def : d->live;
-    xmlNode *tree = domain_def_tree(def);
+    struct xml_node *tree = domain_def_tree(def);
     GArray *ids = domain_def_iothreads(tree);
     uint8_t *maps = g_malloc0((size_t)ids->len * len + 1);
     for (guint i = 0; i < ids->len; i++)

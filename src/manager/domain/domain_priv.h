@@ -139,17 +139,17 @@ bool domain_job_end(struct domain *d, bool ok, GError *const *error);
 bool domain_job_stream(struct domain *d, const struct save_file *file, GError **error);
 uint64_t domain_job_speed(const struct domain *d); /* bytes a second */
 void domain_job_free(struct domain_job *j);
-void domain_job_status(const struct domain *d, xmlNode *status);
+void domain_job_status(const struct domain *d, struct xml_node *status);
 /* After the daemon's start. True: a file was complete, and the machine is to be over, as saved. */
-bool domain_job_recover(struct domain *d, const xmlNode *status);
+bool domain_job_recover(struct domain *d, const struct xml_node *status);
 
 /* ---- migration: domain_migrate.c ---- */
 /* The connection of `who` has ended: so do its migrations. Does not wait. */
 void domain_migrate_forget(const struct caller *who);
-void domain_migrate_status(const struct domain *d, xmlNode *status);
+void domain_migrate_status(const struct domain *d, struct xml_node *status);
 /* After the daemon's start, with the lock, and (d->vm) the machine if it is still there: what was under way is
  * undone, or brought to its end. False: there was no migration. True: the lock was given back. */
-bool domain_migrate_recover(struct domain *d, const xmlNode *status);
+bool domain_migrate_recover(struct domain *d, const struct xml_node *status);
 
 /* ---- saved states: domain_save.c, domain_save_managed.c; with the lock ---- */
 bool domain_stand(struct domain *d, int pause_reason, GError **error); /* the guest stops */
@@ -203,11 +203,11 @@ void domain_catch_up(struct domain *d);
 /* ---- changes: domain_change.c ---- */
 /* A change of a description by its tree, and (live; NULL: the description only) of the machine that runs. */
 struct domain_edit {
-    bool (*fn)(xmlNode *domain, void *opaque, GError **error);
+    bool (*fn)(struct xml_node *domain, void *opaque, GError **error);
     bool (*live)(struct vm *v, void *opaque, GError **error);
     void *opaque;
 };
 /* The description of what runs (live) or the stored one, by its tree; with the lock, and without a word to the machine. */
-bool domain_edit(struct domain *d, bool live, bool (*fn)(xmlNode *domain, void *opaque, GError **error), void *opaque, GError **error); /* (waits) */
+bool domain_edit(struct domain *d, bool live, bool (*fn)(struct xml_node *domain, void *opaque, GError **error), void *opaque, GError **error); /* (waits) */
 bool domain_change(const struct caller *who, struct domain *d, const char *operation, unsigned affect, unsigned others,
                    const struct domain_edit *edit, GError **error); /* (waits) */

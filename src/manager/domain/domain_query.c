@@ -208,13 +208,11 @@ static const struct def_disk *find_disk(struct domain *d, const char *disk, GErr
 /* Where the image of a disk of a domain that does not run is: of a volume, its pool says. */
 static char *find_image(struct domain *d, const char *target, const char *said, GError **error)
 {
-    const xmlNode *disk = def_chain_disk(domain_def_tree(d->def), target),
-                  *source = disk ? xml_find(disk, "source") : NULL;
+    const struct xml_node *disk = def_chain_disk(domain_def_tree(d->def), target),
+                          *source = disk ? xml_find(disk, "source") : NULL;
     char *path = NULL;
     if (source && xml_is(disk, "@type", "volume")) {
-        g_autoptr(xmlDoc) doc = xmlNewDoc(BAD_CAST "1.0");
-        xmlNode *copy = xmlDocCopyNode((xmlNode *)source, doc, 1);
-        xmlDocSetRootElement(doc, copy);
+        auto_xml *copy = xml_copy(source);
         const char *found = NULL;
         if (volume_describe(copy, error)) {
             found = xml_get(copy, "@file") ? xml_get(copy, "@file") : xml_get(copy, "@dev");

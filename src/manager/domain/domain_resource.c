@@ -15,7 +15,7 @@ struct memory {
     bool maximum;
 };
 
-static bool edit_memory(xmlNode *domain, void *opaque, GError **error)
+static bool edit_memory(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct memory *m = opaque;
     uint64_t max = xml_get_u64(domain, "memory", 0),
@@ -72,9 +72,9 @@ struct period {
     unsigned seconds;
 };
 
-static xmlNode *balloon_of(xmlNode *domain, const struct period *p, GError **error)
+static struct xml_node *balloon_of(struct xml_node *domain, const struct period *p, GError **error)
 {
-    xmlNode *balloon = xml_find(domain, "devices/memballoon");
+    struct xml_node *balloon = xml_find(domain, "devices/memballoon");
     if (balloon && !xml_is(balloon, "@model", "none"))
         return balloon;
     ruche_error(error, RUCHE_ERR_STATE,
@@ -83,10 +83,10 @@ static xmlNode *balloon_of(xmlNode *domain, const struct period *p, GError **err
     return NULL;
 }
 
-static bool edit_period(xmlNode *domain, void *opaque, GError **error)
+static bool edit_period(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct period *p = opaque;
-    xmlNode *balloon = balloon_of(domain, p, error);
+    struct xml_node *balloon = balloon_of(domain, p, error);
     if (balloon && p->seconds)
         xml_set_f(balloon, "stats@period", "%u", p->seconds);
     else if (balloon)
@@ -97,7 +97,7 @@ static bool edit_period(xmlNode *domain, void *opaque, GError **error)
 static bool live_period(struct vm *v, void *opaque, GError **error)
 {
     const struct period *p = opaque;
-    xmlNode *balloon = balloon_of(domain_def_tree(p->d->live), p, error);
+    struct xml_node *balloon = balloon_of(domain_def_tree(p->d->live), p, error);
     return balloon && vm_set_stats_period(v, balloon, p->seconds, error);
 }
 
@@ -123,7 +123,7 @@ struct vcpus {
     bool maximum;
 };
 
-static bool edit_vcpus(xmlNode *domain, void *opaque, GError **error)
+static bool edit_vcpus(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct vcpus *n = opaque;
     unsigned max = (unsigned)xml_get_u64(domain, "vcpu", 1);
@@ -239,7 +239,7 @@ static bool parse_map(const char *text, uint8_t *map, GError **error)
 }
 
 /* A description says how many there are: those from the first on. */
-static bool edit_vcpu_map(xmlNode *domain, void *opaque, GError **error)
+static bool edit_vcpu_map(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct vcpu_map *m = opaque;
     unsigned max = (unsigned)xml_get_u64(domain, "vcpu", 1), count = 0;
@@ -266,7 +266,7 @@ static bool live_vcpu_map(struct vm *v, void *opaque, GError **error)
 }
 
 /* What runs may have holes: it is described by how many there are. */
-static bool edit_live_map(xmlNode *domain, void *opaque, GError **error)
+static bool edit_live_map(struct xml_node *domain, void *opaque, GError **error)
 {
     const struct vcpu_map *m = opaque;
     unsigned count = m->d->vm ? vm_vcpu_count(m->d->vm) : 0;

@@ -113,7 +113,7 @@ static void rename_task(void *opaque)
     FAILS(domain_rename(me, d, "taken", &error), RUCHE_ERR_EXISTS,
           "domain with name 'taken' already exists");
     FAILS(domain_rename(me, d, "old", &error), RUCHE_ERR_INVALID, "itself");
-    FAILS(domain_rename(me, d, "a/b", &error), MANAGER_ERR_XML, "a/b");
+    FAILS(domain_rename(me, d, "a/b", &error), RUCHE_ERR_XML, "a/b");
     WORKS(domain_rename(me, d, "new", &error));
     HEARD("old:1.1 new:0.2 ");
     g_assert_true(has_file("config/domains", "new") && !has_file("config/domains", "old"));

@@ -62,7 +62,7 @@ bool domain_store_autostart(const char *name, bool on, GError **error)
 
 bool domain_write_status(struct domain *d, bool starting, GError **error)
 {
-    xmlNode *root = xmlNewNode(NULL, BAD_CAST "domstatus");
+    struct xml_node *root = xml_new("domstatus");
     g_autoptr(GString) text = g_string_new(NULL);
     xml_set_f(root, "@state", "%d", d->state);
     xml_set_f(root, "@reason", "%d", d->reason);
@@ -78,7 +78,7 @@ bool domain_write_status(struct domain *d, bool starting, GError **error)
     if (d->vm)
         vm_status(d->vm, root);
     g_autofree char *head = xml_format(root, 0), *path = status_path(d->name);
-    xmlFreeNode(root);
+    xml_free(root);
     /* The live description is text already: it goes before the end tag, whichever form the head
      * has. */
     g_strchomp(head);
@@ -190,7 +190,8 @@ static void load_autostart(const char *name, const char *path)
 
 /* ---- finding what runs ---- */
 
-static bool check_status(const xmlNode *root, const char *path, xmlNode **ret_domain)
+static bool check_status(const struct xml_node *root, const char *path,
+                         struct xml_node **ret_domain)
 {
     uint64_t state = xml_get_u64(root, "@state", DOMAIN_STATES), id = xml_get_u64(root, "@id", 0);
     *ret_domain = xml_find(root, "domain");
@@ -201,7 +202,8 @@ static bool check_status(const xmlNode *root, const char *path, xmlNode **ret_do
 }
 
 /* The domain that a status file speaks of: a defined one, or a transient one that is made. */
-static struct domain *domain_of_status(const char *name, xmlNode *root, xmlNode *element)
+static struct domain *domain_of_status(const char *name, struct xml_node *root,
+                                       struct xml_node *element)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *text = xml_format(element, 0);
@@ -234,11 +236,11 @@ static struct domain *domain_of_status(const char *name, xmlNode *root, xmlNode 
 
 struct attach {
     struct domain *d;
-    xmlDoc *status;
+    struct xml_node *status;
 };
 
 /* With the lock, which each of these gives back. */
-static void found(struct domain *d, const xmlNode *root)
+static void found(struct domain *d, const struct xml_node *root)
 {
     domain_catch_up(d);
     if (domain_migrate_recover(d, root))
@@ -253,7 +255,7 @@ static void found(struct domain *d, const xmlNode *root)
     domain_unlock(d);
 }
 
-static void lost(struct domain *d, const xmlNode *root, const GError *why)
+static void lost(struct domain *d, const struct xml_node *root, const GError *why)
 {
     log_info("domain '%s' does not run any more%s%s", d->name, why ? ": " : "",
              why ? why->message : "");
@@ -269,7 +271,7 @@ static void attach(void *opaque)
 {
     struct attach a = *(struct attach *)opaque;
     auto_domain *d = a.d;
-    xmlNode *root = xmlDocGetRootElement(a.status);
+    struct xml_node *root = a.status;
     g_autoptr(GError) error = NULL;
     if (domain_lock(d, "find the machine of", NULL)) {
         struct vm *v = xml_is(root, "@starting", "yes") ? NULL : vm_attach(d, root, &error);
@@ -281,24 +283,24 @@ static void attach(void *opaque)
     }
     if (d->live)
         domain_def_shrink(d->live);
-    xmlFreeDoc(a.status);
+    xml_free(a.status);
 }
 
 static void load_status(const char *name, const char *path)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *text = store_read(path, STATUS_MAX_BYTES, &error);
-    g_autoptr(xmlDoc) doc = text ? xml_parse(text, strlen(text), "domstatus", &error) : NULL;
-    xmlNode *element, *root = doc ? xmlDocGetRootElement(doc) : NULL;
-    if (!doc)
+    auto_xml *root = text ? xml_parse(text, strlen(text), "domstatus", &error) : NULL;
+    struct xml_node *element;
+    if (!root)
         log_warn("%s: %s", path, error->message);
     struct domain *d =
-        doc && check_status(root, path, &element) ? domain_of_status(name, root, element) : NULL;
+        root && check_status(root, path, &element) ? domain_of_status(name, root, element) : NULL;
     if (!d) {
         unlink(path);
         return;
     }
-    struct attach a = {.d = d, .status = g_steal_pointer(&doc)};
+    struct attach a = {.d = d, .status = g_steal_pointer(&root)};
     task_start(attach, &a); /* which copies it before it waits */
 }
 

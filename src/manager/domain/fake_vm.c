@@ -31,7 +31,7 @@ struct vm *vm_start(struct domain *d, bool incoming, struct domain_def **ret_liv
     return v;
 }
 
-struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error)
+struct vm *vm_attach(struct domain *d, const struct xml_node *status, GError **error)
 {
     task_sleep_ms(1);
     if (fake.gone_on_attach || !xml_is(status, "fake@alive", "yes")) {
@@ -46,7 +46,7 @@ struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error)
     return v;
 }
 
-void vm_status(const struct vm *v, xmlNode *status)
+void vm_status(const struct vm *v, struct xml_node *status)
 {
     xml_set(status, "fake@alive", v->alive ? "yes" : "no");
 }
@@ -129,7 +129,8 @@ const char *vm_run_state(const struct vm *v)
     return v->run_state;
 }
 
-bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds, GError **error)
+bool vm_set_stats_period(struct vm *v, const struct xml_node *balloon, uint64_t seconds,
+                         GError **error)
 {
     return true;
 }
@@ -312,7 +313,7 @@ void vm_catch_up(struct vm *v)
         domain_vm_event(v->d, VM_EV_DEVICE_DELETED, 0, text, 0);
 }
 
-bool vm_detach(struct vm *v, xmlNode *device, bool wait, bool *ret_gone, GError **error)
+bool vm_detach(struct vm *v, struct xml_node *device, bool wait, bool *ret_gone, GError **error)
 {
     return ruche_error(error, MANAGER_ERR_CONFIG, "no hot plug");
 }
@@ -445,17 +446,19 @@ static bool begin_job(const struct vm_block_job *j, GError **error)
     return true;
 }
 
-bool vm_block_pull(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error)
+bool vm_block_pull(struct vm *v, struct xml_node *disk, const struct vm_block_job *j,
+                   GError **error)
 {
     return begin_job(j, error);
 }
 
-bool vm_block_commit(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error)
+bool vm_block_commit(struct vm *v, struct xml_node *disk, const struct vm_block_job *j,
+                     GError **error)
 {
     return begin_job(j, error);
 }
 
-bool vm_block_copy(struct vm *v, xmlNode *disk, const struct vm_block_job *j,
+bool vm_block_copy(struct vm *v, struct xml_node *disk, const struct vm_block_job *j,
                    const struct vm_block_copy *c, GError **error)
 {
     return begin_job(j, error);

@@ -3,10 +3,11 @@
 #include "manager/domain/save_file.h"
 
 #include "base/fd.h"
-#include "manager/xml.h"
+#include "base/xml.h"
 
 #include <fcntl.h>
 #include <glib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>

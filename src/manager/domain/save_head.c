@@ -3,7 +3,7 @@
 #include "manager/domain/save_file.h"
 
 #include "base/cursor.h"
-#include "manager/xml.h"
+#include "base/xml.h"
 
 #include <errno.h>
 #include <glib.h>

@@ -2,7 +2,7 @@
 /* The engine over the tables of descriptions. See schema.h.
  *
  * Each element is walked once: attributes, text, then children, so that conditions on the parent
- * see attributes that were checked. Rows are remembered in the nodes' _private while an element is
+ * see attributes that were checked. Rows are remembered in the nodes' marks while an element is
  * put in order.
  */
 #include "manager/domain/schema.h"
@@ -12,13 +12,12 @@
 
 struct walk {
     unsigned flags;
-    xmlNode *root;
-    xmlNs *old; /* declarations that known elements came with; freed at the end */
+    struct xml_node *root;
 };
 
 /* ---- names ---- */
 
-static const char *ident(const xmlNode *n)
+static const char *ident(const struct xml_node *n)
 {
     static const char *const paths[] = {"target@dev", "mac@address", "alias@name", "@index"};
     for (size_t i = 0; i < G_N_ELEMENTS(paths); i++) {
@@ -29,26 +28,26 @@ static const char *ident(const xmlNode *n)
     return NULL;
 }
 
-static bool is_element(const xmlNode *n, const char *name)
+static bool is_element(const struct xml_node *n, const char *name)
 {
-    return n && n->type == XML_ELEMENT_NODE && !strcmp((const char *)n->name, name);
+    return n && xml_is_element(n) && !strcmp(n->name, name);
 }
 
-static unsigned place_of(const xmlNode *n)
+static unsigned place_of(const struct xml_node *n)
 {
     unsigned place = 1;
-    for (const xmlNode *s = n->prev; s; s = s->prev)
-        place += is_element(s, (const char *)n->name);
+    for (const struct xml_node *s = n->prev; s; s = s->prev)
+        place += is_element(s, n->name);
     return place;
 }
 
-char *schema_where(const xmlNode *n)
+char *schema_where(const struct xml_node *n)
 {
     GString *s = g_string_new(NULL);
-    for (; n && n->type == XML_ELEMENT_NODE; n = n->parent) {
+    for (; n && xml_is_element(n); n = n->parent) {
         if (is_element(n, "devices") || is_element(n, "domain"))
             break;
-        g_autofree char *name = g_strndup((const char *)n->name, 64);
+        g_autofree char *name = g_strndup(n->name, 64);
         if (is_element(n->parent, "devices")) {
             const char *id = ident(n);
             g_autofree char *device =
@@ -66,21 +65,22 @@ char *schema_where(const xmlNode *n)
     return g_string_free(s, FALSE);
 }
 
-static bool refuse(const xmlNode *n, GError **error, const char *format, ...) G_GNUC_PRINTF(3, 4);
-static bool refuse(const xmlNode *n, GError **error, const char *format, ...)
+static bool refuse(const struct xml_node *n, GError **error, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
+static bool refuse(const struct xml_node *n, GError **error, const char *format, ...)
 {
     va_list ap;
     va_start(ap, format);
     g_autofree char *text = g_strdup_vprintf(format, ap);
     va_end(ap);
     g_autofree char *where = schema_where(n);
-    return ruche_error(error, MANAGER_ERR_XML, "%s: %s", where, text);
+    return ruche_error(error, RUCHE_ERR_XML, "%s: %s", where, text);
 }
 
 /* ---- rows ---- */
 
 /* Most names differ in their first letter. */
-static bool same(const char *a, const xmlChar *b)
+static bool same(const char *a, const char *b)
 {
     return *a == (char)*b && !strcmp(a, (const char *)b);
 }
@@ -99,7 +99,7 @@ static bool word_in(const char *list, const char *word)
 }
 
 /* "path=a|b", "path!=a|b". A missing value is the empty word: it fits only "!=". */
-static bool condition_holds(const char *when, const xmlNode *n)
+static bool condition_holds(const char *when, const struct xml_node *n)
 {
     if (!when)
         return true;
@@ -113,12 +113,12 @@ static bool condition_holds(const char *when, const xmlNode *n)
     return word_in(equals + 1, xml_get_or(n, path, "")) != negated;
 }
 
-static bool ns_fits(const char *want, const xmlNs *have)
+static bool ns_fits(const char *want, const struct xml_ns *have)
 {
-    return want ? have && have->href && !strcmp(want, (const char *)have->href) : !have;
+    return want ? have && !strcmp(want, have->uri) : !have;
 }
 
-const struct schema_row *schema_row_of(const struct schema_row *rows, const xmlNode *n)
+const struct schema_row *schema_row_of(const struct schema_row *rows, const struct xml_node *n)
 {
     for (const struct schema_row *r = rows; r && r->name; r++)
         if (same(r->name, n->name) && ns_fits(r->ns, n->ns) && condition_holds(r->when, n->parent))
@@ -128,20 +128,7 @@ const struct schema_row *schema_row_of(const struct schema_row *rows, const xmlN
 
 /* ---- attributes ---- */
 
-static const char *attr_value(const xmlAttr *a)
-{
-    return a->children && a->children->content ? (const char *)a->children->content : "";
-}
-
-static xmlAttr *attr_of(const xmlNode *n, const char *name)
-{
-    for (xmlAttr *a = n->properties; a; a = a->next)
-        if (!a->ns && same(name, a->name))
-            return a;
-    return NULL;
-}
-
-static bool check_value(xmlNode *n, const char *attr, const struct schema_value *v,
+static bool check_value(struct xml_node *n, const char *attr, const struct schema_value *v,
                         const char *text, char **ret_new, GError **error)
 {
     g_autofree char *where = NULL;
@@ -155,35 +142,36 @@ static bool check_value(xmlNode *n, const char *attr, const struct schema_value 
 }
 
 /* A size was rewritten in its row's unit; the row "unit" of the same table keeps it. */
-static void set_unit(xmlNode *n, const struct schema_value *v)
+static void set_unit(struct xml_node *n, const struct schema_value *v)
 {
     if (v->kind == S_SIZE)
-        xmlSetProp(n, (const xmlChar *)"unit", (const xmlChar *)(v->scale == 1 ? "bytes" : "KiB"));
+        xml_set_attr(n, "unit", (v->scale == 1 ? "bytes" : "KiB"));
 }
 
-static bool apply_attr(struct walk *w, xmlNode *n, const struct schema_attr *row, GError **error)
+static bool apply_attr(struct walk *w, struct xml_node *n, const struct schema_attr *row,
+                       GError **error)
 {
-    xmlAttr *a = attr_of(n, row->name);
+    struct xml_attr *a = xml_attr(n, row->name);
     if (a && ((row->flags & F_LIVE && !(w->flags & DEF_LIVE)) ||
-              (row->v.kind == S_PATH && !*attr_value(a)))) {
-        xmlRemoveProp(a);
+              (row->v.kind == S_PATH && !*a->value))) {
+        xml_remove_attr(n, row->name);
         a = NULL;
     }
     if (!a && row->otherwise)
-        a = xmlSetProp(n, (const xmlChar *)row->name, (const xmlChar *)row->otherwise);
+        a = xml_set_attr(n, row->name, row->otherwise);
     if (!a)
         return !(row->flags & F_NEED) || refuse(n, error, "attribute '%s' is missing", row->name);
     g_autofree char *changed = NULL;
-    if (!check_value(n, row->name, &row->v, attr_value(a), &changed, error))
+    if (!check_value(n, row->name, &row->v, a->value, &changed, error))
         return false;
     if (changed)
-        a = xmlSetProp(n, (const xmlChar *)row->name, (const xmlChar *)changed);
+        a = xml_set_attr(n, row->name, changed);
     set_unit(n, &row->v);
-    a->_private = (void *)row;
+    a->mark = row;
     return true;
 }
 
-static bool known_attr(const struct schema_attr *rows, const xmlAttr *a)
+static bool known_attr(const struct schema_attr *rows, const struct xml_attr *a)
 {
     for (; rows && rows->name && !a->ns; rows++)
         if (same(rows->name, a->name))
@@ -191,71 +179,64 @@ static bool known_attr(const struct schema_attr *rows, const xmlAttr *a)
     return false;
 }
 
-static bool apply_attrs(struct walk *w, xmlNode *n, const struct schema_attr *rows, GError **error)
+static bool apply_attrs(struct walk *w, struct xml_node *n, const struct schema_attr *rows,
+                        GError **error)
 {
-    for (xmlAttr *a = n->properties; a; a = a->next) {
+    for (struct xml_attr *a = n->attrs; a; a = a->next) {
         if (w->flags & DEF_VALIDATE && !known_attr(rows, a))
-            return refuse(n, error, "attribute '%.64s' is not known", (const char *)a->name);
-        a->_private = NULL;
+            return refuse(n, error, "attribute '%.64s' is not known", a->name);
+        a->mark = NULL;
     }
     for (const struct schema_attr *r = rows; r && r->name; r++) {
-        const xmlAttr *a = attr_of(n, r->name);
-        bool matters = a ? !a->_private : r->otherwise || r->flags & F_NEED;
+        const struct xml_attr *a = xml_attr(n, r->name);
+        bool matters = a ? !a->mark : r->otherwise || r->flags & F_NEED;
         if (matters && condition_holds(r->when, n) && !apply_attr(w, n, r, error))
             return false;
     }
     return true;
 }
 
-static xmlAttr *take_attr(xmlNode *n, const struct schema_attr *row)
+static struct xml_attr *take_attr(struct xml_node *n, const struct schema_attr *row)
 {
-    xmlAttr *a = n->properties;
-    while (a && a->_private != row)
-        a = a->next;
+    struct xml_attr **link = &n->attrs;
+    while (*link && (*link)->mark != row)
+        link = &(*link)->next;
+    struct xml_attr *a = *link;
     if (!a)
         return NULL;
-    *(a->prev ? &a->prev->next : &n->properties) = a->next;
-    if (a->next)
-        a->next->prev = a->prev;
-    a->_private = NULL;
-    a->next = a->prev = NULL;
+    *link = a->next;
+    a->mark = NULL;
+    a->next = NULL;
     return a;
 }
 
 /* The attributes that have a row, in the rows' order; the others are freed. */
-static void order_attrs(xmlNode *n, const struct schema_attr *rows)
+static void order_attrs(struct xml_node *n, const struct schema_attr *rows)
 {
-    xmlAttr *first = NULL, *last = NULL;
+    struct xml_attr *first = NULL, **end = &first;
     for (const struct schema_attr *r = rows; r && r->name; r++) {
-        xmlAttr *a = take_attr(n, r);
+        struct xml_attr *a = take_attr(n, r);
         if (!a)
             continue;
-        a->prev = last;
-        *(last ? &last->next : &first) = a;
-        last = a;
+        *end = a;
+        end = &a->next;
     }
-    xmlFreePropList(n->properties);
-    n->properties = first;
+    xml_free_attrs(n->attrs);
+    n->attrs = first;
 }
 
 /* ---- text ---- */
 
-static void drop(xmlNode *n)
+static void drop_texts(struct xml_node *n)
 {
-    xmlUnlinkNode(n);
-    xmlFreeNode(n);
-}
-
-static void drop_texts(xmlNode *n)
-{
-    for (xmlNode *c = n->children, *next; c; c = next) {
+    for (struct xml_node *c = n->children, *next; c; c = next) {
         next = c->next;
-        if (c->type != XML_ELEMENT_NODE)
-            drop(c);
+        if (!xml_is_element(c))
+            xml_free(c);
     }
 }
 
-static bool apply_text(xmlNode *n, const struct schema_row *row, GError **error)
+static bool apply_text(struct xml_node *n, const struct schema_row *row, GError **error)
 {
     g_autofree char *text = g_strdup(xml_get(n, ""));
     bool blank = !text[strspn(text, " \t\r\n")] && row->text.kind != S_TEXT;
@@ -274,56 +255,49 @@ static bool apply_text(xmlNode *n, const struct schema_row *row, GError **error)
 
 /* ---- elements ---- */
 
-static bool says_nothing(const xmlNode *n)
+static bool says_nothing(const struct xml_node *n)
 {
-    return !n->properties && !n->children;
+    return !n->attrs && !n->children;
 }
 
-static xmlNs *canonical_ns(struct walk *w, const struct schema_row *row)
+static struct xml_ns *canonical_ns(struct walk *w, const struct schema_row *row)
 {
     if (!row->ns)
         return NULL;
-    for (xmlNs *ns = w->root->nsDef; ns; ns = ns->next)
-        if (!strcmp((const char *)ns->href, row->ns))
-            return ns;
+    for (struct xml_decl *d = w->root->declared; d; d = d->next)
+        if (!strcmp(d->ns->uri, row->ns))
+            return d->ns;
     const char *prefix = row->prefix ? row->prefix : "qemu";
-    return xmlNewNs(w->root, (const xmlChar *)row->ns, (const xmlChar *)prefix);
+    return xml_declare(w->root, prefix, row->ns);
 }
 
-/* Declarations of known elements go, once nothing uses them; what is somebody else's takes its own
- * along. */
-static void adopt(struct walk *w, xmlNode *n, const struct schema_row *row)
+/* Declarations of known elements go; what is somebody else's takes its own along. */
+static void adopt(struct walk *w, struct xml_node *n, const struct schema_row *row)
 {
-    xmlNs *last = n->nsDef;
-    while (last && last->next)
-        last = last->next;
-    if (last && !(n == w->root && w->old)) {
-        last->next = w->old;
-        w->old = n->nsDef;
-        n->nsDef = NULL;
-    }
-    n->ns = canonical_ns(w, row);
+    xml_drop_declared(n);
+    xml_set_ns(n, canonical_ns(w, row));
 }
 
-static bool apply_element(struct walk *w, xmlNode *n, const struct schema_row *row, GError **error);
+static bool apply_element(struct walk *w, struct xml_node *n, const struct schema_row *row,
+                          GError **error);
 
 /* False with no error: the element is to go. */
-static bool admit(struct walk *w, const xmlNode *n, const struct schema_row *row, bool twice,
-                  GError **error)
+static bool admit(struct walk *w, const struct xml_node *n, const struct schema_row *row,
+                  bool twice, GError **error)
 {
     const char *why = !row ? "is not known here" : twice ? "is there twice" : NULL;
     if (why && w->flags & DEF_VALIDATE)
-        return refuse(n->parent, error, "element <%.64s> %s", (const char *)n->name, why);
+        return refuse(n->parent, error, "element <%.64s> %s", n->name, why);
     return !why && (!(row->flags & F_LIVE) || w->flags & DEF_LIVE);
 }
 
-static bool apply_children(struct walk *w, xmlNode *n, const struct schema_row *rows,
+static bool apply_children(struct walk *w, struct xml_node *n, const struct schema_row *rows,
                            GError **error)
 {
     uint64_t seen[2] = {0}; /* rows; a table has at most 128 */
-    for (xmlNode *c = n->children, *next; c; c = next) {
+    for (struct xml_node *c = n->children, *next; c; c = next) {
         next = c->next;
-        if (c->type != XML_ELEMENT_NODE)
+        if (!xml_is_element(c))
             continue;
         const struct schema_row *row = schema_row_of(rows, c);
         GError *inner = NULL;
@@ -334,49 +308,37 @@ static bool apply_children(struct walk *w, xmlNode *n, const struct schema_row *
                 g_propagate_error(error, inner);
                 return false;
             }
-            drop(c);
+            xml_free(c);
             continue;
         }
         if (!apply_element(w, c, row, error))
             return false;
-        c->_private = (void *)row;
+        c->mark = row;
         seen[index / 64] |= 1ULL << index % 64;
         if (row->flags & F_PRUNE && says_nothing(c))
-            drop(c);
+            xml_free(c);
     }
     return true;
 }
 
 /* Children in the order of their rows; those of one row as they stood. */
-static void order_children(xmlNode *n, const struct schema_row *rows)
+static void order_children(struct xml_node *n, const struct schema_row *rows)
 {
-    xmlNode *first = NULL, *last = NULL;
-    for (const struct schema_row *r = rows; r && r->name && n->children; r++) {
-        for (xmlNode *c = n->children, *next; c; c = next) {
+    const struct xml_node *moved =
+        NULL; /* the first that was; the element's text stays before it */
+    for (const struct schema_row *r = rows; r && r->name; r++) {
+        for (struct xml_node *c = n->children, *next; c && c != moved; c = next) {
             next = c->next;
-            if (c->_private != r)
+            if (c->mark != r)
                 continue;
-            *(c->prev ? &c->prev->next : &n->children) = next;
-            *(next ? &next->prev : &n->last) = c->prev;
-            c->_private = NULL;
-            c->prev = last;
-            c->next = NULL;
-            *(last ? &last->next : &first) = c;
-            last = c;
+            c->mark = NULL;
+            xml_append(n, c);
+            moved = moved ? moved : c;
         }
     }
-    for (xmlNode *c = n->children; c; c = c->next) /* the element's text stands first */
-        if (!c->next) {
-            c->next = first;
-            if (first)
-                first->prev = c;
-            return;
-        }
-    n->children = first;
-    n->last = last;
 }
 
-static bool check_needed(const xmlNode *n, const struct schema_row *rows, GError **error)
+static bool check_needed(const struct xml_node *n, const struct schema_row *rows, GError **error)
 {
     for (const struct schema_row *r = rows; r && r->name; r++)
         if (r->flags & F_NEED && condition_holds(r->when, n) && !xml_find(n, r->name))
@@ -385,27 +347,24 @@ static bool check_needed(const xmlNode *n, const struct schema_row *rows, GError
 }
 
 /* Somebody else's: each of its elements is of a namespace, of which there is one each; declarations
- * that it uses from further up are copied with it. */
-static void own_subtree(xmlNode *n)
+ * that it uses from further up come down to it. */
+static void own_subtree(struct xml_node *n)
 {
     drop_texts(n);
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-    for (xmlNode *c = n->children, *next; c; c = next) {
+    for (struct xml_node *c = n->children, *next; c; c = next) {
         next = c->next;
-        xmlNode *copy = c->ns && !g_hash_table_contains(seen, c->ns->href)
-                            ? xmlDocCopyNode(c, c->doc, 1)
-                            : NULL;
-        if (copy) {
-            xmlReplaceNode(c, copy);
-            g_hash_table_add(seen, (void *)copy->ns->href);
-        } else {
-            xmlUnlinkNode(c);
+        if (!c->ns || g_hash_table_contains(seen, c->ns->uri)) {
+            xml_free(c);
+            continue;
         }
-        xmlFreeNode(c);
+        xml_declare_used(c);
+        g_hash_table_add(seen, c->ns->uri);
     }
 }
 
-static bool apply_element(struct walk *w, xmlNode *n, const struct schema_row *row, GError **error)
+static bool apply_element(struct walk *w, struct xml_node *n, const struct schema_row *row,
+                          GError **error)
 {
     adopt(w, n, row);
     if (row->flags & F_ANY) {
@@ -420,25 +379,23 @@ static bool apply_element(struct walk *w, xmlNode *n, const struct schema_row *r
     return true;
 }
 
-bool schema_apply(xmlNode *n, const struct schema_row *row, unsigned def_flags, GError **error)
+bool schema_apply(struct xml_node *n, const struct schema_row *row, unsigned def_flags,
+                  GError **error)
 {
     struct walk w = {.flags = def_flags, .root = n};
-    bool ok = apply_element(&w, n, row, error);
-    xmlFreeNsList(w.old);
-    return ok;
+    return apply_element(&w, n, row, error);
 }
 
-void schema_drop(xmlNode *n, const struct schema_row *row, unsigned flags)
+void schema_drop(struct xml_node *n, const struct schema_row *row, unsigned flags)
 {
     for (const struct schema_attr *a = row->attrs; a && a->name; a++)
         if (a->flags & flags && condition_holds(a->when, n))
-            xmlUnsetProp(n, (const xmlChar *)a->name);
-    for (xmlNode *c = n->children, *next; c; c = next) {
+            xml_remove_attr(n, a->name);
+    for (struct xml_node *c = n->children, *next; c; c = next) {
         next = c->next;
-        const struct schema_row *r =
-            c->type == XML_ELEMENT_NODE ? schema_row_of(row->children, c) : NULL;
+        const struct schema_row *r = xml_is_element(c) ? schema_row_of(row->children, c) : NULL;
         if (r && r->flags & flags)
-            drop(c);
+            xml_free(c);
         else if (r)
             schema_drop(c, r, flags);
     }

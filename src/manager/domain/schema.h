@@ -8,11 +8,11 @@
  * Spec      libvirt's formatdomain and RNG schemas at 9.0.0.
  * Thread    Any, one tree at a time. Tables are constant.
  * Trust     The tree is hostile: any names, any values; its depth and size were bounded by xml_parse().
- * Errors    MANAGER_ERR_XML: missing or unknown parts and words, values out of their range.
+ * Errors    RUCHE_ERR_XML: missing or unknown parts and words, values out of their range.
  */
 #pragma once
 
-#include "manager/xml.h"
+#include "base/xml.h"
 
 enum schema_kind {
     S_NONE,   /* an element without text */
@@ -69,14 +69,14 @@ extern const struct schema_row schema_domain;    /* <domain> */
 extern const struct schema_row schema_devices[]; /* every device */
 
 /* def_flags: enum def_flags of def.h. */
-bool schema_apply(xmlNode *n, const struct schema_row *row, unsigned def_flags, GError **error);
+bool schema_apply(struct xml_node *n, const struct schema_row *row, unsigned def_flags, GError **error);
 /* The row of an element among rows, by name and `when`; NULL: none. */
-const struct schema_row *schema_row_of(const struct schema_row *rows, const xmlNode *n);
+const struct schema_row *schema_row_of(const struct schema_row *rows, const struct xml_node *n);
 /* Takes away what has one of these flags. */
-void schema_drop(xmlNode *n, const struct schema_row *row, unsigned flags);
+void schema_drop(struct xml_node *n, const struct schema_row *row, unsigned flags);
 
 /* One value: *ret_new gets its one form, or stays if it has it already. `unit` is that of a S_SIZE, or NULL. */
 bool schema_value_check(const struct schema_value *v, const char *text, const char *unit, char **ret_new,
                         GError **error);
 /* What an error calls an element: "disk 'vda': driver". */
-char *schema_where(const xmlNode *n);
+char *schema_where(const struct xml_node *n);

@@ -84,11 +84,11 @@ static void test_values(void)
 /* What a text becomes; NULL: refused, and the reason is freed. */
 static char *applied(const char *text, unsigned flags)
 {
-    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "tree", NULL);
+    auto_xml *doc = xml_parse(text, strlen(text), "tree", NULL);
     g_autoptr(GError) error = NULL;
-    if (schema_apply(xmlDocGetRootElement(doc), &tree, flags, &error))
-        return xml_format(xmlDocGetRootElement(doc), 0);
-    g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_XML);
+    if (schema_apply(doc, &tree, flags, &error))
+        return xml_format(doc, 0);
+    g_assert_error(error, RUCHE_ERROR, RUCHE_ERR_XML);
     return NULL;
 }
 
@@ -139,9 +139,9 @@ static void test_secrets(void)
 {
     static const char text[] =
         "<tree key='k' type='none'><secret>s</secret><first>x</first></tree>";
-    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "tree", NULL);
-    schema_drop(xmlDocGetRootElement(doc), &tree, F_SECRET);
-    g_autofree char *left = xml_format(xmlDocGetRootElement(doc), 0);
+    auto_xml *doc = xml_parse(text, strlen(text), "tree", NULL);
+    schema_drop(doc, &tree, F_SECRET);
+    g_autofree char *left = xml_format(doc, 0);
     g_assert_cmpstr(left, ==, "<tree type='none'>\n  <first>x</first>\n</tree>\n");
 }
 

@@ -23,7 +23,7 @@ static bool bad(GError **error, const struct value *t, const char *what)
 {
     g_autofree char *shown = g_strndup(t->text, MAX_SHOWN);
     g_autofree char *valid = g_utf8_make_valid(shown, -1);
-    return ruche_error(error, MANAGER_ERR_XML, "'%s'%s %s", valid,
+    return ruche_error(error, RUCHE_ERR_XML, "'%s'%s %s", valid,
                        strlen(t->text) > MAX_SHOWN ? "..." : "", what);
 }
 
@@ -173,7 +173,7 @@ static bool check_size(const struct value *t, char **ret_new, GError **error)
 {
     uint64_t u, factor = t->unit && *t->unit ? unit_factor(t->unit) : t->v->scale;
     if (!factor)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "'%.20s' is not a unit; it can be b, KiB, MiB, GiB, TiB, KB, MB...",
                            t->unit);
     if (!digits(t->text, t->len, 10, &u) || __builtin_mul_overflow(u, factor, &u) || u > INT64_MAX)

@@ -22,9 +22,9 @@ struct vm *vm_start(struct domain *d, bool incoming, struct domain_def **ret_liv
  * found by d->live's UUID. Nothing there is fine. In a task. */
 void vm_clean(struct domain *d);
 /* Finds the process of a status file again; `status` is the element vm_status() made. NULL: it is gone. */
-struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error);
+struct vm *vm_attach(struct domain *d, const struct xml_node *status, GError **error);
 /* What vm_attach() needs, added to a status element. */
-void vm_status(const struct vm *v, xmlNode *status);
+void vm_status(const struct vm *v, struct xml_node *status);
 /* Lets go of it; the process is not touched. */
 void vm_free(struct vm *v);
 /* Ends the process: graceful waits for SIGTERM's effect (15 s), else SIGKILL; returns when it is gone
@@ -85,7 +85,7 @@ bool vm_peek_memory(struct vm *v, bool physical, uint64_t from, uint8_t *ret, si
 
 /* What the machine is asked by domain_*(): the same contracts, carried out. */
 bool vm_set_memory(struct vm *v, uint64_t kib, GError **error);
-bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds, GError **error); /* 0: none */
+bool vm_set_stats_period(struct vm *v, const struct xml_node *balloon, uint64_t seconds, GError **error); /* 0: none */
 bool vm_block_threshold(struct vm *v, const char *disk, uint64_t bytes, GError **error);
 bool vm_block_resize(struct vm *v, const char *disk, uint64_t bytes, GError **error);
 bool vm_set_params(struct vm *v, const char *which, const struct param_list *l, GError **error);
@@ -120,8 +120,8 @@ char *vm_monitor_command_fd(struct vm *v, const char *text, int fd, GError **err
 char *vm_native(struct domain_def *def, GError **error);
 /* Live attach and update: MANAGER_ERR_CONFIG or RUCHE_ERR_UNSUPPORTED with the reason where the machine cannot. */
 struct vm_change {
-    xmlNode *device;       /* as it is to be, in the new live definition; what the host chooses is written into it */
-    const xmlNode *before; /* as it is, in the present one; NULL: it is new */
+    struct xml_node *device;       /* as it is to be, in the new live definition; what the host chooses is written into it */
+    const struct xml_node *before; /* as it is, in the present one; NULL: it is new */
     bool force;            /* a medium that the guest has locked in */
     /* A new one: all is chosen, and nothing of it is in the machine yet. `device` is not used afterwards. */
     bool (*made)(void *opaque, GError **error);
@@ -132,7 +132,7 @@ bool vm_device(struct vm *v, struct vm_change *c, GError **error);
  * reported as deleted. (waits) */
 void vm_catch_up(struct vm *v);
 /* Asks the guest for the device; with `wait`, gives it 5 s. *ret_gone false: VM_EV_DEVICE_DELETED will tell. */
-bool vm_detach(struct vm *v, xmlNode *device, bool wait, bool *ret_gone, GError **error);
+bool vm_detach(struct vm *v, struct xml_node *device, bool wait, bool *ret_gone, GError **error);
 /* So many vCPUs; those of the map in, or out. What was done before a failure stays: vm_vcpu_count(). */
 bool vm_set_vcpus(struct vm *v, unsigned count, GError **error);
 bool vm_set_vcpu(struct vm *v, const uint8_t *map, unsigned len, bool on, GError **error);
@@ -156,9 +156,9 @@ struct vm_block_copy {
 enum vm_block_job_verb { BLOCK_JOB_CANCEL, BLOCK_JOB_COMPLETE, BLOCK_JOB_DISMISS, BLOCK_JOB_SPEED };
 GArray *vm_block_jobs(struct vm *v, GError **error); /* of struct vm_block_job: ours */
 bool vm_block_job_do(struct vm *v, const struct vm_block_job *j, enum vm_block_job_verb verb, uint64_t bytes_s, GError **error);
-bool vm_block_pull(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error);
-bool vm_block_commit(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error);
-bool vm_block_copy(struct vm *v, xmlNode *disk, const struct vm_block_job *j, const struct vm_block_copy *c, GError **error);
+bool vm_block_pull(struct vm *v, struct xml_node *disk, const struct vm_block_job *j, GError **error);
+bool vm_block_commit(struct vm *v, struct xml_node *disk, const struct vm_block_job *j, GError **error);
+bool vm_block_copy(struct vm *v, struct xml_node *disk, const struct vm_block_job *j, const struct vm_block_copy *c, GError **error);
 /* What a job has written to an image is on the disk. */
 void vm_block_flush(struct vm *v, const char *target, unsigned image);
 /* An image that no disk stands on any more is closed. */

@@ -49,7 +49,7 @@ void opt_addf(GString *s, const char *key, const char *format, ...)
     opt_add(s, key, value);
 }
 
-void opt_on_off(GString *s, const char *key, const xmlNode *n, const char *path)
+void opt_on_off(GString *s, const char *key, const struct xml_node *n, const char *path)
 {
     const char *v = xml_get(n, path);
     if (v)
@@ -74,7 +74,7 @@ void args_take_device(struct vm_args *a, GString *value)
     args_take(a, "-device", value);
 }
 
-const char *args_alias(const xmlNode *device)
+const char *args_alias(const struct xml_node *device)
 {
     return xml_get_or(device, "alias@name", "");
 }
@@ -82,16 +82,16 @@ const char *args_alias(const xmlNode *device)
 /* q35 and microvm begin at pcie.0, i440fx at pci.0. */
 const char *args_root_bus(const struct vm_args *a)
 {
-    for (xmlNode *c = xml_find(a->devices, "controller"); c; c = xml_next(c))
+    for (struct xml_node *c = xml_find(a->devices, "controller"); c; c = xml_next(c))
         if (xml_is(c, "@type", "pci") && xml_is(c, "@index", "0") &&
             xml_is(c, "@model", "pci-root"))
             return "pci.0";
     return "pcie.0";
 }
 
-void args_address(struct vm_args *a, GString *s, const xmlNode *device)
+void args_address(struct vm_args *a, GString *s, const struct xml_node *device)
 {
-    const xmlNode *at = xml_find(device, "address");
+    const struct xml_node *at = xml_find(device, "address");
     if (!at || !xml_is(at, "@type", "pci"))
         return;
     uint64_t bus = xml_get_u64(at, "@bus", 0), slot = xml_get_u64(at, "@slot", 0),
@@ -109,9 +109,9 @@ void args_address(struct vm_args *a, GString *s, const xmlNode *device)
 }
 
 /* As <os><boot dev> calls it. */
-static const char *boot_kind(const xmlNode *device)
+static const char *boot_kind(const struct xml_node *device)
 {
-    if (!strcmp((const char *)device->name, "interface"))
+    if (!strcmp(device->name, "interface"))
         return "network";
     return xml_is(device, "@device", "cdrom")    ? "cdrom"
            : xml_is(device, "@device", "floppy") ? "fd"
@@ -120,36 +120,37 @@ static const char *boot_kind(const xmlNode *device)
 
 /* <boot order> of the device, else the place of its kind in <os><boot dev>, whose first device it
  * is. */
-unsigned args_boot_place(const struct vm_args *a, const xmlNode *device)
+unsigned args_boot_place(const struct vm_args *a, const struct xml_node *device)
 {
     uint64_t order = xml_get_u64(device, "boot@order", 0);
     if (order)
         return (unsigned)order;
     const char *kind = boot_kind(device);
     unsigned place = 0;
-    for (xmlNode *b = xml_find(a->domain, "os/boot"); b; b = xml_next(b)) {
+    for (struct xml_node *b = xml_find(a->domain, "os/boot"); b; b = xml_next(b)) {
         place++;
         if (!xml_is(b, "@dev", kind))
             continue;
-        for (xmlNode *d = device->prev; d; d = d->prev) /* only the first of its kind */
-            if (d->name && !xmlStrcmp(d->name, device->name) && !strcmp(boot_kind(d), kind))
+        for (struct xml_node *d = device->prev; d; d = d->prev) /* only the first of its kind */
+            if (d->name && !strcmp(d->name, device->name) && !strcmp(boot_kind(d), kind))
                 return 0;
         return place;
     }
     return 0;
 }
 
-void args_boot_index(struct vm_args *a, GString *s, const xmlNode *device)
+void args_boot_index(struct vm_args *a, GString *s, const struct xml_node *device)
 {
     unsigned place = args_boot_place(a, device);
     if (place)
         opt_addf(s, "bootindex", "%u", place);
 }
 
-bool args_word_error(const xmlNode *device, const char *what, const char *value, GError **error)
+bool args_word_error(const struct xml_node *device, const char *what, const char *value,
+                     GError **error)
 {
-    return ruche_error(error, MANAGER_ERR_CONFIG, "%s '%s': %s '%s' is not possible",
-                       (const char *)device->name, args_alias(device), what, value ? value : "");
+    return ruche_error(error, MANAGER_ERR_CONFIG, "%s '%s': %s '%s' is not possible", device->name,
+                       args_alias(device), what, value ? value : "");
 }
 
 /* ---- descriptors ---- */
@@ -189,8 +190,8 @@ char *args_file(struct vm_args *a, const char *path, bool write, bool create, bo
 
 static bool has_feature(const struct vm_args *a, const char *name)
 {
-    const xmlNode *f = xml_find(a->domain, "features");
-    const xmlNode *n = f ? xml_find(f, name) : NULL;
+    const struct xml_node *f = xml_find(a->domain, "features");
+    const struct xml_node *n = f ? xml_find(f, name) : NULL;
     return n && !xml_is(n, "@state", "off");
 }
 
@@ -204,7 +205,7 @@ static bool has_memory_backend(const struct vm_args *a)
 
 static void add_timers(struct vm_args *a, GString *s)
 {
-    for (xmlNode *t = xml_find(a->domain, "clock/timer"); t; t = xml_next(t))
+    for (struct xml_node *t = xml_find(a->domain, "clock/timer"); t; t = xml_next(t))
         if (xml_is(t, "@name", "hpet"))
             opt_on_off(s, "hpet", t, "@present");
 }
@@ -274,7 +275,7 @@ static bool args_memory(struct vm_args *a, GError **error)
         args_add(a, "-overcommit", "mem-lock=on");
     if (!has_memory_backend(a))
         return true;
-    const xmlNode *huge = xml_find(a->domain, "memoryBacking/hugepages");
+    const struct xml_node *huge = xml_find(a->domain, "memoryBacking/hugepages");
     s = opt_new("memory-backend-memfd");
     opt_add(s, "id", "ram0");
     opt_addf(s, "size", "%" G_GUINT64_FORMAT "k", kib);
@@ -292,7 +293,7 @@ static bool args_memory(struct vm_args *a, GError **error)
 static bool args_iothreads(struct vm_args *a, GError **error)
 {
     g_autoptr(GArray) list = domain_def_iothreads(a->domain);
-    const xmlNode *row = xml_find(a->domain, "iothreadids/iothread");
+    const struct xml_node *row = xml_find(a->domain, "iothreadids/iothread");
     for (guint i = 0; i < list->len; i++, row = row ? xml_next(row) : NULL) {
         GString *s = opt_new("iothread");
         opt_addf(s, "id", "iothread%u", g_array_index(list, unsigned, i));
@@ -357,7 +358,7 @@ static bool args_actions(struct vm_args *a, GError **error)
     opt_add(s, "reboot", xml_is(a->domain, "on_reboot", "destroy") ? "shutdown" : "reset");
     opt_add(s, "shutdown", "pause");
     opt_add(s, "panic", "pause");
-    const xmlNode *w = xml_find(a->devices, "watchdog");
+    const struct xml_node *w = xml_find(a->devices, "watchdog");
     if (w)
         opt_add(s, "watchdog", watchdog_action(xml_get(w, "@action")));
     args_take(a, "-action", s);
@@ -409,8 +410,8 @@ static bool args_kernel(struct vm_args *a, GError **error)
 /* <qemu:commandline>: words that a person wrote for QEMU. */
 static bool args_passthrough(struct vm_args *a, GError **error)
 {
-    const xmlNode *line = a->ours ? NULL : xml_find(a->domain, "qemu:commandline");
-    for (xmlNode *n = line ? xml_find(line, "qemu:arg") : NULL; n; n = xml_next(n))
+    const struct xml_node *line = a->ours ? NULL : xml_find(a->domain, "qemu:commandline");
+    for (struct xml_node *n = line ? xml_find(line, "qemu:arg") : NULL; n; n = xml_next(n))
         if (xml_get(n, "@value"))
             args_add(a, xml_get(n, "@value"), NULL);
     return true;
@@ -432,7 +433,7 @@ static void free_word(gpointer word)
     g_free(word);
 }
 
-void vm_args_init(struct vm_args *a, xmlNode *domain, bool ours)
+void vm_args_init(struct vm_args *a, struct xml_node *domain, bool ours)
 {
     *a = (struct vm_args){.domain = domain, .devices = xml_find(domain, "devices"), .ours = ours};
     a->name = xml_get_or(domain, "name", "");

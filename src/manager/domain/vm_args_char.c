@@ -13,12 +13,12 @@
 
 /* ---- backends ---- */
 
-static bool pty_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool pty_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     return true; /* the machine opens one; its name is asked for later */
 }
 
-static bool file_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool file_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     const char *path = xml_get_or(n, "source@path", "");
     g_autofree char *file = args_file(a, path, true, true, false, error);
@@ -27,13 +27,13 @@ static bool file_backend(struct vm_args *a, xmlNode *n, GString *s, GError **err
     return file != NULL;
 }
 
-static bool path_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool path_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     opt_add(s, "path", xml_get(n, "source@path"));
     return true;
 }
 
-static bool unix_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool unix_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     const char *path = xml_get(n, "source@path");
     if (path && xml_is(n, "source@mode", "connect")) {
@@ -57,7 +57,7 @@ static bool unix_backend(struct vm_args *a, xmlNode *n, GString *s, GError **err
     return true;
 }
 
-static bool tcp_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool tcp_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     bool server = xml_is(n, "source@mode", "bind");
     opt_add(s, "host", xml_get_or(n, "source@host", "127.0.0.1"));
@@ -69,9 +69,9 @@ static bool tcp_backend(struct vm_args *a, xmlNode *n, GString *s, GError **erro
 }
 
 /* The two <source>s of UDP. */
-static bool udp_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool udp_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
-    for (xmlNode *source = xml_find(n, "source"); source; source = xml_next(source)) {
+    for (struct xml_node *source = xml_find(n, "source"); source; source = xml_next(source)) {
         bool local = xml_is(source, "@mode", "bind");
         opt_add(s, local ? "localaddr" : "host", xml_get(source, "@host"));
         opt_add(s, local ? "localport" : "port", xml_get(source, "@service"));
@@ -79,7 +79,7 @@ static bool udp_backend(struct vm_args *a, xmlNode *n, GString *s, GError **erro
     return true;
 }
 
-static bool spice_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool spice_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     opt_add(s, "name", xml_is(n, "@type", "spicevmc") ? "vdagent" : xml_get(n, "source@channel"));
     return true;
@@ -87,7 +87,7 @@ static bool spice_backend(struct vm_args *a, xmlNode *n, GString *s, GError **er
 
 static const struct {
     const char *type, *backend;
-    bool (*fn)(struct vm_args *a, xmlNode *n, GString *s, GError **error);
+    bool (*fn)(struct vm_args *a, struct xml_node *n, GString *s, GError **error);
 } backends[] = {
     {"pty", "pty", pty_backend},
     {"file", "file", file_backend},
@@ -102,7 +102,8 @@ static const struct {
     {"spiceport", "spiceport", spice_backend},
 };
 
-static bool add_log(struct vm_args *a, const xmlNode *n, GString *s, bool first, GError **error)
+static bool add_log(struct vm_args *a, const struct xml_node *n, GString *s, bool first,
+                    GError **error)
 {
     const char *path = xml_get(n, "log@file");
     if (!path && !first)
@@ -113,7 +114,7 @@ static bool add_log(struct vm_args *a, const xmlNode *n, GString *s, bool first,
     return file != NULL;
 }
 
-static bool add_backend(struct vm_args *a, xmlNode *n, bool first, GError **error)
+static bool add_backend(struct vm_args *a, struct xml_node *n, bool first, GError **error)
 {
     const char *type = xml_get_or(n, "@type", "pty");
     for (size_t i = 0; i < G_N_ELEMENTS(backends); i++) {
@@ -132,7 +133,7 @@ static bool add_backend(struct vm_args *a, xmlNode *n, bool first, GError **erro
 
 /* ---- devices ---- */
 
-static GString *char_device(const xmlNode *n, const char *device)
+static GString *char_device(const struct xml_node *n, const char *device)
 {
     GString *s = opt_new(device);
     opt_addf(s, "chardev", "char%s", args_alias(n));
@@ -140,13 +141,13 @@ static GString *char_device(const xmlNode *n, const char *device)
     return s;
 }
 
-static void virtio_place(GString *s, const xmlNode *n)
+static void virtio_place(GString *s, const struct xml_node *n)
 {
     opt_addf(s, "bus", "virtio-serial%u.0", (unsigned)xml_get_u64(n, "address@controller", 0));
     opt_add(s, "nr", xml_get(n, "address@port"));
 }
 
-static bool add_serial(struct vm_args *a, xmlNode *n, unsigned index, GError **error)
+static bool add_serial(struct vm_args *a, struct xml_node *n, unsigned index, GError **error)
 {
     const char *target = xml_get_or(n, "target@type", "isa-serial");
     if (!strcmp(target, "usb-serial") || !strcmp(target, "pci-serial")) {
@@ -166,7 +167,7 @@ static bool add_serial(struct vm_args *a, xmlNode *n, unsigned index, GError **e
     return true;
 }
 
-static bool add_console(struct vm_args *a, xmlNode *n, GError **error)
+static bool add_console(struct vm_args *a, struct xml_node *n, GError **error)
 {
     if (!xml_is(n, "target@type", "virtio"))
         return args_word_error(n, "target type", xml_get(n, "target@type"), error);
@@ -176,7 +177,7 @@ static bool add_console(struct vm_args *a, xmlNode *n, GError **error)
     return true;
 }
 
-static bool add_channel(struct vm_args *a, xmlNode *n, GError **error)
+static bool add_channel(struct vm_args *a, struct xml_node *n, GError **error)
 {
     if (!xml_is(n, "target@type", "virtio"))
         return args_word_error(n, "target type", xml_get(n, "target@type"), error);
@@ -188,7 +189,7 @@ static bool add_channel(struct vm_args *a, xmlNode *n, GError **error)
 }
 
 /* The first console is the first serial port again, where there is one. */
-static bool is_serial_again(const struct vm_args *a, const xmlNode *console)
+static bool is_serial_again(const struct vm_args *a, const struct xml_node *console)
 {
     return !xml_is(console, "target@type", "virtio") && xml_find(a->devices, "serial");
 }
@@ -197,17 +198,17 @@ bool args_chardevs(struct vm_args *a, GError **error)
 {
     bool first = true;
     unsigned index = 0;
-    for (xmlNode *n = xml_find(a->devices, "serial"); n; n = xml_next(n), first = false)
+    for (struct xml_node *n = xml_find(a->devices, "serial"); n; n = xml_next(n), first = false)
         if (!add_backend(a, n, first, error) || !add_serial(a, n, index++, error))
             return false;
-    for (xmlNode *n = xml_find(a->devices, "console"); n; n = xml_next(n)) {
+    for (struct xml_node *n = xml_find(a->devices, "console"); n; n = xml_next(n)) {
         if (is_serial_again(a, n))
             continue;
         if (!add_backend(a, n, first, error) || !add_console(a, n, error))
             return false;
         first = false;
     }
-    for (xmlNode *n = xml_find(a->devices, "channel"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(a->devices, "channel"); n; n = xml_next(n))
         if (!add_backend(a, n, false, error) || !add_channel(a, n, error))
             return false;
     return true;

@@ -9,7 +9,7 @@
 
 /* ---- processors ---- */
 
-static const char *cpu_model(const struct vm_args *a, const xmlNode *cpu)
+static const char *cpu_model(const struct vm_args *a, const struct xml_node *cpu)
 {
     const char *mode = xml_get_or(cpu, "@mode", "custom"), *model = xml_get(cpu, "model");
     bool kvm = xml_is(a->domain, "@type", "kvm");
@@ -19,9 +19,9 @@ static const char *cpu_model(const struct vm_args *a, const xmlNode *cpu)
 }
 
 /* libvirt's policies: what the guest must see, may see, must not see. */
-static void add_features(GString *s, const xmlNode *cpu)
+static void add_features(GString *s, const struct xml_node *cpu)
 {
-    for (xmlNode *f = xml_find(cpu, "feature"); f; f = xml_next(f)) {
+    for (struct xml_node *f = xml_find(cpu, "feature"); f; f = xml_next(f)) {
         const char *name = xml_get(f, "@name"), *policy = xml_get_or(f, "@policy", "require");
         bool on = strcmp(policy, "disable") && strcmp(policy, "forbid");
         if (name && strcmp(policy, "optional"))
@@ -48,17 +48,17 @@ static const struct {
 
 static void add_hyperv(const struct vm_args *a, GString *s)
 {
-    const xmlNode *h = xml_find(a->domain, "features/hyperv");
+    const struct xml_node *h = xml_find(a->domain, "features/hyperv");
     if (!h || a->ours)
         return;
     if (xml_is(h, "@mode", "passthrough"))
         g_string_append(s, ",hv-passthrough=on");
     for (size_t i = 0; i < G_N_ELEMENTS(hyperv); i++) {
-        const xmlNode *n = xml_find(h, hyperv[i].element);
+        const struct xml_node *n = xml_find(h, hyperv[i].element);
         if (n && xml_is(n, "@state", "on"))
             g_string_append_printf(s, ",%s=on", hyperv[i].flag);
     }
-    const xmlNode *spin = xml_find(h, "spinlocks");
+    const struct xml_node *spin = xml_find(h, "spinlocks");
     if (spin && xml_is(spin, "@state", "on"))
         g_string_append_printf(s, ",hv-spinlocks=0x%x",
                                (unsigned)xml_get_u64(spin, "@retries", 4096));
@@ -66,7 +66,7 @@ static void add_hyperv(const struct vm_args *a, GString *s)
 
 static bool add_cpu(struct vm_args *a)
 {
-    const xmlNode *cpu = xml_find(a->domain, "cpu");
+    const struct xml_node *cpu = xml_find(a->domain, "cpu");
     const char *model = cpu ? cpu_model(a, cpu) : NULL;
     bool kvm_off = xml_is(a->domain, "features/kvm/hidden@state", "on") && !a->ours;
     bool more = xml_find(a->domain, "features/hyperv") || kvm_off;
@@ -86,7 +86,7 @@ bool args_cpu(struct vm_args *a, GError **error)
 {
     uint64_t most = xml_get_u64(a->domain, "vcpu", 1),
              now = xml_get_u64(a->domain, "vcpu@current", most);
-    const xmlNode *t = xml_find(a->domain, "cpu/topology");
+    const struct xml_node *t = xml_find(a->domain, "cpu/topology");
     g_autofree char *count = g_strdup_printf("%u", (unsigned)now);
     GString *s = opt_new(count);
     if (now != most)
@@ -108,11 +108,11 @@ bool args_cpu(struct vm_args *a, GError **error)
 
 /* ---- NUMA ---- */
 
-static void add_cell(struct vm_args *a, const xmlNode *cell, unsigned id)
+static void add_cell(struct vm_args *a, const struct xml_node *cell, unsigned id)
 {
     uint64_t kib = xml_get_u64(cell, "@memory", 0);
     const char *cpus = xml_get(cell, "@cpus");
-    const xmlNode *huge = xml_find(a->domain, "memoryBacking/hugepages");
+    const struct xml_node *huge = xml_find(a->domain, "memoryBacking/hugepages");
     const char *own = xml_get(cell, "@memAccess");
     bool shared =
         own ? !strcmp(own, "shared") : xml_is(a->domain, "memoryBacking/access@mode", "shared");
@@ -138,10 +138,10 @@ bool args_numa(struct vm_args *a, GError **error)
     unsigned id = 0;
     if (a->ours) /* one cell is what there is anyway; more were refused */
         return true;
-    for (xmlNode *c = xml_find(a->domain, "cpu/numa/cell"); c; c = xml_next(c), id++)
+    for (struct xml_node *c = xml_find(a->domain, "cpu/numa/cell"); c; c = xml_next(c), id++)
         add_cell(a, c, (unsigned)xml_get_u64(c, "@id", id));
-    for (xmlNode *c = xml_find(a->domain, "cpu/numa/cell"); c; c = xml_next(c))
-        for (xmlNode *d = xml_find(c, "distances/sibling"); d; d = xml_next(d)) {
+    for (struct xml_node *c = xml_find(a->domain, "cpu/numa/cell"); c; c = xml_next(c))
+        for (struct xml_node *d = xml_find(c, "distances/sibling"); d; d = xml_next(d)) {
             g_autofree char *text =
                 g_strdup_printf("dist,src=%s,dst=%s,val=%s", xml_get_or(c, "@id", "0"),
                                 xml_get_or(d, "@id", "0"), xml_get_or(d, "@value", "10"));
@@ -165,11 +165,11 @@ static const struct {
     {"chassis", "3", {"manufacturer", "version", "serial", "asset", "sku", NULL}},
 };
 
-static void add_smbios_block(struct vm_args *a, const xmlNode *block, size_t row)
+static void add_smbios_block(struct vm_args *a, const struct xml_node *block, size_t row)
 {
     GString *s = opt_new("");
     opt_add(s, "type", smbios[row].type);
-    for (xmlNode *e = xml_find(block, "entry"); e; e = xml_next(e)) {
+    for (struct xml_node *e = xml_find(block, "entry"); e; e = xml_next(e)) {
         const char *name = xml_get(e, "@name"), *value = xml_get(e, "");
         if (name && value && g_strv_contains(smbios[row].names, name))
             opt_add(s, name, value);
@@ -177,19 +177,19 @@ static void add_smbios_block(struct vm_args *a, const xmlNode *block, size_t row
     args_take(a, "-smbios", s);
 }
 
-static void add_oem_strings(struct vm_args *a, const xmlNode *block)
+static void add_oem_strings(struct vm_args *a, const struct xml_node *block)
 {
     GString *s = opt_new("");
     opt_add(s, "type", "11");
-    for (xmlNode *e = xml_find(block, "entry"); e; e = xml_next(e))
+    for (struct xml_node *e = xml_find(block, "entry"); e; e = xml_next(e))
         opt_add(s, "value", xml_get(e, ""));
     args_take(a, "-smbios", s);
 }
 
 /* <sysinfo type='fwcfg'>: items that the guest reads by name. */
-static bool add_fw_cfg(struct vm_args *a, const xmlNode *info, GError **error)
+static bool add_fw_cfg(struct vm_args *a, const struct xml_node *info, GError **error)
 {
-    for (xmlNode *e = xml_find(info, "entry"); e; e = xml_next(e)) {
+    for (struct xml_node *e = xml_find(info, "entry"); e; e = xml_next(e)) {
         GString *s = opt_new("");
         opt_add(s, "name", xml_get(e, "@name"));
         opt_add(s, xml_get(e, "@file") ? "file" : "string",
@@ -201,15 +201,15 @@ static bool add_fw_cfg(struct vm_args *a, const xmlNode *info, GError **error)
 
 bool args_smbios(struct vm_args *a, GError **error)
 {
-    for (xmlNode *info = xml_find(a->domain, "sysinfo"); info; info = xml_next(info)) {
+    for (struct xml_node *info = xml_find(a->domain, "sysinfo"); info; info = xml_next(info)) {
         if (xml_is(info, "@type", "fwcfg") && !add_fw_cfg(a, info, error))
             return false;
         if (!xml_is(info, "@type", "smbios") || !xml_is(a->domain, "os/smbios@mode", "sysinfo"))
             continue;
         for (size_t i = 0; i < G_N_ELEMENTS(smbios); i++)
-            for (xmlNode *b = xml_find(info, smbios[i].element); b; b = xml_next(b))
+            for (struct xml_node *b = xml_find(info, smbios[i].element); b; b = xml_next(b))
                 add_smbios_block(a, b, i);
-        xmlNode *oem = xml_find(info, "oemStrings");
+        struct xml_node *oem = xml_find(info, "oemStrings");
         if (oem)
             add_oem_strings(a, oem);
     }
@@ -220,7 +220,7 @@ bool args_smbios(struct vm_args *a, GError **error)
 
 bool args_clock(struct vm_args *a, GError **error)
 {
-    const xmlNode *clock = xml_find(a->domain, "clock");
+    const struct xml_node *clock = xml_find(a->domain, "clock");
     const char *offset = clock ? xml_get_or(clock, "@offset", "utc") : "utc";
     GString *s = opt_new("");
     bool variable =
@@ -238,7 +238,7 @@ bool args_clock(struct vm_args *a, GError **error)
         opt_add(s, "base",
                 !strcmp(offset, "localtime") || !strcmp(offset, "timezone") ? "localtime" : "utc");
     }
-    for (xmlNode *t = clock ? xml_find(clock, "timer") : NULL; t; t = xml_next(t)) {
+    for (struct xml_node *t = clock ? xml_find(clock, "timer") : NULL; t; t = xml_next(t)) {
         if (!xml_is(t, "@name", "rtc"))
             continue;
         opt_add(s, "driftfix", xml_is(t, "@tickpolicy", "catchup") ? "slew" : NULL);

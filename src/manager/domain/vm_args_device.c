@@ -9,7 +9,7 @@
 /* ---- controllers ---- */
 
 /* The id and, of PCI bridges, the number of a controller. */
-static void pci_controller(GString *s, const xmlNode *c)
+static void pci_controller(GString *s, const struct xml_node *c)
 {
     unsigned index = (unsigned)xml_get_u64(c, "@index", 0);
     const char *model = xml_get_or(c, "@model", "");
@@ -22,7 +22,7 @@ static void pci_controller(GString *s, const xmlNode *c)
     opt_addf(s, "id", "pci.%u", index);
 }
 
-static void alias_controller(GString *s, const xmlNode *c)
+static void alias_controller(GString *s, const struct xml_node *c)
 {
     opt_add(s, "id", args_alias(c));
     opt_add(s, "max_ports", xml_get(c, "@ports"));
@@ -30,7 +30,7 @@ static void alias_controller(GString *s, const xmlNode *c)
     const char *io = xml_get(c, "driver@iothread");
     if (io)
         opt_addf(s, "iothread", "iothread%s", io);
-    const xmlNode *master = xml_find(c, "master");
+    const struct xml_node *master = xml_find(c, "master");
     if (master) {
         g_autofree char *usb = g_strdup(args_alias(c));
         opt_addf(s, "masterbus", "%s.0", usb);
@@ -40,7 +40,7 @@ static void alias_controller(GString *s, const xmlNode *c)
 
 static const struct {
     const char *type, *model, *device; /* device NULL: a part of the board */
-    void (*fn)(GString *s, const xmlNode *c);
+    void (*fn)(GString *s, const struct xml_node *c);
 } controllers[] = {
     {"pci", "pcie-root", NULL, NULL},
     {"pci", "pci-root", NULL, NULL},
@@ -69,7 +69,7 @@ static const struct {
     {"fdc", NULL, "isa-fdc", alias_controller},
 };
 
-static bool add_controller(struct vm_args *a, const xmlNode *c, GError **error)
+static bool add_controller(struct vm_args *a, const struct xml_node *c, GError **error)
 {
     const char *type = xml_get_or(c, "@type", ""), *model = xml_get(c, "@model");
     /* The first SATA controller is the board's, and i440fx has one for floppy disks. */
@@ -96,7 +96,7 @@ static bool add_controller(struct vm_args *a, const xmlNode *c, GError **error)
 bool args_controllers(struct vm_args *a, GError **error)
 {
     for (int pci = 1; pci >= 0; pci--)
-        for (xmlNode *c = xml_find(a->devices, "controller"); c; c = xml_next(c))
+        for (struct xml_node *c = xml_find(a->devices, "controller"); c; c = xml_next(c))
             if (xml_is(c, "@type", "pci") == pci && !add_controller(a, c, error))
                 return false;
     return true;
@@ -104,14 +104,14 @@ bool args_controllers(struct vm_args *a, GError **error)
 
 /* ---- displays ---- */
 
-static const char *listen_address(const xmlNode *g)
+static const char *listen_address(const struct xml_node *g)
 {
     const char *v = xml_get(g, "listen@address");
     return v ? v : xml_get_or(g, "@listen", "127.0.0.1");
 }
 
 /* port='-1' is any: the one that was found is written into the tree. */
-static unsigned choose_port(struct vm_args *a, xmlNode *g, GError **error)
+static unsigned choose_port(struct vm_args *a, struct xml_node *g, GError **error)
 {
     const char *port = xml_get_or(g, "@port", "-1");
     if (strcmp(port, "-1") && strcmp(port, "0"))
@@ -122,7 +122,7 @@ static unsigned choose_port(struct vm_args *a, xmlNode *g, GError **error)
     return found;
 }
 
-static bool add_vnc(struct vm_args *a, xmlNode *g, GError **error)
+static bool add_vnc(struct vm_args *a, struct xml_node *g, GError **error)
 {
     const char *socket =
         xml_get(g, "listen@socket") ? xml_get(g, "listen@socket") : xml_get(g, "@socket");
@@ -140,7 +140,7 @@ static bool add_vnc(struct vm_args *a, xmlNode *g, GError **error)
     return true;
 }
 
-static bool add_spice(struct vm_args *a, xmlNode *g, GError **error)
+static bool add_spice(struct vm_args *a, struct xml_node *g, GError **error)
 {
     unsigned port = choose_port(a, g, error);
     if (!port)
@@ -166,7 +166,7 @@ static const struct {
     {"vmvga", "vmware-svga", NULL},
 };
 
-static bool add_video(struct vm_args *a, const xmlNode *v, bool first, GError **error)
+static bool add_video(struct vm_args *a, const struct xml_node *v, bool first, GError **error)
 {
     const char *type = xml_get_or(v, "model@type", "");
     if (!strcmp(type, "none"))
@@ -192,7 +192,7 @@ static bool add_video(struct vm_args *a, const xmlNode *v, bool first, GError **
 bool args_displays(struct vm_args *a, GError **error)
 {
     bool any = false, first = true;
-    for (xmlNode *g = xml_find(a->devices, "graphics"); g; g = xml_next(g)) {
+    for (struct xml_node *g = xml_find(a->devices, "graphics"); g; g = xml_next(g)) {
         bool vnc = xml_is(g, "@type", "vnc");
         if (!vnc && !xml_is(g, "@type", "spice"))
             return args_word_error(g, "type", xml_get(g, "@type"), error);
@@ -202,7 +202,7 @@ bool args_displays(struct vm_args *a, GError **error)
     }
     if (!any)
         args_add(a, "-display", "none");
-    for (xmlNode *v = xml_find(a->devices, "video"); v; v = xml_next(v), first = false)
+    for (struct xml_node *v = xml_find(a->devices, "video"); v; v = xml_next(v), first = false)
         if (!add_video(a, v, first, error))
             return false;
     return true;
@@ -210,7 +210,7 @@ bool args_displays(struct vm_args *a, GError **error)
 
 /* ---- one line each ---- */
 
-static bool add_rng(struct vm_args *a, xmlNode *n, GError **error)
+static bool add_rng(struct vm_args *a, struct xml_node *n, GError **error)
 {
     const char *model = xml_get_or(n, "backend@model", "random");
     GString *o = opt_new(!strcmp(model, "builtin") ? "rng-builtin" : "rng-random");
@@ -234,7 +234,7 @@ static bool add_rng(struct vm_args *a, xmlNode *n, GError **error)
     return true;
 }
 
-static bool add_balloon(struct vm_args *a, xmlNode *n, GError **error)
+static bool add_balloon(struct vm_args *a, struct xml_node *n, GError **error)
 {
     if (xml_is(n, "@model", "none"))
         return true;
@@ -247,7 +247,7 @@ static bool add_balloon(struct vm_args *a, xmlNode *n, GError **error)
     return true;
 }
 
-static bool add_watchdog(struct vm_args *a, xmlNode *n, GError **error)
+static bool add_watchdog(struct vm_args *a, struct xml_node *n, GError **error)
 {
     const char *model = xml_get_or(n, "@model", "");
     if (!strcmp(model, "itco")) { /* the board's */
@@ -261,7 +261,7 @@ static bool add_watchdog(struct vm_args *a, xmlNode *n, GError **error)
     return true;
 }
 
-static bool add_panic(struct vm_args *a, xmlNode *n, GError **error)
+static bool add_panic(struct vm_args *a, struct xml_node *n, GError **error)
 {
     const char *model = xml_get_or(n, "@model", "isa");
     if (strcmp(model, "isa") && strcmp(model, "pvpanic"))
@@ -286,7 +286,7 @@ static const struct {
     {"keyboard", "virtio", "virtio-keyboard-pci"},
 };
 
-static bool add_input(struct vm_args *a, xmlNode *n, GError **error)
+static bool add_input(struct vm_args *a, struct xml_node *n, GError **error)
 {
     const char *type = xml_get_or(n, "@type", ""), *bus = xml_get_or(n, "@bus", "ps2");
     for (size_t i = 0; i < G_N_ELEMENTS(inputs); i++) {
@@ -317,7 +317,7 @@ static const struct {
     {"usb", "usb-audio", NULL},
 };
 
-static bool add_sound(struct vm_args *a, xmlNode *n, GError **error)
+static bool add_sound(struct vm_args *a, struct xml_node *n, GError **error)
 {
     const char *model = xml_get_or(n, "@model", "");
     for (size_t i = 0; i < G_N_ELEMENTS(sounds); i++) {
@@ -346,7 +346,7 @@ static bool add_vmcoreinfo(struct vm_args *a)
 
 static const struct {
     const char *element;
-    bool (*fn)(struct vm_args *a, xmlNode *n, GError **error);
+    bool (*fn)(struct vm_args *a, struct xml_node *n, GError **error);
 } rows[] = {
     {"input", add_input},        {"sound", add_sound}, {"watchdog", add_watchdog},
     {"memballoon", add_balloon}, {"rng", add_rng},     {"panic", add_panic},
@@ -355,7 +355,7 @@ static const struct {
 bool args_small_devices(struct vm_args *a, GError **error)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
-        for (xmlNode *n = xml_find(a->devices, rows[i].element); n; n = xml_next(n))
+        for (struct xml_node *n = xml_find(a->devices, rows[i].element); n; n = xml_next(n))
             if (!rows[i].fn(a, n, error))
                 return false;
     return add_vmcoreinfo(a);

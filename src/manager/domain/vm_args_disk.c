@@ -16,7 +16,7 @@
 
 #define MAX_CHAIN 200 /* as libvirt's */
 
-char *vm_disk_node(const xmlNode *disk)
+char *vm_disk_node(const struct xml_node *disk)
 {
     return def_chain_node(disk, disk);
 }
@@ -38,7 +38,7 @@ static void take_object_text(struct vm_args *a, const char *option, JsonObject *
 /* ---- where images are ---- */
 
 struct layer {
-    const xmlNode *disk, *source; /* <source> */
+    const struct xml_node *disk, *source; /* <source> */
     const char *type, *format;    /* 'file'...; 'qcow2'... */
     const char *node;             /* of the format */
     bool write, direct, behind;   /* behind: another image of the disk stands on it */
@@ -49,7 +49,7 @@ static bool file_node(struct vm_args *a, const struct layer *l, JsonObject *o, G
     bool device = !strcmp(l->type, "block");
     const char *path = xml_get(l->source, device ? "@dev" : "@file");
     if (!path || !*path)
-        return ruche_error(error, MANAGER_ERR_XML, "disk '%s' has no source",
+        return ruche_error(error, RUCHE_ERR_XML, "disk '%s' has no source",
                            xml_get_or(l->disk, "target@dev", ""));
     g_autofree char *passed = args_file(a, path, l->write, false, l->direct, error);
     set(o, "driver", device ? "host_device" : "file");
@@ -59,9 +59,9 @@ static bool file_node(struct vm_args *a, const struct layer *l, JsonObject *o, G
 }
 
 /* The first <host> as an address. */
-static JsonObject *host_address(const xmlNode *source, const char *default_port)
+static JsonObject *host_address(const struct xml_node *source, const char *default_port)
 {
-    const xmlNode *h = xml_find(source, "host");
+    const struct xml_node *h = xml_find(source, "host");
     JsonObject *o = json_object_new();
     if (xml_is(h, "@transport", "unix")) {
         set(o, "type", "unix");
@@ -78,7 +78,7 @@ static JsonObject *host_address(const xmlNode *source, const char *default_port)
 static bool add_auth(struct vm_args *a, const struct layer *l, enum secret_usage usage,
                      const char *key, JsonObject *o, GError **error)
 {
-    const xmlNode *auth = xml_find(l->source, "auth");
+    const struct xml_node *auth = xml_find(l->source, "auth");
     auth = auth || l->behind ? auth : xml_find(l->disk, "auth");
     if (!auth)
         return true;
@@ -105,7 +105,7 @@ static bool nbd_node(struct vm_args *a, const struct layer *l, JsonObject *o, GE
 
 static bool url_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
 {
-    const xmlNode *h = xml_find(l->source, "host");
+    const struct xml_node *h = xml_find(l->source, "host");
     const char *protocol = xml_get_or(l->source, "@protocol", "http"),
                *port = h ? xml_get(h, "@port") : NULL;
     g_autofree char *url =
@@ -118,7 +118,7 @@ static bool url_node(struct vm_args *a, const struct layer *l, JsonObject *o, GE
 /* name='IQN/LUN' */
 static bool iscsi_node(struct vm_args *a, const struct layer *l, JsonObject *o, GError **error)
 {
-    const xmlNode *h = xml_find(l->source, "host");
+    const struct xml_node *h = xml_find(l->source, "host");
     g_auto(GStrv) name = g_strsplit(xml_get_or(l->source, "@name", ""), "/", 2);
     g_autofree char *portal = g_strdup_printf("%s:%s", h ? xml_get_or(h, "@name", "") : "",
                                               h ? xml_get_or(h, "@port", "3260") : "3260");
@@ -135,7 +135,7 @@ static bool iscsi_node(struct vm_args *a, const struct layer *l, JsonObject *o, 
 static void set_monitors(const struct layer *l, JsonObject *o)
 {
     g_autoptr(GString) s = g_string_new(NULL);
-    for (const xmlNode *h = xml_find(l->source, "host"); h; h = xml_next(h)) {
+    for (const struct xml_node *h = xml_find(l->source, "host"); h; h = xml_next(h)) {
         const char *name = xml_get_or(h, "@name", "");
         g_string_append_printf(s, strchr(name, ':') ? "%s[%s]:%s" : "%s%s:%s", s->len ? "," : "",
                                name, xml_get_or(h, "@port", "6789"));
@@ -150,7 +150,7 @@ static void set_monitors(const struct layer *l, JsonObject *o)
 static void set_servers(const struct layer *l, JsonObject *o)
 {
     JsonArray *servers = json_array_new();
-    for (xmlNode *h = xml_find(l->source, "host"); h; h = xml_next(h)) {
+    for (struct xml_node *h = xml_find(l->source, "host"); h; h = xml_next(h)) {
         JsonObject *s = json_object_new();
         set(s, "host", xml_get(h, "@name"));
         set(s, "port", xml_get_or(h, "@port", "6789"));
@@ -214,7 +214,7 @@ static bool storage_node(struct vm_args *a, const struct layer *l, JsonObject *o
 
 /* ---- nodes ---- */
 
-static void add_cache(const xmlNode *disk, JsonObject *o)
+static void add_cache(const struct xml_node *disk, JsonObject *o)
 {
     const char *mode = xml_get_or(disk, "driver@cache", "default");
     if (!strcmp(mode, "default"))
@@ -226,7 +226,7 @@ static void add_cache(const xmlNode *disk, JsonObject *o)
     json_object_set_object_member(o, "cache", c);
 }
 
-static void add_discard(const xmlNode *disk, JsonObject *o)
+static void add_discard(const struct xml_node *disk, JsonObject *o)
 {
     set(o, "discard", xml_get(disk, "driver@discard"));
     set(o, "detect-zeroes", xml_get(disk, "driver@detect_zeroes"));
@@ -236,7 +236,7 @@ static void add_discard(const xmlNode *disk, JsonObject *o)
  * it is not encrypted. */
 static bool find_key(struct vm_args *a, const struct layer *l, char **ret_id, GError **error)
 {
-    const xmlNode *e = xml_find(l->source, "encryption");
+    const struct xml_node *e = xml_find(l->source, "encryption");
     e = e || l->behind ? e : xml_find(l->disk, "encryption");
     if (!e)
         return true;
@@ -308,7 +308,7 @@ static bool has_backing(const char *format)
 }
 
 /* A volume of a pool is what it was found to be: vm_volume.c. */
-static const char *source_type(const xmlNode *layer)
+static const char *source_type(const struct xml_node *layer)
 {
     const char *type = xml_get_or(layer, "@type", "file");
     if (strcmp(type, "volume") != 0)
@@ -320,10 +320,10 @@ static const char *source_type(const xmlNode *layer)
 }
 
 /* From the end of the chain to the disk itself. */
-static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *layer, unsigned depth,
-                      bool write, GError **error)
+static bool add_chain(struct vm_args *a, const struct xml_node *disk, const struct xml_node *layer,
+                      unsigned depth, bool write, GError **error)
 {
-    const xmlNode *backing = xml_find(layer, "backingStore");
+    const struct xml_node *backing = xml_find(layer, "backingStore");
     g_autofree char *base = vm_disk_node(disk);
     g_autofree char *node = depth ? g_strdup_printf("%s-%u", base, depth) : g_strdup(base);
     g_autofree char *below = g_strdup_printf("%s-%u", base, depth + 1);
@@ -351,7 +351,7 @@ static bool add_chain(struct vm_args *a, const xmlNode *disk, const xmlNode *lay
 
 /* ---- devices ---- */
 
-static void scsi_place(GString *s, const xmlNode *disk)
+static void scsi_place(GString *s, const struct xml_node *disk)
 {
     opt_addf(s, "bus", "scsi%u.0", (unsigned)xml_get_u64(disk, "address@controller", 0));
     opt_add(s, "channel", "0");
@@ -359,20 +359,20 @@ static void scsi_place(GString *s, const xmlNode *disk)
     opt_add(s, "lun", xml_get_or(disk, "address@unit", "0"));
 }
 
-static void ide_place(GString *s, const xmlNode *disk)
+static void ide_place(GString *s, const struct xml_node *disk)
 {
     opt_addf(s, "bus", "ide.%u", (unsigned)xml_get_u64(disk, "address@bus", 0));
     opt_add(s, "unit", xml_get_or(disk, "address@unit", "0"));
 }
 
-static void sata_place(GString *s, const xmlNode *disk)
+static void sata_place(GString *s, const struct xml_node *disk)
 {
     unsigned controller = (unsigned)xml_get_u64(disk, "address@controller", 0);
     g_autofree char *bus = controller ? g_strdup_printf("sata%u", controller) : g_strdup("ide");
     opt_addf(s, "bus", "%s.%u", bus, (unsigned)xml_get_u64(disk, "address@unit", 0));
 }
 
-static void usb_place(GString *s, const xmlNode *disk)
+static void usb_place(GString *s, const struct xml_node *disk)
 {
     unsigned bus = (unsigned)xml_get_u64(disk, "address@bus", 0);
     opt_add(s, "bus", bus ? NULL : "usb.0");
@@ -383,13 +383,13 @@ static void usb_place(GString *s, const xmlNode *disk)
 }
 
 /* There is one controller, and no other bus of its kind. */
-static void floppy_place(GString *s, const xmlNode *disk)
+static void floppy_place(GString *s, const struct xml_node *disk)
 {
     opt_add(s, "unit", xml_get_or(disk, "address@unit", "0"));
 }
 
 /* It is the controller that has the order of its drives. */
-static void add_floppy_boot(struct vm_args *a, const xmlNode *disk)
+static void add_floppy_boot(struct vm_args *a, const struct xml_node *disk)
 {
     unsigned place = args_boot_place(a, disk);
     g_autofree char *text = g_strdup_printf(
@@ -399,7 +399,7 @@ static void add_floppy_boot(struct vm_args *a, const xmlNode *disk)
 }
 
 /* What scsi-block and floppies have not got: the first has it of the device behind it. */
-static void add_drive_words(GString *s, const xmlNode *disk)
+static void add_drive_words(GString *s, const struct xml_node *disk)
 {
     const char *cache = xml_get_or(disk, "driver@cache", "default");
     if (strcmp(cache, "default"))
@@ -412,7 +412,7 @@ static void add_drive_words(GString *s, const xmlNode *disk)
 
 static const struct {
     const char *bus, *device, *type; /* of the description; QEMU's */
-    void (*place)(GString *s, const xmlNode *disk);
+    void (*place)(GString *s, const struct xml_node *disk);
 } drives[] = {
     {"virtio", "disk", "virtio-blk-pci", NULL}, {"scsi", "disk", "scsi-hd", scsi_place},
     {"scsi", "cdrom", "scsi-cd", scsi_place},   {"scsi", "lun", "scsi-block", scsi_place},
@@ -422,7 +422,7 @@ static const struct {
     {"fdc", "floppy", "floppy", floppy_place},
 };
 
-static void add_virtio_words(struct vm_args *a, GString *s, const xmlNode *disk)
+static void add_virtio_words(struct vm_args *a, GString *s, const struct xml_node *disk)
 {
     const char *io = xml_get(disk, "driver@iothread");
     if (io)
@@ -439,7 +439,7 @@ static const char *error_word(const char *policy)
     return !strcmp(policy, "enospace") ? "enospc" : policy;
 }
 
-static void add_device(struct vm_args *a, const xmlNode *disk, size_t drive, bool has_image)
+static void add_device(struct vm_args *a, const struct xml_node *disk, size_t drive, bool has_image)
 {
     GString *s = opt_new(drives[drive].type);
     if (drives[drive].place)
@@ -472,11 +472,11 @@ static void add_device(struct vm_args *a, const xmlNode *disk, size_t drive, boo
     args_take_device(a, s);
 }
 
-static bool add_disk(struct vm_args *a, const xmlNode *disk, GError **error)
+static bool add_disk(struct vm_args *a, const struct xml_node *disk, GError **error)
 {
     const char *bus = xml_get_or(disk, "target@bus", "virtio"),
                *device = xml_get_or(disk, "@device", "disk");
-    const xmlNode *source = xml_find(disk, "source");
+    const struct xml_node *source = xml_find(disk, "source");
     bool has_image = source && (xml_get(source, "@file") || xml_get(source, "@dev") ||
                                 xml_get(source, "@protocol") || xml_get(source, "@pool"));
     bool write = !xml_find(disk, "readonly") && !xml_is(disk, "@device", "cdrom");
@@ -492,7 +492,7 @@ static bool add_disk(struct vm_args *a, const xmlNode *disk, GError **error)
 
 bool args_disks(struct vm_args *a, GError **error)
 {
-    for (xmlNode *d = xml_find(a->devices, "disk"); d; d = xml_next(d))
+    for (struct xml_node *d = xml_find(a->devices, "disk"); d; d = xml_next(d))
         if (!add_disk(a, d, error))
             return false;
     return true;

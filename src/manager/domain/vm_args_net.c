@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool tap_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool tap_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     unsigned queues = (unsigned)CLAMP(xml_get_u64(n, "driver@queues", 1), 1, VM_MAX_QUEUES);
     int fds[VM_MAX_QUEUES];
@@ -23,17 +23,17 @@ static bool tap_backend(struct vm_args *a, xmlNode *n, GString *s, GError **erro
     return true;
 }
 
-static bool user_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool user_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
-    for (xmlNode *ip = xml_find(n, "ip"); ip; ip = xml_next(ip)) {
+    for (struct xml_node *ip = xml_find(n, "ip"); ip; ip = xml_next(ip)) {
         bool six = xml_is(ip, "@family", "ipv6");
         opt_addf(s, six ? "ipv6-net" : "net", "%s/%s", xml_get_or(ip, "@address", ""),
                  xml_get_or(ip, "@prefix", six ? "64" : "24"));
     }
-    for (xmlNode *f = xml_find(n, "portForward"); f; f = xml_next(f)) {
+    for (struct xml_node *f = xml_find(n, "portForward"); f; f = xml_next(f)) {
         const char *proto = xml_get_or(f, "@proto", "tcp"),
                    *address = xml_get_or(f, "@address", "");
-        for (xmlNode *r = xml_find(f, "range"); r; r = xml_next(r)) {
+        for (struct xml_node *r = xml_find(f, "range"); r; r = xml_next(r)) {
             const char *start = xml_get_or(r, "@start", "0");
             opt_addf(s, "hostfwd", "%s:%s:%s-:%s", proto, address, start,
                      xml_get_or(r, "@to", start));
@@ -43,7 +43,7 @@ static bool user_backend(struct vm_args *a, xmlNode *n, GString *s, GError **err
 }
 
 /* Ethernet frames in UDP or TCP, as QEMU's 'socket'. */
-static bool socket_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool socket_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     static const struct {
         const char *type, *key;
@@ -59,7 +59,7 @@ static bool socket_backend(struct vm_args *a, xmlNode *n, GString *s, GError **e
 }
 
 /* The switch at the other end; the machine's memory is shared with it. */
-static bool vhostuser_backend(struct vm_args *a, xmlNode *n, GString *s, GError **error)
+static bool vhostuser_backend(struct vm_args *a, struct xml_node *n, GString *s, GError **error)
 {
     g_autofree char *id = g_strconcat("char", args_alias(n), NULL);
     bool server = xml_is(n, "source@mode", "server");
@@ -78,7 +78,7 @@ static bool vhostuser_backend(struct vm_args *a, xmlNode *n, GString *s, GError 
 
 static const struct {
     const char *type, *backend;
-    bool (*fn)(struct vm_args *a, xmlNode *n, GString *s, GError **error);
+    bool (*fn)(struct vm_args *a, struct xml_node *n, GString *s, GError **error);
 } backends[] = {
     {"user", "user", user_backend},       {"bridge", "tap", tap_backend},
     {"network", "tap", tap_backend},      {"ethernet", "tap", tap_backend},
@@ -87,7 +87,7 @@ static const struct {
     {"udp", "socket", socket_backend},    {"vhostuser", "vhost-user", vhostuser_backend},
 };
 
-static bool add_backend(struct vm_args *a, xmlNode *n, const char *id, GError **error)
+static bool add_backend(struct vm_args *a, struct xml_node *n, const char *id, GError **error)
 {
     const char *type = xml_get_or(n, "@type", "");
     for (size_t i = 0; i < G_N_ELEMENTS(backends); i++) {
@@ -141,7 +141,7 @@ static const struct {
     {"mtu@size", "host_mtu", false},
 };
 
-static void add_device(struct vm_args *a, xmlNode *n, const char *backend)
+static void add_device(struct vm_args *a, struct xml_node *n, const char *backend)
 {
     const char *model = xml_get_or(n, "model@type", "virtio"), *device = model;
     for (size_t i = 0; i < G_N_ELEMENTS(models); i++)
@@ -171,7 +171,7 @@ static void add_device(struct vm_args *a, xmlNode *n, const char *backend)
 
 bool args_interfaces(struct vm_args *a, GError **error)
 {
-    for (xmlNode *n = xml_find(a->devices, "interface"); n; n = xml_next(n)) {
+    for (struct xml_node *n = xml_find(a->devices, "interface"); n; n = xml_next(n)) {
         g_autofree char *id = g_strconcat("host", args_alias(n), NULL);
         if (!add_backend(a, n, id, error))
             return false;

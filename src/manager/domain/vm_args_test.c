@@ -26,8 +26,8 @@ static int listen_any(void *opaque, const char *path, GError **error)
     return open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
-static bool any_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
-                    GError **error)
+static bool any_tap(void *opaque, struct xml_node *interface, unsigned queues, int *ret,
+                    char **ret_name, GError **error)
 {
     for (unsigned i = 0; i < queues; i++)
         ret[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -45,7 +45,7 @@ static int64_t new_year(void *opaque)
     return 1704067200; /* 2024-01-01 */
 }
 
-static GBytes *any_secret(void *opaque, const xmlNode *secret, enum secret_usage usage,
+static GBytes *any_secret(void *opaque, const struct xml_node *secret, enum secret_usage usage,
                           GError **error)
 {
     return g_bytes_new("sesame", 6);
@@ -56,7 +56,7 @@ static const struct vm_args_ops ops = {open_any, listen_any, any_tap,
 
 /* ---- the files ---- */
 
-static xmlDoc *read_domain(const char *name)
+static struct xml_node *read_domain(const char *name)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *file = g_strconcat(name, ".xml", NULL),
@@ -66,9 +66,9 @@ static xmlDoc *read_domain(const char *name)
     auto_domain_def *d = domain_def_parse(text, len, DEF_LIVE, &error);
     g_assert_no_error(error);
     auto_domain_def *live =
-        domain_def_from_doc(xmlCopyDoc(domain_def_tree(d)->doc, 1), DEF_LIVE | DEF_STORED, &error);
+        domain_def_from_doc(xml_copy(domain_def_tree(d)), DEF_LIVE | DEF_STORED, &error);
     g_assert_no_error(error);
-    return xmlCopyDoc(domain_def_tree(live)->doc, 1);
+    return xml_copy(domain_def_tree(live));
 }
 
 /* Options and their values on one line each. */
@@ -86,11 +86,11 @@ static char *lines(const GPtrArray *argv)
 static void compare(const char *name, bool ours)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(xmlDoc) doc = read_domain(name);
+    auto_xml *doc = read_domain(name);
     g_autofree char *file = g_strdup_printf("%s.%s.args", name, ours ? "ruche" : "qemu");
     g_autofree char *path = g_build_filename(folder, file, NULL), *want = NULL;
     struct vm_args a;
-    vm_args_init(&a, xmlDocGetRootElement(doc), ours);
+    vm_args_init(&a, doc, ours);
     a.dir = "/run/ruche/machines/UUID";
     a.console_log = "/var/log/ruche/consoles/NAME.log";
     a.ops = &ops;

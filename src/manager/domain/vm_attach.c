@@ -13,7 +13,7 @@
 
 #define ATTACH_MS 10000
 
-void vm_status(const struct vm *v, xmlNode *status)
+void vm_status(const struct vm *v, struct xml_node *status)
 {
     xml_set_f(status, "machine@pid", "%d", (int)v->pid);
     xml_set_f(status, "machine@start", "%" G_GUINT64_FORMAT, v->start_ticks);
@@ -21,7 +21,7 @@ void vm_status(const struct vm *v, xmlNode *status)
     xml_set_f(status, "machine@balloon", "%" G_GUINT64_FORMAT, v->balloon_kib);
 }
 
-static bool find_process(struct vm *v, const xmlNode *status, GError **error)
+static bool find_process(struct vm *v, const struct xml_node *status, GError **error)
 {
     v->pid = (pid_t)MIN(xml_get_u64(status, "machine@pid", 0), G_MAXINT);
     v->start_ticks = xml_get_u64(status, "machine@start", 0);
@@ -54,13 +54,13 @@ static void read_balloon(struct vm *v)
 /* ---- what went while nobody listened ---- */
 
 /* Kinds whose devices the emulator knows by their aliases. */
-static bool is_named_device(const xmlNode *n)
+static bool is_named_device(const struct xml_node *n)
 {
     static const char *const kinds[] = {"disk", "interface", "rng", "channel", NULL};
-    return n->type == XML_ELEMENT_NODE && xml_get(n, "alias@name") &&
-           (g_strv_contains(kinds, (const char *)n->name) ||
-            (!xmlStrcmp(n->name, BAD_CAST "controller") && xml_is(n, "@type", "virtio-serial")) ||
-            (!xmlStrcmp(n->name, BAD_CAST "memballoon") && !xml_is(n, "@model", "none")));
+    return xml_is_element(n) && xml_get(n, "alias@name") &&
+           (g_strv_contains(kinds, n->name) ||
+            (!strcmp(n->name, "controller") && xml_is(n, "@type", "virtio-serial")) ||
+            (!strcmp(n->name, "memballoon") && !xml_is(n, "@model", "none")));
 }
 
 static bool is_listed(JsonArray *list, const char *name)
@@ -76,8 +76,8 @@ static bool is_listed(JsonArray *list, const char *name)
 static GPtrArray *find_lost(struct vm *v, JsonArray *list)
 {
     GPtrArray *lost = g_ptr_array_new_with_free_func(g_free);
-    const xmlNode *devices = xml_find(domain_def_tree(v->d->live), "devices");
-    for (const xmlNode *n = devices ? devices->children : NULL; n; n = n->next)
+    const struct xml_node *devices = xml_find(domain_def_tree(v->d->live), "devices");
+    for (const struct xml_node *n = devices ? devices->children : NULL; n; n = n->next)
         if (is_named_device(n) && !is_listed(list, xml_get(n, "alias@name")))
             g_ptr_array_add(lost, g_strdup(xml_get(n, "alias@name")));
     domain_def_shrink(v->d->live);
@@ -137,7 +137,7 @@ void vm_catch_up(struct vm *v)
     close_orphans(v);
 }
 
-struct vm *vm_attach(struct domain *d, const xmlNode *status, GError **error)
+struct vm *vm_attach(struct domain *d, const struct xml_node *status, GError **error)
 {
     struct vm *v = vm_new(d);
     g_autoptr(GError) why = NULL;

@@ -108,12 +108,12 @@ bool vm_block_job_do(struct vm *v, const struct vm_block_job *j, enum vm_block_j
 
 /* ---- files that are to be written ---- */
 
-static bool is_direct(const xmlNode *disk)
+static bool is_direct(const struct xml_node *disk)
 {
     return xml_is(disk, "driver@cache", "none") || xml_is(disk, "driver@cache", "directsync");
 }
 
-static void set_cache(JsonObject *o, const xmlNode *disk)
+static void set_cache(JsonObject *o, const struct xml_node *disk)
 {
     const char *mode = xml_get_or(disk, "driver@cache", "default");
     if (strcmp(mode, "default"))
@@ -159,7 +159,7 @@ static void drop_readers(struct vm *v, int64_t set, int64_t kept)
 
 /* Open for both from now on, as an image that the guest writes to is from the start
  * (vm_args_disk.c). */
-static bool stay_writable(struct vm *v, const char *node, int64_t set, const xmlNode *disk,
+static bool stay_writable(struct vm *v, const char *node, int64_t set, const struct xml_node *disk,
                           bool device, GError **error)
 {
     g_autofree char *file = g_strconcat(node, "-file", NULL),
@@ -175,8 +175,8 @@ static bool stay_writable(struct vm *v, const char *node, int64_t set, const xml
 }
 
 /* stay: not only for the time of the job. */
-static bool make_writable(struct vm *v, const xmlNode *disk, const xmlNode *image, bool stay,
-                          GError **error)
+static bool make_writable(struct vm *v, const struct xml_node *disk, const struct xml_node *image,
+                          bool stay, GError **error)
 {
     auto_vm *keep = vm_ref(v);
     g_autofree char *node = def_chain_node(disk, image);
@@ -198,9 +198,10 @@ static bool make_writable(struct vm *v, const xmlNode *disk, const xmlNode *imag
 
 /* ---- pull and commit ---- */
 
-bool vm_block_pull(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error)
+bool vm_block_pull(struct vm *v, struct xml_node *disk, const struct vm_block_job *j,
+                   GError **error)
 {
-    xmlNode *base = j->b ? def_chain_at(disk, j->b) : NULL;
+    struct xml_node *base = j->b ? def_chain_at(disk, j->b) : NULL;
     g_autofree char *id = job_id(j), *node = def_chain_node(disk, disk),
                     *below = base ? def_chain_node(disk, base) : NULL;
     return vm_do(v, "block-stream",
@@ -210,11 +211,12 @@ bool vm_block_pull(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GE
                  error);
 }
 
-bool vm_block_commit(struct vm *v, xmlNode *disk, const struct vm_block_job *j, GError **error)
+bool vm_block_commit(struct vm *v, struct xml_node *disk, const struct vm_block_job *j,
+                     GError **error)
 {
     auto_vm *keep = vm_ref(v);
-    xmlNode *top = def_chain_at(disk, j->a), *base = def_chain_at(disk, j->b),
-            *above = def_chain_above(disk, top);
+    struct xml_node *top = def_chain_at(disk, j->a), *base = def_chain_at(disk, j->b),
+                    *above = def_chain_above(disk, top);
     g_autofree char *id = job_id(j), *root = def_chain_node(disk, disk),
                     *from = def_chain_node(disk, top), *to = def_chain_node(disk, base);
     if (!make_writable(keep, disk, base, top == disk, error) ||
@@ -229,7 +231,7 @@ bool vm_block_commit(struct vm *v, xmlNode *disk, const struct vm_block_job *j, 
 
 /* ---- copy ---- */
 
-static bool add_target(struct vm *v, const xmlNode *disk, const struct vm_block_copy *c,
+static bool add_target(struct vm *v, const struct xml_node *disk, const struct vm_block_copy *c,
                        const char *node, const char *below, GError **error)
 {
     g_autofree char *file = g_strconcat(node, "-file", NULL);
@@ -262,11 +264,11 @@ static bool add_target(struct vm *v, const xmlNode *disk, const struct vm_block_
     return false;
 }
 
-bool vm_block_copy(struct vm *v, xmlNode *disk, const struct vm_block_job *j,
+bool vm_block_copy(struct vm *v, struct xml_node *disk, const struct vm_block_job *j,
                    const struct vm_block_copy *c, GError **error)
 {
     auto_vm *keep = vm_ref(v);
-    xmlNode *below = c->shallow ? def_chain_next(disk) : NULL;
+    struct xml_node *below = c->shallow ? def_chain_next(disk) : NULL;
     g_autofree char *id = job_id(j), *from = def_chain_node(disk, disk),
                     *to = g_strdup_printf("disk-%s-%u", j->target, j->b),
                     *back = below ? def_chain_node(disk, below) : NULL;

@@ -13,7 +13,7 @@
 
 #define INFO_MS 30000
 
-static bool may_have_backing(const xmlNode *disk)
+static bool may_have_backing(const struct xml_node *disk)
 {
     static const char *const formats[] = {"qcow2", "qcow", "qed", "vmdk", "vhdx", "vpc", NULL};
     const char *format = xml_get(disk, "driver@type");
@@ -22,9 +22,9 @@ static bool may_have_backing(const xmlNode *disk)
 }
 
 /* One <backingStore> in another. */
-static xmlNode *add_level(xmlNode *at, const struct image_info *i)
+static struct xml_node *add_level(struct xml_node *at, const struct image_info *i)
 {
-    xmlNode *b = xmlNewChild(at, NULL, BAD_CAST "backingStore", NULL);
+    struct xml_node *b = xml_add(at, "backingStore");
     if (!i->filename)
         return NULL;
     bool device = g_str_has_prefix(i->filename, "/dev/");
@@ -34,7 +34,7 @@ static xmlNode *add_level(xmlNode *at, const struct image_info *i)
     return b;
 }
 
-static bool write_chain(xmlNode *disk, const struct image_info *chain, GError **error)
+static bool write_chain(struct xml_node *disk, const struct image_info *chain, GError **error)
 {
     const char *target = xml_get_or(disk, "target@dev", "");
     /* The image itself has to be what the description says: else its guest could choose what is
@@ -43,17 +43,17 @@ static bool write_chain(xmlNode *disk, const struct image_info *chain, GError **
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "disk '%s' is described as %s, and its image is %s", target,
                            xml_get_or(disk, "driver@type", ""), chain->format);
-    xmlNode *at = disk;
+    struct xml_node *at = disk;
     for (const struct image_info *i = chain + 1; i->format && at; i++)
         at = add_level(at, i);
     if (at)
-        xmlNewChild(at, NULL, BAD_CAST "backingStore", NULL);
+        xml_add(at, "backingStore");
     return true;
 }
 
-bool vm_find_chains(xmlNode *domain, GError **error)
+bool vm_find_chains(struct xml_node *domain, GError **error)
 {
-    for (xmlNode *d = xml_find(domain, "devices/disk"); d; d = xml_next(d)) {
+    for (struct xml_node *d = xml_find(domain, "devices/disk"); d; d = xml_next(d)) {
         if (!may_have_backing(d)) {
             def_chain_count(d);
             continue;

@@ -14,7 +14,7 @@
 struct check {
     const struct emulator *e;
     const char *emulator; /* for sentences: "ruche-vmm" */
-    xmlNode *domain, *devices;
+    struct xml_node *domain, *devices;
 };
 
 /* An attribute's word must be the emulator's. */
@@ -77,7 +77,7 @@ static const struct {
     {"lease", "leases are not there yet; leave it out"},
 };
 
-static const char *name_of(const xmlNode *n)
+static const char *name_of(const struct xml_node *n)
 {
     static const char *const paths[] = {"target@dev", "mac@address", "target@name", "@index"};
     for (size_t i = 0; i < G_N_ELEMENTS(paths); i++)
@@ -87,16 +87,16 @@ static const char *name_of(const xmlNode *n)
 }
 
 /* "disk 'sda': bus 'scsi' is not there in ruche-vmm; use 'virtio' or 'sata'". */
-static bool refuse(const struct check *c, const xmlNode *n, const char *path, const char *set,
-                   const char *word, GError **error)
+static bool refuse(const struct check *c, const struct xml_node *n, const char *path,
+                   const char *set, const char *word, GError **error)
 {
     g_autoptr(GString) known = g_string_new(NULL);
     g_autofree const char **words = emulator_set(c->e, set);
     for (const char **w = words; *w; w++)
         g_string_append_printf(known, "%s'%s'", !known->len ? "" : w[1] ? ", " : " or ", *w);
     const char *at = strrchr(path, '@'), *name = name_of(n);
-    g_autofree char *what = g_strdup_printf("%s%s%s%s", (const char *)n->name, *name ? " '" : "",
-                                            name, *name ? "'" : "");
+    g_autofree char *what =
+        g_strdup_printf("%s%s%s%s", n->name, *name ? " '" : "", name, *name ? "'" : "");
     return ruche_error(error, MANAGER_ERR_CONFIG, "%s: %s '%s' is not there in %s; %s%s", what,
                        at ? at + 1 : path, word, c->emulator,
                        known->len ? "use " : "leave the element out", known->str);
@@ -105,7 +105,7 @@ static bool refuse(const struct check *c, const xmlNode *n, const char *path, co
 static bool check_words(const struct check *c, GError **error)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(rules); i++)
-        for (xmlNode *n = xml_find(c->devices, rules[i].element); n; n = xml_next(n)) {
+        for (struct xml_node *n = xml_find(c->devices, rules[i].element); n; n = xml_next(n)) {
             if (xml_is(n, "@model", "none"))
                 continue; /* says that it is not there: a USB controller, a balloon */
             const char *word = xml_get(n, rules[i].path);
@@ -119,7 +119,7 @@ static bool check_words(const struct check *c, GError **error)
 static bool check_elements(const struct check *c, GError **error)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(not_here); i++) {
-        const xmlNode *n = xml_find(c->devices, not_here[i].element);
+        const struct xml_node *n = xml_find(c->devices, not_here[i].element);
         if (n)
             return ruche_error(error, MANAGER_ERR_CONFIG, "<%s> is not possible: %s",
                                not_here[i].element, not_here[i].advice);
@@ -190,7 +190,7 @@ static const char *const not_ours[] = {
     "driver@rss",         "driver@rss_hash_report", "driver@iommu",    "driver@ats",
     "driver@page_per_vq", "driver/host@ufo",        "driver/guest@ufo"};
 
-static bool check_driver(const struct check *c, const xmlNode *n, GError **error)
+static bool check_driver(const struct check *c, const struct xml_node *n, GError **error)
 {
     if (c->e->ours && xml_is(n, "driver@name", "vhost"))
         return ruche_error(error, MANAGER_ERR_CONFIG,
@@ -207,7 +207,7 @@ static bool check_driver(const struct check *c, const xmlNode *n, GError **error
                        name_of(n), (unsigned)queues, VM_MAX_QUEUES);
 }
 
-static bool check_parts(const xmlNode *n, GError **error)
+static bool check_parts(const struct xml_node *n, GError **error)
 {
     g_autofree char *type = g_strdup_printf(" %s ", xml_get_or(n, "@type", ""));
     for (size_t i = 0; i < G_N_ELEMENTS(interface_parts); i++) {
@@ -229,9 +229,9 @@ static bool check_parts(const xmlNode *n, GError **error)
 }
 
 /* QEMU's, by the definition; a cell may say it for itself. */
-static bool memory_is_shared(const xmlNode *domain)
+static bool memory_is_shared(const struct xml_node *domain)
 {
-    const xmlNode *cell = xml_find(domain, "cpu/numa/cell");
+    const struct xml_node *cell = xml_find(domain, "cpu/numa/cell");
     const char *all = xml_get_or(domain, "memoryBacking/access@mode", "");
     if (!cell)
         return !strcmp(all, "shared");
@@ -241,7 +241,7 @@ static bool memory_is_shared(const xmlNode *domain)
 }
 
 /* The switch maps the machine's memory. Ours is always shared. */
-static bool check_vhostuser(const struct check *c, const xmlNode *n, GError **error)
+static bool check_vhostuser(const struct check *c, const struct xml_node *n, GError **error)
 {
     if (!xml_is(n, "@type", "vhostuser"))
         return true;
@@ -260,7 +260,7 @@ static bool check_vhostuser(const struct check *c, const xmlNode *n, GError **er
 
 static bool check_interfaces(const struct check *c, GError **error)
 {
-    for (xmlNode *n = xml_find(c->devices, "interface"); n; n = xml_next(n)) {
+    for (struct xml_node *n = xml_find(c->devices, "interface"); n; n = xml_next(n)) {
         if (manager.session && (xml_is(n, "@type", "network") || xml_is(n, "@type", "bridge") ||
                                 xml_is(n, "@type", "direct")))
             return ruche_error(error, MANAGER_ERR_CONFIG,
@@ -287,7 +287,7 @@ static const struct {
     {"floppy", "driver@rerror_policy", NULL, "a floppy drive reports errors"},
 };
 
-static bool check_drive(const xmlNode *n, GError **error)
+static bool check_drive(const struct xml_node *n, GError **error)
 {
     const char *device = xml_get_or(n, "@device", "disk");
     if (!strcmp(device, "lun") && !xml_is(n, "target@bus", "scsi"))
@@ -309,10 +309,10 @@ static bool check_drive(const xmlNode *n, GError **error)
 
 static bool check_drives(const struct check *c, GError **error)
 {
-    for (xmlNode *n = xml_find(c->devices, "disk"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(c->devices, "disk"); n; n = xml_next(n))
         if (!check_drive(n, error))
             return false;
-    for (xmlNode *n = xml_find(c->devices, "controller"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(c->devices, "controller"); n; n = xml_next(n))
         if (xml_is(n, "@type", "fdc") && xml_get_u64(n, "@index", 0))
             return ruche_error(error, MANAGER_ERR_CONFIG,
                                "controller 'fdc' %s: a machine has one, of index 0",
@@ -340,7 +340,7 @@ bool vm_check_def(struct domain_def *d, GError **error)
     if (!e)
         return false;
     g_autofree char *name = g_path_get_basename(e->path);
-    xmlNode *domain = domain_def_tree(d);
+    struct xml_node *domain = domain_def_tree(d);
     const struct check c = {
         .e = e, .emulator = name, .domain = domain, .devices = xml_find(domain, "devices")};
     for (size_t i = 0; i < G_N_ELEMENTS(checks); i++)

@@ -21,7 +21,7 @@
 
 /* ---- link state ---- */
 
-bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error)
+bool vm_set_link(struct vm *v, const struct xml_node *interface, GError **error)
 {
     const char *alias = xml_get_or(interface, "alias@name", "");
     return vm_do(
@@ -271,22 +271,21 @@ bool vm_add_built(struct vm *v, struct vm_build *b, bool device, GError **error)
 }
 
 /* The builder sees a domain that has only this device. */
-static xmlDoc *domain_with(const struct vm *v, const xmlNode *device, xmlNode **ret_device)
+static struct xml_node *domain_with(const struct vm *v, const struct xml_node *device,
+                                    struct xml_node **ret_device)
 {
-    xmlDoc *doc = xmlCopyDoc(domain_def_tree(v->d->live)->doc, 1);
+    struct xml_node *doc = xml_copy(domain_def_tree(v->d->live));
     domain_def_shrink(v->d->live);
-    xmlNode *devices = xml_find(xmlDocGetRootElement(doc), "devices"),
-            *own = xmlDocCopyNode((xmlNode *)device, doc, 1);
-    xmlAddChild(devices, own);
+    struct xml_node *devices = xml_find(doc, "devices"), *own = xml_copy(device);
+    xml_append(devices, own);
     while (
         xml_find(devices->parent, "os/boot")) /* its place is not that of the first of its kind */
         xml_remove(devices->parent, "os/boot");
-    for (xmlNode *n = devices->children, *next; n; n = next) {
+    for (struct xml_node *n = devices->children, *next; n; n = next) {
         next = n->next;
-        if (n == own || (n->name && !xmlStrcmp(n->name, BAD_CAST "controller")))
+        if (n == own || (n->name && !strcmp(n->name, "controller")))
             continue;
-        xmlUnlinkNode(n);
-        xmlFreeNode(n);
+        xml_free(n);
     }
     *ret_device = own;
     return doc;
@@ -306,19 +305,20 @@ static const struct {
     {"channel", args_chardevs},
 };
 
-bool vm_no_hot_plug(const struct vm *v, const xmlNode *device, const char *verb, GError **error)
+bool vm_no_hot_plug(const struct vm *v, const struct xml_node *device, const char *verb,
+                    GError **error)
 {
     return ruche_error(error, MANAGER_ERR_CONFIG,
                        "machine '%s': a device '%s' cannot be %s while it runs; change the stored "
                        "description (--config), which "
                        "holds from the next start on",
-                       v->name, (const char *)device->name, verb);
+                       v->name, device->name, verb);
 }
 
 static bool build(struct vm *v, struct vm_build *b, GError **error)
 {
-    const char *name = (const char *)b->own->name;
-    xmlNode *domain = xmlDocGetRootElement(b->doc);
+    const char *name = b->own->name;
+    struct xml_node *domain = b->doc;
     if (!strcmp(name, "disk") &&
         (!vm_find_volumes(domain, error) || !vm_find_chains(domain, error)))
         return false;
@@ -328,10 +328,11 @@ static bool build(struct vm *v, struct vm_build *b, GError **error)
     return vm_no_hot_plug(v, b->own, "added", error);
 }
 
-bool vm_build_device(struct vm *v, const xmlNode *device, struct vm_build *b, GError **error)
+bool vm_build_device(struct vm *v, const struct xml_node *device, struct vm_build *b,
+                     GError **error)
 {
     b->doc = domain_with(v, device, &b->own);
-    vm_args_init(&b->a, xmlDocGetRootElement(b->doc), v->ours);
+    vm_args_init(&b->a, b->doc, v->ours);
     b->ops = vm_host_ops;
     b->ops.free_port = no_port;
     b->a.dir = v->dir;
@@ -348,13 +349,13 @@ void vm_build_done(struct vm_build *b)
 {
     if (b->doc) {
         vm_args_done(&b->a);
-        xmlFreeDoc(b->doc);
+        xml_free(b->doc);
     }
     *b = (struct vm_build){0};
 }
 
 /* What the host made for it, and what its network chose. */
-static void take_host_names(xmlNode *device, const xmlNode *own)
+static void take_host_names(struct xml_node *device, const struct xml_node *own)
 {
     static const char *const paths[] = {"source@portid", "source@bridge", "source@dev",
                                         "source@mode", "@type"};
@@ -364,23 +365,23 @@ static void take_host_names(xmlNode *device, const xmlNode *own)
             xml_set(device, paths[i], xml_get(own, paths[i]));
 }
 
-void vm_take_chain(xmlNode *disk, const xmlNode *own)
+void vm_take_chain(struct xml_node *disk, const struct xml_node *own)
 {
-    xmlNode *chain = xml_find(own, "backingStore"), *source = xml_find(own, "source");
+    struct xml_node *chain = xml_find(own, "backingStore"), *source = xml_find(own, "source");
     if (xml_is(disk, "@type", "volume") && source) {
         xml_remove(disk, "source");
-        xmlAddChild(disk, xmlDocCopyNode(source, disk->doc, 1));
+        xml_append(disk, xml_copy(source));
     }
     while (xml_find(disk, "backingStore"))
         xml_remove(disk, "backingStore");
     if (chain)
-        xmlAddChild(disk, xmlDocCopyNode(chain, disk->doc, 1));
+        xml_append(disk, xml_copy(chain));
 }
 
 /* What the host made for one that did not come. */
-static void give_back(struct vm *v, const xmlNode *own)
+static void give_back(struct vm *v, const struct xml_node *own)
 {
-    if (strcmp((const char *)own->name, "interface"))
+    if (strcmp(own->name, "interface"))
         return;
     network_unplug(v->d->uuid, xml_get(own, "mac@address"));
     if (xml_get(own, "target@dev"))

@@ -11,41 +11,40 @@
 #include "manager/domain/vm.h"
 #include "manager/node/node.h"
 
-static bool has_usb_device(const xmlNode *devices)
+static bool has_usb_device(const struct xml_node *devices)
 {
-    for (const xmlNode *n = devices->children; n; n = n->next)
-        if (n->type == XML_ELEMENT_NODE && def_is_usb(n))
+    for (const struct xml_node *n = devices->children; n; n = n->next)
+        if (xml_is_element(n) && def_is_usb(n))
             return true;
     return false;
 }
 
-static bool is_beyond(const struct emulator *e, const xmlNode *controller)
+static bool is_beyond(const struct emulator *e, const struct xml_node *controller)
 {
     return xml_is(controller, "@type", "usb") &&
            !emulator_has(e, "controller.usb", xml_get_or(controller, "@model", ""));
 }
 
-static bool any_beyond(const struct emulator *e, const xmlNode *devices)
+static bool any_beyond(const struct emulator *e, const struct xml_node *devices)
 {
-    for (const xmlNode *c = xml_find(devices, "controller"); c; c = xml_next(c))
+    for (const struct xml_node *c = xml_find(devices, "controller"); c; c = xml_next(c))
         if (is_beyond(e, c))
             return true;
     return false;
 }
 
 /* The first says that there is none, its companions go. */
-static void take_out(const struct emulator *e, xmlNode *devices)
+static void take_out(const struct emulator *e, struct xml_node *devices)
 {
     bool said = false;
-    for (xmlNode *c = xml_find(devices, "controller"), *next; c; c = next) {
+    for (struct xml_node *c = xml_find(devices, "controller"), *next; c; c = next) {
         next = xml_next(c);
         if (!is_beyond(e, c))
             continue;
-        xmlUnlinkNode(c);
-        xmlFreeNode(c);
+        xml_free(c);
         if (said)
             continue;
-        c = xmlNewChild(devices, NULL, (const xmlChar *)"controller", NULL);
+        c = xml_add(devices, "controller");
         xml_set(c, "@type", "usb");
         xml_set(c, "@model", "none");
         said = true;
@@ -55,12 +54,12 @@ static void take_out(const struct emulator *e, xmlNode *devices)
 struct domain_def *vm_fit_def(struct domain_def *d, GError **error)
 {
     const struct emulator *e = node_emulator(d->s.emulator, d->s.arch, error);
-    const xmlNode *devices = e ? xml_find(domain_def_tree(d), "devices") : NULL;
+    const struct xml_node *devices = e ? xml_find(domain_def_tree(d), "devices") : NULL;
     if (!e)
         return NULL;
     if (!e->ours || !devices || has_usb_device(devices) || !any_beyond(e, devices))
         return domain_def_ref(d);
-    xmlDoc *doc = xmlCopyDoc(d->doc, 1);
-    take_out(e, xml_find(xmlDocGetRootElement(doc), "devices"));
+    struct xml_node *doc = xml_copy(d->doc);
+    take_out(e, xml_find(doc, "devices"));
     return domain_def_from_doc(doc, 0, error);
 }

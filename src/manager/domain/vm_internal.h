@@ -79,7 +79,7 @@ struct vm {
 
 /* Remembers which of the live definition's devices is the balloon: when it starts and when it is
  * found. */
-void vm_know_balloon(struct vm *v, const xmlNode *domain);
+void vm_know_balloon(struct vm *v, const struct xml_node *domain);
 struct vm *vm_ref(struct vm *v);
 void vm_unref(struct vm *v);
 static inline void vm_auto_unref(struct vm **v)
@@ -135,11 +135,11 @@ const char *vm_cgroup_name(const struct vm *v); /* static buffer */
 bool vm_read_state(struct vm *v, GError **error);
 
 /* vm_volume.c: writes what the volumes of pools are into the <source> of disks that name them; of one disk. */
-bool vm_find_volumes(xmlNode *domain, GError **error);
-bool vm_find_volume(xmlNode *disk, GError **error);
+bool vm_find_volumes(struct xml_node *domain, GError **error);
+bool vm_find_volume(struct xml_node *disk, GError **error);
 
 /* vm_chain.c: writes the backing chain of each disk into its <backingStore>. (waits) */
-bool vm_find_chains(xmlNode *domain, GError **error);
+bool vm_find_chains(struct xml_node *domain, GError **error);
 
 /* vm_query.c, vm_block.c: rows of bulk statistics. */
 void vm_cpu_total_stats(struct vm *v, struct param_list *ret);
@@ -154,26 +154,26 @@ void vm_console_free(gpointer console);
 
 /* vm_device.c */
 /* The link state of an <interface>. */
-bool vm_set_link(struct vm *v, const xmlNode *interface, GError **error);
+bool vm_set_link(struct vm *v, const struct xml_node *interface, GError **error);
 /* One device as the command line's builder says it. {0}, vm_build_device(), vm_build_done(). */
 struct vm_build {
-    xmlDoc *doc;  /* a copy of the live tree that has only this device */
-    xmlNode *own; /* it, with what the host chose */
+    struct xml_node *doc; /* a copy of the live tree that has only this device */
+    struct xml_node *own; /* it, with what the host chose */
     struct vm_args a;
     struct vm_args_ops ops;
 };
-bool vm_build_device(struct vm *v, const xmlNode *device, struct vm_build *b, GError **error);
+bool vm_build_device(struct vm *v, const struct xml_node *device, struct vm_build *b, GError **error);
 void vm_build_done(struct vm_build *b);
 /* All of it into the machine, or nothing; without `device` what it stands on only. */
 bool vm_add_built(struct vm *v, struct vm_build *b, bool device, GError **error);
 /* What a disk's image stands on was found out in `own`. */
-void vm_take_chain(xmlNode *disk, const xmlNode *own);
-bool vm_no_hot_plug(const struct vm *v, const xmlNode *device, const char *verb, GError **error);
+void vm_take_chain(struct xml_node *disk, const struct xml_node *own);
+bool vm_no_hot_plug(const struct vm *v, const struct xml_node *device, const char *verb, GError **error);
 
 /* vm_update.c */
 bool vm_update(struct vm *v, struct vm_change *c, GError **error);
 /* Displays' passwords, which no command line shows. */
-bool vm_start_passwords(struct vm *v, const xmlNode *domain, GError **error);
+bool vm_start_passwords(struct vm *v, const struct xml_node *domain, GError **error);
 
 /* vm_unplug.c */
 /* The machine says so: what the device stood on goes too, so that its name is free again. */
@@ -185,11 +185,11 @@ void vm_delete_nodes(struct vm *v, const char *disk);
 void vm_unplug_refused(struct vm *v, const char *alias); /* the guest keeps it */
 /* Asks the guest for it; with `wait`, gives it some time. *ret_gone: it has left. */
 bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GError **error);
-char *vm_alias_of(const struct vm *v, const xmlNode *device); /* NULL: it has none; the caller's */
+char *vm_alias_of(const struct vm *v, const struct xml_node *device); /* NULL: it has none; the caller's */
 
 /* vm_tune.c: what <cputune>, <memtune>, <blkiotune>, <numatune>, <iotune>, link states say. (waits)
  */
-bool vm_tune_at_start(struct vm *v, xmlNode *domain, GError **error);
+bool vm_tune_at_start(struct vm *v, struct xml_node *domain, GError **error);
 /* The process has ended and its monitor has said all: tells the domain, once. */
 void vm_report_gone(struct vm *v);
 
@@ -199,21 +199,21 @@ void vm_begin_reports(struct vm *v);
 /* vm_tap.c, vm_link.c */
 /* An <interface> of a type that the host carries: its network is plugged, its tap is made; what was
  * chosen is written into the element. */
-bool vm_tap_make(const struct vm *v, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
+bool vm_tap_make(const struct vm *v, struct xml_node *interface, unsigned queues, int *ret, char **ret_name,
                  GError **error);
 /* An interface that is there becomes as `after` says: bridge or network (`elsewhere`), isolation, filter, rates, VLANs
  * of Open vSwitch; what was chosen is written into it. Undone when it fails. (waits) */
-bool vm_tap_change(const struct vm *v, const xmlNode *before, xmlNode *after, bool elsewhere, GError **error);
+bool vm_tap_change(const struct vm *v, const struct xml_node *before, struct xml_node *after, bool elsewhere, GError **error);
 /* A port of Open vSwitch; what `after` leaves to the network becomes as the network chose it. */
-bool vm_tap_is_ovs(const xmlNode *before, xmlNode *after);
+bool vm_tap_is_ovs(const struct xml_node *before, struct xml_node *after);
 /* Its rates; NULL: none. */
-bool vm_tap_rates(const struct vm *v, const xmlNode *interface, const xmlNode *bandwidth, GError **error);
+bool vm_tap_rates(const struct vm *v, const struct xml_node *interface, const struct xml_node *bandwidth, GError **error);
 bool vm_tap_stats(const char *ifname,
                   struct domain_interface_stats *ret); /* false: no such interface */
 int vm_link_up(const char *name); /* 0 or an errno */
 /* vm_macvtap.c: `name`: wanted, or a pattern; the one that it got. */
 struct network_plug;
-bool vm_macvtap(const struct vm *v, const xmlNode *interface, const struct network_plug *p, unsigned queues, int *ret,
+bool vm_macvtap(const struct vm *v, const struct xml_node *interface, const struct network_plug *p, unsigned queues, int *ret,
                 char name[IFNAMSIZ], GError **error);
 int vm_macvtap_make(const char *name, unsigned lower, const char *mode,
                     const char *mac); /* 0 or an errno */

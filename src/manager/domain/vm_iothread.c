@@ -18,7 +18,7 @@ static bool tune(struct vm *v, unsigned id, GError **error)
         bool is_signed;
     } rows[] = {{"cputune/iothread_period", "iothread_period", false},
                 {"cputune/iothread_quota", "iothread_quota", true}};
-    const xmlNode *domain = v->d ? domain_def_tree(v->d->live) : NULL;
+    const struct xml_node *domain = v->d ? domain_def_tree(v->d->live) : NULL;
     struct param_list l = {0};
     for (size_t i = 0; domain && i < G_N_ELEMENTS(rows); i++) {
         const char *text = xml_get(domain, rows[i].path);

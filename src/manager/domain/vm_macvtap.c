@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -91,8 +92,8 @@ static bool choose_name(char name[IFNAMSIZ], GError **error)
            ruche_error(error, RUCHE_ERR_EXISTS, "interface '%s' exists already on this host", name);
 }
 
-bool vm_macvtap(const struct vm *v, const xmlNode *n, const struct network_plug *p, unsigned queues,
-                int *ret, char name[IFNAMSIZ], GError **error)
+bool vm_macvtap(const struct vm *v, const struct xml_node *n, const struct network_plug *p,
+                unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
 {
     if (!check_lower(p, error) || !choose_name(name, error))
         return false;

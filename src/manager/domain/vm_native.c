@@ -22,8 +22,8 @@ static int no_socket(void *opaque, const char *path, GError **error)
     return no_file(opaque, path, 0, error);
 }
 
-static bool no_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
-                   GError **error)
+static bool no_tap(void *opaque, struct xml_node *interface, unsigned queues, int *ret,
+                   char **ret_name, GError **error)
 {
     for (unsigned i = 0; i < queues; i++)
         if ((ret[i] = no_file(opaque, "", 0, error)) < 0) {
@@ -74,15 +74,15 @@ char *vm_native(struct domain_def *def, GError **error)
     bool ours = e->ours;
     g_autofree char *program = g_strdup(e->path), *console = vm_console_log_path(def->s.name);
     auto_domain_def *named =
-        domain_def_from_doc(xmlCopyDoc(domain_def_tree(def)->doc, 1), DEF_LIVE | DEF_STORED, error);
+        domain_def_from_doc(xml_copy(domain_def_tree(def)), DEF_LIVE | DEF_STORED, error);
     if (!named)
         return NULL;
-    g_autoptr(xmlDoc) doc = xmlCopyDoc(domain_def_tree(named)->doc, 1);
+    auto_xml *doc = xml_copy(domain_def_tree(named));
     char uuid[UUID_TEXT_BYTES];
     uuid_format(def->s.uuid, uuid);
     g_autofree char *dir = g_build_filename(manager.runtime_dir, "machines", uuid, NULL);
     struct vm_args a;
-    vm_args_init(&a, xmlDocGetRootElement(doc), ours);
+    vm_args_init(&a, doc, ours);
     a.dir = dir;
     a.console_log = console;
     a.by_path = true;

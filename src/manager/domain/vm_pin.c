@@ -93,7 +93,7 @@ static bool parse_cpus(const char *text, uint8_t map[MAX_CPUS / 8], GError **err
         if (end != p && *end == '-')
             to = g_ascii_strtoull(end + 1, &end, 10);
         if (end == p || from > to || to >= MAX_CPUS || (*end && *end != ','))
-            return ruche_error(error, MANAGER_ERR_XML, "'%s' is not a set of CPUs", text);
+            return ruche_error(error, RUCHE_ERR_XML, "'%s' is not a set of CPUs", text);
         for (uint64_t cpu = from; cpu <= to; cpu++)
             map[cpu / 8] =
                 (uint8_t)(off ? map[cpu / 8] & ~(1u << cpu % 8) : map[cpu / 8] | 1u << cpu % 8);
@@ -110,7 +110,7 @@ static bool pin_text(struct vm *v, enum domain_pin kind, unsigned number, const 
 }
 
 /* What <vcpu cpuset> says of all threads holds for each until its own pin says otherwise. */
-static bool pin_all(struct vm *v, const xmlNode *domain, enum domain_pin kind,
+static bool pin_all(struct vm *v, const struct xml_node *domain, enum domain_pin kind,
                     const GArray *threads, GError **error)
 {
     const char *all = xml_get(domain, "vcpu@cpuset");
@@ -120,13 +120,13 @@ static bool pin_all(struct vm *v, const xmlNode *domain, enum domain_pin kind,
     return true;
 }
 
-bool vm_pin_iothread(struct vm *v, const xmlNode *domain, unsigned id, GError **error)
+bool vm_pin_iothread(struct vm *v, const struct xml_node *domain, unsigned id, GError **error)
 {
     const char *all = xml_get(domain, "vcpu@cpuset");
     return !all || !*all || pin_text(v, PIN_IOTHREAD, id, all, error);
 }
 
-bool vm_start_pins(struct vm *v, const xmlNode *domain, GError **error)
+bool vm_start_pins(struct vm *v, const struct xml_node *domain, GError **error)
 {
     const char *all = xml_get(domain, "vcpu@cpuset"),
                *emulator = xml_get(domain, "cputune/emulatorpin@cpuset");
@@ -136,13 +136,13 @@ bool vm_start_pins(struct vm *v, const xmlNode *domain, GError **error)
     if ((emulator || all) && *(emulator ? emulator : all) &&
         !pin_text(v, PIN_EMULATOR, 0, emulator ? emulator : all, error))
         return false;
-    for (xmlNode *n = xml_find(domain, "cputune/vcpupin"); n; n = xml_next(n)) {
+    for (struct xml_node *n = xml_find(domain, "cputune/vcpupin"); n; n = xml_next(n)) {
         unsigned number = (unsigned)xml_get_u64(n, "@vcpu", 0);
         if (number < v->vcpus->len &&
             !pin_text(v, PIN_VCPU, number, xml_get_or(n, "@cpuset", ""), error))
             return false;
     }
-    for (xmlNode *n = xml_find(domain, "cputune/iothreadpin"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(domain, "cputune/iothreadpin"); n; n = xml_next(n))
         if (!pin_text(v, PIN_IOTHREAD, (unsigned)xml_get_u64(n, "@iothread", 0),
                       xml_get_or(n, "@cpuset", ""), error))
             return false;

@@ -43,7 +43,7 @@ static void add_by_word(struct vm_args *a, GString *s, GBytes *value)
 }
 
 /* To be read: whose value a person has to put into which file. */
-static char *add_to_read(struct vm_args *a, const char *name, const xmlNode *secret)
+static char *add_to_read(struct vm_args *a, const char *name, const struct xml_node *secret)
 {
     const char *uuid = xml_get(secret, "@uuid");
     GString *s = opt_new("secret");
@@ -53,8 +53,8 @@ static char *add_to_read(struct vm_args *a, const char *name, const xmlNode *sec
     return g_strdup(name);
 }
 
-char *args_secret(struct vm_args *a, const xmlNode *disk, const char *name, const xmlNode *secret,
-                  enum secret_usage usage, GError **error)
+char *args_secret(struct vm_args *a, const struct xml_node *disk, const char *name,
+                  const struct xml_node *secret, enum secret_usage usage, GError **error)
 {
     if (a->by_path && secret)
         return add_to_read(a, name, secret);
@@ -62,7 +62,7 @@ char *args_secret(struct vm_args *a, const xmlNode *disk, const char *name, cons
     g_autoptr(GBytes) value = secret ? a->ops->secret(a->opaque, secret, usage, error) : NULL;
     if (!value) {
         if (!secret)
-            ruche_error(error, MANAGER_ERR_XML, "no <secret> is given");
+            ruche_error(error, RUCHE_ERR_XML, "no <secret> is given");
         g_prefix_error(error, "disk '%s': ", xml_get_or(disk, "target@dev", ""));
         return NULL;
     }
@@ -76,18 +76,17 @@ char *args_secret(struct vm_args *a, const xmlNode *disk, const char *name, cons
 }
 
 /* The secret that the configuration names, as a <secret> would. */
-static char *tls_password(struct vm_args *a, const xmlNode *disk, const char *id, GError **error)
+static char *tls_password(struct vm_args *a, const struct xml_node *disk, const char *id,
+                          GError **error)
 {
     uint8_t uuid[16];
-    g_autoptr(xmlDoc) doc = xmlNewDoc(BAD_CAST "1.0");
-    xmlNode *secret = xmlNewDocNode(doc, NULL, BAD_CAST "secret", NULL);
-    xmlDocSetRootElement(doc, secret);
+    auto_xml *secret = xml_new("secret");
     xml_set(secret, uuid_parse(a->tls_secret, uuid) ? "@uuid" : "@usage", a->tls_secret);
     g_autofree char *name = g_strconcat(id, "-key", NULL);
     return args_secret(a, disk, name, secret, SECRET_TLS, error);
 }
 
-char *args_tls(struct vm_args *a, const xmlNode *disk, const char *node, GError **error)
+char *args_tls(struct vm_args *a, const struct xml_node *disk, const char *node, GError **error)
 {
     g_autofree char *id = g_strconcat(node, "-tls", NULL),
                     *password = a->tls_secret ? tls_password(a, disk, id, error) : NULL;
@@ -115,9 +114,9 @@ static bool is_about_keys(const char *text)
     return false;
 }
 
-static void name_secret(GString *s, const xmlNode *disk, const xmlNode *element)
+static void name_secret(GString *s, const struct xml_node *disk, const struct xml_node *element)
 {
-    const xmlNode *secret = element ? xml_find(element, "secret") : NULL;
+    const struct xml_node *secret = element ? xml_find(element, "secret") : NULL;
     const char *uuid = secret ? xml_get(secret, "@uuid") : NULL,
                *usage = secret ? xml_get(secret, "@usage") : NULL;
     if (uuid || usage)
@@ -125,13 +124,13 @@ static void name_secret(GString *s, const xmlNode *disk, const xmlNode *element)
                                xml_get_or(disk, "target@dev", ""), uuid ? uuid : usage);
 }
 
-void vm_explain_secrets(const xmlNode *domain, GError **error)
+void vm_explain_secrets(const struct xml_node *domain, GError **error)
 {
     static const char *const places[] = {"encryption", "source/encryption", "auth", "source/auth"};
     if (!error || !*error || !is_about_keys((*error)->message))
         return;
     g_autoptr(GString) s = g_string_new(NULL);
-    for (const xmlNode *d = xml_find(domain, "devices/disk"); d; d = xml_next(d))
+    for (const struct xml_node *d = xml_find(domain, "devices/disk"); d; d = xml_next(d))
         for (size_t i = 0; i < G_N_ELEMENTS(places); i++)
             name_secret(s, d, xml_find(d, places[i]));
     if (!s->len)

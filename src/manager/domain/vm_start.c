@@ -45,8 +45,8 @@ static int listen_at(void *opaque, const char *path, GError **error)
     return vm_listen(path, error);
 }
 
-static bool make_tap(void *opaque, xmlNode *interface, unsigned queues, int *ret, char **ret_name,
-                     GError **error)
+static bool make_tap(void *opaque, struct xml_node *interface, unsigned queues, int *ret,
+                     char **ret_name, GError **error)
 {
     return vm_tap_make(opaque, interface, queues, ret, ret_name, error);
 }
@@ -77,7 +77,7 @@ static int64_t now(void *opaque)
     return g_get_real_time() / G_USEC_PER_SEC;
 }
 
-static GBytes *find_secret(void *opaque, const xmlNode *secret, enum secret_usage usage,
+static GBytes *find_secret(void *opaque, const struct xml_node *secret, enum secret_usage usage,
                            GError **error)
 {
     g_autoptr(GBytes) value = secret_value_of(secret, usage, error);
@@ -115,7 +115,7 @@ static char **environment(const struct vm *v)
     return g_environ_setenv(env, "TMPDIR", "/tmp", TRUE);
 }
 
-static int64_t locked_bytes(const xmlNode *domain)
+static int64_t locked_bytes(const struct xml_node *domain)
 {
     if (!xml_find(domain, "memoryBacking/locked"))
         return -1;
@@ -185,11 +185,11 @@ static void explain(struct vm *v, off_t log_from, GError **error)
 }
 
 /* The elements of consoles, serial ports and channels whose backend has this id. */
-static void set_pty(xmlNode *devices, const char *id, const char *path)
+static void set_pty(struct xml_node *devices, const char *id, const char *path)
 {
     static const char *const elements[] = {"serial", "console", "channel", "parallel"};
     for (size_t i = 0; i < G_N_ELEMENTS(elements); i++)
-        for (xmlNode *n = xml_find(devices, elements[i]); n; n = xml_next(n)) {
+        for (struct xml_node *n = xml_find(devices, elements[i]); n; n = xml_next(n)) {
             g_autofree char *own = g_strconcat("char", xml_get_or(n, "alias@name", ""), NULL);
             if (strcmp(own, id) || !xml_is(n, "@type", "pty"))
                 continue;
@@ -199,7 +199,7 @@ static void set_pty(xmlNode *devices, const char *id, const char *path)
         }
 }
 
-static bool read_ptys(struct vm *v, xmlNode *domain, GError **error)
+static bool read_ptys(struct vm *v, struct xml_node *domain, GError **error)
 {
     g_autoptr(JsonNode) n = vm_call(v, "query-chardev", NULL, error);
     JsonObject *o;
@@ -214,16 +214,16 @@ static bool read_ptys(struct vm *v, xmlNode *domain, GError **error)
 }
 
 /* Keys are tried one after the other before a machine answers. */
-static int start_ms(const xmlNode *domain)
+static int start_ms(const struct xml_node *domain)
 {
     unsigned keys = 0;
-    for (const xmlNode *d = xml_find(domain, "devices/disk"); d; d = xml_next(d))
+    for (const struct xml_node *d = xml_find(domain, "devices/disk"); d; d = xml_next(d))
         keys += xml_find(d, "encryption") || xml_find(d, "source/encryption");
     return VM_START_MS + (int)MIN(keys, 100) * VM_KEY_MS;
 }
 
 /* QEMU listens before it has read its options: an early end shows when its socket closes. */
-static bool after_start(struct vm *v, xmlNode *domain, GError **error)
+static bool after_start(struct vm *v, struct xml_node *domain, GError **error)
 {
     return vm_connect_monitor(v, start_ms(domain), error) && read_ptys(v, domain, error) &&
            vm_read_threads(v, error) && vm_tune_at_start(v, domain, error) &&
@@ -232,7 +232,8 @@ static bool after_start(struct vm *v, xmlNode *domain, GError **error)
 
 /* ---- all of it ---- */
 
-static bool start_process(struct vm *v, xmlNode *domain, const char *program, GError **error)
+static bool start_process(struct vm *v, struct xml_node *domain, const char *program,
+                          GError **error)
 {
     struct vm_args a;
     autofd log_fd = -1, lock_fd = -1;
@@ -266,12 +267,12 @@ static bool start_process(struct vm *v, xmlNode *domain, const char *program, GE
 }
 
 /* The tree of a running machine: all devices have names. */
-static xmlDoc *named_copy(struct domain_def *def, GError **error)
+static struct xml_node *named_copy(struct domain_def *def, GError **error)
 {
-    xmlDoc *copy = xmlCopyDoc(domain_def_tree(def)->doc, 1);
+    struct xml_node *copy = xml_copy(domain_def_tree(def));
     domain_def_shrink(def);
     auto_domain_def *named = domain_def_from_doc(copy, DEF_LIVE | DEF_STORED, error);
-    return named ? xmlCopyDoc(domain_def_tree(named)->doc, 1) : NULL;
+    return named ? xml_copy(domain_def_tree(named)) : NULL;
 }
 
 struct vm *vm_start(struct domain *d, bool incoming, struct domain_def **ret_live, GError **error)
@@ -284,15 +285,14 @@ struct vm *vm_start(struct domain *d, bool incoming, struct domain_def **ret_liv
     v->ours = e->ours;
     v->incoming = incoming;
     g_autofree char *program = g_strdup(e->path);
-    g_autoptr(xmlDoc) doc = named_copy(d->live, error);
-    xmlNode *domain = doc ? xmlDocGetRootElement(doc) : NULL;
+    auto_xml *domain = named_copy(d->live, error);
     v->cgroup = cgroup_new(vm_cgroup_name(v));
     if (!domain || !start_process(v, domain, program, error)) {
         vm_kill(v, false, NULL);
         vm_free(v);
         return NULL;
     }
-    *ret_live = domain_def_from_doc(g_steal_pointer(&doc), DEF_LIVE | DEF_STORED, error);
+    *ret_live = domain_def_from_doc(g_steal_pointer(&domain), DEF_LIVE | DEF_STORED, error);
     if (!*ret_live) {
         vm_kill(v, false, NULL);
         vm_free(v);

@@ -16,6 +16,7 @@
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -107,20 +108,20 @@ static bool fail_step(const char *name, int *fds, unsigned queues, int err, cons
 }
 
 /* The element's own word, else the network's. */
-static uint64_t mtu_of(const xmlNode *n, const struct network_plug *p)
+static uint64_t mtu_of(const struct xml_node *n, const struct network_plug *p)
 {
     return xml_get_u64(n, "mtu@size", p->mtu);
 }
 
 /* Before the link is up. */
-static bool filter(const struct vm *v, const xmlNode *n, const char *name, GError **error)
+static bool filter(const struct vm *v, const struct xml_node *n, const char *name, GError **error)
 {
     return filter_plug(name, v->d->uuid, v->name, xml_get(n, "mac@address"),
                        xml_find(n, "filterref"), error);
 }
 
 /* The strings are the plug's, the element's and the machine's. */
-static struct ovs_port ovs_port_of(const struct vm *v, const xmlNode *n,
+static struct ovs_port ovs_port_of(const struct vm *v, const struct xml_node *n,
                                    const struct network_plug *p, const char *name)
 {
     return (struct ovs_port){
@@ -136,7 +137,7 @@ static struct ovs_port ovs_port_of(const struct vm *v, const xmlNode *n,
     };
 }
 
-static bool join(const struct vm *v, const xmlNode *n, const struct network_plug *p,
+static bool join(const struct vm *v, const struct xml_node *n, const struct network_plug *p,
                  const char *name, GError **error)
 {
     struct ovs_port port = ovs_port_of(v, n, p, name);
@@ -147,7 +148,7 @@ static bool join(const struct vm *v, const xmlNode *n, const struct network_plug
            ruche_error_errno(error, err, "interface '%s' cannot be put on its bridge", name);
 }
 
-static bool check_bridge(const xmlNode *n, const struct network_plug *p, GError **error)
+static bool check_bridge(const struct xml_node *n, const struct network_plug *p, GError **error)
 {
     if (!check_name(p->bridge, "bridge", error))
         return false;
@@ -167,7 +168,7 @@ static bool check_bridge(const xmlNode *n, const struct network_plug *p, GError 
 }
 
 /* The port of the bridge, what it lets pass, and how much; all may be there already. */
-static bool connect_tap(const struct vm *v, const xmlNode *n, const struct network_plug *p,
+static bool connect_tap(const struct vm *v, const struct xml_node *n, const struct network_plug *p,
                         const char *name, GError **error)
 {
     uint64_t mtu = mtu_of(n, p);
@@ -181,7 +182,7 @@ static bool connect_tap(const struct vm *v, const xmlNode *n, const struct netwo
     return p->openvswitch || network_qos(name, p->bandwidth, false, error);
 }
 
-static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug *p,
+static bool bridge_tap(const struct vm *v, struct xml_node *n, const struct network_plug *p,
                        unsigned queues, int *ret, char name[IFNAMSIZ], GError **error)
 {
     if (!check_bridge(n, p, error) || !open_queues(name, queues, ret, error))
@@ -193,7 +194,7 @@ static bool bridge_tap(const struct vm *v, xmlNode *n, const struct network_plug
     return false;
 }
 
-static bool ethernet_tap(const struct vm *v, xmlNode *n, unsigned queues, int *ret,
+static bool ethernet_tap(const struct vm *v, struct xml_node *n, unsigned queues, int *ret,
                          char name[IFNAMSIZ], GError **error)
 {
     bool managed = !xml_is(n, "target@managed", "no");
@@ -210,7 +211,7 @@ static bool ethernet_tap(const struct vm *v, xmlNode *n, unsigned queues, int *r
     err = managed ? set_up(name, !xml_is(n, "link@state", "down")) : 0;
     if (err)
         return fail_step(name, ret, queues, err, "cannot be set up", error);
-    const xmlNode *rates = xml_find(n, "bandwidth");
+    const struct xml_node *rates = xml_find(n, "bandwidth");
     if (!rates || network_qos(name, rates, false, error))
         return true;
     close_all(ret, queues);
@@ -218,7 +219,7 @@ static bool ethernet_tap(const struct vm *v, xmlNode *n, unsigned queues, int *r
 }
 
 /* What the interface says itself. */
-static struct network_plug own_plug(const xmlNode *n)
+static struct network_plug own_plug(const struct xml_node *n)
 {
     bool ovs = xml_is(n, "virtualport@type", "openvswitch");
     return (struct network_plug){
@@ -234,15 +235,15 @@ static struct network_plug own_plug(const xmlNode *n)
     };
 }
 
-static void describe_element(xmlNode *n, const char *name, const xmlNode *chosen)
+static void describe_element(struct xml_node *n, const char *name, const struct xml_node *chosen)
 {
     xml_remove(n, name);
     if (chosen)
-        xmlAddChild(n, xmlDocCopyNode((xmlNode *)chosen, n->doc, 1));
+        xml_append(n, xml_copy(chosen));
 }
 
 /* The live description tells what the network chose. */
-static void describe_plug(xmlNode *n, const struct network_plug *p)
+static void describe_plug(struct xml_node *n, const struct network_plug *p)
 {
     xml_set(n, "source@portid", p->port);
     if (p->bridge) {
@@ -266,7 +267,7 @@ int vm_link_up(const char *name)
     return set_up(name, true);
 }
 
-static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *ret,
+static bool network_tap(const struct vm *v, struct xml_node *n, unsigned queues, int *ret,
                         char name[IFNAMSIZ], GError **error)
 {
     const uint8_t *owner = v->d->uuid;
@@ -296,7 +297,7 @@ static bool network_tap(const struct vm *v, xmlNode *n, unsigned queues, int *re
     return true;
 }
 
-bool vm_tap_make(const struct vm *v, xmlNode *n, unsigned queues, int *ret, char **ret_name,
+bool vm_tap_make(const struct vm *v, struct xml_node *n, unsigned queues, int *ret, char **ret_name,
                  GError **error)
 {
     const char *type = xml_get_or(n, "@type", ""), *wanted = xml_get(n, "target@dev");
@@ -331,12 +332,13 @@ bool vm_tap_make(const struct vm *v, xmlNode *n, unsigned queues, int *ret, char
 
 /* ---- changes ---- */
 
-static bool is_macvtap(const xmlNode *n)
+static bool is_macvtap(const struct xml_node *n)
 {
     return xml_is(n, "@type", "direct");
 }
 
-bool vm_tap_rates(const struct vm *v, const xmlNode *n, const xmlNode *bandwidth, GError **error)
+bool vm_tap_rates(const struct vm *v, const struct xml_node *n, const struct xml_node *bandwidth,
+                  GError **error)
 {
     const char *name = xml_get(n, "target@dev");
     struct network_plug p = own_plug(n);
@@ -351,7 +353,7 @@ bool vm_tap_rates(const struct vm *v, const xmlNode *n, const xmlNode *bandwidth
     return ovs_change(&port, error);
 }
 
-bool vm_tap_is_ovs(const xmlNode *before, xmlNode *after)
+bool vm_tap_is_ovs(const struct xml_node *before, struct xml_node *after)
 {
     static const char *const chosen[] = {"vlan", "bandwidth"};
     if (!xml_is(before, "virtualport@type", "openvswitch"))
@@ -363,14 +365,15 @@ bool vm_tap_is_ovs(const xmlNode *before, xmlNode *after)
     return true;
 }
 
-static bool change_ovs(const struct vm *v, const xmlNode *n, const char *name, GError **error)
+static bool change_ovs(const struct vm *v, const struct xml_node *n, const char *name,
+                       GError **error)
 {
     struct network_plug p = own_plug(n);
     struct ovs_port port = ovs_port_of(v, n, &p, name);
     return check_bridge(n, &p, error) && ovs_change(&port, error);
 }
 
-static bool check_move(const xmlNode *n, const struct network_plug *p, const char *name,
+static bool check_move(const struct xml_node *n, const struct network_plug *p, const char *name,
                        GError **error)
 {
     if (p->bridge && !p->openvswitch)
@@ -382,7 +385,7 @@ static bool check_move(const xmlNode *n, const struct network_plug *p, const cha
 }
 
 /* Its place on a Linux bridge; a port of a network is taken anew. */
-static bool change_bridged(const struct vm *v, xmlNode *n, const char *name, GError **error)
+static bool change_bridged(const struct vm *v, struct xml_node *n, const char *name, GError **error)
 {
     struct network_plug p = own_plug(n);
     const uint8_t *owner = v->d->uuid;
@@ -401,7 +404,7 @@ static bool change_bridged(const struct vm *v, xmlNode *n, const char *name, GEr
     return ok;
 }
 
-static bool change(const struct vm *v, xmlNode *n, const char *name, GError **error)
+static bool change(const struct vm *v, struct xml_node *n, const char *name, GError **error)
 {
     bool bridged = xml_is(n, "@type", "bridge") || xml_is(n, "@type", "network");
     bool ok = xml_is(n, "virtualport@type", "openvswitch") ? change_ovs(v, n, name, error)
@@ -413,8 +416,8 @@ static bool change(const struct vm *v, xmlNode *n, const char *name, GError **er
     return ok;
 }
 
-bool vm_tap_change(const struct vm *v, const xmlNode *before, xmlNode *after, bool elsewhere,
-                   GError **error)
+bool vm_tap_change(const struct vm *v, const struct xml_node *before, struct xml_node *after,
+                   bool elsewhere, GError **error)
 {
     const char *name = xml_get(before, "target@dev");
     if (!name)
@@ -429,9 +432,7 @@ bool vm_tap_change(const struct vm *v, const xmlNode *before, xmlNode *after, bo
                            v->name, name);
     if (change(v, after, name, error))
         return true;
-    g_autoptr(xmlDoc) doc = xmlNewDoc(BAD_CAST "1.0");
-    xmlNode *old = xmlDocCopyNode((xmlNode *)before, doc, 1);
-    xmlDocSetRootElement(doc, old);
+    auto_xml *old = xml_copy(before);
     change(v, old, name, NULL);
     return false;
 }

@@ -195,7 +195,7 @@ static void found_again(struct domain *d)
     struct vm *v = start(d);
     pid_t pid = v->pid;
     g_assert_true(vm_cont(v, &error));
-    xmlNode *status = xmlNewNode(NULL, BAD_CAST "domstatus");
+    struct xml_node *status = xml_new("domstatus");
     vm_status(v, status);
     vm_free(v);
     d->vm = v = vm_attach(d, status, &error);
@@ -208,7 +208,7 @@ static void found_again(struct domain *d)
     end(d);
     g_assert_null(vm_attach(d, status, &error)); /* gone: the number may be another's */
     g_assert_error(error, RUCHE_ERROR, MANAGER_ERR_MACHINE);
-    xmlFreeNode(status);
+    xml_free(status);
 }
 
 static void test_found_again(void)

@@ -18,15 +18,13 @@ static const char *const rates[] = {"inbound.average", "inbound.peak",     "inbo
                                     "outbound.burst"};
 
 /* A copy of the live <interface>, by its name on the host or its address. */
-static xmlDoc *find_interface(const struct vm *v, const char *device, GError **error)
+static struct xml_node *find_interface(const struct vm *v, const char *device, GError **error)
 {
-    xmlDoc *doc = NULL;
-    for (xmlNode *n = xml_find(domain_def_tree(v->d->live), "devices/interface"); n && !doc;
+    struct xml_node *doc = NULL;
+    for (struct xml_node *n = xml_find(domain_def_tree(v->d->live), "devices/interface"); n && !doc;
          n = xml_next(n))
-        if (xml_is(n, "target@dev", device) || xml_is(n, "mac@address", device)) {
-            doc = xmlNewDoc(BAD_CAST "1.0");
-            xmlDocSetRootElement(doc, xmlDocCopyNode(n, doc, 1));
-        }
+        if (xml_is(n, "target@dev", device) || xml_is(n, "mac@address", device))
+            doc = xml_copy(n);
     domain_def_shrink(v->d->live);
     if (!doc)
         ruche_error(error, RUCHE_ERR_INVALID, "machine '%s': can't find interface '%s'", v->name,
@@ -45,10 +43,9 @@ static char *rate_path(const char *name)
 static bool interface_set(struct vm *v, const char *device, const struct param_list *l,
                           GError **error)
 {
-    g_autoptr(xmlDoc) doc = find_interface(v, device, error);
-    if (!doc)
+    auto_xml *n = find_interface(v, device, error);
+    if (!n)
         return false;
-    xmlNode *n = xmlDocGetRootElement(doc);
     for (unsigned i = 0; i < l->count; i++) {
         g_autofree char *path = rate_path(l->rows[i].name);
         if (l->rows[i].u)
@@ -62,10 +59,10 @@ static bool interface_set(struct vm *v, const char *device, const struct param_l
 
 static bool interface_get(struct vm *v, const char *device, struct param_list *ret, GError **error)
 {
-    g_autoptr(xmlDoc) doc = find_interface(v, device, error);
+    auto_xml *doc = find_interface(v, device, error);
     for (size_t i = 0; doc && i < ARRAY_COUNT(rates); i++) {
         g_autofree char *path = rate_path(rates[i]);
-        param_uint(ret, rates[i], (unsigned)xml_get_u64(xmlDocGetRootElement(doc), path, 0));
+        param_uint(ret, rates[i], (unsigned)xml_get_u64(doc, path, 0));
     }
     return doc != NULL;
 }
@@ -110,24 +107,25 @@ bool vm_get_params(struct vm *v, const char *which, struct param_list *ret, GErr
 
 /* ---- at the start ---- */
 
-static bool start_links(struct vm *v, const xmlNode *domain, GError **error)
+static bool start_links(struct vm *v, const struct xml_node *domain, GError **error)
 {
-    for (xmlNode *n = xml_find(domain, "devices/interface"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(domain, "devices/interface"); n; n = xml_next(n))
         if (xml_is(n, "link@state", "down") && !vm_set_link(v, n, error))
             return false;
     return true;
 }
 
-void vm_know_balloon(struct vm *v, const xmlNode *domain)
+void vm_know_balloon(struct vm *v, const struct xml_node *domain)
 {
-    const xmlNode *b = xml_find(domain, "devices/memballoon");
+    const struct xml_node *b = xml_find(domain, "devices/memballoon");
     g_clear_pointer(&v->balloon, g_free);
     if (b && !xml_is(b, "@model", "none"))
         v->balloon =
             g_strdup_printf("/machine/peripheral/%s", xml_get_or(b, "alias@name", "balloon0"));
 }
 
-bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds, GError **error)
+bool vm_set_stats_period(struct vm *v, const struct xml_node *balloon, uint64_t seconds,
+                         GError **error)
 {
     return vm_do(v, "qom-set",
                  vm_json("path", 's', v->balloon, "property", 's', "guest-stats-polling-interval",
@@ -136,9 +134,9 @@ bool vm_set_stats_period(struct vm *v, const xmlNode *balloon, uint64_t seconds,
 }
 
 /* currentMemory below memory: the guest gets it once its driver is there. */
-static bool start_balloon(struct vm *v, const xmlNode *domain, GError **error)
+static bool start_balloon(struct vm *v, const struct xml_node *domain, GError **error)
 {
-    const xmlNode *b = xml_find(domain, "devices/memballoon");
+    const struct xml_node *b = xml_find(domain, "devices/memballoon");
     uint64_t most = xml_get_u64(domain, "memory", 0),
              now = xml_get_u64(domain, "currentMemory", most);
     vm_know_balloon(v, domain);
@@ -150,7 +148,7 @@ static bool start_balloon(struct vm *v, const xmlNode *domain, GError **error)
     return now >= most || vm_set_memory(v, now, error);
 }
 
-bool vm_tune_at_start(struct vm *v, xmlNode *domain, GError **error)
+bool vm_tune_at_start(struct vm *v, struct xml_node *domain, GError **error)
 {
     if (!vm_start_pins(v, domain, error))
         return false;

@@ -112,7 +112,7 @@ static bool scheduler_get(struct vm *v, const char *device, struct param_list *r
     return true;
 }
 
-static bool start_scheduler(struct vm *v, const xmlNode *domain, GError **error)
+static bool start_scheduler(struct vm *v, const struct xml_node *domain, GError **error)
 {
     for (size_t row = 0; row < ARRAY_COUNT(scheduler); row++) {
         const char *name = scheduler[row].whom == WHOLE && !row ? "shares"

@@ -56,10 +56,10 @@ static bool blkio_set(struct vm *v, const char *device, const struct param_list 
 }
 
 /* Devices' limits as they were set: the live description has them. */
-static char *block_list(const xmlNode *domain, const char *element)
+static char *block_list(const struct xml_node *domain, const char *element)
 {
     GString *s = g_string_new(NULL);
-    for (xmlNode *n = xml_find(domain, "blkiotune/device"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(domain, "blkiotune/device"); n; n = xml_next(n))
         if (xml_get(n, element))
             g_string_append_printf(s, "%s%s,%s", s->len ? "," : "", xml_get_or(n, "path", ""),
                                    xml_get(n, element));
@@ -74,7 +74,7 @@ static bool blkio_get(struct vm *v, const char *device, struct param_list *ret, 
     cgroup_get(v->cgroup, NULL, CGROUP_BLKIO_WEIGHT, &weight,
                NULL); /* not every scheduler has weights */
     param_uint(ret, "weight", (unsigned)weight);
-    xmlNode *domain = domain_def_tree(v->d->live);
+    struct xml_node *domain = domain_def_tree(v->d->live);
     for (size_t i = 0; i < ARRAY_COUNT(blkio); i++) {
         g_autofree char *list = block_list(domain, blkio[i].element);
         param_string(ret, blkio[i].name, list);
@@ -83,13 +83,13 @@ static bool blkio_get(struct vm *v, const char *device, struct param_list *ret, 
     return true;
 }
 
-static bool start_blkio(struct vm *v, const xmlNode *domain, GError **error)
+static bool start_blkio(struct vm *v, const struct xml_node *domain, GError **error)
 {
     uint64_t weight = xml_get_u64(domain, "blkiotune/weight", 0);
     if (weight &&
         !cgroup_set(v->cgroup, NULL, NULL, 0, CGROUP_BLKIO_WEIGHT, (int64_t)weight, error))
         return false;
-    for (xmlNode *n = xml_find(domain, "blkiotune/device"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(domain, "blkiotune/device"); n; n = xml_next(n))
         for (size_t i = 0; i < ARRAY_COUNT(blkio); i++)
             if (xml_get(n, blkio[i].element) &&
                 !set_block_device(v, xml_get_or(n, "path", ""), blkio[i].which,
@@ -135,7 +135,8 @@ static char *throttle_id(const struct vm *v, const char *alias)
                : g_strdup_printf("/machine/peripheral/%s/virtio-backend", alias);
 }
 
-static uint64_t iotune_value(const struct param_list *l, const xmlNode *disk, const char *name)
+static uint64_t iotune_value(const struct param_list *l, const struct xml_node *disk,
+                             const char *name)
 {
     const struct param *p = param_find(l, name);
     g_autofree char *path = g_strconcat("iotune/", name, NULL);
@@ -158,7 +159,7 @@ static bool excluded(const struct param_list *l, const char *name)
     return false;
 }
 
-static bool apply_iotune(struct vm *v, const xmlNode *disk, const struct param_list *l,
+static bool apply_iotune(struct vm *v, const struct xml_node *disk, const struct param_list *l,
                          GError **error)
 {
     g_autofree char *id = throttle_id(v, xml_get_or(disk, "alias@name", ""));
@@ -177,9 +178,9 @@ static bool apply_iotune(struct vm *v, const xmlNode *disk, const struct param_l
     return vm_do(v, "block_set_io_throttle", args, error);
 }
 
-static xmlNode *find_disk_node(xmlNode *domain, const char *name)
+static struct xml_node *find_disk_node(struct xml_node *domain, const char *name)
 {
-    for (xmlNode *n = xml_find(domain, "devices/disk"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(domain, "devices/disk"); n; n = xml_next(n))
         if (xml_is(n, "target@dev", name) || xml_is(n, "source@file", name) ||
             xml_is(n, "source@dev", name))
             return n;
@@ -189,10 +190,9 @@ static xmlNode *find_disk_node(xmlNode *domain, const char *name)
 static bool blockio_set(struct vm *v, const char *device, const struct param_list *l,
                         GError **error)
 {
-    g_autoptr(xmlDoc) doc =
-        xmlCopyDoc(domain_def_tree(v->d->live)->doc, 1); /* the call below waits */
+    auto_xml *doc = xml_copy(domain_def_tree(v->d->live)); /* the call below waits */
     domain_def_shrink(v->d->live);
-    xmlNode *disk = find_disk_node(xmlDocGetRootElement(doc), device);
+    struct xml_node *disk = find_disk_node(doc, device);
     if (!disk)
         return ruche_error(error, MANAGER_ERR_ARGUMENT, "machine '%s' has no disk '%s'", v->name,
                            device);
@@ -202,7 +202,7 @@ static bool blockio_set(struct vm *v, const char *device, const struct param_lis
 static bool blockio_get(struct vm *v, const char *device, struct param_list *ret, GError **error)
 {
     static const struct param_list nothing;
-    xmlNode *disk = find_disk_node(domain_def_tree(v->d->live), device);
+    struct xml_node *disk = find_disk_node(domain_def_tree(v->d->live), device);
     if (!disk)
         return ruche_error(error, MANAGER_ERR_ARGUMENT, "machine '%s' has no disk '%s'", v->name,
                            device);
@@ -215,10 +215,10 @@ static bool blockio_get(struct vm *v, const char *device, struct param_list *ret
     return true;
 }
 
-static bool start_blockio(struct vm *v, const xmlNode *domain, GError **error)
+static bool start_blockio(struct vm *v, const struct xml_node *domain, GError **error)
 {
     static const struct param_list nothing;
-    for (xmlNode *n = xml_find(domain, "devices/disk"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(domain, "devices/disk"); n; n = xml_next(n))
         if (xml_find(n, "iotune") && !apply_iotune(v, n, &nothing, error))
             return false;
     return true;

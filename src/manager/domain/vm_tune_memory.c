@@ -62,7 +62,7 @@ static bool memory_get(struct vm *v, const char *device, struct param_list *ret,
     return true;
 }
 
-static bool start_memory(struct vm *v, const xmlNode *domain, GError **error)
+static bool start_memory(struct vm *v, const struct xml_node *domain, GError **error)
 {
     struct param_list l = {0};
     for (size_t row = 0; row < ARRAY_COUNT(memory); row++) {
@@ -89,7 +89,7 @@ static const char *const numa_modes[] = {"strict", "preferred", "interleave", "r
 static bool numa_set(struct vm *v, const char *device, const struct param_list *l, GError **error)
 {
     const struct param *nodes = param_find(l, "numa_nodeset"), *mode = param_find(l, "numa_mode");
-    xmlNode *domain = domain_def_tree(v->d->live);
+    struct xml_node *domain = domain_def_tree(v->d->live);
     const char *now = xml_get_or(domain, "numatune/memory@mode", "strict");
     if (mode && (mode->i < 0 || mode->i > 3 || strcmp(numa_modes[mode->i], now)))
         return ruche_error(error, MANAGER_ERR_CONFIG,
@@ -100,7 +100,7 @@ static bool numa_set(struct vm *v, const char *device, const struct param_list *
 
 static bool numa_get(struct vm *v, const char *device, struct param_list *ret, GError **error)
 {
-    xmlNode *domain = domain_def_tree(v->d->live);
+    struct xml_node *domain = domain_def_tree(v->d->live);
     const char *now = xml_get_or(domain, "numatune/memory@mode", "strict");
     g_autofree char *mems = cgroup_get_text(v->cgroup, CGROUP_CPUSET_MEMS);
     for (int i = 0; i < 4; i++)
@@ -112,7 +112,7 @@ static bool numa_get(struct vm *v, const char *device, struct param_list *ret, G
     return true;
 }
 
-static bool start_numa(struct vm *v, const xmlNode *domain, GError **error)
+static bool start_numa(struct vm *v, const struct xml_node *domain, GError **error)
 {
     const char *nodes = xml_get(domain, "numatune/memory@nodeset");
     bool strict = !xml_get(domain, "numatune/memory@mode") ||

@@ -232,7 +232,7 @@ bool vm_unplug(struct vm *v, const char *alias, bool wait, bool *ret_gone, GErro
 }
 
 /* Disks by target, interfaces by address: their aliases are the live description's. */
-char *vm_alias_of(const struct vm *v, const xmlNode *device)
+char *vm_alias_of(const struct vm *v, const struct xml_node *device)
 {
     const struct domain_def *def = v->d->live;
     const char *alias = xml_get(device, "alias@name"), *target = xml_get(device, "target@dev"),
@@ -246,13 +246,13 @@ char *vm_alias_of(const struct vm *v, const xmlNode *device)
     return g_strdup(alias);
 }
 
-bool vm_detach(struct vm *v, xmlNode *device, bool wait, bool *ret_gone, GError **error)
+bool vm_detach(struct vm *v, struct xml_node *device, bool wait, bool *ret_gone, GError **error)
 {
     auto_vm *keep = vm_ref(v);
     g_autofree char *alias = v->d && v->d->live ? vm_alias_of(v, device) : NULL;
     if (!alias)
         return ruche_error(error, MANAGER_ERR_MACHINE,
                            "machine '%s': the %s to be taken out has no name in it", v->name,
-                           (const char *)device->name);
+                           device->name);
     return vm_unplug(keep, alias, wait, ret_gone, error);
 }

@@ -13,16 +13,16 @@
 
 /* ---- what may differ ---- */
 
-static const char *what_of(const xmlNode *n, char **ret)
+static const char *what_of(const struct xml_node *n, char **ret)
 {
     const char *name = xml_get(n, "target@dev");
-    if (!strcmp((const char *)n->name, "interface"))
+    if (!strcmp(n->name, "interface"))
         name = xml_get(n, "mac@address");
-    return *ret = name ? g_strdup_printf("%s '%s'", (const char *)n->name, name)
-                       : g_strdup((const char *)n->name);
+    return *ret = name ? g_strdup_printf("%s '%s'", n->name, name) : g_strdup(n->name);
 }
 
-static bool stays(const struct vm *v, const xmlNode *device, const char *part, GError **error)
+static bool stays(const struct vm *v, const struct xml_node *device, const char *part,
+                  GError **error)
 {
     g_autofree char *what = NULL;
     return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
@@ -31,24 +31,24 @@ static bool stays(const struct vm *v, const xmlNode *device, const char *part, G
                        v->name, part, what_of(device, &what));
 }
 
-static bool same_attributes(const xmlNode *a, const xmlNode *b, const char *const *but,
-                            const char **ret_name)
+static bool same_attributes(const struct xml_node *a, const struct xml_node *b,
+                            const char *const *but, const char **ret_name)
 {
-    for (const xmlAttr *at = a->properties; at; at = at->next) {
-        g_autofree char *path = g_strdup_printf("@%s", (const char *)at->name);
+    for (const struct xml_attr *at = a->attrs; at; at = at->next) {
+        g_autofree char *path = g_strdup_printf("@%s", at->name);
         if (g_strv_contains(but, path) || !g_strcmp0(xml_get(a, path), xml_get(b, path)))
             continue;
-        *ret_name = (const char *)at->name;
+        *ret_name = at->name;
         return false;
     }
     return true;
 }
 
 /* All children of this name, as text. */
-static char *parts_of(const xmlNode *n, const char *name)
+static char *parts_of(const struct xml_node *n, const char *name)
 {
     GString *s = g_string_new(NULL);
-    for (const xmlNode *c = xml_find(n, name); c; c = xml_next(c)) {
+    for (const struct xml_node *c = xml_find(n, name); c; c = xml_next(c)) {
         g_autofree char *text = xml_format(c, 0);
         g_string_append(s, text);
     }
@@ -56,11 +56,12 @@ static char *parts_of(const xmlNode *n, const char *name)
 }
 
 /* The first child of `a` that `b` has otherwise, or not at all; NULL: none. */
-static const char *other_part(const xmlNode *a, const xmlNode *b, const char *const *but)
+static const char *other_part(const struct xml_node *a, const struct xml_node *b,
+                              const char *const *but)
 {
-    for (const xmlNode *c = a->children; c; c = c->next) {
-        const char *name = (const char *)c->name;
-        if (c->type != XML_ELEMENT_NODE || g_strv_contains(but, name))
+    for (const struct xml_node *c = a->children; c; c = c->next) {
+        const char *name = c->name;
+        if (!xml_is_element(c) || g_strv_contains(but, name))
             continue;
         g_autofree char *x = parts_of(a, name), *y = parts_of(b, name);
         if (strcmp(x, y) != 0)
@@ -70,8 +71,8 @@ static const char *other_part(const xmlNode *a, const xmlNode *b, const char *co
 }
 
 /* All but the named parts is equal, or the first that is not is named. */
-static bool only_differs_in(const struct vm *v, const xmlNode *before, const xmlNode *after,
-                            const char *const *but, GError **error)
+static bool only_differs_in(const struct vm *v, const struct xml_node *before,
+                            const struct xml_node *after, const char *const *but, GError **error)
 {
     const char *name;
     if (!same_attributes(before, after, but, &name) || !same_attributes(after, before, but, &name))
@@ -81,28 +82,28 @@ static bool only_differs_in(const struct vm *v, const xmlNode *before, const xml
     return !name || stays(v, after, name, error);
 }
 
-static bool same_part(const xmlNode *a, const xmlNode *b, const char *name)
+static bool same_part(const struct xml_node *a, const struct xml_node *b, const char *name)
 {
     g_autofree char *s = parts_of(a, name), *t = parts_of(b, name);
     return !strcmp(s, t);
 }
 
-static void copy_part(xmlNode *to, const xmlNode *from, const char *name)
+static void copy_part(struct xml_node *to, const struct xml_node *from, const char *name)
 {
     while (xml_find(to, name))
         xml_remove(to, name);
     if (xml_find(from, name))
-        xmlAddChild(to, xmlDocCopyNode(xml_find(from, name), to->doc, 1));
+        xml_append(to, xml_copy(xml_find(from, name)));
 }
 
 /* ---- interfaces ---- */
 
-static bool on_bridge(const xmlNode *n)
+static bool on_bridge(const struct xml_node *n)
 {
     return xml_is(n, "@type", "network") || xml_is(n, "@type", "bridge");
 }
 
-static bool same_place(const xmlNode *a, const xmlNode *b)
+static bool same_place(const struct xml_node *a, const struct xml_node *b)
 {
     static const char *const paths[] = {"source@network", "source@portgroup"};
     if (xml_get(a, paths[0]) && xml_get(b, paths[0])) {
@@ -114,14 +115,15 @@ static bool same_place(const xmlNode *a, const xmlNode *b)
     return xml_is(a, "@type", xml_get_or(b, "@type", "")) && same_part(a, b, "source");
 }
 
-static bool set_link(struct vm *v, const xmlNode *before, const xmlNode *after, GError **error)
+static bool set_link(struct vm *v, const struct xml_node *before, const struct xml_node *after,
+                     GError **error)
 {
     if (xml_is(before, "link@state", "down") == xml_is(after, "link@state", "down"))
         return true;
     return vm_set_link(v, after, error);
 }
 
-static bool update_interface(struct vm *v, xmlNode *before, const struct vm_change *c,
+static bool update_interface(struct vm *v, struct xml_node *before, const struct vm_change *c,
                              GError **error)
 {
     static const char *const may_change[] = {"@type",     "source", "link", "bandwidth",
@@ -206,13 +208,13 @@ static bool exchange(struct vm *v, const char *alias, const char *former, const 
     return false;
 }
 
-static bool has_source(const xmlNode *disk)
+static bool has_source(const struct xml_node *disk)
 {
     return xml_get(disk, "source@file") || xml_get(disk, "source@dev") ||
            xml_get(disk, "source@protocol") || xml_get(disk, "source@pool");
 }
 
-static bool same_medium(const xmlNode *a, const xmlNode *b)
+static bool same_medium(const struct xml_node *a, const struct xml_node *b)
 {
     static const char *const paths[] = {
         "@type",           "driver@type", "source@file",      "source@dev",
@@ -228,7 +230,8 @@ static bool same_medium(const xmlNode *a, const xmlNode *b)
     return true;
 }
 
-static bool change_medium(struct vm *v, xmlNode *before, const struct vm_change *c, GError **error)
+static bool change_medium(struct vm *v, struct xml_node *before, const struct vm_change *c,
+                          GError **error)
 {
     const char *alias = xml_get_or(before, "alias@name", "");
     g_autofree char *former = has_source(before) ? vm_disk_node(before) : NULL, *node = NULL;
@@ -249,7 +252,8 @@ static bool change_medium(struct vm *v, xmlNode *before, const struct vm_change 
     return ok;
 }
 
-static bool update_disk(struct vm *v, xmlNode *before, const struct vm_change *c, GError **error)
+static bool update_disk(struct vm *v, struct xml_node *before, const struct vm_change *c,
+                        GError **error)
 {
     static const char *const may_change[] = {"@type",    "driver", "source", "backingStore",
                                              "readonly", "target", NULL};
@@ -271,7 +275,7 @@ static bool update_disk(struct vm *v, xmlNode *before, const struct vm_change *c
 
 /* ---- displays ---- */
 
-static bool set_password(struct vm *v, const xmlNode *g, GError **error)
+static bool set_password(struct vm *v, const struct xml_node *g, GError **error)
 {
     const char *protocol = xml_get_or(g, "@type", ""), *until = xml_get(g, "@passwdValidTo");
     g_autoptr(GTimeZone) utc = g_time_zone_new_utc();
@@ -286,15 +290,15 @@ static bool set_password(struct vm *v, const xmlNode *g, GError **error)
                  error);
 }
 
-bool vm_start_passwords(struct vm *v, const xmlNode *domain, GError **error)
+bool vm_start_passwords(struct vm *v, const struct xml_node *domain, GError **error)
 {
-    for (xmlNode *g = xml_find(domain, "devices/graphics"); g; g = xml_next(g))
+    for (struct xml_node *g = xml_find(domain, "devices/graphics"); g; g = xml_next(g))
         if (xml_get(g, "@passwd") && !set_password(v, g, error))
             return false;
     return true;
 }
 
-static bool update_graphics(struct vm *v, xmlNode *before, const struct vm_change *c,
+static bool update_graphics(struct vm *v, struct xml_node *before, const struct vm_change *c,
                             GError **error)
 {
     static const char *const may_change[] = {"@passwd", "@passwdValidTo", "@connected", NULL};
@@ -309,7 +313,7 @@ static bool update_graphics(struct vm *v, xmlNode *before, const struct vm_chang
 
 static const struct {
     const char *element;
-    bool (*fn)(struct vm *v, xmlNode *before, const struct vm_change *c, GError **error);
+    bool (*fn)(struct vm *v, struct xml_node *before, const struct vm_change *c, GError **error);
 } kinds[] = {
     {"interface", update_interface},
     {"disk", update_disk},
@@ -319,11 +323,9 @@ static const struct {
 bool vm_update(struct vm *v, struct vm_change *c, GError **error)
 {
     /* A copy: trees of definitions go when others have read them. */
-    g_autoptr(xmlDoc) doc = xmlNewDoc(BAD_CAST "1.0");
-    xmlNode *before = xmlDocCopyNode((xmlNode *)c->before, doc, 1);
-    xmlDocSetRootElement(doc, before);
+    auto_xml *before = xml_copy(c->before);
     for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++)
-        if (!strcmp(kinds[i].element, (const char *)before->name))
+        if (!strcmp(kinds[i].element, before->name))
             return kinds[i].fn(v, before, c, error);
     return vm_no_hot_plug(v, before, "changed", error);
 }

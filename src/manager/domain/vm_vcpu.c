@@ -80,7 +80,7 @@ static bool settle(struct vm *v, bool ok, GError **error)
 {
     if (!vm_read_threads(v, ok ? error : NULL))
         return false;
-    xmlNode *domain = v->d && v->d->live ? domain_def_tree(v->d->live) : NULL;
+    struct xml_node *domain = v->d && v->d->live ? domain_def_tree(v->d->live) : NULL;
     return ok && (!domain ||
                   (vm_start_pins(v, domain, error) && vm_tune_scheduler.start(v, domain, error)));
 }

@@ -10,11 +10,11 @@
 #include "manager/domain/def_chain.h"
 #include "manager/storage/pool.h"
 
-bool vm_find_volume(xmlNode *disk, GError **error)
+bool vm_find_volume(struct xml_node *disk, GError **error)
 {
-    xmlNode *image = disk;
+    struct xml_node *image = disk;
     for (unsigned depth = 0; image && depth < DEF_CHAIN_MAX; depth++) {
-        xmlNode *source = xml_find(image, "source");
+        struct xml_node *source = xml_find(image, "source");
         if (source && xml_is(image, "@type", "volume") && !volume_describe(source, error)) {
             g_prefix_error(error, "disk '%s': ", xml_get_or(disk, "target@dev", ""));
             return false;
@@ -24,9 +24,9 @@ bool vm_find_volume(xmlNode *disk, GError **error)
     return true;
 }
 
-bool vm_find_volumes(xmlNode *domain, GError **error)
+bool vm_find_volumes(struct xml_node *domain, GError **error)
 {
-    for (xmlNode *d = xml_find(domain, "devices/disk"); d; d = xml_next(d))
+    for (struct xml_node *d = xml_find(domain, "devices/disk"); d; d = xml_next(d))
         if (!vm_find_volume(d, error))
             return false;
     return true;

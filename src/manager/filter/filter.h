@@ -16,7 +16,7 @@
 #pragma once
 
 #include "manager/manager.h"
-#include "manager/xml.h"
+#include "base/xml.h"
 
 struct filter_def; /* filter_priv.h */
 struct filter {
@@ -51,9 +51,9 @@ bool filter_undefine(const struct caller *who, struct filter *f, GError **error)
 struct filter_binding {
     unsigned refs;
     char *ifname, *filter, *mac, *owner_name, owner[37];
-    xmlDoc *doc;   /* <filterbinding> */
-    char *learned; /* the IPv4 addresses found for it, with ' ' between them; NULL: none, or not
-                      asked for */
+    struct xml_node *doc; /* <filterbinding> */
+    char *learned;        /* the IPv4 addresses found for it, with ' ' between them; NULL: none, or not
+                             asked for */
     struct filter_addresses *addresses; /* filter_address.c */
     bool waiting;                       /* for an address: only DHCP passes */
 };
@@ -71,7 +71,7 @@ bool filter_binding_delete(const struct caller *who, const char *ifname, GError 
  * Call it before the link is up. Kept across restarts of the manager for as long as the interface
  * is there. */
 bool filter_plug(const char *ifname, const uint8_t *owner, const char *owner_name, const char *mac,
-                 const xmlNode *ref, GError **error);
+                 const struct xml_node *ref, GError **error);
 /* Begins a task that takes the rules away; one that is not bound is fine. */
 void filter_unplug(const char *ifname);
 void filter_unplug_owner(const uint8_t *owner); /* all of them */

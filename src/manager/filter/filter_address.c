@@ -167,7 +167,7 @@ static struct filter_learner_of read_how(const struct filter_binding *b)
     struct filter_learner_of of = {.how = FILTER_LEARN_ANY};
     g_autoptr(GHashTable) params = filter_params_new();
     struct net_addr server;
-    filter_params_parse(params, xml_find(xmlDocGetRootElement(b->doc), "filterref"), NULL);
+    filter_params_parse(params, xml_find(b->doc, "filterref"), NULL);
     const GPtrArray *how = g_hash_table_lookup(params, "CTRL_IP_LEARNING"),
                     *servers = g_hash_table_lookup(params, "DHCPSERVER");
     if (g_hash_table_contains(params, "IP") || (how && !strcmp(how->pdata[0], "none")))

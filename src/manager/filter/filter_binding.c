@@ -44,7 +44,7 @@ void filter_binding_unref(struct filter_binding *b)
     g_free(b->owner_name);
     g_free(b->learned);
     filter_addresses_free(b->addresses);
-    xmlFreeDoc(b->doc);
+    xml_free(b->doc);
     g_free(b);
 }
 
@@ -104,7 +104,7 @@ static bool compile(const struct filter_binding *b, const struct filter_def *ins
                     struct filter_program *ret, GError **error)
 {
     g_autoptr(GHashTable) params = filter_params_new();
-    if (!filter_params_parse(params, xml_find(xmlDocGetRootElement(b->doc), "filterref"), error))
+    if (!filter_params_parse(params, xml_find(b->doc, "filterref"), error))
         return false;
     g_autofree char *learned = g_hash_table_contains(params, "IP") ? NULL : filter_addresses(b);
     g_auto(GStrv) addresses = g_strsplit(learned ? learned : "", " ", -1);
@@ -287,7 +287,7 @@ static bool bind_it(struct filter_binding *b, GError **error)
 }
 
 bool filter_plug(const char *ifname, const uint8_t *owner, const char *owner_name, const char *mac,
-                 const xmlNode *element, GError **error)
+                 const struct xml_node *element, GError **error)
 {
     if (!element)
         return true;
@@ -366,7 +366,7 @@ bool filter_binding_delete(const struct caller *who, const char *ifname, GError 
 static bool address_changed(const struct filter_binding *b)
 {
     g_autoptr(GHashTable) params = filter_params_new();
-    if (!filter_params_parse(params, xml_find(xmlDocGetRootElement(b->doc), "filterref"), NULL) ||
+    if (!filter_params_parse(params, xml_find(b->doc, "filterref"), NULL) ||
         g_hash_table_contains(params, "IP"))
         return false;
     g_autofree char *now = filter_addresses(b);

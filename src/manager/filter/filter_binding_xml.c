@@ -20,7 +20,7 @@ char *filter_binding_xml(const struct caller *who, const struct filter_binding *
     if (!access_check(who, RIGHT_READ, "read a filter binding", error))
         return NULL;
     if (!flags)
-        return xml_format(xmlDocGetRootElement(b->doc), 0);
+        return xml_format(b->doc, 0);
     ruche_error(error, MANAGER_ERR_ARGUMENT,
                 "describe filter binding: flags 0x%x are not supported", flags);
     return NULL;
@@ -28,28 +28,27 @@ char *filter_binding_xml(const struct caller *who, const struct filter_binding *
 
 struct filter_binding *filter_binding_parse(const char *xml, GError **error)
 {
-    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "filterbinding", error);
+    auto_xml *root = xml_parse(xml, strlen(xml), "filterbinding", error);
     g_autoptr(GHashTable) params = filter_params_new();
     uint8_t uuid[16], mac[6];
-    if (!doc)
+    if (!root)
         return NULL;
-    const xmlNode *root = xmlDocGetRootElement(doc);
     const char *owner = xml_get_or(root, "owner/uuid", ""),
                *ifname = xml_get_or(root, "portdev@name", ""),
                *address = xml_get_or(root, "mac@address", ""),
                *filter = xml_get_or(root, "filterref@filter", "");
     if (!uuid_parse(owner, uuid) || !*xml_get_or(root, "owner/name", "")) {
-        ruche_error(error, MANAGER_ERR_XML, "filterbinding: owner needs a name and a UUID");
+        ruche_error(error, RUCHE_ERR_XML, "filterbinding: owner needs a name and a UUID");
         return NULL;
     }
     if (!*ifname || strlen(ifname) >= IFNAMSIZ || strchr(ifname, '/') || *ifname == '.') {
-        ruche_error(error, MANAGER_ERR_XML,
+        ruche_error(error, RUCHE_ERR_XML,
                     "filterbinding: portdev '%.80s': names of interfaces have 1 to %d bytes",
                     ifname, IFNAMSIZ - 1);
         return NULL;
     }
     if (!filter_mac_parse(address, mac)) {
-        ruche_error(error, MANAGER_ERR_XML, "filterbinding: '%.80s' is not a MAC address", address);
+        ruche_error(error, RUCHE_ERR_XML, "filterbinding: '%.80s' is not a MAC address", address);
         return NULL;
     }
     if (!filter_name_check(filter, error) ||
@@ -62,7 +61,7 @@ struct filter_binding *filter_binding_parse(const char *xml, GError **error)
     b->mac = g_ascii_strdown(address, -1);
     b->owner_name = g_strdup(xml_get(root, "owner/name"));
     uuid_format(uuid, b->owner);
-    b->doc = g_steal_pointer(&doc);
+    b->doc = g_steal_pointer(&root);
     return b;
 }
 
@@ -79,7 +78,7 @@ static char *note_path(const char *ifname)
 bool filter_binding_note(const struct filter_binding *b, GError **error)
 {
     g_autofree char *dir = filter_bindings_folder(), *path = note_path(b->ifname),
-                    *text = xml_format(xmlDocGetRootElement(b->doc), 0);
+                    *text = xml_format(b->doc, 0);
     if (g_mkdir_with_parents(dir, 0700) < 0)
         return ruche_error_errno(error, errno, "cannot make folder '%s'", dir);
     return store_write_volatile(path, text, 0600, error);

@@ -48,22 +48,22 @@ static bool only(const char *text, const char *also, size_t max)
     return *text && strlen(text) <= max;
 }
 
-bool filter_params_parse(GHashTable *params, const xmlNode *ref, GError **error)
+bool filter_params_parse(GHashTable *params, const struct xml_node *ref, GError **error)
 {
     unsigned count = 0;
-    for (const xmlNode *p = xml_find(ref, "parameter"); p; p = xml_next(p)) {
+    for (const struct xml_node *p = xml_find(ref, "parameter"); p; p = xml_next(p)) {
         const char *name = xml_get_or(p, "@name", ""), *value = xml_get_or(p, "@value", "");
         if (!only(name, "_", 63))
             return ruche_error(
-                error, MANAGER_ERR_XML,
+                error, RUCHE_ERR_XML,
                 "filterref: parameter '%.80s': names are 1 to 63 letters, digits and '_'", name);
         if (!only(value, "_.:", VALUE_MAX))
-            return ruche_error(error, MANAGER_ERR_XML,
+            return ruche_error(error, RUCHE_ERR_XML,
                                "filterref: parameter '%s': value '%.80s' is not of letters, "
                                "digits, '_', '.' and ':'",
                                name, value);
         if (++count > PARAMS_MAX)
-            return ruche_error(error, MANAGER_ERR_XML, "filterref: more than %d parameters",
+            return ruche_error(error, RUCHE_ERR_XML, "filterref: more than %d parameters",
                                PARAMS_MAX);
         filter_params_add(params, name, value);
     }
@@ -76,7 +76,7 @@ bool filter_name_check(const char *name, GError **error)
 {
     if ((g_ascii_isalpha(*name) || *name == '_') && only(name, "_.-", NAME_MAX_BYTES))
         return true;
-    return ruche_error(error, MANAGER_ERR_XML,
+    return ruche_error(error, RUCHE_ERR_XML,
                        "filter '%.80s': names are 1 to %d letters, digits, '_', '-' and '.', and "
                        "begin with a letter "
                        "or '_'",
@@ -100,7 +100,7 @@ static bool read_chain(struct filter_def *d, const char *chain, GError **error)
                 d->priority = chains[i].priority;
             return true;
         }
-    return ruche_error(error, MANAGER_ERR_XML,
+    return ruche_error(error, RUCHE_ERR_XML,
                        "filter '%s': chain '%.80s' is not root, and is not stp, mac, vlan, ipv4, "
                        "ipv6, arp or rarp with "
                        "an ending, of 32 bytes together",
@@ -112,14 +112,14 @@ static bool read_priority(const char *text, int *ret, GError **error)
     char *end;
     gint64 v = g_ascii_strtoll(text, &end, 10);
     if (!*text || *end || v < -1000 || v > 1000)
-        return ruche_error(error, MANAGER_ERR_XML, "priority '%.80s' is not from -1000 to 1000",
+        return ruche_error(error, RUCHE_ERR_XML, "priority '%.80s' is not from -1000 to 1000",
                            text);
     *ret = (int)v;
     return true;
 }
 
-static bool read_word(const xmlNode *n, const char *attr, const char *const *words, unsigned *ret,
-                      GError **error)
+static bool read_word(const struct xml_node *n, const char *attr, const char *const *words,
+                      unsigned *ret, GError **error)
 {
     const char *text = xml_get_or(n, attr, "");
     for (unsigned i = 0; words[i]; i++)
@@ -128,7 +128,7 @@ static bool read_word(const xmlNode *n, const char *attr, const char *const *wor
             return true;
         }
     g_autofree char *all = g_strjoinv(", ", (char **)words);
-    return ruche_error(error, MANAGER_ERR_XML, "rule: %s '%.80s' is not one of %s", attr + 1, text,
+    return ruche_error(error, RUCHE_ERR_XML, "rule: %s '%.80s' is not one of %s", attr + 1, text,
                        all);
 }
 
@@ -137,7 +137,7 @@ static bool read_value(struct filter_rule *r, const char *name, const char *text
     int i = filter_attr_index(r->proto, name);
     struct filter_var v;
     if (i < 0)
-        return ruche_error(error, MANAGER_ERR_XML, "%s: there is no attribute '%.80s'",
+        return ruche_error(error, RUCHE_ERR_XML, "%s: there is no attribute '%.80s'",
                            r->proto->name, name);
     if (r->proto->attrs[i].kind == FK_COMMENT || !filter_var_parse(text, &v)) {
         r->values[i] = filter_value_check(r->proto->attrs[i].kind, text, error);
@@ -158,33 +158,32 @@ static bool check_partners(const struct filter_rule *r, GError **error)
         const struct filter_attr *a = &r->proto->attrs[i];
         int k = a->partner ? filter_attr_index(r->proto, a->partner) : -1;
         if (k >= 0 && r->values[k] && !r->values[i])
-            return ruche_error(error, MANAGER_ERR_XML, "%s: %s needs %s", r->proto->name,
-                               a->partner, a->name);
+            return ruche_error(error, RUCHE_ERR_XML, "%s: %s needs %s", r->proto->name, a->partner,
+                               a->name);
     }
     return true;
 }
 
-static bool read_proto(struct filter_rule *r, const xmlNode *n, GError **error)
+static bool read_proto(struct filter_rule *r, const struct xml_node *n, GError **error)
 {
-    r->proto = filter_proto_find((const char *)n->name);
+    r->proto = filter_proto_find(n->name);
     if (!r->proto)
-        return ruche_error(error, MANAGER_ERR_XML, "rule: there is no protocol '%.80s'",
-                           (const char *)n->name);
-    for (const xmlAttr *a = n->properties; a; a = a->next) {
-        g_autofree char *path = g_strconcat("@", (const char *)a->name, NULL);
+        return ruche_error(error, RUCHE_ERR_XML, "rule: there is no protocol '%.80s'", n->name);
+    for (const struct xml_attr *a = n->attrs; a; a = a->next) {
+        g_autofree char *path = g_strconcat("@", a->name, NULL);
         const char *text = xml_get_or(n, path, "");
-        bool match = !strcmp((const char *)a->name, "match");
+        bool match = !strcmp(a->name, "match");
         r->negate |= match && !strcmp(text, "no");
         if (match && strcmp(text, "no") != 0 && strcmp(text, "yes") != 0)
-            return ruche_error(error, MANAGER_ERR_XML, "%s: match: '%.80s' is not yes or no",
+            return ruche_error(error, RUCHE_ERR_XML, "%s: match: '%.80s' is not yes or no",
                                r->proto->name, text);
-        if (!match && !read_value(r, (const char *)a->name, text, error))
+        if (!match && !read_value(r, a->name, text, error))
             return false;
     }
     return check_partners(r, error);
 }
 
-static bool read_rule(struct filter_rule *r, const xmlNode *n, GError **error)
+static bool read_rule(struct filter_rule *r, const struct xml_node *n, GError **error)
 {
     unsigned action = 0, direction = 0;
     const char *match = xml_get_or(n, "@statematch", "");
@@ -196,13 +195,12 @@ static bool read_rule(struct filter_rule *r, const xmlNode *n, GError **error)
     r->direction = direction;
     r->stateless = !g_ascii_strcasecmp(match, "false") || !strcmp(match, "0");
     bool seen = false;
-    for (const xmlNode *c = n->children; c; c = c->next) {
-        if (c->type != XML_ELEMENT_NODE)
+    for (const struct xml_node *c = n->children; c; c = c->next) {
+        if (!xml_is_element(c))
             continue;
         if (seen)
-            return ruche_error(error, MANAGER_ERR_XML,
-                               "a rule has one protocol; '%.80s' is the second",
-                               (const char *)c->name);
+            return ruche_error(error, RUCHE_ERR_XML,
+                               "a rule has one protocol; '%.80s' is the second", c->name);
         seen = true;
         if (!read_proto(r, c, error))
             return false;
@@ -221,7 +219,7 @@ static void free_node(gpointer p)
     g_free(n);
 }
 
-static bool read_ref(struct filter_node *node, const xmlNode *n, GError **error)
+static bool read_ref(struct filter_node *node, const struct xml_node *n, GError **error)
 {
     const char *name = xml_get_or(n, "@filter", "");
     node->ref = g_strdup(name);
@@ -229,31 +227,31 @@ static bool read_ref(struct filter_node *node, const xmlNode *n, GError **error)
     return filter_name_check(name, error) && filter_params_parse(node->params, n, error);
 }
 
-static bool read_uuid(struct filter_def *d, const xmlNode *root, GError **error)
+static bool read_uuid(struct filter_def *d, const struct xml_node *root, GError **error)
 {
     const char *text = xml_get(root, "uuid");
     d->has_uuid = text != NULL;
     if (!text)
         uuid_random(d->uuid);
     else if (!uuid_parse(text, d->uuid) || !uuid_is_valid(d->uuid))
-        return ruche_error(error, MANAGER_ERR_XML, "filter '%s': '%.80s' is not a UUID", d->name,
+        return ruche_error(error, RUCHE_ERR_XML, "filter '%s': '%.80s' is not a UUID", d->name,
                            text);
     return true;
 }
 
-static bool read_nodes(struct filter_def *d, const xmlNode *root, GError **error)
+static bool read_nodes(struct filter_def *d, const struct xml_node *root, GError **error)
 {
-    for (const xmlNode *c = root->children; c; c = c->next) {
-        const char *name = (const char *)c->name;
-        if (c->type != XML_ELEMENT_NODE || !strcmp(name, "uuid"))
+    for (const struct xml_node *c = root->children; c; c = c->next) {
+        const char *name = c->name;
+        if (!xml_is_element(c) || !strcmp(name, "uuid"))
             continue;
         bool ref = !strcmp(name, "filterref");
         if (!ref && strcmp(name, "rule") != 0)
-            return ruche_error(error, MANAGER_ERR_XML, "filter '%s': there is no element <%.80s>",
+            return ruche_error(error, RUCHE_ERR_XML, "filter '%s': there is no element <%.80s>",
                                d->name, name);
         if (d->nodes->len == FILTER_NODES_MAX)
-            return ruche_error(error, MANAGER_ERR_XML, "filter '%s' has more than %d rules",
-                               d->name, FILTER_NODES_MAX);
+            return ruche_error(error, RUCHE_ERR_XML, "filter '%s' has more than %d rules", d->name,
+                               FILTER_NODES_MAX);
         struct filter_node *node = g_new0(struct filter_node, 1);
         g_ptr_array_add(d->nodes, node);
         if (!(ref ? read_ref(node, c, error) : read_rule(&node->rule, c, error))) {
@@ -268,14 +266,13 @@ struct filter_def *filter_def_parse(const char *xml, GError **error)
 {
     size_t len = strlen(xml);
     if (len > FILTER_TEXT_MAX) {
-        ruche_error(error, MANAGER_ERR_XML, "a filter of %zu bytes; the limit is %u", len,
+        ruche_error(error, RUCHE_ERR_XML, "a filter of %zu bytes; the limit is %u", len,
                     FILTER_TEXT_MAX);
         return NULL;
     }
-    g_autoptr(xmlDoc) doc = xml_parse(xml, len, "filter", error);
-    if (!doc)
+    auto_xml *root = xml_parse(xml, len, "filter", error);
+    if (!root)
         return NULL;
-    const xmlNode *root = xmlDocGetRootElement(doc);
     struct filter_def *d = g_new0(struct filter_def, 1);
     const char *priority = xml_get(root, "@priority");
     d->nodes = g_ptr_array_new_with_free_func(free_node);

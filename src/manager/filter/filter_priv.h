@@ -104,7 +104,7 @@ bool filter_name_check(const char *name, GError **error);
 GHashTable *filter_params_new(void);
 void filter_params_add(GHashTable *params, const char *name, const char *value);
 /* The <parameter>s of a <filterref>. */
-bool filter_params_parse(GHashTable *params, const xmlNode *ref, GError **error);
+bool filter_params_parse(GHashTable *params, const struct xml_node *ref, GError **error);
 
 /* ---- filter_compile.c ---- */
 

@@ -254,7 +254,7 @@ static bool check_loops(const struct filter_def *d, GError **error)
         for (unsigned k = 0; k < from->nodes->len; k++) {
             const struct filter_node *n = from->nodes->pdata[k];
             if (n->ref && !strcmp(n->ref, d->name))
-                return ruche_error(error, MANAGER_ERR_XML,
+                return ruche_error(error, RUCHE_ERR_XML,
                                    "filter '%s' would include itself, by '%s'", d->name,
                                    from->name);
             const struct filter_def *to =

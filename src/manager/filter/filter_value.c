@@ -301,7 +301,7 @@ char *filter_value_check(enum filter_kind kind, const char *text, GError **error
         [FK_COMMENT] = "a line of up to 256 bytes"};
     char *value = form(kind, text);
     if (!value)
-        ruche_error(error, MANAGER_ERR_XML, "'%.80s' is not %s", text, what[kind]);
+        ruche_error(error, RUCHE_ERR_XML, "'%.80s' is not %s", text, what[kind]);
     return value;
 }
 

@@ -26,30 +26,29 @@ static char *change_path(void)
 
 /* ---- begin, commit ---- */
 
+static void add_text(struct xml_node *root, const char *what, const char *name, const char *text)
+{
+    struct xml_node *n = xml_add(root, what);
+    xml_set(n, "@name", name);
+    xml_set(n, "", text);
+}
+
 static char *describe(void)
 {
-    g_autoptr(xmlDoc) doc = snapshot_take(NULL, NULL);
-    xmlDoc *change = xmlNewDoc((const xmlChar *)"1.0");
-    xmlNode *root = xmlNewDocNode(change, NULL, (const xmlChar *)"change", NULL);
+    auto_xml *doc = snapshot_take(NULL, NULL);
+    auto_xml *root = xml_new("change");
     GHashTableIter it;
     struct interface_entry *e;
-    xmlDocSetRootElement(change, root);
     g_hash_table_iter_init(&it, interface_entries());
     while (g_hash_table_iter_next(&it, NULL, (gpointer *)&e)) {
-        g_autofree char *running =
-            e->running ? xml_format(xmlDocGetRootElement(e->running), 0) : NULL;
+        g_autofree char *running = e->running ? xml_format(e->running, 0) : NULL;
         const char *const texts[] = {e->text, running};
         for (int i = 0; i < 2; i++)
             if (texts[i])
-                xmlSetProp(xmlNewTextChild(root, NULL,
-                                           (const xmlChar *)(i ? "running" : "definition"),
-                                           (const xmlChar *)texts[i]),
-                           (const xmlChar *)"name", (const xmlChar *)e->name);
+                add_text(root, i ? "running" : "definition", e->name, texts[i]);
     }
-    xmlAddChild(root, xmlDocCopyNode(xmlDocGetRootElement(doc), change, 1));
-    char *text = xml_format(root, 0);
-    xmlFreeDoc(change);
-    return text;
+    xml_append(root, g_steal_pointer(&doc));
+    return xml_format(root, 0);
 }
 
 static void forget_timer(void)
@@ -125,9 +124,9 @@ bool interface_change_pending(unsigned *ret_left_s)
 
 /* ---- rollback ---- */
 
-static const char *text_of(const xmlNode *root, const char *what, const char *name)
+static const char *text_of(const struct xml_node *root, const char *what, const char *name)
 {
-    xmlNode *n = xml_find(root, what);
+    struct xml_node *n = xml_find(root, what);
     while (n && !xml_is(n, "@name", name))
         n = xml_next(n);
     return n ? xml_get(n, "") : NULL;
@@ -144,20 +143,20 @@ static void add_names(GPtrArray *names, const char *text)
         g_ptr_array_add(names, g_strdup(found->pdata[i]));
 }
 
-static void add_running(GPtrArray *names, const xmlNode *running)
+static void add_running(GPtrArray *names, const struct xml_node *running)
 {
-    xmlNode *def = running ? xml_find(running, "interface") : NULL;
+    struct xml_node *def = running ? xml_find(running, "interface") : NULL;
     g_autofree char *text = def ? xml_format(def, 0) : NULL;
     add_names(names, text);
 }
 
-static xmlDoc *parse_running(const char *text)
+static struct xml_node *parse_running(const char *text)
 {
     return text ? xml_parse(text, strlen(text), "running", NULL) : NULL;
 }
 
 /* All that the change may have touched: what is described now and what was. */
-static GPtrArray *touched(const xmlNode *root)
+static GPtrArray *touched(const struct xml_node *root)
 {
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
     GHashTableIter it;
@@ -165,20 +164,20 @@ static GPtrArray *touched(const xmlNode *root)
     g_hash_table_iter_init(&it, interface_entries());
     while (g_hash_table_iter_next(&it, NULL, (gpointer *)&e)) {
         add_names(names, e->text);
-        add_running(names, e->running ? xmlDocGetRootElement(e->running) : NULL);
+        add_running(names, e->running ? e->running : NULL);
     }
-    for (xmlNode *n = xml_find(root, "definition"); n; n = xml_next(n))
+    for (struct xml_node *n = xml_find(root, "definition"); n; n = xml_next(n))
         add_names(names, xml_get(n, ""));
-    for (xmlNode *n = xml_find(root, "running"); n; n = xml_next(n)) {
-        g_autoptr(xmlDoc) doc = parse_running(xml_get(n, ""));
-        add_running(names, doc ? xmlDocGetRootElement(doc) : NULL);
+    for (struct xml_node *n = xml_find(root, "running"); n; n = xml_next(n)) {
+        auto_xml *doc = parse_running(xml_get(n, ""));
+        add_running(names, doc);
     }
     return names;
 }
 
 struct restore_work {
-    const xmlNode *snapshot;
-    GPtrArray *names, *running; /* of xmlDoc */
+    const struct xml_node *snapshot;
+    GPtrArray *names, *running; /* of trees */
     GError *error;
 };
 
@@ -186,12 +185,12 @@ static void restore_work(void *opaque)
 {
     struct restore_work *w = opaque;
     g_autoptr(GHashTable) indexes = g_hash_table_new(g_str_hash, g_str_equal);
-    for (xmlNode *l = xml_find(w->snapshot, "link"); l; l = xml_next(l))
+    for (struct xml_node *l = xml_find(w->snapshot, "link"); l; l = xml_next(l))
         g_hash_table_insert(indexes, (gpointer)xml_get_or(l, "@name", ""),
                             GUINT_TO_POINTER((unsigned)xml_get_u64(l, "@index", 0)));
     snapshot_restore(w->snapshot, w->names, NULL); /* ports are free again */
     for (unsigned i = 0; i < w->running->len; i++) {
-        xmlNode *def = xml_find(xmlDocGetRootElement(w->running->pdata[i]), "interface");
+        struct xml_node *def = xml_find(w->running->pdata[i], "interface");
         GError **error = w->error ? NULL : &w->error;
         if (def && !if_nametoindex(xml_get_or(def, "@name", "")))
             interface_make(def, indexes, error);
@@ -199,15 +198,15 @@ static void restore_work(void *opaque)
     snapshot_restore(w->snapshot, w->names, w->error ? NULL : &w->error);
 }
 
-static void restore_kernel(const xmlNode *root, GPtrArray *names, GError **error)
+static void restore_kernel(const struct xml_node *root, GPtrArray *names, GError **error)
 {
     g_autofree char *boot = snapshot_boot();
-    g_autoptr(GPtrArray) running = g_ptr_array_new_with_free_func((GDestroyNotify)xmlFreeDoc);
+    g_autoptr(GPtrArray) running = g_ptr_array_new_with_free_func((GDestroyNotify)xml_free);
     struct restore_work w = {xml_find(root, "snapshot"), names, running, NULL};
     if (!w.snapshot || !xml_is(w.snapshot, "@boot", boot))
         return; /* the host was started anew: nothing is there that could be put back */
-    for (xmlNode *n = xml_find(root, "running"); n; n = xml_next(n)) {
-        xmlDoc *doc = parse_running(xml_get(n, ""));
+    for (struct xml_node *n = xml_find(root, "running"); n; n = xml_next(n)) {
+        struct xml_node *doc = parse_running(xml_get(n, ""));
         if (doc)
             g_ptr_array_add(running, doc);
     }
@@ -216,16 +215,16 @@ static void restore_kernel(const xmlNode *root, GPtrArray *names, GError **error
         g_propagate_error(error, w.error);
 }
 
-static bool restore_entry(const xmlNode *root, const char *name, GError **error)
+static bool restore_entry(const struct xml_node *root, const char *name, GError **error)
 {
     struct interface_entry *e = interface_entry(name, true);
     const char *text = text_of(root, "definition", name), *running = text_of(root, "running", name);
-    g_autofree char *now = e->running ? xml_format(xmlDocGetRootElement(e->running), 0) : NULL;
+    g_autofree char *now = e->running ? xml_format(e->running, 0) : NULL;
     g_autofree char *boot = snapshot_boot();
     bool same = g_strcmp0(text, e->text) == 0;
     if (g_strcmp0(now, running) != 0) {
         lease_client_stop(name);
-        g_clear_pointer(&e->running, xmlFreeDoc);
+        g_clear_pointer(&e->running, xml_free);
         e->running = xml_is(root, "snapshot@boot", boot) ? parse_running(running) : NULL;
         interface_save_running(e, true, NULL);
     }
@@ -238,7 +237,7 @@ static bool restore_entry(const xmlNode *root, const char *name, GError **error)
     return ok;
 }
 
-static bool restore_entries(const xmlNode *root, GError **error)
+static bool restore_entries(const struct xml_node *root, GError **error)
 {
     g_autoptr(GHashTable) names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     static const char *const kinds[] = {"definition", "running"};
@@ -248,7 +247,7 @@ static bool restore_entries(const xmlNode *root, GError **error)
     while (g_hash_table_iter_next(&it, (gpointer *)&name, NULL))
         g_hash_table_add(names, g_strdup(name));
     for (int i = 0; i < 2; i++)
-        for (xmlNode *n = xml_find(root, kinds[i]); n; n = xml_next(n))
+        for (struct xml_node *n = xml_find(root, kinds[i]); n; n = xml_next(n))
             g_hash_table_add(names, g_strdup(xml_get_or(n, "@name", "")));
     bool ok = true;
     g_hash_table_iter_init(&it, names);
@@ -261,11 +260,10 @@ static bool roll_back(GError **error)
 {
     g_autofree char *path = change_path();
     g_autofree char *text = store_read(path, INTERFACE_STORED_MAX, error);
-    g_autoptr(xmlDoc) doc = text ? xml_parse(text, strlen(text), "change", error) : NULL;
+    auto_xml *root = text ? xml_parse(text, strlen(text), "change", error) : NULL;
     g_autoptr(GError) inner = NULL;
-    if (!doc)
+    if (!root)
         return false;
-    const xmlNode *root = xmlDocGetRootElement(doc);
     g_autoptr(GPtrArray) names = touched(root);
     if (!restore_entries(root, error))
         return false;
@@ -302,7 +300,7 @@ static bool do_settle(const char *name, void *opaque, GError **error)
     g_autoptr(GList) all = g_hash_table_get_values(interface_entries());
     for (GList *l = all; l; l = l->next) {
         struct interface_entry *e = l->data;
-        if (e->running && !xml_is(xmlDocGetRootElement(e->running), "@whole", "yes"))
+        if (e->running && !xml_is(e->running, "@whole", "yes"))
             interface_undo(e);
         else
             interface_sync_client(e);

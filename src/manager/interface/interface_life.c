@@ -14,15 +14,15 @@
 
 enum { GATEWAYS_MAX = 16, BEFORE_S = 3, AFTER_S = 10, RETRY_S = 60 };
 
-static xmlNode *running_def(const struct interface_entry *e)
+static struct xml_node *running_def(const struct interface_entry *e)
 {
-    return e->running ? xml_find(xmlDocGetRootElement(e->running), "interface") : NULL;
+    return e->running ? xml_find(e->running, "interface") : NULL;
 }
 
 /* ---- undoing ---- */
 
 struct undo_work {
-    const xmlNode *snapshot;
+    const struct xml_node *snapshot;
     GPtrArray *names;
     const char *down; /* an Ethernet interface that is to be down in any case */
     GError *error;
@@ -38,15 +38,15 @@ static void undo_work(void *opaque)
 
 static bool undo(struct interface_entry *e, bool down, GError **error)
 {
-    const xmlNode *def = running_def(e);
+    const struct xml_node *def = running_def(e);
     g_autoptr(GPtrArray) names = g_ptr_array_new();
     struct undo_work w = {.names = names};
     lease_client_stop(e->name);
     interface_names(def, false, names);
-    w.snapshot = xml_find(xmlDocGetRootElement(e->running), "snapshot");
+    w.snapshot = xml_find(e->running, "snapshot");
     w.down = down && interface_type_of(def) == INTERFACE_ETHERNET ? e->name : NULL;
     task_work_long(undo_work, &w);
-    g_clear_pointer(&e->running, xmlFreeDoc);
+    g_clear_pointer(&e->running, xml_free);
     interface_save_running(e, true, NULL);
     if (w.error)
         g_propagate_error(error, w.error);
@@ -64,7 +64,7 @@ void interface_undo(struct interface_entry *e)
 /* ---- start ---- */
 
 struct start_work {
-    const xmlNode *root;
+    const struct xml_node *root;
     const char *name;
     struct net_addr before[GATEWAYS_MAX];
     unsigned before_count;
@@ -75,7 +75,7 @@ static void start_work(void *opaque)
 {
     struct start_work *w = opaque;
     g_autoptr(GPtrArray) names = g_ptr_array_new();
-    for (const xmlNode *p = interface_ports(w->root); p; p = xml_next(p))
+    for (const struct xml_node *p = interface_ports(w->root); p; p = xml_next(p))
         g_ptr_array_add(names, (char *)xml_get_or(p, "@name", ""));
     w->before_count = probe_gateways(names, BEFORE_S, w->before, GATEWAYS_MAX);
     interface_make(w->root, NULL, &w->error);
@@ -105,16 +105,14 @@ static void after_work(void *opaque)
     }
 }
 
-static bool note(struct interface_entry *e, const xmlNode *root, GError **error)
+static bool note(struct interface_entry *e, const struct xml_node *root, GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new();
     interface_names(root, false, names);
-    g_autoptr(xmlDoc) snapshot = snapshot_take(names, root);
-    e->running = xmlNewDoc((const xmlChar *)"1.0");
-    xmlNode *top = xmlNewDocNode(e->running, NULL, (const xmlChar *)"running", NULL);
-    xmlDocSetRootElement(e->running, top);
-    xmlAddChild(top, xmlDocCopyNode((xmlNode *)root, e->running, 1));
-    xmlAddChild(top, xmlDocCopyNode(xmlDocGetRootElement(snapshot), e->running, 1));
+    auto_xml *snapshot = snapshot_take(names, root);
+    e->running = xml_new("running");
+    xml_append(e->running, xml_copy(root));
+    xml_append(e->running, g_steal_pointer(&snapshot));
     return interface_save_running(e, false, error);
 }
 
@@ -145,7 +143,7 @@ bool interface_do_start(struct interface_entry *e, GError **error)
         return ruche_error(error, RUCHE_ERR_STATE, "interface '%s' is already active", e->name);
     if (!interface_def_parse(&d, e->text, 0, error))
         return false;
-    g_clear_pointer(&e->running, xmlFreeDoc); /* somebody set it down by hand */
+    g_clear_pointer(&e->running, xml_free); /* somebody set it down by hand */
     if (note(e, d.root, error) && bring_up(e, error) && interface_save_running(e, true, error))
         return true;
     undo(e, false, NULL);
@@ -205,7 +203,7 @@ bool interface_do_stop(struct interface_entry *e, GError **error)
 
 void interface_sync_client(struct interface_entry *e)
 {
-    const xmlNode *def = running_def(e);
+    const struct xml_node *def = running_def(e);
     g_autoptr(GError) error = NULL;
     if (!def || !interface_wants_dhcp(def))
         return;

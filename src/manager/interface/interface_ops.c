@@ -217,7 +217,7 @@ static bool check_define(const struct interface_def *d, GError **error)
         return ruche_error(error, MANAGER_ERR_CONFIG, "interface '%s' is a machine's", d->name);
     if (!check_owner(d->name, h, error) || !check_networks(d->name, error))
         return false;
-    for (const xmlNode *p = interface_ports(d->root); p && d->type == INTERFACE_BOND;
+    for (const struct xml_node *p = interface_ports(d->root); p && d->type == INTERFACE_BOND;
          p = xml_next(p))
         if (!check_owner(xml_get_or(p, "@name", ""), h, error))
             return false;

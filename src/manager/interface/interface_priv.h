@@ -17,8 +17,7 @@ extern const struct schema_row interface_schema;
 /* ---- interface_def.c: descriptions ---- */
 
 struct interface_def {
-    xmlDoc *doc;
-    xmlNode *root; /* of doc */
+    struct xml_node *root;
     const char *name;
     enum interface_type type;
 };
@@ -26,14 +25,14 @@ bool interface_def_parse(struct interface_def *d, const char *xml, unsigned flag
 void interface_def_done(struct interface_def *d);
 #define auto_interface_def __attribute__((cleanup(interface_def_done))) struct interface_def
 char *interface_def_format(const struct interface_def *d);
-enum interface_type interface_type_of(const xmlNode *n);
+enum interface_type interface_type_of(const struct xml_node *n);
 /* The <protocol> of a family; NULL: none. */
-xmlNode *interface_protocol(const xmlNode *root, bool v6);
-bool interface_wants_dhcp(const xmlNode *root);
+struct xml_node *interface_protocol(const struct xml_node *root, bool v6);
+bool interface_wants_dhcp(const struct xml_node *root);
 /* Names that an element is made of, itself first; `lowers`: and those that VLANs stand on, which only go up for it. */
-void interface_names(const xmlNode *n, bool lowers, GPtrArray *ret);
+void interface_names(const struct xml_node *n, bool lowers, GPtrArray *ret);
 /* Its first port; xml_next() gives the others. */
-xmlNode *interface_ports(const xmlNode *n);
+struct xml_node *interface_ports(const struct xml_node *n);
 
 /* ---- host.c: what the kernel has; any thread ---- */
 
@@ -88,7 +87,7 @@ char *interface_owner(const char *name, int index);
 /* ---- make.c: worker threads; block ---- */
 /* What the element describes is there and up; `indexes` (may be NULL): numbers by name that new
  * links get. Takes ports' addresses and routes over. */
-bool interface_make(const xmlNode *root, GHashTable *indexes, GError **error);
+bool interface_make(const struct xml_node *root, GHashTable *indexes, GError **error);
 bool interface_flush(const char *name, bool down, GError **error); /* its addresses */
 /* A message of the kernel again, for interface `to`; of several next hops those by the `count`
  * interfaces of `from` are its, others stay. Type RTM_NEWADDR, RTM_NEWROUTE or their RTM_DEL*.
@@ -98,10 +97,10 @@ int interface_replay(int type, GBytes *raw, const int *from, unsigned count, int
 /* ---- snapshot.c ---- */
 /* The kernel's state as an element <snapshot>. `names`: only of these links; NULL: all but taps.
  * `def`: and the default routes of others that this description's replace; NULL: none. Any thread. */
-xmlDoc *snapshot_take(GPtrArray *names, const xmlNode *def);
+struct xml_node *snapshot_take(GPtrArray *names, const struct xml_node *def);
 /* `made`: names of links that go where the snapshot does not know them; `wanted`: names of links to
  * restore. Worker threads. */
-bool snapshot_restore(const xmlNode *root, GPtrArray *wanted, GError **error);
+bool snapshot_restore(const struct xml_node *root, GPtrArray *wanted, GError **error);
 char *snapshot_boot(void);
 
 /* ---- probe.c: worker threads; block ---- */
@@ -109,15 +108,14 @@ char *snapshot_boot(void);
 unsigned probe_gateways(GPtrArray *names, unsigned wait_s, struct net_addr *ret, unsigned max);
 
 /* ---- lease_client.c ---- */
-bool lease_client_start(const char *name, const xmlNode *root, GError **error);
+bool lease_client_start(const char *name, const struct xml_node *root, GError **error);
 void lease_client_stop(const char *name);
 void lease_client_forget_all(void); /* they live on */
 
 /* ---- interface_table.c ---- */
 struct interface_entry {
     char *name, *text; /* text: the definition; NULL: none */
-    xmlDoc
-        *running; /* <running>: by what it was brought up, and what was before; NULL: it was not */
+    struct xml_node *running; /* <running>: by what it was brought up, and what was before; NULL: it was not */
 };
 GHashTable *interface_entries(void); /* by name */
 struct interface_entry *interface_entry(const char *name, bool make);

@@ -20,7 +20,7 @@ static void entry_free(void *opaque)
     struct interface_entry *e = opaque;
     g_free(e->name);
     g_free(e->text);
-    g_clear_pointer(&e->running, xmlFreeDoc);
+    g_clear_pointer(&e->running, xml_free);
     g_free(e);
 }
 
@@ -82,8 +82,8 @@ bool interface_save_running(struct interface_entry *e, bool whole, GError **erro
         g_unlink(path);
         return true;
     }
-    xml_set(xmlDocGetRootElement(e->running), "@whole", whole ? "yes" : "no");
-    text = xml_format(xmlDocGetRootElement(e->running), 0);
+    xml_set(e->running, "@whole", whole ? "yes" : "no");
+    text = xml_format(e->running, 0);
     return make_folder(path, error) && store_write_volatile(path, text, 0600, error);
 }
 
@@ -107,14 +107,13 @@ static void load_definition(const char *path, const char *name)
 static void load_running(const char *path, const char *name)
 {
     g_autofree char *text = store_read(path, INTERFACE_STORED_MAX, NULL), *boot = snapshot_boot();
-    g_autoptr(xmlDoc) doc = text ? xml_parse(text, strlen(text), "running", NULL) : NULL;
-    xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+    auto_xml *root = text ? xml_parse(text, strlen(text), "running", NULL) : NULL;
     bool whole = root && xml_is(root, "@whole", "yes");
     if (!root || !xml_is(root, "snapshot@boot", boot) || !xml_find(root, "interface") ||
         (whole && !if_nametoindex(name)))
         g_unlink(path);
     else
-        interface_entry(name, true)->running = g_steal_pointer(&doc);
+        interface_entry(name, true)->running = g_steal_pointer(&root);
 }
 
 static void load_folder(const char *dir, void (*fn)(const char *path, const char *name))

@@ -260,12 +260,12 @@ static bool start_one(const char *name, bool v6, bool no_dns, GError **error)
     return true;
 }
 
-bool lease_client_start(const char *name, const xmlNode *root, GError **error)
+bool lease_client_start(const char *name, const struct xml_node *root, GError **error)
 {
     if (!clients)
         clients = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, client_free);
     for (int v6 = 0; v6 < 2; v6++) {
-        const xmlNode *p = interface_protocol(root, v6);
+        const struct xml_node *p = interface_protocol(root, v6);
         if (p && xml_find(p, "dhcp") &&
             !start_one(name, v6, xml_is(p, "dhcp@peerdns", "no"), error))
             return false;

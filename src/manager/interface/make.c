@@ -45,7 +45,7 @@ static int place_of(const char *words, const char *word)
 }
 
 /* With STP the kernel takes delays from 2 to 30 s only. */
-static void put_bridge(struct nl_msg *m, const xmlNode *n)
+static void put_bridge(struct nl_msg *m, const struct xml_node *n)
 {
     bool stp = xml_is(n, "bridge@stp", "on");
     double delay = g_ascii_strtod(xml_get_or(n, "bridge@delay", "0"), NULL);
@@ -55,7 +55,7 @@ static void put_bridge(struct nl_msg *m, const xmlNode *n)
     nla_put_u32(m, IFLA_BR_STP_STATE, stp);
 }
 
-static void put_arp(struct nl_msg *m, const xmlNode *arp)
+static void put_arp(struct nl_msg *m, const struct xml_node *arp)
 {
     struct net_addr target = {0};
     net_addr_parse(xml_get_or(arp, "@target", ""), &target);
@@ -68,9 +68,9 @@ static void put_arp(struct nl_msg *m, const xmlNode *arp)
                     (uint32_t)place_of("none|active|backup|all", xml_get(arp, "@validate")));
 }
 
-static void put_bond(struct nl_msg *m, const xmlNode *n)
+static void put_bond(struct nl_msg *m, const struct xml_node *n)
 {
-    const xmlNode *mii = xml_find(n, "bond/miimon"), *arp = xml_find(n, "bond/arpmon");
+    const struct xml_node *mii = xml_find(n, "bond/miimon"), *arp = xml_find(n, "bond/arpmon");
     nla_put_u8(m, IFLA_BOND_MODE,
                (uint8_t)place_of(INTERFACE_BOND_MODES, xml_get_or(n, "bond@mode", "balance-rr")));
     if (mii) {
@@ -84,19 +84,19 @@ static void put_bond(struct nl_msg *m, const xmlNode *n)
         put_arp(m, arp);
 }
 
-static void put_vlan(struct nl_msg *m, const xmlNode *n)
+static void put_vlan(struct nl_msg *m, const struct xml_node *n)
 {
     nla_put_u16(m, IFLA_VLAN_ID, (uint16_t)xml_get_u64(n, "vlan@tag", 0));
 }
 
-static void (*const putters[])(struct nl_msg *m, const xmlNode *n) = {
+static void (*const putters[])(struct nl_msg *m, const struct xml_node *n) = {
     [INTERFACE_ETHERNET] = NULL,
     [INTERFACE_BRIDGE] = put_bridge,
     [INTERFACE_BOND] = put_bond,
     [INTERFACE_VLAN] = put_vlan,
 };
 
-static int make_link(const xmlNode *n, const char *name, GHashTable *indexes)
+static int make_link(const struct xml_node *n, const char *name, GHashTable *indexes)
 {
     enum interface_type type = interface_type_of(n);
     unsigned old = if_nametoindex(name);
@@ -114,7 +114,7 @@ static int make_link(const xmlNode *n, const char *name, GHashTable *indexes)
     return netlink_do(m);
 }
 
-static bool check_link(const xmlNode *n, const char *name, GError **error)
+static bool check_link(const struct xml_node *n, const char *name, GError **error)
 {
     enum interface_type type = interface_type_of(n);
     const char *lower = xml_get(n, "vlan/interface@name");
@@ -130,7 +130,8 @@ static bool check_link(const xmlNode *n, const char *name, GError **error)
     return true;
 }
 
-static bool make_kind(const xmlNode *n, const char *name, GHashTable *indexes, GError **error)
+static bool make_kind(const struct xml_node *n, const char *name, GHashTable *indexes,
+                      GError **error)
 {
     const struct kind *k = &kinds[interface_type_of(n)];
     int err = make_link(n, name, indexes);
@@ -189,15 +190,15 @@ int interface_replay(int type, GBytes *raw, const int *from, unsigned count, int
     return netlink_do(m);
 }
 
-static bool says_addresses(const xmlNode *root, bool v6)
+static bool says_addresses(const struct xml_node *root, bool v6)
 {
-    const xmlNode *p = interface_protocol(root, v6);
+    const struct xml_node *p = interface_protocol(root, v6);
     return p && (xml_find(p, "ip") || xml_find(p, "dhcp") || xml_find(p, "autoconf"));
 }
 
 /* Where the description says addresses of its own, the port's only go. */
-static bool move_addresses(const xmlNode *root, const struct host *h, const struct host_link *from,
-                           int to, GError **error)
+static bool move_addresses(const struct xml_node *root, const struct host *h,
+                           const struct host_link *from, int to, GError **error)
 {
     FOREACH_OF(host_address, a, h->addresses)
     {
@@ -212,8 +213,8 @@ static bool move_addresses(const xmlNode *root, const struct host *h, const stru
     return true;
 }
 
-static bool move_paths(const xmlNode *root, const struct host *h, const struct host_link *from,
-                       int to, GError **error)
+static bool move_paths(const struct xml_node *root, const struct host *h,
+                       const struct host_link *from, int to, GError **error)
 {
     /* Those that others stand on first. */
     for (int gateways = 0; gateways < 2; gateways++)
@@ -241,8 +242,8 @@ static bool is_among(const GArray *indexes, int index)
 
 /* Routes with several next hops, some of them by ports: once each, when all addresses have moved. The
  * new one is in the old one's place. */
-static bool move_shared(const xmlNode *root, const struct host *h, const GArray *ports, int to,
-                        GError **error)
+static bool move_shared(const struct xml_node *root, const struct host *h, const GArray *ports,
+                        int to, GError **error)
 {
     const int *from = (const int *)(const void *)ports->data;
     GBytes *done = NULL; /* a route's next hops follow each other */
@@ -260,12 +261,12 @@ static bool move_shared(const xmlNode *root, const struct host *h, const GArray 
     return true;
 }
 
-static bool take_over(const xmlNode *root, const char *name, GError **error)
+static bool take_over(const struct xml_node *root, const char *name, GError **error)
 {
     auto_host *h = host_read();
     g_autoptr(GArray) ports = g_array_new(FALSE, FALSE, sizeof(int));
     int to = (int)if_nametoindex(name);
-    for (const xmlNode *p = interface_ports(root); p; p = xml_next(p)) {
+    for (const struct xml_node *p = interface_ports(root); p; p = xml_next(p)) {
         const struct host_link *from = host_find(h, xml_get(p, "@name"));
         if (!from)
             continue;
@@ -285,10 +286,10 @@ static int set_master(const char *port, unsigned master)
     return netlink_do(m);
 }
 
-static bool make(const xmlNode *n, GHashTable *indexes, GError **error);
+static bool make(const struct xml_node *n, GHashTable *indexes, GError **error);
 
-static bool join(const xmlNode *n, const xmlNode *p, const char *name, GHashTable *indexes,
-                 GError **error)
+static bool join(const struct xml_node *n, const struct xml_node *p, const char *name,
+                 GHashTable *indexes, GError **error)
 {
     const char *port = xml_get(p, "@name");
     if (!make(p, indexes, error))
@@ -312,9 +313,9 @@ static bool join(const xmlNode *n, const xmlNode *p, const char *name, GHashTabl
 }
 
 /* The first port of a bond that keeps one in reserve is the one that it prefers. */
-static void set_primary(const xmlNode *n, const char *name)
+static void set_primary(const struct xml_node *n, const char *name)
 {
-    const xmlNode *first = interface_ports(n);
+    const struct xml_node *first = interface_ports(n);
     if (!xml_is(n, "bond@mode", "active-backup") || !first)
         return;
     struct nl_msg *m = netlink_link(RTM_NEWLINK, NLM_F_ACK, NULL, if_nametoindex(name));
@@ -329,7 +330,7 @@ static void set_primary(const xmlNode *n, const char *name)
 
 /* ---- the whole ---- */
 
-static bool set_frame(const xmlNode *n, const char *name, GError **error)
+static bool set_frame(const struct xml_node *n, const char *name, GError **error)
 {
     uint8_t mac[6];
     bool has_mac = netlink_parse_mac(xml_get(n, "mac@address"), mac);
@@ -343,13 +344,13 @@ static bool set_frame(const xmlNode *n, const char *name, GError **error)
     return !err || failed(name, err, "its MAC address or MTU cannot be set", error);
 }
 
-static bool make(const xmlNode *n, GHashTable *indexes, GError **error)
+static bool make(const struct xml_node *n, GHashTable *indexes, GError **error)
 {
     const char *name = xml_get(n, "@name");
     if (!check_link(n, name, error) ||
         (interface_type_of(n) != INTERFACE_ETHERNET && !make_kind(n, name, indexes, error)))
         return false;
-    for (const xmlNode *p = interface_ports(n); p; p = xml_next(p))
+    for (const struct xml_node *p = interface_ports(n); p; p = xml_next(p))
         if (!join(n, p, name, indexes, error))
             return false;
     if (interface_type_of(n) == INTERFACE_VLAN) /* it cannot be up on one that is down */
@@ -359,9 +360,9 @@ static bool make(const xmlNode *n, GHashTable *indexes, GError **error)
 }
 
 /* A host that forwards listens to routers only when it is told to twice. */
-static void set_ipv6(const xmlNode *root, const char *name)
+static void set_ipv6(const struct xml_node *root, const char *name)
 {
-    const xmlNode *p = interface_protocol(root, true);
+    const struct xml_node *p = interface_protocol(root, true);
     bool automatic = p && xml_find(p, "autoconf"), forwards;
     g_autofree char *text = NULL;
     forwards = g_file_get_contents("/proc/sys/net/ipv6/conf/all/forwarding", &text, NULL, NULL) &&
@@ -374,10 +375,10 @@ static void set_ipv6(const xmlNode *root, const char *name)
     }
 }
 
-static bool add_addresses(const xmlNode *root, const char *name, GError **error)
+static bool add_addresses(const struct xml_node *root, const char *name, GError **error)
 {
-    for (const xmlNode *p = xml_find(root, "protocol"); p; p = xml_next(p))
-        for (const xmlNode *ip = xml_find(p, "ip"); ip; ip = xml_next(ip)) {
+    for (const struct xml_node *p = xml_find(root, "protocol"); p; p = xml_next(p))
+        for (const struct xml_node *ip = xml_find(p, "ip"); ip; ip = xml_next(ip)) {
             struct net_subnet s = {.prefix = (unsigned)xml_get_u64(ip, "@prefix", 0)};
             net_addr_parse(xml_get_or(ip, "@address", ""), &s.addr);
             int err = netlink_address(name, &s, 0);
@@ -388,9 +389,9 @@ static bool add_addresses(const xmlNode *root, const char *name, GError **error)
     return true;
 }
 
-static bool add_gateways(const xmlNode *root, const char *name, GError **error)
+static bool add_gateways(const struct xml_node *root, const char *name, GError **error)
 {
-    for (const xmlNode *p = xml_find(root, "protocol"); p; p = xml_next(p)) {
+    for (const struct xml_node *p = xml_find(root, "protocol"); p; p = xml_next(p)) {
         struct net_subnet all = {.addr = {.v6 = xml_is(p, "@family", "ipv6")}};
         struct net_addr gateway;
         if (!net_addr_parse(xml_get_or(p, "route@gateway", ""), &gateway))
@@ -403,7 +404,7 @@ static bool add_gateways(const xmlNode *root, const char *name, GError **error)
     return true;
 }
 
-bool interface_make(const xmlNode *root, GHashTable *indexes, GError **error)
+bool interface_make(const struct xml_node *root, GHashTable *indexes, GError **error)
 {
     const char *name = xml_get(root, "@name");
     if (!make(root, indexes, error))

@@ -37,21 +37,21 @@ static bool has_name(const GPtrArray *names, const char *name)
     return false;
 }
 
-static void add_raw(xmlNode *root, const char *what, const char *link, GBytes *raw)
+static void add_raw(struct xml_node *root, const char *what, const char *link, GBytes *raw)
 {
     gsize len = 0;
     const uint8_t *data = g_bytes_get_data(raw, &len);
     g_autoptr(GString) hex = g_string_sized_new(2 * len);
     for (gsize i = 0; i < len; i++)
         g_string_append_printf(hex, "%02x", data[i]);
-    xmlNode *n = xmlNewChild(root, NULL, (const xmlChar *)what, NULL);
+    struct xml_node *n = xml_add(root, what);
     xml_set(n, "@link", link);
     xml_set(n, "@raw", hex->str);
 }
 
-static void add_link(xmlNode *root, const struct host *h, const struct host_link *l)
+static void add_link(struct xml_node *root, const struct host *h, const struct host_link *l)
 {
-    xmlNode *n = xmlNewChild(root, NULL, (const xmlChar *)"link", NULL);
+    struct xml_node *n = xml_add(root, "link");
     const struct host_link *master = host_at(h, l->master);
     xml_set(n, "@name", l->name);
     xml_set_f(n, "@index", "%d", l->index);
@@ -71,14 +71,14 @@ static void add_link(xmlNode *root, const struct host *h, const struct host_link
 }
 
 /* The kernel has one route to a place: a gateway of the description takes that of others. */
-static void add_replaced(xmlNode *root, const struct host *h, const GPtrArray *names,
-                         const xmlNode *def)
+static void add_replaced(struct xml_node *root, const struct host *h, const GPtrArray *names,
+                         const struct xml_node *def)
 {
     GBytes *last = NULL;
     FOREACH_OF(host_path, p, h->paths)
     {
         const struct host_link *l = host_at(h, p->index);
-        const xmlNode *protocol = interface_protocol(def, p->to.addr.v6);
+        const struct xml_node *protocol = interface_protocol(def, p->to.addr.v6);
         if (p->to.prefix || !l || has_name(names, l->name) || !protocol ||
             !xml_find(protocol, "route") || p->raw == last)
             continue;
@@ -87,13 +87,11 @@ static void add_replaced(xmlNode *root, const struct host *h, const GPtrArray *n
     }
 }
 
-xmlDoc *snapshot_take(GPtrArray *names, const xmlNode *def)
+struct xml_node *snapshot_take(GPtrArray *names, const struct xml_node *def)
 {
     auto_host *h = host_read();
-    xmlDoc *doc = xmlNewDoc((const xmlChar *)"1.0");
-    xmlNode *root = xmlNewDocNode(doc, NULL, (const xmlChar *)"snapshot", NULL);
+    struct xml_node *root = xml_new("snapshot");
     g_autofree char *boot = snapshot_boot();
-    xmlDocSetRootElement(doc, root);
     xml_set(root, "@boot", boot);
     FOREACH_OF(host_link, l, h->links)
     {
@@ -112,12 +110,12 @@ xmlDoc *snapshot_take(GPtrArray *names, const xmlNode *def)
     }
     if (def)
         add_replaced(root, h, names, def);
-    return doc;
+    return root;
 }
 
 /* ---- restoring ---- */
 
-static GBytes *raw_of(const xmlNode *n)
+static GBytes *raw_of(const struct xml_node *n)
 {
     const char *hex = xml_get_or(n, "@raw", "");
     size_t len = strlen(hex) / 2;
@@ -130,15 +128,15 @@ static GBytes *raw_of(const xmlNode *n)
     return g_bytes_new_take(data, len);
 }
 
-static xmlNode *find_link(const xmlNode *root, const char *name)
+static struct xml_node *find_link(const struct xml_node *root, const char *name)
 {
-    xmlNode *l = xml_find(root, "link");
+    struct xml_node *l = xml_find(root, "link");
     while (l && !xml_is(l, "@name", name))
         l = xml_next(l);
     return l;
 }
 
-static void drop_made(const xmlNode *root, const GPtrArray *wanted)
+static void drop_made(const struct xml_node *root, const GPtrArray *wanted)
 {
     for (unsigned i = 0; i < wanted->len; i++) {
         const char *name = wanted->pdata[i];
@@ -150,7 +148,7 @@ static void drop_made(const xmlNode *root, const GPtrArray *wanted)
 }
 
 /* A port of a bond has its bond's address: its own comes back by itself when it leaves. */
-static int restore_link(const xmlNode *l, const struct host *h)
+static int restore_link(const struct xml_node *l, const struct host *h)
 {
     const char *name = xml_get(l, "@name"), *master = xml_get(l, "@master");
     const struct host_link *now = host_find(h, name);
@@ -180,9 +178,10 @@ static int restore_link(const xmlNode *l, const struct host *h)
 
 /* Is that message of the kernel among the snapshot's? Addresses by what they are, routes by where
  * they lead. */
-static bool keeps_address(const xmlNode *root, const char *name, const struct host_address *a)
+static bool keeps_address(const struct xml_node *root, const char *name,
+                          const struct host_address *a)
 {
-    for (const xmlNode *n = xml_find(root, "address"); n; n = xml_next(n)) {
+    for (const struct xml_node *n = xml_find(root, "address"); n; n = xml_next(n)) {
         g_autoptr(GBytes) raw = xml_is(n, "@link", name) ? raw_of(n) : NULL;
         gsize len = 0;
         const struct ifaddrmsg *i = raw ? g_bytes_get_data(raw, &len) : NULL;
@@ -202,9 +201,9 @@ static bool keeps_address(const xmlNode *root, const char *name, const struct ho
     return false;
 }
 
-static bool keeps_path(const xmlNode *root, const char *name, const struct host_path *p)
+static bool keeps_path(const struct xml_node *root, const char *name, const struct host_path *p)
 {
-    for (const xmlNode *n = xml_find(root, "route"); n; n = xml_next(n)) {
+    for (const struct xml_node *n = xml_find(root, "route"); n; n = xml_next(n)) {
         g_autoptr(GBytes) raw = xml_is(n, "@link", name) ? raw_of(n) : NULL;
         if (raw && g_bytes_equal(raw, p->raw))
             return true;
@@ -212,7 +211,7 @@ static bool keeps_path(const xmlNode *root, const char *name, const struct host_
     return false;
 }
 
-static void drop_new(const xmlNode *root, const char *name, const struct host *h)
+static void drop_new(const struct xml_node *root, const char *name, const struct host *h)
 {
     const struct host_link *l = host_find(h, name);
     if (!l)
@@ -225,13 +224,14 @@ static void drop_new(const xmlNode *root, const char *name, const struct host *h
         interface_replay(RTM_DELADDR, a->raw, NULL, 0, l->index);
 }
 
-static void replay_all(const xmlNode *root, const char *what, int type, const GPtrArray *wanted)
+static void replay_all(const struct xml_node *root, const char *what, int type,
+                       const GPtrArray *wanted)
 {
-    for (const xmlNode *n = xml_find(root, what); n; n = xml_next(n)) {
+    for (const struct xml_node *n = xml_find(root, what); n; n = xml_next(n)) {
         const char *name = xml_get_or(n, "@link", "");
         unsigned index = has_name(wanted, name) ? if_nametoindex(name) : 0;
         g_autoptr(GBytes) raw = index ? raw_of(n) : NULL;
-        const xmlNode *link = raw ? find_link(root, name) : NULL;
+        const struct xml_node *link = raw ? find_link(root, name) : NULL;
         int was = link ? (int)xml_get_u64(link, "@index", 0) : 0;
         if (raw)
             interface_replay(type, raw, &was, 1, (int)index);
@@ -247,10 +247,10 @@ static bool has_default(const struct host *h, bool v6)
 }
 
 /* Unless the host has got another one meanwhile. */
-static void put_back(const xmlNode *root)
+static void put_back(const struct xml_node *root)
 {
     auto_host *h = host_read();
-    for (const xmlNode *n = xml_find(root, "replaced"); n; n = xml_next(n)) {
+    for (const struct xml_node *n = xml_find(root, "replaced"); n; n = xml_next(n)) {
         unsigned index = if_nametoindex(xml_get_or(n, "@link", ""));
         g_autoptr(GBytes) raw = index ? raw_of(n) : NULL;
         const uint8_t *family = raw ? g_bytes_get_data(raw, NULL) : NULL; /* of its rtmsg */
@@ -259,13 +259,13 @@ static void put_back(const xmlNode *root)
     }
 }
 
-bool snapshot_restore(const xmlNode *root, GPtrArray *wanted, GError **error)
+bool snapshot_restore(const struct xml_node *root, GPtrArray *wanted, GError **error)
 {
     int err = 0;
     const char *culprit = NULL;
     drop_made(root, wanted);
     auto_host *h = host_read();
-    for (const xmlNode *l = xml_find(root, "link"); l; l = xml_next(l)) {
+    for (const struct xml_node *l = xml_find(root, "link"); l; l = xml_next(l)) {
         const char *name = xml_get_or(l, "@name", "");
         int now = has_name(wanted, name) ? restore_link(l, h) : 0;
         culprit = now ? name : culprit;

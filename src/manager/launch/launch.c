@@ -279,8 +279,7 @@ bool launch_ssh(const struct caller *who, struct domain *d, char **ret_host, uns
     g_autofree char *text = domain_get_metadata(who, d, 2, LAUNCH_NAMESPACE, 0, error);
     if (!text)
         return false;
-    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), NULL, error);
-    xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+    auto_xml *root = xml_parse(text, strlen(text), NULL, error);
     if (!root)
         return false;
     uint64_t port = xml_get_u64(root, "@ssh-port", 0);

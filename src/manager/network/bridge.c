@@ -194,7 +194,7 @@ static void set_ipv6(const struct network_def *d)
     netlink_setting("0", "ipv6/conf/%s/autoconf", d->bridge);
 }
 
-static int add_route(const struct network_def *d, const xmlNode *n)
+static int add_route(const struct network_def *d, const struct xml_node *n)
 {
     struct net_subnet to;
     struct net_addr gateway;

@@ -28,7 +28,7 @@ bool network_dnsmasq_needed(const struct network_def *d)
 
 /* ---- names ---- */
 
-static void put_forwarders(GString *s, const xmlNode *root)
+static void put_forwarders(GString *s, const struct xml_node *root)
 {
     bool elsewhere = false;
     FOREACH_NAMED (f, root, "dns/forwarder") {
@@ -44,7 +44,7 @@ static void put_forwarders(GString *s, const xmlNode *root)
 }
 
 /* A target without a port is no service there. */
-static void put_srv(GString *s, const xmlNode *n)
+static void put_srv(GString *s, const struct xml_node *n)
 {
     const char *domain = xml_get(n, "@domain"), *target = xml_get(n, "@target");
     g_string_append_printf(s, "srv-host=_%s._%s", xml_get(n, "@service"), xml_get(n, "@protocol"));
@@ -58,7 +58,7 @@ static void put_srv(GString *s, const xmlNode *n)
 
 static void put_dns(GString *s, const struct network_def *d)
 {
-    const xmlNode *root = d->root;
+    const struct xml_node *root = d->root;
     const char *domain = xml_get(root, "domain@name");
     if (xml_is(root, "dns@enable", "no")) {
         put(s, "port=0");
@@ -85,9 +85,9 @@ static void put_dns(GString *s, const struct network_def *d)
 
 /* ---- addresses ---- */
 
-static char *lease_time(const xmlNode *n)
+static char *lease_time(const struct xml_node *n)
 {
-    const xmlNode *l = xml_find(n, "lease");
+    const struct xml_node *l = xml_find(n, "lease");
     if (!l)
         return g_strdup("");
     if (xml_is(l, "@expiry", "0"))
@@ -100,7 +100,7 @@ static char *lease_time(const xmlNode *n)
 }
 
 /* How many addresses the range has, at most LEASES_MAX. */
-static unsigned range_size(const xmlNode *r)
+static unsigned range_size(const struct xml_node *r)
 {
     struct net_addr a, b;
     uint64_t from = 0, to = 0;
@@ -116,7 +116,7 @@ static unsigned range_size(const xmlNode *r)
     return (unsigned)MIN(to - from + 1, LEASES_MAX);
 }
 
-static unsigned put_ranges(GString *s, const struct net_subnet *n, const xmlNode *dhcp)
+static unsigned put_ranges(GString *s, const struct net_subnet *n, const struct xml_node *dhcp)
 {
     unsigned leases = 0;
     char mask[64];
@@ -143,7 +143,7 @@ static unsigned put_ranges(GString *s, const struct net_subnet *n, const xmlNode
     return leases;
 }
 
-static void put_hosts(GString *s, const struct net_subnet *n, const xmlNode *dhcp)
+static void put_hosts(GString *s, const struct net_subnet *n, const struct xml_node *dhcp)
 {
     FOREACH_NAMED (h, dhcp, "host") {
         const char *mac = xml_get(h, "@mac"), *id = xml_get(h, "@id"), *name = xml_get(h, "@name"),
@@ -162,7 +162,7 @@ static void put_hosts(GString *s, const struct net_subnet *n, const xmlNode *dhc
     }
 }
 
-static void put_boot(GString *s, const xmlNode *ip, const struct net_subnet *n)
+static void put_boot(GString *s, const struct xml_node *ip, const struct net_subnet *n)
 {
     const char *root = xml_get(ip, "tftp@root"), *file = xml_get(ip, "dhcp/bootp@file"),
                *server = xml_get(ip, "dhcp/bootp@server");
@@ -182,7 +182,7 @@ static void put_dhcp(GString *s, const struct network_def *d)
     uint64_t mtu = xml_get_u64(d->root, "mtu@size", 0);
     FOREACH_NAMED (ip, d->root, "ip") {
         const struct net_subnet *n = &d->subnets[i++];
-        const xmlNode *dhcp = xml_find(ip, "dhcp");
+        const struct xml_node *dhcp = xml_find(ip, "dhcp");
         put_boot(s, ip, n);
         if (n->addr.v6) {
             char first[64];

@@ -8,11 +8,11 @@
 
 static uint64_t floor_of(const struct network_port *p)
 {
-    return xml_get_u64(xmlDocGetRootElement(p->doc), "bandwidth/inbound@floor", 0);
+    return xml_get_u64(p->doc, "bandwidth/inbound@floor", 0);
 }
 
-bool network_floor_check(const struct network *n, const xmlNode *root, const xmlNode *interface,
-                         GError **error)
+bool network_floor_check(const struct network *n, const struct xml_node *root,
+                         const struct xml_node *interface, GError **error)
 {
     uint64_t wanted = xml_get_u64(interface, "bandwidth/inbound@floor", 0), sum = wanted;
     uint64_t average = xml_get_u64(root, "bandwidth/inbound@average", 0);
@@ -37,7 +37,7 @@ bool network_floor_check(const struct network *n, const xmlNode *root, const xml
                        n->name, mac, sum, limit);
 }
 
-bool network_floors_apply(const struct network *n, const xmlNode *bandwidth, GError **error)
+bool network_floors_apply(const struct network *n, const struct xml_node *bandwidth, GError **error)
 {
     g_autoptr(GArray) floors = g_array_new(FALSE, FALSE, sizeof(struct network_floor));
     GHashTableIter it;

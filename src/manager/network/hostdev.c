@@ -9,12 +9,13 @@
 #include "manager/network/network_priv.h"
 #include "manager/node/sysfs.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define FUNCTIONS_MAX 4096
 
 /* "0000:05:10.1" of an <address>. */
-static char *name_of_address(const xmlNode *a)
+static char *name_of_address(const struct xml_node *a)
 {
     return g_strdup_printf("%04x:%02x:%02x.%x", (unsigned)xml_get_u64(a, "@domain", 0),
                            (unsigned)xml_get_u64(a, "@bus", 0),
@@ -64,7 +65,7 @@ GPtrArray *network_virtual_interfaces(const char *pf)
 }
 
 /* Names; never NULL. */
-static GPtrArray *functions_of(const xmlNode *root)
+static GPtrArray *functions_of(const struct xml_node *root)
 {
     GPtrArray *all = g_ptr_array_new_with_free_func(g_free);
     FOREACH_NAMED (a, root, "forward/address")
@@ -76,7 +77,7 @@ static GPtrArray *functions_of(const xmlNode *root)
 
 static char *function_of(const struct network_port *p)
 {
-    const xmlNode *a = xml_find(xmlDocGetRootElement(p->doc), "plug/address");
+    const struct xml_node *a = xml_find(p->doc, "plug/address");
     return a ? name_of_address(a) : NULL;
 }
 
@@ -97,7 +98,7 @@ static bool is_taken(const char *name)
     return false;
 }
 
-static void set_plug(xmlNode *port, const xmlNode *root, const char *name)
+static void set_plug(struct xml_node *port, const struct xml_node *root, const char *name)
 {
     unsigned domain, bus, slot, function;
     sscanf(name, "%4x:%2x:%2x.%1x", &domain, &bus, &slot, &function);
@@ -110,8 +111,8 @@ static void set_plug(xmlNode *port, const xmlNode *root, const char *name)
     xml_set_f(port, "plug/address@function", "0x%x", function);
 }
 
-bool network_hostdev_choose(const struct network *n, const xmlNode *root, xmlNode *port,
-                            GError **error)
+bool network_hostdev_choose(const struct network *n, const struct xml_node *root,
+                            struct xml_node *port, GError **error)
 {
     g_autoptr(GPtrArray) all = functions_of(root);
     const char *pf = xml_get(root, "forward/pf@dev");
@@ -131,7 +132,7 @@ bool network_hostdev_choose(const struct network *n, const xmlNode *root, xmlNod
                             n->name);
 }
 
-void network_hostdev_count(const struct network *n, xmlNode *root)
+void network_hostdev_count(const struct network *n, struct xml_node *root)
 {
     GHashTableIter it;
     struct network_port *p;

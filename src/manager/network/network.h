@@ -12,7 +12,7 @@
 
 #include "manager/manager.h"
 #include "manager/param.h"
-#include "manager/xml.h"
+#include "base/xml.h"
 
 enum network_mode {
     NETWORK_NAT, NETWORK_ROUTE, NETWORK_OPEN, NETWORK_ISOLATED, /* a bridge of ours */
@@ -87,18 +87,18 @@ struct network_plug {
     bool isolated, macs_by_us;        /* <port isolated>, macTableManager='libvirt' */
     /* Elements, the port's; NULL: none. The interface's own win over the portgroup's, those over the network's. filterref is
      * the interface's own. */
-    const xmlNode *bandwidth, *vlan, *virtualport, *filterref;
+    const struct xml_node *bandwidth, *vlan, *virtualport, *filterref;
 };
 /* `interface` is the <interface type='network'> of the machine `owner`. Kept across restarts of the manager, until it is
  * unplugged. Writes nothing into the element. */
-bool network_plug(const uint8_t *owner, const char *owner_name, const xmlNode *interface, struct network_plug *ret, GError **error);
+bool network_plug(const uint8_t *owner, const char *owner_name, const struct xml_node *interface, struct network_plug *ret, GError **error);
 /* The tap that was made for the port. */
 void network_plugged(const char *port, const char *ifname);
 /* By owner and MAC address; `mac` NULL: all of the owner's. Never fails: what is not there is gone. */
 void network_unplug(const uint8_t *owner, const char *mac);
 /* tc on a tap or bridge by a <bandwidth> element (NULL: takes ours away). `reversed`: a macvtap, which stands on the
  * machine's side. Blocks for microseconds. */
-bool network_qos(const char *ifname, const xmlNode *bandwidth, bool reversed, GError **error);
+bool network_qos(const char *ifname, const struct xml_node *bandwidth, bool reversed, GError **error);
 
 GPtrArray *network_port_list(const struct caller *who, struct network *n);  /* UUIDs' texts */
 char *network_port_xml(const struct caller *who, struct network *n, const char *port, GError **error);

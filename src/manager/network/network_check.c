@@ -61,9 +61,9 @@ static bool check_in_subnet(const struct network_def *d, const struct net_subnet
     return true;
 }
 
-static bool check_lease(const struct network_def *d, const xmlNode *n, GError **error)
+static bool check_lease(const struct network_def *d, const struct xml_node *n, GError **error)
 {
-    const xmlNode *l = xml_find(n, "lease");
+    const struct xml_node *l = xml_find(n, "lease");
     uint64_t unit = !l || xml_is(l, "@unit", "seconds") ? 1
                     : xml_is(l, "@unit", "hours")       ? 3600
                                                         : 60;
@@ -74,8 +74,8 @@ static bool check_lease(const struct network_def *d, const xmlNode *n, GError **
                   xml_get(l, "@expiry"), xml_get_or(l, "@unit", "minutes"));
 }
 
-static bool check_range(const struct network_def *d, const struct net_subnet *s, const xmlNode *n,
-                        GArray *ranges, GError **error)
+static bool check_range(const struct network_def *d, const struct net_subnet *s,
+                        const struct xml_node *n, GArray *ranges, GError **error)
 {
     struct range r;
     const char *start = xml_get(n, "@start"), *end = xml_get(n, "@end");
@@ -99,7 +99,8 @@ struct host_check {
     GHashTable *seen; /* "mac 52:54:00:..." */
 };
 
-static bool once(struct host_check *c, const xmlNode *host, const char *attr, GError **error)
+static bool once(struct host_check *c, const struct xml_node *host, const char *attr,
+                 GError **error)
 {
     const char *v = xml_get(host, attr);
     if (!v)
@@ -108,7 +109,7 @@ static bool once(struct host_check *c, const xmlNode *host, const char *attr, GE
            REFUSE(c->d, error, "two DHCP hosts have %s '%s'", attr + 1, v);
 }
 
-static bool check_host(struct host_check *c, const xmlNode *host, GError **error)
+static bool check_host(struct host_check *c, const struct xml_node *host, GError **error)
 {
     static const char *const unique[] = {"@mac", "@id", "@ip", "@name"};
     const char *mac = xml_get(host, "@mac"), *id = xml_get(host, "@id"),
@@ -133,8 +134,8 @@ static bool check_host(struct host_check *c, const xmlNode *host, GError **error
     return check_lease(c->d, host, error);
 }
 
-static bool check_dhcp(const struct network_def *d, const struct net_subnet *s, const xmlNode *dhcp,
-                       GError **error)
+static bool check_dhcp(const struct network_def *d, const struct net_subnet *s,
+                       const struct xml_node *dhcp, GError **error)
 {
     g_autoptr(GArray) ranges = g_array_new(FALSE, FALSE, sizeof(struct range));
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
@@ -169,7 +170,7 @@ static bool check_addresses(const struct network_def *d, GError **error)
     unsigned i = 0;
     FOREACH_NAMED (ip, d->root, "ip") {
         const struct net_subnet *s = &d->subnets[i++];
-        const xmlNode *dhcp = xml_find(ip, "dhcp");
+        const struct xml_node *dhcp = xml_find(ip, "dhcp");
         struct net_addr self;
         if (!check_in_subnet(d, s, "address", xml_get(ip, "@address"), &self, error))
             return false;
@@ -190,7 +191,7 @@ static bool check_addresses(const struct network_def *d, GError **error)
     return check_overlaps(d, error);
 }
 
-static bool check_route(const struct network_def *d, const xmlNode *n, GError **error)
+static bool check_route(const struct network_def *d, const struct xml_node *n, GError **error)
 {
     struct net_subnet to;
     struct net_addr gateway;
@@ -215,7 +216,7 @@ static bool check_route(const struct network_def *d, const xmlNode *n, GError **
 static bool check_dns(const struct network_def *d, GError **error)
 {
     static const char *const of_target[] = {"@port", "@priority", "@weight", NULL};
-    const xmlNode *domain = xml_find(d->root, "domain");
+    const struct xml_node *domain = xml_find(d->root, "domain");
     if (domain && xml_is(domain, "@register", "yes"))
         return REFUSE(d, error,
                       "domain register='yes': names are not told to systemd-resolved; resolvectl "

@@ -9,7 +9,7 @@
 
 #define REFUSE NETWORK_REFUSE
 
-static unsigned count(const xmlNode *n, const char *path)
+static unsigned count(const struct xml_node *n, const char *path)
 {
     unsigned c = 0;
     FOREACH_NAMED (e, n, path)
@@ -84,8 +84,8 @@ static bool check_lent(const struct network_def *d, GError **error)
 static bool check_nat(const struct network_def *d, GError **error)
 {
     struct net_addr a, b;
-    const xmlNode *address = xml_find(d->root, "forward/nat/address"),
-                  *port = xml_find(d->root, "forward/nat/port");
+    const struct xml_node *address = xml_find(d->root, "forward/nat/address"),
+                          *port = xml_find(d->root, "forward/nat/port");
     if (xml_find(d->root, "forward/nat") && d->mode != NETWORK_NAT)
         return REFUSE(d, error, "forward/nat is not for forward mode '%s'",
                       network_mode_word(d->mode));
@@ -102,15 +102,15 @@ static bool check_nat(const struct network_def *d, GError **error)
 /* ---- what a port has ---- */
 
 /* Linux's bridges of this kind know no VLANs. */
-static bool takes_vlan(const struct network_def *d, const xmlNode *n)
+static bool takes_vlan(const struct network_def *d, const struct xml_node *n)
 {
     return d->mode == NETWORK_HOSTDEV || d->mode == NETWORK_PASSTHROUGH || network_is_ovs(n) ||
            network_is_ovs(d->root);
 }
 
-static bool check_vlan(const struct network_def *d, const xmlNode *n, GError **error)
+static bool check_vlan(const struct network_def *d, const struct xml_node *n, GError **error)
 {
-    const xmlNode *vlan = xml_find(n, "vlan");
+    const struct xml_node *vlan = xml_find(n, "vlan");
     if (!vlan)
         return true;
     unsigned tags = count(vlan, "tag"), native = 0;
@@ -128,7 +128,7 @@ static bool check_vlan(const struct network_def *d, const xmlNode *n, GError **e
            REFUSE(d, error, "a virtual function takes one VLAN, no trunk of %u", tags);
 }
 
-static bool check_rates(const struct network_def *d, const xmlNode *n, GError **error)
+static bool check_rates(const struct network_def *d, const struct xml_node *n, GError **error)
 {
     static const char *const directions[] = {"bandwidth/inbound", "bandwidth/outbound"};
     if (xml_find(n, "bandwidth") && d->mode == NETWORK_HOSTDEV)
@@ -139,7 +139,7 @@ static bool check_rates(const struct network_def *d, const xmlNode *n, GError **
         return REFUSE(d, error, "<bandwidth classID='%s'>: classes are chosen, not asked for",
                       xml_get(n, "bandwidth@classID"));
     for (unsigned i = 0; i < G_N_ELEMENTS(directions); i++) {
-        const xmlNode *r = xml_find(n, directions[i]);
+        const struct xml_node *r = xml_find(n, directions[i]);
         if (r && xml_get(r, "@floor"))
             return REFUSE(d, error, "%s: a floor is for the <bandwidth> of an interface",
                           directions[i]);
@@ -153,7 +153,7 @@ static bool check_rates(const struct network_def *d, const xmlNode *n, GError **
 }
 
 /* Of the network or a portgroup. */
-static bool check_virtualport(const struct network_def *d, const xmlNode *n, GError **error)
+static bool check_virtualport(const struct network_def *d, const struct xml_node *n, GError **error)
 {
     static const char *const others[] = {"managerid", "typeid", "typeidversion", "instanceid"};
     const char *type = xml_get(n, "virtualport@type"), *own = xml_get(d->root, "virtualport@type");
@@ -175,7 +175,7 @@ static bool check_virtualport(const struct network_def *d, const xmlNode *n, GEr
 }
 
 /* A guest's MAC address and multicast groups would have to be followed on the host. */
-static bool check_trust(const struct network_def *d, const xmlNode *n, GError **error)
+static bool check_trust(const struct network_def *d, const struct xml_node *n, GError **error)
 {
     return !xml_is(n, "@trustGuestRxFilters", "yes") || !is_macvtap(d) ||
            REFUSE(d, error,
@@ -183,7 +183,7 @@ static bool check_trust(const struct network_def *d, const xmlNode *n, GError **
                   "sets");
 }
 
-static bool check_port(const struct network_def *d, const xmlNode *n, GError **error)
+static bool check_port(const struct network_def *d, const struct xml_node *n, GError **error)
 {
     return check_vlan(d, n, error) && check_rates(d, n, error) && check_virtualport(d, n, error) &&
            check_trust(d, n, error);

@@ -37,12 +37,12 @@ bool network_mode_has_own_bridge(enum network_mode mode)
     return mode <= NETWORK_ISOLATED;
 }
 
-bool network_is_ovs(const xmlNode *root)
+bool network_is_ovs(const struct xml_node *root)
 {
     return xml_is(root, "virtualport@type", "openvswitch");
 }
 
-static enum network_mode mode_of(const xmlNode *root)
+static enum network_mode mode_of(const struct xml_node *root)
 {
     const char *word = xml_get_or(root, "forward@mode", "none");
     bool over_interface = xml_get(root, "forward@dev") || xml_find(root, "forward/interface");
@@ -62,27 +62,27 @@ static unsigned usual_prefix(const struct net_addr *a)
     return a->b[0] < 128 ? 8 : a->b[0] < 192 ? 16 : 24;
 }
 
-bool network_subnet_parse(const xmlNode *n, struct net_subnet *ret, GError **error)
+bool network_subnet_parse(const struct xml_node *n, struct net_subnet *ret, GError **error)
 {
     const char *text = xml_get_or(n, "@address", ""), *mask = xml_get(n, "@netmask"),
                *prefix = xml_get(n, "@prefix");
     struct net_subnet s = {0};
     struct net_addr m;
     if (!net_addr_parse(text, &s.addr))
-        return ruche_error(error, MANAGER_ERR_XML, "'%.64s' is not an IP address", text);
+        return ruche_error(error, RUCHE_ERR_XML, "'%.64s' is not an IP address", text);
     if (s.addr.v6 != xml_is(n, "@family", "ipv6"))
-        return ruche_error(error, MANAGER_ERR_XML, "address '%s' is not of family '%s'", text,
+        return ruche_error(error, RUCHE_ERR_XML, "address '%s' is not of family '%s'", text,
                            xml_get_or(n, "@family", "ipv4"));
     if (mask && prefix)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "address '%s' has both a netmask and a prefix; give one", text);
     s.prefix = prefix ? (unsigned)xml_get_u64(n, "@prefix", 0) : usual_prefix(&s.addr);
     if (mask &&
         (!net_addr_parse(mask, &m) || m.v6 != s.addr.v6 || !net_prefix_of_mask(&m, &s.prefix)))
-        return ruche_error(error, MANAGER_ERR_XML, "netmask '%s' is not one of address '%s'", mask,
+        return ruche_error(error, RUCHE_ERR_XML, "netmask '%s' is not one of address '%s'", mask,
                            text);
     if (s.prefix > net_addr_bits(&s.addr))
-        return ruche_error(error, MANAGER_ERR_XML, "prefix %u of address '%s' is larger than %u",
+        return ruche_error(error, RUCHE_ERR_XML, "prefix %u of address '%s' is larger than %u",
                            s.prefix, text, net_addr_bits(&s.addr));
     *ret = s;
     return true;
@@ -90,7 +90,7 @@ bool network_subnet_parse(const xmlNode *n, struct net_subnet *ret, GError **err
 
 /* ---- completion ---- */
 
-static void set_missing(xmlNode *n, const char *path, const char *value)
+static void set_missing(struct xml_node *n, const char *path, const char *value)
 {
     if (!xml_get(n, path))
         xml_set(n, path, value);
@@ -103,7 +103,7 @@ static void random_mac(char ret[18])
     g_snprintf(ret, 18, "52:54:00:%02x:%02x:%02x", u[0], u[1], u[2]);
 }
 
-static void complete_nat(xmlNode *root)
+static void complete_nat(struct xml_node *root)
 {
     if (!xml_find(root, "forward/nat/port") && !xml_find(root, "forward/nat/address")) {
         xml_set(root, "forward/nat/port@start", "1024");
@@ -112,7 +112,7 @@ static void complete_nat(xmlNode *root)
 }
 
 /* <forward dev=''> and its first <interface> say the same: each is written where the other is. */
-static void complete_interfaces(xmlNode *root)
+static void complete_interfaces(struct xml_node *root)
 {
     const char *dev = xml_get(root, "forward@dev"), *first = xml_get(root, "forward/interface@dev");
     if (dev && !first)
@@ -159,15 +159,14 @@ bool network_def_name_bridge(struct network_def *d, bool (*taken)(const char *na
 /* ---- reading ---- */
 
 /* What there can be one of is not taken from the first and forgotten of the second. */
-static bool check_twice(const xmlNode *n, const struct schema_row *rows, GError **error)
+static bool check_twice(const struct xml_node *n, const struct schema_row *rows, GError **error)
 {
-    for (const xmlNode *c = n->children; c; c = c->next) {
-        const struct schema_row *row = c->type == XML_ELEMENT_NODE ? schema_row_of(rows, c) : NULL;
-        const xmlNode *first = row && !row->ns ? xml_find(n, row->name) : c;
+    for (const struct xml_node *c = n->children; c; c = c->next) {
+        const struct schema_row *row = xml_is_element(c) ? schema_row_of(rows, c) : NULL;
+        const struct xml_node *first = row && !row->ns ? xml_find(n, row->name) : c;
         if (row && !(row->flags & F_MANY) && first != c)
-            return ruche_error(error, MANAGER_ERR_XML,
-                               "network: element <%s> of <%s> is there twice", row->name,
-                               (const char *)n->name);
+            return ruche_error(error, RUCHE_ERR_XML, "network: element <%s> of <%s> is there twice",
+                               row->name, n->name);
         if (row && row->children && !check_twice(c, row->children, error))
             return false;
     }
@@ -175,27 +174,25 @@ static bool check_twice(const xmlNode *n, const struct schema_row *rows, GError 
 }
 
 /* More than one tag is a trunk, also where it does not say so. */
-static void complete_trunks(xmlNode *n)
+static void complete_trunks(struct xml_node *n)
 {
-    xmlNode *vlan = xml_find(n, "vlan"), *tag = vlan ? xml_find(vlan, "tag") : NULL;
+    struct xml_node *vlan = xml_find(n, "vlan"), *tag = vlan ? xml_find(vlan, "tag") : NULL;
     if (tag && xml_next(tag))
         set_missing(vlan, "@trunk", "yes");
 }
 
 /* Values end up in files of programs, a line each. */
-static bool check_controls(const xmlNode *n, GError **error)
+static bool check_controls(const struct xml_node *n, GError **error)
 {
-    for (const xmlAttr *a = n->properties; a; a = a->next) {
-        const char *v = a->children ? (const char *)a->children->content : NULL;
-        for (const char *p = v; p && *p; p++)
+    for (const struct xml_attr *a = n->attrs; a; a = a->next) {
+        for (const char *p = a->value; *p; p++)
             if ((unsigned char)*p < ' ' || *p == 0x7f)
-                return ruche_error(error, MANAGER_ERR_XML,
+                return ruche_error(error, RUCHE_ERR_XML,
                                    "network: attribute '%s' of '%s' has a control character in it",
-                                   (const char *)a->name, (const char *)n->name);
+                                   a->name, n->name);
     }
-    for (const xmlNode *c = n->children; c; c = c->next)
-        if (c->type == XML_ELEMENT_NODE && strcmp((const char *)c->name, "metadata") != 0 &&
-            !check_controls(c, error))
+    for (const struct xml_node *c = n->children; c; c = c->next)
+        if (xml_is_element(c) && strcmp(c->name, "metadata") != 0 && !check_controls(c, error))
             return false;
     return true;
 }
@@ -208,7 +205,7 @@ static bool read_names(struct network_def *d, GError **error)
         return false;
     d->has_uuid = uuid && *uuid;
     if (d->has_uuid && !uuid_parse(uuid, d->uuid))
-        return ruche_error(error, MANAGER_ERR_XML, "network '%s': '%.64s' is not a UUID", d->name,
+        return ruche_error(error, RUCHE_ERR_XML, "network '%s': '%.64s' is not a UUID", d->name,
                            uuid);
     if (!d->has_uuid)
         uuid_random(d->uuid);
@@ -225,7 +222,7 @@ static bool read_subnets(struct network_def *d, GError **error)
 {
     FOREACH_NAMED (ip, d->root, "ip") {
         if (d->subnet_count == NETWORK_SUBNETS_MAX)
-            return ruche_error(error, MANAGER_ERR_XML, "network '%s': there are more than %d <ip>",
+            return ruche_error(error, RUCHE_ERR_XML, "network '%s': there are more than %d <ip>",
                                d->name, NETWORK_SUBNETS_MAX);
         g_autoptr(GError) inner = NULL;
         if (!network_subnet_parse(ip, &d->subnets[d->subnet_count++], &inner))
@@ -234,12 +231,11 @@ static bool read_subnets(struct network_def *d, GError **error)
     return true;
 }
 
-/* Of a tree that is in d->doc. */
+/* Of the tree d->root. */
 static bool def_of_tree(struct network_def *d, unsigned flags, GError **error)
 {
     unsigned rows = (flags & NETWORK_DEF_VALIDATE ? DEF_VALIDATE : 0) |
                     (flags & NETWORK_DEF_LIVE ? DEF_LIVE : 0);
-    d->root = xmlDocGetRootElement(d->doc);
     complete_trunks(d->root);
     FOREACH_NAMED (group, d->root, "portgroup")
         complete_trunks(group);
@@ -254,8 +250,8 @@ static bool def_of_tree(struct network_def *d, unsigned flags, GError **error)
 bool network_def_parse(struct network_def *d, const char *xml, unsigned flags, GError **error)
 {
     *d = (struct network_def){0};
-    d->doc = xml_parse(xml, strlen(xml), "network", error);
-    if (d->doc && def_of_tree(d, flags, error))
+    d->root = xml_parse(xml, strlen(xml), "network", error);
+    if (d->root && def_of_tree(d, flags, error))
         return true;
     network_def_done(d);
     return false;
@@ -263,10 +259,9 @@ bool network_def_parse(struct network_def *d, const char *xml, unsigned flags, G
 
 void network_def_done(struct network_def *d)
 {
-    g_clear_pointer(&d->doc, xmlFreeDoc);
+    g_clear_pointer(&d->root, xml_free);
     g_clear_pointer(&d->name, g_free);
     g_clear_pointer(&d->bridge, g_free);
-    d->root = NULL;
 }
 
 char *network_def_format(const struct network_def *d)

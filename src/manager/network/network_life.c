@@ -203,11 +203,11 @@ static void join_ports(const struct network *n)
 static bool bring_up(struct network *n, const struct network_def *d, bool found, GError **error)
 {
     if (!network_mode_has_own_bridge(d->mode)) {
-        const xmlNode *b =
+        const struct xml_node *b =
             d->bridge && !network_is_ovs(d->root) ? xml_find(d->root, "bandwidth") : NULL;
         return !b || network_qos(d->bridge, b, false, error);
     }
-    const xmlNode *bandwidth = xml_find(d->root, "bandwidth");
+    const struct xml_node *bandwidth = xml_find(d->root, "bandwidth");
     if (!start_kernel(n, d, found, error) ||
         (bandwidth && !network_floors_apply(n, bandwidth, error)) ||
         !(found ? network_daemon_find(n, d, error) : network_daemon_start(n, d, error)))

@@ -11,7 +11,7 @@
 #define NETWORK_STORED_MAX  (4u << 20)
 
 #define FOREACH_NAMED(c, parent, name)                                                             \
-    for (xmlNode *c = xml_find((parent), (name)); c; c = xml_next(c))
+    for (struct xml_node *c = xml_find((parent), (name)); c; c = xml_next(c))
 
 extern const struct schema_row network_schema, network_port_schema;
 
@@ -24,8 +24,7 @@ struct network_def {
     bool has_uuid; /* it was given */
     char *name, *bridge;
     enum network_mode mode;
-    xmlDoc *doc;
-    xmlNode *root; /* of doc */
+    struct xml_node *root;
     struct net_subnet subnets[NETWORK_SUBNETS_MAX];
     unsigned subnet_count;
 };
@@ -40,9 +39,9 @@ char *network_def_format(const struct network_def *d);
 bool network_mode_has_own_bridge(enum network_mode mode);
 const char *network_mode_word(enum network_mode mode); /* "nat"; of an isolated one "none" */
 /* An element's address (attribute `address`) and netmask or prefix. */
-bool network_subnet_parse(const xmlNode *n, struct net_subnet *ret, GError **error);
+bool network_subnet_parse(const struct xml_node *n, struct net_subnet *ret, GError **error);
 /* Is it Open vSwitch's? */
-bool network_is_ovs(const xmlNode *root);
+bool network_is_ovs(const struct xml_node *root);
 /* A section of a description changed, and checked as a whole. */
 bool network_def_update(struct network_def *d, unsigned command, unsigned section, int index,
                         const char *xml, GError **error);
@@ -52,7 +51,7 @@ bool network_check(struct network_def *d, GError **error);
 bool network_check_mode(const struct network_def *d, GError **error);
 /* All errors begin with the network's name. */
 #define NETWORK_REFUSE(d, error, format, ...)                                                      \
-    ruche_error(error, MANAGER_ERR_XML, "network '%s': " format, (d)->name, ##__VA_ARGS__)
+    ruche_error(error, RUCHE_ERR_XML, "network '%s': " format, (d)->name, ##__VA_ARGS__)
 
 /* ---- network_table.c ---- */
 struct network *network_new(const struct network_def *d);
@@ -130,7 +129,7 @@ struct network_port {
     char uuid[37], owner[37], *owner_name, mac[18];
     char *ifname, *group;
     char *dev;   /* of a pool */
-    xmlDoc *doc; /* <networkport> */
+    struct xml_node *doc; /* <networkport> */
 };
 void network_port_free(struct network_port *p);
 bool network_port_save(const struct network *n, const struct network_port *p, GError **error);
@@ -141,15 +140,15 @@ bool network_port_plug(const struct network *n, const struct network_port *p,
 void network_ports_load(struct network *n);
 void network_ports_drop(struct network *n);
 /* Live counters into the tree of a description. */
-void network_count_connections(const struct network *n, xmlNode *root);
+void network_count_connections(const struct network *n, struct xml_node *root);
 
 /* ---- hostdev.c: pools of PCI functions ---- */
 /* One that no port has, into the port's <plug>. */
-bool network_hostdev_choose(const struct network *n, const xmlNode *root, xmlNode *port,
+bool network_hostdev_choose(const struct network *n, const struct xml_node *root, struct xml_node *port,
                             GError **error);
 /* Interfaces that the host has of a physical function's virtual ones: names; never NULL. */
 GPtrArray *network_virtual_interfaces(const char *pf);
-void network_hostdev_count(const struct network *n, xmlNode *root);
+void network_hostdev_count(const struct network *n, struct xml_node *root);
 
 /* ---- floor.c, qos.c: what interfaces are promised of a network's inbound rate ---- */
 struct network_floor {
@@ -157,11 +156,11 @@ struct network_floor {
     const char *mac;
 };
 /* May an interface (or port) with its <bandwidth> be added to those that are there? */
-bool network_floor_check(const struct network *n, const xmlNode *root, const xmlNode *interface,
+bool network_floor_check(const struct network *n, const struct xml_node *root, const struct xml_node *interface,
                          GError **error);
 /* The bridge's limits, and a class for each port that has a floor. */
-bool network_floors_apply(const struct network *n, const xmlNode *bandwidth, GError **error);
+bool network_floors_apply(const struct network *n, const struct xml_node *bandwidth, GError **error);
 /* The same where the port, which came or has gone, has one. */
 bool network_floors_follow(const struct network *n, const struct network_port *p, GError **error);
-bool network_qos_floors(const char *bridge, const xmlNode *bandwidth,
+bool network_qos_floors(const char *bridge, const struct xml_node *bandwidth,
                         const struct network_floor *floors, unsigned count, GError **error);

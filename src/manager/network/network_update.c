@@ -35,26 +35,26 @@ struct change {
     struct network_def *d;
     const struct section *s;
     const char *name;
-    xmlNode *element; /* of its own document */
-    xmlNode *parent;
-    xmlNode *match; /* the one that is there; NULL */
+    struct xml_node *element; /* of its own document */
+    struct xml_node *parent;
+    struct xml_node *match; /* the one that is there; NULL */
     unsigned matches;
 };
 
 /* ---- where ---- */
 
-static const char *address_of(const xmlNode *e)
+static const char *address_of(const struct xml_node *e)
 {
     return xml_get_or(e, "@ip", xml_get_or(e, "@start", ""));
 }
 
 /* The <ip> by its number, by the address in it, or the one that has <dhcp>. */
-static xmlNode *find_ip(const struct change *c, int index)
+static struct xml_node *find_ip(const struct change *c, int index)
 {
     struct net_addr a;
     bool known = net_addr_parse(address_of(c->element), &a);
     int i = 0;
-    xmlNode *served = NULL;
+    struct xml_node *served = NULL;
     FOREACH_NAMED (ip, c->d->root, "ip") {
         const struct net_subnet *s = &c->d->subnets[i];
         if (index >= 0 ? i == index : known && net_subnet_has(s, &a))
@@ -71,17 +71,17 @@ static bool find_parent(struct change *c, int index, GError **error)
     if (c->s->parent) {
         c->parent = *c->s->parent ? xml_find(c->d->root, c->s->parent) : c->d->root;
         if (!c->parent)
-            c->parent = xmlNewChild(c->d->root, NULL, (const xmlChar *)c->s->parent, NULL);
+            c->parent = xml_add(c->d->root, c->s->parent);
         return true;
     }
-    xmlNode *ip = find_ip(c, index);
+    struct xml_node *ip = find_ip(c, index);
     if (!ip)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "network '%s': there is no <ip> that '%s' could be added to", c->d->name,
                            address_of(c->element));
     c->parent = xml_find(ip, "dhcp");
     if (!c->parent)
-        c->parent = xmlNewChild(ip, NULL, (const xmlChar *)"dhcp", NULL);
+        c->parent = xml_add(ip, "dhcp");
     return true;
 }
 
@@ -94,7 +94,7 @@ static bool equal_key(const char *key, const char *a, const char *b)
 
 /* Keys that the wanted one does not give match everything; of a host, one that agrees is enough to
  * find it, unless it is to be deleted: then nothing may disagree. */
-static bool is_same(const struct change *c, const xmlNode *have, bool strict)
+static bool is_same(const struct change *c, const struct xml_node *have, bool strict)
 {
     unsigned equal = 0, different = 0;
     for (const char *const *key = c->s->keys; *key; key++) {
@@ -133,18 +133,18 @@ static char *describe(const struct change *c)
     return g_string_free(s, FALSE);
 }
 
-static xmlNode *copy_in(const struct change *c)
+static struct xml_node *copy_in(const struct change *c)
 {
-    return xmlDocCopyNode(c->element, c->d->doc, 1);
+    return xml_copy(c->element);
 }
 
 static void add(const struct change *c, bool first)
 {
-    xmlNode *copy = copy_in(c), *other = xml_find(c->parent, c->s->element);
+    struct xml_node *copy = copy_in(c), *other = xml_find(c->parent, c->s->element);
     if (first && other)
-        xmlAddPrevSibling(other, copy);
+        xml_insert_before(other, copy);
     else
-        xmlAddChild(c->parent, copy);
+        xml_append(c->parent, copy);
 }
 
 static bool apply(struct change *c, unsigned command, GError **error)
@@ -169,10 +169,9 @@ static bool apply(struct change *c, unsigned command, GError **error)
     if (adds) {
         add(c, command == ADD_FIRST);
     } else if (command == MODIFY) {
-        xmlFreeNode(xmlReplaceNode(c->match, copy_in(c)));
+        xml_replace(c->match, copy_in(c));
     } else {
-        xmlUnlinkNode(c->match);
-        xmlFreeNode(c->match);
+        xml_free(c->match);
     }
     return true;
 }
@@ -210,10 +209,10 @@ bool network_def_update(struct network_def *d, unsigned command, unsigned sectio
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "network '%s': section '%s' cannot be updated; define the network anew",
                            d->name, names[section]);
-    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), c.s->element, error);
+    auto_xml *doc = xml_parse(xml, strlen(xml), c.s->element, error);
     if (!doc)
         return false;
-    c.element = xmlDocGetRootElement(doc);
+    c.element = doc;
     if (!find_parent(&c, index, error))
         return false;
     find_match(&c, command);

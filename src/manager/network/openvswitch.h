@@ -10,14 +10,14 @@
  */
 #pragma once
 
-#include "manager/xml.h"
+#include "base/xml.h"
 
 struct ovs_port {
     const char *bridge, *ifname;
     const char *owner, *mac;            /* UUID's text and address: of the machine */
     const char *interface_id, *profile; /* profile may be NULL */
     bool isolated;
-    const xmlNode *vlan, *bandwidth; /* NULL: none */
+    const struct xml_node *vlan, *bandwidth; /* NULL: none */
 };
 /* A port of that name is replaced; returns when the switch has it. (waits) */
 bool ovs_plug(const struct ovs_port *p, GError **error);

@@ -52,19 +52,19 @@ void ovs_add_no_limits(JsonArray *ops, const char *ifname, const char *owner)
 
 /* ---- VLANs ---- */
 
-static int64_t tag_id(const xmlNode *tag)
+static int64_t tag_id(const struct xml_node *tag)
 {
     return (int64_t)xml_get_u64(tag, "@id", 0);
 }
 
 /* One tag without 'trunk' is an access port; a trunk may have a native VLAN besides. */
-static void set_vlans(JsonObject *op, const xmlNode *vlan)
+static void set_vlans(JsonObject *op, const struct xml_node *vlan)
 {
     int64_t trunks[VLANS_MAX], own = -1;
     unsigned count = 0;
     const char *mode = NULL;
     bool trunk = vlan && xml_is(vlan, "@trunk", "yes");
-    for (const xmlNode *t = vlan ? xml_find(vlan, "tag") : NULL; t; t = xml_next(t)) {
+    for (const struct xml_node *t = vlan ? xml_find(vlan, "tag") : NULL; t; t = xml_next(t)) {
         const char *native = xml_get(t, "@nativeMode");
         if (native)
             mode = !strcmp(native, "tagged") ? "native-tagged" : "native-untagged";
@@ -80,13 +80,13 @@ static void set_vlans(JsonObject *op, const xmlNode *vlan)
 
 /* ---- limits ---- */
 
-static uint64_t rate(const xmlNode *bandwidth, const char *path, unsigned factor)
+static uint64_t rate(const struct xml_node *bandwidth, const char *path, unsigned factor)
 {
     return bandwidth ? xml_get_u64(bandwidth, path, 0) * factor : 0;
 }
 
 /* What the machine sends: kbit/s and kbit. */
-static void set_policing(JsonObject *op, const xmlNode *bandwidth)
+static void set_policing(JsonObject *op, const struct xml_node *bandwidth)
 {
     ovsdb_op_set(
         op, "ingress_policing_rate",
@@ -96,7 +96,7 @@ static void set_policing(JsonObject *op, const xmlNode *bandwidth)
         json_node_init_int(json_node_alloc(), (gint64)rate(bandwidth, "outbound@burst", 8)));
 }
 
-static void set_rates(JsonObject *op, const xmlNode *bandwidth)
+static void set_rates(JsonObject *op, const struct xml_node *bandwidth)
 {
     uint64_t average = rate(bandwidth, "inbound@average", 8000),
              peak = MAX(rate(bandwidth, "inbound@peak", 8000), average);

@@ -30,7 +30,7 @@ void network_port_free(struct network_port *p)
     g_free(p->ifname);
     g_free(p->group);
     g_free(p->dev);
-    xmlFreeDoc(p->doc);
+    xml_free(p->doc);
     g_free(p);
 }
 
@@ -50,18 +50,17 @@ static char *port_path(const struct network *n, const struct network_port *p)
 bool network_port_save(const struct network *n, const struct network_port *p, GError **error)
 {
     g_autofree char *dir = ports_dir(n), *path = port_path(n, p);
-    g_autofree char *text = xml_format(xmlDocGetRootElement(p->doc), 0);
+    g_autofree char *text = xml_format(p->doc, 0);
     if (g_mkdir_with_parents(dir, 0700) < 0)
         return ruche_error_errno(error, errno, "cannot make folder '%s'", dir);
     return store_write_volatile(path, text, 0600, error);
 }
 
 /* Fields of a port from its document. */
-static struct network_port *port_of_doc(xmlDoc *doc)
+static struct network_port *port_of_doc(struct xml_node *root)
 {
-    const xmlNode *root = xmlDocGetRootElement(doc);
     struct network_port *p = g_new0(struct network_port, 1);
-    p->doc = doc;
+    p->doc = root;
     g_strlcpy(p->uuid, xml_get_or(root, "uuid", ""), sizeof(p->uuid));
     g_strlcpy(p->owner, xml_get_or(root, "owner/uuid", ""), sizeof(p->owner));
     g_strlcpy(p->mac, xml_get_or(root, "mac@address", ""), sizeof(p->mac));
@@ -79,7 +78,7 @@ void network_ports_load(struct network *n)
     for (const char *name; dir && (name = g_dir_read_name(dir));) {
         g_autofree char *file = g_build_filename(path, name, NULL);
         g_autofree char *text = store_read(file, PORT_BYTES_MAX, NULL);
-        xmlDoc *doc = text ? xml_parse(text, strlen(text), "networkport", NULL) : NULL;
+        struct xml_node *doc = text ? xml_parse(text, strlen(text), "networkport", NULL) : NULL;
         struct network_port *p = doc ? port_of_doc(doc) : NULL;
         uint8_t uuid[16];
         if (p && uuid_parse(p->uuid, uuid))
@@ -110,7 +109,7 @@ void network_ports_drop(struct network *n)
 
 /* ---- choosing ---- */
 
-static const xmlNode *portgroup(const xmlNode *root, const char *wanted)
+static const struct xml_node *portgroup(const struct xml_node *root, const char *wanted)
 {
     FOREACH_NAMED (p, root, "portgroup")
         if (wanted ? xml_is(p, "@name", wanted) : xml_is(p, "@default", "yes"))
@@ -130,7 +129,7 @@ static unsigned users_of(const struct network *n, const char *dev)
 }
 
 /* Those that are named, or the ones of a physical function's virtual functions. */
-static GPtrArray *interfaces_of(const xmlNode *root)
+static GPtrArray *interfaces_of(const struct xml_node *root)
 {
     const char *pf = xml_get(root, "forward/pf@dev");
     if (pf)
@@ -142,7 +141,7 @@ static GPtrArray *interfaces_of(const xmlNode *root)
 }
 
 /* Used least; passthrough takes interfaces for oneself. */
-static char *choose_dev(const struct network *n, const xmlNode *root, GError **error)
+static char *choose_dev(const struct network *n, const struct xml_node *root, GError **error)
 {
     g_autoptr(GPtrArray) all = interfaces_of(root);
     const char *best = NULL;
@@ -164,16 +163,16 @@ static char *choose_dev(const struct network *n, const xmlNode *root, GError **e
     return g_strdup(best);
 }
 
-static xmlNode *copy_into(xmlNode *to, const xmlNode *element)
+static struct xml_node *copy_into(struct xml_node *to, const struct xml_node *element)
 {
-    return element ? xmlAddChild(to, xmlDocCopyNode((xmlNode *)element, to->doc, 1)) : NULL;
+    return element ? xml_append(to, xml_copy(element)) : NULL;
 }
 
 /* The first that has the element says it. */
-static const xmlNode *first_of(const char *element, const xmlNode *a, const xmlNode *b,
-                               const xmlNode *c)
+static const struct xml_node *first_of(const char *element, const struct xml_node *a,
+                                       const struct xml_node *b, const struct xml_node *c)
 {
-    const xmlNode *all[] = {a, b, c};
+    const struct xml_node *all[] = {a, b, c};
     for (unsigned i = 0; i < G_N_ELEMENTS(all); i++)
         if (all[i] && xml_find(all[i], element))
             return xml_find(all[i], element);
@@ -182,11 +181,11 @@ static const xmlNode *first_of(const char *element, const xmlNode *a, const xmlN
 
 struct choice {
     const struct network *n;
-    const xmlNode *root, *interface, *group;
+    const struct xml_node *root, *interface, *group;
     const char *uuid; /* the port's, asked for; NULL: a new one */
 };
 
-static bool fill_plug(const struct choice *c, xmlNode *port, GError **error)
+static bool fill_plug(const struct choice *c, struct xml_node *port, GError **error)
 {
     if (c->n->bridge) {
         bool bridged = c->n->mode == NETWORK_BRIDGE;
@@ -209,12 +208,12 @@ static bool fill_plug(const struct choice *c, xmlNode *port, GError **error)
 
 /* The interface's parameters win over the portgroup's, those over the network's; they are of one
  * type. */
-static bool put_virtualport(const struct choice *c, xmlNode *port, GError **error)
+static bool put_virtualport(const struct choice *c, struct xml_node *port, GError **error)
 {
-    const xmlNode *all[] = {c->root, c->group, c->interface};
+    const struct xml_node *all[] = {c->root, c->group, c->interface};
     for (unsigned i = 0; i < G_N_ELEMENTS(all); i++) {
-        const xmlNode *v = all[i] ? xml_find(all[i], "virtualport") : NULL;
-        const xmlNode *parameters = v ? xml_find(v, "parameters") : NULL;
+        const struct xml_node *v = all[i] ? xml_find(all[i], "virtualport") : NULL;
+        const struct xml_node *parameters = v ? xml_find(v, "parameters") : NULL;
         const char *type = v ? xml_get(v, "@type") : NULL, *had = xml_get(port, "virtualport@type");
         if (type && had && strcmp(type, had) != 0)
             return ruche_error(error, MANAGER_ERR_CONFIG,
@@ -222,9 +221,9 @@ static bool put_virtualport(const struct choice *c, xmlNode *port, GError **erro
                                c->n->name, had, type);
         if (type)
             xml_set(port, "virtualport@type", type);
-        for (const xmlAttr *a = parameters ? parameters->properties : NULL; a; a = a->next) {
-            g_autofree char *path = g_strdup_printf("virtualport/parameters@%s", (char *)a->name);
-            xml_set(port, path, (const char *)a->children->content);
+        for (const struct xml_attr *a = parameters ? parameters->attrs : NULL; a; a = a->next) {
+            g_autofree char *path = g_strdup_printf("virtualport/parameters@%s", a->name);
+            xml_set(port, path, a->value);
         }
     }
     if (network_is_ovs(port) && !xml_get(port, "virtualport/parameters@interfaceid")) {
@@ -235,14 +234,12 @@ static bool put_virtualport(const struct choice *c, xmlNode *port, GError **erro
 }
 
 /* The document of a port; elements in the order of their schema. */
-static xmlDoc *make_doc(const struct choice *c, const char *owner, const char *owner_name,
-                        GError **error)
+static struct xml_node *make_doc(const struct choice *c, const char *owner, const char *owner_name,
+                                 GError **error)
 {
-    xmlDoc *doc = xmlNewDoc((const xmlChar *)"1.0");
-    xmlNode *port = xmlNewDocNode(doc, NULL, (const xmlChar *)"networkport", NULL);
+    struct xml_node *port = xml_new("networkport");
     uint8_t random[16];
     char uuid[UUID_TEXT_BYTES];
-    xmlDocSetRootElement(doc, port);
     uuid_random(random);
     uuid_format(random, uuid);
     xml_set(port, "uuid", c->uuid ? c->uuid : uuid);
@@ -257,15 +254,15 @@ static xmlDoc *make_doc(const struct choice *c, const char *owner, const char *o
     copy_into(port, first_of("vlan", c->interface, c->group, c->root));
     copy_into(port, first_of("port", c->interface, NULL, c->root));
     if (ok && fill_plug(c, port, error))
-        return doc;
-    xmlFreeDoc(doc);
+        return port;
+    xml_free(port);
     return NULL;
 }
 
 bool network_port_plug(const struct network *n, const struct network_port *p,
                        struct network_plug *ret)
 {
-    const xmlNode *root = xmlDocGetRootElement(p->doc);
+    const struct xml_node *root = p->doc;
     *ret = (struct network_plug){
         .mode = n->mode,
         .bridge = xml_get(root, "plug@bridge"),
@@ -284,8 +281,8 @@ bool network_port_plug(const struct network *n, const struct network_port *p,
     return ret->bridge || ret->dev;
 }
 
-static bool check_interface(const struct network *n, const xmlNode *root, const xmlNode *interface,
-                            GError **error)
+static bool check_interface(const struct network *n, const struct xml_node *root,
+                            const struct xml_node *interface, GError **error)
 {
     const char *group = xml_get(interface, "source@portgroup");
     if (!network_check_active(n, error))
@@ -301,7 +298,7 @@ static bool check_interface(const struct network *n, const xmlNode *root, const 
 
 /* `uuid`: of the port; NULL: a new one. */
 static bool plug(struct network *n, const char *uuid, const char *owner, const char *owner_name,
-                 const xmlNode *interface, struct network_plug *ret, GError **error)
+                 const struct xml_node *interface, struct network_plug *ret, GError **error)
 {
     auto_network_def d = {0};
     if (!network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, error) ||
@@ -309,7 +306,7 @@ static bool plug(struct network *n, const char *uuid, const char *owner, const c
         return false;
     struct choice c = {n, d.root, interface,
                        portgroup(d.root, xml_get(interface, "source@portgroup")), uuid};
-    xmlDoc *doc = make_doc(&c, owner, owner_name, error);
+    struct xml_node *doc = make_doc(&c, owner, owner_name, error);
     struct network_port *p = doc ? port_of_doc(doc) : NULL;
     if (!p || !network_port_save(n, p, error)) {
         network_port_free(p);
@@ -326,7 +323,7 @@ static bool plug(struct network *n, const char *uuid, const char *owner, const c
     return true;
 }
 
-bool network_plug(const uint8_t *owner, const char *owner_name, const xmlNode *interface,
+bool network_plug(const uint8_t *owner, const char *owner_name, const struct xml_node *interface,
                   struct network_plug *ret, GError **error)
 {
     char uuid[UUID_TEXT_BYTES];
@@ -352,7 +349,7 @@ void network_plugged(const char *port, const char *ifname)
             continue;
         g_free(p->ifname);
         p->ifname = g_strdup(ifname);
-        xml_set(xmlDocGetRootElement(p->doc), "ifname", ifname);
+        xml_set(p->doc, "ifname", ifname);
         if (!network_port_save(n, p, &error))
             log_warn("network '%s': %s", n->name, error->message);
     }
@@ -375,7 +372,7 @@ void network_unplug(const uint8_t *owner, const char *mac)
     }
 }
 
-void network_count_connections(const struct network *n, xmlNode *root)
+void network_count_connections(const struct network *n, struct xml_node *root)
 {
     unsigned all = g_hash_table_size(n->ports);
     if (all)
@@ -414,8 +411,7 @@ char *network_port_xml(const struct caller *who, struct network *n, const char *
     struct network_port *p = network_port_find(n, port, error);
     if (!p || !access_check(who, RIGHT_READ, "read a port's description", error))
         return NULL;
-    g_autoptr(xmlDoc) copy = xmlCopyDoc(p->doc, 1);
-    xmlNode *root = xmlDocGetRootElement(copy);
+    auto_xml *root = xml_copy(p->doc);
     xml_remove(root, "ifname");
     return xml_format(root, 0);
 }
@@ -427,8 +423,7 @@ char *network_port_create(const struct caller *who, struct network *n, const cha
 {
     if (!access_check(who, RIGHT_HOST, "create a port", error))
         return NULL;
-    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "networkport", error);
-    xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+    auto_xml *root = xml_parse(xml, strlen(xml), "networkport", error);
     struct network_plug plugged;
     if (!root ||
         !schema_apply(root, &network_port_schema, flags & PORT_VALIDATE ? DEF_VALIDATE : 0, error))
@@ -444,9 +439,7 @@ char *network_port_create(const struct caller *who, struct network *n, const cha
         ruche_error(error, RUCHE_ERR_EXISTS, "network '%s' already has port '%s'", n->name, uuid);
         return NULL;
     }
-    g_autoptr(xmlDoc) made = xmlNewDoc((const xmlChar *)"1.0");
-    xmlNode *interface = xmlNewDocNode(made, NULL, (const xmlChar *)"interface", NULL);
-    xmlDocSetRootElement(made, interface);
+    auto_xml *interface = xml_new("interface");
     xml_set(interface, "source@network", n->name);
     if (xml_get(root, "group"))
         xml_set(interface, "source@portgroup", xml_get(root, "group"));

@@ -28,7 +28,7 @@ bool network_port_get_params(const struct caller *who, struct network *n, const 
     struct network_port *p = network_port_find(n, port, error);
     if (!p || !access_check(who, RIGHT_READ, "read a port's limits", error))
         return false;
-    const xmlNode *root = xmlDocGetRootElement(p->doc);
+    const struct xml_node *root = p->doc;
     for (const struct param_rule *r = rules; r->name; r++) {
         g_autofree char *path = path_of(r->name);
         param_uint(ret, r->name, (unsigned)xml_get_u64(root, path, 0));
@@ -37,12 +37,12 @@ bool network_port_get_params(const struct caller *who, struct network *n, const 
 }
 
 /* 0 takes a limit away; a direction without a rate is none. */
-static void set_params(xmlNode *root, const struct param_list *l)
+static void set_params(struct xml_node *root, const struct param_list *l)
 {
     static const char *const directions[] = {"bandwidth/inbound", "bandwidth/outbound"};
     if (!xml_find(root, "bandwidth")) /* its place in the order of elements */
-        xmlAddNextSibling(xml_find(root, xml_find(root, "virtualport") ? "virtualport" : "mac"),
-                          xmlNewDocNode(root->doc, NULL, (const xmlChar *)"bandwidth", NULL));
+        xml_insert_after(xml_find(root, xml_find(root, "virtualport") ? "virtualport" : "mac"),
+                         xml_new("bandwidth"));
     for (unsigned i = 0; i < l->count; i++) {
         g_autofree char *path = path_of(l->rows[i].name);
         if (l->rows[i].u)
@@ -51,7 +51,7 @@ static void set_params(xmlNode *root, const struct param_list *l)
             xml_remove(root, path);
     }
     for (size_t i = 0; i < G_N_ELEMENTS(directions); i++) {
-        const xmlNode *d = xml_find(root, directions[i]);
+        const struct xml_node *d = xml_find(root, directions[i]);
         if (d && !xml_get(d, "@average") && !xml_get(d, "@floor"))
             xml_remove(root, directions[i]);
     }
@@ -90,24 +90,24 @@ static bool do_change(struct network *n, void *opaque, GError **error)
     auto_network_def d = {0};
     if (!p)
         return false;
-    xmlDoc *old = p->doc;
-    p->doc = xmlCopyDoc(old, 1);
-    set_params(xmlDocGetRootElement(p->doc), c->list);
-    g_autoptr(xmlDoc) fresh = xmlCopyDoc(p->doc, 1), before = old;
+    struct xml_node *old = p->doc;
+    p->doc = xml_copy(old);
+    set_params(p->doc, c->list);
+    auto_xml *fresh = xml_copy(p->doc), *before = old;
     /* What it is promised is counted without what it was promised. */
-    xml_remove(xmlDocGetRootElement(p->doc), "bandwidth/inbound@floor");
+    xml_remove(p->doc, "bandwidth/inbound@floor");
     bool ok = network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, error) &&
-              network_floor_check(n, d.root, xmlDocGetRootElement(fresh), error);
-    xmlFreeDoc(p->doc);
-    p->doc = ok ? g_steal_pointer(&fresh) : xmlCopyDoc(before, 1);
+              network_floor_check(n, d.root, fresh, error);
+    xml_free(p->doc);
+    p->doc = ok ? g_steal_pointer(&fresh) : xml_copy(before);
     if (!ok)
         return false;
     if (apply(n, p, error) &&
         (!xml_find(d.root, "bandwidth") || !network_mode_has_own_bridge(n->mode) ||
          network_floors_apply(n, xml_find(d.root, "bandwidth"), error)))
         return network_port_save(n, p, error);
-    xmlFreeDoc(p->doc);
-    p->doc = xmlCopyDoc(before, 1);
+    xml_free(p->doc);
+    p->doc = xml_copy(before);
     apply(n, p, NULL);
     return false;
 }

@@ -25,7 +25,7 @@ struct rate {
     uint64_t average, peak, burst; /* bytes (a second) */
 };
 
-static struct rate rate_of(const xmlNode *n)
+static struct rate rate_of(const struct xml_node *n)
 {
     struct rate r = {.average = xml_get_u64(n, "@average", 0) * 1024,
                      .peak = xml_get_u64(n, "@peak", 0) * 1024,
@@ -205,14 +205,15 @@ static bool refuse(const char *ifname, int err, bool leaving, bool reversed, GEr
     return ruche_error_errno(error, err, "interface '%s': its traffic cannot be limited", ifname);
 }
 
-bool network_qos(const char *ifname, const xmlNode *bandwidth, bool reversed, GError **error)
+bool network_qos(const char *ifname, const struct xml_node *bandwidth, bool reversed,
+                 GError **error)
 {
     unsigned index = if_nametoindex(ifname);
-    const xmlNode *in = bandwidth ? xml_find(bandwidth, "inbound") : NULL;
-    const xmlNode *out = bandwidth ? xml_find(bandwidth, "outbound") : NULL;
+    const struct xml_node *in = bandwidth ? xml_find(bandwidth, "inbound") : NULL;
+    const struct xml_node *out = bandwidth ? xml_find(bandwidth, "outbound") : NULL;
     if (!index)
         return ruche_error(error, RUCHE_ERR_NOT_FOUND, "there is no interface '%s'", ifname);
-    const xmlNode *leaving = reversed ? out : in, *entering = reversed ? in : out;
+    const struct xml_node *leaving = reversed ? out : in, *entering = reversed ? in : out;
     clear(index);
     struct rate r;
     int err = 0;
@@ -232,11 +233,11 @@ bool network_qos(const char *ifname, const xmlNode *bandwidth, bool reversed, GE
     return true;
 }
 
-bool network_qos_floors(const char *bridge, const xmlNode *bandwidth,
+bool network_qos_floors(const char *bridge, const struct xml_node *bandwidth,
                         const struct network_floor *floors, unsigned count, GError **error)
 {
     unsigned index = if_nametoindex(bridge);
-    const xmlNode *in = xml_find(bandwidth, "inbound");
+    const struct xml_node *in = xml_find(bandwidth, "inbound");
     if (!network_qos(bridge, bandwidth, false, error))
         return false;
     if (!count || !in)

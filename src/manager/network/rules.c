@@ -64,7 +64,7 @@ static void forward_chain(struct text *t)
     line(t, "iifname \"%s\" oifname \"%s\" accept", t->d->bridge, t->d->bridge);
     for (unsigned i = 0; t->d->mode != NETWORK_ISOLATED && i < t->d->subnet_count; i++)
         forward_subnet(t, &t->d->subnets[i]);
-    for (xmlNode *r = t->d->mode == NETWORK_ROUTE ? xml_find(t->d->root, "route") : NULL; r;
+    for (struct xml_node *r = t->d->mode == NETWORK_ROUTE ? xml_find(t->d->root, "route") : NULL; r;
          r = xml_next(r)) {
         struct net_subnet s;
         if (network_subnet_parse(r, &s, NULL))
@@ -78,7 +78,7 @@ static void forward_chain(struct text *t)
 /* "masquerade to :1024-65535"; with addresses "snat ip to A-B:1024-65535". */
 static char *translation(const struct text *t, const struct net_subnet *s, bool ports)
 {
-    const xmlNode *nat = xml_find(t->d->root, "forward/nat");
+    const struct xml_node *nat = xml_find(t->d->root, "forward/nat");
     const char *from = xml_get(nat, "address@start"), *to = xml_get(nat, "address@end");
     g_autofree char *range =
         ports && xml_get(nat, "port@start")

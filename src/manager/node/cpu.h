@@ -8,7 +8,7 @@
 #pragma once
 
 #include "base/util.h"
-#include "manager/xml.h"
+#include "base/xml.h"
 
 #define CPU_FEATURES_MAX 256
 
@@ -66,5 +66,5 @@ void cpu_host_read(struct cpu_host *h,
                    void (*cpuid)(uint32_t leaf, uint32_t subleaf, uint32_t regs[4]));
 
 /* A <cpu> element, of a domain or of the host's capabilities. */
-bool cpu_wish_parse(struct cpu_wish *w, const xmlNode *cpu, GError **error);
+bool cpu_wish_parse(struct cpu_wish *w, const struct xml_node *cpu, GError **error);
 void cpu_wish_done(struct cpu_wish *w);

@@ -15,19 +15,19 @@ enum { COMPARE_FAIL = 1, COMPARE_VALIDATE = 2 };        /* virConnectCompareCPUF
 enum { BASELINE_EXPAND = 1, BASELINE_MIGRATABLE = 2 };  /* virConnectBaselineCPUFlags */
 enum { CPU_INCOMPATIBLE, CPU_IDENTICAL, CPU_SUPERSET }; /* virCPUCompareResult */
 
-static bool parse_feature(struct cpu_wish *w, const xmlNode *f, GError **error)
+static bool parse_feature(struct cpu_wish *w, const struct xml_node *f, GError **error)
 {
     const char *name = xml_get(f, "@name"), *policy = xml_get_or(f, "@policy", "require");
     int i = name ? cpu_feature_find(name) : -1;
     if (!name)
-        return ruche_error(error, MANAGER_ERR_XML, "cpu/feature: attribute 'name' is missing");
+        return ruche_error(error, RUCHE_ERR_XML, "cpu/feature: attribute 'name' is missing");
     if (i < 0)
         return ruche_error(error, MANAGER_ERR_CONFIG, "cpu: feature '%s' is not known", name);
     bool require = !strcmp(policy, "require") || !strcmp(policy, "force"),
          optional = !strcmp(policy, "optional");
     bool disable = !strcmp(policy, "disable"), forbid = !strcmp(policy, "forbid");
     if (!require && !optional && !disable && !forbid)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "cpu: policy '%s' of feature '%s' is not one of force, require, "
                            "optional, disable, forbid",
                            policy, name);
@@ -37,7 +37,7 @@ static bool parse_feature(struct cpu_wish *w, const xmlNode *f, GError **error)
     return true;
 }
 
-bool cpu_wish_parse(struct cpu_wish *w, const xmlNode *cpu, GError **error)
+bool cpu_wish_parse(struct cpu_wish *w, const struct xml_node *cpu, GError **error)
 {
     *w = (struct cpu_wish){.strict = xml_is(cpu, "@match", "strict"),
                            .minimum = xml_is(cpu, "@match", "minimum")};
@@ -49,7 +49,7 @@ bool cpu_wish_parse(struct cpu_wish *w, const xmlNode *cpu, GError **error)
         return ruche_error(error, MANAGER_ERR_CONFIG, "cpu: model '%s' is not known", model);
     if (w->model)
         w->required = w->model->features;
-    for (const xmlNode *f = xml_find(cpu, "feature"); f; f = xml_next(f))
+    for (const struct xml_node *f = xml_find(cpu, "feature"); f; f = xml_next(f))
         if (!parse_feature(w, f, error))
             return false;
     const char *vendor = xml_get(cpu, "vendor");
@@ -68,14 +68,14 @@ void cpu_wish_done(struct cpu_wish *w)
 /* A <cpu>, or whole capabilities that have one in <host>. */
 static bool parse_text(struct cpu_wish *w, const char *text, GError **error)
 {
-    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), NULL, error);
+    auto_xml *doc = xml_parse(text, strlen(text), NULL, error);
     if (!doc)
         return false;
-    const xmlNode *root = xmlDocGetRootElement(doc);
-    if (!strcmp((const char *)root->name, "capabilities"))
+    const struct xml_node *root = doc;
+    if (!strcmp(root->name, "capabilities"))
         root = xml_find(root, "host/cpu");
-    if (!root || strcmp((const char *)root->name, "cpu") != 0)
-        return ruche_error(error, MANAGER_ERR_XML, "the document has no <cpu> at its root");
+    if (!root || strcmp(root->name, "cpu") != 0)
+        return ruche_error(error, RUCHE_ERR_XML, "the document has no <cpu> at its root");
     return cpu_wish_parse(w, root, error);
 }
 

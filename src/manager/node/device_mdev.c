@@ -7,12 +7,12 @@
  * Trust     XML is hostile: what becomes part of a path is checked to be one name.
  */
 #include "base/log.h"
+#include "base/xml.h"
 #include "manager/markup.h"
 #include "manager/node/device.h"
 #include "manager/node/sysfs.h"
 #include "manager/store.h"
 #include "manager/uuid.h"
-#include "manager/xml.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -44,12 +44,12 @@ static void set_uuid(struct mdev *m, const uint8_t uuid[16])
     g_strdelimit(m->name, "-", '_');
 }
 
-static bool parse_attrs(struct mdev *m, const xmlNode *capability, GError **error)
+static bool parse_attrs(struct mdev *m, const struct xml_node *capability, GError **error)
 {
-    for (xmlNode *a = xml_find(capability, "attr"); a; a = xml_next(a)) {
+    for (struct xml_node *a = xml_find(capability, "attr"); a; a = xml_next(a)) {
         const char *name = xml_get_or(a, "@name", ""), *value = xml_get_or(a, "@value", "");
         if (m->attrs->len == 2 * ATTRS_MAX || strlen(value) > VALUE_MAX)
-            return ruche_error(error, MANAGER_ERR_XML,
+            return ruche_error(error, RUCHE_ERR_XML,
                                "node device: more than %d attributes, or one of more than %d bytes",
                                ATTRS_MAX, VALUE_MAX);
         if (!store_name_check("node device's attribute", name, error))
@@ -60,16 +60,16 @@ static bool parse_attrs(struct mdev *m, const xmlNode *capability, GError **erro
     return true;
 }
 
-static bool parse_tree(struct mdev *m, const xmlNode *root, GError **error)
+static bool parse_tree(struct mdev *m, const struct xml_node *root, GError **error)
 {
-    const xmlNode *c = xml_find(root, "capability");
+    const struct xml_node *c = xml_find(root, "capability");
     const char *uuid = c ? xml_get(c, "uuid") : NULL;
     uint8_t bytes[16];
     if (!c || !xml_is(c, "@type", "mdev"))
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "node device: only those with capability 'mdev' can be made");
     if (uuid && !uuid_parse(uuid, bytes))
-        return ruche_error(error, MANAGER_ERR_XML, "node device: '%.64s' is not a UUID", uuid);
+        return ruche_error(error, RUCHE_ERR_XML, "node device: '%.64s' is not a UUID", uuid);
     if (!uuid)
         uuid_random(bytes);
     set_uuid(m, bytes);
@@ -82,8 +82,8 @@ static bool parse_tree(struct mdev *m, const xmlNode *root, GError **error)
 
 static bool parse(struct mdev *m, const char *xml, GError **error)
 {
-    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "device", error);
-    if (doc && parse_tree(m, xmlDocGetRootElement(doc), error))
+    auto_xml *doc = xml_parse(xml, strlen(xml), "device", error);
+    if (doc && parse_tree(m, doc, error))
         return true;
     mdev_done(m);
     return false;

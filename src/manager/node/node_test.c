@@ -174,9 +174,9 @@ static void test_sysinfo(void)
     put("/sys/class/dmi/id/bios_vendor", "Bee & Sons <\xff\x01>\n");
     put("/sys/class/dmi/id/product_name", "Hive\n");
     g_autofree char *text = node_sysinfo(&caller_self, NULL);
-    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "sysinfo", NULL);
+    auto_xml *doc = xml_parse(text, strlen(text), "sysinfo", NULL);
     g_assert_nonnull(doc);
-    g_assert_cmpstr(xml_get(xmlDocGetRootElement(doc), "system/entry"), ==, "Hive");
+    g_assert_cmpstr(xml_get(doc, "system/entry"), ==, "Hive");
 }
 
 /* A processor made of three answers: an Intel of family 6, model 0x55 with AVX2 and CLMUL. */
@@ -286,9 +286,9 @@ static void test_baseline(void)
     g_autofree char *unsaid = node_baseline_cpu(silent, 2, 0, NULL);
     g_assert_null(strstr(unsaid, "vendor"));
     g_autofree char *text = node_baseline_cpu(both, 2, 0, NULL);
-    g_autoptr(xmlDoc) doc = xml_parse(text, strlen(text), "cpu", NULL);
-    g_assert_cmpstr(xml_get(xmlDocGetRootElement(doc), "model"), ==, "Westmere");
-    g_assert_cmpstr(xml_get(xmlDocGetRootElement(doc), "vendor"), ==, "Intel");
+    auto_xml *doc = xml_parse(text, strlen(text), "cpu", NULL);
+    g_assert_cmpstr(xml_get(doc, "model"), ==, "Westmere");
+    g_assert_cmpstr(xml_get(doc, "vendor"), ==, "Intel");
     g_autofree char *expanded = node_baseline_cpu(both, 2, 1, NULL);
     g_assert_nonnull(strstr(expanded, "name='sse4.2'"));
     char *mixed[] = {both[0], (char *)"<cpu><arch>x86_64</arch><model>EPYC</model></cpu>"};
@@ -380,13 +380,13 @@ static void asks_documents(void *opaque)
     g_autofree char *caps = node_capabilities(&caller_self, NULL);
     g_autofree char *dom =
         node_domain_capabilities(&caller_self, vmm, "x86_64", "q35", "qemu", NULL);
-    g_autoptr(xmlDoc) doc = xml_parse(caps, strlen(caps), "capabilities", NULL);
-    const xmlNode *x = xmlDocGetRootElement(doc);
+    auto_xml *doc = xml_parse(caps, strlen(caps), "capabilities", NULL);
+    const struct xml_node *x = doc;
     g_assert_cmpstr(xml_get(x, "guest/arch/emulator"), ==, vmm);
     g_assert_cmpstr(xml_get(x, "host/topology/cells@num"), ==, "2");
     g_assert_cmpstr(xml_get(x, "host/topology/cells/cell/cpus@num"), ==, "4");
-    g_autoptr(xmlDoc) doc2 = xml_parse(dom, strlen(dom), "domainCapabilities", NULL);
-    x = xmlDocGetRootElement(doc2);
+    auto_xml *doc2 = xml_parse(dom, strlen(dom), "domainCapabilities", NULL);
+    x = doc2;
     g_assert_cmpstr(xml_get(x, "machine"), ==, "pc-q35-7.2");
     g_assert_cmpstr(xml_get(x, "devices/graphics@supported"), ==, "no");
     g_assert_cmpstr(xml_get(x, "devices/disk@supported"), ==, "yes");

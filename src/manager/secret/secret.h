@@ -15,7 +15,7 @@
 #pragma once
 
 #include "manager/manager.h"
-#include "manager/xml.h"
+#include "base/xml.h"
 
 #define SECRET_VALUE_MAX (64u << 10) /* REMOTE_SECRET_VALUE_MAX */
 
@@ -64,7 +64,7 @@ bool secret_set_value(const struct caller *who, struct secret *s, const void *da
 GBytes *secret_get_value(const struct caller *who, struct secret *s, GError **error);
 /* For machines and pools: the value of what <secret uuid=''> or <secret usage=''> means, private or
  * not. A reference. */
-GBytes *secret_value_of(const xmlNode *element, enum secret_usage usage, GError **error);
+GBytes *secret_value_of(const struct xml_node *element, enum secret_usage usage, GError **error);
 
 /* As Ceph's programs take a key: base64, as clients gave it to virsh. A reference. */
 GBytes *secret_base64(GBytes *value);

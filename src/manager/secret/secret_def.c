@@ -43,13 +43,13 @@ const char *secret_usage_word(enum secret_usage usage)
     return usages[usage].word;
 }
 
-static bool read_tree(struct secret_def *d, xmlNode *root, GError **error)
+static bool read_tree(struct secret_def *d, struct xml_node *root, GError **error)
 {
     char text[UUID_TEXT_BYTES];
     const char *uuid = xml_get(root, "uuid"), *type = xml_get_or(root, "usage@type", "none");
     d->has_uuid = uuid && *uuid;
     if (d->has_uuid && !uuid_parse(uuid, d->uuid))
-        return ruche_error(error, MANAGER_ERR_XML, "secret: '%.64s' is not a UUID", uuid);
+        return ruche_error(error, RUCHE_ERR_XML, "secret: '%.64s' is not a UUID", uuid);
     if (!d->has_uuid)
         uuid_random(d->uuid);
     uuid_format(d->uuid, text);
@@ -67,8 +67,7 @@ static bool read_tree(struct secret_def *d, xmlNode *root, GError **error)
 bool secret_def_parse(struct secret_def *d, const char *xml, unsigned flags, GError **error)
 {
     unsigned rows = flags & SECRET_DEFINE_VALIDATE ? DEF_VALIDATE : 0;
-    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "secret", error);
-    xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+    auto_xml *root = xml_parse(xml, strlen(xml), "secret", error);
     *d = (struct secret_def){0};
     if (!root || !schema_apply(root, &secret_schema, rows, error) || !read_tree(d, root, error) ||
         !schema_apply(root, &secret_schema, rows, error)) {

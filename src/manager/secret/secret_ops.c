@@ -146,8 +146,8 @@ char *secret_xml(const struct caller *who, struct secret *s, unsigned flags, GEr
 
 char *secret_description(const struct secret *s)
 {
-    g_autoptr(xmlDoc) doc = xml_parse(s->text, strlen(s->text), "secret", NULL);
-    return doc ? g_strdup(xml_get(xmlDocGetRootElement(doc), "description")) : NULL;
+    auto_xml *doc = xml_parse(s->text, strlen(s->text), "secret", NULL);
+    return doc ? g_strdup(xml_get(doc, "description")) : NULL;
 }
 
 /* ---- values ---- */
@@ -196,7 +196,7 @@ GBytes *secret_get_value(const struct caller *who, struct secret *s, GError **er
     return NULL;
 }
 
-GBytes *secret_value_of(const xmlNode *element, enum secret_usage usage, GError **error)
+GBytes *secret_value_of(const struct xml_node *element, enum secret_usage usage, GError **error)
 {
     const char *uuid = xml_get(element, "@uuid"), *id = xml_get(element, "@usage");
     uint8_t bytes[16];
@@ -206,7 +206,7 @@ GBytes *secret_value_of(const xmlNode *element, enum secret_usage usage, GError 
     else if (id)
         s = secret_find_usage((int)usage, id, error);
     else
-        ruche_error(error, MANAGER_ERR_XML, "<secret> has neither 'uuid' nor 'usage'");
+        ruche_error(error, RUCHE_ERR_XML, "<secret> has neither 'uuid' nor 'usage'");
     GBytes *value = s ? value_of(s, error) : NULL;
     secret_unref(s);
     return value;

@@ -18,9 +18,9 @@ const struct pool_backend *pool_backend_find(const char *type)
     return NULL;
 }
 
-const xmlNode *pool_root(const struct pool *p)
+const struct xml_node *pool_root(const struct pool *p)
 {
-    return xmlDocGetRootElement(p->def->doc);
+    return p->def->doc;
 }
 
 const char *pool_get(const struct pool *p, const char *path)

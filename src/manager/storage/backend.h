@@ -47,8 +47,8 @@ struct pool_backend {
     const char *const *volume_formats; /* of new volumes; the first is the default */
     const char *const *programs;       /* without which it cannot work */
     /* Says more about a description than `needs`; may complete it. */
-    bool (*check)(xmlNode *root, GError **error);
-    void (*find_sources)(const xmlNode *spec, GString *into, GError **error); /* spec may be NULL; appends <source>s */
+    bool (*check)(struct xml_node *root, GError **error);
+    void (*find_sources)(const struct xml_node *spec, GString *into, GError **error); /* spec may be NULL; appends <source>s */
     bool (*build)(struct pool *p, unsigned build_flags, GError **error);
     bool (*start)(struct pool *p, GError **error);     /* what it needs before a first look; may be NULL */
     bool (*stop)(struct pool *p, GError **error);
@@ -69,7 +69,7 @@ LINKSET_DECLARE(pool_backends);
 const struct pool_backend *pool_backend_find(const char *type); /* NULL: not one of ours */
 /* The pool's description by path ("source/device@path"); NULL: it does not say. Until the next wait. */
 const char *pool_get(const struct pool *p, const char *path);
-const xmlNode *pool_root(const struct pool *p);
+const struct xml_node *pool_root(const struct pool *p);
 const char *pool_user(const struct pool *p); /* of its <auth>; NULL: it has none */
 /* Is each program there? Else the error names the package of this distribution. */
 bool storage_programs(const char *const *programs, GError **error);

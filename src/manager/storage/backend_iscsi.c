@@ -212,7 +212,7 @@ static bool iscsi_scan(struct pool *p, GHashTable *found, struct pool_figures *r
     return scsi_luns_scan(p, host, false, found, ret, error);
 }
 
-bool iscsi_check(xmlNode *root, GError **error)
+bool iscsi_check(struct xml_node *root, GError **error)
 {
     const char *target = xml_get(root, "source/device@path"), *name = xml_get_or(root, "name", "");
     const char *auth = xml_get(root, "source/auth@type"),
@@ -222,7 +222,7 @@ bool iscsi_check(xmlNode *root, GError **error)
                            "pool '%s': <auth type='%s'> is not for iSCSI, which has 'chap'", name,
                            auth);
     if (strpbrk(user, "\n%") || user[0] == '-')
-        return ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' is no user", name, user);
+        return ruche_error(error, RUCHE_ERR_XML, "pool '%s': '%.64s' is no user", name, user);
     if (g_str_has_prefix(target, "iqn.") || g_str_has_prefix(target, "eui.") ||
         g_str_has_prefix(target, "naa."))
         return true;
@@ -235,11 +235,11 @@ bool iscsi_check(xmlNode *root, GError **error)
 }
 
 /* Lines "127.0.0.1:3260,1 iqn...". */
-static void iscsi_find(const xmlNode *spec, GString *into, GError **error)
+static void iscsi_find(const struct xml_node *spec, GString *into, GError **error)
 {
     const char *host = spec ? xml_get(spec, "host@name") : NULL;
     if (!host || !*host || host[0] == '-') {
-        ruche_error(error, MANAGER_ERR_XML,
+        ruche_error(error, RUCHE_ERR_XML,
                     "iSCSI targets are looked for on a host: say which (source/host@name)");
         return;
     }

@@ -142,13 +142,13 @@ static bool direct_scan(struct pool *p, GHashTable *found, struct pool_figures *
     return true;
 }
 
-static void direct_find(const xmlNode *spec, GString *into, GError **error)
+static void direct_find(const struct xml_node *spec, GString *into, GError **error)
 {
     const char *host = spec ? xml_get(spec, "host@name") : NULL;
     const char *iqn =
         spec ? xml_get_or(spec, "initiator/iqn@name", "iqn.2026-01.org.ruche:search") : NULL;
     if (!host || !*host || host[0] == '-' || iqn[0] == '-') {
-        ruche_error(error, MANAGER_ERR_XML,
+        ruche_error(error, RUCHE_ERR_XML,
                     "iSCSI targets are looked for on a host: say which (source/host@name)");
         return;
     }

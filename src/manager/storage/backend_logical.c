@@ -133,7 +133,7 @@ static bool logical_stop(struct pool *p, GError **error)
 static GPtrArray *devices_of(const struct pool *p)
 {
     GPtrArray *list = g_ptr_array_new_with_free_func(g_free);
-    for (const xmlNode *n = xml_find(pool_root(p), "source/device"); n; n = xml_next(n))
+    for (const struct xml_node *n = xml_find(pool_root(p), "source/device"); n; n = xml_next(n))
         g_ptr_array_add(list, g_strdup(xml_get(n, "@path")));
     return list;
 }
@@ -160,7 +160,7 @@ static bool logical_build(struct pool *p, unsigned flags, GError **error)
 {
     g_autoptr(GPtrArray) devices = devices_of(p), argv = g_ptr_array_new();
     if (!devices->len)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "storage pool '%s': a volume group is made of devices: say which "
                            "(source/device@path)",
                            p->name);
@@ -189,7 +189,7 @@ static bool logical_remove(struct pool *p, GError **error)
     return true;
 }
 
-static void logical_find(const xmlNode *spec, GString *into, GError **error)
+static void logical_find(const struct xml_node *spec, GString *into, GError **error)
 {
     g_autofree char *said = NULL;
     if (!storage_run(&said, error, "pvs", "--reportformat", "json", "-o", "pv_name,vg_name", NULL))

@@ -90,8 +90,8 @@ static char *mount_options(const struct pool *p, const char *format)
         g_string_append_printf(o, ",nfsvers=%s", version);
     if (port)
         g_string_append_printf(o, ",port=%s", port);
-    const xmlNode *more = xml_find(pool_root(p), "mount_opts");
-    for (const xmlNode *n = more ? xml_find(more, "option") : NULL; n; n = xml_next(n))
+    const struct xml_node *more = xml_find(pool_root(p), "mount_opts");
+    for (const struct xml_node *n = more ? xml_find(more, "option") : NULL; n; n = xml_next(n))
         g_string_append_printf(o, ",%s", xml_get(n, "@name"));
     return g_string_free(o, FALSE);
 }
@@ -220,7 +220,7 @@ static bool fs_build(struct pool *p, unsigned flags, GError **error)
     return !flags || make_fs(p, error);
 }
 
-static bool fs_check(xmlNode *root, GError **error)
+static bool fs_check(struct xml_node *root, GError **error)
 {
     const char *device = xml_get(root, "source/device@path");
     if (device[0] == '/' && device[1] != '/')
@@ -257,7 +257,7 @@ POOL_BACKEND(fs_backend);
 
 /* ---- netfs ---- */
 
-static bool netfs_check(xmlNode *root, GError **error)
+static bool netfs_check(struct xml_node *root, GError **error)
 {
     const char *dir = xml_get(root, "source/dir@path"), *host = xml_get(root, "source/host@name");
     const char *format = xml_get_or(root, "source/format@type", "auto");
@@ -269,20 +269,20 @@ static bool netfs_check(xmlNode *root, GError **error)
                            "users, whose names are without commas",
                            xml_get_or(root, "name", ""), user);
     if (path ? dir[0] != '/' : dir[0] == '-')
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "pool '%s': source directory '%.128s' is no absolute path",
                            xml_get_or(root, "name", ""), dir);
-    return host[0] != '-' || ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.128s' is no host",
+    return host[0] != '-' || ruche_error(error, RUCHE_ERR_XML, "pool '%s': '%.128s' is no host",
                                          xml_get_or(root, "name", ""), host);
 }
 
-static void netfs_find(const xmlNode *spec, GString *into, GError **error)
+static void netfs_find(const struct xml_node *spec, GString *into, GError **error)
 {
     const char *host = spec ? xml_get(spec, "host@name") : NULL;
     g_autofree char *said = NULL;
     if (!host || !*host || host[0] == '-') {
         ruche_error(
-            error, MANAGER_ERR_XML,
+            error, RUCHE_ERR_XML,
             "sources of type 'netfs' are looked for on a host: say which (source/host@name)");
         return;
     }

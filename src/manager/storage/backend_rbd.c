@@ -17,7 +17,7 @@
 static char *monitors_of(const struct pool *p)
 {
     GString *s = g_string_new(NULL);
-    for (const xmlNode *n = xml_find(pool_root(p), "source/host"); n; n = xml_next(n)) {
+    for (const struct xml_node *n = xml_find(pool_root(p), "source/host"); n; n = xml_next(n)) {
         const char *name = xml_get(n, "@name"), *port = xml_get(n, "@port");
         g_string_append_printf(s, strchr(name, ':') ? "%s[%s]" : "%s%s", s->len ? "," : "", name);
         if (port)
@@ -195,7 +195,7 @@ static char *rbd_url(struct pool *p, const char *name)
     return g_string_free(s, FALSE);
 }
 
-static bool rbd_check(xmlNode *root, GError **error)
+static bool rbd_check(struct xml_node *root, GError **error)
 {
     const char *type = xml_get(root, "source/auth@type"),
                *user = xml_get_or(root, "source/auth@username", "");
@@ -203,7 +203,7 @@ static bool rbd_check(xmlNode *root, GError **error)
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "pool '%s': <auth type='%s'> is not Ceph's, which is 'ceph'",
                            xml_get_or(root, "name", ""), type);
-    return user[0] != '-' || ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' is no user",
+    return user[0] != '-' || ruche_error(error, RUCHE_ERR_XML, "pool '%s': '%.64s' is no user",
                                          xml_get_or(root, "name", ""), user);
 }
 

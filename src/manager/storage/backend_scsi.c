@@ -59,7 +59,7 @@ static bool find_adapter(struct pool *p, unsigned *ret, GError **error)
                            "beforehand (echo PORT:NODE > /sys/class/fc_host/hostN/vport_create)",
                            p->name, wwnn, wwpn);
     if (!host_number(name, ret))
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "storage pool '%s': adapter '%s' is not called like scsi_host3", p->name,
                            name ? name : "");
     g_autofree char *path = g_strdup_printf("/sys/class/scsi_host/host%u", *ret);
@@ -74,7 +74,7 @@ static bool scsi_scan(struct pool *p, GHashTable *found, struct pool_figures *re
     return find_adapter(p, &host, error) && scsi_luns_scan(p, host, true, found, ret, error);
 }
 
-static bool scsi_check(xmlNode *root, GError **error)
+static bool scsi_check(struct xml_node *root, GError **error)
 {
     bool fc = xml_is(root, "source/adapter@type", "fc_host"),
          by_name = xml_get(root, "source/adapter@name");
@@ -86,11 +86,11 @@ static bool scsi_check(xmlNode *root, GError **error)
                            "such as scsi_host3",
                            xml_get_or(root, "name", ""));
     return (fc ? by_wwn : by_name) ||
-           ruche_error(error, MANAGER_ERR_XML, "pool '%s': the source adapter lacks %s",
+           ruche_error(error, RUCHE_ERR_XML, "pool '%s': the source adapter lacks %s",
                        xml_get_or(root, "name", ""), fc ? "wwnn and wwpn" : "its name");
 }
 
-static void scsi_find(const xmlNode *spec, GString *into, GError **error)
+static void scsi_find(const struct xml_node *spec, GString *into, GError **error)
 {
     g_autoptr(GArray) hosts = sysfs_numbers("/sys/class/scsi_host", "host");
     for (unsigned i = 0; i < hosts->len; i++)

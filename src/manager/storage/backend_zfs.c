@@ -70,9 +70,9 @@ static bool zfs_scan(struct pool *p, GHashTable *found, struct pool_figures *ret
 static bool zfs_build(struct pool *p, unsigned flags, GError **error)
 {
     g_autoptr(GPtrArray) argv = g_ptr_array_new();
-    const xmlNode *first = xml_find(pool_root(p), "source/device");
+    const struct xml_node *first = xml_find(pool_root(p), "source/device");
     if (!first)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "storage pool '%s': a ZFS pool is made of devices: say which "
                            "(source/device@path)",
                            p->name);
@@ -81,7 +81,7 @@ static bool zfs_build(struct pool *p, unsigned flags, GError **error)
     if (flags & POOL_BUILD_OVERWRITE)
         g_ptr_array_add(argv, (void *)"-f");
     g_ptr_array_add(argv, (void *)zpool_of(p));
-    for (const xmlNode *n = first; n; n = xml_next(n))
+    for (const struct xml_node *n = first; n; n = xml_next(n))
         g_ptr_array_add(argv, (void *)xml_get(n, "@path"));
     g_ptr_array_add(argv, NULL);
     return storage_run_argv((const char *const *)argv->pdata, NULL, STORAGE_RUN_MS, NULL, error);
@@ -92,7 +92,7 @@ static bool zfs_remove(struct pool *p, GError **error)
     return storage_run(NULL, error, "zpool", "destroy", zpool_of(p), NULL);
 }
 
-static void zfs_find(const xmlNode *spec, GString *into, GError **error)
+static void zfs_find(const struct xml_node *spec, GString *into, GError **error)
 {
     g_autofree char *said = NULL;
     if (!storage_run(&said, error, "zpool", "list", "-H", "-o", "name", NULL))

@@ -16,7 +16,7 @@
 
 #include "manager/job.h"
 #include "manager/manager.h"
-#include "manager/xml.h"
+#include "base/xml.h"
 
 #include <time.h>
 
@@ -125,7 +125,7 @@ void volume_close(struct pool *p, const char *name, int fd, bool written);
 
 /* A disk's <source pool='' volume=''> gets what the volume is: @file, @dev, or @protocol, @name, <host>, <initiator> and
  * <auth>. What it had of these goes. Does not wait. */
-bool volume_describe(xmlNode *source, GError **error);
+bool volume_describe(struct xml_node *source, GError **error);
 
 /* Begins tasks for those that run: they know their volumes when these have ended. */
 bool pools_load(GError **error);

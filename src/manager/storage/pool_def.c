@@ -15,34 +15,35 @@
 #include <limits.h>
 #include <string.h>
 
-bool children_check(const xmlNode *n, const char *const *known, GError **error)
+bool children_check(const struct xml_node *n, const char *const *known, GError **error)
 {
-    for (const xmlNode *c = n->children; c; c = c->next)
-        if (c->type == XML_ELEMENT_NODE && !g_strv_contains(known, (const char *)c->name))
-            return ruche_error(error, MANAGER_ERR_XML, "element '%s' in '%s' is not known",
-                               (const char *)c->name, (const char *)n->name);
+    for (const struct xml_node *c = n->children; c; c = c->next)
+        if (xml_is_element(c) && !g_strv_contains(known, c->name))
+            return ruche_error(error, RUCHE_ERR_XML, "element '%s' in '%s' is not known", c->name,
+                               n->name);
     return true;
 }
 
 /* A user or group: a number, or -1. */
-static bool parse_id(const xmlNode *n, const char *path, int64_t *ret, GError **error)
+static bool parse_id(const struct xml_node *n, const char *path, int64_t *ret, GError **error)
 {
     const char *text = xml_get(n, path);
     uint64_t v;
     if (!text || !strcmp(text, "-1"))
         return true;
     if (!units_parse_u64(text, &v) || v >= UINT32_MAX)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "target/permissions/%s: '%s' is not a number of a user or group", path,
                            text);
     *ret = (int64_t)v;
     return true;
 }
 
-bool perms_parse(const xmlNode *target, const char *what, struct file_perms *ret, GError **error)
+bool perms_parse(const struct xml_node *target, const char *what, struct file_perms *ret,
+                 GError **error)
 {
     *ret = NO_PERMS;
-    const xmlNode *p = target ? xml_find(target, "permissions") : NULL;
+    const struct xml_node *p = target ? xml_find(target, "permissions") : NULL;
     if (!p)
         return true;
     const char *mode = xml_get(p, "mode");
@@ -50,7 +51,7 @@ bool perms_parse(const xmlNode *target, const char *what, struct file_perms *ret
         char *end;
         guint64 v = g_ascii_strtoull(mode, &end, 8);
         if (!g_ascii_isdigit(*mode) || *end || v > 07777)
-            return ruche_error(error, MANAGER_ERR_XML,
+            return ruche_error(error, RUCHE_ERR_XML,
                                "%s: permissions: mode '%s' is not octal from 0 to 7777", what,
                                mode);
         ret->mode = (int)v;
@@ -98,7 +99,7 @@ static const struct need needs[] = {
 };
 
 /* What a type cannot have is told before what it lacks: that is what its author wanted. */
-static bool check_needs(const struct pool_def *d, const xmlNode *root, GError **error)
+static bool check_needs(const struct pool_def *d, const struct xml_node *root, GError **error)
 {
     for (unsigned i = 0; i < ARRAY_COUNT(needs); i++) {
         const char *value = xml_get(root, needs[i].path);
@@ -111,14 +112,13 @@ static bool check_needs(const struct pool_def *d, const xmlNode *root, GError **
         const char *value = xml_get(root, needs[i].path);
         if (d->backend->needs & needs[i].flag &&
             (!value || (!*value && needs[i].flag != POOL_NEEDS_ADAPTER)))
-            return ruche_error(error, MANAGER_ERR_XML, "pool '%s': type '%s' needs %s (%s)",
-                               d->name, d->backend->type, needs[i].what, needs[i].path);
+            return ruche_error(error, RUCHE_ERR_XML, "pool '%s': type '%s' needs %s (%s)", d->name,
+                               d->backend->type, needs[i].what, needs[i].path);
     }
-    for (const xmlNode *n = xml_find(root, "source/device"); n; n = xml_next(n))
+    for (const struct xml_node *n = xml_find(root, "source/device"); n; n = xml_next(n))
         if (xml_get(n, "@path")[0] == '-')
-            return ruche_error(error, MANAGER_ERR_XML,
-                               "pool '%s': source device '%.64s' is no path", d->name,
-                               xml_get(n, "@path"));
+            return ruche_error(error, RUCHE_ERR_XML, "pool '%s': source device '%.64s' is no path",
+                               d->name, xml_get(n, "@path"));
     return true;
 }
 
@@ -129,11 +129,11 @@ static bool source_name_check(const struct pool_def *d, const char *name, GError
         !name || (name[0] != '-' && name[0] != '/' && strcmp(name, ".") && strcmp(name, ".."));
     for (const char *c = name; ok && c && *c; c++)
         ok = g_ascii_isalnum(*c) || (unsigned char)*c >= 0x80 || strchr("._+-:@/", *c);
-    return ok || ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' cannot be a source's name",
+    return ok || ruche_error(error, RUCHE_ERR_XML, "pool '%s': '%.64s' cannot be a source's name",
                              d->name, name);
 }
 
-static bool complete_format(const struct pool_def *d, xmlNode *root, GError **error)
+static bool complete_format(const struct pool_def *d, struct xml_node *root, GError **error)
 {
     const char *const *known = d->backend->source_formats;
     const char *format = xml_get(root, "source/format@type");
@@ -154,7 +154,7 @@ static bool complete_format(const struct pool_def *d, xmlNode *root, GError **er
 
 /* ---- parts ---- */
 
-static bool take_type(struct pool_def *d, const xmlNode *root, GError **error)
+static bool take_type(struct pool_def *d, const struct xml_node *root, GError **error)
 {
     static const struct {
         const char *type, *why;
@@ -166,24 +166,23 @@ static bool take_type(struct pool_def *d, const xmlNode *root, GError **error)
     };
     const char *type = xml_get(root, "@type");
     if (!type)
-        return ruche_error(error, MANAGER_ERR_XML, "pool: attribute 'type' is missing");
+        return ruche_error(error, RUCHE_ERR_XML, "pool: attribute 'type' is missing");
     for (unsigned i = 0; i < ARRAY_COUNT(others); i++)
         if (!strcmp(type, others[i].type))
             return ruche_error(error, RUCHE_ERR_UNSUPPORTED, "pool type '%s' is not supported: %s",
                                type, others[i].why);
     d->backend = pool_backend_find(type);
-    return d->backend ||
-           ruche_error(error, MANAGER_ERR_XML, "pool type '%.32s' is not known", type);
+    return d->backend || ruche_error(error, RUCHE_ERR_XML, "pool type '%.32s' is not known", type);
 }
 
-static bool take_name(struct pool_def *d, xmlNode *root, GError **error)
+static bool take_name(struct pool_def *d, struct xml_node *root, GError **error)
 {
     bool by_source = d->backend->needs & POOL_NEEDS_NAME;
     const char *name = xml_get(root, "name"), *source = xml_get(root, "source/name");
     if ((!name || !*name) && by_source)
         name = source;
     if (!name)
-        return ruche_error(error, MANAGER_ERR_XML, "pool: element 'name' is missing");
+        return ruche_error(error, RUCHE_ERR_XML, "pool: element 'name' is missing");
     d->name = g_strdup(name);
     if (!store_name_check("storage pool", d->name, error) ||
         !source_name_check(d, by_source ? source : NULL, error))
@@ -194,13 +193,13 @@ static bool take_name(struct pool_def *d, xmlNode *root, GError **error)
     return true;
 }
 
-static bool take_uuid(struct pool_def *d, xmlNode *root, GError **error)
+static bool take_uuid(struct pool_def *d, struct xml_node *root, GError **error)
 {
     char text[UUID_TEXT_BYTES];
     const char *given = xml_get(root, "uuid");
     d->has_uuid = given && *given;
     if (d->has_uuid && !uuid_parse(given, d->uuid))
-        return ruche_error(error, MANAGER_ERR_XML, "pool '%s': '%.64s' is not a UUID", d->name,
+        return ruche_error(error, RUCHE_ERR_XML, "pool '%s': '%.64s' is not a UUID", d->name,
                            given);
     if (!d->has_uuid)
         uuid_random(d->uuid);
@@ -209,7 +208,7 @@ static bool take_uuid(struct pool_def *d, xmlNode *root, GError **error)
     return true;
 }
 
-static bool take_target(struct pool_def *d, xmlNode *root, GError **error)
+static bool take_target(struct pool_def *d, struct xml_node *root, GError **error)
 {
     const struct pool_backend *b = d->backend;
     if (!(b->needs & POOL_NEEDS_TARGET) && !b->target) {
@@ -226,9 +225,9 @@ static bool take_target(struct pool_def *d, xmlNode *root, GError **error)
         path = usual;
     }
     if (!path || !*path)
-        return ruche_error(error, MANAGER_ERR_XML, "pool '%s': target path is missing", d->name);
+        return ruche_error(error, RUCHE_ERR_XML, "pool '%s': target path is missing", d->name);
     if (path[0] != '/' || strlen(path) >= PATH_MAX)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "pool '%s': target path '%.*s' is not an absolute path", d->name, 256,
                            path);
     d->target = g_canonicalize_filename(path, "/");
@@ -236,7 +235,7 @@ static bool take_target(struct pool_def *d, xmlNode *root, GError **error)
     return perms_parse(xml_find(root, "target"), "pool", &d->perms, error);
 }
 
-static bool read_def(struct pool_def *d, xmlNode *root, bool validate, GError **error)
+static bool read_def(struct pool_def *d, struct xml_node *root, bool validate, GError **error)
 {
     if (!take_type(d, root, error) ||
         !schema_apply(root, &schema_pool, validate ? DEF_VALIDATE : 0, error) ||
@@ -251,12 +250,12 @@ static bool read_def(struct pool_def *d, xmlNode *root, bool validate, GError **
 
 struct pool_def *pool_def_new(const char *xml, bool validate, GError **error)
 {
-    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "pool", error);
+    auto_xml *doc = xml_parse(xml, strlen(xml), "pool", error);
     if (!doc)
         return NULL;
     struct pool_def *d = g_new0(struct pool_def, 1);
     d->perms = NO_PERMS;
-    if (read_def(d, xmlDocGetRootElement(doc), validate, error)) {
+    if (read_def(d, doc, validate, error)) {
         d->doc = g_steal_pointer(&doc);
         return d;
     }
@@ -271,7 +270,7 @@ void pool_def_free(struct pool_def *d)
     g_free(d->name);
     g_free(d->target);
     g_free(d->text);
-    xmlFreeDoc(d->doc);
+    xml_free(d->doc);
     g_free(d);
 }
 
@@ -281,7 +280,7 @@ static char *source_of(const struct pool_def *d)
     static const char *const paths[] = {"source/host@name",    "source/device@path",
                                         "source/dir@path",     "source/name",
                                         "source/adapter@name", "source/adapter@wwpn"};
-    const xmlNode *root = xmlDocGetRootElement(d->doc);
+    const struct xml_node *root = d->doc;
     GString *s = g_string_new(NULL);
     if (!(d->backend->needs & ~(unsigned)POOL_NEEDS_TARGET))
         return g_string_free(s, TRUE);
@@ -308,7 +307,7 @@ char *pool_def_clash(const struct pool_def *a, const struct pool_def *b)
 
 /* ---- to XML ---- */
 
-static void set_permissions(xmlNode *root, const struct file_perms *p)
+static void set_permissions(struct xml_node *root, const struct file_perms *p)
 {
     xml_remove(root, "target/permissions");
     if (p->mode >= 0)
@@ -319,7 +318,7 @@ static void set_permissions(xmlNode *root, const struct file_perms *p)
         xml_set_f(root, "target/permissions/group", "%" PRId64, p->group);
 }
 
-static void set_size(xmlNode *root, const char *name, uint64_t bytes)
+static void set_size(struct xml_node *root, const char *name, uint64_t bytes)
 {
     g_autofree char *unit = g_strconcat(name, "@unit", NULL);
     xml_set_f(root, name, "%" PRIu64, bytes);
@@ -330,12 +329,11 @@ char *pool_format(const struct pool *p, bool inactive)
 {
     bool running = pool_runs(p) && !inactive;
     const struct pool_def *d = inactive && p->stored ? p->stored : p->def;
-    g_autoptr(xmlDoc) copy = xmlCopyDoc(d->doc, 1);
-    xmlNode *root = xmlDocGetRootElement(copy);
+    auto_xml *root = xml_copy(d->doc);
     if (running && d->target && p->real_perms.mode >= 0)
         set_permissions(root, &p->real_perms);
     if (!xml_find(root, "source")) /* clients look into it */
-        xmlNewChild(root, NULL, BAD_CAST "source", NULL);
+        xml_add(root, "source");
     set_size(root, "capacity", running ? p->capacity : 0);
     set_size(root, "allocation", running ? p->allocation : 0);
     set_size(root, "available", running ? p->available : 0);

@@ -74,14 +74,14 @@ char *pool_find_sources(const struct caller *who, const char *type, const char *
                     "sources of pools of type '%.32s' cannot be searched for", type);
         return NULL;
     }
-    g_autoptr(xmlDoc) doc = NULL;
+    auto_xml *doc = NULL;
     if (spec && *spec && !(doc = xml_parse(spec, strlen(spec), "source", error)))
         return NULL;
     if (!storage_programs(b->programs, error))
         return NULL;
     GError *why = NULL;
     GString *found = g_string_new("<sources>\n");
-    b->find_sources(doc ? xmlDocGetRootElement(doc) : NULL, found, &why);
+    b->find_sources(doc, found, &why);
     g_string_append(found, "</sources>\n");
     if (!why)
         return g_string_free(found, FALSE);

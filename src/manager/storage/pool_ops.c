@@ -61,9 +61,9 @@ static struct pool_def *with_uuid(const struct pool_def *d, const uint8_t *uuid,
 {
     char text[UUID_TEXT_BYTES];
     uuid_format(uuid, text);
-    g_autoptr(xmlDoc) copy = xmlCopyDoc(d->doc, 1);
-    xml_set(xmlDocGetRootElement(copy), "uuid", text);
-    g_autofree char *xml = xml_format(xmlDocGetRootElement(copy), 0);
+    auto_xml *copy = xml_copy(d->doc);
+    xml_set(copy, "uuid", text);
+    g_autofree char *xml = xml_format(copy, 0);
     return pool_def_new(xml, false, error);
 }
 

@@ -23,7 +23,7 @@ struct pool_def {
     uint8_t uuid[16];
     bool has_uuid;
     const struct pool_backend *backend;
-    xmlDoc *doc;          /* canonical */
+    struct xml_node *doc; /* canonical */
     char *name, *target;  /* target NULL: it has none */
     char *text;           /* the document as text */
     struct file_perms perms;
@@ -34,9 +34,9 @@ void pool_def_free(struct pool_def *d);
 char *pool_def_clash(const struct pool_def *a, const struct pool_def *b);
 /* With figures, as dumpxml tells them (inactive: zeroes). */
 char *pool_format(const struct pool *p, bool inactive);
-bool perms_parse(const xmlNode *target, const char *what, struct file_perms *ret, GError **error);
+bool perms_parse(const struct xml_node *target, const char *what, struct file_perms *ret, GError **error);
 void perms_format(GString *b, const char *indent, const struct file_perms *p);
-bool children_check(const xmlNode *n, const char *const *known, GError **error);
+bool children_check(const struct xml_node *n, const char *const *known, GError **error);
 extern const struct schema_row schema_pool; /* pool_schema.c */
 
 /* volume_def.c */
@@ -62,7 +62,7 @@ char *encrypted_name(const char *path, const char *format, const char *key);
 /* "secret,id=ID,file=PATH", the value of --object. */
 char *secret_object(const char *id, const struct secret_file *f);
 /* <encryption> of a new volume. */
-bool volume_encryption_parse(struct volume_def *d, const struct pool_backend *b, const xmlNode *root, GError **error);
+bool volume_encryption_parse(struct volume_def *d, const struct pool_backend *b, const struct xml_node *root, GError **error);
 void volume_encryption_format(GString *b, const struct volume *v);
 /* The passphrase of an encrypted volume: of the secret that it was made by, or that is for its path. A reference. */
 GBytes *volume_key(const struct volume *v, GError **error);
@@ -170,7 +170,7 @@ extern const char *const folder_volume_formats[];
 /* backend_mount.c: nothing that wipefs knows stands on the device. */
 bool device_is_empty(const char *device, GError **error);
 /* backend_iscsi.c: of both types. */
-bool iscsi_check(xmlNode *root, GError **error);
+bool iscsi_check(struct xml_node *root, GError **error);
 
 /* pool_docs.c: after figures have changed: over the threshold? */
 void pool_watch(struct pool *p);

@@ -255,7 +255,7 @@ static bool check_maker(struct maker *m, GError **error)
     struct volume_def *d = &m->def;
     bool qcow2 = !strcmp(d->format, "qcow2");
     if (!d->has_capacity && !m->from.pool && !d->backing)
-        return ruche_error(error, MANAGER_ERR_XML, "volume '%s': element 'capacity' is missing",
+        return ruche_error(error, RUCHE_ERR_XML, "volume '%s': element 'capacity' is missing",
                            d->name);
     if (m->flags & PREALLOC_METADATA && !qcow2)
         return ruche_error(error, MANAGER_ERR_CONFIG,

@@ -42,10 +42,10 @@ static bool scale(const char *number, const char *unit, uint64_t *ret)
     return !__builtin_mul_overflow(v, factor, ret) && *ret <= INT64_MAX;
 }
 
-static bool parse_size(const xmlNode *root, const char *name, uint64_t *ret, bool *ret_there,
-                       GError **error)
+static bool parse_size(const struct xml_node *root, const char *name, uint64_t *ret,
+                       bool *ret_there, GError **error)
 {
-    const xmlNode *n = xml_find(root, name);
+    const struct xml_node *n = xml_find(root, name);
     const char *text = n ? xml_get(root, name) : NULL;
     *ret_there = text;
     if (!text)
@@ -53,11 +53,11 @@ static bool parse_size(const xmlNode *root, const char *name, uint64_t *ret, boo
     g_autofree char *number = g_strstrip(g_strdup(text));
     const char *unit = xml_get(n, "@unit");
     return scale(number, unit, ret) ||
-           ruche_error(error, MANAGER_ERR_XML, "volume: %s '%.64s' of unit '%.16s' is not a size",
+           ruche_error(error, RUCHE_ERR_XML, "volume: %s '%.64s' of unit '%.16s' is not a size",
                        name, text, unit ? unit : "bytes");
 }
 
-static bool validate_volume(const xmlNode *root, GError **error)
+static bool validate_volume(const struct xml_node *root, GError **error)
 {
     static const char *const in_volume[] = {"name",     "key",          "source",
                                             "capacity", "allocation",   "physical",
@@ -65,14 +65,14 @@ static bool validate_volume(const xmlNode *root, GError **error)
     static const char *const in_target[] = {"path",       "format", "permissions", "timestamps",
                                             "encryption", "compat", "nocow",       "clusterSize",
                                             "features",   NULL};
-    const xmlNode *target = xml_find(root, "target");
+    const struct xml_node *target = xml_find(root, "target");
     return children_check(root, in_volume, error) &&
            (!target || children_check(target, in_target, error));
 }
 
 /* Devices have no format of their own; what libvirt calls "none" is raw. */
-static bool parse_format(struct volume_def *d, const struct pool_backend *b, const xmlNode *root,
-                         GError **error)
+static bool parse_format(struct volume_def *d, const struct pool_backend *b,
+                         const struct xml_node *root, GError **error)
 {
     const char *format = xml_get_or(root, "target/format@type", "raw");
     bool files = b->can & POOL_FILES;
@@ -93,14 +93,14 @@ static bool parse_format(struct volume_def *d, const struct pool_backend *b, con
     return true;
 }
 
-static bool parse_backing(struct volume_def *d, const struct pool_backend *b, const xmlNode *root,
-                          GError **error)
+static bool parse_backing(struct volume_def *d, const struct pool_backend *b,
+                          const struct xml_node *root, GError **error)
 {
     const char *path = xml_get(root, "backingStore/path");
     if (!path || !*path)
         return true;
     if (path[0] != '/' || strlen(path) >= PATH_MAX)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "volume '%s': path of backing store '%.256s' is not absolute", d->name,
                            path);
     const char *format = xml_get_or(root, "backingStore/format@type", "raw");
@@ -120,18 +120,18 @@ static bool parse_backing(struct volume_def *d, const struct pool_backend *b, co
     return true;
 }
 
-static bool parse_details(struct volume_def *d, const xmlNode *root, GError **error)
+static bool parse_details(struct volume_def *d, const struct xml_node *root, GError **error)
 {
     const char *compat = xml_get(root, "target/compat");
     bool there;
     d->lazy_refcounts = xml_find(root, "target/features/lazy_refcounts");
     d->extended_l2 = xml_find(root, "target/features/extended_l2");
     d->nocow = xml_find(root, "target/nocow");
-    const xmlNode *target = xml_find(root, "target");
+    const struct xml_node *target = xml_find(root, "target");
     if (target && !parse_size(target, "clusterSize", &d->cluster_size, &there, error))
         return false;
     if (compat && strcmp(compat, "0.10") != 0 && strcmp(compat, "1.1") != 0)
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "volume '%s': compat '%.16s' is not one of 0.10, 1.1", d->name, compat);
     if ((compat || d->lazy_refcounts || d->extended_l2 || d->cluster_size) &&
         strcmp(d->format, "qcow2") != 0)
@@ -143,8 +143,8 @@ static bool parse_details(struct volume_def *d, const xmlNode *root, GError **er
     return perms_parse(target, "volume", &d->perms, error);
 }
 
-static bool parse_root(struct volume_def *d, const struct pool_backend *b, const xmlNode *root,
-                       GError **error)
+static bool parse_root(struct volume_def *d, const struct pool_backend *b,
+                       const struct xml_node *root, GError **error)
 {
     const char *type = xml_get_or(root, "@type", "file"),
                *own = b->can & POOL_FILES ? "file" : "block";
@@ -167,13 +167,12 @@ bool volume_def_parse(struct volume_def *d, const struct pool_backend *b, const 
                       bool validate, GError **error)
 {
     *d = (struct volume_def){.perms = NO_PERMS};
-    g_autoptr(xmlDoc) doc = xml_parse(xml, strlen(xml), "volume", error);
-    if (!doc)
+    auto_xml *root = xml_parse(xml, strlen(xml), "volume", error);
+    if (!root)
         return false;
-    const xmlNode *root = xmlDocGetRootElement(doc);
     const char *name = xml_get(root, "name");
     if (!name)
-        return ruche_error(error, MANAGER_ERR_XML, "volume: element 'name' is missing");
+        return ruche_error(error, RUCHE_ERR_XML, "volume: element 'name' is missing");
     d->name = g_strdup(name);
     bool ok = parse_root(d, b, root, error) && (!validate || validate_volume(root, error));
     if (!ok)

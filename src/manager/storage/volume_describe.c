@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-static void forget(xmlNode *source)
+static void forget(struct xml_node *source)
 {
     static const char *const parts[] = {"@file", "@dev",      "@protocol", "@name",
                                         "host",  "initiator", "auth"};
@@ -20,10 +20,10 @@ static void forget(xmlNode *source)
             xml_remove(source, parts[i]);
 }
 
-static void add_hosts(const struct pool *p, xmlNode *source)
+static void add_hosts(const struct pool *p, struct xml_node *source)
 {
-    for (const xmlNode *h = xml_find(pool_root(p), "source/host"); h; h = xml_next(h)) {
-        xmlNode *n = xmlNewChild(source, NULL, BAD_CAST "host", NULL);
+    for (const struct xml_node *h = xml_find(pool_root(p), "source/host"); h; h = xml_next(h)) {
+        struct xml_node *n = xml_add(source, "host");
         xml_set(n, "@name", xml_get_or(h, "@name", ""));
         if (xml_get(h, "@port"))
             xml_set(n, "@port", xml_get(h, "@port"));
@@ -31,9 +31,9 @@ static void add_hosts(const struct pool *p, xmlNode *source)
 }
 
 /* Who the pool is to its server; a disk's own <auth> goes before. */
-static void add_auth(const struct pool *p, xmlNode *source, const char *type)
+static void add_auth(const struct pool *p, struct xml_node *source, const char *type)
 {
-    const xmlNode *secret = xml_find(pool_root(p), "source/auth/secret");
+    const struct xml_node *secret = xml_find(pool_root(p), "source/auth/secret");
     if (!secret || !pool_user(p))
         return;
     const char *uuid = xml_get(secret, "@uuid");
@@ -44,7 +44,7 @@ static void add_auth(const struct pool *p, xmlNode *source, const char *type)
 }
 
 /* Units are called unit:HOST:BUS:TARGET:LUN, or without the first. */
-static void by_iscsi(const struct pool *p, const struct volume *v, xmlNode *source)
+static void by_iscsi(const struct pool *p, const struct volume *v, struct xml_node *source)
 {
     const char *lun = strrchr(v->name, ':'), *iqn = pool_get(p, "source/initiator/iqn@name");
     xml_set(source, "@protocol", "iscsi");
@@ -55,7 +55,7 @@ static void by_iscsi(const struct pool *p, const struct volume *v, xmlNode *sour
     add_auth(p, source, "iscsi");
 }
 
-static void by_rbd(const struct pool *p, const struct volume *v, xmlNode *source)
+static void by_rbd(const struct pool *p, const struct volume *v, struct xml_node *source)
 {
     xml_set(source, "@protocol", "rbd");
     xml_set_f(source, "@name", "%s/%s", pool_get(p, "source/name"), v->name);
@@ -78,7 +78,8 @@ static bool check_mode(const struct pool *p, const char *mode, GError **error)
 }
 
 /* On this host: a file or a device. */
-static bool by_path(const struct pool *p, const struct volume *v, xmlNode *source, GError **error)
+static bool by_path(const struct pool *p, const struct volume *v, struct xml_node *source,
+                    GError **error)
 {
     if (v->type != VOLUME_FILE && v->type != VOLUME_BLOCK)
         return ruche_error(error, MANAGER_ERR_CONFIG,
@@ -86,7 +87,7 @@ static bool by_path(const struct pool *p, const struct volume *v, xmlNode *sourc
                            v->name, p->name,
                            v->type == VOLUME_DIR ? "a folder" : "not on this host");
     if (v->type != VOLUME_FILE && xml_get(source, "@startupPolicy"))
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "startupPolicy is for volumes that are files, and '%s' of storage pool "
                            "'%s' is not",
                            v->name, p->name);
@@ -94,7 +95,7 @@ static bool by_path(const struct pool *p, const struct volume *v, xmlNode *sourc
     return true;
 }
 
-static bool describe(struct pool *p, xmlNode *source, GError **error)
+static bool describe(struct pool *p, struct xml_node *source, GError **error)
 {
     const char *name = xml_get_or(source, "@volume", ""), *mode = xml_get(source, "@mode");
     if (!pool_runs(p))
@@ -111,7 +112,7 @@ static bool describe(struct pool *p, xmlNode *source, GError **error)
     if (!iscsi && !rbd)
         return by_path(p, v, source, error);
     if (xml_get(source, "@startupPolicy"))
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "startupPolicy is for volumes that are files, and '%s' of storage pool "
                            "'%s' is not",
                            v->name, p->name);
@@ -119,7 +120,7 @@ static bool describe(struct pool *p, xmlNode *source, GError **error)
     return true;
 }
 
-bool volume_describe(xmlNode *source, GError **error)
+bool volume_describe(struct xml_node *source, GError **error)
 {
     forget(source);
     struct pool *p = pool_find_name(xml_get_or(source, "@pool", ""), error);

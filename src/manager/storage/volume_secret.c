@@ -56,14 +56,14 @@ static bool add_option(GString *s, const struct volume_def *d, const char *key, 
     if (!value)
         return true;
     if (!is_plain(value))
-        return ruche_error(error, MANAGER_ERR_XML, "volume '%s': '%.64s' is no cipher or hash",
+        return ruche_error(error, RUCHE_ERR_XML, "volume '%s': '%.64s' is no cipher or hash",
                            d->name, value);
     g_string_append_printf(s, "%s%s=%s", s->len ? "," : "", key, value);
     return true;
 }
 
 /* <cipher name='aes' size='256' mode='xts' hash='sha256'/><ivgen name='plain64' hash='..'/> */
-static bool parse_ciphers(struct volume_def *d, const xmlNode *e, GError **error)
+static bool parse_ciphers(struct volume_def *d, const struct xml_node *e, GError **error)
 {
     const char *name = xml_get(e, "cipher@name"), *size = xml_get(e, "cipher@size");
     g_autofree char *algorithm = name && size ? g_strdup_printf("%s-%s", name, size) : NULL;
@@ -78,7 +78,7 @@ static bool parse_ciphers(struct volume_def *d, const xmlNode *e, GError **error
 }
 
 /* The UUID of what <secret> means. */
-static char *secret_uuid(const xmlNode *secret)
+static char *secret_uuid(const struct xml_node *secret)
 {
     char text[UUID_TEXT_BYTES];
     const char *usage = xml_get(secret, "@usage");
@@ -91,10 +91,10 @@ static char *secret_uuid(const xmlNode *secret)
 }
 
 bool volume_encryption_parse(struct volume_def *d, const struct pool_backend *b,
-                             const xmlNode *root, GError **error)
+                             const struct xml_node *root, GError **error)
 {
-    const xmlNode *e = xml_find(root, "target/encryption"),
-                  *secret = e ? xml_find(e, "secret") : NULL;
+    const struct xml_node *e = xml_find(root, "target/encryption"),
+                          *secret = e ? xml_find(e, "secret") : NULL;
     const char *format = e ? xml_get_or(e, "@format", "") : NULL;
     if (!e)
         return true;
@@ -110,7 +110,7 @@ bool volume_encryption_parse(struct volume_def *d, const struct pool_backend *b,
             "this host without a backing store, not %s%s in a pool of type '%s'",
             d->name, d->format, d->backing ? " with a backing store" : "", b->type);
     if (!secret || xml_next(secret) || !xml_is(secret, "@type", "passphrase"))
-        return ruche_error(error, MANAGER_ERR_XML,
+        return ruche_error(error, RUCHE_ERR_XML,
                            "volume '%s': <encryption> needs one <secret type='passphrase'>",
                            d->name);
     d->encrypted = true;
@@ -166,7 +166,7 @@ GBytes *volume_key(const struct volume *v, GError **error)
 
 GBytes *pool_password(const struct pool *p, GError **error)
 {
-    const xmlNode *auth = xml_find(pool_root(p), "source/auth");
+    const struct xml_node *auth = xml_find(pool_root(p), "source/auth");
     enum secret_usage usage = xml_is(auth, "@type", "ceph") ? SECRET_CEPH : SECRET_ISCSI;
     g_autoptr(GBytes) value = secret_value_of(xml_find(auth, "secret"), usage, error);
     if (!value)
