@@ -291,6 +291,17 @@ static bool set_element(struct xml_node *domain, const char *text, const char *p
     return true;
 }
 
+/* Its text will be read again: words may have characters that XML cannot hold, an element may be too
+ * deep where it stands now. */
+static struct domain_def *readable(struct domain_def *made, GError **error)
+{
+    auto_xml *again = made ? xml_parse(made->text, strlen(made->text), "domain", error) : NULL;
+    if (again)
+        return made;
+    domain_def_unref(made);
+    return NULL;
+}
+
 struct domain_def *domain_def_set_metadata(struct domain_def *d, int type, const char *text,
                                            const char *prefix, const char *uri, GError **error)
 {
@@ -308,9 +319,9 @@ struct domain_def *domain_def_set_metadata(struct domain_def *d, int type, const
         xml_set(root, names[type], text);
     else
         xml_remove(root, names[type]);
+    unsigned flags = DEF_STORED | (strstr(d->text, "<alias ") ? DEF_LIVE : 0);
     if (ok)
-        return domain_def_from_doc(root, DEF_STORED | (strstr(d->text, "<alias ") ? DEF_LIVE : 0),
-                                   error);
+        return readable(domain_def_from_doc(root, flags, error), error);
     xml_free(root);
     return NULL;
 }
