@@ -115,6 +115,7 @@ class Manager:
 
     def close(self):
         if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)  # a test that failed may have stopped it
             for domain in self.want(200, "GET", "/domains").json["domains"]:
                 if "id" in domain:
                     self.call("POST", f"/domains/{urllib.parse.quote(domain['name'])}/destroy")
