@@ -2,15 +2,20 @@
 /* Transports of a client: Unix sockets, TCP, TLS, ssh. Thread: a worker. */
 #include "libvirt/peer_open.h"
 
+#include "base/fd.h"
 #include "libvirt/client.h"
 #include "libvirt/sasl.h"
 
+#include <fcntl.h>
 #include <gio/gunixsocketaddress.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define PORT_TCP 16509
 #define PORT_TLS 16514
+#define COMPLAINTS_MAX 1024 /* bytes; what is more is lost */
 
 struct place {
     GUri *uri;
@@ -217,6 +222,15 @@ static GPtrArray *ssh_words(const struct place *p)
     return argv;
 }
 
+/* A file for what ssh and the other host's shell complain of, which cannot grow. -1: they complain into ours. */
+static int open_complaints(void)
+{
+    autofd fd = memfd_create("ssh", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || ftruncate(fd, COMPLAINTS_MAX) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_GROW) < 0)
+        return -1;
+    return fd_steal(&fd);
+}
+
 static GIOStream *open_ssh(const struct place *p, struct peer_link *l, GError **error)
 {
     int fds[2];
@@ -228,7 +242,12 @@ static GIOStream *open_ssh(const struct place *p, struct peer_link *l, GError **
     g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_NONE);
     g_subprocess_launcher_take_stdin_fd(launcher, dup(fds[1]));
     g_subprocess_launcher_take_stdout_fd(launcher, fds[1]);
+    l->complaints = open_complaints();
+    if (l->complaints >= 0)
+        g_subprocess_launcher_take_stderr_fd(launcher, dup(l->complaints));
     l->ssh = g_subprocess_launcher_spawnv(launcher, (const gchar *const *)argv->pdata, error);
+    if (!l->ssh)
+        fd_close_keep_errno(l->complaints);
     l->local = true;
     g_autoptr(GSocket) s = l->ssh ? g_socket_new_from_fd(fds[0], error) : NULL;
     if (!s) {
@@ -285,8 +304,10 @@ void peer_link_close(struct peer_link *l)
         g_io_stream_close(l->stream, NULL, NULL);
     g_clear_object(&l->stream);
     g_clear_object(&l->socket);
-    if (l->ssh)
+    if (l->ssh) {
         g_subprocess_force_exit(l->ssh);
+        fd_close_keep_errno(l->complaints);
+    }
     g_clear_object(&l->ssh);
     g_clear_pointer(&l->sasl, sasl_layer_free);
     g_clear_pointer(&l->open_name, g_free);
@@ -296,11 +317,30 @@ void peer_link_close(struct peer_link *l)
 
 /* ---- bytes ---- */
 
+/* The last line of what ssh said is the reason; "": it said nothing. For g_free(). */
+static char *complaint(const struct peer_link *l)
+{
+    char said[COMPLAINTS_MAX + 1] = "";
+    if (!l->ssh || l->complaints < 0 || pread(l->complaints, said, COMPLAINTS_MAX, 0) <= 0)
+        return g_strdup("");
+    g_strchomp(said);
+    const char *line = strrchr(said, '\n');
+    return g_utf8_make_valid(line ? line + 1 : said, -1);
+}
+
+/* An error of the connection, and what ssh says to it. */
+static bool fail(const struct peer_link *l, const GError *why, GError **error)
+{
+    g_autofree char *said = complaint(l);
+    return ruche_error(error, RUCHE_ERR_IO, "%s%s%s", why->message, *said ? "; ssh: " : "", said);
+}
+
 bool peer_link_write(struct peer_link *l, const void *data, size_t len, GError **error)
 {
     GOutputStream *out = g_io_stream_get_output_stream(l->stream);
+    g_autoptr(GError) why = NULL;
     if (!l->sasl)
-        return g_output_stream_write_all(out, data, len, NULL, NULL, error);
+        return g_output_stream_write_all(out, data, len, NULL, NULL, &why) || fail(l, why, error);
     for (size_t done = 0, n; done < len; done += n) {
         const char *encoded;
         unsigned bytes;
@@ -339,9 +379,10 @@ static bool read_protected(struct peer_link *l, void *to, size_t len, GError **e
 bool peer_link_read(struct peer_link *l, void *to, size_t len, GError **error)
 {
     gsize n = 0;
+    g_autoptr(GError) why = NULL;
     if (l->sasl)
         return read_protected(l, to, len, error);
-    return g_input_stream_read_all(g_io_stream_get_input_stream(l->stream), to, len, &n, NULL,
-                                   error) &&
-           (n == len || ended(error));
+    GInputStream *in = g_io_stream_get_input_stream(l->stream);
+    return (g_input_stream_read_all(in, to, len, &n, NULL, &why) && (n == len || ended(&why))) ||
+           fail(l, why, error);
 }

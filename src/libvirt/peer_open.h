@@ -12,6 +12,7 @@ struct peer_link {
     GIOStream *stream;
     GSocket *socket;  /* below it: says whether the peer is still there */
     GSubprocess *ssh; /* NULL: none */
+    int complaints;   /* with ssh: the file that it complains into */
     char *open_name;  /* what CONNECT_OPEN names: "qemu:///system" */
     char *host, *user; /* of the URI: "localhost" where it names none; NULL: nobody */
     bool checked_tls;  /* TLS, and its certificate is the host's */

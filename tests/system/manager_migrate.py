@@ -511,7 +511,9 @@ def test_transports():
                 wait("sshd", lambda: server.poll() is None and not subprocess.run(
                     ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-i", folder + "/key",
                      "-p", str(ssh), "root@127.0.0.1", "true"], check=False, capture_output=True).returncode)
-                refused("cannot be reached", p.d.migrateToURI3, uri + "no-sock", {}, how)
+                refused("no-sock", p.d.migrateToURI3, uri + "no-sock", {}, how)
+                refused("unreachable: not found", p.d.migrateToURI3, uri + "libvirt-sock&netcat=unreachable", {}, how)
+                refused("Permission denied", p.d.migrateToURI3, uri.replace("/key&", "/cacert.pem&") + "libvirt-sock", {}, how)
                 by(p, uri + "libvirt-sock")
             finally:
                 server.kill()
