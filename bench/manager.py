@@ -205,20 +205,19 @@ def main():
     try:
         bench, rounds, floors = Bench(os.path.abspath(args.build), folder, args.machines, args.seconds, args.changes), [], []
         for number in range(args.rounds):
-            pair = []
-            for side in ("ours", "peer"):
-                if args.only and side != args.only:
-                    continue
+            pair = {}
+            sides = [args.only] if args.only else ["ours", "peer"]
+            for side in sides if number % 2 == 0 else reversed(sides):  # each has the disk as the other left it
                 where = os.path.join(folder, f"{side}{number}")
                 daemon = Ruched(where, bench.build) if side == "ours" else Libvirtd(where)
                 try:
-                    pair.append(bench.measure(daemon, os.path.abspath(args.kernel)))
+                    pair[side] = bench.measure(daemon, os.path.abspath(args.kernel))
                 finally:
                     daemon.stop()
             if args.only:
-                print(*(f"{name:52} {value:10.4g}" for name, value in pair[0].items()), sep="\n", flush=True)
+                print(*(f"{name:52} {value:10.4g}" for name, value in pair[args.only].items()), sep="\n", flush=True)
             else:
-                rounds.append(pair)
+                rounds.append((pair["ours"], pair["peer"]))
                 if not args.changes:
                     floors.append(bench.floors())
         if rounds:

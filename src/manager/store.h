@@ -2,7 +2,7 @@
 /* Files that are replaced as a whole: a power cut leaves the old text or the new.
  *
  * Log       A change is promised by a record in a log, which is synced: then whoever asked for it goes on. Its file
- *           follows a few milliseconds later (store_follow.h), and is synced at leisure (store_log.h); store_read()
+ *           follows soon after (store_follow.h), and is synced at leisure (store_log.h); store_read()
  *           knows what is to come. Files outside of the log's folder are written and synced before the answer.
  * Thread    The loop thread, unless said otherwise.
  * Errors    Sentences with the path and the system's reason. A failed write changes nothing.

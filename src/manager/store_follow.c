@@ -15,6 +15,7 @@ static struct {
     GHashTable *next, *now; /* path, which the file owns: struct store_file; `now`: of this round */
     uint64_t begun, ended;  /* rounds */
     int err;                /* of the last one */
+    int64_t first_us, last_us; /* when something became due for the next one */
     guint timer;            /* to the next one */
     struct fiber_queue waiters;
 } s;
@@ -94,8 +95,19 @@ static void round_task(void *opaque)
     fiber_queue_wake_all(&s.waiters);
 }
 
+/* To make a file may keep a processor in the kernel for a millisecond (ext4 looks for an inode that was
+ * not free a minute ago), where those who wait for an answer meanwhile cannot run. */
+static bool is_burst(void)
+{
+    int64_t now_us = g_get_monotonic_time();
+    return !s.err && now_us - s.last_us < STORE_FOLLOW_AFTER_MS * 1000 &&
+           now_us - s.first_us < STORE_FOLLOW_LATEST_MS * 1000;
+}
+
 static gboolean round_is_due(gpointer opaque)
 {
+    if (is_burst())
+        return G_SOURCE_CONTINUE;
     s.timer = 0;
     if (!s.now && due())
         task_start(round_task, NULL);
@@ -120,6 +132,9 @@ void store_follow(const struct store_file *f)
                                 .mode = f->mode,
                                 .time_ns = f->time_ns,
                                 .old_ns = f->old_ns};
+    s.last_us = g_get_monotonic_time();
+    if (!due())
+        s.first_us = s.last_us;
     if (!s.next)
         s.next = table_new();
     g_hash_table_replace(s.next, (gpointer)copy->path, copy);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Files follow the store's log: who made a change is answered when the log has it, and its file is
- * put in place a few milliseconds later, many at once; of several changes of one path the last.
+ * put in place when no other change has come for some milliseconds, or after a second; many at once,
+ * of several changes of one path the last.
  *
  * Thread    The loop thread; a worker puts the files in place.
  * Errors    A file that cannot be put in place stays due, is tried again, and its record in the log
@@ -10,7 +11,7 @@
 
 #include "manager/store_file.h"
 
-enum { STORE_FOLLOW_AFTER_MS = 5 };
+enum { STORE_FOLLOW_AFTER_MS = 10, STORE_FOLLOW_LATEST_MS = 1000 };
 
 /* What the log has: `f` with the record's times; its texts are copied. */
 void store_follow(const struct store_file *f);

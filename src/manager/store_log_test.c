@@ -407,6 +407,21 @@ static void test_follows(void)
     end();
 }
 
+/* Changes that come without a pause do not keep what came first from its place. */
+static void test_burst(void)
+{
+    begin();
+    g_autofree char *a = g_build_filename(root, "a", NULL), *b = g_build_filename(root, "b", NULL);
+    promise(a, "first");
+    for (int i = 0; access(a, F_OK) < 0; i++) {
+        g_autofree char *text = g_strdup_printf("%d", i);
+        promise(b, text);
+    }
+    assert_file(a, "first");
+    g_assert_cmpint(follow(), ==, 0);
+    end();
+}
+
 /* Who edits a file in between has the last word; what cannot be done yet is done when it can. */
 static void test_in_between(void)
 {
@@ -457,6 +472,7 @@ int main(int argc, char **argv)
     g_test_add_func("/store-log/long", test_long);
     g_test_add_func("/store-log/killed", test_killed);
     g_test_add_func("/store-log/follows", test_follows);
+    g_test_add_func("/store-log/burst", test_burst);
     g_test_add_func("/store-log/in-between", test_in_between);
     g_test_add_func("/store-log/other", test_other);
     return g_test_run();
