@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ruched beside Debian's libvirtd: the same calls of libvirt's protocol by the same small client (rpc_load), in turn.
 
-Each round starts both daemons anew in empty folders (libvirtd in a mount namespace of its own with empty folders over its
+Each round starts both daemons anew in empty folders of new file systems (libvirtd in a mount namespace of its own with empty folders over its
 places). A row's figure is seconds (less is better), calls a second (more is better) or MiB; the ratio is ours against the
 peer's, more than 1 is ahead; the spread is the lowest and the highest ratio of the rounds. Needs root, for libvirtd.
 """
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from fresh import file_system
 
 # Lowest ratios to reach; a third of the memory.
 BARS = {"GetInfo, 1 connection": 5, "GetInfo, 16 connections": 5, "define": 5, "list": 5, "start-up, stored machines": 5,
@@ -206,14 +208,14 @@ def main():
         bench, rounds, floors = Bench(os.path.abspath(args.build), folder, args.machines, args.seconds, args.changes), [], []
         for number in range(args.rounds):
             pair = {}
-            sides = [args.only] if args.only else ["ours", "peer"]
-            for side in sides if number % 2 == 0 else reversed(sides):  # each has the disk as the other left it
-                where = os.path.join(folder, f"{side}{number}")
-                daemon = Ruched(where, bench.build) if side == "ours" else Libvirtd(where)
-                try:
-                    pair[side] = bench.measure(daemon, os.path.abspath(args.kernel))
-                finally:
-                    daemon.stop()
+            for side in [args.only] if args.only else ("ours", "peer"):
+                with file_system(folder, f"{side}{number}") as place:
+                    where = os.path.join(place, "host")
+                    daemon = Ruched(where, bench.build) if side == "ours" else Libvirtd(where)
+                    try:
+                        pair[side] = bench.measure(daemon, os.path.abspath(args.kernel))
+                    finally:
+                        daemon.stop()
             if args.only:
                 print(*(f"{name:52} {value:10.4g}" for name, value in pair[args.only].items()), sep="\n", flush=True)
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ruched's storage beside Debian's libvirtd: the same calls by python3-libvirt, in turn, on folders of the same file system.
+"""ruched's storage beside Debian's libvirtd: the same calls by python3-libvirt, in turn, each on a new file system.
 
 A row's figure is seconds (less is better) or MB/s (more is better); the ratio is ours against the peer's, more than 1 is ahead; the
 spread is the lowest and the highest of the rounds. Needs root, for libvirtd.
@@ -16,6 +16,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import libvirt  # noqa: E402
+from fresh import file_system  # noqa: E402
 from manager import Libvirtd, Ruched  # noqa: E402
 
 BARS = {"refresh": 3}
@@ -121,13 +122,13 @@ def main():
         for number in range(args.rounds):
             pair = []
             for side in ("ours", "peer"):
-                where = os.path.join(folder, f"{side}{number}")
-                daemon = Ruched(where, os.path.abspath(args.build)) if side == "ours" else Libvirtd(where)
-                try:
-                    pair.append(measure(daemon, where + "-pool", args.volumes, args.few, args.mib))
-                finally:
-                    daemon.stop()
-                    shutil.rmtree(where + "-pool", ignore_errors=True)
+                with file_system(folder, f"{side}{number}") as place:
+                    where = os.path.join(place, "host")
+                    daemon = Ruched(where, os.path.abspath(args.build)) if side == "ours" else Libvirtd(where)
+                    try:
+                        pair.append(measure(daemon, os.path.join(place, "pool"), args.volumes, args.few, args.mib))
+                    finally:
+                        daemon.stop()
             rounds.append(pair)
         report(rounds)
     finally:
