@@ -335,6 +335,20 @@ def under_way(p, how):
     return thread, raised, other
 
 
+def is_taken_in(p):
+    """The machine at the other side reads what comes: its manager has accepted the connection and handed it over."""
+    try:
+        pid = p.b.machines()[0]
+        its = {os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")}
+    except (FileNotFoundError, IndexError):
+        return False
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        for _, local, _, state, queues, *_, inode in (line.split()[:10] for line in list(f)[1:]):
+            if state == "01" and 49152 <= int(local.split(":")[1], 16) < 49216 and f"socket:[{inode}]" in its:
+                return int(queues.split(":")[1], 16) == 0  # nothing waits, though something was sent
+    return False
+
+
 def test_cancelled():
     with Pair() as p:
         p.runs()
@@ -396,6 +410,7 @@ def test_finish():
     def stopped_at_finish(p):
         """The migration, under way, whose finish is not answered."""
         thread, raised, other = under_way(p, P2P)
+        wait("the other side", lambda: is_taken_in(p))
         p.b.m.process.send_signal(signal.SIGSTOP)
         moving = other.lookupByName("m")
         moving.migrateSetMaxDowntime(60000)  # a busy host moves less than the guest writes
