@@ -8,34 +8,20 @@
  * read a blank; in texts only what a parser changes (the carriage return). */
 static void put_escaped(GString *s, const char *v, bool attr)
 {
+    static const char *const entities['>' + 1] = {
+        ['<'] = "&lt;", ['>'] = "&gt;", ['&'] = "&amp;", ['\''] = "&apos;", ['"'] = "&quot;"};
     for (; *v; v++) {
         size_t plain = strcspn(v, "<>&'\"\r\n\t");
         g_string_append_len(s, v, (gssize)plain);
         v += plain;
         if (!*v)
             return;
-        switch (*v) {
-        case '<':
-            g_string_append(s, "&lt;");
-            break;
-        case '>':
-            g_string_append(s, "&gt;");
-            break;
-        case '&':
-            g_string_append(s, "&amp;");
-            break;
-        case '\'':
-            g_string_append(s, "&apos;");
-            break;
-        case '"':
-            g_string_append(s, "&quot;");
-            break;
-        default:
-            if (attr || *v == '\r')
-                g_string_append_printf(s, "&#%d;", *v);
-            else
-                g_string_append_c(s, *v);
-        }
+        if (entities[(unsigned char)*v])
+            g_string_append(s, entities[(unsigned char)*v]);
+        else if (attr || *v == '\r')
+            g_string_append_printf(s, "&#%d;", *v);
+        else
+            g_string_append_c(s, *v);
     }
 }
 

@@ -164,7 +164,7 @@ static GPtrArray *touched(const struct xml_node *root)
     g_hash_table_iter_init(&it, interface_entries());
     while (g_hash_table_iter_next(&it, NULL, (gpointer *)&e)) {
         add_names(names, e->text);
-        add_running(names, e->running ? e->running : NULL);
+        add_running(names, e->running);
     }
     for (struct xml_node *n = xml_find(root, "definition"); n; n = xml_next(n))
         add_names(names, xml_get(n, ""));
