@@ -6,6 +6,14 @@
 
 enum { MAX_PATH_PART = 128 };
 
+bool xml_can_hold(const char *text)
+{
+    for (const char *c = text; *c; c++)
+        if ((unsigned char)*c < ' ' && !strchr("\t\n\r", *c))
+            return false;
+    return g_utf8_validate(text, -1, NULL) && !strstr(text, "\ufffe") && !strstr(text, "\uffff");
+}
+
 /* One part of a path: "os", "qemu:arg". */
 struct part {
     const char *prefix, *name; /* prefix NULL: no namespace */

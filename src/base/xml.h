@@ -71,6 +71,9 @@ static inline void xml_auto_free(struct xml_node **n)
  * declaration. `level` is the depth it starts at. */
 char *xml_format(const struct xml_node *n, unsigned level);
 
+/* Could it be read again? UTF-8 without control characters other than white space (XML 1.0, 2.2). */
+bool xml_can_hold(const char *text);
+
 /* ---- values ---- */
 
 struct xml_node *xml_find(const struct xml_node *n, const char *path);    /* NULL: not there */

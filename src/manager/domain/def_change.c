@@ -291,7 +291,7 @@ static bool set_element(struct xml_node *domain, const char *text, const char *p
     return true;
 }
 
-/* Its text will be read again: words may have characters that XML cannot hold, an element may be too
+/* Its text will be read again: prefix and URI may be none, an element may be too
  * deep where it stands now. */
 static struct domain_def *readable(struct domain_def *made, GError **error)
 {

@@ -434,12 +434,12 @@ static void test_update_keeps(void)
 }
 
 /* Stored, it would be the end of the machine's description. */
-static void unreadable(struct domain_def *d, int type, const char *text, const char *prefix,
-                       const char *uri)
+static void unreadable(struct domain_def *d, int code, int type, const char *text,
+                       const char *prefix, const char *uri)
 {
     g_autoptr(GError) error = NULL;
     g_assert_null(domain_def_set_metadata(d, type, text, prefix, uri, &error));
-    g_assert_error(error, RUCHE_ERROR, RUCHE_ERR_XML_SYNTAX);
+    g_assert_error(error, RUCHE_ERROR, code);
 }
 
 static void test_metadata(void)
@@ -464,15 +464,15 @@ static void test_metadata(void)
     g_clear_error(&error);
     g_assert_null(domain_def_set_metadata(d, 2, "<a></b>", "my", "urn:my", &error));
     g_assert_error(error, RUCHE_ERROR, RUCHE_ERR_XML_SYNTAX);
-    unreadable(d, 1, "a\x01", NULL, NULL);
-    unreadable(d, 2, "<a/>", "1", "urn:my");
-    unreadable(d, 2, "<a/>", "my", "urn:\x7f\x01");
+    unreadable(d, RUCHE_ERR_XML, 1, "a\x01", NULL, NULL);
+    unreadable(d, RUCHE_ERR_XML_SYNTAX, 2, "<a/>", "1", "urn:my");
+    unreadable(d, RUCHE_ERR_XML_SYNTAX, 2, "<a/>", "my", "urn:\x7f\x01");
     GString *deep = g_string_new(NULL);
     for (int i = 0; i < XML_MAX_DEPTH; i++)
         g_string_append(deep, "<a>");
     for (int i = 0; i < XML_MAX_DEPTH; i++)
         g_string_append(deep, "</a>");
-    unreadable(d, 2, deep->str, "my", "urn:my");
+    unreadable(d, RUCHE_ERR_XML_SYNTAX, 2, deep->str, "my", "urn:my");
     g_string_free(deep, TRUE);
 }
 

@@ -35,6 +35,8 @@ static const struct {
     const char *text, *unit, *form;
 } values[] = {
     { K_TEXT, "abc", NULL, "abc" }, { K_TEXT, "", NULL, "" }, { K_TEXT, "abcd", NULL, NULL },
+    { K_TEXT, "\t\r\n", NULL, "\t\r\n" }, { K_TEXT, "a\x01", NULL, NULL }, { K_TEXT, "\xc3", NULL, NULL },
+    { K_TEXT, "\xef\xbf\xbf", NULL, NULL }, { K_PATH, "/\x1f", NULL, NULL },
     { K_CHARS, "a-_c", NULL, "a-_c" }, { K_CHARS, "d", NULL, NULL }, { K_CHARS, "", NULL, NULL },
     { K_CHARS, "aaaaa", NULL, NULL },
     { K_WORD, "two", NULL, "two" }, { K_WORD, " one\n", NULL, "one" }, { K_WORD, "on", NULL, NULL },

@@ -304,6 +304,8 @@ bool schema_value_check(const struct schema_value *v, const char *text, const ch
                         char **ret_new, GError **error)
 {
     struct value t = {.v = v, .text = text, .unit = unit};
+    if (!xml_can_hold(text)) /* a client's string; what was parsed is well */
+        return bad(error, &t, "has a character that XML cannot hold");
     if (v->kind != S_TEXT && v->kind != S_PATH)
         t.text += strspn(t.text, " \t\r\n");
     t.len = strlen(t.text);
