@@ -142,12 +142,19 @@ int nameless_open(int dir, int mode)
     return openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
 }
 
+/* A file of holes has nothing to be synced: its size goes the way of its name. */
+static bool sync_contents(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && (st.st_blocks == 0 || fsync(fd) == 0);
+}
+
 /* Contents are synced, as with libvirt; the name is as durable as the file system makes it. */
 bool nameless_publish(int dir, int fd, const char *name, GError **error)
 {
     char path[32];
     g_snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    if (fsync(fd) < 0)
+    if (!sync_contents(fd))
         return ruche_error_errno(error, errno, "cannot sync new volume '%s'", name);
     if (linkat(AT_FDCWD, path, dir, name, AT_SYMLINK_FOLLOW) == 0)
         return true;
