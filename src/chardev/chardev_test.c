@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Character backends as a front end and a peer see them. */
+#include "base/scratch.h"
 #include "chardev/chardev.h"
 
 #include "base/sock.h"
@@ -537,7 +538,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     signal(SIGPIPE, SIG_IGN);
     loop = loop_new("test");
-    dir = g_dir_make_tmp("ruche-chardev-XXXXXX", NULL);
+    dir = scratch_folder("ruche-chardev");
     g_test_add_func("/chardev/refusals", test_refusals);
     g_test_add_func("/chardev/file", test_file);
     g_test_add_func("/chardev/ringbuf", test_ringbuf);
@@ -556,7 +557,5 @@ int main(int argc, char **argv)
     g_test_add_func("/chardev/help", test_help);
     int status = g_test_run();
     loop_free(loop);
-    rmdir(dir);
-    g_free(dir);
     return status;
 }

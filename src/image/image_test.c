@@ -5,6 +5,7 @@
 #include "image/node.h"
 
 #include "base/fd.h"
+#include "base/scratch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -511,6 +512,7 @@ static void test_thread(struct fixture *f, gconstpointer data)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-image");
     ADD("read-write", test_read_write);
     ADD("many-vectors", test_many_vectors);
     ADD("many-requests", test_many_requests);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A tool's context, which copies on several threads and asks for room beforehand: what is read is what
  * was written, and no file keeps more room than it needs. */
+#include "base/scratch.h"
 #include "image/node.h"
 #include "image/driver.h"
 
@@ -127,6 +128,7 @@ static void test_format(gconstpointer data)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-patient");
     g_test_add_data_func("/patient/raw", "raw", test_format);
     g_test_add_data_func("/patient/qcow2", "qcow2", test_format);
     return g_test_run();

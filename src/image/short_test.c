@@ -5,6 +5,7 @@
  *
  *   short_test [--ops=N] [--format=LABEL]
  */
+#include "base/scratch.h"
 #include "image/shadow.h"
 
 #include <glib/gstdio.h>
@@ -149,6 +150,7 @@ int main(int argc, char **argv)
     };
     bed_options(&argc, &argv, entries);
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-short");
     for (const struct bed_format *f = NULL; (f = bed_format_next(f, only ? 0 : BED_QUICK, only));) {
         g_autofree char *path = g_strconcat("/short/", f->label, NULL);
         g_test_add_data_func(path, f, test_format);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* VDI: written, closed and read again; growing past the map's room; check; hostile headers. */
+#include "base/scratch.h"
 #include "image/sparse_testing.h"
 #include "image/vdi.h"
 
@@ -168,6 +169,7 @@ static void corrupt_entry(struct ground *t)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-vdi");
     ground_add("/vdi/both-types", both_types);
     ground_add("/vdi/zero-and-discard", zero_and_discard);
     ground_add("/vdi/resize", resize);

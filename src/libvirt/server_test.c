@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Limits that take a server with small ones: clients that do not open, do not read, flood or are
  * too many. */
+#include "base/scratch.h"
 #include "libvirt/client.h"
 #include "manager/event.h"
 
@@ -198,6 +199,7 @@ static void test_stalled(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("wire");
     g_test_add_func("/server/half-open", test_half_open);
     g_test_add_func("/server/too many", test_too_many);
     g_test_add_func("/server/event flood", test_event_flood);

@@ -2,6 +2,7 @@
 /* Staying awake: for quick calls only, and not for ever. A loop with a client that calls once a
  * millisecond sleeps as before; one that calls at once is noticed, and forgotten when it is gone.
  */
+#include "base/scratch.h"
 #include "manager/awake.h"
 
 #include <glib-unix.h>
@@ -195,6 +196,7 @@ static void test_loop_without(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-awake");
     g_test_add_func("/awake/quick", test_quick);
     g_test_add_func("/awake/slow", test_slow);
     g_test_add_func("/awake/share", test_share);

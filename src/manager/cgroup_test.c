@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Control groups of both versions, on folders that look like them. */
+#include "base/scratch.h"
 #include "manager/cgroup.h"
 
 #include <glib/gstdio.h>
@@ -130,12 +131,9 @@ static void test_none(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    root = g_dir_make_tmp("cgroup-XXXXXX", NULL);
+    root = scratch_folder("cgroup");
     g_test_add_func("/cgroup/unified", test_unified);
     g_test_add_func("/cgroup/version-1", test_version_1);
     g_test_add_func("/cgroup/none", test_none);
-    int status = g_test_run();
-    const char *rm[] = {"rm", "-rf", root, NULL};
-    g_spawn_sync(NULL, (char **)rm, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL);
-    return status;
+    return g_test_run();
 }

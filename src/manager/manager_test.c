@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the core stands on: tasks, workers, programs, files, rights, names of things. */
+#include "base/scratch.h"
 #include "manager/error.h"
 #include "manager/job.h"
 #include "manager/manager.h"
@@ -425,7 +426,7 @@ static void test_config(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    dir = g_dir_make_tmp("ruche-manager-XXXXXX", NULL);
+    dir = scratch_folder("ruche-manager");
     g_test_add_func("/task/program-orphan",
                     test_program_orphan); /* the first: it forks while there are no threads */
     g_test_add_func("/task/sleep", test_sleep);
@@ -442,8 +443,5 @@ int main(int argc, char **argv)
     g_test_add_func("/access/audit", test_audit);
     g_test_add_func("/manager/uuid", test_uuid);
     g_test_add_func("/manager/config", test_config);
-    int status = g_test_run();
-    g_rmdir(dir);
-    g_free(dir);
-    return status;
+    return g_test_run();
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The store's log beside power cuts: after each, every change that was promised is there, the one
  * that was not is there as a whole or not at all, and what a person edited since stays. */
+#include "base/scratch.h"
 #include "manager/store.h"
 #include "manager/store_follow.h"
 #include "manager/store_log.h"
@@ -466,6 +467,7 @@ static void test_other(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-store");
     g_test_add_func("/store-log/power-cuts", test_power_cuts);
     g_test_add_func("/store-log/twice", test_twice);
     g_test_add_func("/store-log/edited", test_edited);

@@ -2,6 +2,7 @@
 /* Values there and back, messages, and the client against servers of every kind. */
 #include "base/fd.h"
 #include "base/fiber.h"
+#include "base/scratch.h"
 #include "base/sock.h"
 #include "ovsdb/client.h"
 #include "ovsdb/message.h"
@@ -539,6 +540,7 @@ static void test_tls(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-ovsdb");
     g_test_add_func("/ovsdb/values", test_values);
     g_test_add_func("/ovsdb/reading", test_reading);
     g_test_add_func("/ovsdb/messages", test_messages);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* QMP sessions as a client sees them, over a socketpair and a listening socket. */
+#include "base/scratch.h"
 #include "qmp/qmp.h"
 
 #include "base/sock.h"
@@ -538,6 +539,7 @@ static void test_schema(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-qmp");
     g_test_add_func("/qmp/negotiation", test_negotiation);
     g_test_add_func("/qmp/commands", test_commands);
     g_test_add_func("/qmp/any-split", test_any_split);

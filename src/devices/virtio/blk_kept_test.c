@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Requests of virtio-blk that failed, saved with their machine and made again in another one; and
  * states that lie about them. */
+#include "base/scratch.h"
 #include "devices/virtio/driver_testing.h"
 #include "image/image.h"
 #include "image/node.h"
@@ -45,7 +46,7 @@ static const char plain[] =
 
 static char *disk_new(void)
 {
-    char *path = g_strdup("/tmp/ruche-kept-XXXXXX");
+    char *path = g_build_filename(g_get_tmp_dir(), "ruche-kept-XXXXXX", NULL);
     int fd = g_mkstemp(path);
     g_assert_cmpint(ftruncate(fd, DISK), ==, 0);
     close(fd);
@@ -270,6 +271,7 @@ static void test_lies(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-kept");
     image_on_error_event(on_error);
     g_test_add_func("/virtio/blk/kept/moved", test_moved);
     g_test_add_func("/virtio/blk/kept/stays", test_stays);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* virtio-blk-pci and the PCI transport from the driver's side. */
+#include "base/scratch.h"
 #include "devices/virtio/driver_testing.h"
 #include "image/image.h"
 #include "image/node.h"
@@ -27,7 +28,7 @@ struct fixture {
 
 static void setup_with(struct fixture *f, const char *prop, const char *value)
 {
-    f->path = g_strdup("/tmp/ruche-blk-XXXXXX");
+    f->path = g_build_filename(g_get_tmp_dir(), "ruche-blk-XXXXXX", NULL);
     int fd = g_mkstemp(f->path);
     g_assert_cmpint(ftruncate(fd, DISK), ==, 0);
     close(fd);
@@ -549,6 +550,7 @@ static void test_refused(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-blk");
     ADD("transport", test_transport);
     ADD("window", test_window);
     ADD("read-write", test_read_write);

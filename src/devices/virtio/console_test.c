@@ -2,6 +2,7 @@
 /* virtio-serial-pci with its ports, and virtio-rng-pci, from the driver's side. */
 #include "devices/virtio/console.h"
 #include "base/fd.h"
+#include "base/scratch.h"
 #include "chardev/chardev.h"
 #include "devices/virtio/driver_testing.h"
 #include "machine/backends.h"
@@ -27,7 +28,7 @@ struct fixture {
 
 static void make_chardev(struct fixture *f)
 {
-    f->path = g_strdup_printf("/tmp/ruche-console-%d.sock", getpid());
+    f->path = g_build_filename(g_get_tmp_dir(), "console.sock", NULL);
     g_unlink(f->path);
     const struct chardev_option o[] = { { "path", f->path },
                                         { "server", "on" },
@@ -300,6 +301,7 @@ static void test_rng(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-console");
     ADD("simple", test_simple, NULL);
     ADD("multiport/console", test_multiport, NULL);
     ADD("multiport/port", test_multiport, "port");

@@ -5,6 +5,7 @@
  * The back end works on addresses as they are: it has the process's memory.
  */
 #include "base/fd.h"
+#include "base/scratch.h"
 #include "base/sock.h"
 #include "chardev/chardev.h"
 #include "devices/virtio/driver_testing.h"
@@ -417,6 +418,7 @@ static void test_lies(struct fixture *f, gconstpointer data)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-vhost");
     g_test_add("/vhost/life", struct fixture, NULL, setup, test_life, teardown);
     g_test_add("/vhost/comes-again", struct fixture, NULL, setup, test_comes_again, teardown);
     g_test_add("/vhost/memory", struct fixture, NULL, setup, test_memory, teardown);

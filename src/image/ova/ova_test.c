@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* OVA: archives of each kind of tar header, their manifest, a disk out of them; hostile ones. */
+#include "base/scratch.h"
 #include "image/ova/ova.h"
 #include "image/sparse_testing.h"
 
@@ -288,6 +289,7 @@ static void refused_disks(struct ground *t)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-ova");
     ground_add("/ova/extract", extract);
     ground_add("/ova/wrong-digest", wrong_digest);
     ground_add("/ova/refused-archives", refused_archives);

@@ -5,6 +5,7 @@
  *
  * Thread    The test's.
  */
+#include "base/scratch.h"
 #include "image/qcow2/internal.h"
 
 #include "image/secret.h"
@@ -481,7 +482,7 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/qcow2/luks", test_luks);
     g_test_add_func("/qcow2/aes", test_aes);
-    folder = g_dir_make_tmp("ruche-qcow2-XXXXXX", NULL);
+    folder = scratch_folder("ruche-qcow2");
     for (unsigned i = 0; i < ARRAY_COUNT(layouts); i++) {
         if (!layouts[i].quick && !g_test_slow())
             continue;
@@ -496,8 +497,5 @@ int main(int argc, char **argv)
         g_test_add_data_func(preallocate, &layouts[i], test_preallocate);
         g_test_add_data_func(small, &layouts[i], test_small_caches);
     }
-    int r = g_test_run();
-    g_autofree char *remove = g_strdup_printf("rm -rf %s", folder);
-    g_spawn_command_line_sync(remove, NULL, NULL, NULL, NULL);
-    return r;
+    return g_test_run();
 }

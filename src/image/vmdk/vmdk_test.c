@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* VMDK: every type of disk written, closed and read again; parents; streams and their recovery;
  * hostile headers. */
+#include "base/scratch.h"
 #include "image/sparse_testing.h"
 #include "image/vmdk/vmdk.h"
 
@@ -606,6 +607,7 @@ static void creations(struct ground *t)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-vmdk");
     ground_add("/vmdk/each-type", each_type);
     ground_add("/vmdk/split", split);
     ground_add("/vmdk/content-id", content_id);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* ACPI tables: checksums, lengths and addresses, and ACPICA's disassembler and compiler as the judge of the AML. */
+#include "base/scratch.h"
 #include "machine/acpi/acpi.h"
 #include "machine/boot/mptable.h"
 #include "machine/boot/smbios.h"
@@ -268,6 +269,7 @@ static void test_mptable(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    scratch_folder("ruche-acpi");
     g_test_add_func("/acpi/q35", test_q35);
     g_test_add_func("/acpi/microvm", test_microvm);
     g_test_add_func("/acpi/no-devices", test_bare);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "base/scratch.h"
 #include "manager/domain/domain_testing.h"
 
 #include <glib/gstdio.h>
@@ -79,7 +80,7 @@ void domain_tests_init(int *argc, char ***argv, void (*hear)(void *opaque, const
                               &manager.log_dir, &manager.cache_dir};
     g_autoptr(GError) error = NULL;
     g_test_init(argc, argv, NULL);
-    root = g_dir_make_tmp("ruche-domain-XXXXXX", NULL);
+    root = scratch_folder("ruche-domain");
     heard = g_string_new(NULL);
     manager_config_init(true);
     for (unsigned i = 0; i < G_N_ELEMENTS(folders); i++) {
@@ -109,7 +110,5 @@ int domain_tests_run(const struct domain_test *tests, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
         g_test_add_data_func(tests[i].path, &tests[i], run);
-    int status = g_test_run();
-    g_autofree char *command = g_strdup_printf("rm -rf '%s'", root);
-    return system(command) ? 1 : status;
+    return g_test_run();
 }

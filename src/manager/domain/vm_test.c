@@ -4,6 +4,7 @@
  *
  * Arguments: ruche-vmm, ruche-img, a kernel that runs for ever.
  */
+#include "base/scratch.h"
 #include "manager/domain/vm_internal.h"
 
 #include "manager/uuid.h"
@@ -500,13 +501,6 @@ static void test_agent(void)
     free_domain(d);
 }
 
-static void remove_folder(const char *path)
-{
-    const char *argv[] = {"rm", "-rf", path, NULL};
-    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL,
-                 NULL);
-}
-
 static void replace(char **setting, char *value)
 {
     g_free(*setting);
@@ -523,7 +517,7 @@ int main(int argc, char **argv)
     program = g_canonicalize_filename(argv[1], NULL);
     image_tool = g_canonicalize_filename(argv[2], NULL);
     kernel = g_canonicalize_filename(argv[3], NULL);
-    scratch = g_dir_make_tmp("vm-test-XXXXXX", NULL);
+    scratch = scratch_folder("vm-test");
     manager_config_init(true);
     replace(&manager.vmm, g_strdup(program));
     replace(&manager.img, g_strdup(image_tool));
@@ -544,7 +538,5 @@ int main(int argc, char **argv)
         g_autofree char *path = g_strconcat("/vm/qemu/", names[i], NULL);
         g_test_add_data_func(path, &with_qemu[i], test_qemu);
     }
-    int status = g_test_run();
-    remove_folder(scratch);
-    return status;
+    return g_test_run();
 }

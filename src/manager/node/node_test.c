@@ -2,6 +2,7 @@
 /* The host as a made-up /sys and /proc tell it, processors as sets of features, emulators as their
  * QMP tells them. The program's arguments: ruche-vmm (may be missing: then what needs it is
  * skipped). */
+#include "base/scratch.h"
 #include "manager/node/cpu.h"
 #include "manager/node/emulator.h"
 #include "manager/node/topology.h"
@@ -430,7 +431,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     if (argc > 1)
         vmm = g_canonicalize_filename(argv[1], NULL);
-    root = g_dir_make_tmp("node-test-XXXXXX", NULL);
+    root = scratch_folder("node-test");
     g_setenv("NODE_SYSFS", root, true);
     g_test_add_func("/node/info", test_info);
     g_test_add_func("/node/maps", test_maps);
@@ -445,8 +446,5 @@ int main(int argc, char **argv)
     g_test_add_func("/node/emulator/answer", test_answer);
     g_test_add_func("/node/emulator/none", test_no_emulator);
     g_test_add_func("/node/emulator/ours", test_vmm);
-    int result = g_test_run();
-    remove_tree(root);
-    g_free(root);
-    return result;
+    return g_test_run();
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Types of pools without their storage: descriptions of each, what programs print (recorded, odd
  * and hostile), and programs that hang, fail or print garbage, put in front of PATH. */
+#include "base/scratch.h"
 #include "manager/storage/readers.h"
 #include "manager/storage/scsi_luns.h"
 #include "manager/storage/storage_priv.h"
@@ -475,7 +476,7 @@ int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     g_test_init(&argc, &argv, NULL);
-    root = g_dir_make_tmp("backend-test-XXXXXX", NULL);
+    root = scratch_folder("backend-test");
     bin = g_build_filename(root, "bin", NULL);
     g_assert_cmpint(g_mkdir(bin, 0755), ==, 0);
     g_autofree char *path = g_strconcat(bin, ":", g_getenv("PATH"), NULL);
@@ -494,7 +495,5 @@ int main(int argc, char **argv)
     g_test_add_func("/backend/programs", test_programs);
     g_test_add_func("/backend/scsi", test_scsi);
     g_test_add_func("/backend/create-over", test_create_over);
-    int result = g_test_run();
-    g_autofree char *command = g_strdup_printf("rm -rf %s", root);
-    return system(command) == 0 ? result : 1;
+    return g_test_run();
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Pools and volumes on a real folder. The program's arguments: ruche-img (without it, images other
  * than raw are skipped). */
+#include "base/scratch.h"
 #include "manager/storage/pool.h"
 #include "manager/storage/storage_priv.h"
 
@@ -528,7 +529,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     if (argc > 1)
         img = g_canonicalize_filename(argv[1], NULL);
-    root = g_dir_make_tmp("storage-test-XXXXXX", NULL);
+    root = scratch_folder("storage-test");
     target = g_build_filename(root, "images", NULL);
     manager.config_dir = g_build_filename(root, "config", NULL);
     manager.runtime_dir = g_build_filename(root, "run", NULL);
@@ -548,7 +549,5 @@ int main(int argc, char **argv)
     g_test_add_func("/volume/streams", test_streams);
     g_test_add_func("/volume/qcow2", test_qcow2_heads);
     g_test_add_func("/volume/images", test_images);
-    int result = g_test_run();
-    remove_tree(root);
-    return result;
+    return g_test_run();
 }
