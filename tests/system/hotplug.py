@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -25,7 +24,7 @@ from libvirt_rpc import Daemon  # noqa: E402
 RUCHED, VMM = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 OURS = "ruche" in os.path.basename(VMM)
 UUID = str(uuid.uuid4())
-WORK = tempfile.mkdtemp(prefix="hotplug-")
+WORK = tap.folder("hotplug-")
 os.chmod(WORK, 0o755)
 ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "XDG_CONFIG_HOME": WORK}
 BOOT_SECONDS = int(os.environ.get("RUCHE_BOOT_SECONDS", "1200"))
@@ -274,7 +273,6 @@ def main():
     finally:
         subprocess.run(["virsh", "-c", uri(), "destroy", "hot"], capture_output=True, check=False, env=ENV)
         DAEMON.stop()
-        subprocess.run(["rm", "-rf", WORK], check=True)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,9 @@
 import array
 import os
 import resource
-import shutil
 import socket
 import struct
 import sys
-import tempfile
 import time
 
 import tap
@@ -332,7 +330,7 @@ def read_stream(w, number, serial):
 
 
 def streams():
-    folder = tempfile.mkdtemp(prefix="pool-")
+    folder = tap.folder("pool-")
     with connect() as w:
         pool = w.call(76, string(POOL.format("wire", folder)) + bytes(4))
         assert pool.status == OK, pool.error()
@@ -379,7 +377,6 @@ def streams():
         assert (m.serial, m.status) == (506, ERROR)
         refused(w.call(209, v + struct.pack(">QQI", 0, 0, 8)), 74, 10)
         assert w.call(80, pool.body).status == OK
-    shutil.rmtree(folder)
 
 
 def typed_parameters_twice():

@@ -23,7 +23,7 @@ from manager import Manager  # noqa: E402
 RUCHED, VMM, IMG, PAYLOAD = (os.path.abspath(p) for p in sys.argv[1:5])
 VALUE, OTHER = "open-sesame-4711", "quite-another-0815"
 MIB = 1 << 20
-PKI = tempfile.mkdtemp(prefix="secret-use-pki-")
+PKI = tap.folder("secret-use-pki-")
 M = Manager(RUCHED, f"[machines]\nvmm={VMM}\nimg={IMG}\ntls_dir={PKI}\ntls_secret=key of the clients\n")
 URI = f"qemu+unix:///session?socket={M.run}/libvirt-sock"
 FOLDER = tempfile.mkdtemp(prefix="secret-use-", dir=M.folder.name)
@@ -281,7 +281,6 @@ def test_tls(conn):
     finally:
         server.terminate()
         server.wait(60)
-        shutil.rmtree(PKI)
 
 
 # ---- the tests ----

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TAP for system tests: each test is a function; a failure shows its reason and the next one runs."""
-import socket
+import atexit
 import os
+import shutil
+import signal
+import socket
 import sys
+import tempfile
 import termios
 import time
 import traceback
@@ -13,6 +17,24 @@ class Skip(Exception):
 
 
 RESERVED = []
+MAIN = os.getpid()
+
+
+def at_time_limit(number, _):
+    """As any other end of a test: what it started and made goes with it. A forked child made nothing."""
+    if os.getpid() != MAIN:
+        os._exit(128 + number)
+    sys.exit(128 + number)
+
+
+signal.signal(signal.SIGTERM, at_time_limit)
+
+
+def folder(prefix):
+    """A folder of the test's own, which goes when the test ends, also by a time limit."""
+    made = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def free_port():
