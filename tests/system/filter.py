@@ -17,6 +17,7 @@ import xml.sax.saxutils
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import namespaces  # noqa: E402
 import network as net  # noqa: E402
 import tap  # noqa: E402
 from network import HOST, ONE, TWO, refused, rules, run, virsh, wait_for, write  # noqa: E402
@@ -599,26 +600,7 @@ def test_machine():
 def main():
     tests = {"forged frames": test_forged, "update": test_update, "gratuitous": test_gratuitous, "ruche": test_ruche, "address by DHCP": test_address, "address by frames": test_learned, "address by another's DHCP": test_snooped, "schema": test_schema, "virsh": test_virsh, "beside libvirtd": test_beside, "killed": test_killed,
              "machine": test_machine}
-    wanted = sys.argv[5:]
-    tests = {n: t for n, t in tests.items() if not wanted or n in wanted}
-    missing = [p for p in ("ip", "nft", "dnsmasq", "busybox", "virsh", "virt-xml-validate") if not shutil.which(p, path=net.ENV["PATH"])]
-    if os.geteuid() or missing:
-        why = "needs root" if os.geteuid() else f"{missing[0]} is not installed"
-
-        def skip():
-            raise tap.Skip(why)
-        tap.run({n: skip for n in tests})
-    try:
-        write("udhcpc", net.UDHCPC, 0o755)
-        net.build_world()
-        net.MANAGER = net.Manager()
-        tap.run(tests)
-    finally:
-        if net.MANAGER and net.MANAGER.process.poll() is None:
-            net.MANAGER.end()
-        if os.environ.get("KEEP_LOG"):
-            sys.stderr.write(net.MANAGER.log())
-        net.clean()
+    namespaces.main(tests, sys.argv[5:], ("ip", "nft", "dnsmasq", "busybox", "virsh", "virt-xml-validate"), net.begin, net.end)
 
 
 if __name__ == "__main__":

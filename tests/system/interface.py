@@ -15,21 +15,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import xml.etree.ElementTree as ET
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import namespaces  # noqa: E402
 import tap  # noqa: E402
+from namespaces import ENV, HOST, RUN, TAG, WORK, refused, run, wait_for, write  # noqa: E402
 
-RUCHED, RUCHE = (os.path.abspath(p) for p in sys.argv[1:3])
-WORK = tempfile.mkdtemp(prefix="ruche-interface-")
-os.chmod(WORK, 0o755)
-RUN, STATE, TREE = (os.path.join(WORK, x) for x in ("run", "state", "tree"))
-ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "NODE_SYSFS": TREE,
-       "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
-HOST, WORLD = f"ri{os.getpid()}h", f"ri{os.getpid()}w"
+RUCHE = os.path.abspath(sys.argv[2])
+TREE = os.path.join(WORK, "tree")
+ENV["NODE_SYSFS"] = TREE
+WORLD = TAG + "w"
 SCHEMA = "/usr/share/libvirt/schemas/interface.rng"
 GATEWAY, GATEWAY6 = "198.51.100.1", "2001:db8:77::1"
 MANAGER = None
@@ -51,60 +49,18 @@ esac
 
 # ---- ground ----
 
-def run(*command, ns=None, check=True, timeout=120, stdin=None):
-    words = (["ip", "netns", "exec", ns] if ns else []) + list(command)
-    more = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, env=ENV, **more)
-    if check and done.returncode:
-        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-500:]}{done.stderr[-800:]}")
-    return done
-
-
 def ip(*words, ns=HOST):
     return run("ip", *words, ns=ns).stdout
 
 
-def wait_for(what, fn, seconds=60):
-    until = time.monotonic() + seconds
-    while not fn():
-        assert time.monotonic() < until, f"{what}: waited {seconds} s in vain"
-        time.sleep(0.05)
-
-
-def write(name, text, mode=0o644):
-    where = os.path.join(WORK, name)
-    os.makedirs(os.path.dirname(where), exist_ok=True)
-    with open(where, "w", encoding="utf-8") as f:
-        f.write(text)
-    os.chmod(where, mode)
-    return where
-
-
-class Manager:
-    def __init__(self):
-        self.process = None
-        self.config = write("conf", "[libvirt]\nusual_place=false\n")
-        self.start()
-
-    def start(self, client="udhcpc"):
+class Manager(namespaces.Manager):
+    def start(self, client="udhcpc"):  # pylint: disable=arguments-differ
         """`client`: the one of DHCP that this host is to have."""
-        with open(os.path.join(WORK, "log"), "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(["ip", "netns", "exec", HOST, "unshare", "-u", "sh", "-c", OWN_PLACES, f"{WORK}/bin-{client}", RUCHED, "--system", "--config", self.config, "--runtime-dir", RUN,
-                                             "--state-dir", STATE], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=ENV)
-        wait_for("ruched", lambda: self.process.poll() is not None or not virsh("uri", check=False).returncode)
-        assert self.process.poll() is None, self.log()
-
-    def log(self):
-        with open(os.path.join(WORK, "log"), encoding="utf-8") as f:
-            return f.read()
-
-    def end(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
-        self.process.wait(120)
+        super().start("unshare", "-u", "sh", "-c", OWN_PLACES, f"{WORK}/bin-{client}")
 
 
 def virsh(*command, check=True):
-    return run("virsh", "-c", f"qemu+unix:///system?socket={RUN}/libvirt-sock", "-q", *command, check=check)
+    return namespaces.virsh("-q", *command, check=check)
 
 
 def say(*command):
@@ -113,13 +69,8 @@ def say(*command):
 
 def destroy(name):
     """virsh 9.0.0 says that it is done, and ends with 1."""
-    done = run("virsh", "-c", f"qemu+unix:///system?socket={RUN}/libvirt-sock", "iface-destroy", name, check=False)
+    done = namespaces.virsh("iface-destroy", name, check=False)
     assert f"Interface {name} destroyed" in done.stdout, done.stdout + done.stderr
-
-
-def refused(part, *command):
-    done = virsh(*command, check=False)
-    assert done.returncode and re.search(part, done.stderr), f"{command}: not refused with '{part}': {done.stdout}{done.stderr}"
 
 
 def ruche(*command, check=True):
@@ -206,12 +157,14 @@ def build_places():
                 os.symlink(path, f"{WORK}/bin-{client_}/{name}")
 
 
-def clean():
-    for ns in (HOST, WORLD):
-        for pid in run("ip", "netns", "pids", ns, check=False).stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
-        run("ip", "netns", "del", ns, check=False)
-    shutil.rmtree(WORK, ignore_errors=True)
+def begin():
+    global MANAGER
+    build_world()
+    MANAGER = Manager()
+
+
+def end():
+    namespaces.give_up(MANAGER, HOST, WORLD)
 
 
 BRIDGE = """<interface type='bridge' name='br7'><start mode='onboot'/><mtu size='1400'/>
@@ -766,29 +719,11 @@ def test_device_events():
 
 
 def main():
-    global MANAGER
     tests = {"look": test_look, "bridge": test_bridge, "moved addresses": test_move, "virsh": test_virsh, "schema": test_schema, "lost gateway": test_lost_gateway, "ethernet": test_ethernet,
              "errors": test_errors, "missing modules": test_missing_modules, "change": test_change, "change, killed": test_change_killed,
              "killed": test_killed, **{f"dhcp by {c}": lambda c=c: dhcp_by(c) for c in CLIENTS}, "autoconf": test_autoconf, "shared routes": test_shared_routes, "webvirtcloud": test_webvirtcloud,
              "ruche interface": test_command, "device events": test_device_events}
-    tests = {n: t for n, t in tests.items() if not sys.argv[3:] or n in sys.argv[3:]}
-    missing = [p for p in ("ip", "dnsmasq", "busybox", "virsh", "xmllint") if not shutil.which(p, path=ENV["PATH"])]
-    if os.geteuid() or missing:
-        why = "needs root" if os.geteuid() else f"{missing[0]} is not installed"
-
-        def skip():
-            raise tap.Skip(why)
-        tap.run({n: skip for n in tests})
-    try:
-        build_world()
-        MANAGER = Manager()
-        tap.run(tests)
-    finally:
-        if MANAGER and MANAGER.process.poll() is None:
-            MANAGER.end()
-        if os.environ.get("KEEP_LOG"):
-            sys.stderr.write(MANAGER.log())
-        clean()
+    namespaces.main(tests, sys.argv[3:], ("ip", "dnsmasq", "busybox", "virsh", "xmllint"), begin, end)
 
 
 if __name__ == "__main__":

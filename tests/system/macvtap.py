@@ -242,10 +242,7 @@ def main():
             for machine in MACHINES:
                 virsh("destroy", machine, check=False)
             remove(*NETWORKS)
-            ground.MANAGER.end()
-        if os.environ.get("KEEP_LOG") and ground.MANAGER:
-            sys.stderr.write(ground.MANAGER.log())
-        ground.clean()
+        ground.end()
 
 
 if __name__ == "__main__":

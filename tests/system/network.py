@@ -9,26 +9,20 @@ Nothing of this host's own network is touched: all is made in namespaces, and ta
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-import tap  # noqa: E402
+import namespaces  # noqa: E402
+from namespaces import ENV, HOST, RUN, TAG, WORK, Manager, refused, run, virsh, wait_for, write  # noqa: E402
 
-RUCHED, RUCHE, VMM, KERNEL = (os.path.abspath(p) for p in sys.argv[1:5])
-WORK = tempfile.mkdtemp(prefix="ruche-network-")
-os.chmod(WORK, 0o755)
-RUN, STATE = os.path.join(WORK, "run"), os.path.join(WORK, "state")
-ENV = {**os.environ, "LC_ALL": "C", "HOME": WORK, "XDG_CACHE_HOME": WORK, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
-       "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={WORK}/no-bus"}
-TAG = f"rn{os.getpid()}"
-HOST, OUTSIDE, ONE, TWO = (f"{TAG}{x}" for x in ("h", "o", "a", "b"))
+RUCHE, VMM, KERNEL = (os.path.abspath(p) for p in sys.argv[2:5])
+ENV["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={WORK}/no-bus"
+OUTSIDE, ONE, TWO = (f"{TAG}{x}" for x in "oab")
 NAMESPACES = (HOST, OUTSIDE, ONE, TWO)
 UPLINK, WORLD = "198.51.100.2", "198.51.100.1"
 UPLINK6, WORLD6 = "2001:db8:77::2", "2001:db8:77::1"
@@ -67,64 +61,6 @@ esac
 
 
 # ---- ground ----
-
-def run(*command, ns=None, check=True, timeout=60, **more):
-    words = (["ip", "netns", "exec", ns] if ns else []) + list(command)
-    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, env={**ENV, **more.pop("env", {})},
-                          stdin=subprocess.DEVNULL, **more)
-    if check and done.returncode:
-        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-500:]}{done.stderr[-800:]}")
-    return done
-
-
-def wait_for(what, fn, seconds=60):
-    until = time.monotonic() + seconds
-    while True:
-        found = fn()
-        if found:
-            return found
-        assert time.monotonic() < until, f"{what}: waited {seconds} s in vain"
-        time.sleep(0.05)
-
-
-class Manager:
-    def __init__(self, settings=""):
-        self.process = None
-        self.config = write("conf", "[libvirt]\nusual_place=false\n" + settings)
-        self.start()
-
-    def start(self):
-        with open(os.path.join(WORK, "log"), "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(["ip", "netns", "exec", HOST, RUCHED, "--system", "--config", self.config, "--runtime-dir", RUN,
-                                             "--state-dir", STATE], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=ENV)
-        wait_for("ruched", lambda: self.process.poll() is not None or not virsh("uri", check=False).returncode)
-        assert self.process.poll() is None, self.log()
-
-    def log(self):
-        with open(os.path.join(WORK, "log"), encoding="utf-8") as f:
-            return f.read()
-
-    def end(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
-        self.process.wait(60)
-
-
-def write(name, text, mode=0o644):
-    where = os.path.join(WORK, name)
-    with open(where, "w", encoding="utf-8") as f:
-        f.write(text)
-    os.chmod(where, mode)
-    return where
-
-
-def virsh(*command, check=True, timeout=60):
-    return run("virsh", "-c", f"qemu+unix:///system?socket={RUN}/libvirt-sock", *command, check=check, timeout=timeout)
-
-
-def refused(part, *command):
-    done = virsh(*command, check=False)
-    assert done.returncode and re.search(part, done.stderr), f"{command}: not refused with '{part}': {done.stdout}{done.stderr}"
-
 
 def rules():
     return run("nft", "list", "ruleset", ns=HOST).stdout
@@ -175,12 +111,15 @@ def build_world():
     run("ip", "-6", "route", "add", "default", "via", WORLD6, ns=HOST)
 
 
-def clean():
-    for pid in daemons().values():
-        os.kill(pid, signal.SIGKILL)
-    for ns in NAMESPACES:
-        run("ip", "netns", "del", ns, check=False)
-    shutil.rmtree(WORK, ignore_errors=True)
+def begin():
+    global MANAGER
+    write("udhcpc", UDHCPC, 0o755)
+    build_world()
+    MANAGER = Manager()
+
+
+def end():
+    namespaces.give_up(MANAGER, *NAMESPACES)
 
 
 def plug(ns, bridge, mac):
@@ -644,30 +583,10 @@ MANAGER = None
 
 
 def main():
-    global MANAGER
     tests = {"nat": test_nat, "route": test_route, "open": test_open, "isolated": test_isolated, "virsh": test_virsh, "description, there and back": test_round,
              "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "machine": test_machine,
              "lent": test_lent, "ruche network": test_command, "killed": test_kill}
-    wanted = sys.argv[5:]
-    tests = {n: t for n, t in tests.items() if not wanted or n in wanted}
-    missing = [p for p in ("ip", "nft", "dnsmasq", "busybox", "virsh", "tc") if not shutil.which(p, path=ENV["PATH"])]
-    if os.geteuid() or missing:
-        why = "needs root" if os.geteuid() else f"{missing[0]} is not installed"
-
-        def skip():
-            raise tap.Skip(why)
-        tap.run({n: skip for n in tests})
-    try:
-        write("udhcpc", UDHCPC, 0o755)
-        build_world()
-        MANAGER = Manager()
-        tap.run(tests)
-    finally:
-        if MANAGER and MANAGER.process.poll() is None:
-            MANAGER.end()
-        if os.environ.get("KEEP_LOG") and MANAGER:
-            sys.stderr.write(MANAGER.log())
-        clean()
+    namespaces.main(tests, sys.argv[5:], ("ip", "nft", "dnsmasq", "busybox", "virsh", "tc"), begin, end)
 
 
 if __name__ == "__main__":

@@ -356,9 +356,7 @@ def main():
             ground.MANAGER.end()
         for program in list(ground.SWITCH.processes) if ground.SWITCH else ():
             ground.SWITCH.end(program)
-        if os.environ.get("KEEP_LOG") and ground.MANAGER:
-            sys.stderr.write(ground.MANAGER.log())
-        ground.clean()
+        ground.end()
 
 
 if __name__ == "__main__":
