@@ -43,6 +43,14 @@ static void put_forwarders(GString *s, const struct xml_node *root)
         put(s, "no-resolv");
 }
 
+/* Between quotes it reads escapes: "\t" would become a tab, and a last "\" hide the end. */
+static void put_txt(GString *s, const struct xml_node *n)
+{
+    g_auto(GStrv) parts = g_strsplit(xml_get(n, "@value"), "\\", -1);
+    g_autofree char *value = g_strjoinv("\\\\", parts);
+    put(s, "txt-record=%s,\"%s\"", xml_get(n, "@name"), value);
+}
+
 /* A target without a port is no service there. */
 static void put_srv(GString *s, const struct xml_node *n)
 {
@@ -72,7 +80,7 @@ static void put_dns(GString *s, const struct network_def *d)
         put(s, "no-resolv");
     put_forwarders(s, root);
     FOREACH_NAMED (t, root, "dns/txt")
-        put(s, "txt-record=%s,\"%s\"", xml_get(t, "@name"), xml_get(t, "@value"));
+        put_txt(s, t);
     FOREACH_NAMED (v, root, "dns/srv")
         put_srv(s, v);
     FOREACH_NAMED (h, root, "dns/host") {

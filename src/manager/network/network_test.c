@@ -218,6 +218,20 @@ static void test_leases(void)
     g_assert_true(six->v6);
 }
 
+/* dnsmasq reads '\' between quotes as the beginning of an escape. */
+static void test_txt(void)
+{
+    static const char xml[] = "<network><name>n</name><bridge name='b'/><dns><txt name='a' "
+                              "value='C:\\temp\\'/></dns><ip address='192.168.7.1' prefix='24'/>"
+                              "</network>";
+    auto_network_def d = {0};
+    g_autoptr(GError) error = NULL;
+    network_def_parse(&d, xml, NETWORK_DEF_VALIDATE, &error);
+    g_assert_no_error(error);
+    g_autofree char *conf = network_dnsmasq_conf(&d, "/run/x.pid", "/run/x.leases", NULL);
+    g_assert_nonnull(strstr(conf, "\ntxt-record=a,\"C:\\\\temp\\\\\"\n"));
+}
+
 static void test_addresses(void)
 {
     struct net_subnet a = {.prefix = 24}, b = {.prefix = 30};
@@ -279,6 +293,7 @@ int main(int argc, char **argv)
     g_test_add_func("/network/refused-dhcp", test_refused_dhcp);
     g_test_add_func("/network/update", test_update);
     g_test_add_func("/network/leases", test_leases);
+    g_test_add_func("/network/txt", test_txt);
     g_test_add_func("/network/addresses", test_addresses);
     g_test_add_func("/network/table-names", test_table_names);
     g_test_add_func("/network/obstacles", test_obstacles);
