@@ -18,7 +18,7 @@
 
 struct cli_option {
     const char *name;     /* "memory": --memory */
-    const char *argument; /* "SIZE"; NULL: a switch */
+    const char *argument; /* "SIZE"; "yes|no": one of these words; NULL: a switch */
     const char *help;
     bool many;            /* may be given again */
 };
@@ -62,6 +62,7 @@ const struct cli_command *cli_command_find(const char *name);
 const char *cli_value(const struct cli *c, const char *name);
 char **cli_values(const struct cli *c, const char *name); /* all, NULL-ended, borrowed texts; g_free() */
 bool cli_has(const struct cli *c, const char *name);
+bool cli_yes(const struct cli *c, const char *name); /* it was given, as "yes" */
 
 /* Says "ruche: ..." on standard error; returns 1. Takes the error. */
 int cli_fail(GError *error);

@@ -28,9 +28,9 @@ static int run_set(struct cli *c)
         const char *value = cli_value(c, set_options[i].name);
         if (!value)
             continue;
-        bool is_switch = !strcmp(set_members[i], "autostart");
-        json_object_set_string_member(body, set_members[i],
-                                      !is_switch ? value : !strcmp(value, "yes") ? "true" : !strcmp(value, "no") ? "false" : value);
+        if (!strcmp(set_members[i], "autostart"))
+            value = cli_yes(c, "autostart") ? "true" : "false";
+        json_object_set_string_member(body, set_members[i], value);
     }
     g_autoptr(JsonObject) o = rest_call(c->rest, "PATCH", body, &error, "/domains/%s", c->args[0]);
     if (!o)

@@ -4,16 +4,20 @@
 #include "cli/rest.h"
 #include "cli/verb.h"
 
+#include "base/units.h"
+
+#include <gio/gio.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 static const struct cli_option options[] = {
-    { "mode", "MODE", "create: nat (default), route, open, none", false },
-    { "subnet", "SUBNET", "create: the host's address and prefix: 10.1.0.1/24", false },
+    { "mode", "nat|route|open|none", "create: how it reaches others; nat", false },
+    { "subnet", "SUBNET", "create: the host's address and prefix: 10.1.0.1/24; DHCP gives half of the others", false },
     { "file", "FILE", "create: libvirt's network XML in place of the other options; -: standard input", false },
     { "autostart", "yes|no", "create, set: start it with the host", false },
+    { "start", NULL, "create: start it, too", false },
     { "names", NULL, "list: only names, one a line", false },
     { 0 },
 };
@@ -34,6 +38,20 @@ static int run_list(struct cli *c, char **args)
     return cli_list(c, &listing, "/networks", NULL);
 }
 
+static void show_subnets(JsonArray *subnets)
+{
+    for (unsigned i = 0; i < json_array_get_length(subnets); i++) {
+        JsonObject *s = json_array_get_object_element(subnets, i);
+        JsonArray *ranges = json_object_get_array_member(s, "ranges");
+        printf("%-12s %s", i ? "" : "subnet", text_of(s, "address"));
+        for (unsigned k = 0; k < json_array_get_length(ranges); k++) {
+            JsonObject *r = json_array_get_object_element(ranges, k);
+            printf("%s %s to %s", k ? "," : ", DHCP", text_of(r, "start"), text_of(r, "end"));
+        }
+        putchar('\n');
+    }
+}
+
 static void show(JsonObject *o)
 {
     static const char *const names[] = { "name", "uuid", "mode", "bridge", NULL };
@@ -41,6 +59,7 @@ static void show(JsonObject *o)
     info_texts(o, names);
     info_flags(o, flags);
     printf("%-12s %" PRIi64 "\n", "ports", json_object_get_int_member(o, "ports"));
+    show_subnets(json_object_get_array_member(o, "subnets"));
     JsonArray *warnings = json_object_get_array_member(o, "warnings");
     for (unsigned i = 0; i < json_array_get_length(warnings); i++)
         printf("%-12s %s\n", i ? "" : "warning", json_array_get_string_element(warnings, i));
@@ -79,47 +98,86 @@ static int define(struct cli *c, const char *xml)
     return cli_send_xml(c, xml, NULL, "/networks");
 }
 
-/* Half of the subnet's addresses behind the host's own, if it is a usual one, are for DHCP. */
+/* ---- a network of few words ---- */
+
+/* "10.7.0.1/24": the host's address in it; of "10.7.0.0/24" the first one is. */
+struct subnet {
+    GInetAddress *host;
+    unsigned prefix;
+};
+
+static bool parse_subnet(struct subnet *s, const char *text, GError **error)
+{
+    g_auto(GStrv) parts = g_strsplit(text, "/", 2);
+    g_autoptr(GInetAddressMask) whole = g_inet_address_mask_new_from_string(text, NULL);
+    uint64_t prefix;
+    s->host = parts[0] ? g_inet_address_new_from_string(parts[0]) : NULL;
+    if (!s->host || !parts[1] || !units_parse_u64(parts[1], &prefix) || prefix > 8 * g_inet_address_get_native_size(s->host)) {
+        g_clear_object(&s->host);
+        return ruche_error(error, RUCHE_ERR_INVALID, "--subnet: '%s' is not an address and a prefix, as 10.1.0.1/24", text);
+    }
+    s->prefix = (unsigned)prefix;
+    size_t size = g_inet_address_get_native_size(s->host);
+    if (whole && prefix <= 8 * size - 2) {
+        uint8_t bytes[16];
+        memcpy(bytes, g_inet_address_to_bytes(s->host), size);
+        bytes[size - 1] |= 1;
+        g_autoptr(GInetAddress) first = s->host;
+        s->host = g_inet_address_new_from_bytes(bytes, g_inet_address_get_family(first));
+    }
+    return true;
+}
+
+/* For DHCP: the half of the subnet's addresses where the host's own is not, at most so many. */
+#define RANGE_MAX 4096
+static void add_range(GString *xml, const struct subnet *s)
+{
+    uint32_t host, mask = (uint32_t)(~0ull << (32 - s->prefix)), half = (~mask >> 1) + 1;
+    if (g_inet_address_get_family(s->host) != G_SOCKET_FAMILY_IPV4 || s->prefix > 29)
+        return;
+    memcpy(&host, g_inet_address_to_bytes(s->host), 4);
+    host = GUINT32_FROM_BE(host);
+    bool upper = !(host & half);
+    uint32_t first = (host & mask) + (upper ? half : 1), last = first + MIN(half - 1, RANGE_MAX) - 1;
+    g_string_append_printf(xml, "<dhcp><range start='%u.%u.%u.%u' end='%u.%u.%u.%u'/></dhcp>", first >> 24, first >> 16 & 255,
+                           first >> 8 & 255, first & 255, last >> 24, last >> 16 & 255, last >> 8 & 255, last & 255);
+}
+
+static bool add_subnet(GString *xml, const char *text, GError **error)
+{
+    struct subnet s = { 0 };
+    if (!parse_subnet(&s, text, error))
+        return false;
+    g_autofree char *address = g_inet_address_to_string(s.host);
+    g_string_append_printf(xml, "<ip family='%s' address='%s' prefix='%u'>", strchr(address, ':') ? "ipv6" : "ipv4", address, s.prefix);
+    add_range(xml, &s);
+    g_string_append(xml, "</ip>");
+    g_object_unref(s.host);
+    return true;
+}
+
 static char *make_xml(const struct cli *c, const char *network, GError **error)
 {
     const char *mode = cli_value(c, "mode"), *subnet = cli_value(c, "subnet");
-    GString *s = g_string_new("<network>");
-    g_autofree char *name = g_markup_printf_escaped("<name>%s</name>", network);
-    g_string_append(s, name);
-    if (!mode || strcmp(mode, "none") != 0) {
-        g_autofree char *forward = g_markup_printf_escaped("<forward mode='%s'/>", mode ? mode : "nat");
-        g_string_append(s, forward);
-    }
-    g_auto(GStrv) parts = subnet ? g_strsplit(subnet, "/", 2) : NULL;
-    unsigned b[4];
-    char rest;
-    if (subnet && (!parts[0] || !parts[1])) {
-        ruche_error(error, RUCHE_ERR_INVALID, "--subnet: '%s' is not an address and a prefix, as 10.1.0.1/24", subnet);
-        g_string_free(s, TRUE);
+    g_autofree char *name = g_markup_printf_escaped("<network><name>%s</name>", network);
+    g_autoptr(GString) s = g_string_new(name);
+    if (g_strcmp0(mode, "none") != 0)
+        g_string_append_printf(s, "<forward mode='%s'/>", mode ? mode : "nat");
+    if (subnet && !add_subnet(s, subnet, error))
         return NULL;
-    }
-    if (subnet) {
-        bool six = strchr(parts[0], ':') != NULL, usual = !strcmp(parts[1], "24");
-        g_autofree char *ip = g_markup_printf_escaped("<ip family='%s' address='%s' prefix='%s'>", six ? "ipv6" : "ipv4", parts[0], parts[1]);
-        g_string_append(s, ip);
-        if (usual && sscanf(parts[0], "%u.%u.%u.%u%c", &b[0], &b[1], &b[2], &b[3], &rest) == 4 && b[3] < 128)
-            g_string_append_printf(s, "<dhcp><range start='%u.%u.%u.128' end='%u.%u.%u.254'/></dhcp>", b[0], b[1], b[2], b[0], b[1], b[2]);
-        g_string_append(s, "</ip>");
-    }
     g_string_append(s, "</network>");
-    return g_string_free(s, FALSE);
+    return g_strdup(s->str);
 }
 
 static int run_set(struct cli *c, char **args)
 {
-    const char *value = cli_value(c, "autostart");
     GError *error = NULL;
-    if (!value) {
+    if (!cli_has(c, "autostart")) {
         fputs("ruche: give --autostart yes or no\n", stderr);
         return 2;
     }
     JsonObject *body = json_object_new();
-    json_object_set_string_member(body, "autostart", !strcmp(value, "yes") ? "true" : !strcmp(value, "no") ? "false" : value);
+    json_object_set_boolean_member(body, "autostart", cli_yes(c, "autostart"));
     JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/networks/%s", args[0]);
     return cli_finish(c, o, error);
 }
@@ -131,7 +189,9 @@ static int run_create(struct cli *c, char **args)
     g_autofree char *xml = file ? cli_read_file(file, &error) : make_xml(c, args[0], &error);
     if (!xml)
         return cli_fail(error);
-    int status = define(c, xml);
+    JsonObject *members = json_object_new();
+    json_object_set_boolean_member(members, "start", cli_has(c, "start"));
+    int status = cli_send_xml(c, xml, members, "/networks");
     return status || !cli_has(c, "autostart") ? status : run_set(c, args);
 }
 
@@ -178,6 +238,6 @@ static int run_network(struct cli *c)
 }
 CLI_COMMAND(network, .name = "network", .other_name = "net", .arguments = "list|info|create|delete|start|stop|edit|set|leases|xml [NAME]",
             .summary = "Networks that machines are connected by",
-            .text = "ruche network create lab --subnet 10.7.0.1/24 makes a network behind NAT; ruche network start lab starts it; "
+            .text = "ruche network create lab --subnet 10.7.0.1/24 --start makes a network behind NAT and starts it; "
                     "ruche launch debian --network network:lab gives a machine its address.",
             .options = options, .min_args = 1, .max_args = 2, .complete = COMPLETE_NETWORK, .run = run_network);

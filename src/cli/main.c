@@ -69,6 +69,11 @@ bool cli_has(const struct cli *c, const char *name)
     return cli_value(c, name) != NULL;
 }
 
+bool cli_yes(const struct cli *c, const char *name)
+{
+    return !g_strcmp0(cli_value(c, name), "yes");
+}
+
 int cli_fail(GError *error)
 {
     fprintf(stderr, "ruche: %s\n", error->message);
@@ -125,6 +130,13 @@ static int take_global(struct globals *g, char **words)
     return 1;
 }
 
+/* Is it one of the words that the option takes, where these are told? */
+static bool is_word(const struct cli_option *o, const char *value)
+{
+    g_auto(GStrv) words = o->argument && strchr(o->argument, '|') ? g_strsplit(o->argument, "|", 0) : NULL;
+    return !words || g_strv_contains((const char *const *)words, value);
+}
+
 /* "--name", "--name value", "--name=value". How many words were used; 0: *ret_status. */
 static int take_option(struct cli *c, char **words, int *ret_status)
 {
@@ -137,6 +149,8 @@ static int take_option(struct cli *c, char **words, int *ret_status)
     const char *value = equals ? equals + 1 : o->argument ? words[1] : "";
     if (!value || (equals && !o->argument))
         return *ret_status = wrong(o->argument ? "--%s needs %s" : "--%s takes no %s", name, o->argument ? o->argument : "value"), 0;
+    if (!is_word(o, value))
+        return *ret_status = wrong("--%s takes %s, not '%s'", name, o->argument, value), 0;
     if (!c->values[row])
         c->values[row] = g_ptr_array_new();
     else if (!o->many)

@@ -49,12 +49,41 @@ static JsonNode *do_list(struct web_request *r, GError **error)
 }
 WEB_OP(network_list, .method = "GET", .path = "/networks", .summary = "All networks", .quick = true, .call = do_list);
 
+static JsonArray *describe_subnets(const struct network *n)
+{
+    g_autoptr(GPtrArray) subnets = network_subnets(n);
+    JsonArray *list = json_array_new();
+    for (unsigned i = 0; i < subnets->len; i++) {
+        const struct network_subnet *s = subnets->pdata[i];
+        JsonObject *o = json_object_new();
+        JsonArray *ranges = json_array_new();
+        for (char **r = s->ranges; *r; r += 2) {
+            JsonObject *range = json_object_new();
+            json_object_set_string_member(range, "start", r[0]);
+            json_object_set_string_member(range, "end", r[1]);
+            json_array_add_object_element(ranges, range);
+        }
+        json_object_set_string_member(o, "address", s->address);
+        json_object_set_array_member(o, "ranges", ranges);
+        json_array_add_object_element(list, o);
+    }
+    return list;
+}
+
+/* As the answer about one network has it. */
+static JsonNode *whole(const struct network *n)
+{
+    JsonObject *o = describe(n);
+    json_object_set_array_member(o, "subnets", describe_subnets(n));
+    return web_node(o);
+}
+
 /* One operation on the network that the path names; the network as it is then. */
 static JsonNode *on_network(struct web_request *r, bool (*fn)(struct web_request *r, struct network *n, GError **error),
                             GError **error)
 {
     struct network *n = network_find_name(web_text(r, "name"), error);
-    JsonNode *node = n && fn(r, n, error) ? web_node(describe(n)) : NULL;
+    JsonNode *node = n && fn(r, n, error) ? whole(n) : NULL;
     network_unref(n);
     return node;
 }
@@ -108,7 +137,7 @@ static const struct web_field define_fields[] = {
 static JsonNode *do_define(struct web_request *r, GError **error)
 {
     struct network *n = network_define(r->who, web_text(r, "xml"), 0, error);
-    JsonNode *node = n && (!web_bool(r, "start") || network_start(r->who, n, error)) ? web_node(describe(n)) : NULL;
+    JsonNode *node = n && (!web_bool(r, "start") || network_start(r->who, n, error)) ? whole(n) : NULL;
     network_unref(n);
     return node;
 }

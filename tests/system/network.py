@@ -537,6 +537,17 @@ def test_command():
     assert "192.168.156.200" in virsh("net-dumpxml", "desk", "--inactive").stdout, done
     ruche("network", "stop", "desk")
     ruche("network", "delete", "desk")
+    for subnet, says in (("192.168.156.0/24", "192.168.156.1/24, DHCP 192.168.156.128 to 192.168.156.254"),
+                         ("10.156.0.200/25", "10.156.0.200/25, DHCP 10.156.0.129 to 10.156.0.191"),
+                         ("10.156.0.1/16", "10.156.0.1/16, DHCP 10.156.128.0 to 10.156.143.255"), ("fd00:156::/64", "fd00:156::1/64")):
+        ruche("network", "create", "desk", "--subnet", subnet, "--start")
+        info = ruche("network", "info", "desk").stdout
+        assert f"subnet       {says}\n" in info and "active       yes" in info, info
+        ruche("network", "delete", "desk")
+    wrong = ruche("network", "create", "desk", "--subnet", "10.1.0.1/33", check=False)
+    assert wrong.returncode == 1 and "'10.1.0.1/33' is not an address and a prefix" in wrong.stderr, wrong
+    wrong = ruche("network", "create", "desk", "--mode", "nta", check=False)
+    assert wrong.returncode == 2 and "--mode takes nat|route|open|none, not 'nta'" in wrong.stderr, wrong
     assert "desk" not in ruche("network", "list", "--names").stdout.split() and rules() == before
     done = ruche("network", "strat", "x", check=False)
     assert done.returncode == 2 and "start" in done.stderr, done.stderr

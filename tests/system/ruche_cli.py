@@ -259,7 +259,7 @@ def changes():
     ruche("set", "box", "--memory", "24M", "--cpus", "2", "--title", "A box", "--autostart", "yes")
     now = as_json("info", "box")
     assert (now["memory"], now["vcpus"], now["title"], now["autostart"]) == (24 << 20, 2, "A box", True), now
-    fails("true or false", "set", "box", "--autostart", "perhaps")
+    fails("--autostart takes yes|no, not 'perhaps'", "set", "box", "--autostart", "perhaps", status=2)
     disk = os.path.join(HOME.name, "disk.raw")
     with open(disk, "wb") as f:
         f.truncate(1 << 20)

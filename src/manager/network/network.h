@@ -59,6 +59,14 @@ void networks_refresh(void);
 char *network_xml(const struct caller *who, struct network *n, unsigned flags, GError **error); /* flag 1: inactive */
 char *network_bridge_name(const struct caller *who, struct network *n, GError **error);         /* never waits */
 
+/* What the host is in its subnets, and what DHCP gives there, by the description that it runs by, else the stored one.
+ * Never waits. */
+struct network_subnet {
+    char *address; /* "10.7.0.1/24" */
+    char **ranges; /* "10.7.0.128", "10.7.0.254", and so on: first and last of each; NULL ends */
+};
+GPtrArray *network_subnets(const struct network *n);
+
 /* Leases that have not run out; `mac` NULL: all. */
 struct network_lease {
     char *ip, *mac, *hostname, *client_id, *iaid; /* hostname and client_id NULL: not told; iaid of IPv6 only */

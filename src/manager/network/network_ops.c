@@ -328,6 +328,46 @@ char *network_bridge_name(const struct caller *who, struct network *n, GError **
     return g_strdup(n->bridge);
 }
 
+/* ---- subnets ---- */
+
+static void subnet_free(gpointer opaque)
+{
+    struct network_subnet *s = opaque;
+    g_free(s->address);
+    g_strfreev(s->ranges);
+    g_free(s);
+}
+
+static char **ranges_of(const struct xml_node *ip)
+{
+    GStrvBuilder *b = g_strv_builder_new();
+    for (const struct xml_node *dhcp = xml_find(ip, "dhcp"); dhcp; dhcp = NULL)
+        FOREACH_NAMED(range, dhcp, "range")
+            g_strv_builder_add_many(b, xml_get(range, "@start"), xml_get(range, "@end"), NULL);
+    char **ranges = g_strv_builder_end(b);
+    g_strv_builder_unref(b);
+    return ranges;
+}
+
+GPtrArray *network_subnets(const struct network *n)
+{
+    GPtrArray *list = g_ptr_array_new_with_free_func(subnet_free);
+    auto_network_def d = {0};
+    unsigned i = 0;
+    if (!network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, NULL))
+        return list;
+    FOREACH_NAMED(ip, d.root, "ip")
+    {
+        struct network_subnet *s = g_new(struct network_subnet, 1);
+        char address[64];
+        net_addr_format(&d.subnets[i].addr, address);
+        s->address = g_strdup_printf("%s/%u", address, d.subnets[i++].prefix);
+        s->ranges = ranges_of(ip);
+        g_ptr_array_add(list, s);
+    }
+    return list;
+}
+
 /* ---- leases ---- */
 
 static void drop_others(GPtrArray *list, const char *mac)
