@@ -115,7 +115,7 @@ static int pool_create(struct cli *c, char **args)
     take_switch(c, body, "build", "build");
     take_switch(c, body, "overwrite", "overwrite");
     if (cli_has(c, "autostart"))
-        json_object_set_boolean_member(body, "autostart", !strcmp(cli_value(c, "autostart"), "yes"));
+        json_object_set_boolean_member(body, "autostart", cli_yes(c, "autostart"));
     if (cli_has(c, "device")) {
         g_autofree char **devices = cli_values(c, "device");
         JsonArray *list = json_array_new();
@@ -133,7 +133,7 @@ static int pool_set(struct cli *c, char **args)
     uint64_t percent;
     JsonObject *body = json_object_new();
     if (cli_has(c, "autostart"))
-        json_object_set_boolean_member(body, "autostart", !strcmp(cli_value(c, "autostart"), "yes"));
+        json_object_set_boolean_member(body, "autostart", cli_yes(c, "autostart"));
     if (cli_has(c, "warn")) {
         if (!units_parse_u64(cli_value(c, "warn"), &percent) || percent > 100) {
             ruche_error(&error, RUCHE_ERR_INVALID, "'%s' is no percentage from 0 to 100", cli_value(c, "warn"));
@@ -206,6 +206,7 @@ static const struct cli_option volume_options[] = {
     { "allocate", NULL, "resize: all of what is new is there at once", false },
     { "algorithm", "NAME", "wipe: zero, nnsa, dod, bsi, gutmann, schneier, pfitzner7, pfitzner33, random, trim", false },
     { "wipe", NULL, "delete: write zeroes over it before", false },
+    { "force", NULL, "delete, wipe, shrink, upload: though a machine, or a volume that stands on it, would miss it", false },
     { 0 },
 };
 
@@ -228,6 +229,9 @@ static void volume_show(JsonObject *o)
         line(texts[i], text_of(o, texts[i]));
     line("capacity", show_size(number(o, "capacity")));
     line("used", show_size(number(o, "allocation")));
+    JsonArray *users = json_object_get_array_member(o, "users");
+    for (unsigned i = 0; i < json_array_get_length(users); i++)
+        line(i ? "" : "used by", json_array_get_string_element(users, i));
 }
 
 static int volume_info(struct cli *c, char **args)
@@ -285,6 +289,7 @@ static int volume_resize(struct cli *c, char **args)
     GError *error = NULL;
     JsonObject *body = json_object_new(), *o = NULL;
     take_switch(c, body, "shrink", "shrink");
+    take_switch(c, body, "force", "force");
     take_switch(c, body, "allocate", "allocate");
     if (take_size(body, "size", args[2], &error))
         o = rest_call(c->rest, "POST", body, &error, "/pools/%s/volumes/%s/resize", args[0], args[1]);
@@ -298,17 +303,23 @@ static int volume_wipe(struct cli *c, char **args)
     GError *error = NULL;
     JsonObject *body = json_object_new();
     take_text(c, body, "algorithm", "algorithm");
+    take_switch(c, body, "force", "force");
     JsonObject *job = rest_call(c->rest, "POST", body, &error, "/pools/%s/volumes/%s/wipe", args[0], args[1]);
     return finish(c, job, error);
 }
 
 static int volume_delete(struct cli *c, char **args)
 {
-    GError *error = NULL;
-    JsonObject *body = json_object_new();
-    take_switch(c, body, "wipe", "wipe");
-    JsonObject *o = rest_call(c->rest, "DELETE", body, &error, "/pools/%s/volumes/%s", args[0], args[1]);
-    return cli_finish(c, o, error);
+    int status = 0;
+    for (char **name = args + 1; *name && !status; name++) {
+        GError *error = NULL;
+        JsonObject *body = json_object_new();
+        take_switch(c, body, "wipe", "wipe");
+        take_switch(c, body, "force", "force");
+        JsonObject *o = rest_call(c->rest, "DELETE", body, &error, "/pools/%s/volumes/%s", args[0], *name);
+        status = cli_finish(c, o, error);
+    }
+    return status;
 }
 
 /* ---- contents ---- */
@@ -350,7 +361,8 @@ static int volume_upload(struct cli *c, char **args)
                     args[1], number(o, "capacity"));
         return cli_fail(error);
     }
-    return rest_put(c->rest, G_INPUT_STREAM(in), p.total, show_progress, &p, &error, "/pools/%s/volumes/%s/data", args[0], args[1])
+    return rest_put(c->rest, G_INPUT_STREAM(in), p.total, show_progress, &p, &error,
+                    cli_has(c, "force") ? "/pools/%s/volumes/%s/data?force=true" : "/pools/%s/volumes/%s/data", args[0], args[1])
                ? 0
                : cli_fail(error);
 }
@@ -407,7 +419,7 @@ static const struct cli_verb volume_verbs[] = {
     { "clone", "POOL VOLUME NEW", volume_clone, NULL, NULL },
     { "resize", "POOL VOLUME SIZE", volume_resize, NULL, NULL },
     { "wipe", "POOL VOLUME", volume_wipe, NULL, NULL },
-    { "delete", "POOL VOLUME", volume_delete, NULL, NULL },
+    { "delete", "POOL VOLUME ...", volume_delete, NULL, NULL },
     { "upload", "POOL VOLUME FILE", volume_upload, NULL, NULL },
     { "download", "POOL VOLUME FILE", volume_download, NULL, NULL },
     { 0 },
@@ -419,4 +431,4 @@ static int run_volume(struct cli *c)
 }
 CLI_COMMAND(volume, .name = "volume", .other_name = "vol", .arguments = "list|info|create|clone|resize|wipe|delete|upload|download POOL [VOLUME ...]",
             .summary = "Volumes of storage pools: disks of machines", .text = "A size without a unit is in GiB: \"2\" means 2 GiB.",
-            .options = volume_options, .min_args = 1, .max_args = 4, .run = run_volume);
+            .options = volume_options, .min_args = 1, .max_args = 1000, .run = run_volume);

@@ -135,9 +135,13 @@ static bool takes(const struct cli_verb *v, unsigned count)
 {
     g_auto(GStrv) words = g_strsplit(v->arguments, " ", 0);
     unsigned most = 0, least = 0;
-    for (char **w = words; *w && **w; w++, most++)
-        least += **w != '[';
-    return count >= least && count <= most;
+    bool more = false;
+    for (char **w = words; *w && **w && !more; w++) {
+        more = !strcmp(*w, "...");
+        most += !more;
+        least += !more && **w != '[';
+    }
+    return count >= least && (more || count <= most);
 }
 
 int cli_run_verb(struct cli *c, const struct cli_verb *verbs)

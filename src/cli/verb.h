@@ -9,7 +9,7 @@
 typedef int cli_verb_fn(struct cli *c, char **args);
 struct cli_verb {
     const char *name;
-    const char *arguments; /* "POOL VOLUME [SIZE]": those in brackets may be left out; "": none */
+    const char *arguments; /* "POOL VOLUME [SIZE]": those in brackets may be left out; "...": more of the last; "": none */
     cli_verb_fn *run;
     const char *method, *path; /* of a verb without `run`: its request; %s in the path is the argument */
 };

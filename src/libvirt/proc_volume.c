@@ -151,7 +151,7 @@ POOL_PROC(storage_vol_create_xml_from, 125, 0, create_from,
           create(c, p, a->xml, a->from.key, a->flags, ret, error), RET(r_volume));
 
 VOLUME_PROC(storage_vol_delete, 94, 0, a_volume_flags,
-            volume_delete(c->who, p, a->vol.name, a->flags, error));
+            volume_delete(c->who, p, a->vol.name, a->flags, false, error));
 VOLUME_PROC(storage_vol_get_xml_desc, 99, RPC_READONLY, a_volume_flags,
             object_flags(a->flags, 0, "storage_vol_get_xml_desc", error) &&
                 object_text(ret, volume_xml(c->who, p, a->vol.name, error)),
@@ -180,7 +180,7 @@ static const struct xdr_row resize_xdr[] = {XDR_SUB(struct resize, vol, wire_vol
                                             XDR_F(UHYPER, struct resize, capacity),
                                             XDR_F(UINT, struct resize, flags), XDR_DONE};
 VOLUME_PROC(storage_vol_resize, 260, 0, resize,
-            volume_resize(c->who, p, a->vol.name, a->capacity, a->flags, error));
+            volume_resize(c->who, p, a->vol.name, a->capacity, a->flags, false, error));
 
 static bool path(struct pool *p, const char *name, void *ret, GError **error)
 {
@@ -249,7 +249,7 @@ static bool transfer(struct rpc_call *c, struct pool *p, const struct transfer *
     if (!object_flags(a->flags, SPARSE, write ? "storage_vol_upload" : "storage_vol_download",
                       error))
         return false;
-    int fd = volume_open(c->who, p, a->vol.name, write, a->offset, a->length, &length, error);
+    int fd = volume_open(c->who, p, a->vol.name, write ? VOLUME_WRITE : VOLUME_READ, a->offset, a->length, &length, error);
     if (fd < 0)
         return false;
     if (!length && !write)

@@ -249,6 +249,15 @@ static JsonObject *volume_object(const struct volume *v)
     return o;
 }
 
+static JsonArray *users_of(const struct pool *p, const struct volume *v)
+{
+    g_autoptr(GPtrArray) users = volume_users(p, v, VOLUME_USER_ANY);
+    JsonArray *list = json_array_new();
+    for (unsigned i = 0; i < users->len; i++)
+        json_array_add_string_element(list, users->pdata[i]);
+    return list;
+}
+
 static gint by_name(gconstpointer a, gconstpointer b)
 {
     return strcmp((*(const struct volume *const *)a)->name, (*(const struct volume *const *)b)->name);
@@ -282,9 +291,13 @@ static JsonNode *do_volume(struct web_request *r, GError **error)
     if (!p || !access_check(r->who, RIGHT_READ, "read a storage volume", error))
         return NULL;
     const struct volume *v = volume_update(p, web_text(r, "volume"), error);
-    return v ? web_node(volume_object(v)) : NULL;
+    if (!v)
+        return NULL;
+    JsonObject *o = volume_object(v);
+    json_object_set_array_member(o, "users", users_of(p, v));
+    return web_node(o);
 }
-WEB_OP(volume_get, .method = "GET", .path = "/pools/{pool}/volumes/{volume}", .summary = "A volume", .call = do_volume);
+WEB_OP(volume_get, .method = "GET", .path = "/pools/{pool}/volumes/{volume}", .summary = "A volume, and who uses it", .call = do_volume);
 
 static const struct web_field volume_fields[] = {
     { "xml", WEB_STRING, false, 0, 0, "libvirt's description; else what follows makes one" },
@@ -361,23 +374,29 @@ WEB_OP(volume_create, .method = "POST", .path = "/pools/{pool}/volumes",
        .summary = "Makes a volume: an empty one, a thin clone, a copy; answers the job", .fields = volume_fields, .status = 202,
        .call = do_volume_create);
 
-static const struct web_field wiped_fields[] = { { "wipe", WEB_BOOL, false, 0, 0, "write zeroes over it before" }, { 0 } };
+#define FORCE_FIELD { "force", WEB_BOOL, false, 0, 0, "also where a volume that stands on it, or a machine, would miss it" }
+
+static const struct web_field wiped_fields[] = { { "wipe", WEB_BOOL, false, 0, 0, "write zeroes over it before" }, FORCE_FIELD, { 0 } };
 
 static JsonNode *do_volume_delete(struct web_request *r, GError **error)
 {
     auto_pool *p = request_pool(r, error);
     if (p)
-        volume_delete(r->who, p, web_text(r, "volume"), web_bool(r, "wipe"), error);
+        volume_delete(r->who, p, web_text(r, "volume"), web_bool(r, "wipe"), !web_bool(r, "force"), error);
     return NULL;
 }
 
 static const struct web_field part_fields[] = { { "offset", WEB_INT, false, 0, INT64_MAX, "bytes in front of it" },
                                                 { "length", WEB_INT, false, 0, INT64_MAX, "bytes of it; 0: up to the end" },
                                                 { 0 } };
+static const struct web_field written_fields[] = { { "offset", WEB_INT, false, 0, INT64_MAX, "bytes in front of it" },
+                                                   { "length", WEB_INT, false, 0, INT64_MAX, "bytes of it; 0: up to the end" },
+                                                   { "force", WEB_BOOL, false, 0, 0, "also where another volume stands on it" },
+                                                   { 0 } };
 WEB_OP(volume_download, .method = "GET", .path = "/pools/{pool}/volumes/{volume}/data",
        .summary = "What is in a volume, as bytes", .fields = part_fields, .flow = WEB_FLOW_OUT);
 WEB_OP(volume_upload, .method = "PUT", .path = "/pools/{pool}/volumes/{volume}/data",
-       .summary = "Writes the request's body into a volume", .fields = part_fields, .flow = WEB_FLOW_IN);
+       .summary = "Writes the request's body into a volume", .fields = written_fields, .flow = WEB_FLOW_IN);
 WEB_OP(volume_delete, .method = "DELETE", .path = "/pools/{pool}/volumes/{volume}", .summary = "Deletes a volume",
        .fields = wiped_fields, .call = do_volume_delete);
 
@@ -385,6 +404,7 @@ static const struct web_field resize_fields[] = {
     { "size", WEB_SIZE, true, 1, INT64_MAX, "the new capacity" },
     { "shrink", WEB_BOOL, false, 0, 0, "also to less: what is behind is lost" },
     { "allocate", WEB_BOOL, false, 0, 0, "all of what is new is there at once" },
+    FORCE_FIELD,
     { 0 },
 };
 
@@ -394,7 +414,7 @@ static JsonNode *do_volume_resize(struct web_request *r, GError **error)
     auto_pool *p = request_pool(r, error);
     unsigned flags = (web_bool(r, "allocate") ? ALLOCATE : 0) | (web_bool(r, "shrink") ? SHRINK : 0);
     if (p)
-        volume_resize(r->who, p, web_text(r, "volume"), (uint64_t)web_int(r, "size", 0), flags, error);
+        volume_resize(r->who, p, web_text(r, "volume"), (uint64_t)web_int(r, "size", 0), flags, !web_bool(r, "force"), error);
     return NULL;
 }
 WEB_OP(volume_resize, .method = "POST", .path = "/pools/{pool}/volumes/{volume}/resize", .summary = "Changes a volume's capacity",
@@ -402,6 +422,7 @@ WEB_OP(volume_resize, .method = "POST", .path = "/pools/{pool}/volumes/{volume}/
 
 static const struct web_field wipe_fields[] = {
     { "algorithm", WEB_STRING, false, 0, 0, "zero, nnsa, dod, bsi, gutmann, schneier, pfitzner7, pfitzner33, random, trim; zero" },
+    FORCE_FIELD,
     { 0 },
 };
 
@@ -418,7 +439,7 @@ static JsonNode *do_volume_wipe(struct web_request *r, GError **error)
         return NULL;
     }
     auto_pool *p = request_pool(r, error);
-    return p ? started(volume_wipe_job(r->who, p, web_text(r, "volume"), algorithm, error)) : NULL;
+    return p ? started(volume_wipe_job(r->who, p, web_text(r, "volume"), algorithm, !web_bool(r, "force"), error)) : NULL;
 }
 WEB_OP(volume_wipe, .method = "POST", .path = "/pools/{pool}/volumes/{volume}/wipe", .summary = "Writes over a volume; answers the job",
        .fields = wipe_fields, .status = 202, .call = do_volume_wipe);

@@ -24,6 +24,7 @@ struct transfer {
     struct pool *pool;
     char *name;
     uint64_t offset, length, left; /* asked for; to go */
+    bool force;
     int fd, err;
     struct task_event
         moved;     /* the peer has taken a piece, has sent one, has sent all, or is gone */
@@ -90,6 +91,7 @@ static struct transfer *transfer_new(SoupServerMessage *msg, JsonObject *args, G
                            .name = g_strdup(json_object_get_string_member(args, "volume")),
                            .offset = (uint64_t)json_object_get_int_member_with_default(args, "offset", 0),
                            .length = (uint64_t)json_object_get_int_member_with_default(args, "length", 0),
+                           .force = json_object_get_boolean_member_with_default(args, "force", FALSE),
                            .fd = -1};
     t->signals[0] = g_signal_connect(msg, "finished", G_CALLBACK(on_finished), t);
     return t;
@@ -110,7 +112,8 @@ static void transfer_free(struct transfer *t)
 
 static bool open_volume(struct transfer *t, bool write, GError **error)
 {
-    t->fd = volume_open(web_caller(t->msg), t->pool, t->name, write, t->offset, t->length, &t->left,
+    enum volume_access access = !write ? VOLUME_READ : t->force ? VOLUME_WRITE : VOLUME_WRITE_UNUSED;
+    t->fd = volume_open(web_caller(t->msg), t->pool, t->name, access, t->offset, t->length, &t->left,
                         error);
     return t->fd >= 0;
 }

@@ -169,6 +169,33 @@ def test_thin_clones():
 
 # ---- ruche and REST ----
 
+MISSED = "<domain type='qemu'><name>keeper</name><memory>65536</memory><os><type>hvm</type></os><devices><disk type='{type}'>" \
+         "<source {source}/><target dev='vda' bus='virtio'/></disk></devices></domain>"
+
+
+def spared():
+    """What another volume stands on, or a machine has as its disk, goes only by force; libvirt's calls ask nobody."""
+    above, machine = "volume 'thin' of pool 'r'", "machine 'keeper'"
+    for words in (("wipe", "r", "two"), ("delete", "r", "two"), ("resize", "r", "two", "1", "--shrink"),
+                  ("upload", "r", "two", __file__)):
+        assert above in ruche("volume", *words, ok=False), words
+    ruche("volume", "resize", "r", "two", "3")
+    assert above in ruche("volume", "info", "r", "two")
+    sources = (("file", f"file='{FOLDER}-r/small'"), ("volume", "pool='r' volume='small'"))
+    for kind, source in sources:
+        with tempfile.NamedTemporaryFile("w", suffix=".xml") as f:
+            f.write(MISSED.format(type=kind, source=source))
+            f.flush()
+            virsh("define", f.name)
+        for words in (("wipe", "r", "small"), ("delete", "r", "small"), ("resize", "r", "small", "4M", "--shrink")):
+            assert machine in ruche("volume", *words, ok=False), words
+        assert machine in ruche("volume", "info", "r", "small")
+        ruche("volume", "upload", "r", "small", __file__)  # what fills the disk of a machine that is off
+        virsh("undefine", "keeper")
+    ruche("volume", "wipe", "r", "two", "--force")
+    virsh("vol-wipe", "two", "r")
+
+
 def test_ruche():
     target = FOLDER + "-r"
     ruche("pool", "create", "r", "--target", target, "--build")
@@ -195,8 +222,8 @@ def test_ruche():
     assert pool["promised"] == (2 << 30) * 2 + 9 * MIB and pool["warn_percent"] == 100, pool
     metrics = M.want(200, "GET", "/metrics").text
     assert f'ruche_pool_promised_bytes{{pool="r"}} {pool["promised"]}' in metrics
-    for name in ("two", "small", "copy", "thin"):
-        ruche("volume", "delete", "r", name)
+    spared()
+    ruche("volume", "delete", "r", "thin", "two", "small", "copy")
     ruche("pool", "stop", "r")
     assert "is not active" in ruche("pool", "refresh", "r", ok=False)
     ruche("pool", "start", "r")

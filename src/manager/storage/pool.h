@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "base/linkset.h"
 #include "manager/job.h"
 #include "manager/manager.h"
 #include "base/xml.h"
@@ -111,16 +112,37 @@ bool volume_create_xml(const struct caller *who, struct pool *p, const char *xml
 /* The same as a job that can be watched and cancelled; its result is the volume's name. */
 struct job *volume_create_job(const struct caller *who, struct pool *p, const char *xml, const char *clone_of_path,
                               unsigned flags, GError **error);
-struct job *volume_wipe_job(const struct caller *who, struct pool *p, const char *name, unsigned algorithm, GError **error);
-bool volume_delete(const struct caller *who, struct pool *p, const char *name, unsigned flags, GError **error);
-bool volume_resize(const struct caller *who, struct pool *p, const char *name, uint64_t bytes, unsigned flags, GError **error);
+/* Who would miss what is in a volume: texts, such as "machine 'web'", sorted; the caller's. Does not wait. */
+enum volume_user_kind {
+    VOLUME_USER_ABOVE = 1,   /* volumes of running pools that stand on it */
+    VOLUME_USER_MACHINE = 2, /* machines that run or are defined with it */
+    VOLUME_USER_ANY = 3
+};
+GPtrArray *volume_users(const struct pool *p, const struct volume *v, unsigned kinds);
+/* Those that this library does not know: a row adds its texts. */
+struct volume_user_finder {
+    void (*find)(const char *pool, const struct volume *v, GPtrArray *users);
+};
+LINKSET_DECLARE(volume_user_finders);
+#define VOLUME_USERS(fn)                                                                       \
+    static const struct volume_user_finder volume_users_##fn = { .find = fn };                 \
+    LINKSET_ENTRY(volume_user_finders, volume_users_##fn)
+/* What takes contents away: with `spare_used`, RUCHE_ERR_BUSY where somebody would miss them; without it as with libvirt,
+ * which asks nobody. */
+struct job *volume_wipe_job(const struct caller *who, struct pool *p, const char *name, unsigned algorithm, bool spare_used,
+                            GError **error);
+bool volume_delete(const struct caller *who, struct pool *p, const char *name, unsigned flags, bool spare_used, GError **error);
+bool volume_resize(const struct caller *who, struct pool *p, const char *name, uint64_t bytes, unsigned flags, bool spare_used,
+                   GError **error);
 bool volume_wipe(const struct caller *who, struct pool *p, const char *name, unsigned algorithm, GError **error);
 char *volume_xml(const struct caller *who, struct pool *p, const char *name, GError **error);
-/* A descriptor for a stream to or from the volume, positioned; *ret_length: how much may pass (0: to its end). */
-int volume_open(const struct caller *who, struct pool *p, const char *name, bool write, uint64_t offset, uint64_t length,
-                uint64_t *ret_length, GError **error);
-/* In a task: returns when the volume is no longer in use. Else that comes later. What was written goes to the disk
- * from then on; nobody waits for that. */
+/* A descriptor for a stream to or from the volume, positioned; *ret_length: how much may pass (0: to its end).
+ * VOLUME_WRITE_UNUSED: not where another volume stands on it. */
+enum volume_access { VOLUME_READ, VOLUME_WRITE, VOLUME_WRITE_UNUSED };
+int volume_open(const struct caller *who, struct pool *p, const char *name, enum volume_access access, uint64_t offset,
+                uint64_t length, uint64_t *ret_length, GError **error);
+/* In a task: returns when the volume is no longer in use. Else that comes later. What was written goes to the disk in the
+ * kernel's time. */
 void volume_close(struct pool *p, const char *name, int fd, bool written);
 
 /* A disk's <source pool='' volume=''> gets what the volume is: @file, @dev, or @protocol, @name, <host>, <initiator> and

@@ -99,6 +99,8 @@ bool volume_operation(const struct caller *who, struct pool *p, enum right right
 /* The volume, nobody else's at the moment. */
 struct volume *volume_find_idle(struct pool *p, const char *name, GError **error);
 bool volume_refuse_remote(const struct pool *p, const struct volume *v, const char *what, GError **error);
+/* volume_users.c: false where it has users of these kinds; `what`: "deleted". */
+bool volume_refuse_used(const struct pool *p, const struct volume *v, unsigned kinds, const char *what, GError **error);
 /* Below the pool's folder, or, without one (-1), by its path. */
 int volume_open_at(int dir, const char *name, int flags);
 

@@ -273,9 +273,9 @@ static void odd_files(void *opaque)
     assert_refused(volume_find_path("/etc/passwd", NULL, &error), "/etc/passwd");
     g_autofree char *text = volume_xml(&caller_self, p, "plain", NULL);
     g_assert_nonnull(strstr(text, "<physical unit='bytes'>5</physical>"));
-    g_assert_true(volume_delete(&caller_self, p, "in", 0, NULL)); /* the link, not the file */
+    g_assert_true(volume_delete(&caller_self, p, "in", 0, false, NULL)); /* the link, not the file */
     g_assert_true(is_there("plain") && !is_there("in"));
-    g_assert_true(volume_delete(&caller_self, p, "folder", 0, NULL));
+    g_assert_true(volume_delete(&caller_self, p, "folder", 0, false, NULL));
     g_assert_cmpint(g_unlink(path), ==, 0);
     assert_refused(volume_xml(&caller_self, p, "plain", &error),
                    "plain"); /* gone behind our back */
@@ -392,19 +392,19 @@ static void streams(void *opaque)
     char buffer[16] = "";
     put("s", "0123456789", 10);
     g_assert_true(pool_refresh(&caller_self, p, 0, NULL));
-    int fd = volume_open(&caller_self, p, "s", false, 4, 0, &length, NULL);
+    int fd = volume_open(&caller_self, p, "s", VOLUME_READ, 4, 0, &length, NULL);
     g_assert_cmpint(fd, >=, 0);
     g_assert_cmpuint(length, ==, 6);
     g_assert_cmpint(read(fd, buffer, sizeof(buffer)), ==, 6);
     g_assert_cmpstr(buffer, ==, "456789");
-    assert_refused(volume_delete(&caller_self, p, "s", 0, &error), "in use");
+    assert_refused(volume_delete(&caller_self, p, "s", 0, false, &error), "in use");
     assert_refused(pool_destroy(&caller_self, p, &error), "in use");
     volume_close(p, "s", fd, false);
     task_sleep_ms(50);
-    assert_refused(volume_open(&caller_self, p, "s", true, 10, 0, &length, &error) >= 0,
+    assert_refused(volume_open(&caller_self, p, "s", VOLUME_WRITE, 10, 0, &length, &error) >= 0,
                    "behind its end");
-    assert_refused(volume_open(&caller_self, p, "s", true, 4, 7, &length, &error) >= 0, "7 bytes");
-    fd = volume_open(&caller_self, p, "s", true, 7, 0, &length, NULL);
+    assert_refused(volume_open(&caller_self, p, "s", VOLUME_WRITE, 4, 7, &length, &error) >= 0, "7 bytes");
+    fd = volume_open(&caller_self, p, "s", VOLUME_WRITE, 7, 0, &length, NULL);
     g_assert_cmpuint(length, ==, 3);
     g_assert_cmpint(write(fd, "abc", 3), ==, 3);
     g_string_truncate(events, 0);
@@ -413,11 +413,11 @@ static void streams(void *opaque)
         task_sleep_ms(5);
     g_assert_cmpuint(volume_find(p, "s", NULL)->capacity, ==, 10);
     g_assert_cmpuint(volume_find(p, "s", NULL)->in_use, ==, 0);
-    assert_refused(volume_open(&caller_self, p, "s", false, 14, 0, &length, &error) >= 0,
+    assert_refused(volume_open(&caller_self, p, "s", VOLUME_READ, 14, 0, &length, &error) >= 0,
                    "behind its end");
-    assert_refused(volume_open(&caller_self, p, "s", false, 4, 100, &length, &error) >= 0,
+    assert_refused(volume_open(&caller_self, p, "s", VOLUME_READ, 4, 100, &length, &error) >= 0,
                    "100 bytes");
-    assert_refused(volume_open(&caller_self, p, "none", false, 0, 0, &length, &error) >= 0, "none");
+    assert_refused(volume_open(&caller_self, p, "none", VOLUME_READ, 0, 0, &length, &error) >= 0, "none");
     end_pool(p);
 }
 
@@ -476,11 +476,11 @@ static void images(void *opaque)
     g_assert_true(make(p, "over", over, &e));
     g_assert_cmpstr(volume_find(p, "over", NULL)->backing, ==, base);
     g_assert_cmpstr(volume_find(p, "over", NULL)->backing_format, ==, "qcow2");
-    g_assert_true(volume_resize(&caller_self, p, "over", 4 << 20, 2, &e)); /* by 4 MiB */
+    g_assert_true(volume_resize(&caller_self, p, "over", 4 << 20, 2, false, &e)); /* by 4 MiB */
     g_assert_cmpuint(volume_find(p, "over", NULL)->capacity, ==, 12 << 20);
-    assert_refused(volume_resize(&caller_self, p, "over", 1 << 20, 0, &error), "cannot shrink");
-    assert_refused(volume_resize(&caller_self, p, "over", 1ull << 62, 0, &error), "do not fit");
-    assert_refused(volume_resize(&caller_self, p, "over", UINT64_MAX, 2, &error), "too large");
+    assert_refused(volume_resize(&caller_self, p, "over", 1 << 20, 0, false, &error), "cannot shrink");
+    assert_refused(volume_resize(&caller_self, p, "over", 1ull << 62, 0, false, &error), "do not fit");
+    assert_refused(volume_resize(&caller_self, p, "over", UINT64_MAX, 2, false, &error), "too large");
     static const char *const formats[] = {"raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx"};
     for (unsigned i = 0; i < ARRAY_COUNT(formats); i++) {
         g_autofree char *name = g_strconcat("copy.", formats[i], NULL);

@@ -102,7 +102,7 @@ struct file_work {
     const char *target, *name; /* target NULL: name is a device's path */
     unsigned algorithm;
     struct job *job; /* may be NULL */
-    bool wipe, remove, is_dir, ok;
+    bool wipe, remove, spare_used, is_dir, ok;
     struct look look;
     GError *error;
 };
@@ -113,22 +113,34 @@ int volume_open_at(int dir, const char *name, int flags)
                     : open(name, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 }
 
+static bool refuse_busy(struct file_work *w, int fd)
+{
+    return !pool_fs_image_busy(fd) ||
+           ruche_error(&w->error, RUCHE_ERR_BUSY, "volume '%s' is in use by another program",
+                       w->name);
+}
+
 static bool wipe_in(struct file_work *w, int dir)
 {
     autofd fd = volume_open_at(dir, w->name, O_RDWR);
     if (fd < 0)
         return ruche_error_errno(&w->error, errno, "cannot open volume '%s'", w->name);
-    if (pool_fs_image_busy(fd))
-        return ruche_error(&w->error, RUCHE_ERR_BUSY, "volume '%s' is in use by another program",
-                           w->name);
-    return wipe_file(fd, w->algorithm, w->job, &w->error);
+    return refuse_busy(w, fd) && wipe_file(fd, w->algorithm, w->job, &w->error);
+}
+
+/* What cannot be opened has no lock that could be seen. */
+static bool may_remove(struct file_work *w, int dir)
+{
+    autofd fd = w->spare_used && !w->is_dir ? volume_open_at(dir, w->name, O_RDONLY) : -1;
+    return fd < 0 || refuse_busy(w, fd);
 }
 
 static void work_on_file(void *opaque)
 {
     struct file_work *w = opaque;
     autofd dir = w->target ? pool_fs_open_dir(w->target, &w->error) : -1;
-    w->ok = (dir >= 0 || !w->target) && (!w->wipe || wipe_in(w, dir));
+    w->ok = (dir >= 0 || !w->target) && (!w->wipe || wipe_in(w, dir)) &&
+            (!w->remove || may_remove(w, dir));
     if (!w->ok || !w->remove)
         return;
     w->ok = unlinkat(dir, w->name, w->is_dir ? AT_REMOVEDIR : 0) == 0 ||
@@ -165,8 +177,15 @@ struct change {
     const char *name;
     uint64_t bytes;
     unsigned flags;
+    bool spare_used;
     struct job *job;
 };
+
+static bool check_users(struct pool *p, const struct volume *v, const struct change *c,
+                        const char *what, GError **error)
+{
+    return !c->spare_used || volume_refuse_used(p, v, VOLUME_USER_ANY, what, error);
+}
 
 bool volume_refuse_remote(const struct pool *p, const struct volume *v, const char *what,
                           GError **error)
@@ -195,10 +214,11 @@ static bool do_delete(struct pool *p, void *opaque, GError **error)
 {
     const struct change *c = opaque;
     struct volume *v = volume_find_idle(p, c->name, error);
-    if (!v)
+    if (!v || !check_users(p, v, c, "deleted", error))
         return false;
     struct file_work w = {.wipe = c->flags & DELETE_ZEROED && v->type == VOLUME_FILE,
-                          .remove = true};
+                          .remove = true,
+                          .spare_used = c->spare_used};
     if (p->backend->can & POOL_FILES ? !run_on_file(p, v, &w, error)
                                      : !delete_device(p, v, c->flags & DELETE_ZEROED, error))
         return false;
@@ -207,10 +227,10 @@ static bool do_delete(struct pool *p, void *opaque, GError **error)
 }
 
 bool volume_delete(const struct caller *who, struct pool *p, const char *name, unsigned flags,
-                   GError **error)
+                   bool spare_used, GError **error)
 {
     g_autofree char *own = g_strdup(name);
-    struct change c = {.name = own, .flags = flags};
+    struct change c = {.name = own, .flags = flags, .spare_used = spare_used};
     return flags_check("delete storage volume", flags, DELETE_ZEROED, error) &&
            volume_operation(who, p, RIGHT_WRITE, "delete", do_delete, &c, own, error);
 }
@@ -219,7 +239,7 @@ static bool do_wipe(struct pool *p, void *opaque, GError **error)
 {
     const struct change *c = opaque;
     struct volume *v = volume_find_idle(p, c->name, error);
-    if (!v)
+    if (!v || !check_users(p, v, c, "wiped", error))
         return false;
     if (v->type == VOLUME_DIR)
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
@@ -235,12 +255,14 @@ struct wipe_call {
     struct caller who;
     char *name;
     unsigned algorithm;
+    bool spare_used;
 };
 
 static bool wipe_job(struct job *j, void *opaque, char **ret_result, GError **error)
 {
     struct wipe_call *w = opaque;
-    struct change c = {.name = w->name, .flags = w->algorithm, .job = j};
+    struct change c = {
+        .name = w->name, .flags = w->algorithm, .spare_used = w->spare_used, .job = j};
     job_step(j, "wiping volume '%s'", w->name);
     bool ok = volume_operation(&w->who, w->pool, RIGHT_WRITE, "wipe", do_wipe, &c, w->name, error);
     if (ok)
@@ -253,7 +275,7 @@ static bool wipe_job(struct job *j, void *opaque, char **ret_result, GError **er
 }
 
 struct job *volume_wipe_job(const struct caller *who, struct pool *p, const char *name,
-                            unsigned algorithm, GError **error)
+                            unsigned algorithm, bool spare_used, GError **error)
 {
     if (!wipe_known(algorithm)) {
         ruche_error(error, MANAGER_ERR_ARGUMENT, "wipe storage volume: algorithm %u is not known",
@@ -263,7 +285,7 @@ struct job *volume_wipe_job(const struct caller *who, struct pool *p, const char
     if (!access_check(who, RIGHT_WRITE, "wipe a storage volume", error))
         return NULL;
     struct wipe_call *w = g_new(struct wipe_call, 1);
-    *w = (struct wipe_call){pool_ref(p), *who, g_strdup(name), algorithm};
+    *w = (struct wipe_call){pool_ref(p), *who, g_strdup(name), algorithm, spare_used};
     w->who.name = g_strdup(who->name);
     g_autofree char *object = g_strdup_printf("volume '%s'", name);
     return job_start(who, "wipe", object, wipe_job, w);
@@ -286,7 +308,7 @@ bool storage_wait(struct job *j, char **ret_result, GError **error)
 bool volume_wipe(const struct caller *who, struct pool *p, const char *name, unsigned algorithm,
                  GError **error)
 {
-    return storage_wait(volume_wipe_job(who, p, name, algorithm, error), NULL, error);
+    return storage_wait(volume_wipe_job(who, p, name, algorithm, false, error), NULL, error);
 }
 
 /* The size in bytes that a change means; a multiple of 512. */
@@ -332,7 +354,8 @@ static bool do_resize(struct pool *p, void *opaque, GError **error)
     if (!v || !pool_scan_figures(p, error))
         return false;
     v = volume_find_idle(p, c->name, error);
-    if (!v || !new_size(p, v, c, &size, error))
+    if (!v || !new_size(p, v, c, &size, error) ||
+        (size < v->capacity && !check_users(p, v, c, "shrunk", error)))
         return false;
     if (v->type == VOLUME_DIR || !(p->backend->can & POOL_CAN_RESIZE))
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
@@ -365,10 +388,10 @@ static bool do_resize(struct pool *p, void *opaque, GError **error)
 }
 
 bool volume_resize(const struct caller *who, struct pool *p, const char *name, uint64_t bytes,
-                   unsigned flags, GError **error)
+                   unsigned flags, bool spare_used, GError **error)
 {
     g_autofree char *own = g_strdup(name);
-    struct change c = {.name = own, .bytes = bytes, .flags = flags};
+    struct change c = {.name = own, .bytes = bytes, .flags = flags, .spare_used = spare_used};
     return flags_check("resize storage volume", flags,
                        RESIZE_ALLOCATE | RESIZE_DELTA | RESIZE_SHRINK, error) &&
            volume_operation(who, p, RIGHT_WRITE, "resize", do_resize, &c, own, error);

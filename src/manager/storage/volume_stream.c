@@ -57,7 +57,7 @@ static void open_file(void *opaque)
 
 struct open_call {
     const char *name;
-    bool write;
+    bool write, spare_used;
     uint64_t offset, length, passes;
     int fd;
 };
@@ -93,6 +93,8 @@ static bool do_open(struct pool *p, void *opaque, GError **error)
         c->write ? volume_find_idle(p, c->name, error) : volume_find(p, c->name, error);
     if (!v || !volume_refuse_remote(p, v, c->write ? "uploaded to" : "downloaded", error))
         return false;
+    if (c->spare_used && !volume_refuse_used(p, v, VOLUME_USER_ABOVE, "written", error))
+        return false;
     if (v->building || v->type == VOLUME_DIR)
         return ruche_error(error, RUCHE_ERR_STATE, "volume '%s' is no file that could be read now",
                            v->name);
@@ -116,12 +118,18 @@ static bool do_open(struct pool *p, void *opaque, GError **error)
     return true;
 }
 
-int volume_open(const struct caller *who, struct pool *p, const char *name, bool write,
-                uint64_t offset, uint64_t length, uint64_t *ret_length, GError **error)
+int volume_open(const struct caller *who, struct pool *p, const char *name,
+                enum volume_access access, uint64_t offset, uint64_t length, uint64_t *ret_length,
+                GError **error)
 {
     g_autofree char *own = g_strdup(name);
-    struct open_call c = {
-        .name = own, .write = write, .offset = offset, .length = length, .fd = -1};
+    bool write = access != VOLUME_READ;
+    struct open_call c = {.name = own,
+                          .write = write,
+                          .spare_used = access == VOLUME_WRITE_UNUSED,
+                          .offset = offset,
+                          .length = length,
+                          .fd = -1};
     if (offset > INT64_MAX || length > INT64_MAX) {
         ruche_error(error, RUCHE_ERR_INVALID,
                     "volume '%s': offset %" PRIu64 " and length %" PRIu64 " are too large", name,
