@@ -344,6 +344,11 @@ def test_errors():
     try:
         virsh("net-define", write("bad.xml", base.format(nat, "")))
         refused("overlaps 192.168.151.0/24, which is network 'lab'", "net-start", "bad")
+        virsh("net-define", write("own.xml", "<network><name>own</name><bridge name='own0'/></network>"))
+        refused("overlaps", "net-create", write("other.xml", "<network><name>own</name><bridge name='other0'/><ip address='192.168.151.9' prefix='24'/></network>"))
+        assert "own0" in virsh("net-info", "own").stdout
+        virsh("net-start", "own")  # by its own description
+        assert "own0" in links() and "other0" not in links()
         refused("already that of network|already", "net-define", write("b2.xml", "<network><name>two</name><bridge name='virbr1'/></network>".replace(
             "virbr1", re.search(r"Bridge: +(\S+)", virsh("net-info", "lab").stdout).group(1))))
         virsh("net-define", write("up.xml", "<network><name>up</name><bridge name='up0'/></network>"))
@@ -357,7 +362,7 @@ def test_errors():
         done = virsh("net-start", "slow", check=False)
         assert not done.returncode or "CONFIG_NET_ACT_POLICE" in done.stderr, done.stderr
     finally:
-        remove("lab", "bad", "up", "wan", "slow", "zoned")
+        remove("lab", "bad", "own", "up", "wan", "slow", "zoned")
 
 
 # ---- what goes wrong ----

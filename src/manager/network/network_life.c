@@ -227,25 +227,44 @@ static void take_down(struct network *n)
     g_ptr_array_set_size(n->warnings, 0);
 }
 
+/* What it would have run by is forgotten: it is what its description says. */
+static void forget_live(struct network *n)
+{
+    auto_network_def d = {0};
+    g_clear_pointer(&n->live_text, g_free);
+    if (n->persistent && network_def_parse(&d, n->text, 0, NULL)) {
+        g_free(n->bridge);
+        n->bridge = g_strdup(d.bridge);
+        n->mode = d.mode;
+    }
+}
+
+static bool check_start(const struct network *n, const struct network_def *d, GError **error)
+{
+    struct kernel_work w = {.d = d, .ok = true};
+    if (!check_networks(n, d, error))
+        return false;
+    if (network_mode_has_own_bridge(d->mode))
+        task_work(check_work, &w);
+    return finish_work(&w, error);
+}
+
 bool network_do_start(struct network *n, void *opaque, GError **error)
 {
     auto_network_def d = {0};
     if (n->active)
         return ruche_error(error, RUCHE_ERR_STATE, "network '%s' is already active", n->name);
     if (!network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, error) ||
-        !check_networks(n, &d, error))
+        !check_start(n, &d, error)) {
+        forget_live(n);
         return false;
-    struct kernel_work w = {.d = &d, .ok = true};
-    if (network_mode_has_own_bridge(d.mode))
-        task_work(check_work, &w);
-    if (!finish_work(&w, error))
-        return false;
+    }
     if (!n->live_text)
         n->live_text = g_strdup(n->text);
     bool ok = network_save_state(n, true, error) && bring_up(n, &d, false, error);
     if (!ok) {
         take_down(n);
-        g_clear_pointer(&n->live_text, g_free);
+        forget_live(n);
         network_save_state(n, false, NULL);
         return false;
     }
@@ -258,16 +277,10 @@ bool network_do_start(struct network *n, void *opaque, GError **error)
 static void set_stopped(struct network *n)
 {
     g_autoptr(GError) error = NULL;
-    auto_network_def d = {0};
     n->active = false;
-    g_clear_pointer(&n->live_text, g_free);
     if (!network_save_state(n, false, &error))
         log_warn("network '%s': %s", n->name, error->message);
-    if (n->persistent && network_def_parse(&d, n->text, 0, NULL)) {
-        g_free(n->bridge);
-        n->bridge = g_strdup(d.bridge);
-        n->mode = d.mode;
-    }
+    forget_live(n);
     network_emit(n, NETWORK_EVENT_STOPPED);
     if (!n->persistent) {
         network_ports_drop(n);
