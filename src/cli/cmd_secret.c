@@ -83,9 +83,11 @@ static bool read_value(const struct cli *c, char value[VALUE_MAX + 1], size_t *r
         if (!typed)
             return ruche_error(error, RUCHE_ERR_IO, "there is no terminal to ask for the value");
         *ret_len = strlen(typed);
-        memcpy(value, typed, *ret_len);
+        bool fits = *ret_len <= VALUE_MAX;
+        if (fits)
+            memcpy(value, typed, *ret_len);
         explicit_bzero(typed, *ret_len);
-        return true;
+        return fits || ruche_error(error, RUCHE_ERR_INVALID, "a value has at most %d bytes", VALUE_MAX);
     }
     FILE *f = file && strcmp(file, "-") != 0 ? fopen(file, "re") : stdin;
     if (!f)

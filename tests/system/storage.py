@@ -279,6 +279,8 @@ def test_contents():
     assert "26214400" in ruche("volume", "upload", "p", "data", source, ok=False)
     got = http(f"PUT /pools/p/volumes/data/data?offset={24 * MIB - 10}", b"x" * 11)
     assert b"do not fit" in got, got[:300]
+    got = http(f"PUT /pools/p/volumes/data/data?offset={24 * MIB - 10}", b"b\r\n" + b"x" * 11 + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked")
+    assert b"more was sent" in got and os.path.getsize(f"{FOLDER}/data") == 24 * MIB, got[:300]
     assert b"no storage vol" in http("PUT /pools/p/volumes/none/data", b"x" * 100)
     assert b"no storage vol" in http("GET /pools/p/volumes/none/data")
     with socket.socket(socket.AF_UNIX) as s:
@@ -290,13 +292,14 @@ def test_contents():
         time.sleep(0.05)
 
 
-def http(line, body=b""):
+def http(line, body=b"", length=None):
     """A request whose answer is bytes."""
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(120)
         s.connect(M.socket)
         method, path = line.split()
-        s.sendall(f"{method} {path} HTTP/1.1\r\nHost: ruche\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        length = length or f"Content-Length: {len(body)}"
+        s.sendall(f"{method} {path} HTTP/1.1\r\nHost: ruche\r\n{length}\r\n\r\n".encode() + body)
         got = b""
         while part := s.recv(1 << 20):
             got += part
