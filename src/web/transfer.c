@@ -215,24 +215,11 @@ static bool fits(struct transfer *t, GError **error)
                                             t->name, length, t->left);
 }
 
-/* A body in chunks has told no length. */
-static bool piece_fits(struct transfer *t, GError **error)
-{
-    uint64_t length = g_bytes_get_size(t->piece);
-    if (length > t->left)
-        return ruche_error(error, RUCHE_ERR_NO_SPACE,
-                           "volume '%s': more was sent than the bytes that it has", t->name);
-    t->left -= length;
-    return true;
-}
-
 static bool receive_all(struct transfer *t, GError **error)
 {
     soup_server_message_unpause(t->msg);
     while (!t->all_sent && !t->gone && !t->err) {
         wait_for_peer(t);
-        if (t->piece && !piece_fits(t, error))
-            return false;
         if (t->piece)
             task_work_long(write_piece, t);
         if (t->piece && !t->gone && !t->err)
