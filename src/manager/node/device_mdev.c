@@ -131,16 +131,18 @@ static char *config_path(const char *name, const char *folder)
     return g_strdup_printf("%s/mdevs/%s%s.xml", manager.config_dir, folder, uuid);
 }
 
+/* Waits; a definition that is in the table may be gone after it. */
 static bool save(const char *name, const struct definition *d, GError **error)
 {
     g_autofree char *path = config_path(name, ""), *link = config_path(name, "autostart/");
-    g_autofree char *dir = g_path_get_dirname(link);
+    g_autofree char *dir = g_path_get_dirname(link), *text = d ? g_strdup(d->text) : NULL;
+    bool autostart = d && d->autostart;
     if (!d)
         return store_remove(link, error) && store_remove(path, error);
     if (g_mkdir_with_parents(dir, 0700) < 0)
         return ruche_error_errno(error, errno, "cannot make folder '%s'", dir);
-    return store_write(path, d->text, 0600, error) &&
-           (d->autostart ? store_link(link, path, error) : store_remove(link, error));
+    return store_write(path, text, 0600, error) &&
+           (autostart ? store_link(link, path, error) : store_remove(link, error));
 }
 
 static void load(const char *path)
@@ -438,8 +440,12 @@ static void do_autostart(const char *name, bool on, GError **error)
     struct definition *d = defined(name, error);
     if (!d || d->autostart == on)
         return;
+    g_autofree char *own = g_strdup(name);
     d->autostart = on;
-    if (!save(name, d, error))
+    if (save(own, d, error))
+        return;
+    d = g_hash_table_lookup(table(), own);
+    if (d)
         d->autostart = !on;
 }
 

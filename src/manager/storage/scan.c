@@ -360,15 +360,18 @@ bool pool_scan_figures(struct pool *p, GError **error)
     return true;
 }
 
-/* Who was encrypted by what. */
-static void keep_secrets(GHashTable *before, GHashTable *now)
+/* What only we know of volumes; copies from them may have begun while the pool was looked through. */
+static void keep_own(GHashTable *before, GHashTable *now)
 {
     GHashTableIter it;
     struct volume *v;
     g_hash_table_iter_init(&it, before);
     while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v)) {
-        struct volume *same = v->secret ? g_hash_table_lookup(now, v->name) : NULL;
-        if (same && same->encrypted)
+        struct volume *same = g_hash_table_lookup(now, v->name);
+        if (!same)
+            continue;
+        same->in_use = v->in_use;
+        if (same->encrypted)
             same->secret = g_steal_pointer(&v->secret);
     }
 }
@@ -388,7 +391,7 @@ bool pool_scan(struct pool *p, GError **error)
     if (!(p->backend->can & POOL_REMOTE))
         complete_volumes(p, all);
     take_figures(p, &f);
-    keep_secrets(p->volumes, found);
+    keep_own(p->volumes, found);
     g_hash_table_unref(p->volumes);
     p->volumes = g_steal_pointer(&found);
     return true;
@@ -417,7 +420,9 @@ static struct volume *look_for(struct pool *p, const char *name, GError **error)
     return v;
 }
 
-static bool take_volume(struct pool *p, const char *own, struct volume *v, GError **error)
+/* `known`: it was in the table when the look began; one that is not any more was deleted meanwhile. */
+static bool take_volume(struct pool *p, const char *own, struct volume *v, bool known,
+                        GError **error)
 {
     struct volume *old = g_hash_table_lookup(p->volumes, own);
     if (!v) {
@@ -435,6 +440,11 @@ static bool take_volume(struct pool *p, const char *own, struct volume *v, GErro
         return pool_check_active(p, error);
     }
     old = g_hash_table_lookup(p->volumes, own);
+    if (known && !old) {
+        volume_free(v);
+        return ruche_error(error, MANAGER_ERR_NO_VOLUME, "no storage vol with matching name '%s'",
+                           own);
+    }
     if (old) {
         v->in_use = old->in_use;
         v->secret = v->encrypted ? g_steal_pointer(&old->secret) : NULL;
@@ -448,12 +458,13 @@ bool volume_scan(struct pool *p, const char *name, GError **error)
 {
     g_autofree char *own = g_strdup(name);
     GError *why = NULL;
+    bool known = g_hash_table_contains(p->volumes, own);
     struct volume *v = look_for(p, own, &why);
     if (!v && why) {
         g_propagate_error(error, why);
         return false;
     }
-    return take_volume(p, own, v, error);
+    return take_volume(p, own, v, known, error);
 }
 
 bool look_take_figures(struct look *l, struct pool *p)
@@ -470,5 +481,5 @@ bool look_take(struct look *l, struct pool *p, const char *name, GError **error)
 {
     if (!look_take_figures(l, p))
         return volume_scan(p, name, error);
-    return take_volume(p, name, g_steal_pointer(&l->volume), error);
+    return take_volume(p, name, g_steal_pointer(&l->volume), false, error);
 }
