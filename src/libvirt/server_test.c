@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Limits that take a server with small ones: clients that do not open, do not read, flood or are
- * too many. */
+ * too many; and what they leave behind when they go. */
+#include "base/fd.h"
 #include "base/scratch.h"
 #include "libvirt/client.h"
+#include "libvirt/stream.h"
 #include "manager/event.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -196,6 +199,72 @@ static void test_stalled(void)
     stop();
 }
 
+/* ---- a stream whose client goes while a worker writes ---- */
+
+enum { PROC_UPLOAD = 500 }; /* nobody's */
+static int sink[2]; /* a pipe: its writer waits when it is full */
+static unsigned uploads_over;
+
+static void upload_over(void *opaque, int fd, bool failed)
+{
+    g_assert_true(failed);
+    close(fd);
+    uploads_over++;
+}
+
+static bool upload_to_sink(struct rpc_call *c, void *args, void *ret, GError **error)
+{
+    stream_on_end(stream_new_upload(c, fd_steal(&sink[1]), UINT64_MAX), upload_over, NULL);
+    return true;
+}
+RPC_PROC(test_upload, .number = PROC_UPLOAD, .flags = RPC_STREAM, .call = upload_to_sink);
+
+static void send_data(int fd, size_t len)
+{
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    g_autofree uint8_t *data = g_malloc0(len);
+    const struct frame f = {PROGRAM_REMOTE, PROGRAM_VERSION, PROC_UPLOAD,
+                            FRAME_STREAM,   1,               FRAME_CONTINUE};
+    guint begin = frame_begin(out, &f);
+    g_byte_array_append(out, data, (guint)len);
+    frame_end(out, begin);
+    g_assert_cmpint(send(fd, out->data, out->len, MSG_NOSIGNAL), ==, out->len);
+}
+
+static size_t drain(void)
+{
+    g_autofree uint8_t *data = g_malloc(128 << 10);
+    size_t sum = 0;
+    for (ssize_t n; (n = read(sink[0], data, 128 << 10)) > 0;)
+        sum += (size_t)n;
+    return sum;
+}
+
+/* Its source is free when the last block is written, not before: who opens it next is alone. */
+static void test_upload_cut(void)
+{
+    enum { BLOCK = 100000 }; /* more than a pipe holds */
+    start();
+    g_assert_cmpint(pipe2(sink, O_CLOEXEC), ==, 0);
+    int fd = dial_open();
+    say(fd, PROC_UPLOAD, NULL, 0);
+    g_assert_cmpint(heard(fd), ==, 28);
+    send_data(fd, BLOCK);
+    serve(50);
+    close(fd);
+    serve(50);
+    g_assert_cmpuint(clients(), ==, 0);
+    g_assert_cmpuint(uploads_over, ==, 0);
+    uint8_t some[BLOCK - 1000];
+    g_assert_cmpint(read(sink[0], some, sizeof(some)), >, 0);
+    for (unsigned i = 0; i < 100 && !uploads_over; i++)
+        serve(10);
+    g_assert_cmpuint(uploads_over, ==, 1);
+    g_assert_cmpuint(drain(), >, 0); /* and it ends: nobody writes any more */
+    close(sink[0]);
+    stop();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -204,5 +273,6 @@ int main(int argc, char **argv)
     g_test_add_func("/server/too many", test_too_many);
     g_test_add_func("/server/event flood", test_event_flood);
     g_test_add_func("/server/stalled", test_stalled);
+    g_test_add_func("/server/upload cut", test_upload_cut);
     return g_test_run();
 }

@@ -81,6 +81,14 @@ static void run_on_end(void *opaque)
     tell_end(s);
 }
 
+static void settle(struct rpc_stream *s)
+{
+    if (s->on_end)
+        task_start(run_on_end, s);
+    else
+        tell_end(s);
+}
+
 void stream_over(struct rpc_stream *s, GError *e)
 {
     if (s->over) {
@@ -93,10 +101,17 @@ void stream_over(struct rpc_stream *s, GError *e)
     g_queue_clear_full(&s->items, g_free);
     s->item_bytes = 0;
     s->kind->end(s);
-    if (s->on_end)
-        task_start(run_on_end, s);
-    else
-        tell_end(s);
+    if (!s->at_work)
+        settle(s);
+}
+
+void stream_work(struct rpc_stream *s, void (*fn)(void *opaque), void *opaque)
+{
+    s->at_work = true;
+    task_work(fn, opaque);
+    s->at_work = false;
+    if (s->over)
+        settle(s);
 }
 
 void streams_end(struct client *c)

@@ -25,8 +25,8 @@ struct rpc_stream *stream_new_duplex(struct rpc_call *c, int fd);
 struct rpc_stream *stream_new_download(struct rpc_call *c, int fd, uint64_t length, bool sparse);
 /* To a file, at its place: `length` bytes at most. */
 struct rpc_stream *stream_new_upload(struct rpc_call *c, int fd, uint64_t length);
-/* fn is called in a task when it is over, once, and takes the descriptor; an upload that was
- * finished is confirmed to the client after fn. */
+/* fn is called in a task when it is over and no worker uses the descriptor any more, once, and takes the descriptor; an
+ * upload that was finished is confirmed to the client after fn. */
 void stream_on_end(struct rpc_stream *s, void (*fn)(void *opaque, int fd, bool failed),
                    void *opaque);
 

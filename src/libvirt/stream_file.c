@@ -81,11 +81,10 @@ static void download(void *opaque)
             stream_wait(s);
             continue;
         }
-        b->fd = dup(s->fd); /* the stream may end meanwhile */
+        b->fd = s->fd;
         b->sparse = s->sparse;
         b->want = (size_t)MIN(s->left, FRAME_CHUNK_BYTES);
-        task_work(read_block, b);
-        close(b->fd);
+        stream_work(s, read_block, b);
         more = !s->over && send_block(s, b);
     }
     if (!s->over)
@@ -158,14 +157,13 @@ static void write_block(void *opaque)
 static bool write_item(struct rpc_stream *s)
 {
     struct stream_item *i = g_queue_pop_head(&s->items);
-    struct block_write b = {.fd = dup(s->fd), .item = i};
+    struct block_write b = {.fd = s->fd, .item = i};
     GError *e = NULL;
     if (i->len > s->left)
         ruche_error(&e, RUCHE_ERR_INVALID, "stream of call %u: more was sent than its length",
                     s->head.serial);
     else
-        task_work(write_block, &b);
-    close(b.fd);
+        stream_work(s, write_block, &b);
     s->left -= e ? 0 : i->len;
     if (b.result)
         ruche_error_errno(&e, b.result, "writing for the stream of call %u", s->head.serial);

@@ -29,6 +29,7 @@ struct rpc_stream {
     uint64_t left; /* bytes that may still pass */
     bool sparse;
     bool begun, over;
+    bool at_work;  /* a worker has the descriptor */
     bool finished; /* the client has said OK, or ... */
     bool aborted;  /* ... that it gives up */
     GError *error; /* why we end it */
@@ -49,9 +50,12 @@ void stream_send(struct rpc_stream *s, const void *data, size_t len);
 void stream_send_hole(struct rpc_stream *s, uint64_t len);
 /* OK to the client. */
 void stream_confirm(struct rpc_stream *s);
-/* Takes it out of the client's list and calls on_end. `e` (may be NULL, taken) goes to the client
- * first. */
+/* Takes it out of the client's list and calls on_end, once no worker has its descriptor any more. `e` (may be NULL,
+ * taken) goes to the client first. */
 void stream_over(struct rpc_stream *s, GError *e);
+/* In a task that holds a reference: fn(opaque) on a worker, which may use the stream's descriptor. An end meanwhile
+ * waits for it, so that nobody takes the source for free while it is still read or written. */
+void stream_work(struct rpc_stream *s, void (*fn)(void *opaque), void *opaque);
 void stream_item_done(struct rpc_stream *s);
 /* In a task: until somebody calls stream_wake(). */
 void stream_wait(struct rpc_stream *s);
