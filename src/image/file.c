@@ -208,12 +208,26 @@ static void give_back(struct file_node *f)
     f->reserved_begin = f->reserved_end = 0;
 }
 
+/* A passed descriptor outlives its copy here, and with it its open file, whose locks would keep others off. */
+static void give_back_locks(struct file_node *f)
+{
+    if (!f->locking || !fdset_is_path(f->filename))
+        return;
+    for (struct node *other = NULL; (other = graph_next(f->n.graph, other));)
+        if (other != &f->n && other->driver == f->n.driver && !strcmp(other->filename, f->filename))
+            return; /* it stands on the same one */
+    image_unlock(f->fd);
+}
+
 static void file_close(struct node *n)
 {
     struct file_node *f = container_of(n, struct file_node, n);
+    if (!f->opened)
+        return;
     give_back(f);
-    if (f->opened)
-        fd_close_keep_errno(f->fd);
+    if (f->fd >= 0)
+        give_back_locks(f);
+    fd_close_keep_errno(f->fd);
 }
 
 /* Who passed the file may have passed it for this, too: the user we run as need not have a right to it.

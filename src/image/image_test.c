@@ -5,6 +5,7 @@
 #include "image/node.h"
 
 #include "base/fd.h"
+#include "base/fdset.h"
 #include "base/scratch.h"
 
 #include <errno.h>
@@ -437,6 +438,27 @@ static void test_locks(struct fixture *f, gconstpointer data)
     close(ready[1]);
 }
 
+/* Who passed a file keeps it open; the locks go with the last node that stands on it all the same. */
+static void test_passed(struct fixture *f, gconstpointer data)
+{
+    int set = fdset_add(-1, open(f->path, O_RDWR | O_CLOEXEC));
+    g_autofree char *path = g_strdup_printf("/dev/fdset/%d", set);
+    struct test_options named = options_of(f), passed = named;
+    passed.filename = path;
+    struct image *i = try_open(f, &passed, NULL), *j = try_open(f, &passed, NULL);
+    g_assert_nonnull(i);
+    g_assert_nonnull(j);
+    expect_open_error(f, &named, RUCHE_ERR_BUSY, "in use");
+    image_close(i);
+    expect_open_error(f, &named, RUCHE_ERR_BUSY, "in use");
+    image_close(j);
+    i = try_open(f, &named, NULL);
+    g_assert_nonnull(i);
+    expect_open_error(f, &passed, RUCHE_ERR_BUSY, "in use");
+    image_close(i);
+    g_assert_cmpint(fdset_remove(set, -1), ==, 0);
+}
+
 static void test_attach(struct fixture *f, gconstpointer data)
 {
     struct test_options o = options_of(f);
@@ -526,6 +548,7 @@ int main(int argc, char **argv)
     g_test_add("/image/open-errors", struct fixture, NULL, setup, test_open_errors, teardown);
     if (CAN_FORK)
         g_test_add("/image/locks", struct fixture, NULL, setup, test_locks, teardown);
+    g_test_add("/image/passed", struct fixture, NULL, setup, test_passed, teardown);
     g_test_add("/image/attach", struct fixture, NULL, setup, test_attach, teardown);
     return g_test_run();
 }

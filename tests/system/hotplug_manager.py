@@ -163,7 +163,9 @@ class Machine:
         return self.virsh(verb, WORLD.path("device.xml", text), *(words or ["--live"]), **how)
 
     def qmp(self, command, **arguments):
-        return json.loads(self.virsh("qemu-monitor-command", json.dumps({"execute": command, "arguments": arguments})))["return"]
+        answer = json.loads(self.virsh("qemu-monitor-command", json.dumps({"execute": command, "arguments": arguments})))
+        assert "return" in answer, f"{command} {arguments}: {answer}"
+        return answer["return"]
 
     def happens(self, kind, *more):
         WORLD.happens(kind, self.name, *more)
