@@ -40,11 +40,7 @@ def start(*more):
 def stop(pid, how=signal.SIGTERM):
     os.kill(pid, how)
     for _ in range(12000):
-        try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
-                if f.read().rpartition(")")[2].split()[0] == "Z":
-                    return
-        except OSError:
+        if tap.has_ended(pid):
             return
         time.sleep(0.01)
     raise AssertionError("it does not end")

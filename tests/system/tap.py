@@ -47,10 +47,10 @@ def free_port():
 
 
 def has_ended(pid):
-    """A process that is nobody's child may stay as a zombie for ever."""
+    """A process that is nobody's child may stay as a zombie for ever; while other threads of it live, it still has its files and their locks."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
-            return f.read().rpartition(")")[2].split()[0] in "ZX"
+            return f.read().rpartition(")")[2].split()[0] in "ZX" and len(os.listdir(f"/proc/{pid}/task")) == 1
     except OSError:
         return True
 
