@@ -2,6 +2,8 @@
 /* Streams from and to files: a task each, which has blocks read and written by a worker. */
 #include "libvirt/stream_priv.h"
 
+#include "base/zeroes.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -113,11 +115,13 @@ struct rpc_stream *stream_new_download(struct rpc_call *c, int fd, uint64_t leng
 
 struct block_write {
     int fd, result; /* 0 or errno */
-    const struct stream_item *item;
+    struct stream_item *item;
 };
 
-/* A hole: the place moves on, what is there is given back to the file system, and the file reaches
- * so far. */
+/* Of a hole, at once: an end of the stream waits for no more. */
+#define HOLE_BYTES (64u << 20)
+
+/* A hole: the place moves on, what is there becomes nothing, and a file reaches so far. */
 static int write_hole(int fd, uint64_t len)
 {
     struct stat st;
@@ -127,27 +131,28 @@ static int write_hole(int fd, uint64_t len)
     off_t end = at + (off_t)len;
     if (fstat(fd, &st) < 0)
         return errno;
-    if (st.st_size > at &&
-        fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, (off_t)len) < 0)
-        return errno;
-    if (st.st_size < end && ftruncate(fd, end) < 0)
-        return errno;
-    return lseek(fd, end, SEEK_SET) < 0 ? errno : 0;
+    off_t there = S_ISBLK(st.st_mode) ? end : MIN(st.st_size, end);
+    int err = there > at ? -zeroes_write(fd, (uint64_t)at, (uint64_t)(there - at)) : 0;
+    if (!err && there < end && ftruncate(fd, end) < 0)
+        err = errno;
+    return err ? err : lseek(fd, end, SEEK_SET) < 0 ? errno : 0;
 }
 
 static void write_block(void *opaque)
 {
     struct block_write *b = opaque;
-    const struct stream_item *i = b->item;
+    struct stream_item *i = b->item;
     if (i->hole) {
-        b->result = write_hole(b->fd, i->len);
+        uint64_t len = MIN(i->len - i->at, HOLE_BYTES);
+        b->result = write_hole(b->fd, len);
+        i->at += len;
         return;
     }
     b->result = 0;
-    for (uint64_t at = 0; at < i->len && !b->result;) {
-        ssize_t n = write(b->fd, i->data + at, i->len - at);
+    while (i->at < i->len && !b->result) {
+        ssize_t n = write(b->fd, i->data + i->at, i->len - i->at);
         if (n > 0)
-            at += (uint64_t)n;
+            i->at += (uint64_t)n;
         else if (n == 0 || errno != EINTR)
             b->result = n ? errno : EIO;
     }
@@ -162,7 +167,7 @@ static bool write_item(struct rpc_stream *s)
     if (i->len > s->left)
         ruche_error(&e, RUCHE_ERR_INVALID, "stream of call %u: more was sent than its length",
                     s->head.serial);
-    else
+    while (!e && !b.result && i->at < i->len && !s->over)
         stream_work(s, write_block, &b);
     s->left -= e ? 0 : i->len;
     if (b.result)
