@@ -255,8 +255,19 @@ static void test_pic_pit(void)
     apic_write(APIC_LVT_LINT0, 0x10000);
 }
 
+/* A busy host stops us at times between two looks at a clock: the least of some measurements is what it tells. */
+static void check_clock(const char *what, uint64_t (*measure)(void), uint64_t floor, uint64_t limit)
+{
+    uint64_t least = measure();
+    for (unsigned tries = 0; tries < 10 && least >= limit; tries++) {
+        uint64_t again = measure();
+        least = again < least ? again : least;
+    }
+    check(least > floor && least < limit, "%s: %lu, to be between %lu and %lu", what, least, floor, limit);
+}
+
 /* Channel 2, gated by port 0x61, against the TSC. */
-static void test_pit_channel2(void)
+static uint64_t channel2_us(void)
 {
     out8(0x61, (uint8_t)((in8(0x61) & ~2u) | 1));
     out8(0x43, 0xb0);
@@ -265,8 +276,12 @@ static void test_pit_channel2(void)
     uint64_t begin = rdtsc();
     while (!(in8(0x61) & 0x20) && rdtsc() - begin < tsc_khz() * 1000)
         ;
-    uint64_t us = (rdtsc() - begin) * 1000 / tsc_khz();
-    check(us > 8000 && us < 100000, "10 ms of PIT channel 2 took %lu us", us);
+    return (rdtsc() - begin) * 1000 / tsc_khz();
+}
+
+static void test_pit_channel2(void)
+{
+    check_clock("us that 10 ms of PIT channel 2 took", channel2_us, 8000, 100000);
 }
 
 /* --- IOAPIC --- */
@@ -373,20 +388,29 @@ static void hpet_write(unsigned off, uint64_t v)
     *(volatile uint64_t *)(HPET + off) = v;
 }
 
+static uint32_t hpet_period(void)
+{
+    return (uint32_t)(hpet_read(0) >> 32);
+}
+
+static uint64_t hpet_ns(void)
+{
+    uint64_t a = hpet_read(0xf0);
+    delay_us(1000);
+    return (hpet_read(0xf0) - a) * (hpet_period() / 1000) / 1000;
+}
+
 static void test_hpet(void)
 {
     uint64_t caps = hpet_read(0);
-    uint32_t period = (uint32_t)(caps >> 32);
+    uint32_t period = hpet_period();
     if (caps == ~0ull || !period || !cmdline_number("hpet", 1)) {
         skip("HPET", "not there");
         return;
     }
     check(period <= 100000000, "its period is %u fs", period);
     hpet_write(0x10, 1);
-    uint64_t a = hpet_read(0xf0);
-    delay_us(1000);
-    uint64_t ns = (hpet_read(0xf0) - a) * (period / 1000) / 1000;
-    check(ns > 500000 && ns < 50000000, "1 ms of the TSC is %lu ns of the HPET", ns);
+    check_clock("ns of the HPET in 1 ms of the TSC", hpet_ns, 500000, 50000000);
     uint64_t config = hpet_read(0x100);
     uint32_t pins = (uint32_t)(config >> 32);
     check(pins != 0, "timer 0 can reach IOAPIC pins 0x%x", pins);
@@ -414,6 +438,15 @@ static void test_hpet(void)
 
 /* --- ACPI PM timer --- */
 
+static uint32_t pm_port;
+
+static uint64_t pm_ticks(void)
+{
+    uint32_t a = in32((uint16_t)pm_port);
+    delay_us(2000);
+    return (in32((uint16_t)pm_port) - a) & 0xffffff;
+}
+
 static void test_pm_timer(void)
 {
     const uint8_t *fadt = acpi_find("FACP");
@@ -421,17 +454,12 @@ static void test_pm_timer(void)
         skip("PM timer", "no FADT");
         return;
     }
-    uint32_t port;
-    memcpy(&port, fadt + 76, 4);
-    if (!port) {
+    memcpy(&pm_port, fadt + 76, 4);
+    if (!pm_port) {
         skip("PM timer", "no port in the FADT");
         return;
     }
-    uint32_t a = in32((uint16_t)port);
-    delay_us(2000);
-    uint32_t ticks = (in32((uint16_t)port) - a) & 0xffffff;
-    check(ticks > 5000 && ticks < 200000, "2 ms are %u ticks of 3.58 MHz at port 0x%x", ticks,
-          port);
+    check_clock("ticks of the PM timer, of 3.58 MHz, in 2 ms", pm_ticks, 5000, 200000);
 }
 
 void test_main(void)
