@@ -5,7 +5,7 @@
  * Errors    Sentences; a failure leaves what was there.
  */
 #include "image/graph.h"
-#include "image/lock.h"
+#include "base/image_lock.h"
 
 #include "base/fd.h"
 

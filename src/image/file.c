@@ -7,7 +7,7 @@
  */
 #include "image/driver.h"
 #include "image/file.h"
-#include "image/lock.h"
+#include "base/image_lock.h"
 
 #include "base/fd.h"
 #include "base/fdset.h"

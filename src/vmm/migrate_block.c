@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "image/file.h"
 #include "image/graph.h"
-#include "image/lock.h"
+#include "base/image_lock.h"
 #include "vmm/block.h"
 #include "vmm/migrate_internal.h"
 

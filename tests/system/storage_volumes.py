@@ -242,6 +242,48 @@ def test_streams(conn):
     v.delete()
 
 
+def image_program(*words, **more):
+    return subprocess.Popen(["qemu-io", "-f", "raw", *words, f"{FOLDER}/v"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+
+
+def refusals(v, source):
+    """What each way to lose the volume's contents says."""
+    yield "wipe", error_of(v.wipe)
+    yield "upload", error_of(lambda: send(v.connect(), v, b"x" * 512))
+    for words in (["wipe", "p", "v"], ["upload", "p", "v", source]):
+        done = subprocess.run([RUCHE, "--connect", M.socket, "volume", *words], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode, words
+        yield words[0], done.stderr
+    yield "REST", M.job(M.want(202, "POST", "/pools/p/volumes/v/wipe", {"algorithm": "zero"}))
+
+
+def test_locks(conn):
+    """Contents are not lost under a program that has the image; and none opens it while they are."""
+    v = pool(conn).createXML(volume("v"))
+    source = f"{M.folder.name}/source"
+    with open(source, "wb") as f:
+        f.write(b"x" * 512)
+    with image_program() as machine:
+        machine.stdin.write("write -P 7 0 4096\n")
+        machine.stdin.flush()
+        while "wrote" not in machine.stdout.readline():
+            pass
+        for how, said in refusals(v, source):
+            assert "volume 'v' is in use by process" in str(said) and "qemu-io" in str(said), (how, said)
+        machine.stdin.close()
+    assert read("v")[:4096] == bytes([7]) * 4096
+    stream = conn.newStream()
+    v.upload(stream, 0, 0, 0)
+    stream.send(b"y" * 4096)
+    with image_program("-c", "write 0 512") as machine:
+        said = machine.communicate(timeout=60)[0]
+        assert machine.returncode and "lock" in said, said
+    stream.finish()
+    with image_program("-c", "read -P 0x79 0 4096") as machine:
+        assert "read 4096/4096" in machine.communicate(timeout=60)[0]
+    v.delete()
+
+
 def test_key_costs_little(conn):
     """An encrypted volume of ours: what its key costs to check, in a processor's time."""
     p = pool(conn)
@@ -353,7 +395,7 @@ def main():
     conn.storagePoolDefineXML(f"<pool type='dir'><name>p</name><target><path>{FOLDER}</path></target></pool>").create()
     secret = conn.secretDefineXML(f"<secret private='yes'><uuid>{SECRET}</uuid><usage type='volume'><volume>any</volume></usage></secret>")
     secret.setValue(KEY.encode())
-    tests = (test_options, test_units, test_allocation, test_resize, test_wipe, test_streams, test_key_costs_little, test_kills)
+    tests = (test_options, test_units, test_allocation, test_resize, test_wipe, test_streams, test_locks, test_key_costs_little, test_kills)
     try:
         tap.run({t.__name__[5:].replace("_", " "): lambda t=t: fresh(t, conn) for t in tests})
     finally:

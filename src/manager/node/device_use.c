@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the host itself lives by: it is not taken from it.
  *
- * Spec      proc(5): mountinfo, swaps, net/route, net/ipv6_route; sysfs-class-net, holders of
- *           block devices.
+ * Spec      proc(5): net/route, net/ipv6_route; sysfs-class-net. Disks: block_use.h.
  * Thread    The loop thread; small files only.
  */
+#include "manager/node/block_use.h"
 #include "manager/node/device.h"
 #include "manager/node/sysfs.h"
 
@@ -27,44 +27,11 @@ static bool below(const struct node_device *d, const char *folder, const char *e
 
 /* ---- disks ---- */
 
-/* Where a file system of the block device with that number is mounted; NULL: nowhere. */
-static char *mounted_at(const char *number)
+static bool check_disk(const struct node_device *d, const char *disk, GError **error)
 {
-    g_autofree char *text = sysfs_read("/proc/self/mountinfo");
-    g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", -1);
-    for (char **l = lines; *l; l++) {
-        g_auto(GStrv) f = g_strsplit(*l, " ", 6);
-        if (g_strv_length(f) >= 5 && !strcmp(f[2], number))
-            return g_strdup(f[4]);
-    }
-    return NULL;
-}
-
-static bool is_swap(const char *disk)
-{
-    g_autofree char *text = sysfs_read("/proc/swaps"), *line = g_strdup_printf("/dev/%s ", disk);
-    return text && strstr(text, line);
-}
-
-static bool check_disk(const struct node_device *d, const char *disk, unsigned deep, GError **error)
-{
-    g_autofree char *number = sysfs_read("/sys/class/block/%s/dev", disk);
-    g_autofree char *where = number ? mounted_at(number) : NULL;
-    if (where)
-        return ruche_error(
-            error, RUCHE_ERR_BUSY,
-            "node device '%s': the host uses its disk '%s', which is mounted on '%s'", d->name,
-            disk, where);
-    if (is_swap(disk))
-        return ruche_error(error, RUCHE_ERR_BUSY,
-                           "node device '%s': the host swaps to its disk '%s'", d->name, disk);
-    g_autofree char *path = g_strdup_printf("/sys/class/block/%s/holders", disk),
-                    *full = sysfs_path(path);
-    g_autoptr(GDir) holders = deep < DEEP_MAX ? g_dir_open(full, 0, NULL) : NULL;
-    for (const char *h; holders && (h = g_dir_read_name(holders));)
-        if (!check_disk(d, h, deep + 1, error)) /* LVM, RAID, encryption */
-            return false;
-    return true;
+    g_autofree char *use = block_device_use(disk);
+    return !use || ruche_error(error, RUCHE_ERR_BUSY, "node device '%s': the host uses its %s",
+                               d->name, use);
 }
 
 /* ---- network ---- */
@@ -118,7 +85,7 @@ bool node_device_check_unused(const struct node_device *d, GError **error)
         g_autoptr(GDir) dir = g_dir_open(full, 0, NULL);
         for (const char *e; dir && (e = g_dir_read_name(dir));)
             if (below(d, classes[i].folder, e) &&
-                !(classes[i].disks ? check_disk(d, e, 0, error) : check_net(d, e, error)))
+                !(classes[i].disks ? check_disk(d, e, error) : check_net(d, e, error)))
                 return false;
     }
     return true;

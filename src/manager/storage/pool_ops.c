@@ -159,6 +159,21 @@ struct pool *pool_define(const struct caller *who, const char *xml, unsigned fla
 
 /* ---- life ---- */
 
+/* What it is made of loses its contents: nobody may use it. A folder alone loses nothing. */
+static bool check_sources(struct pool *p, unsigned flags, GError **error)
+{
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+    bool overwrites =
+        p->backend->can & POOL_CAN_OVERWRITE && (flags || !(p->backend->can & POOL_FILES));
+    for (const struct xml_node *n = xml_find(pool_root(p), "source/device"); n; n = xml_next(n))
+        if (overwrites && xml_get(n, "@path"))
+            g_ptr_array_add(paths, g_strdup(xml_get(n, "@path")));
+    for (unsigned i = 0; i < paths->len; i++)
+        if (!device_check_free("device", paths->pdata[i], error))
+            return false;
+    return true;
+}
+
 static bool build(struct pool *p, unsigned flags, GError **error)
 {
     enum pool_state was = p->state;
@@ -174,7 +189,8 @@ static bool build(struct pool *p, unsigned flags, GError **error)
             error, MANAGER_ERR_ARGUMENT,
             "build storage pool '%s': 'overwrite' and 'no overwrite' exclude each other", p->name);
     p->state = POOL_BUILDING;
-    bool ok = storage_programs(p->backend->programs, error) && p->backend->build(p, flags, error);
+    bool ok = storage_programs(p->backend->programs, error) && check_sources(p, flags, error) &&
+              p->backend->build(p, flags, error);
     p->state = was;
     return ok;
 }

@@ -104,6 +104,17 @@ bool volume_refuse_used(const struct pool *p, const struct volume *v, unsigned k
 /* Below the pool's folder, or, without one (-1), by its path. */
 int volume_open_at(int dir, const char *name, int flags);
 
+/* volume_hold.c: what is about to lose its contents. As long as the descriptor is open it is ours alone: the locks by
+ * which image programs refuse one another are held, and no file system, LVM, RAID or swap begins to use a block device
+ * (O_EXCL). -1 with *error, which says who uses it. Worker. */
+struct hold {
+    const char *what, *name; /* "volume"; below the folder, or, without one, a path */
+    int dir;                 /* -1: none */
+};
+int volume_hold(const struct hold *h, GError **error);
+/* Could it be held at the moment? For what another program then does. (waits) */
+bool device_check_free(const char *what, const char *path, GError **error);
+
 /* volume_ops.c: to the end of a job, whose reference is given up; NULL is one that failed already. */
 bool storage_wait(struct job *j, char **ret_result, GError **error);
 

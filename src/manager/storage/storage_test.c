@@ -385,6 +385,17 @@ static void wiping(void *opaque)
     end_pool(p);
 }
 
+/* As a machine looks before it starts: may it write? */
+static void check_locked(const char *name, bool yes)
+{
+    g_autofree char *path = at(name);
+    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1};
+    int fd = open(path, O_RDWR);
+    g_assert_cmpint(fcntl(fd, F_OFD_GETLK, &l), ==, 0);
+    g_assert_true((l.l_type != F_UNLCK) == yes);
+    close(fd);
+}
+
 static void streams(void *opaque)
 {
     struct pool *p = begin_pool();
@@ -407,12 +418,14 @@ static void streams(void *opaque)
     fd = volume_open(&caller_self, p, "s", VOLUME_WRITE, 7, 0, &length, NULL);
     g_assert_cmpuint(length, ==, 3);
     g_assert_cmpint(write(fd, "abc", 3), ==, 3);
+    check_locked("s", true);
     g_string_truncate(events, 0);
     volume_close(p, "s", fd, true);
     while (!events->len)
         task_sleep_ms(5);
     g_assert_cmpuint(volume_find(p, "s", NULL)->capacity, ==, 10);
     g_assert_cmpuint(volume_find(p, "s", NULL)->in_use, ==, 0);
+    check_locked("s", false);
     assert_refused(volume_open(&caller_self, p, "s", VOLUME_READ, 14, 0, &length, &error) >= 0,
                    "behind its end");
     assert_refused(volume_open(&caller_self, p, "s", VOLUME_READ, 4, 100, &length, &error) >= 0,

@@ -208,7 +208,8 @@ static bool make_device(struct pool *p, struct maker *m, GError **error)
         return true;
     g_autofree char *device = g_strdup(m->path);
     fiber_mutex_unlock(&p->lock);
-    bool ok = fill_device(p, m, error);
+    bool ok = (p->backend->can & POOL_REMOTE || device_check_free("volume", device, error)) &&
+              fill_device(p, m, error); /* old contents may have made somebody use it */
     fiber_mutex_lock(&p->lock);
     if (!ok && p->backend->volume_delete)
         p->backend->volume_delete(p, m->def.name, device, NULL);

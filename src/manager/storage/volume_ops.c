@@ -122,10 +122,9 @@ static bool refuse_busy(struct file_work *w, int fd)
 
 static bool wipe_in(struct file_work *w, int dir)
 {
-    autofd fd = volume_open_at(dir, w->name, O_RDWR);
-    if (fd < 0)
-        return ruche_error_errno(&w->error, errno, "cannot open volume '%s'", w->name);
-    return refuse_busy(w, fd) && wipe_file(fd, w->algorithm, w->job, &w->error);
+    const struct hold h = {.what = "volume", .name = w->name, .dir = dir};
+    autofd fd = volume_hold(&h, &w->error);
+    return fd >= 0 && wipe_file(fd, w->algorithm, w->job, &w->error);
 }
 
 /* What cannot be opened has no lock that could be seen. */
@@ -343,7 +342,8 @@ static bool resize_device(struct pool *p, const struct volume *v, uint64_t size,
     g_autofree char *name = g_strdup(v->name), *path = g_strdup(v->path);
     if (v->encrypted && v->physical > v->capacity) /* the header's room */
         size = align_up(size + v->physical - v->capacity, 512);
-    return p->backend->volume_resize(p, name, path, size, error) && volume_scan(p, name, error);
+    bool shrinks = size < MAX(v->physical, v->capacity) && !(p->backend->can & POOL_REMOTE);
+    return (!shrinks || device_check_free("volume", path, error)) && p->backend->volume_resize(p, name, path, size, error) && volume_scan(p, name, error);
 }
 
 static bool do_resize(struct pool *p, void *opaque, GError **error)

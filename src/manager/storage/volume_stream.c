@@ -16,8 +16,9 @@
 struct open_work {
     const char *target, *name; /* target NULL: name is a device's path */
     uint64_t offset, size;
-    bool write, busy;
-    int fd, err;
+    bool write;
+    int fd;
+    GError *error;
 };
 
 static bool look_at_opened(struct open_work *w)
@@ -37,22 +38,28 @@ static bool look_at_opened(struct open_work *w)
     return lseek(w->fd, (off_t)w->offset, SEEK_SET) >= 0;
 }
 
+static int open_to_read(struct open_work *w, int dir)
+{
+    int fd = volume_open_at(dir, w->name, O_RDONLY);
+    if (fd < 0)
+        ruche_error_errno(&w->error, errno, "cannot open volume '%s'", w->name);
+    return fd;
+}
+
 static void open_file(void *opaque)
 {
     struct open_work *w = opaque;
-    autofd dir = w->target ? pool_fs_open_dir(w->target, NULL) : -1;
-    w->fd =
-        w->target && dir < 0 ? -1 : volume_open_at(dir, w->name, w->write ? O_WRONLY : O_RDONLY);
-    w->err = errno;
-    if (w->fd < 0)
+    autofd dir = w->target ? pool_fs_open_dir(w->target, &w->error) : -1;
+    if (w->target && dir < 0)
         return;
-    if (!look_at_opened(w)) {
-        w->err = errno;
+    const struct hold h = {.what = "volume", .name = w->name, .dir = dir};
+    w->fd = w->write ? volume_hold(&h, &w->error) : open_to_read(w, dir);
+    if (w->fd >= 0 && !look_at_opened(w)) {
+        ruche_error_errno(&w->error, errno, "cannot open volume '%s'", w->name);
         close(fd_steal(&w->fd));
-        return;
+    } else if (w->fd >= 0) {
+        fcntl(w->fd, F_SETFL, 0); /* O_NONBLOCK was for opening */
     }
-    fcntl(w->fd, F_SETFL, 0); /* O_NONBLOCK was for opening */
-    w->busy = w->write && pool_fs_image_busy(w->fd);
 }
 
 struct open_call {
@@ -70,9 +77,6 @@ static bool check_range(struct open_call *c, const struct volume *v, const struc
     bool grows = c->write && v->type == VOLUME_FILE && strcmp(v->format, "raw") != 0 &&
                  strcmp(v->format, "iso") != 0;
     uint64_t left = grows ? INT64_MAX - c->offset : w->size - MIN(c->offset, w->size);
-    if (w->busy)
-        return ruche_error(error, RUCHE_ERR_BUSY, "volume '%s' is in use by another program",
-                           c->name);
     if (c->offset > w->size || (c->write && !left))
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "volume '%s': offset %" PRIu64 " is behind its end at %" PRIu64, c->name,
@@ -106,8 +110,10 @@ static bool do_open(struct pool *p, void *opaque, GError **error)
                           .write = c->write,
                           .fd = -1};
     task_work_long(open_file, &w);
-    if (w.fd < 0)
-        return ruche_error_errno(error, w.err, "cannot open volume '%s'", c->name);
+    if (w.fd < 0) {
+        g_propagate_error(error, w.error);
+        return false;
+    }
     v = g_hash_table_lookup(p->volumes, c->name);
     if (!v || !check_range(c, v, &w, error)) {
         close(w.fd);

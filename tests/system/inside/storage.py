@@ -80,6 +80,20 @@ def encrypted_volume(pool, name, source):
     virsh_all(f"vol-delete clear --pool {pool}", f"vol-delete {name} --pool {pool}")
 
 
+def in_use(pool, volume, path):
+    """What the host has mounted, or a machine has as its disk, keeps its contents."""
+    sh(f"mkfs.ext4 -q -F {path} && mkdir -p /mnt/use && mount {path} /mnt/use")
+    for words in ("vol-wipe {v} --pool {p}", "vol-upload {v} /root/blob --pool {p}", "vol-resize {v} 8M --shrink --pool {p}"):
+        refused(words.format(v=volume, p=pool), "which is mounted on '/mnt/use'")
+    refused(f"pool-define-as u disk --source-dev {path} --source-format gpt --target /dev && virsh -q pool-build u --overwrite", "which is mounted on '/mnt/use'")
+    sh("umount /mnt/use")
+    virsh_all("pool-undefine u", "create " + write("m.xml", MACHINE.format(pool=pool, volume=volume, luks="")))
+    for words in ("vol-wipe {v} --pool {p}", "vol-upload {v} /root/blob --pool {p}"):
+        refused(words.format(v=volume, p=pool), f"volume '{path}' is in use by process")
+    virsh("destroy m")
+    sh(f"wipefs -qa {path}")
+
+
 def test_btrfs():
     """A folder on btrfs: files that are not copied on write, clones that share their blocks, a subvolume."""
     sh("mkfs.btrfs -qf /dev/vdd && mkdir -p /mnt/b && mount /dev/vdd /mnt/b && btrfs subvolume create /mnt/b/images && "
@@ -122,6 +136,9 @@ def test_fs():
     virsh("pool-destroy f")
     assert "/mnt/f" not in sh("cat /proc/mounts")
     refused("pool-build f --no-overwrite", "already holds something (ext4)")
+    sh("mount /dev/vdd /mnt/f")
+    refused("pool-build f --overwrite", "device '/dev/vdd' is in use: the host uses disk 'vdd', which is mounted on '/mnt/f'")
+    sh("umount /mnt/f")
     virsh_all("pool-build f --overwrite", "pool-start f")
     assert "v" not in virsh("vol-list f").split()
     sh("umount /mnt/f")  # behind our back
@@ -141,6 +158,8 @@ def test_logical():
     sh("head -c 3000000 /dev/vg/snap | cmp - /root/blob")
     xml = virsh("vol-dumpxml snap --pool vg")
     assert "<path>/dev/vg/base</path>" in xml and "<extent start=" in xml and "type='block'" in xml, xml
+    in_use("vg", "snap", "/dev/vg/snap")
+    virsh("vol-upload snap /root/blob --pool vg")
     virsh_all("vol-clone base copy --pool vg", "vol-resize copy 60M --pool vg", "vol-wipe base --pool vg --algorithm zero")
     sh("head -c 3000000 /dev/vg/copy | cmp - /root/blob && head -c 3000000 /dev/zero | cmp -n 3000000 - /dev/vg/base")
     assert figure("vg", "copy") == f"{60 * MIB} bytes"

@@ -5,11 +5,11 @@
  * Spec      QEMU's raw file driver: bytes from 100 stand for the permissions that an opener uses,
  *           bytes from 200 for those that it does not share with others. Read locks announce; a
  *           test for a write lock asks.
- * Thread    Main thread.
+ * Thread    Any.
  * Trust     /proc is read only to name the holder in a message.
  * Errors    A sentence with RUCHE_ERR_BUSY; a file system without locks is no error.
  */
-#include "image/lock.h"
+#include "base/image_lock.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -126,29 +126,42 @@ void image_unlock(int fd)
     fcntl(fd, F_OFD_SETLK, &l);
 }
 
-bool image_lock(int fd, const char *filename, bool write, bool force_share, GError **error)
+/* False: *ret_who has the file in a way that excludes us. */
+static bool take(int fd, const struct lock_plan *plan, char **ret_who)
 {
-    const unsigned change = 1u << PERM_WRITE | 1u << PERM_RESIZE;
-    struct lock_plan plan = { .used = 1u << PERM_READ | (write ? 1u << PERM_WRITE : 0),
-                              .unshared = force_share ? 0 : change };
-    if (force_share)
-        return true;
-    int err = announce(fd, USED_BASE, plan.used);
+    int err = announce(fd, USED_BASE, plan->used);
     if (!err)
-        err = announce(fd, UNSHARED_BASE, plan.unshared);
+        err = announce(fd, UNSHARED_BASE, plan->unshared);
     if (err == -EINVAL || err == -ENOLCK || err == -ENOSYS || err == -EOPNOTSUPP)
         return true; /* no locks on this file system: nobody else can lock either */
-    g_autofree char *who = NULL;
+    char *who = NULL;
     for (unsigned tries = 0; !err && !who && tries < ORPHAN_TRIES; tries++) {
-        if (is_free(fd, &plan))
+        if (is_free(fd, plan))
             return true;
         who = find_holder(fd);
         if (!who)
             g_usleep(ORPHAN_WAIT_US);
     }
     image_unlock(fd); /* a descriptor that was passed to us outlives its copy here, and would keep what it announced */
-    return ruche_error(error, RUCHE_ERR_BUSY,
-                       "image '%s' is in use by %s; stop it, or open the image %s", filename,
-                       who ? who : "another process",
+    *ret_who = who ? who : g_strdup("another process");
+    return false;
+}
+
+static const unsigned change = 1u << PERM_WRITE | 1u << PERM_RESIZE;
+
+bool image_lock(int fd, const char *filename, bool write, bool force_share, GError **error)
+{
+    struct lock_plan plan = { .used = 1u << PERM_READ | (write ? 1u << PERM_WRITE : 0),
+                              .unshared = change };
+    g_autofree char *who = NULL;
+    return force_share || take(fd, &plan, &who) ||
+           ruche_error(error, RUCHE_ERR_BUSY,
+                       "image '%s' is in use by %s; stop it, or open the image %s", filename, who,
                        write ? "read-only where the other does so too" : "with force-share=on");
+}
+
+bool image_lock_alone(int fd, char **ret_who)
+{
+    struct lock_plan plan = { .used = 1u << PERM_READ | 1u << PERM_WRITE, .unshared = change };
+    return take(fd, &plan, ret_who);
 }
