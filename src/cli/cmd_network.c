@@ -132,9 +132,9 @@ static bool parse_subnet(struct subnet *s, const char *text, GError **error)
 #define RANGE_MAX 4096
 static void add_range(GString *xml, const struct subnet *s)
 {
-    uint32_t host, mask = (uint32_t)(~0ull << (32 - s->prefix)), half = (~mask >> 1) + 1;
     if (g_inet_address_get_family(s->host) != G_SOCKET_FAMILY_IPV4 || s->prefix > 29)
         return;
+    uint32_t host, mask = (uint32_t)(~0ull << (32 - s->prefix)), half = (~mask >> 1) + 1;
     memcpy(&host, g_inet_address_to_bytes(s->host), 4);
     host = GUINT32_FROM_BE(host);
     bool upper = !(host & half);
