@@ -13,11 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import network as ground  # noqa: E402
+import libvirt  # noqa: E402
 import tap  # noqa: E402
 from network import HOST, RUN, WORK, refused, run, virsh, wait_for, write  # noqa: E402
 
@@ -312,6 +314,50 @@ def test_vlans():
         virsh("net-destroy", "lan")
 
 
+def test_gone_meanwhile():
+    """A port that is deleted while the switch is awaited: by a change of its limits, and by its machine's start."""
+    virsh("net-create", write("lan.xml", NETWORK), "--validate")
+    switch = ground.SWITCH.processes["ovs-vswitchd"]
+    folder, said = f"{RUN}/networks/lan.ports", []
+
+    def change(port):
+        network = libvirt.open(f"qemu+unix:///system?socket={RUN}/libvirt-sock").networkLookupByName("lan")
+        try:
+            network.portLookupByUUIDString(port).setParameters({"outbound.average": 128}, 0)
+        except libvirt.libvirtError as e:
+            said.append(str(e))
+
+    def delete_port():
+        port = wait_for("the port", lambda: os.path.isdir(folder) and os.listdir(folder))[0].removesuffix(".xml")
+        virsh("net-port-delete", "lan", port)
+
+    try:
+        start("m", 1, "<source network='lan'/>", "", kind="network")
+        port = os.listdir(folder)[0].removesuffix(".xml")
+        switch.send_signal(signal.SIGSTOP)
+        changing = threading.Thread(target=change, args=(port,))
+        changing.start()
+        wait_for("the database's change", lambda: row("Interface", "tap001", "ingress_policing_rate")["ingress_policing_rate"] == 1024)
+        delete_port()
+        changing.join()
+        assert len(said) == 1 and f"network 'lan' has no port '{port}'" in said[0], said
+        assert not os.path.exists(folder), "it has come again"
+        switch.send_signal(signal.SIGCONT)
+        stop("m")
+        switch.send_signal(signal.SIGSTOP)
+        starting = threading.Thread(target=start, args=("m", 1, "<source network='lan'/>", ""), kwargs={"kind": "network"})
+        starting.start()
+        delete_port()
+        switch.send_signal(signal.SIGCONT)
+        starting.join()
+        live = virsh("dumpxml", "m").stdout
+        assert "bridge='obr0'/>" in live and "<tag id='7'/>" in live and "interfaceid=" in live, live
+    finally:
+        switch.send_signal(signal.SIGCONT)
+        stop("m")
+        virsh("net-destroy", "lan")
+
+
 # What each kind of port takes in (VLAN on the wire to VLAN in the switch) and gives out.
 INTO = {"7": {0: 7}, "8": {0: 8}, "both": {7: 7, 8: 8}, "untagged": {0: 7, 7: 7, 8: 8}, "tagged": {0: 7, 7: 7, 8: 8}}
 OUT = {"7": {7: 0}, "8": {8: 0}, "both": {7: 7, 8: 8}, "untagged": {7: 0, 8: 8}, "tagged": {7: 7, 8: 8}}
@@ -338,7 +384,8 @@ def frames(taps):
 
 
 def main():
-    tests = {"no database, no bridge, no switch": test_nobody, "port": test_port, "database ends": test_database_ends, "TLS": test_tls, "VLANs": test_vlans}
+    tests = {"no database, no bridge, no switch": test_nobody, "port": test_port, "database ends": test_database_ends, "TLS": test_tls, "VLANs": test_vlans,
+             "port deleted meanwhile": test_gone_meanwhile}
     missing = [p for p in ("ip", "virsh", "ovsdb-server", "ovs-vswitchd", "certtool") if not shutil.which(p, path=ground.ENV["PATH"])]
     if os.geteuid() or missing:
         why = "needs root" if os.geteuid() else f"{missing[0]} is not installed"

@@ -271,7 +271,7 @@ static bool network_tap(const struct vm *v, struct xml_node *n, unsigned queues,
                         char name[IFNAMSIZ], GError **error)
 {
     const uint8_t *owner = v->d->uuid;
-    struct network_plug p;
+    auto_network_plug p = {0};
     if (!network_plug(owner, v->name, n, &p, error))
         return false;
     bool ok;
@@ -387,7 +387,7 @@ static bool check_move(const struct xml_node *n, const struct network_plug *p, c
 /* Its place on a Linux bridge; a port of a network is taken anew. */
 static bool change_bridged(const struct vm *v, struct xml_node *n, const char *name, GError **error)
 {
-    struct network_plug p = own_plug(n);
+    auto_network_plug p = own_plug(n);
     const uint8_t *owner = v->d->uuid;
     const char *mac = xml_get(n, "mac@address");
     bool of_network = xml_get(n, "source@network");

@@ -12,7 +12,8 @@ static uint64_t floor_of(const struct network_port *p)
 }
 
 bool network_floor_check(const struct network *n, const struct xml_node *root,
-                         const struct xml_node *interface, GError **error)
+                         const struct xml_node *interface, const struct network_port *instead,
+                         GError **error)
 {
     uint64_t wanted = xml_get_u64(interface, "bandwidth/inbound@floor", 0), sum = wanted;
     uint64_t average = xml_get_u64(root, "bandwidth/inbound@average", 0);
@@ -29,7 +30,7 @@ bool network_floor_check(const struct network *n, const struct xml_node *root,
                            mac, n->name);
     g_hash_table_iter_init(&it, n->ports);
     while (g_hash_table_iter_next(&it, NULL, (gpointer *)&p))
-        sum += floor_of(p);
+        sum += p == instead ? 0 : floor_of(p);
     return sum <= limit ||
            ruche_error(error, MANAGER_ERR_CONFIG,
                        "network '%s': with interface %s it would promise %" G_GUINT64_FORMAT

@@ -81,9 +81,10 @@ GPtrArray *network_leases_of(const char *name, const char *mac);
 
 /* ---- ports: what is plugged into a network ---- */
 
-/* What an interface is to be joined to. Strings are the port's, until network_unplug(). */
+/* What an interface is to be joined to. Strings are of `doc`, or whose who filled it in. */
 struct network_plug {
     char port[37];                    /* its UUID: <source portid=''> */
+    struct xml_node *doc;             /* its own copy of the port's: who joins it waits; NULL: none */
     enum network_mode mode;
     const char *bridge;               /* bridge to join; NULL: macvtap or hostdev */
     const char *dev;                  /* macvtap: the interface below it ... */
@@ -93,10 +94,12 @@ struct network_plug {
     const char *profile;              /* of that port; may be NULL */
     unsigned mtu;                     /* 0: the default */
     bool isolated, macs_by_us;        /* <port isolated>, macTableManager='libvirt' */
-    /* Elements, the port's; NULL: none. The interface's own win over the portgroup's, those over the network's. filterref is
+    /* Elements, of `doc`; NULL: none. The interface's own win over the portgroup's, those over the network's. filterref is
      * the interface's own. */
     const struct xml_node *bandwidth, *vlan, *virtualport, *filterref;
 };
+void network_plug_done(struct network_plug *p);
+#define auto_network_plug __attribute__((cleanup(network_plug_done))) struct network_plug
 /* `interface` is the <interface type='network'> of the machine `owner`. Kept across restarts of the manager, until it is
  * unplugged. Writes nothing into the element. */
 bool network_plug(const uint8_t *owner, const char *owner_name, const struct xml_node *interface, struct network_plug *ret, GError **error);

@@ -194,7 +194,7 @@ static void join_ports(const struct network *n)
     struct network_port *p;
     g_hash_table_iter_init(&it, n->ports);
     while (g_hash_table_iter_next(&it, NULL, (gpointer *)&p)) {
-        struct network_plug plug;
+        auto_network_plug plug = {0};
         if (p->ifname && n->bridge && network_port_plug(n, p, &plug))
             network_bridge_join(n->bridge, p->ifname, &plug, p->mac);
     }

@@ -125,16 +125,20 @@ void network_daemon_forget(struct network *n); /* it lives on */
 GPtrArray *network_leases_parse(const char *text, int64_t now);
 
 /* ---- plug.c ---- */
+/* The network's table has one reference; who waits with a port holds one, and looks whether it is
+ * still there. */
 struct network_port {
+    unsigned refs;
     char uuid[37], owner[37], *owner_name, mac[18];
     char *ifname, *group;
     char *dev;   /* of a pool */
     struct xml_node *doc; /* <networkport> */
 };
-void network_port_free(struct network_port *p);
+struct network_port *network_port_ref(struct network_port *p);
+void network_port_unref(struct network_port *p);
 bool network_port_save(const struct network *n, const struct network_port *p, GError **error);
 struct network_port *network_port_find(struct network *n, const char *port, GError **error);
-/* What a port is joined to. False: it is of another kind. */
+/* What a port is joined to, for network_plug_done(). False: it is of another kind. */
 bool network_port_plug(const struct network *n, const struct network_port *p,
                        struct network_plug *ret);
 void network_ports_load(struct network *n);
@@ -155,9 +159,10 @@ struct network_floor {
     uint64_t kib; /* KiB/s */
     const char *mac;
 };
-/* May an interface (or port) with its <bandwidth> be added to those that are there? */
+/* May an interface (or port) with its <bandwidth> be added to those that are there, or take the
+ * place of `instead` (may be NULL)? */
 bool network_floor_check(const struct network *n, const struct xml_node *root, const struct xml_node *interface,
-                         GError **error);
+                         const struct network_port *instead, GError **error);
 /* The bridge's limits, and a class for each port that has a floor. */
 bool network_floors_apply(const struct network *n, const struct xml_node *bandwidth, GError **error);
 /* The same where the port, which came or has gone, has one. */

@@ -31,7 +31,7 @@ struct network *network_new(const struct network_def *d)
     n->mode = d->mode;
     n->text = network_def_format(d);
     n->ports =
-        g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)network_port_free);
+        g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)network_port_unref);
     n->warnings = g_ptr_array_new_with_free_func(g_free);
     return n;
 }

@@ -22,9 +22,15 @@
 
 #define PORT_BYTES_MAX 65536
 
-void network_port_free(struct network_port *p)
+struct network_port *network_port_ref(struct network_port *p)
 {
-    if (!p)
+    p->refs++;
+    return p;
+}
+
+void network_port_unref(struct network_port *p)
+{
+    if (!p || --p->refs)
         return;
     g_free(p->owner_name);
     g_free(p->ifname);
@@ -60,6 +66,7 @@ bool network_port_save(const struct network *n, const struct network_port *p, GE
 static struct network_port *port_of_doc(struct xml_node *root)
 {
     struct network_port *p = g_new0(struct network_port, 1);
+    p->refs = 1;
     p->doc = root;
     g_strlcpy(p->uuid, xml_get_or(root, "uuid", ""), sizeof(p->uuid));
     g_strlcpy(p->owner, xml_get_or(root, "owner/uuid", ""), sizeof(p->owner));
@@ -84,7 +91,7 @@ void network_ports_load(struct network *n)
         if (p && uuid_parse(p->uuid, uuid))
             g_hash_table_insert(n->ports, p->uuid, p);
         else
-            network_port_free(p);
+            network_port_unref(p);
     }
 }
 
@@ -97,7 +104,7 @@ static void drop_port(struct network *n, struct network_port *p)
     g_rmdir(dir); /* if it was the last */
     if (!network_floors_follow(n, p, &error))
         log_warn("network '%s': %s", n->name, error ? error->message : "its limits are gone");
-    network_port_free(p);
+    network_port_unref(p);
 }
 
 void network_ports_drop(struct network *n)
@@ -259,11 +266,17 @@ static struct xml_node *make_doc(const struct choice *c, const char *owner, cons
     return NULL;
 }
 
+void network_plug_done(struct network_plug *p)
+{
+    g_clear_pointer(&p->doc, xml_free);
+}
+
 bool network_port_plug(const struct network *n, const struct network_port *p,
                        struct network_plug *ret)
 {
-    const struct xml_node *root = p->doc;
+    struct xml_node *root = xml_copy(p->doc);
     *ret = (struct network_plug){
+        .doc = root,
         .mode = n->mode,
         .bridge = xml_get(root, "plug@bridge"),
         .dev = xml_get(root, "plug@dev"),
@@ -293,7 +306,7 @@ static bool check_interface(const struct network *n, const struct xml_node *root
     if (xml_find(interface, "vlan") && !network_is_ovs(root) && !network_is_ovs(interface))
         return ruche_error(error, MANAGER_ERR_CONFIG, "network '%s': its bridge knows no <vlan>",
                            n->name);
-    return network_floor_check(n, root, interface, error);
+    return network_floor_check(n, root, interface, NULL, error);
 }
 
 /* `uuid`: of the port; NULL: a new one. */
@@ -309,7 +322,7 @@ static bool plug(struct network *n, const char *uuid, const char *owner, const c
     struct xml_node *doc = make_doc(&c, owner, owner_name, error);
     struct network_port *p = doc ? port_of_doc(doc) : NULL;
     if (!p || !network_port_save(n, p, error)) {
-        network_port_free(p);
+        network_port_unref(p);
         return false;
     }
     g_hash_table_insert(n->ports, p->uuid, p);
@@ -424,7 +437,7 @@ char *network_port_create(const struct caller *who, struct network *n, const cha
     if (!access_check(who, RIGHT_HOST, "create a port", error))
         return NULL;
     auto_xml *root = xml_parse(xml, strlen(xml), "networkport", error);
-    struct network_plug plugged;
+    auto_network_plug plugged = {0};
     if (!root ||
         !schema_apply(root, &network_port_schema, flags & PORT_VALIDATE ? DEF_VALIDATE : 0, error))
         return NULL;

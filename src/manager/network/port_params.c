@@ -59,10 +59,10 @@ static void set_params(struct xml_node *root, const struct param_list *l)
         xml_remove(root, "bandwidth");
 }
 
-/* The tap has what the port says. */
-static bool apply(struct network *n, const struct network_port *p, GError **error)
+/* The tap has what the port says. Open vSwitch is waited for. */
+static bool apply(const struct network *n, const struct network_port *p, GError **error)
 {
-    struct network_plug plug;
+    auto_network_plug plug = {0};
     if (!p->ifname || !network_port_plug(n, p, &plug))
         return true;
     const struct ovs_port port = {.bridge = plug.bridge,
@@ -83,33 +83,47 @@ struct change {
     const struct param_list *list;
 };
 
+static bool apply_all(const struct network *n, const struct xml_node *root,
+                      const struct network_port *p, GError **error)
+{
+    const struct xml_node *bandwidth = xml_find(root, "bandwidth");
+    return apply(n, p, error) && (!bandwidth || !network_mode_has_own_bridge(n->mode) ||
+                                  network_floors_apply(n, bandwidth, error));
+}
+
+/* By `fresh`, or as it was. The machine can let go of the port meanwhile. */
+static bool change(struct network *n, const struct xml_node *root, struct network_port *p,
+                   struct xml_node *fresh, GError **error)
+{
+    auto_xml *before = p->doc;
+    p->doc = fresh;
+    bool ok = apply_all(n, root, p, error);
+    if (g_hash_table_lookup(n->ports, p->uuid) != p)
+        return ok && ruche_error(error, RUCHE_ERR_NOT_FOUND,
+                                 "network '%s' has no port '%s' any more", n->name, p->uuid);
+    if (ok)
+        return network_port_save(n, p, error);
+    xml_free(p->doc);
+    p->doc = g_steal_pointer(&before);
+    apply_all(n, root, p, NULL);
+    return false;
+}
+
 static bool do_change(struct network *n, void *opaque, GError **error)
 {
     const struct change *c = opaque;
     struct network_port *p = network_port_find(n, c->port, error);
     auto_network_def d = {0};
-    if (!p)
+    if (!p || !network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, error))
         return false;
-    struct xml_node *old = p->doc;
-    p->doc = xml_copy(old);
-    set_params(p->doc, c->list);
-    auto_xml *fresh = xml_copy(p->doc), *before = old;
-    /* What it is promised is counted without what it was promised. */
-    xml_remove(p->doc, "bandwidth/inbound@floor");
-    bool ok = network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, error) &&
-              network_floor_check(n, d.root, fresh, error);
-    xml_free(p->doc);
-    p->doc = ok ? g_steal_pointer(&fresh) : xml_copy(before);
-    if (!ok)
+    auto_xml *fresh = xml_copy(p->doc);
+    set_params(fresh, c->list);
+    if (!network_floor_check(n, d.root, fresh, p, error))
         return false;
-    if (apply(n, p, error) &&
-        (!xml_find(d.root, "bandwidth") || !network_mode_has_own_bridge(n->mode) ||
-         network_floors_apply(n, xml_find(d.root, "bandwidth"), error)))
-        return network_port_save(n, p, error);
-    xml_free(p->doc);
-    p->doc = xml_copy(before);
-    apply(n, p, NULL);
-    return false;
+    network_port_ref(p);
+    bool ok = change(n, d.root, p, g_steal_pointer(&fresh), error);
+    network_port_unref(p);
+    return ok;
 }
 
 bool network_port_set_params(const struct caller *who, struct network *n, const char *port,
