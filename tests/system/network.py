@@ -523,6 +523,34 @@ def test_lent():
             run("ip", "link", "del", dev, ns=HOST)
 
 
+def qdiscs(dev):
+    return re.findall(r"^qdisc (\S+) ([1-9a-f]\S*):", run("tc", "qdisc", "show", "dev", dev, ns=HOST).stdout, re.MULTILINE)
+
+
+def test_lent_limits():
+    """The host's own limits on a bridge that it lends stay; those of the network come and go with it."""
+    group = "<portgroup name='p'><bandwidth><inbound average='1000'/></bandwidth></portgroup>"
+    slow = write("slow.xml", "<network><name>slow</name><forward mode='bridge'/><bridge name='br8'/><bandwidth><inbound average='100'/></bandwidth></network>")
+    run("ip", "link", "add", "br8", "type", "bridge", ns=HOST)
+    try:
+        run("tc", "qdisc", "add", "dev", "br8", "root", "handle", "1:", "htb", "default", "7", ns=HOST)
+        define("lent", f"<network><name>lent</name><forward mode='bridge'/><bridge name='br8'/>{group}</network>")
+        remove("lent")
+        refused("would replace the limits that bridge 'br8' has already .a qdisc 'htb'", "net-create", slow)
+        assert qdiscs("br8") == [("htb", "1")] and "default 0x7" in run("tc", "qdisc", "show", "dev", "br8", ns=HOST).stdout
+        run("tc", "qdisc", "del", "dev", "br8", "root", ns=HOST)
+        virsh("net-create", slow)
+        assert qdiscs("br8") == [("htb", "1")]
+        MANAGER.end(signal.SIGKILL)
+        MANAGER.start()
+        assert "active" in virsh("net-list").stdout and qdiscs("br8") == [("htb", "1")]
+        virsh("net-destroy", "slow")
+        assert not qdiscs("br8")
+    finally:
+        remove("lent", "slow")
+        run("ip", "link", "del", "br8", ns=HOST)
+
+
 # ---- ruche ----
 
 def ruche(*words, check=True):
@@ -601,7 +629,7 @@ MANAGER = None
 def main():
     tests = {"nat": test_nat, "route": test_route, "open": test_open, "isolated": test_isolated, "virsh": test_virsh, "description, there and back": test_round,
              "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "machine": test_machine,
-             "lent": test_lent, "ruche network": test_command, "killed": test_kill}
+             "lent": test_lent, "lent limits": test_lent_limits, "ruche network": test_command, "killed": test_kill}
     namespaces.main(tests, sys.argv[5:], ("ip", "nft", "dnsmasq", "busybox", "virsh", "tc"), begin, end)
 
 

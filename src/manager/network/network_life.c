@@ -200,11 +200,17 @@ static void join_ports(const struct network *n)
     }
 }
 
+/* What the network sets at a bridge that is the host's; a portgroup's is set at ports. */
+static const struct xml_node *lent_bandwidth(const struct network_def *d)
+{
+    bool lent = d->bridge && !network_mode_has_own_bridge(d->mode) && !network_is_ovs(d->root);
+    return lent ? xml_find(d->root, "bandwidth") : NULL;
+}
+
 static bool bring_up(struct network *n, const struct network_def *d, bool found, GError **error)
 {
     if (!network_mode_has_own_bridge(d->mode)) {
-        const struct xml_node *b =
-            d->bridge && !network_is_ovs(d->root) ? xml_find(d->root, "bandwidth") : NULL;
+        const struct xml_node *b = lent_bandwidth(d);
         return !b || network_qos(d->bridge, b, false, error);
     }
     const struct xml_node *bandwidth = xml_find(d->root, "bandwidth");
@@ -218,12 +224,13 @@ static bool bring_up(struct network *n, const struct network_def *d, bool found,
 
 static void take_down(struct network *n)
 {
+    auto_network_def d = {0};
+    bool known = network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, NULL);
     network_daemon_stop(n);
     if (network_mode_has_own_bridge(n->mode) && n->bridge)
-        stop_kernel(n->bridge, strstr(network_text(n), " zone='"));
-    else if (n->bridge && if_nametoindex(n->bridge) && strstr(network_text(n), "<bandwidth>") &&
-             !strstr(network_text(n), "type='openvswitch'"))
-        network_qos(n->bridge, NULL, false, NULL);
+        stop_kernel(n->bridge, known && xml_get(d.root, "bridge@zone"));
+    else if (known && lent_bandwidth(&d) && if_nametoindex(d.bridge))
+        network_qos(d.bridge, NULL, false, NULL);
     g_ptr_array_set_size(n->warnings, 0);
 }
 
@@ -239,10 +246,21 @@ static void forget_live(struct network *n)
     }
 }
 
+/* Limits of the host's own, or of another network, would be replaced, and go when this one stops. */
+static bool check_lent(const struct network_def *d, GError **error)
+{
+    g_autofree char *there = lent_bandwidth(d) ? network_qos_there(d->bridge) : NULL;
+    return !there ||
+           ruche_error(error, RUCHE_ERR_EXISTS,
+                       "network '%s': its <bandwidth> would replace the limits that bridge '%s' has "
+                       "already (a qdisc '%s'; tc qdisc show dev %s)",
+                       d->name, d->bridge, there, d->bridge);
+}
+
 static bool check_start(const struct network *n, const struct network_def *d, GError **error)
 {
     struct kernel_work w = {.d = d, .ok = true};
-    if (!check_networks(n, d, error))
+    if (!check_networks(n, d, error) || !check_lent(d, error))
         return false;
     if (network_mode_has_own_bridge(d->mode))
         task_work(check_work, &w);

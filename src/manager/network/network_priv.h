@@ -167,5 +167,7 @@ bool network_floor_check(const struct network *n, const struct xml_node *root, c
 bool network_floors_apply(const struct network *n, const struct xml_node *bandwidth, GError **error);
 /* The same where the port, which came or has gone, has one. */
 bool network_floors_follow(const struct network *n, const struct network_port *p, GError **error);
+/* Does the interface of the host have limits already? Says whose kind: NULL: none. */
+char *network_qos_there(const char *ifname);
 bool network_qos_floors(const char *bridge, const struct xml_node *bandwidth,
                         const struct network_floor *floors, unsigned count, GError **error);

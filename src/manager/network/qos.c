@@ -186,6 +186,33 @@ static int police(unsigned index, const struct rate *r)
 
 /* ---- both ---- */
 
+struct there {
+    int index;
+    char *kind;
+};
+
+/* What the kernel gives an interface by itself has no handle. */
+static void look(const struct nlmsghdr *h, void *opaque)
+{
+    struct there *t = opaque;
+    const struct tcmsg *m = nlmsg_data((struct nlmsghdr *)h);
+    struct nlattr *a[TCA_MAX + 1] = {NULL};
+    if (h->nlmsg_type != RTM_NEWQDISC || m->tcm_ifindex != t->index || !m->tcm_handle || t->kind ||
+        (m->tcm_parent != TC_H_ROOT && m->tcm_parent != TC_H_INGRESS) ||
+        nlmsg_parse((struct nlmsghdr *)h, sizeof(*m), a, TCA_MAX, NULL) < 0 || !a[TCA_KIND])
+        return;
+    t->kind = g_strndup(nla_data(a[TCA_KIND]), (gsize)nla_len(a[TCA_KIND]));
+}
+
+char *network_qos_there(const char *ifname)
+{
+    struct there t = {.index = (int)if_nametoindex(ifname)};
+    struct tcmsg m = {.tcm_family = AF_UNSPEC};
+    if (t.index)
+        netlink_dump(RTM_GETQDISC, &m, sizeof(m), look, &t);
+    return t.kind;
+}
+
 static void clear(unsigned index)
 {
     netlink_do(request(RTM_DELQDISC, 0, index, TC_H_ROOT, TC_H_MAKE(1 << 16, 0)));
