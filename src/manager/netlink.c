@@ -178,25 +178,100 @@ int netlink_address(const char *ifname, const struct net_subnet *s, unsigned fla
     return netlink_do(m);
 }
 
-int netlink_route(const char *ifname, const struct net_subnet *to, const struct net_addr *gateway,
-                  uint32_t metric)
+static int change_route(int type, int flags, unsigned index, const struct net_subnet *to,
+                        const struct net_addr *gateway, uint32_t metric)
 {
     int len = to->addr.v6 ? 16 : 4;
+    bool gone = type == RTM_DELROUTE; /* whoever has set it */
     struct rtmsg r = {.rtm_family = to->addr.v6 ? AF_INET6 : AF_INET,
                       .rtm_dst_len = (uint8_t)to->prefix,
                       .rtm_table = RT_TABLE_MAIN,
-                      .rtm_protocol = RTPROT_STATIC,
-                      .rtm_scope = RT_SCOPE_UNIVERSE,
+                      .rtm_protocol = gone ? RTPROT_UNSPEC : RTPROT_STATIC,
+                      .rtm_scope = gone ? RT_SCOPE_NOWHERE : RT_SCOPE_UNIVERSE,
                       .rtm_type = RTN_UNICAST};
-    struct nl_msg *m =
-        netlink_new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &r, sizeof(r));
+    struct nl_msg *m = netlink_new(type, NLM_F_ACK | flags, &r, sizeof(r));
     if (to->prefix)
         nla_put(m, RTA_DST, len, to->addr.b);
     nla_put(m, RTA_GATEWAY, len, gateway->b);
-    nla_put_u32(m, RTA_OIF, if_nametoindex(ifname));
+    nla_put_u32(m, RTA_OIF, index);
     if (metric)
         nla_put_u32(m, RTA_PRIORITY, metric);
     return netlink_do(m);
+}
+
+int netlink_route(const char *ifname, const struct net_subnet *to, const struct net_addr *gateway,
+                  uint32_t metric)
+{
+    return change_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, if_nametoindex(ifname), to,
+                        gateway, metric);
+}
+
+/* A route to the same place, by metric. */
+struct same_place {
+    const struct net_subnet *to;
+    unsigned index; /* of our interface */
+    uint32_t metric;
+    bool other, own;
+    unsigned other_index;
+    struct net_addr own_gateway;
+};
+
+static uint32_t number_of(const struct nlattr *a)
+{
+    return a && nla_len(a) >= 4 ? nla_get_u32(a) : 0;
+}
+
+static void look_at_route(const struct nlmsghdr *h, void *opaque)
+{
+    struct same_place *s = opaque;
+    const struct rtmsg *m = nlmsg_data((struct nlmsghdr *)h);
+    struct nlattr *a[RTA_MAX + 1] = {NULL};
+    struct net_subnet to = {.addr.v6 = s->to->addr.v6, .prefix = s->to->prefix};
+    int len = to.addr.v6 ? 16 : 4;
+    if (h->nlmsg_type != RTM_NEWROUTE || m->rtm_table != RT_TABLE_MAIN ||
+        m->rtm_dst_len != to.prefix || m->rtm_tos || m->rtm_flags & RTM_F_CLONED ||
+        nlmsg_parse((struct nlmsghdr *)h, sizeof(*m), a, RTA_MAX, NULL) < 0 ||
+        number_of(a[RTA_PRIORITY]) != s->metric)
+        return;
+    if (a[RTA_DST] && nla_len(a[RTA_DST]) >= len)
+        memcpy(to.addr.b, nla_data(a[RTA_DST]), (size_t)len);
+    if (net_addr_cmp(&to.addr, &s->to->addr) != 0)
+        return;
+    if (number_of(a[RTA_OIF]) != s->index) {
+        s->other = true;
+        s->other_index = number_of(a[RTA_OIF]);
+        return;
+    }
+    s->own = true;
+    s->own_gateway = (struct net_addr){.v6 = to.addr.v6};
+    if (a[RTA_GATEWAY] && nla_len(a[RTA_GATEWAY]) >= len)
+        memcpy(s->own_gateway.b, nla_data(a[RTA_GATEWAY]), (size_t)len);
+}
+
+int netlink_own_route(const char *ifname, const struct net_subnet *to,
+                      const struct net_addr *gateway, uint32_t metric, char ret_other[IFNAMSIZ])
+{
+    bool v6 = to->addr.v6;
+    unsigned index = if_nametoindex(ifname);
+    struct same_place s = {.to = to, .index = index, .metric = metric};
+    struct rtmsg all = {.rtm_family = v6 ? AF_INET6 : AF_INET};
+    int err = change_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, index, to, gateway, metric);
+    if (err != EEXIST)
+        return err;
+    if (!metric && v6)
+        s.metric = 1024; /* IP6_RT_PRIO_USER */
+    netlink_dump(RTM_GETROUTE, &all, sizeof(all), look_at_route, &s);
+    if (s.own && !net_addr_cmp(&s.own_gateway, gateway))
+        return 0;
+    *ret_other = 0;
+    if (s.other || !s.own) {
+        if_indextoname(s.other_index, ret_other);
+        return EEXIST;
+    }
+    err = change_route(RTM_DELROUTE, 0, index, to, &s.own_gateway, metric);
+    if (err && err != ESRCH)
+        return err;
+    return change_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, index, to, gateway, metric);
 }
 
 int netlink_setting(const char *value, const char *format, ...)

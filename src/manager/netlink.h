@@ -11,6 +11,7 @@
 
 #include <glib.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
 #include <stdbool.h>
@@ -42,6 +43,10 @@ int netlink_address(const char *ifname, const struct net_subnet *s, unsigned fla
  * same place. */
 int netlink_route(const char *ifname, const struct net_subnet *to, const struct net_addr *gateway,
                   uint32_t metric);
+/* The same, but replaces only what is by the interface itself. EEXIST: there is one to the same
+ * place by another, which is ret_other ("": it has not one interface). */
+int netlink_own_route(const char *ifname, const struct net_subnet *to,
+                      const struct net_addr *gateway, uint32_t metric, char ret_other[IFNAMSIZ]);
 /* /proc/sys/net/NAME; what is so already is not written. */
 int netlink_setting(const char *value, const char *format, ...) G_GNUC_PRINTF(2, 3);
 bool netlink_parse_mac(const char *text, uint8_t ret[6]);

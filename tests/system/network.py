@@ -430,6 +430,47 @@ def test_events():
         listener.wait()
 
 
+def test_routes():
+    """A network's route comes and goes with it, through a repair and another manager; the host's own to the same place stays."""
+    def routes(*family):
+        return [r.strip() for r in run("ip", *family, "route", ns=HOST).stdout.splitlines()]
+    lab = ("<network><name>lab</name><bridge name='lab0'/><ip address='192.168.151.1' prefix='24'/>"
+           "<ip family='ipv6' address='fd00:7a:151::1' prefix='64'/><route address='10.55.0.0' prefix='16' gateway='192.168.151.2'/>"
+           "<route family='ipv6' address='fd00:55::' prefix='32' gateway='fd00:7a:151::2' metric='7'/></network>")
+    rows = (("10.55.0.0/16 via 198.51.100.9 dev up0 metric 1", ()), ("fd00:55::/32 via 2001:db8:77::9 dev up0 metric 7", ("-6",)),
+            ("10.55.0.0/16 metric 1 nexthop via 198.51.100.9 dev up0 weight 1 nexthop via 198.51.100.8 dev up0 weight 1", ()))
+    own = "10.55.0.0/16 via 192.168.151.2 dev lab0 proto static metric 1 linkdown", "fd00:55::/32 via fd00:7a:151::2 dev lab0 proto static metric 7 linkdown pref medium"
+    def there():
+        return own[0] in routes() and own[1] in routes("-6")
+    virsh("net-define", write("lab.xml", lab))
+    before = routes(), routes("-6")
+    try:
+        for route, family in rows:
+            words = [*family, "route", "add", *route.split()]
+            run("ip", *words, ns=HOST)
+            has = routes(), routes("-6")
+            refused(f"network 'lab': this host has a route to {route.split()[0]} with metric [17] already, by (interface up0|several next hops)", "net-start", "lab")
+            assert (routes(), routes("-6")) == has and "lab0" not in links()
+            words[len(family) + 1] = "del"
+            run("ip", *words, ns=HOST)
+        run("ip", "route", "add", "10.55.0.0/16", "via", "198.51.100.9", "metric", "2", ns=HOST)  # beside it
+        virsh("net-start", "lab")
+        assert there() and any("metric 2" in r for r in routes()), routes()
+        run("ip", "route", "change", "10.55.0.0/16", "via", "192.168.151.3", "dev", "lab0", "metric", "1", ns=HOST)
+        run("ip", "-6", "route", "del", "fd00:55::/32", "dev", "lab0", "metric", "7", ns=HOST)
+        MANAGER.process.send_signal(signal.SIGHUP)
+        wait_for("the routes", there)
+        MANAGER.end(signal.SIGKILL)
+        MANAGER.start()
+        wait_for("its end", lambda: re.search("lab +active", virsh("net-list").stdout))
+        assert there(), (routes(), routes("-6"))
+        remove("lab")
+        run("ip", "route", "del", "10.55.0.0/16", "metric", "2", ns=HOST)
+        assert (routes(), routes("-6")) == before
+    finally:
+        remove("lab")
+
+
 # ---- machines ----
 
 DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a01</uuid><memory unit='MiB'>32</memory><vcpu>1</vcpu>
@@ -628,7 +669,7 @@ MANAGER = None
 
 def main():
     tests = {"nat": test_nat, "route": test_route, "open": test_open, "isolated": test_isolated, "virsh": test_virsh, "description, there and back": test_round,
-             "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "machine": test_machine,
+             "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "routes": test_routes, "machine": test_machine,
              "lent": test_lent, "lent limits": test_lent_limits, "ruche network": test_command, "killed": test_kill}
     namespaces.main(tests, sys.argv[5:], ("ip", "nft", "dnsmasq", "busybox", "virsh", "tc"), begin, end)
 

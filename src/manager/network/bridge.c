@@ -194,14 +194,26 @@ static void set_ipv6(const struct network_def *d)
     netlink_setting("0", "ipv6/conf/%s/autoconf", d->bridge);
 }
 
-static int add_route(const struct network_def *d, const struct xml_node *n)
+static bool add_route(const struct network_def *d, const struct xml_node *n, GError **error)
 {
     struct net_subnet to;
     struct net_addr gateway;
-    if (!network_subnet_parse(n, &to, NULL) ||
-        !net_addr_parse(xml_get_or(n, "@gateway", ""), &gateway))
-        return EINVAL;
-    return netlink_route(d->bridge, &to, &gateway, (uint32_t)xml_get_u64(n, "@metric", 1));
+    char other[IFNAMSIZ] = "", text[64];
+    unsigned metric = (unsigned)xml_get_u64(n, "@metric", 1);
+    int err = EINVAL;
+    if (network_subnet_parse(n, &to, NULL) &&
+        net_addr_parse(xml_get_or(n, "@gateway", ""), &gateway))
+        err = netlink_own_route(d->bridge, &to, &gateway, metric, other);
+    if (err == EEXIST) {
+        net_subnet_format(&to, text);
+        return ruche_error(error, RUCHE_ERR_EXISTS,
+                           "network '%s': this host has a route to %s with metric %u already, by %s%s; "
+                           "give the network's another metric",
+                           d->name, text, metric, *other ? "interface " : "several next hops or none",
+                           other);
+    }
+    return !err || ruche_error_errno(error, err, "network '%s': the route to %s by %s", d->name,
+                                     xml_get(n, "@address"), xml_get(n, "@gateway"));
 }
 
 static bool add_addresses(const struct network_def *d, GError **error)
@@ -233,12 +245,9 @@ bool network_kernel_start(const struct network_def *d, GError **error)
     int err = netlink_up(d->bridge, true);
     if (err)
         return refuse(d, err, "its bridge cannot be set up", error);
-    FOREACH_NAMED (r, d->root, "route") {
-        err = add_route(d, r);
-        if (err)
-            return ruche_error_errno(error, err, "network '%s': the route to %s by %s", d->name,
-                                     xml_get(r, "@address"), xml_get(r, "@gateway"));
-    }
+    FOREACH_NAMED (r, d->root, "route")
+        if (!add_route(d, r, error))
+            return false;
     return allow_forwarding(d, error);
 }
 
