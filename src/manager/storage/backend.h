@@ -61,6 +61,10 @@ struct pool_backend {
      * pool_secret_object(). */
     char *(*volume_url)(struct pool *p, const char *name);
     bool (*volume_delete)(struct pool *p, const char *name, const char *path, GError **error);
+    /* Is it still what the pool tells of it? Asked before its contents or itself go; NULL: names are for good. (waits) */
+    bool (*volume_check)(struct pool *p, const char *name, GError **error);
+    /* Volumes that have another name once it is deleted, by their names of now, which are borrowed; NULL: there are none. */
+    GPtrArray *(*volume_renames)(struct pool *p, const struct volume *v);
     bool (*volume_resize)(struct pool *p, const char *name, const char *path, uint64_t bytes, GError **error);
 };
 LINKSET_DECLARE(pool_backends);

@@ -107,6 +107,15 @@ uint64_t disk_table_room(const disk_table *t, uint64_t bytes)
     return 0;
 }
 
+/* NULL: none begins there. (The first in an extended one begins behind its head.) */
+static const struct partition *part_at(const disk_table *t, uint64_t start)
+{
+    for (unsigned i = 0; i < t->count; i++)
+        if (t->parts[i].start == start)
+            return &t->parts[i];
+    return NULL;
+}
+
 static const char *device_of(const struct pool *p)
 {
     return pool_get(p, "source/device@path");
@@ -155,6 +164,7 @@ static bool disk_scan(struct pool *p, GHashTable *found, struct pool_figures *re
                    device_of(p), part->start, part->start + part->bytes);
         v->source = g_string_free(s, FALSE);
         v->capacity = v->allocation = part->bytes;
+        v->extent = (struct volume_extent){part->start, part->bytes, part->container};
         if (!part->container)
             ret->allocation += part->bytes;
     }
@@ -256,21 +266,127 @@ static bool disk_create(struct pool *p, const struct volume_def *d, char **ret_p
     g_autofree char *script =
         g_strdup_printf("start=%" PRIu64 ", size=%" PRIu64 ", type=%s\n", at / t->sector,
                         bytes / t->sector, type_word(d->partition, gpt));
-    g_autofree char *device = g_strdup(device_of(p));
+    g_autofree char *device = g_strdup(device_of(p)), *folder = g_path_get_dirname(device);
+    g_autofree char *path = g_build_filename(folder, name, NULL);
     if (!run_script(device, true, script, error))
         return false;
-    g_autofree char *folder = g_path_get_dirname(device);
-    *ret_path = g_build_filename(folder, name, NULL);
+    disk_table_free(t);
+    t = read_table(p, &total, error);
+    const struct partition *made = t ? part_at(t, at) : NULL;
+    if (!made || strcmp(made->node, path) != 0)
+        return t && ruche_error(error, RUCHE_ERR_IO,
+                                "volume '%s': sfdisk has made '%s' at %" PRIu64 " of '%s'", d->name,
+                                made ? made->node : "nothing", at, device);
+    struct volume *v = g_hash_table_lookup(p->volumes, d->name); /* while it is being made */
+    if (v)
+        v->extent = (struct volume_extent){made->start, made->bytes, made->container};
+    *ret_path = g_steal_pointer(&path);
+    return true;
+}
+
+/* ---- what is there by now ---- */
+
+static bool check_table(const struct pool *p, const disk_table *t, const char *path,
+                        const struct volume_extent *e, GError **error)
+{
+    const struct partition *part = part_at(t, e->start);
+    return (part && part->bytes == e->bytes && !strcmp(part->node, path)) ||
+           ruche_error(error, RUCHE_ERR_STATE,
+                       "volume '%s': the partition table of '%s' has changed, and at %" PRIu64
+                       " is %s; refresh storage pool '%s'",
+                       path, device_of(p), e->start, part ? part->node : "nothing", p->name);
+}
+
+static bool disk_check(struct pool *p, const char *name, GError **error)
+{
+    uint64_t total;
+    g_autoptr(disk_table) t = read_table(p, &total, error);
+    const struct volume *v = t ? volume_find(p, name, error) : NULL;
+    return v && check_table(p, t, v->path, &v->extent, error);
+}
+
+static unsigned number_of(const struct volume *v)
+{
+    const char *digits = v->name + strlen(v->name);
+    while (digits > v->name && g_ascii_isdigit(digits[-1]))
+        digits--;
+    return (unsigned)strtoul(digits, NULL, 10);
+}
+
+static bool lies_in(const struct volume *v, const struct volume *container)
+{
+    const struct volume_extent *in = &v->extent, *e = &container->extent;
+    return e->container && in != e && in->start >= e->start &&
+           in->start + in->bytes <= e->start + e->bytes;
+}
+
+/* Logical partitions, those in an extended one, are numbered without gaps. */
+static GPtrArray *disk_renames(struct pool *p, const struct volume *v)
+{
+    GPtrArray *names = g_ptr_array_new();
+    GHashTableIter it, others;
+    const struct volume *container, *other;
+    g_hash_table_iter_init(&it, p->volumes);
+    while (g_hash_table_iter_next(&it, NULL, (gpointer *)&container)) {
+        if (!lies_in(v, container))
+            continue;
+        g_hash_table_iter_init(&others, p->volumes);
+        while (g_hash_table_iter_next(&others, NULL, (gpointer *)&other))
+            if (lies_in(other, container) && number_of(other) > number_of(v))
+                g_ptr_array_add(names, other->name);
+    }
+    return names;
+}
+
+static bool check_empty(struct pool *p, const struct volume *container, GError **error)
+{
+    GHashTableIter it;
+    const struct volume *v;
+    g_hash_table_iter_init(&it, p->volumes);
+    while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v))
+        if (lies_in(v, container))
+            return ruche_error(error, RUCHE_ERR_BUSY,
+                               "volume '%s' is an extended partition, in which '%s' lies: delete "
+                               "that before",
+                               container->name, v->name);
+    return true;
+}
+
+/* The kernel takes away and renames only what nobody uses; sfdisk would change the table all the same. */
+static bool check_unused(struct pool *p, const struct volume *v, GError **error)
+{
+    g_autoptr(GArray) extents = g_array_new(FALSE, FALSE, sizeof(v->extent));
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free), names = disk_renames(p, v);
+    g_ptr_array_add(names, v->name);
+    for (unsigned i = 0; i < names->len; i++) {
+        const struct volume *one = g_hash_table_lookup(p->volumes, names->pdata[i]);
+        g_array_append_val(extents, one->extent);
+        g_ptr_array_add(paths, g_strdup(one->path));
+    }
+    for (unsigned i = 0; i < paths->len; i++)
+        if (!device_check_free("volume", paths->pdata[i],
+                               &g_array_index(extents, struct volume_extent, i), error))
+            return false;
     return true;
 }
 
 static bool disk_delete(struct pool *p, const char *name, const char *path, GError **error)
 {
-    const char *digits = name + strlen(name);
-    while (digits > name && g_ascii_isdigit(digits[-1]))
-        digits--;
-    return storage_run(NULL, error, "sfdisk", "--quiet", "--no-reread", "--delete", device_of(p),
-                       digits, NULL);
+    const struct volume *v = volume_find(p, name, error);
+    if (!v)
+        return false;
+    const struct volume_extent extent = v->extent;
+    g_autofree char *number = g_strdup_printf("%u", number_of(v)), *device = g_strdup(device_of(p));
+    if (!(extent.container ? check_empty(p, v, error) : check_unused(p, v, error)))
+        return false;
+    uint64_t total;
+    g_autoptr(disk_table) t = read_table(p, &total, error);
+    if (!t || !check_table(p, t, path, &extent, error) ||
+        !storage_run(NULL, error, "sfdisk", "--quiet", "--no-reread", "--delete", device, number,
+                     NULL))
+        return false;
+    storage_run(NULL, NULL, "udevadm", "settle", "--timeout=10", NULL);
+    return true;
 }
 
 static const char *const formats[] = {"unknown", "dos", "gpt", "sun", NULL};
@@ -293,5 +409,7 @@ static const struct pool_backend disk_backend = {
     .scan = disk_scan,
     .volume_create = disk_create,
     .volume_delete = disk_delete,
+    .volume_check = disk_check,
+    .volume_renames = disk_renames,
 };
 POOL_BACKEND(disk_backend);

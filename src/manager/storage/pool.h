@@ -27,6 +27,11 @@ struct file_perms {
     int64_t owner, group;
 };
 enum volume_type { VOLUME_FILE, VOLUME_BLOCK, VOLUME_DIR, VOLUME_NETWORK, VOLUME_NETDIR }; /* virStorageVolType */
+/* Where a partition lies on its disk, by the table when it was looked at; all zeroes: the volume is none. */
+struct volume_extent {
+    uint64_t start, bytes;
+    bool container; /* an extended one: others lie in it */
+};
 struct volume {
     char *name, *path, *format, *backing, *backing_format;
     char *key;                      /* NULL: the path */
@@ -34,6 +39,7 @@ struct volume {
     char *secret;                   /* UUID of the secret that it was encrypted by, where we did it; else NULL */
     char *source;                   /* what stands in its <source>: devices and extents, escaped; may be NULL */
     enum volume_type type;
+    struct volume_extent extent;
     uint64_t capacity, allocation, physical, cluster_size;
     struct file_perms perms;
     struct timespec atime, mtime, ctime;

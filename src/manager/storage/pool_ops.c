@@ -169,7 +169,7 @@ static bool check_sources(struct pool *p, unsigned flags, GError **error)
         if (overwrites && xml_get(n, "@path"))
             g_ptr_array_add(paths, g_strdup(xml_get(n, "@path")));
     for (unsigned i = 0; i < paths->len; i++)
-        if (!device_check_free("device", paths->pdata[i], error))
+        if (!device_check_free("device", paths->pdata[i], NULL, error))
             return false;
     return true;
 }

@@ -368,8 +368,13 @@ static void keep_own(GHashTable *before, GHashTable *now)
     g_hash_table_iter_init(&it, before);
     while (g_hash_table_iter_next(&it, NULL, (gpointer *)&v)) {
         struct volume *same = g_hash_table_lookup(now, v->name);
+        if (!same && (v->in_use || v->building)) { /* whoever is at it takes it away */
+            g_hash_table_iter_steal(&it);
+            g_hash_table_insert(now, v->name, v);
+        }
         if (!same)
             continue;
+        same->building = v->building;
         same->in_use = v->in_use;
         if (same->encrypted)
             same->secret = g_steal_pointer(&v->secret);

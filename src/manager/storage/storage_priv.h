@@ -98,6 +98,8 @@ bool volume_operation(const struct caller *who, struct pool *p, enum right right
                       const char *name, GError **error);
 /* The volume, nobody else's at the moment. */
 struct volume *volume_find_idle(struct pool *p, const char *name, GError **error);
+/* The same, for what takes its contents: one that is still what the pool tells of it. (waits) */
+struct volume *volume_find_own(struct pool *p, const char *name, GError **error);
 bool volume_refuse_remote(const struct pool *p, const struct volume *v, const char *what, GError **error);
 /* volume_users.c: false where it has users of these kinds; `what`: "deleted". */
 bool volume_refuse_used(const struct pool *p, const struct volume *v, unsigned kinds, const char *what, GError **error);
@@ -110,10 +112,13 @@ int volume_open_at(int dir, const char *name, int flags);
 struct hold {
     const char *what, *name; /* "volume"; below the folder, or, without one, a path */
     int dir;                 /* -1: none */
+    struct volume_extent extent; /* where the kernel must have it */
 };
 int volume_hold(const struct hold *h, GError **error);
-/* Could it be held at the moment? For what another program then does. (waits) */
-bool device_check_free(const char *what, const char *path, GError **error);
+/* Does the kernel have a partition that was opened there? */
+bool volume_check_extent(int fd, const char *name, const struct volume_extent *extent, GError **error);
+/* Could it be held at the moment? For what another program then does; `extent` may be NULL. (waits) */
+bool device_check_free(const char *what, const char *path, const struct volume_extent *extent, GError **error);
 
 /* volume_ops.c: to the end of a job, whose reference is given up; NULL is one that failed already. */
 bool storage_wait(struct job *j, char **ret_result, GError **error);

@@ -207,8 +207,10 @@ static bool make_device(struct pool *p, struct maker *m, GError **error)
     if (!m->from.pool && !m->def.encrypted)
         return true;
     g_autofree char *device = g_strdup(m->path);
+    const struct volume *v = g_hash_table_lookup(p->volumes, m->def.name);
+    const struct volume_extent extent = v ? v->extent : (struct volume_extent){0};
     fiber_mutex_unlock(&p->lock);
-    bool ok = (p->backend->can & POOL_REMOTE || device_check_free("volume", device, error)) &&
+    bool ok = (p->backend->can & POOL_REMOTE || device_check_free("volume", device, &extent, error)) &&
               fill_device(p, m, error); /* old contents may have made somebody use it */
     fiber_mutex_lock(&p->lock);
     if (!ok && p->backend->volume_delete)
@@ -243,10 +245,12 @@ static bool do_create(struct pool *p, void *opaque, GError **error)
     g_hash_table_remove(p->volumes, m->def.name);
     if (!ok)
         return false;
-    if (!look_take(&m->look, p, m->def.name, error))
+    if (files ? !look_take(&m->look, p, m->def.name, error) : !pool_scan(p, error))
         return false;
-    struct volume *v = g_hash_table_lookup(p->volumes, m->def.name);
-    if (v && v->encrypted)
+    struct volume *v = volume_find(p, m->def.name, error);
+    if (!v)
+        return false;
+    if (v->encrypted)
         v->secret = g_strdup(m->def.secret); /* looked at anew: it has none */
     return true;
 }

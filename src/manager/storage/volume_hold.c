@@ -8,9 +8,11 @@
 #include "base/fd.h"
 #include "base/image_lock.h"
 #include "manager/node/block_use.h"
+#include "manager/node/sysfs.h"
 #include "manager/storage/storage_priv.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -53,10 +55,36 @@ static bool refuse_claimed(const struct hold *h, GError **error)
                        h->what, h->name);
 }
 
+bool volume_check_extent(int fd, const char *name, const struct volume_extent *e, GError **error)
+{
+    struct stat st;
+    uint64_t start = 0, sectors = 0;
+    if (!e->bytes)
+        return true;
+    if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode))
+        return ruche_error(error, RUCHE_ERR_STATE, "volume '%s' is no block device any more", name);
+    unsigned number[] = {major(st.st_rdev), minor(st.st_rdev)};
+    if (sysfs_read_u64(&start, "/sys/dev/block/%u:%u/start", number[0], number[1]) &&
+        sysfs_read_u64(&sectors, "/sys/dev/block/%u:%u/size", number[0], number[1]) &&
+        start == e->start / 512 && sectors == e->bytes / 512)
+        return true;
+    return ruche_error(error, RUCHE_ERR_STATE,
+                       "volume '%s' has %" PRIu64 " bytes from %" PRIu64
+                       " of its disk by the partition table, and %" PRIu64 " from %" PRIu64
+                       " by the kernel, which has not read the table since (partprobe)",
+                       name, e->bytes, e->start, sectors * 512, start * 512);
+}
+
 int volume_hold(const struct hold *h, GError **error)
 {
     struct stat st;
     g_autofree char *who = NULL;
+    if (h->extent.container) {
+        ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                    "%s '%s' is an extended partition: others lie in it, it has no contents", h->what,
+                    h->name);
+        return -1;
+    }
     autofd fd = open_alone(h);
     if (fd < 0) {
         if (errno == EBUSY && h->dir < 0)
@@ -70,6 +98,8 @@ int volume_hold(const struct hold *h, GError **error)
                     h->what, h->name);
         return -1;
     }
+    if (!volume_check_extent(fd, h->name, &h->extent, error))
+        return -1;
     if (!image_lock_alone(fd, &who)) {
         ruche_error(error, RUCHE_ERR_BUSY, "%s '%s' is in use by %s", h->what, h->name, who);
         return -1;
@@ -81,6 +111,7 @@ int volume_hold(const struct hold *h, GError **error)
 
 struct check {
     char *what, *path;
+    struct volume_extent extent;
     GError *error;
 };
 
@@ -96,15 +127,17 @@ static void check_free(void *opaque)
 static void check(void *opaque)
 {
     struct check *c = opaque;
-    const struct hold h = {.what = c->what, .name = c->path, .dir = -1};
+    const struct hold h = {.what = c->what, .name = c->path, .dir = -1, .extent = c->extent};
     fd_close_keep_errno(volume_hold(&h, &c->error));
 }
 
-bool device_check_free(const char *what, const char *path, GError **error)
+bool device_check_free(const char *what, const char *path, const struct volume_extent *extent,
+                       GError **error)
 {
     struct check *c = g_new0(struct check, 1);
     c->what = g_strdup(what);
     c->path = g_strdup(path);
+    c->extent = extent ? *extent : (struct volume_extent){0};
     if (!storage_work(check, c, check_free, REACH_MS, path, error))
         return false;
     bool ok = !c->error;

@@ -96,10 +96,19 @@ struct volume *volume_find_idle(struct pool *p, const char *name, GError **error
     return v && !v->building && !v->in_use ? v : NULL;
 }
 
+struct volume *volume_find_own(struct pool *p, const char *name, GError **error)
+{
+    struct volume *v = volume_find_idle(p, name, error);
+    if (!v || !p->backend->volume_check)
+        return v;
+    return p->backend->volume_check(p, name, error) ? volume_find_idle(p, name, error) : NULL;
+}
+
 /* ---- what workers do ---- */
 
 struct file_work {
     const char *target, *name; /* target NULL: name is a device's path */
+    struct volume_extent extent;
     unsigned algorithm;
     struct job *job; /* may be NULL */
     bool wipe, remove, spare_used, is_dir, ok;
@@ -122,7 +131,7 @@ static bool refuse_busy(struct file_work *w, int fd)
 
 static bool wipe_in(struct file_work *w, int dir)
 {
-    const struct hold h = {.what = "volume", .name = w->name, .dir = dir};
+    const struct hold h = {.what = "volume", .name = w->name, .dir = dir, .extent = w->extent};
     autofd fd = volume_hold(&h, &w->error);
     return fd >= 0 && wipe_file(fd, w->algorithm, w->job, &w->error);
 }
@@ -156,6 +165,7 @@ static bool run_on_file(struct pool *p, struct volume *v, struct file_work *w, G
     w->target = target;
     w->name = files ? name : path;
     w->is_dir = v->type == VOLUME_DIR;
+    w->extent = v->extent;
     v->in_use++;
     fiber_mutex_unlock(&p->lock);
     task_work_long(work_on_file, w);
@@ -195,31 +205,49 @@ bool volume_refuse_remote(const struct pool *p, const struct volume *v, const ch
                        v->name, p->backend->type, what);
 }
 
-/* By its type's own way, wiped before if that is asked for. */
-static bool delete_device(struct pool *p, struct volume *v, bool wipe, GError **error)
+/* Who uses a volume under its name would have another one in its place. */
+static bool check_renamed(struct pool *p, const struct volume *v, const struct change *c,
+                          GError **error)
+{
+    g_autoptr(GPtrArray) names =
+        p->backend->volume_renames ? p->backend->volume_renames(p, v) : NULL;
+    for (unsigned i = 0; names && i < names->len; i++) {
+        const struct volume *other = volume_find_idle(p, names->pdata[i], error);
+        if (!other || !check_users(p, other, c, "renamed", error))
+            return false;
+    }
+    return true;
+}
+
+/* By its type's own way, wiped before if that is asked for. What the others are called then is looked at anew. */
+static bool delete_device(struct pool *p, struct volume *v, const struct change *c, GError **error)
 {
     struct file_work w = {.wipe = true};
+    bool wipe = c->flags & DELETE_ZEROED;
     if (!p->backend->volume_delete)
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "volume '%s': volumes of a pool of type '%s' cannot be deleted: %s",
                            v->name, p->backend->type, p->backend->summary);
+    if (!check_renamed(p, v, c, error))
+        return false;
     g_autofree char *name = g_strdup(v->name), *path = g_strdup(v->path);
     if (wipe && (!volume_refuse_remote(p, v, "wiped", error) || !run_on_file(p, v, &w, error)))
         return false;
-    return p->backend->volume_delete(p, name, path, error) && pool_scan_figures(p, error);
+    return p->backend->volume_delete(p, name, path, error) && pool_scan(p, error);
 }
 
 static bool do_delete(struct pool *p, void *opaque, GError **error)
 {
     const struct change *c = opaque;
-    struct volume *v = volume_find_idle(p, c->name, error);
+    struct volume *v = volume_find_own(p, c->name, error);
     if (!v || !check_users(p, v, c, "deleted", error))
         return false;
+    if (!(p->backend->can & POOL_FILES))
+        return delete_device(p, v, c, error);
     struct file_work w = {.wipe = c->flags & DELETE_ZEROED && v->type == VOLUME_FILE,
                           .remove = true,
                           .spare_used = c->spare_used};
-    if (p->backend->can & POOL_FILES ? !run_on_file(p, v, &w, error)
-                                     : !delete_device(p, v, c->flags & DELETE_ZEROED, error))
+    if (!run_on_file(p, v, &w, error))
         return false;
     g_hash_table_remove(p->volumes, c->name);
     return true;
@@ -237,7 +265,7 @@ bool volume_delete(const struct caller *who, struct pool *p, const char *name, u
 static bool do_wipe(struct pool *p, void *opaque, GError **error)
 {
     const struct change *c = opaque;
-    struct volume *v = volume_find_idle(p, c->name, error);
+    struct volume *v = volume_find_own(p, c->name, error);
     if (!v || !check_users(p, v, c, "wiped", error))
         return false;
     if (v->type == VOLUME_DIR)
@@ -340,10 +368,11 @@ static bool new_size(const struct pool *p, const struct volume *v, const struct 
 static bool resize_device(struct pool *p, const struct volume *v, uint64_t size, GError **error)
 {
     g_autofree char *name = g_strdup(v->name), *path = g_strdup(v->path);
+    const struct volume_extent extent = v->extent;
     if (v->encrypted && v->physical > v->capacity) /* the header's room */
         size = align_up(size + v->physical - v->capacity, 512);
     bool shrinks = size < MAX(v->physical, v->capacity) && !(p->backend->can & POOL_REMOTE);
-    return (!shrinks || device_check_free("volume", path, error)) && p->backend->volume_resize(p, name, path, size, error) && volume_scan(p, name, error);
+    return (!shrinks || device_check_free("volume", path, &extent, error)) && p->backend->volume_resize(p, name, path, size, error) && volume_scan(p, name, error);
 }
 
 static bool do_resize(struct pool *p, void *opaque, GError **error)
@@ -353,7 +382,7 @@ static bool do_resize(struct pool *p, void *opaque, GError **error)
     uint64_t size = 0;
     if (!v || !pool_scan_figures(p, error))
         return false;
-    v = volume_find_idle(p, c->name, error);
+    v = volume_find_own(p, c->name, error);
     if (!v || !new_size(p, v, c, &size, error) ||
         (size < v->capacity && !check_users(p, v, c, "shrunk", error)))
         return false;

@@ -15,6 +15,7 @@
 
 struct open_work {
     const char *target, *name; /* target NULL: name is a device's path */
+    struct volume_extent extent;
     uint64_t offset, size;
     bool write;
     int fd;
@@ -43,6 +44,8 @@ static int open_to_read(struct open_work *w, int dir)
     int fd = volume_open_at(dir, w->name, O_RDONLY);
     if (fd < 0)
         ruche_error_errno(&w->error, errno, "cannot open volume '%s'", w->name);
+    else if (!volume_check_extent(fd, w->name, &w->extent, &w->error))
+        close(fd_steal(&fd));
     return fd;
 }
 
@@ -52,7 +55,7 @@ static void open_file(void *opaque)
     autofd dir = w->target ? pool_fs_open_dir(w->target, &w->error) : -1;
     if (w->target && dir < 0)
         return;
-    const struct hold h = {.what = "volume", .name = w->name, .dir = dir};
+    const struct hold h = {.what = "volume", .name = w->name, .dir = dir, .extent = w->extent};
     w->fd = w->write ? volume_hold(&h, &w->error) : open_to_read(w, dir);
     if (w->fd >= 0 && !look_at_opened(w)) {
         ruche_error_errno(&w->error, errno, "cannot open volume '%s'", w->name);
@@ -94,7 +97,7 @@ static bool do_open(struct pool *p, void *opaque, GError **error)
 {
     struct open_call *c = opaque;
     struct volume *v =
-        c->write ? volume_find_idle(p, c->name, error) : volume_find(p, c->name, error);
+        c->write ? volume_find_own(p, c->name, error) : volume_find(p, c->name, error);
     if (!v || !volume_refuse_remote(p, v, c->write ? "uploaded to" : "downloaded", error))
         return false;
     if (c->spare_used && !volume_refuse_used(p, v, VOLUME_USER_ABOVE, "written", error))
@@ -106,6 +109,7 @@ static bool do_open(struct pool *p, void *opaque, GError **error)
     g_autofree char *target = files ? g_strdup(p->def->target) : NULL, *path = g_strdup(v->path);
     struct open_work w = {.target = target,
                           .name = files ? c->name : path,
+                          .extent = v->extent,
                           .offset = c->offset,
                           .write = c->write,
                           .fd = -1};

@@ -207,6 +207,66 @@ def test_disk():
     sh("wipefs -qa /dev/vdc")
 
 
+LOGICAL = """label: dos
+start=2048, size=20M, type=83
+start=43008, size=300M, type=5
+start=45056, size=40M, type=83
+start=129024, size=40M, type=83
+start=212992, size=40M, type=83
+"""
+
+
+def marked(partition, word):
+    assert sh(f"head -c {len(word)} /dev/{partition}") == word, partition
+
+
+def names(pool):
+    return [line.split()[0] for line in virsh(f"vol-list {pool}").splitlines()]
+
+
+def test_logical_partitions():
+    """A deletion renumbers those behind it: the pool knows at once, and nothing is done to another one in the place of what was meant."""
+    sh(f"sfdisk -q --wipe always /dev/vdc <{write('table', LOGICAL)} && udevadm settle")
+    for n in (1, 5, 6, 7):
+        sh(f"echo partition-{n} >/dev/vdc{n}; sync")
+    virsh_all("pool-define-as d disk --source-dev /dev/vdc --source-format dos --target /dev", "pool-start d")
+    assert names("d") == ["vdc1", "vdc2", "vdc5", "vdc6", "vdc7"], names("d")
+    for verb in ("vol-wipe", "vol-delete"):
+        refused(f"{verb} vdc2 --pool d", "is an extended partition")
+    sh("cp /dev/vdc6 /root/six && mkfs.ext4 -q -F /dev/vdc6 && mkdir -p /mnt/use && mount /dev/vdc6 /mnt/use")
+    for name in ("vdc5", "vdc6"):
+        refused(f"vol-delete {name} --pool d", "which is mounted on '/mnt/use'")
+    sh("umount /mnt/use && cp /root/six /dev/vdc6 && sync")
+    virsh("create " + write("m.xml", MACHINE.format(pool="d", volume="vdc7", luks="")))
+    refused("vol-delete vdc5 --pool d", "volume '/dev/vdc7' is in use by process")
+    virsh("destroy m")
+    virsh("vol-delete vdc5 --pool d")
+    assert names("d") == ["vdc1", "vdc2", "vdc5", "vdc6"], names("d")
+    assert f"start='{129024 * 512}'" in virsh("vol-dumpxml vdc5 --pool d")
+    marked("vdc5", "partition-6")
+    virsh("vol-wipe vdc6 --pool d")
+    marked("vdc5", "partition-6")
+    assert sh("head -c 11 /dev/vdc6 | tr -d '\\0'") == ""
+    sh("echo partition-7 >/dev/vdc6; sync; sfdisk -q --delete /dev/vdc 5 && udevadm settle")  # behind our back
+    marked("vdc5", "partition-7")
+    for words in ("vol-wipe vdc5", "vol-delete vdc5", "vol-upload vdc5 /etc/passwd"):
+        refused(words + " --pool d", "refresh storage pool 'd'")
+    marked("vdc5", "partition-7")
+    virsh("pool-refresh d")
+    assert names("d") == ["vdc1", "vdc2", "vdc5"], names("d")
+    with open("/dev/vdc5", "rb"):  # so that udev cannot have the kernel read the table
+        sh("echo 'start=4096, size=10M' | sfdisk -q -N 1 --no-reread --no-tell-kernel /dev/vdc; udevadm settle")
+    virsh("pool-refresh d")
+    for words in ("vol-wipe vdc1", "vol-delete vdc1", "vol-upload vdc1 /etc/passwd", "vol-download vdc1 /root/back"):
+        refused(words + " --pool d", "by the kernel")
+    marked("vdc1", "partition-1")
+    sh("blockdev --rereadpt /dev/vdc && udevadm settle")
+    virsh_all("vol-wipe vdc1 --pool d", "vol-delete vdc5 --pool d", "vol-delete vdc2 --pool d", "vol-delete vdc1 --pool d")
+    assert not names("d")
+    virsh_all("pool-destroy d", "pool-undefine d")
+    sh("wipefs -qa /dev/vdc")
+
+
 def test_iscsi():
     sh("tgtd; for i in $(seq 100); do tgtadm --lld iscsi --op show --mode target >/dev/null 2>&1 && break; sleep 0.2; done; truncate -s 50M /root/lun1 /root/lun2")
     sh("tgtadm --lld iscsi --op new --mode target --tid 1 -T " + IQN + "; "
@@ -336,5 +396,5 @@ def test_vanished():
 
 
 if __name__ == "__main__":
-    main({"types": test_types, "fs": test_fs, "btrfs": test_btrfs, "logical": test_logical, "disk": test_disk, "iscsi": test_iscsi, "multipath": test_multipath,
+    main({"types": test_types, "fs": test_fs, "btrfs": test_btrfs, "logical": test_logical, "disk": test_disk, "logical partitions": test_logical_partitions, "iscsi": test_iscsi, "multipath": test_multipath,
           "iscsi-direct": test_iscsi_direct, "iscsi end": test_iscsi_end, "scsi": test_scsi, "nfs": test_nfs, "cifs": test_cifs, "vanished": test_vanished})
