@@ -124,14 +124,15 @@ static bool compile(const struct filter_binding *b, const struct filter_def *ins
     return true;
 }
 
-/* Does the kernel know such a rule on bridges? Nothing of this stays. */
+/* Does the kernel know such a rule on bridges? Nothing of this stays; no interface's table is called
+ * so. */
 static bool knows(const char *rule)
 {
     g_autofree char *commands = g_strdup_printf(
-        "add table bridge ruche_nwf_probe\n"
-        "add chain bridge ruche_nwf_probe c { type filter hook prerouting priority 0; }\n"
-        "add rule bridge ruche_nwf_probe c %s\n"
-        "delete table bridge ruche_nwf_probe\n",
+        "add table bridge ruche_probe\n"
+        "add chain bridge ruche_probe c { type filter hook prerouting priority 0; }\n"
+        "add rule bridge ruche_probe c %s\n"
+        "delete table bridge ruche_probe\n",
         rule);
     return nft_apply(commands, NULL);
 }

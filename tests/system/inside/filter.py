@@ -132,6 +132,24 @@ def test_established():
     assert ways() == {"tcp two"}
 
 
+def test_probe():
+    """An interface called "probe" keeps its rules while the manager tries what the kernel knows."""
+    sh("ip link add probe type veth peer name px")
+    define([("accept", "inout", "tcp", "")])
+    with open("/root/p.xml", "w", encoding="ascii") as f:
+        f.write(f"<filterbinding>{OWNER}<portdev name='probe'/><mac address='52:54:00:00:00:0c'/><filterref filter='f'/></filterbinding>")
+    virsh("nwfilter-binding-create /root/p.xml")
+    right = sh("nft list ruleset")
+    assert "table bridge ruche_nwf_probe" in right
+    with open("/root/f.xml", "w", encoding="ascii") as f:
+        f.write("<filter name='f' chain='root'><rule action='accept' direction='out'><tcp/></rule>"
+                "<rule action='drop' direction='out'><udp srcportstart='9' srcportend='8'/></rule></filter>")
+    refused("nwfilter-define /root/f.xml", "nftables")
+    assert sh("nft list ruleset") == right
+    virsh("nwfilter-binding-delete probe")
+    sh("ip link del probe")
+
+
 def test_plain():
     """The same without the state of connections: each direction is for itself."""
     define([("accept", "out", "tcp", "statematch='false'"), ("drop", "inout", "all", "")])
@@ -185,5 +203,5 @@ def test_gone():
 
 if __name__ == "__main__":
     os.chdir("/root")
-    main({"ground": test_ground, "established": test_established, "plain": test_plain, "state": test_state, "connlimit": test_connlimit,
+    main({"ground": test_ground, "established": test_established, "probe": test_probe, "plain": test_plain, "state": test_state, "connlimit": test_connlimit,
           "icmp": test_icmp, "reject": test_reject, "gone": test_gone})
