@@ -155,6 +155,8 @@ static void put_policer(struct nl_msg *m, const struct rate *r)
         table[i] = ticks((i + 1) << CELL_LOG, r->average);
     nla_put(m, TCA_POLICE_TBF, sizeof(p), &p);
     nla_put(m, TCA_POLICE_RATE, sizeof(table), table);
+    if (r->average > UINT32_MAX)
+        nla_put_u64(m, TCA_POLICE_RATE64, r->average); /* kernels before 5.5 stay at 4 GiB/s */
 }
 
 static int police(unsigned index, const struct rate *r)
