@@ -20,7 +20,7 @@
 #include <string.h>
 
 enum { NETWORKS_ACTIVE = 2 }; /* of virConnectListAllNetworksFlags */
-enum { ADDRESSES_MAX = 16, NOTE_MAX = 4096 };
+enum { ADDRESSES_MAX = 16, NOTE_MAX = 4096, TIMER_STEP_S = 3600 };
 
 struct seen {
     uint8_t ip[4];
@@ -86,23 +86,28 @@ char *filter_addresses(const struct filter_binding *b)
 
 /* ---- what comes and goes ---- */
 
+static void set_timer(struct filter_addresses *a);
+
+/* Or a step on the way there. */
 static gboolean on_end(gpointer opaque)
 {
     struct filter_addresses *a = opaque;
     a->timer = 0;
+    set_timer(a);
     filter_bindings_look();
     return G_SOURCE_REMOVE;
 }
 
+/* In steps: the wall's clock, which leases go by, can be set meanwhile. */
 static void set_timer(struct filter_addresses *a)
 {
     gint64 first = 0;
     for (unsigned i = 0; i < a->count; i++)
         if (a->seen[i].until > now() && (!first || a->seen[i].until < first))
             first = a->seen[i].until;
-    if (a->timer)
-        g_source_remove(a->timer);
-    a->timer = first ? g_timeout_add_seconds((guint)MIN(first - now() + 1, 86400), on_end, a) : 0;
+    g_clear_handle_id(&a->timer, g_source_remove);
+    if (first)
+        a->timer = g_timeout_add_seconds((guint)MIN(first - now() + 1, TIMER_STEP_S), on_end, a);
 }
 
 static void note(const struct filter_binding *b)
