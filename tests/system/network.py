@@ -6,6 +6,7 @@
 
 Nothing of this host's own network is touched: all is made in namespaces, and taken away with them.
 """
+import json
 import os
 import random
 import re
@@ -471,6 +472,43 @@ def test_routes():
         remove("lab")
 
 
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        user, system = f.read().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_many_leases():
+    """All leases of a /16: read whole, told in time that grows with their number, kept while they cannot be read."""
+    count, path = 65000, f"{RUN}/networks/big.leases"
+    def put(first, padding=""):
+        """In place, as dnsmasq does."""
+        with open(path, "r+" if os.path.exists(path) else "w", encoding="ascii") as f:
+            f.truncate(f.write("".join(f"4000000000 52:54:01:00:{i >> 8:02x}:{i & 255:02x} 10.66.{i >> 8}.{i & 255} guest-{i} 01:52:54:01:00:{i >> 8:02x}:{i & 255:02x}\n"
+                                       for i in range(first, first + count)) + padding))
+    def listed():
+        return len(json.loads(run(RUCHE, "--connect", f"{RUN}/ruche.sock", "network", "leases", "big", "--json").stdout)["leases"])
+    virsh("net-create", write("big.xml", "<network><name>big</name><bridge name='big0'/><ip address='10.66.255.254' prefix='16'><dhcp>"
+                              "<range start='10.66.0.1' end='10.66.255.253'/></dhcp></ip></network>"))
+    try:
+        put(1)
+        assert os.path.getsize(path) > 4 << 20 and listed() == count
+        wait_for("all to be told", lambda: "65000" in virsh("net-dhcp-leases", "big", "52:54:01:00:fd:e8").stdout)
+        before = cpu_seconds(MANAGER.process.pid)
+        put(2)
+        wait_for("the last", lambda: "10.66.253.233/16" in virsh("net-dhcp-leases", "big", "52:54:01:00:fd:e9").stdout)
+        assert "10.66.0.1/" not in virsh("net-dhcp-leases", "big", "52:54:01:00:00:01").stdout
+        assert listed() == count
+        os.truncate(path, 100 << 20)
+        refused("network 'big': .*big.leases has 104857600 bytes; 83886080 are the most", "net-dhcp-leases", "big")
+        put(1)
+        assert listed() == count and MANAGER.log().count("its leases stay as they were") == 1
+        used = cpu_seconds(MANAGER.process.pid) - before
+        assert used < 15, "each lease compared with each: a minute and more"
+    finally:
+        remove("big")
+
+
 # ---- machines ----
 
 DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a01</uuid><memory unit='MiB'>32</memory><vcpu>1</vcpu>
@@ -669,7 +707,7 @@ MANAGER = None
 
 def main():
     tests = {"nat": test_nat, "route": test_route, "open": test_open, "isolated": test_isolated, "virsh": test_virsh, "description, there and back": test_round,
-             "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "routes": test_routes, "machine": test_machine,
+             "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "routes": test_routes, "many leases": test_many_leases, "machine": test_machine,
              "lent": test_lent, "lent limits": test_lent_limits, "ruche network": test_command, "killed": test_kill}
     namespaces.main(tests, sys.argv[5:], ("ip", "nft", "dnsmasq", "busybox", "virsh", "tc"), begin, end)
 

@@ -62,8 +62,9 @@ static void leased(GString *s, const char *mac)
 {
     g_autoptr(GPtrArray) networks = network_list(&caller_self, NETWORKS_ACTIVE);
     for (unsigned i = 0; i < networks->len; i++) {
-        g_autoptr(GPtrArray) leases = network_leases(&caller_self, networks->pdata[i], mac, NULL);
-        for (unsigned k = 0; leases && k < leases->len; k++) {
+        const struct network *n = networks->pdata[i];
+        g_autoptr(GPtrArray) leases = network_leases_of(n->name, mac);
+        for (unsigned k = 0; k < leases->len; k++) {
             const struct network_lease *l = leases->pdata[k];
             if (!l->v6)
                 g_string_append_printf(s, "%s%s", s->len ? " " : "", l->ip);

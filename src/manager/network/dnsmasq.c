@@ -42,7 +42,7 @@ struct network_daemon {
     int64_t died_us[RESTARTS];
     unsigned deaths;
     GFileMonitor *monitor;
-    GPtrArray *leases; /* as they were last read */
+    GPtrArray *leases; /* as they were last told */
 };
 
 static int pidfd(pid_t pid)
@@ -64,31 +64,30 @@ static const char *daemon_user(void)
 
 /* ---- leases ---- */
 
-static GPtrArray *read_leases(const struct network *n)
+static guint hash_of(gconstpointer p)
 {
-    g_autofree char *path = network_run_path(n->name, "leases"), *text = NULL;
-    text = store_read(path, NETWORK_STORED_MAX, NULL);
-    return network_leases_parse(text ? text : "", g_get_real_time() / G_USEC_PER_SEC);
+    const struct network_lease *l = p;
+    return g_str_hash(l->ip) * 31 + (l->mac ? g_str_hash(l->mac) : 0);
 }
 
-static bool has_lease(const GPtrArray *list, const struct network_lease *l)
+static gboolean are_equal(gconstpointer a, gconstpointer b)
 {
-    for (unsigned i = 0; i < list->len; i++) {
-        const struct network_lease *o = list->pdata[i];
-        if (!strcmp(o->ip, l->ip) && !g_strcmp0(o->mac, l->mac))
-            return true;
-    }
-    return false;
+    const struct network_lease *l = a, *o = b;
+    return !strcmp(l->ip, o->ip) && !g_strcmp0(l->mac, o->mac);
 }
 
 enum { LEASE_ADDED, LEASE_GONE };
 
+/* Those of the list that the other has not. */
 static void tell_leases(const struct network *n, const GPtrArray *list, const GPtrArray *other,
                         int what)
 {
+    g_autoptr(GHashTable) others = g_hash_table_new(hash_of, are_equal);
+    for (unsigned i = 0; i < other->len; i++)
+        g_hash_table_add(others, other->pdata[i]);
     for (unsigned i = 0; i < list->len; i++) {
         const struct network_lease *l = list->pdata[i];
-        if (has_lease(other, l))
+        if (g_hash_table_contains(others, l))
             continue;
         struct event e = {.class = EVENT_NETWORK,
                           .id = 1,
@@ -105,18 +104,19 @@ static void leases_changed(GFileMonitor *monitor, GFile *file, GFile *other,
                            GFileMonitorEvent event, gpointer opaque)
 {
     struct network_daemon *m = opaque;
-    GPtrArray *now = read_leases(m->n);
-    tell_leases(m->n, m->leases, now, LEASE_GONE);
-    tell_leases(m->n, now, m->leases, LEASE_ADDED);
-    g_ptr_array_unref(m->leases);
-    m->leases = now;
+    g_autoptr(GPtrArray) before = m->leases, now = network_lease_list(m->n);
+    m->leases = g_ptr_array_ref(now);
+    if (now == before)
+        return;
+    tell_leases(m->n, before, now, LEASE_GONE);
+    tell_leases(m->n, now, before, LEASE_ADDED);
 }
 
 static void watch_leases(struct network_daemon *m)
 {
     g_autofree char *path = network_run_path(m->n->name, "leases");
     g_autoptr(GFile) file = g_file_new_for_path(path);
-    m->leases = read_leases(m->n);
+    m->leases = network_lease_list(m->n);
     m->monitor = g_file_monitor_file(file, G_FILE_MONITOR_NONE, NULL, NULL);
     if (m->monitor)
         g_signal_connect(m->monitor, "changed", G_CALLBACK(leases_changed), m);

@@ -8,8 +8,6 @@
 
 #include <string.h>
 
-#define LEASES_MAX 65536
-
 static void put(GString *s, const char *format, ...) G_GNUC_PRINTF(2, 3);
 static void put(GString *s, const char *format, ...)
 {
@@ -107,7 +105,7 @@ static char *lease_time(const struct xml_node *n)
                                                     : "m");
 }
 
-/* How many addresses the range has, at most LEASES_MAX. */
+/* How many addresses the range has, at most NETWORK_LEASES_MAX. */
 static unsigned range_size(const struct xml_node *r)
 {
     struct net_addr a, b;
@@ -116,12 +114,12 @@ static unsigned range_size(const struct xml_node *r)
         return 0;
     unsigned len = net_addr_bits(&a) / 8;
     if (memcmp(a.b, b.b, len - 4))
-        return LEASES_MAX;
+        return NETWORK_LEASES_MAX;
     for (unsigned i = len - 4; i < len; i++) {
         from = from << 8 | a.b[i];
         to = to << 8 | b.b[i];
     }
-    return (unsigned)MIN(to - from + 1, LEASES_MAX);
+    return (unsigned)MIN(to - from + 1, NETWORK_LEASES_MAX);
 }
 
 static unsigned put_ranges(GString *s, const struct net_subnet *n, const struct xml_node *dhcp)
@@ -215,7 +213,7 @@ static void put_dhcp(GString *s, const struct network_def *d)
     if (served && mtu)
         put(s, "dhcp-option=option:mtu,%u", (unsigned)mtu);
     if (leases)
-        put(s, "dhcp-no-override\ndhcp-authoritative\ndhcp-lease-max=%u", MIN(leases, LEASES_MAX));
+        put(s, "dhcp-no-override\ndhcp-authoritative\ndhcp-lease-max=%u", MIN(leases, NETWORK_LEASES_MAX));
 }
 
 /* Reverse names of the subnet are not asked for elsewhere. */

@@ -13,8 +13,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define LEASES_MAX 65536
-
 void network_lease_free(struct network_lease *l)
 {
     if (!l)
@@ -25,6 +23,18 @@ void network_lease_free(struct network_lease *l)
     g_free(l->client_id);
     g_free(l->iaid);
     g_free(l);
+}
+
+struct network_lease *network_lease_copy(const struct network_lease *l)
+{
+    struct network_lease *c = g_new(struct network_lease, 1);
+    *c = *l;
+    c->ip = g_strdup(l->ip);
+    c->mac = g_strdup(l->mac);
+    c->hostname = g_strdup(l->hostname);
+    c->client_id = g_strdup(l->client_id);
+    c->iaid = g_strdup(l->iaid);
+    return c;
 }
 
 static bool is_hex_with_colons(const char *s)
@@ -83,10 +93,12 @@ static struct network_lease *parse_line(char **w, bool v6, int64_t now)
 GPtrArray *network_leases_parse(const char *text, int64_t now)
 {
     GPtrArray *list = g_ptr_array_new_with_free_func((GDestroyNotify)network_lease_free);
-    g_auto(GStrv) lines = g_strsplit(text, "\n", LEASES_MAX);
     bool v6 = false;
-    for (char **line = lines; *line; line++) {
-        g_auto(GStrv) words = g_strsplit(*line, " ", 8);
+    for (const char *at = text, *end; *at && list->len < NETWORK_LEASES_MAX;
+         at = end + (*end != 0)) {
+        end = strchrnul(at, '\n');
+        g_autofree char *line = g_strndup(at, (gsize)(end - at));
+        g_auto(GStrv) words = g_strsplit(line, " ", 8);
         if (words[0] && !strcmp(words[0], "duid")) {
             v6 = true;
             continue;

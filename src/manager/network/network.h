@@ -23,6 +23,7 @@ enum network_mode {
 };
 struct network_port;   /* network_priv.h */
 struct network_daemon; /* dnsmasq.c */
+struct network_lease_book;
 struct network {
     unsigned refs;
     uint8_t uuid[16];
@@ -33,6 +34,7 @@ struct network {
     bool active, persistent, autostart, removed;
     GHashTable *ports;      /* UUID's text to struct network_port */
     struct network_daemon *daemon;
+    struct network_lease_book *leases; /* lease_book.c; NULL: nobody has looked */
     GPtrArray *warnings;    /* texts: what of this host stands in its way, found at the last start or refresh */
     struct fiber_mutex lock;
 };
@@ -74,9 +76,11 @@ struct network_lease {
     bool v6;
     unsigned prefix;
 };
+struct network_lease *network_lease_copy(const struct network_lease *l);
 void network_lease_free(struct network_lease *l);
 GPtrArray *network_leases(const struct caller *who, struct network *n, const char *mac, GError **error);
-/* The same of all networks that run, for who knows only the interface: <interface>'s network is `name`. Empty if none. Never waits. */
+/* The same for who knows only the interface: <interface>'s network is `name`. Empty if none; those that were there last, where
+ * they cannot be read now. Never waits. */
 GPtrArray *network_leases_of(const char *name, const char *mac);
 
 /* ---- ports: what is plugged into a network ---- */

@@ -368,54 +368,6 @@ GPtrArray *network_subnets(const struct network *n)
     return list;
 }
 
-/* ---- leases ---- */
-
-static void drop_others(GPtrArray *list, const char *mac)
-{
-    for (unsigned i = list->len; mac && i--;) {
-        const struct network_lease *l = list->pdata[i];
-        if (!l->mac || g_ascii_strcasecmp(l->mac, mac))
-            g_ptr_array_remove_index(list, i);
-    }
-}
-
-/* Prefixes are the subnets'. */
-static GPtrArray *leases(const struct network *n, const char *mac)
-{
-    g_autofree char *path = network_run_path(n->name, "leases"), *text = NULL;
-    auto_network_def d = {0};
-    text = n->active ? store_read(path, NETWORK_STORED_MAX, NULL) : NULL;
-    GPtrArray *list = network_leases_parse(text ? text : "", g_get_real_time() / G_USEC_PER_SEC);
-    drop_others(list, mac);
-    if (!list->len || !network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, NULL))
-        return list;
-    for (unsigned i = 0; i < list->len; i++) {
-        struct network_lease *l = list->pdata[i];
-        struct net_addr a;
-        for (unsigned k = 0; k < d.subnet_count; k++)
-            if (net_addr_parse(l->ip, &a) && net_subnet_has(&d.subnets[k], &a))
-                l->prefix = d.subnets[k].prefix;
-    }
-    return list;
-}
-
-GPtrArray *network_leases(const struct caller *who, struct network *n, const char *mac,
-                          GError **error)
-{
-    if (!access_check(who, RIGHT_READ, "read a network's leases", error) ||
-        !network_check_active(n, error))
-        return NULL;
-    return leases(n, mac);
-}
-
-GPtrArray *network_leases_of(const char *name, const char *mac)
-{
-    struct network *n = network_find_name(name, NULL);
-    GPtrArray *list = n ? leases(n, mac) : g_ptr_array_new();
-    network_unref(n);
-    return list;
-}
-
 /* ---- the first start ---- */
 
 #define DEFAULT_XML                                                                                \

@@ -9,6 +9,7 @@
 #define NETWORK_SUBNETS_MAX 64
 #define NETWORK_IFNAME_MAX  15 /* IFNAMSIZ with its end */
 #define NETWORK_STORED_MAX  (4u << 20)
+#define NETWORK_LEASES_MAX  65536u /* of a network; dnsmasq is told */
 
 #define FOREACH_NAMED(c, parent, name)                                                             \
     for (struct xml_node *c = xml_find((parent), (name)); c; c = xml_next(c))
@@ -121,8 +122,13 @@ void network_daemon_stop(struct network *n);
 bool network_daemon_find(struct network *n, const struct network_def *d, GError **error);
 void network_daemon_forget(struct network *n); /* it lives on */
 
-/* ---- leases.c ---- */
+/* ---- leases.c, lease_book.c ---- */
+/* Not more than NETWORK_LEASES_MAX. */
 GPtrArray *network_leases_parse(const char *text, int64_t now);
+/* As the file has them now: a reference of what does not change. Where it cannot be read, as it had
+ * them before. */
+GPtrArray *network_lease_list(struct network *n);
+void network_lease_book_free(struct network_lease_book *b);
 
 /* ---- plug.c ---- */
 /* The network's table has one reference; who waits with a port holds one, and looks whether it is

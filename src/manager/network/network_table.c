@@ -47,6 +47,7 @@ void network_unref(struct network *n)
     if (!n || --n->refs)
         return;
     network_daemon_forget(n);
+    network_lease_book_free(n->leases);
     g_hash_table_unref(n->ports);
     g_ptr_array_unref(n->warnings);
     g_free(n->name);
