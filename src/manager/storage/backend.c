@@ -78,15 +78,44 @@ struct errand {
     void (*fn)(void *opaque), (*free_fn)(void *opaque);
     void *opaque;
     struct task_event *done; /* NULL: nobody waits any more; loop thread */
+    struct pool *pool;       /* then a reference */
+    unsigned start;          /* of the pool, that it was begun in */
 };
+
+enum { HUNG_MAX = 8 }; /* threads of a pool that is started again and again */
+
+/* The waiter gives up: the pool keeps count of what is left behind. */
+static void errand_leave(struct errand *e)
+{
+    e->done = NULL;
+    pool_ref(e->pool)->hung++;
+    if (e->start != e->pool->starts)
+        e->pool->hung_before++;
+}
+
+static void errand_returns(struct errand *e)
+{
+    e->pool->hung--;
+    if (e->start != e->pool->starts)
+        e->pool->hung_before--;
+    pool_unref(e->pool);
+    if (e->free_fn)
+        e->free_fn(e->opaque);
+}
+
+void storage_work_anew(struct pool *p)
+{
+    p->starts++;
+    p->hung_before = p->hung;
+}
 
 static gboolean errand_done(gpointer opaque)
 {
     struct errand *e = opaque;
     if (e->done)
         task_event_happen(e->done);
-    else if (e->free_fn)
-        e->free_fn(e->opaque);
+    else
+        errand_returns(e);
     g_free(e);
     return G_SOURCE_REMOVE;
 }
@@ -99,23 +128,36 @@ static gpointer errand_thread(gpointer opaque)
     return NULL;
 }
 
-bool storage_work(void (*fn)(void *opaque), void *opaque, void (*free_fn)(void *opaque),
-                  int timeout_ms, const char *what, GError **error)
+static bool errand_start(struct errand *e, const char *what, GError **error)
+{
+    const struct pool *p = e->pool;
+    if (p->hung > p->hung_before || p->hung >= HUNG_MAX)
+        return ruche_error(error, MANAGER_ERR_TIMEOUT,
+                           "%s: storage pool '%s' has not answered what it was asked before (%u "
+                           "still wait)",
+                           what, p->name, p->hung);
+    GThread *thread = g_thread_try_new("storage", errand_thread, e, NULL);
+    if (!thread)
+        return ruche_error(error, RUCHE_ERR_NO_SPACE, "%s: no thread for it", what);
+    g_thread_unref(thread);
+    return true;
+}
+
+bool storage_work(struct pool *p, void (*fn)(void *opaque), void *opaque,
+                  void (*free_fn)(void *opaque), int timeout_ms, const char *what, GError **error)
 {
     struct task_event done = {0};
     struct errand *e = g_new(struct errand, 1);
-    *e = (struct errand){fn, free_fn, opaque, &done};
-    GThread *thread = g_thread_try_new("storage", errand_thread, e, NULL);
-    if (!thread) {
+    *e = (struct errand){fn, free_fn, opaque, &done, p, p->starts};
+    if (!errand_start(e, what, error)) {
         g_free(e);
         if (free_fn)
             free_fn(opaque);
-        return ruche_error(error, RUCHE_ERR_NO_SPACE, "%s: no thread for it", what);
+        return false;
     }
-    g_thread_unref(thread);
     if (task_event_wait(&done, timeout_ms))
         return true;
-    e->done = NULL;
+    errand_leave(e);
     return ruche_error(error, MANAGER_ERR_TIMEOUT, "%s did not answer within %d s", what,
                        timeout_ms / 1000);
 }

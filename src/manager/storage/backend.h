@@ -81,7 +81,10 @@ bool storage_programs(const char *const *programs, GError **error);
  * is named with its package. The arguments end with NULL. */
 bool storage_run(char **ret_out, GError **error, const char *program, ...) G_GNUC_NULL_TERMINATED;
 bool storage_run_argv(const char *const *argv, const char *stdin_text, int timeout_ms, char **ret_out, GError **error);
-/* fn(opaque) on a thread of its own. False with MANAGER_ERR_TIMEOUT when it has not come back in time: the thread then
- * ends by itself, and frees `opaque` by free_fn. */
-bool storage_work(void (*fn)(void *opaque), void *opaque, void (*free_fn)(void *opaque), int timeout_ms, const char *what,
-                  GError **error);
+/* fn(opaque) on a thread of its own, for the pool. False with MANAGER_ERR_TIMEOUT when it has not come back in time: the
+ * thread then ends by itself, and frees `opaque` by free_fn. Until it does, what else is asked of the pool fails at once,
+ * so that a server that hangs does not keep more and more threads. */
+bool storage_work(struct pool *p, void (*fn)(void *opaque), void *opaque, void (*free_fn)(void *opaque), int timeout_ms,
+                  const char *what, GError **error);
+/* The pool starts or stops: what is left behind by now may be of a mount that is gone. Of all, HUNG_MAX are kept. */
+void storage_work_anew(struct pool *p);

@@ -60,13 +60,13 @@ static void remove_folder(void *opaque)
             ruche_error_errno(&w->error, errno, "cannot remove folder '%s'", w->target);
 }
 
-static bool on_folder(const struct pool *p, void (*fn)(void *opaque), GError **error)
+static bool on_folder(struct pool *p, void (*fn)(void *opaque), GError **error)
 {
     struct folder_work *w = g_new0(struct folder_work, 1);
     w->target = g_strdup(p->def->target);
     w->perms = p->def->perms;
     w->cow = g_strdup(pool_get(p, "features/cow@state"));
-    if (!storage_work(fn, w, work_free, STORAGE_RUN_MS, w->target, error))
+    if (!storage_work(p, fn, w, work_free, STORAGE_RUN_MS, w->target, error))
         return false;
     bool ok = w->ok;
     if (w->error)

@@ -123,12 +123,12 @@ static const char *device_of(const struct pool *p)
 
 /* ---- looking ---- */
 
-static bool device_bytes(const char *device, uint64_t *ret, GError **error)
+static bool device_bytes(struct pool *p, const char *device, uint64_t *ret, GError **error)
 {
     g_autoptr(GHashTable) one =
         g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)volume_free);
     struct volume *v = device_volume_new(one, "disk", device);
-    if (!v || !device_volumes_look(one, device, error))
+    if (!v || !device_volumes_look(p, one, device, error))
         return false;
     *ret = v->capacity;
     return *ret || ruche_error(error, RUCHE_ERR_NOT_FOUND,
@@ -138,7 +138,7 @@ static bool device_bytes(const char *device, uint64_t *ret, GError **error)
 static disk_table *read_table(struct pool *p, uint64_t *ret_bytes, GError **error)
 {
     g_autofree char *device = g_strdup(device_of(p)), *said = NULL;
-    if (!device_bytes(device, ret_bytes, error) ||
+    if (!device_bytes(p, device, ret_bytes, error) ||
         !storage_run(&said, error, "sfdisk", "--json", "--", device, NULL))
         return NULL;
     return disk_table_read(said, device, *ret_bytes, error);
@@ -170,7 +170,7 @@ static bool disk_scan(struct pool *p, GHashTable *found, struct pool_figures *re
     }
     ret->allocation = MIN(ret->allocation, bytes);
     ret->available = bytes - ret->allocation;
-    return device_volumes_look(found, device_of(p), error);
+    return device_volumes_look(p, found, device_of(p), error);
 }
 
 /* ---- life ---- */
@@ -364,7 +364,7 @@ static bool check_unused(struct pool *p, const struct volume *v, GError **error)
         g_ptr_array_add(paths, g_strdup(one->path));
     }
     for (unsigned i = 0; i < paths->len; i++)
-        if (!device_check_free("volume", paths->pdata[i],
+        if (!device_check_free(p, "volume", paths->pdata[i],
                                &g_array_index(extents, struct volume_extent, i), error))
             return false;
     return true;

@@ -115,7 +115,7 @@ static bool logical_scan(struct pool *p, GHashTable *found, struct pool_figures 
                        "lv_name,lv_uuid,lv_attr,lv_size,origin,data_percent,devices,seg_size,vg_"
                        "extent_size",
                        group, NULL) &&
-           logical_read_volumes(p, lvs, found, error) && device_volumes_look(found, group, error);
+           logical_read_volumes(p, lvs, found, error) && device_volumes_look(p, found, group, error);
 }
 
 /* ---- life ---- */

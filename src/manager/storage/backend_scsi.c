@@ -139,7 +139,7 @@ static bool mpath_scan(struct pool *p, GHashTable *found, struct pool_figures *r
     if (!storage_run(&said, error, "dmsetup", "ls", "--target", "multipath", NULL))
         return false;
     mpath_read(said, p->def->target, found);
-    if (!device_volumes_look(found, "multipath devices", error))
+    if (!device_volumes_look(p, found, "multipath devices", error))
         return false;
     GHashTableIter it;
     const struct volume *v;

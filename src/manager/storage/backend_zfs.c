@@ -64,7 +64,7 @@ static bool zfs_scan(struct pool *p, GHashTable *found, struct pool_figures *ret
                      "name,volsize,used", zpool_of(p), NULL))
         return false;
     zfs_read_volumes(volumes, zpool_of(p), found);
-    return device_volumes_look(found, zpool_of(p), error);
+    return device_volumes_look(p, found, zpool_of(p), error);
 }
 
 static bool zfs_build(struct pool *p, unsigned flags, GError **error)

@@ -70,6 +70,8 @@ struct pool {
     unsigned warn_percent;          /* 0: no warning; see pool_set_warning() */
     bool warned;                    /* allocation is over the threshold */
     GHashTable *volumes;            /* name to struct volume */
+    unsigned hung, hung_before;     /* works without an answer (backend.c); of those, from before it was started or stopped */
+    unsigned starts;                /* how often it was that */
     GHashTable *waited_for;         /* units of SCSI that no driver took in time (scsi_luns.c); NULL: none */
     struct fiber_mutex lock;
 };

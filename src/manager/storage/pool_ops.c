@@ -169,7 +169,7 @@ static bool check_sources(struct pool *p, unsigned flags, GError **error)
         if (overwrites && xml_get(n, "@path"))
             g_ptr_array_add(paths, g_strdup(xml_get(n, "@path")));
     for (unsigned i = 0; i < paths->len; i++)
-        if (!device_check_free("device", paths->pdata[i], NULL, error))
+        if (!device_check_free(p, "device", paths->pdata[i], NULL, error))
             return false;
     return true;
 }
@@ -199,6 +199,7 @@ static bool start(struct pool *p, unsigned flags, GError **error)
 {
     unsigned how = (flags & CREATE_BUILD_OVERWRITE ? POOL_BUILD_OVERWRITE : 0) |
                    (flags & CREATE_BUILD_NO_OVERWRITE ? POOL_BUILD_NO_OVERWRITE : 0);
+    storage_work_anew(p);
     if (flags && !build(p, how, error))
         return false;
     if (!storage_programs(p->backend->programs, error) ||
@@ -267,6 +268,7 @@ bool pool_build(const struct caller *who, struct pool *p, unsigned flags, GError
 /* It runs no longer; a transient one is gone. */
 static void set_stopped(struct pool *p)
 {
+    storage_work_anew(p);
     p->state = POOL_INACTIVE;
     p->capacity = p->allocation = p->available = 0;
     p->real_perms = NO_PERMS;

@@ -295,7 +295,7 @@ static struct folder_scan *run_scan(struct pool *p, const char *name, bool with_
     s->figures.perms = NO_PERMS;
     g_autofree char *what =
         g_strdup_printf("folder '%s' of storage pool '%s'", p->def->target, p->name);
-    if (!storage_work(scan_folder, s, folder_scan_free, REACH_MS * (with_volumes ? 3 : 1), what,
+    if (!storage_work(p, scan_folder, s, folder_scan_free, REACH_MS * (with_volumes ? 3 : 1), what,
                       error))
         return NULL;
     if (s->ok)

@@ -64,7 +64,7 @@ static void take_device(struct volume *v, struct volume *seen)
     v->encrypted = seen->encrypted;
 }
 
-bool device_volumes_look(GHashTable *volumes, const char *what, GError **error)
+bool device_volumes_look(struct pool *p, GHashTable *volumes, const char *what, GError **error)
 {
     g_autoptr(GPtrArray) ours = g_ptr_array_new();
     GPtrArray *copies = g_ptr_array_new_with_free_func((GDestroyNotify)volume_free);
@@ -78,7 +78,7 @@ bool device_volumes_look(GHashTable *volumes, const char *what, GError **error)
         g_ptr_array_add(ours, v);
         g_ptr_array_add(copies, copy);
     }
-    if (!storage_work(look_at_devices, copies, free_devices, REACH_MS, what, error))
+    if (!storage_work(p, look_at_devices, copies, free_devices, REACH_MS, what, error))
         return false;
     for (unsigned i = 0; i < ours->len; i++)
         take_device(ours->pdata[i], copies->pdata[i]);

@@ -229,15 +229,15 @@ bool scsi_luns_scan(struct pool *p, unsigned host, bool rescan, GHashTable *foun
         (struct lun_scan){host, g_strdup(p->def->target), g_ptr_array_new_with_free_func(lun_free),
                           copy_keys(p->waited_for)};
     g_autofree char *what = g_strdup_printf("SCSI host %u", host);
-    if (rescan && !storage_work(rescan_host, s, scan_free, STORAGE_RUN_MS, what, error))
+    if (rescan && !storage_work(p, rescan_host, s, scan_free, STORAGE_RUN_MS, what, error))
         return false;
-    if (!storage_work(await_devices, s, scan_free, STORAGE_RUN_MS, what, error))
+    if (!storage_work(p, await_devices, s, scan_free, STORAGE_RUN_MS, what, error))
         return false;
     g_clear_pointer(&p->waited_for, g_hash_table_unref);
     p->waited_for = copy_keys(s->in_vain);
     /* udev makes links a moment after the kernel made the device. */
     storage_run(NULL, NULL, "udevadm", "settle", "--timeout=30", NULL);
-    if (!storage_work(scan_host, s, scan_free, STORAGE_RUN_MS, what, error))
+    if (!storage_work(p, scan_host, s, scan_free, STORAGE_RUN_MS, what, error))
         return false;
     for (unsigned i = 0; i < s->luns->len; i++) {
         const struct lun *l = s->luns->pdata[i];
@@ -247,7 +247,7 @@ bool scsi_luns_scan(struct pool *p, unsigned host, bool rescan, GHashTable *foun
             v->key = g_strdup(l->serial);
     }
     scan_free(s);
-    if (!device_volumes_look(found, what, error))
+    if (!device_volumes_look(p, found, what, error))
         return false;
     GHashTableIter it;
     const struct volume *v;

@@ -118,7 +118,7 @@ int volume_hold(const struct hold *h, GError **error);
 /* Does the kernel have a partition that was opened there? */
 bool volume_check_extent(int fd, const char *name, const struct volume_extent *extent, GError **error);
 /* Could it be held at the moment? For what another program then does; `extent` may be NULL. (waits) */
-bool device_check_free(const char *what, const char *path, const struct volume_extent *extent, GError **error);
+bool device_check_free(struct pool *p, const char *what, const char *path, const struct volume_extent *extent, GError **error);
 
 /* volume_ops.c: to the end of a job, whose reference is given up; NULL is one that failed already. */
 bool storage_wait(struct job *j, char **ret_result, GError **error);
@@ -141,7 +141,7 @@ bool folder_pool_scan(struct pool *p, GHashTable *found, struct pool_figures *re
 /* scan_device.c. A new volume in the table of a scan, all of it allocated unless its backend says less; NULL: its name or path cannot be told in XML. */
 struct volume *device_volume_new(GHashTable *volumes, const char *name, const char *path);
 /* Sizes, owners and formats of block devices. What cannot be opened keeps what is known of it. */
-bool device_volumes_look(GHashTable *volumes, const char *what, GError **error);
+bool device_volumes_look(struct pool *p, GHashTable *volumes, const char *what, GError **error);
 /* One file and the folder's figures, as a worker sees them at the end of its own work; then what the pool knows of
  * them. look_take() waits where a program has to be asked. */
 struct look {

@@ -210,7 +210,8 @@ static bool make_device(struct pool *p, struct maker *m, GError **error)
     const struct volume *v = g_hash_table_lookup(p->volumes, m->def.name);
     const struct volume_extent extent = v ? v->extent : (struct volume_extent){0};
     fiber_mutex_unlock(&p->lock);
-    bool ok = (p->backend->can & POOL_REMOTE || device_check_free("volume", device, &extent, error)) &&
+    bool ok = (p->backend->can & POOL_REMOTE ||
+               device_check_free(p, "volume", device, &extent, error)) &&
               fill_device(p, m, error); /* old contents may have made somebody use it */
     fiber_mutex_lock(&p->lock);
     if (!ok && p->backend->volume_delete)

@@ -131,14 +131,14 @@ static void check(void *opaque)
     fd_close_keep_errno(volume_hold(&h, &c->error));
 }
 
-bool device_check_free(const char *what, const char *path, const struct volume_extent *extent,
-                       GError **error)
+bool device_check_free(struct pool *p, const char *what, const char *path,
+                       const struct volume_extent *extent, GError **error)
 {
     struct check *c = g_new0(struct check, 1);
     c->what = g_strdup(what);
     c->path = g_strdup(path);
     c->extent = extent ? *extent : (struct volume_extent){0};
-    if (!storage_work(check, c, check_free, REACH_MS, path, error))
+    if (!storage_work(p, check, c, check_free, REACH_MS, path, error))
         return false;
     bool ok = !c->error;
     if (!ok)

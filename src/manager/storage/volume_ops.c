@@ -372,7 +372,8 @@ static bool resize_device(struct pool *p, const struct volume *v, uint64_t size,
     if (v->encrypted && v->physical > v->capacity) /* the header's room */
         size = align_up(size + v->physical - v->capacity, 512);
     bool shrinks = size < MAX(v->physical, v->capacity) && !(p->backend->can & POOL_REMOTE);
-    return (!shrinks || device_check_free("volume", path, &extent, error)) && p->backend->volume_resize(p, name, path, size, error) && volume_scan(p, name, error);
+    return (!shrinks || device_check_free(p, "volume", path, &extent, error)) &&
+           p->backend->volume_resize(p, name, path, size, error) && volume_scan(p, name, error);
 }
 
 static bool do_resize(struct pool *p, void *opaque, GError **error)

@@ -13,8 +13,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+/* The thread's own: it may outlast who waits for it. */
+typedef struct open_work open_work;
 struct open_work {
-    const char *target, *name; /* target NULL: name is a device's path */
+    char *target, *name; /* target NULL: name is a device's path */
     struct volume_extent extent;
     uint64_t offset, size;
     bool write;
@@ -65,6 +67,39 @@ static void open_file(void *opaque)
     }
 }
 
+static void open_work_free(void *opaque)
+{
+    struct open_work *w = opaque;
+    fd_close_keep_errno(w->fd);
+    g_clear_error(&w->error);
+    g_free(w->target);
+    g_free(w->name);
+    g_free(w);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(open_work, open_work_free)
+
+/* NULL with *error: a server that does not answer costs REACH_MS. */
+static struct open_work *run_open(struct pool *p, const struct volume *v, uint64_t offset,
+                                  bool write, GError **error)
+{
+    bool files = p->backend->can & POOL_FILES;
+    struct open_work *w = g_new(struct open_work, 1);
+    *w = (struct open_work){.target = files ? g_strdup(p->def->target) : NULL,
+                            .name = g_strdup(files ? v->name : v->path),
+                            .extent = v->extent,
+                            .offset = offset,
+                            .write = write,
+                            .fd = -1};
+    g_autofree char *what = g_strdup_printf("volume '%s' of storage pool '%s'", v->name, p->name);
+    if (!storage_work(p, open_file, w, open_work_free, REACH_MS, what, error))
+        return NULL;
+    if (w->fd >= 0)
+        return w;
+    g_propagate_error(error, g_steal_pointer(&w->error));
+    open_work_free(w);
+    return NULL;
+}
+
 struct open_call {
     const char *name;
     bool write, spare_used;
@@ -105,26 +140,14 @@ static bool do_open(struct pool *p, void *opaque, GError **error)
     if (v->building || v->type == VOLUME_DIR)
         return ruche_error(error, RUCHE_ERR_STATE, "volume '%s' is no file that could be read now",
                            v->name);
-    bool files = p->backend->can & POOL_FILES;
-    g_autofree char *target = files ? g_strdup(p->def->target) : NULL, *path = g_strdup(v->path);
-    struct open_work w = {.target = target,
-                          .name = files ? c->name : path,
-                          .extent = v->extent,
-                          .offset = c->offset,
-                          .write = c->write,
-                          .fd = -1};
-    task_work_long(open_file, &w);
-    if (w.fd < 0) {
-        g_propagate_error(error, w.error);
+    g_autoptr(open_work) w = run_open(p, v, c->offset, c->write, error);
+    if (!w)
         return false;
-    }
-    v = g_hash_table_lookup(p->volumes, c->name);
-    if (!v || !check_range(c, v, &w, error)) {
-        close(w.fd);
+    v = volume_find(p, c->name, error);
+    if (!v || !check_range(c, v, w, error))
         return false;
-    }
     v->in_use++;
-    c->fd = w.fd;
+    c->fd = fd_steal(&w->fd);
     return true;
 }
 

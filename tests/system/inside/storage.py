@@ -385,6 +385,7 @@ def test_vanished():
     for refresh in refreshes:
         said = refresh.communicate(timeout=240)[0]
         assert refresh.returncode and "did not answer within" in said, said
+    refused("vol-upload v /root/blob --pool c", "'c' has not answered what it was asked before")
     assert virsh("pool-list --details").count("inaccessible") == len(servers)
     for pool, (_, come) in servers.items():
         sh(come)
