@@ -98,37 +98,59 @@ static bool do_define(struct secret *s, const void *opaque, GError **error)
     return true;
 }
 
-struct secret *secret_define(const struct caller *who, const char *xml, unsigned flags,
+/* By a description that was checked. *ret_again: the secret went meanwhile, and its place is free. */
+static struct secret *define(const struct caller *who, const struct secret_def *d, bool *ret_again,
                              GError **error)
 {
-    auto_secret_def d = {0};
     struct secret *same;
-    if (!access_check(who, RIGHT_WRITE, "define a secret", error) ||
-        !check_flags("define a secret", flags, SECRET_DEFINE_VALIDATE, error) ||
-        !secret_def_parse(&d, xml, flags, error) || !check_clash(&d, &same, error))
+    if (!check_clash(d, &same, error))
         return NULL;
-    struct secret *s = same ? same : secret_new(&d);
+    struct secret *s = same ? same : secret_new(d);
     if (!same)
         secret_insert(s); /* at once: nobody else may take its name while it is written */
-    if (operation(who, s, "define", do_define, &d, error))
+    if (operation(who, s, "define", do_define, d, error))
         return s;
+    *ret_again = same && same->removed;
     if (!same)
         secret_remove(s);
     secret_unref(s);
     return NULL;
 }
 
+struct secret *secret_define(const struct caller *who, const char *xml, unsigned flags,
+                             GError **error)
+{
+    auto_secret_def d = {0};
+    if (!access_check(who, RIGHT_WRITE, "define a secret", error) ||
+        !check_flags("define a secret", flags, SECRET_DEFINE_VALIDATE, error) ||
+        !secret_def_parse(&d, xml, flags, error))
+        return NULL;
+    for (;;) {
+        bool again = false;
+        g_autoptr(GError) e = NULL;
+        struct secret *s = define(who, &d, &again, &e);
+        if (s)
+            return s;
+        if (!again) {
+            g_propagate_error(error, g_steal_pointer(&e));
+            return NULL;
+        }
+    }
+}
+
+/* Its name and UUID are free when nothing of it is on the disk any more: a new one's value would go, too. */
 static bool do_undefine(struct secret *s, const void *opaque, GError **error)
 {
     s->removed = true;
-    if (!secret_save(s, error)) {
+    if (!secret_save(s, error) || !secret_save_value(s, NULL, error)) {
         s->removed = false;
+        secret_save(s, NULL); /* as it was, as far as that goes */
         return false;
     }
     secret_remove(s);
     secret_emit(s, SECRET_EVENT_UNDEFINED);
     g_clear_pointer(&s->value, g_bytes_unref);
-    return secret_save_value(s, NULL, error);
+    return true;
 }
 
 bool secret_undefine(const struct caller *who, struct secret *s, GError **error)
