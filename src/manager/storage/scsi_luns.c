@@ -243,7 +243,7 @@ bool scsi_luns_scan(struct pool *p, unsigned host, bool rescan, GHashTable *foun
         const struct lun *l = s->luns->pdata[i];
         g_autofree char *name = g_strdup_printf("unit:%u:%u:%u", l->bus, l->target, l->lun);
         struct volume *v = device_volume_new(found, name, l->path);
-        if (v && l->serial && *l->serial)
+        if (v && l->serial && *l->serial && *l->serial != '/') /* a key is never taken for a path */
             v->key = g_strdup(l->serial);
     }
     scan_free(s);
