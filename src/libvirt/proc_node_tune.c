@@ -67,7 +67,8 @@ static bool alloc_pages(struct rpc_call *c, void *args, void *ret, GError **erro
     int32_t done = 0;
     if (!object_flags(a->flags, SET, "node_alloc_pages", error))
         return false;
-    if (a->sizes.count != a->counts.count || a->start_cell < -1 || a->cell_count > LIMIT_CELLS)
+    if (a->sizes.count != a->counts.count || a->start_cell < -1 || a->cell_count > LIMIT_CELLS ||
+        a->start_cell > INT32_MAX - LIMIT_CELLS)
         return ruche_error(error, RUCHE_ERR_INVALID,
                            "node_alloc_pages: sizes, counts and cells do not fit");
     for (uint32_t cell = 0; cell < a->cell_count; cell++)

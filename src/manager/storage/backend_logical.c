@@ -50,6 +50,13 @@ static void add_segment(struct volume *v, const struct report_row *r)
     v->source = g_string_free(s, FALSE);
 }
 
+/* What is no percentage is none of it or all of it. */
+static uint64_t share_of(uint64_t all, const char *percent)
+{
+    double share = g_ascii_strtod(percent, NULL) / 100;
+    return share >= 1 ? all : share > 0 ? MIN(all, (uint64_t)((double)all * share)) : 0;
+}
+
 static struct volume *add_volume(struct pool *p, GHashTable *found, const struct report_row *r)
 {
     const char *name = report_text(r, "lv_name"), *origin = report_text(r, "origin");
@@ -60,8 +67,7 @@ static struct volume *add_volume(struct pool *p, GHashTable *found, const struct
     v->key = g_strdup(report_text(r, "lv_uuid"));
     v->capacity = v->allocation = report_number(r, "lv_size");
     if (report_text(r, "lv_attr")[0] == 'V')
-        v->allocation = (uint64_t)((double)v->capacity / 100 *
-                                   g_ascii_strtod(report_text(r, "data_percent"), NULL));
+        v->allocation = share_of(v->capacity, report_text(r, "data_percent"));
     if (*origin) {
         v->backing = g_strdup_printf("%s/%s", p->def->target, origin);
         v->backing_format = g_strdup("raw");

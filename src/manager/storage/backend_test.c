@@ -166,15 +166,20 @@ static void test_lvm(void)
         "{\"lv_name\":\"t\",\"lv_uuid\":\"u2\",\"lv_attr\":\"Vwi-a-tz--\",\"lv_size\":"
         "\"2147483648\",\"origin\":\"base\","
         "\"data_percent\":\"25.00\",\"devices\":\"\"},"
+        "{\"lv_name\":\"n\",\"lv_attr\":\"V\",\"lv_size\":\"9223372036854775807\",\"data_percent\":\"1e300\"},"
+        "{\"lv_name\":\"o\",\"lv_attr\":\"V\",\"lv_size\":\"512\",\"data_percent\":\"-nan\"},"
         "{\"lv_name\":\"../sda\",\"lv_attr\":\"-wi-a-----\",\"lv_size\":\"1\"},"
         "{\"lv_name\":\"bad\\u0001\",\"lv_attr\":\"-\",\"lv_size\":\"-5\"},{\"lv_name\":7},[],null]"
         "}]}";
     struct pool *p = pool_of("<pool type='logical'><source><name>vg</name></source></pool>");
     g_autoptr(GHashTable) found = table();
     g_assert_true(logical_read_volumes(p, lvs, found, NULL));
-    g_assert_cmpuint(g_hash_table_size(found), ==, 2);
+    g_assert_cmpuint(g_hash_table_size(found), ==, 4);
     const struct volume *base = g_hash_table_lookup(found, "base"),
-                        *t = g_hash_table_lookup(found, "t");
+                        *t = g_hash_table_lookup(found, "t"), *n = g_hash_table_lookup(found, "n");
+    g_assert_cmpuint(n->allocation, ==, INT64_MAX);
+    n = g_hash_table_lookup(found, "o");
+    g_assert_cmpuint(n->allocation, ==, 0);
     g_assert_cmpstr(base->path, ==, "/dev/vg/base");
     g_assert_cmpstr(base->key, ==, "u1");
     g_assert_nonnull(strstr(base->source, "<extent start='0' end='20971520'/>"));
