@@ -13,6 +13,15 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* As LVM has them, so that an error says what is wrong with one, and none means something else: "@tag", "vg/lv". */
+static bool is_lvm_name(const char *name)
+{
+    bool ok = *name && name[0] != '-';
+    for (const char *c = name; *c; c++)
+        ok = ok && (g_ascii_isalnum(*c) || strchr("+_.-", *c));
+    return ok;
+}
+
 static const char *group_of(const struct pool *p)
 {
     return pool_get(p, "source/name");
@@ -126,6 +135,16 @@ static bool logical_scan(struct pool *p, GHashTable *found, struct pool_figures 
 
 /* ---- life ---- */
 
+static bool logical_check(struct xml_node *root, GError **error)
+{
+    const char *group = xml_get_or(root, "source/name", "");
+    return is_lvm_name(group) ||
+           ruche_error(error, RUCHE_ERR_XML,
+                       "pool '%s': '%.64s' cannot be a source's name: names of volume groups have "
+                       "letters, digits and + _ . - only, and do not begin with -",
+                       xml_get_or(root, "name", ""), group);
+}
+
 static bool logical_start(struct pool *p, GError **error)
 {
     return storage_run(NULL, error, "vgchange", "-q", "-aly", group_of(p), NULL);
@@ -236,13 +255,9 @@ static char *thin_pool(const struct pool *p)
     return NULL;
 }
 
-/* LVM's names, so that an error says what is wrong with one. */
 static bool check_name(const char *name, GError **error)
 {
-    bool ok = name[0] != '-';
-    for (const char *c = name; *c; c++)
-        ok = ok && (g_ascii_isalnum(*c) || strchr("+_.-", *c));
-    return ok || ruche_error(error, RUCHE_ERR_INVALID,
+    return is_lvm_name(name) || ruche_error(error, RUCHE_ERR_INVALID,
                              "volume '%s': names of logical volumes have letters, digits and + _ . "
                              "- only, and do not begin with -",
                              name);
@@ -326,6 +341,7 @@ static const struct pool_backend logical_backend = {
     .target = "/dev/%s",
     .source_formats = formats,
     .programs = programs,
+    .check = logical_check,
     .find_sources = logical_find,
     .build = logical_build,
     .start = logical_start,

@@ -84,8 +84,8 @@ bool rbd_read_images(const char *text, const char *pool, GHashTable *found, GErr
         JsonNode *n = json_array_get_element(list, i);
         JsonObject *o = JSON_NODE_HOLDS_OBJECT(n) ? json_node_get_object(n) : NULL;
         const char *name = json_text(o, "image");
-        if (!*name || strchr(name, '/') || *json_text(o, "snapshot"))
-            continue;
+        if (!*name || strpbrk(name, "/@") || *json_text(o, "snapshot"))
+            continue; /* "a@b" means the snapshot b of a to rbd, which has no other way to say it */
         g_autofree char *path = g_strdup_printf("%s/%s", pool, name);
         struct volume *v = device_volume_new(found, name, path);
         if (!v)
@@ -177,32 +177,44 @@ static char *rbd_locked(const struct pool *p, const char *name, const char *moni
     return pool_image_name(p, file, "key-secret");
 }
 
-/* "rbd:pool/image:mon_host=a\:1": colons and commas of a value are escaped. */
+/* A part of "rbd:pool/image:mon_host=a\:1": its delimiters in it are escaped. */
+static void add_part(GString *s, const char *part)
+{
+    for (const char *c = part; *c; c++) {
+        if (strchr(":/@=\\", *c))
+            g_string_append_c(s, '\\');
+        g_string_append_c(s, *c);
+    }
+}
+
 static char *rbd_url(struct pool *p, const char *name)
 {
     g_autofree char *monitors = monitors_of(p);
     if (pool_user(p))
         return rbd_locked(p, name, monitors);
     GString *s = g_string_new("rbd:");
-    g_string_append_printf(s, "%s/%s", cluster_pool(p), name);
+    add_part(s, cluster_pool(p));
+    g_string_append_c(s, '/');
+    add_part(s, name);
     if (*monitors)
         g_string_append(s, ":auth_client_required=none:mon_host=");
-    for (const char *c = monitors; *c; c++) {
-        if (*c == ':' || *c == '\\')
-            g_string_append_c(s, '\\');
-        g_string_append_c(s, *c);
-    }
+    add_part(s, monitors);
     return g_string_free(s, FALSE);
 }
 
 static bool rbd_check(struct xml_node *root, GError **error)
 {
-    const char *type = xml_get(root, "source/auth@type"),
+    const char *type = xml_get(root, "source/auth@type"), *name = xml_get_or(root, "source/name", ""),
                *user = xml_get_or(root, "source/auth@username", "");
     if (type && strcmp(type, "ceph") != 0)
         return ruche_error(error, MANAGER_ERR_CONFIG,
                            "pool '%s': <auth type='%s'> is not Ceph's, which is 'ceph'",
                            xml_get_or(root, "name", ""), type);
+    if (strpbrk(name, "/@"))
+        return ruche_error(error, RUCHE_ERR_XML,
+                           "pool '%s': '%.64s' cannot be a source's name: Ceph's programs take what "
+                           "is behind '/' or '@' for something else",
+                           xml_get_or(root, "name", ""), name);
     return user[0] != '-' || ruche_error(error, RUCHE_ERR_XML, "pool '%s': '%.64s' is no user",
                                          xml_get_or(root, "name", ""), user);
 }

@@ -98,6 +98,10 @@ static void test_refusals(void)
         {POOL("logical", "<name>vg</name><dir path='/e'/>"), "takes no source directory"},
         {POOL("logical", "<name>-vg</name>"), "cannot be a source's name"},
         {POOL("logical", "<name>vg;rm</name>"), "cannot be a source's name"},
+        {POOL("logical", "<name>@tag</name>"), "cannot be a source's name"},
+        {POOL("logical", "<name>vg/lv</name>"), "names of volume groups"},
+        {"<pool type='logical'><name>@tag</name></pool>", "cannot be a source's name"},
+        {POOL("rbd", "<name>p@s</name><host name='h'/>"), "cannot be a source's name"},
         {POOL("disk", "<device path='/dev/sdb'/><host name='h'/>"), "takes no source host"},
         {POOL("disk", "<device path='-x'/>"), "is no path"},
         {POOL("disk", "<device path='/dev/sdb'/><format type='bsd'/>"), "is not one of"},
@@ -272,7 +276,7 @@ static void test_others(void)
                     "/dev/mapper/mpathb");
     g_assert_true(rbd_read_images(
         "[{\"image\":\"a\",\"size\":1048576},{\"image\":\"a\",\"snapshot\":\"s\",\"size\":1},"
-        "{\"image\":\"x/y\"},{},3]",
+        "{\"image\":\"x/y\"},{\"image\":\"x@y\"},{},3]",
         "rbd", r, NULL));
     g_assert_cmpuint(g_hash_table_size(r), ==, 1);
     assert_refused(rbd_read_images("{}", "rbd", r, &error), "no list");
@@ -292,6 +296,17 @@ static void test_others(void)
     g_assert_cmpuint(g_hash_table_size(z), ==, 1);
     g_assert_true(zfs_read_figures("1000\t10\t990\n", &f, NULL) && f.available == 990);
     assert_refused(zfs_read_figures("", &f, &error), "zpool");
+}
+
+/* What an image's name ends at is escaped in ruche-img's. */
+static void test_rbd_names(void)
+{
+    struct pool *p = pool_of("<pool type='rbd'><name>x</name><source><name>p:1</name><host name='h' port='1'/>"
+                             "</source></pool>");
+    g_autofree char *url = p->backend->volume_url(p, "a:b=c\\d");
+    g_assert_cmpstr(url, ==,
+                    "rbd:p\\:1/a\\:b\\=c\\\\d:auth_client_required=none:mon_host=h\\:1");
+    pool_unref(p);
 }
 
 static void test_mountinfo(void)
@@ -401,6 +416,7 @@ int main(int argc, char **argv)
     g_test_add_func("/backend/sfdisk", test_sfdisk);
     g_test_add_func("/backend/iscsi", test_iscsi);
     g_test_add_func("/backend/others", test_others);
+    g_test_add_func("/backend/rbd names", test_rbd_names);
     g_test_add_func("/backend/mountinfo", test_mountinfo);
     g_test_add_func("/backend/programs", test_programs);
     g_test_add_func("/backend/create-over", test_create_over);

@@ -122,11 +122,11 @@ static bool check_needs(const struct pool_def *d, const struct xml_node *root, G
     return true;
 }
 
-/* Names go on command lines and into paths. */
+/* Names go on command lines and into paths; of LVM's, "@name" would be all groups that have the tag. */
 static bool source_name_check(const struct pool_def *d, const char *name, GError **error)
 {
     bool ok =
-        !name || (name[0] != '-' && name[0] != '/' && strcmp(name, ".") && strcmp(name, ".."));
+        !name || (!(name[0] && strchr("-/@", name[0])) && strcmp(name, ".") && strcmp(name, ".."));
     for (const char *c = name; ok && c && *c; c++)
         ok = g_ascii_isalnum(*c) || (unsigned char)*c >= 0x80 || strchr("._+-:@/", *c);
     return ok || ruche_error(error, RUCHE_ERR_XML, "pool '%s': '%.64s' cannot be a source's name",
@@ -184,13 +184,12 @@ static bool take_name(struct pool_def *d, struct xml_node *root, GError **error)
     if (!name)
         return ruche_error(error, RUCHE_ERR_XML, "pool: element 'name' is missing");
     d->name = g_strdup(name);
-    if (!store_name_check("storage pool", d->name, error) ||
-        !source_name_check(d, by_source ? source : NULL, error))
+    if (!store_name_check("storage pool", d->name, error))
         return false;
     xml_set(root, "name", d->name);
     if (by_source && (!source || !*source) && !xml_find(root, "source/host"))
         xml_set(root, "source/name", d->name);
-    return true;
+    return source_name_check(d, by_source ? xml_get(root, "source/name") : NULL, error);
 }
 
 static bool take_uuid(struct pool_def *d, struct xml_node *root, GError **error)
