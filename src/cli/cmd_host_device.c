@@ -63,15 +63,7 @@ static int run_define(struct cli *c, char **args)
 
 static int run_set(struct cli *c, char **args)
 {
-    GError *error = NULL;
-    if (!cli_has(c, "autostart")) {
-        fputs("ruche: give --autostart yes or no\n", stderr);
-        return 2;
-    }
-    JsonObject *body = json_object_new();
-    json_object_set_boolean_member(body, "autostart", cli_yes(c, "autostart"));
-    JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/devices/%s", args[0]);
-    return cli_finish(c, o, error);
+    return cli_set_autostart(c, "/devices/%s", args[0]);
 }
 
 static const struct cli_verb verbs[] = {

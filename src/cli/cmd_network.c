@@ -171,15 +171,7 @@ static char *make_xml(const struct cli *c, const char *network, GError **error)
 
 static int run_set(struct cli *c, char **args)
 {
-    GError *error = NULL;
-    if (!cli_has(c, "autostart")) {
-        fputs("ruche: give --autostart yes or no\n", stderr);
-        return 2;
-    }
-    JsonObject *body = json_object_new();
-    json_object_set_boolean_member(body, "autostart", cli_yes(c, "autostart"));
-    JsonObject *o = rest_call(c->rest, "PATCH", body, &error, "/networks/%s", args[0]);
-    return cli_finish(c, o, error);
+    return cli_set_autostart(c, "/networks/%s", args[0]);
 }
 
 static int run_create(struct cli *c, char **args)

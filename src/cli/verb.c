@@ -88,6 +88,19 @@ static int send(struct cli *c, const struct cli_verb *v, const char *argument)
     return cli_finish(c, o, error);
 }
 
+int cli_set_autostart(struct cli *c, const char *path, const char *argument)
+{
+    GError *error = NULL;
+    if (!cli_has(c, "autostart")) {
+        fputs("ruche: give --autostart yes or no\n", stderr);
+        return 2;
+    }
+    JsonObject *body = json_object_new();
+    json_object_set_boolean_member(body, "autostart", cli_yes(c, "autostart"));
+    JsonObject *o = rest_call(c->rest, "PATCH", body, &error, path, argument);
+    return cli_finish(c, o, error);
+}
+
 int cli_send_xml(struct cli *c, const char *xml, JsonObject *members, const char *path)
 {
     GError *error = NULL;

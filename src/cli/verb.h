@@ -29,6 +29,8 @@ int cli_show(struct cli *c, void (*show)(JsonObject *o), const char *path, char 
 int cli_print_text(struct cli *c, const char *path, const char *argument);
 /* Sends a text as member "xml"; `members` (may be NULL, taken) are the others. */
 int cli_send_xml(struct cli *c, const char *xml, JsonObject *members, const char *path);
+/* What --autostart says, which has to be given. */
+int cli_set_autostart(struct cli *c, const char *path, const char *argument);
 /* An answer that only a script looks at; takes it. NULL: the error is told. */
 int cli_finish(struct cli *c, JsonObject *o, GError *error);
 

@@ -386,11 +386,10 @@ static JsonNode *do_volume_delete(struct web_request *r, GError **error)
     return NULL;
 }
 
-static const struct web_field part_fields[] = { { "offset", WEB_INT, false, 0, INT64_MAX, "bytes in front of it" },
-                                                { "length", WEB_INT, false, 0, INT64_MAX, "bytes of it; 0: up to the end" },
-                                                { 0 } };
-static const struct web_field written_fields[] = { { "offset", WEB_INT, false, 0, INT64_MAX, "bytes in front of it" },
-                                                   { "length", WEB_INT, false, 0, INT64_MAX, "bytes of it; 0: up to the end" },
+#define PART_FIELDS                                                                                                               \
+    { "offset", WEB_INT, false, 0, INT64_MAX, "bytes in front of it" }, { "length", WEB_INT, false, 0, INT64_MAX, "bytes of it; 0: up to the end" }
+static const struct web_field part_fields[] = { PART_FIELDS, { 0 } };
+static const struct web_field written_fields[] = { PART_FIELDS,
                                                    { "force", WEB_BOOL, false, 0, 0, "also where another volume stands on it" },
                                                    { 0 } };
 WEB_OP(volume_download, .method = "GET", .path = "/pools/{pool}/volumes/{volume}/data",
