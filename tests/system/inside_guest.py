@@ -53,7 +53,7 @@ def programs(folder, ruched, ruche, kernel):
     """A disk with our programs, their modules and libraries, stripped, and the tests."""
     tree, image = os.path.join(folder, "tree"), os.path.join(folder, "programs.img")
     os.makedirs(f"{tree}/lib")
-    modules = glob.glob(os.path.join(os.path.dirname(IMG), "image-iscsi.so"))
+    modules = [m for name in ("image-iscsi", "ruche-web") for m in glob.glob(os.path.join(os.path.dirname(IMG), name + ".so"))]
     for path in (ruched, ruche, VMM, IMG, *modules):
         subprocess.run(["strip", "-o", os.path.join(tree, os.path.basename(path)), path], check=True)
     for path in libraries(ruched, ruche, VMM, IMG, *modules):

@@ -87,34 +87,6 @@ static void check_work(void *opaque)
 
 /* ---- the kernel's part ---- */
 
-/* iptables' own tables are not nft's: their policy is told in nft's words. */
-static void add_legacy(GString *ruleset)
-{
-    g_autofree char *tables = NULL, *out = NULL;
-    const char *argv[] = {"iptables-legacy", "-S", "FORWARD", NULL};
-    if (!g_file_get_contents("/proc/net/ip_tables_names", &tables, NULL, NULL) ||
-        !strstr(tables, "filter") ||
-        !g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL,
-                      NULL, NULL, &out, NULL, NULL, NULL))
-        return;
-    if (strstr(out, "-P FORWARD DROP"))
-        g_string_append_printf(
-            ruleset,
-            "table ip filter (iptables-legacy%s) {\ntype filter hook forward policy drop;\n}\n",
-            strstr(out, "DOCKER-USER") ? ", DOCKER-USER" : "");
-}
-
-static void look_around(struct kernel_work *w)
-{
-    g_autofree char *chains = nft_list_blocking("chains", NULL), *filter = NULL;
-    GString *all = g_string_new(chains ? chains : "");
-    add_legacy(all);
-    w->ruleset = g_string_free(all, FALSE);
-    w->bridge_filter =
-        g_file_get_contents("/proc/sys/net/bridge/bridge-nf-call-iptables", &filter, NULL, NULL) &&
-        filter[0] == '1';
-}
-
 /* A table that is taken away costs a grace period of the kernel, 10 ms and more, which a start that
  * finds none need not wait for. */
 static bool apply_rules(struct kernel_work *w)
@@ -123,19 +95,27 @@ static bool apply_rules(struct kernel_work *w)
            nft_apply_blocking(w->rules, &w->error);
 }
 
+static bool enter_zone(const struct network_def *d, GError **error)
+{
+    const char *zone = xml_get(d->root, "bridge@zone");
+    if (zone)
+        return network_zone_set(d->bridge, zone, error);
+    if (d->mode != NETWORK_OPEN)
+        network_zone_set_usual(d->bridge, d->mode == NETWORK_ROUTE);
+    return true;
+}
+
 static void kernel_work(void *opaque)
 {
     struct kernel_work *w = opaque;
-    const char *zone = xml_get(w->d->root, "bridge@zone");
-    w->ok = network_kernel_start(w->d, &w->error) &&
-            (!zone || network_zone_set(w->d->bridge, zone, &w->error)) && apply_rules(w);
+    w->ok = network_kernel_start(w->d, &w->error) && enter_zone(w->d, &w->error) && apply_rules(w);
     if (w->ok && w->rules)
-        look_around(w);
+        w->ruleset = network_surroundings(&w->bridge_filter);
 }
 
 struct undo_work {
     const char *bridge, *table;
-    bool zone; /* firewalld was told of it */
+    bool zone; /* its description names one of firewalld */
 };
 
 static void undo_kernel(void *opaque)
@@ -146,8 +126,7 @@ static void undo_kernel(void *opaque)
         g_strdup_printf("add table inet %s\ndelete table inet %s\n", w->table, w->table);
     g_autofree char *there = nft_list_blocking("chains", NULL);
     g_autofree char *line = g_strdup_printf("table inet %s {\n", w->table);
-    if (w->zone)
-        network_zone_set(w->bridge, NULL, NULL);
+    network_zone_leave(w->bridge, w->zone);
     network_bridge_delete(w->bridge);
     if (there && strstr(there, line) && !nft_apply_blocking(commands, &error))
         log_warn("table '%s': %s", w->table, error->message);
@@ -178,7 +157,7 @@ static bool start_kernel(struct network *n, const struct network_def *d, bool fo
     task_work(kernel_work, &w);
     if (w.ok && w.ruleset) {
         g_ptr_array_unref(n->warnings);
-        n->warnings = network_obstacles(w.ruleset, d->bridge, w.bridge_filter);
+        n->warnings = network_obstacles(w.ruleset, d, w.bridge_filter);
         for (unsigned i = 0; i < n->warnings->len; i++)
             log_warn("network '%s': %s", n->name, (char *)n->warnings->pdata[i]);
     }

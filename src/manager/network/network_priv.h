@@ -99,17 +99,32 @@ struct host_route {
 unsigned network_host_routes(const char *but, struct host_route *ret, unsigned max);
 
 /* ---- zone.c: worker threads; waits for firewalld ---- */
-/* Puts the bridge into a zone of firewalld; zone NULL: takes it out of all. */
+/* Puts the bridge into a zone of firewalld. */
 bool network_zone_set(const char *bridge, const char *zone, GError **error);
+/* One whose description names no zone: into libvirt's, where firewalld runs and has that, and the
+ * bridge is in none. */
+void network_zone_set_usual(const char *bridge, bool routed);
+/* Out of libvirt's, or out of any: one that others put it into is theirs. */
+void network_zone_leave(const char *bridge, bool any);
 
 /* ---- rules.c ---- */
 /* nft's commands; NULL: none are needed. `fresh`: they are refused where the table is there; else
  * they replace it. */
 char *network_rules(const struct network_def *d, bool fresh);
 char *network_rules_table(const char *bridge);
-/* What of other people's rules and settings stands in the way: texts. `ruleset`: nft's words, which
- * need not have the rules. */
-GPtrArray *network_obstacles(const char *ruleset, const char *bridge, bool bridge_filter);
+
+/* ---- obstacles.c ---- */
+/* What of others' tables stands in the network's way, and what to do: sentences. `ruleset`: nft's
+ * words. `bridge_filter`: their rules are asked about packets that only cross a bridge, too. */
+GPtrArray *network_obstacles(const char *ruleset, const struct network_def *d, bool bridge_filter);
+/* Tables of others that filter what comes to the host or passes it ("ip filter"), of what `list
+ * chains` prints. */
+GPtrArray *network_foreign_tables(const char *chains);
+/* What `iptables-legacy -S` prints, in nft's words. */
+char *network_legacy_table(const char *rules);
+
+/* ---- surroundings.c: worker threads ---- */
+char *network_surroundings(bool *ret_bridge_filter); /* what network_obstacles() wants */
 
 /* ---- dnsmasq_conf.c, dnsmasq.c ---- */
 bool network_dnsmasq_needed(const struct network_def *d);

@@ -265,25 +265,6 @@ static void test_table_names(void)
     g_assert_cmpstr(c, !=, b);
 }
 
-static void test_obstacles(void)
-{
-    static const char ruleset[] =
-        "table ip filter {\n\tchain DOCKER-USER {\n\t}\n\tchain FORWARD {\n"
-        "\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n"
-        "table inet ruche_net_virbr0 {\n\tchain forward {\n\t\ttype filter hook forward priority "
-        "filter; policy drop;\n\t}\n}\n"
-        "table inet mine {\n\tchain in {\n\t\ttype filter hook input priority 0; policy "
-        "drop;\n\t}\n}\n";
-    g_autoptr(GPtrArray) list = network_obstacles(ruleset, "virbr0", true);
-    g_assert_cmpuint(list->len, ==, 3);
-    g_assert_nonnull(strstr(list->pdata[0], "'table ip filter' of Docker drops forwarded packets"));
-    g_assert_nonnull(strstr(list->pdata[0], "-i virbr0"));
-    g_assert_nonnull(strstr(list->pdata[1], "DHCP and DNS"));
-    g_assert_nonnull(strstr(list->pdata[2], "br_netfilter"));
-    g_autoptr(GPtrArray) none = network_obstacles("table ip x {\n}\n", "virbr0", true);
-    g_assert_cmpuint(none->len, ==, 0);
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -296,6 +277,5 @@ int main(int argc, char **argv)
     g_test_add_func("/network/txt", test_txt);
     g_test_add_func("/network/addresses", test_addresses);
     g_test_add_func("/network/table-names", test_table_names);
-    g_test_add_func("/network/obstacles", test_obstacles);
     return g_test_run();
 }

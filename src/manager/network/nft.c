@@ -60,7 +60,7 @@ static char *run(const char *commands, GError **error)
     }
     nft.nft_ctx_buffer_output(ctx);
     nft.nft_ctx_buffer_error(ctx);
-    nft.nft_ctx_output_set_flags(ctx, NFT_CTX_OUTPUT_STATELESS);
+    nft.nft_ctx_output_set_flags(ctx, NFT_CTX_OUTPUT_STATELESS | NFT_CTX_OUTPUT_TERSE);
     char *answer = NULL;
     for (unsigned i = 0; i < TRIES && !answer; i++) {
         bool ok = nft.nft_run_cmd_from_buffer(ctx, commands) == 0;

@@ -12,7 +12,7 @@
 
 bool nft_apply(const char *commands, GError **error);
 bool nft_apply_blocking(const char *commands, GError **error);
-/* What `nft -s list COMMAND` prints: "table inet ruche_net_virbr0". "chains" names the tables as well, without reading all
+/* What `nft -s -t list COMMAND` prints: "table inet ruche_net_virbr0". "chains" names the tables as well, without reading all
  * rules of the host, which "tables" and "ruleset" do. */
 char *nft_list(const char *what, GError **error);
 char *nft_list_blocking(const char *what, GError **error);

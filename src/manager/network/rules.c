@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A network's firewall as text for nftables: what each mode means, and what of others' rules is in
- * its way. Pure: text in, text out.
+/* A network's firewall as text for nftables: what each mode means. Pure: text in, text out.
  *
  * Spec      libvirt's "Firewall and network filtering" and formatnetwork, forward modes, at 9.0.0.
  * Design    One table of the network's own. An accept in it only ends its own chain: whoever else
- * drops a packet still does, which network_obstacles() tells.
+ * drops a packet still does, which obstacles.c tells.
  */
 #include "manager/network/network_priv.h"
 #include "manager/network/nft.h"
@@ -137,85 +136,4 @@ char *network_rules(const struct network_def *d, bool fresh)
         nat_chain(&t);
     g_string_append(t.s, "}\n");
     return g_string_free(t.s, FALSE);
-}
-
-/* ---- others ---- */
-
-static void obstacle(GPtrArray *list, const char *format, ...) G_GNUC_PRINTF(2, 3);
-static void obstacle(GPtrArray *list, const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    g_ptr_array_add(list, g_strdup_vprintf(format, ap));
-    va_end(ap);
-}
-
-/* Who makes such tables, and what he wants to be told. */
-static const struct {
-    const char *sign, *who, *advice;
-} keepers[] = {
-    {"DOCKER-USER", "Docker",
-     "iptables -I DOCKER-USER -i %s -j ACCEPT; iptables -I DOCKER-USER -o %s -j ACCEPT"},
-    {"ufw-user-forward", "ufw", "ufw route allow in on %s; ufw route allow out on %s"},
-    {"firewalld", "firewalld",
-     "firewall-cmd --zone=trusted --change-interface=%s --permanent; firewall-cmd --reload # %s"},
-};
-#define PLAIN_ADVICE "iptables -I FORWARD -i %s -j ACCEPT; iptables -I FORWARD -o %s -j ACCEPT"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-static void blocked(GPtrArray *list, const char *ruleset, const char *table, const char *hook,
-                    const char *bridge)
-{
-    const char *who = "another program", *advice = PLAIN_ADVICE;
-    for (unsigned i = 0; i < G_N_ELEMENTS(keepers); i++)
-        if (strstr(ruleset, keepers[i].sign)) {
-            who = keepers[i].who;
-            advice = keepers[i].advice;
-            break;
-        }
-    g_autofree char *help = g_strdup_printf(advice, bridge, bridge);
-    obstacle(list, "'%s' of %s drops %s that it does not know; to let this network's pass: %s",
-             table, who,
-             strcmp(hook, "input") == 0 ? "packets to the host (DHCP and DNS)"
-                                        : "forwarded packets",
-             help);
-}
-#pragma GCC diagnostic pop
-
-/* The ruleset as nft prints it: "table ip filter {", "type filter hook forward priority filter;
- * policy drop;". */
-static void find_drops(GPtrArray *list, const char *ruleset, const char *bridge)
-{
-    g_auto(GStrv) lines = g_strsplit(ruleset, "\n", -1);
-    g_autofree char *table = g_strdup("");
-    for (char **l = lines; *l; l++) {
-        const char *text = g_strstrip(*l), *hook = strstr(text, " hook ");
-        if (g_str_has_prefix(text, "table ")) {
-            g_free(table);
-            table = g_strndup(text, strcspn(text, "{"));
-            g_strchomp(table);
-        }
-        if (!hook || !strstr(text, "policy drop") || strstr(table, " ruche_") ||
-            !g_str_has_prefix(text, "type filter"))
-            continue;
-        if (g_str_has_prefix(hook, " hook forward"))
-            blocked(list, ruleset, table, "forward", bridge);
-        else if (g_str_has_prefix(hook, " hook input") && !g_str_has_prefix(table, "table bridge"))
-            blocked(list, ruleset, table, "input", bridge);
-    }
-}
-
-GPtrArray *network_obstacles(const char *ruleset, const char *bridge, bool bridge_filter)
-{
-    GPtrArray *list = g_ptr_array_new_with_free_func(g_free);
-    find_drops(list, ruleset, bridge);
-    if (list->len && bridge_filter)
-        obstacle(
-            list,
-            "br_netfilter is loaded: packets between machines on '%s' pass the same rules; sysctl "
-            "net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 lets them "
-            "pass",
-            bridge);
-    return list;
 }

@@ -8,6 +8,7 @@
 #include "manager/network/network_priv.h"
 
 #include <gio/gio.h>
+#include <string.h>
 
 #define SERVICE "org.fedoraproject.FirewallD1"
 #define OBJECT  "/org/fedoraproject/FirewallD1"
@@ -25,29 +26,79 @@ static GDBusConnection *connect_bus(GError **error)
                    : NULL;
 }
 
+static GVariant *call(GDBusConnection *bus, const char *method, GVariant *args, GError **error)
+{
+    return g_dbus_connection_call_sync(bus, SERVICE, OBJECT, SERVICE ".zone", method, args, NULL,
+                                       G_DBUS_CALL_FLAGS_NO_AUTO_START, CALL_MS, NULL, error);
+}
+
+static bool change(GDBusConnection *bus, const char *bridge, const char *zone, GError **error)
+{
+    g_autoptr(GVariant) answer =
+        call(bus, "changeZoneOfInterface", g_variant_new("(ss)", zone, bridge), error);
+    return answer != NULL;
+}
+
+static void disconnect(GDBusConnection *bus)
+{
+    g_dbus_connection_close_sync(bus, NULL, NULL);
+    g_object_unref(bus);
+}
+
 bool network_zone_set(const char *bridge, const char *zone, GError **error)
 {
     g_autoptr(GError) why = NULL;
-    g_autoptr(GDBusConnection) bus = connect_bus(&why);
-    g_autoptr(GVariant) answer =
-        bus ? g_dbus_connection_call_sync(bus, SERVICE, OBJECT, SERVICE ".zone",
-                                          zone ? "changeZoneOfInterface" : "removeInterface",
-                                          g_variant_new("(ss)", zone ? zone : "", bridge), NULL,
-                                          G_DBUS_CALL_FLAGS_NO_AUTO_START, CALL_MS, NULL, &why)
-            : NULL;
-    if (bus)
-        g_dbus_connection_close_sync(bus, NULL, NULL);
-    if (answer)
-        return true;
+    GDBusConnection *bus = connect_bus(&why);
+    bool ok = bus && change(bus, bridge, zone, &why);
     bool absent = !bus || g_error_matches(why, G_DBUS_ERROR, G_DBUS_ERROR_SERVICE_UNKNOWN) ||
                   g_error_matches(why, G_DBUS_ERROR, G_DBUS_ERROR_NAME_HAS_NO_OWNER);
+    if (bus)
+        disconnect(bus);
+    if (ok)
+        return true;
     g_dbus_error_strip_remote_error(why);
     if (absent)
         return ruche_error(error, RUCHE_ERR_UNSUPPORTED,
                            "bridge '%s': zone '%s' is one of firewalld, which does not run on this "
                            "host",
-                           bridge, zone ? zone : "");
+                           bridge, zone);
     return ruche_error(error, MANAGER_ERR_CONFIG,
                        "bridge '%s': firewalld does not put it into zone '%s': %.300s", bridge,
-                       zone ? zone : "", why->message);
+                       zone, why->message);
+}
+
+/* "": in none; NULL: firewalld does not run. */
+static char *zone_of(GDBusConnection *bus, const char *bridge)
+{
+    g_autoptr(GVariant) answer =
+        call(bus, "getZoneOfInterface", g_variant_new("(s)", bridge), NULL);
+    char *zone = NULL;
+    if (answer && g_variant_is_of_type(answer, G_VARIANT_TYPE("(s)")))
+        g_variant_get(answer, "(s)", &zone);
+    return zone;
+}
+
+static const char *const usual[] = {"libvirt-routed", "libvirt"};
+
+void network_zone_set_usual(const char *bridge, bool routed)
+{
+    GDBusConnection *bus = connect_bus(NULL);
+    g_autofree char *now = bus ? zone_of(bus, bridge) : NULL;
+    if (now && !*now)
+        for (unsigned i = !routed; i < G_N_ELEMENTS(usual); i++)
+            if (change(bus, bridge, usual[i], NULL))
+                break;
+    if (bus)
+        disconnect(bus);
+}
+
+void network_zone_leave(const char *bridge, bool any)
+{
+    GDBusConnection *bus = connect_bus(NULL);
+    g_autofree char *now = bus ? zone_of(bus, bridge) : NULL;
+    bool ours = now && *now && (any || !strcmp(now, usual[0]) || !strcmp(now, usual[1]));
+    g_autoptr(GVariant) answer =
+        ours ? call(bus, "removeInterface", g_variant_new("(ss)", now, bridge), NULL) : NULL;
+    if (bus)
+        disconnect(bus);
 }

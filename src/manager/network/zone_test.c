@@ -9,6 +9,8 @@ static const char described[] =
     "<node><interface name='org.fedoraproject.FirewallD1.zone'>"
     "<method name='changeZoneOfInterface'><arg type='s' direction='in'/><arg type='s' "
     "direction='in'/><arg type='s' direction='out'/></method>"
+    "<method name='getZoneOfInterface'><arg type='s' direction='in'/><arg type='s' "
+    "direction='out'/></method>"
     "<method name='removeInterface'><arg type='s' direction='in'/><arg type='s' direction='in'/>"
     "<arg type='s' direction='out'/></method></interface></node>";
 
@@ -18,6 +20,7 @@ struct firewalld {
     GThread *thread;
     char *zone; /* of br7 */
     int up, end;
+    bool has_libvirt; /* the zone of that name, not libvirt-routed */
 };
 
 /* In the service's thread; calls come one at a time and the test waits for each. */
@@ -27,9 +30,14 @@ static void answer(GDBusConnection *bus, const char *sender, const char *path,
 {
     struct firewalld *f = opaque;
     const char *zone, *bridge;
+    if (!strcmp(method, "getZoneOfInterface")) {
+        g_dbus_method_invocation_return_value(call, g_variant_new("(s)", f->zone ? f->zone : ""));
+        return;
+    }
     g_variant_get(args, "(&s&s)", &zone, &bridge);
     g_assert_cmpstr(bridge, ==, "br7");
-    if (!strcmp(zone, "nowhere")) {
+    if (!strcmp(zone, "nowhere") || (!f->has_libvirt && g_str_has_prefix(zone, "libvirt")) ||
+        !strcmp(zone, "libvirt-routed")) {
         g_dbus_method_invocation_return_dbus_error(call, "org.fedoraproject.FirewallD1.Exception",
                                                    "INVALID_ZONE: nowhere");
         return;
@@ -71,6 +79,8 @@ static void test_absent(void)
 {
     g_setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus", TRUE);
     check_refused("home", "bridge 'br7': zone 'home' is one of firewalld, which does not run");
+    network_zone_set_usual("br7", true);
+    network_zone_leave("br7", true);
 }
 
 static void test_zones(void)
@@ -99,7 +109,18 @@ static void test_zones(void)
     g_assert_no_error(error);
     g_assert_cmpstr(f.zone, ==, "home");
     check_refused("nowhere", "firewalld does not put it into zone 'nowhere': INVALID_ZONE");
-    g_assert_true(network_zone_set("br7", NULL, NULL));
+    network_zone_leave("br7", false);
+    g_assert_cmpstr(f.zone, ==, "home");
+    network_zone_set_usual("br7", false); /* others have decided */
+    g_assert_cmpstr(f.zone, ==, "home");
+    network_zone_leave("br7", true);
+    g_assert_null(f.zone);
+    network_zone_set_usual("br7", false); /* there is none */
+    g_assert_null(f.zone);
+    f.has_libvirt = true;
+    network_zone_set_usual("br7", true); /* the next best */
+    g_assert_cmpstr(f.zone, ==, "libvirt");
+    network_zone_leave("br7", false);
     g_assert_null(f.zone);
     g_atomic_int_set(&f.end, 1);
     g_main_context_wakeup(f.context);
