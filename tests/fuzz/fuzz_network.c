@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Descriptions of networks and updates to them, and dnsmasq's file of leases: the first byte
- * chooses. */
+/* Descriptions of networks and updates to them, dnsmasq's file of leases, others' firewall rules:
+ * the first byte chooses. */
 #include "manager/network/network_priv.h"
 
 #include <string.h>
@@ -43,6 +43,18 @@ static void fuzz_description(const char *text)
     network_def_done(&again);
 }
 
+static void fuzz_obstacles(const char *rules)
+{
+    static const char xml[] = "<network><name>n</name><forward mode='nat'/><bridge name='virbr0'/>"
+                              "<ip address='192.168.7.1' prefix='24'/></network>";
+    struct network_def d;
+    g_ptr_array_unref(network_foreign_tables(rules));
+    if (!network_def_parse(&d, xml, 0, NULL))
+        __builtin_trap();
+    g_ptr_array_unref(network_obstacles(rules, &d, true));
+    network_def_done(&d);
+}
+
 static void fuzz_update(unsigned choice, const char *text)
 {
     static const char base[] =
@@ -65,7 +77,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         g_ptr_array_unref(network_leases_parse(text, 1000));
     else if (data[0] == 'n')
         fuzz_description(text);
-    else
+    else if (data[0] == 'o')
+        fuzz_obstacles(text);
+    else if (data[0] == 'p') {
+        g_autofree char *table = network_legacy_table(text);
+        fuzz_obstacles(table);
+    } else
         fuzz_update(data[0], text);
     return 0;
 }

@@ -17,12 +17,14 @@ struct chain {
     const char *name;
     int hook; /* -1: only others' rules lead to it */
     bool policy_drops;
-    GPtrArray *rules; /* borrowed */
+    GPtrArray *rules;         /* borrowed */
+    const struct chain *from; /* the last one that was followed to it */
 };
 
 struct table {
     const char *name;  /* "ip filter" */
     GPtrArray *chains; /* struct chain */
+    GHashTable *by_name;
 };
 
 /* ---- reading ---- */
@@ -37,16 +39,28 @@ static void chain_free(gpointer opaque)
 static void table_free(gpointer opaque)
 {
     struct table *t = opaque;
+    g_hash_table_unref(t->by_name);
     g_ptr_array_unref(t->chains);
     g_free(t);
 }
 
-static struct chain *chain_new(const char *name)
+static struct table *table_new(const char *name)
+{
+    struct table *t = g_new0(struct table, 1);
+    t->name = name;
+    t->chains = g_ptr_array_new_with_free_func(chain_free);
+    t->by_name = g_hash_table_new(g_str_hash, g_str_equal);
+    return t;
+}
+
+static struct chain *chain_new(struct table *t, const char *name)
 {
     struct chain *c = g_new0(struct chain, 1);
     c->name = name;
     c->hook = -1;
     c->rules = g_ptr_array_new();
+    g_ptr_array_add(t->chains, c);
+    g_hash_table_insert(t->by_name, (gpointer)name, c);
     return c;
 }
 
@@ -82,14 +96,11 @@ static GPtrArray *read_tables(char **lines)
     for (; *lines; lines++) {
         char *text = g_strstrip(*lines), *name;
         if ((name = block_name(text, "table "))) {
-            t = g_new0(struct table, 1);
-            t->name = name;
-            t->chains = g_ptr_array_new_with_free_func(chain_free);
+            t = table_new(name);
             g_ptr_array_add(tables, t);
             c = NULL;
         } else if (t && (name = block_name(text, "chain "))) {
-            c = chain_new(name);
-            g_ptr_array_add(t->chains, c);
+            c = chain_new(t, name);
         } else if (!strcmp(text, "}")) {
             c = NULL;
         } else if (c) {
@@ -101,12 +112,7 @@ static GPtrArray *read_tables(char **lines)
 
 static struct chain *find_chain(const struct table *t, const char *name)
 {
-    for (unsigned i = 0; i < t->chains->len; i++) {
-        struct chain *c = t->chains->pdata[i];
-        if (!strcmp(c->name, name))
-            return c;
-    }
-    return NULL;
+    return g_hash_table_lookup(t->by_name, name);
 }
 
 /* Is it another's, and does the kernel call it for packets to the host, or through it? */
@@ -162,29 +168,40 @@ static void legacy_rule(GString *s, const char *rule)
     g_string_append_c(s, '\n');
 }
 
-static void legacy_chain(GString *s, char **lines, const char *name, const char *policy)
+static void legacy_chain(GHashTable *chains, GPtrArray *order, const char *name, const char *policy)
 {
-    g_autofree char *prefix = g_strdup_printf("-A %s ", name);
-    g_string_append_printf(s, "chain %s {\n", name);
+    GString *s = g_string_new(NULL);
+    g_string_printf(s, "chain %s {\n", name);
     if (!strcmp(name, "FORWARD") || !strcmp(name, "INPUT"))
         g_string_append_printf(s, "type filter hook %s priority filter; policy %s;\n",
                                *name == 'F' ? "forward" : "input",
                                strcmp(policy, "DROP") ? "accept" : "drop");
-    for (char **l = lines; *l; l++)
-        if (g_str_has_prefix(*l, prefix))
-            legacy_rule(s, *l + strlen(prefix));
-    g_string_append(s, "}\n");
+    if (g_hash_table_insert(chains, g_strdup(name), s))
+        g_ptr_array_add(order, s);
+}
+
+static void string_free(gpointer s)
+{
+    g_string_free(s, TRUE);
 }
 
 char *network_legacy_table(const char *rules)
 {
     g_auto(GStrv) lines = g_strsplit(rules, "\n", -1);
-    GString *s = g_string_new("table ip filter (iptables-legacy) {\n");
+    g_autoptr(GHashTable) chains = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autoptr(GPtrArray) order = g_ptr_array_new_with_free_func(string_free);
     for (char **l = lines; *l; l++) {
         g_auto(GStrv) words = g_strsplit(*l, " ", 3);
-        if (g_strv_length(words) >= 2 && (!strcmp(words[0], "-P") || !strcmp(words[0], "-N")))
-            legacy_chain(s, lines, words[1], words[2] ? words[2] : "");
+        GString *chain = words[0] && words[1] ? g_hash_table_lookup(chains, words[1]) : NULL;
+        if (chain && words[2] && !strcmp(words[0], "-A"))
+            legacy_rule(chain, words[2]);
+        else if (!chain && words[0] && words[1] &&
+                 (!strcmp(words[0], "-P") || !strcmp(words[0], "-N")))
+            legacy_chain(chains, order, words[1], words[2] ? words[2] : "");
     }
+    GString *s = g_string_new("table ip filter (iptables-legacy) {\n");
+    for (unsigned i = 0; i < order->len; i++)
+        g_string_append_printf(s, "%s}\n", ((GString *)order->pdata[i])->str);
     g_string_append(s, "}\n");
     return g_string_free(s, FALSE);
 }
@@ -231,7 +248,8 @@ static bool names_bridge(const char *rule, const char *bridge)
 }
 
 /* The chains that a rule leads to: one, or those of a map. */
-static void follow(const struct table *t, const char *rule, GPtrArray *reached)
+static void follow(const struct table *t, const char *rule, const struct chain *base,
+                   GPtrArray *reached)
 {
     static const char *const words[] = {"jump ", "goto "};
     for (unsigned i = 0; i < G_N_ELEMENTS(words); i++)
@@ -239,21 +257,24 @@ static void follow(const struct table *t, const char *rule, GPtrArray *reached)
             at += strlen(words[i]);
             g_autofree char *name = g_strndup(at, strcspn(at, " ,}"));
             struct chain *c = find_chain(t, name);
-            if (c && !g_ptr_array_find(reached, c, NULL))
-                g_ptr_array_add(reached, c);
+            if (!c || c->from == base)
+                continue;
+            c->from = base;
+            g_ptr_array_add(reached, c);
         }
 }
 
 static bool knows_bridge(const struct table *t, struct chain *base, const char *bridge)
 {
     g_autoptr(GPtrArray) reached = g_ptr_array_new();
+    base->from = base;
     g_ptr_array_add(reached, base);
     for (unsigned i = 0; i < reached->len; i++) {
         const struct chain *c = reached->pdata[i];
         for (unsigned k = 0; k < c->rules->len; k++) {
             if (names_bridge(c->rules->pdata[k], bridge))
                 return true;
-            follow(t, c->rules->pdata[k], reached);
+            follow(t, c->rules->pdata[k], base, reached);
         }
     }
     return false;
