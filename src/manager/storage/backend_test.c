@@ -362,6 +362,14 @@ static void do_programs(void *opaque)
                                      "<volume><name>-x</name><capacity>1</capacity></volume>", NULL,
                                      0, NULL, &error),
                    "logical volumes");
+    put_program("vgs-then", "echo '{\"report\":[{\"vg\":[{\"vg_size\":\"100\",\"vg_free\":\"10\"}]}]}'");
+    put_program("lvs-then", "echo '{\"report\":[{\"lv\":[{\"lv_name\":\"v\",\"lv_attr\":\"-\"}]}]}'");
+    put_program("lvcreate", "cd ${0%/*} && mv vgs-then vgs && mv lvs-then lvs");
+    g_assert_true(pool_set_warning(&caller_self, p, 80, &e) && !p->warned);
+    g_assert_true(volume_create_xml(&caller_self, p,
+                                    "<volume><name>v</name><capacity>1</capacity></volume>", NULL,
+                                    0, NULL, &e));
+    g_assert_true(p->warned);
     g_assert_true(pool_destroy(&caller_self, p, NULL));
     g_assert_true(pool_undefine(&caller_self, p, NULL));
     pool_unref(p);

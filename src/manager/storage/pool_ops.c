@@ -304,7 +304,6 @@ static bool look_again(struct pool *p, GError **error)
     GError *why = NULL;
     if (pool_scan(p, &why)) {
         p->state = POOL_RUNNING;
-        pool_watch(p);
         return true;
     }
     if (g_error_matches(why, RUCHE_ERROR, MANAGER_ERR_TIMEOUT))

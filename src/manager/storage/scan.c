@@ -340,6 +340,8 @@ static void take_figures(struct pool *p, const struct pool_figures *f)
     p->allocation = f->allocation;
     p->available = f->available;
     p->real_perms = f->perms;
+    if (pool_runs(p))
+        pool_watch(p);
 }
 
 static GHashTable *volume_table(void)
@@ -355,8 +357,6 @@ bool pool_scan_figures(struct pool *p, GError **error)
     if (!p->backend->scan(p, found, &f, error))
         return false;
     take_figures(p, &f);
-    if (pool_runs(p))
-        pool_watch(p);
     return true;
 }
 
@@ -420,8 +420,6 @@ static struct volume *look_for(struct pool *p, const char *name, GError **error)
         return NULL;
     g_hash_table_steal_extended(found, name, NULL, (gpointer *)&v);
     take_figures(p, &f);
-    if (pool_runs(p))
-        pool_watch(p);
     return v;
 }
 
@@ -477,8 +475,6 @@ bool look_take_figures(struct look *l, struct pool *p)
     if (!l->seen)
         return false;
     take_figures(p, &l->figures);
-    if (pool_runs(p))
-        pool_watch(p);
     return true;
 }
 
