@@ -509,6 +509,30 @@ def test_many_leases():
         remove("big")
 
 
+def test_create_at_once():
+    """Two net-create of one name that wait for each other: who is told that it runs has it run by its own description."""
+    define("lab", network("lab", "nat", 151, v6=False))
+    pid = daemon("lab")
+    def begin_virsh(*words):
+        return subprocess.Popen(["virsh", "-c", f"qemu+unix:///system?socket={RUN}/libvirt-sock", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                env=ENV)
+    def is_told_to_end():
+        with open(f"/proc/{pid}/status", encoding="ascii") as f:
+            return int(re.search(r"^ShdPnd:\s+(\S+)", f.read(), re.MULTILINE).group(1), 16) & 1 << signal.SIGTERM - 1
+    try:
+        os.kill(pid, signal.SIGSTOP)  # the stop waits 3 s for it
+        ending = begin_virsh("net-destroy", "lab")
+        wait_for("a stop under way", is_told_to_end)
+        clients = {b: begin_virsh("net-create", write(b + ".xml", f"<network><name>lab</name><bridge name='{b}'/></network>")) for b in ("la0", "lb0")}
+        said = {b: c.communicate(timeout=120)[1] for b, c in clients.items()}
+        assert not ending.wait(120)
+        done = [b for b, c in clients.items() if not c.returncode]
+        assert len(done) == 1 and "already active" in "".join(said.values()), said
+        assert f"<bridge name='{done[0]}'" in virsh("net-dumpxml", "lab").stdout and done[0] in links()
+    finally:
+        remove("lab")
+
+
 # ---- machines ----
 
 DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>5d6f1b1e-0b7a-4a39-9d5a-6d1a7f7b9a01</uuid><memory unit='MiB'>32</memory><vcpu>1</vcpu>
@@ -707,7 +731,7 @@ MANAGER = None
 
 def main():
     tests = {"nat": test_nat, "route": test_route, "open": test_open, "isolated": test_isolated, "virsh": test_virsh, "description, there and back": test_round,
-             "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "routes": test_routes, "many leases": test_many_leases, "machine": test_machine,
+             "errors": test_errors, "repair": test_repair, "others' rules": test_obstacles, "events": test_events, "routes": test_routes, "created at once": test_create_at_once, "many leases": test_many_leases, "machine": test_machine,
              "lent": test_lent, "lent limits": test_lent_limits, "ruche network": test_command, "killed": test_kill}
     namespaces.main(tests, sys.argv[5:], ("ip", "nft", "dnsmasq", "busybox", "virsh", "tc"), begin, end)
 

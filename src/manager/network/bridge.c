@@ -206,11 +206,11 @@ static bool add_route(const struct network_def *d, const struct xml_node *n, GEr
         err = netlink_own_route(d->bridge, &to, &gateway, metric, other);
     if (err == EEXIST) {
         net_subnet_format(&to, text);
-        return ruche_error(error, RUCHE_ERR_EXISTS,
-                           "network '%s': this host has a route to %s with metric %u already, by %s%s; "
-                           "give the network's another metric",
-                           d->name, text, metric, *other ? "interface " : "several next hops or none",
-                           other);
+        return ruche_error(
+            error, RUCHE_ERR_EXISTS,
+            "network '%s': this host has a route to %s with metric %u already, by %s%s; "
+            "give the network's another metric",
+            d->name, text, metric, *other ? "interface " : "several next hops or none", other);
     }
     return !err || ruche_error_errno(error, err, "network '%s': the route to %s by %s", d->name,
                                      xml_get(n, "@address"), xml_get(n, "@gateway"));

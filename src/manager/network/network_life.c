@@ -230,10 +230,11 @@ static bool check_lent(const struct network_def *d, GError **error)
 {
     g_autofree char *there = lent_bandwidth(d) ? network_qos_there(d->bridge) : NULL;
     return !there ||
-           ruche_error(error, RUCHE_ERR_EXISTS,
-                       "network '%s': its <bandwidth> would replace the limits that bridge '%s' has "
-                       "already (a qdisc '%s'; tc qdisc show dev %s)",
-                       d->name, d->bridge, there, d->bridge);
+           ruche_error(
+               error, RUCHE_ERR_EXISTS,
+               "network '%s': its <bandwidth> would replace the limits that bridge '%s' has "
+               "already (a qdisc '%s'; tc qdisc show dev %s)",
+               d->name, d->bridge, there, d->bridge);
 }
 
 static bool check_start(const struct network *n, const struct network_def *d, GError **error)

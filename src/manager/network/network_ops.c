@@ -76,11 +76,6 @@ static void keep_identity(struct network_def *d, const struct network *same)
     network_def_name_bridge(d, bridge_taken);
 }
 
-struct redefine {
-    struct network_def *d;
-    bool start;
-};
-
 static void take_live_figures(struct network *n, const struct network_def *d)
 {
     g_free(n->bridge);
@@ -88,19 +83,11 @@ static void take_live_figures(struct network *n, const struct network_def *d)
     n->mode = d->mode;
 }
 
-static bool do_redefine(struct network *n, void *opaque, GError **error)
+static bool redefine(struct network *n, const struct network_def *d, GError **error)
 {
-    const struct redefine *r = opaque;
-    if (r->start) {
-        if (n->active)
-            return ruche_error(error, RUCHE_ERR_STATE, "network '%s' is already active", n->name);
-        take_live_figures(n, r->d);
-        n->live_text = network_def_format(r->d);
-        return true; /* runs by this description; what is stored stays */
-    }
     g_autofree char *old = n->text;
     bool was = n->persistent;
-    n->text = network_def_format(r->d);
+    n->text = network_def_format(d);
     n->persistent = true;
     if (!network_save(n, error)) {
         g_free(n->text);
@@ -109,9 +96,36 @@ static bool do_redefine(struct network *n, void *opaque, GError **error)
         return false;
     }
     if (!n->active)
-        take_live_figures(n, r->d);
+        take_live_figures(n, d);
     network_emit(n, NETWORK_EVENT_DEFINED);
     return true;
+}
+
+/* Runs by this description; what is stored stays. */
+static bool create(struct network *n, const struct network_def *d, GError **error)
+{
+    if (n->active)
+        return ruche_error(error, RUCHE_ERR_STATE, "network '%s' is already active", n->name);
+    take_live_figures(n, d);
+    n->live_text = network_def_format(d);
+    return network_do_start(n, NULL, error);
+}
+
+struct redefine {
+    const struct network_def *d;
+    bool (*fn)(struct network *n, const struct network_def *d, GError **error);
+};
+
+/* Others may have come while the lock was waited for. One that nothing became of is gone before
+ * anybody else has the lock. */
+static bool do_redefine(struct network *n, void *opaque, GError **error)
+{
+    const struct redefine *r = opaque;
+    struct network *same = NULL;
+    bool ok = check_clash(r->d, &same, error) && r->fn(n, r->d, error);
+    if (!ok && !n->persistent && !n->active)
+        network_remove(n);
+    return ok;
 }
 
 /* The network that the description is of: a known one, which takes it, or a new one in the table.
@@ -120,7 +134,7 @@ static struct network *define(const struct caller *who, struct network_def *d, b
                               GError **error)
 {
     struct network *same = NULL;
-    struct redefine r = {d, start};
+    struct redefine r = {d, start ? create : redefine};
     if (!check_clash(d, &same, error))
         return NULL;
     keep_identity(d, same);
@@ -129,8 +143,6 @@ static struct network *define(const struct caller *who, struct network_def *d, b
         network_insert(n);
     if (network_operation(who, n, RIGHT_HOST, start ? "create" : "define", do_redefine, &r, error))
         return n;
-    if (!same)
-        network_remove(n);
     network_unref(n);
     return NULL;
 }
@@ -158,12 +170,7 @@ struct network *network_create_xml(const struct caller *who, const char *xml, un
         return NULL;
     struct network *n = define(who, &d, true, error);
     network_def_done(&d);
-    if (!n || network_start(who, n, error))
-        return n;
-    if (!n->persistent && !n->active)
-        network_remove(n);
-    network_unref(n);
-    return NULL;
+    return n;
 }
 
 bool network_start(const struct caller *who, struct network *n, GError **error)
@@ -342,7 +349,7 @@ static char **ranges_of(const struct xml_node *ip)
 {
     GStrvBuilder *b = g_strv_builder_new();
     for (const struct xml_node *dhcp = xml_find(ip, "dhcp"); dhcp; dhcp = NULL)
-        FOREACH_NAMED(range, dhcp, "range")
+        FOREACH_NAMED (range, dhcp, "range")
             g_strv_builder_add_many(b, xml_get(range, "@start"), xml_get(range, "@end"), NULL);
     char **ranges = g_strv_builder_end(b);
     g_strv_builder_unref(b);
@@ -356,8 +363,7 @@ GPtrArray *network_subnets(const struct network *n)
     unsigned i = 0;
     if (!network_def_parse(&d, network_text(n), NETWORK_DEF_LIVE, NULL))
         return list;
-    FOREACH_NAMED(ip, d.root, "ip")
-    {
+    FOREACH_NAMED (ip, d.root, "ip") {
         struct network_subnet *s = g_new(struct network_subnet, 1);
         char address[64];
         net_addr_format(&d.subnets[i].addr, address);
