@@ -237,6 +237,23 @@ def test_database_ends():
     stop("m")
 
 
+def test_name_again():
+    """A tap's name that another machine has before its old port could be taken away: no limits of the old one stay."""
+    limits = "<bandwidth><inbound average='1000'/></bandwidth>"
+    start("m", 1, "<source bridge='obr0'/>", limits + OVS)
+    ground.SWITCH.end("ovsdb-server")
+    left = ground.MANAGER.log().count("stays until it can be taken away")
+    virsh("destroy", "m")
+    wait_for("a line of the log", lambda: ground.MANAGER.log().count("stays until it can be taken away") > left)
+    ground.SWITCH.start_database()
+    assert ports() == ["tap001"]
+    virsh("create", write("other.xml", describe("other", 2, interface(1, "<source bridge='obr0'/>", limits + OVS))))
+    found = [dict(r[0][1]) for r in json.loads(vsctl("--format=json", "--columns=external_ids", "list", "QoS"))["data"]]
+    assert found == [{"vm-id": PORTID.format(258), "ifname": "tap001"}], found
+    stop("other")
+    wait_for("no limits", lambda: not rows_of_limits())
+
+
 def restart(address, own="manager", ca="ca"):
     """The manager, with another place of the database."""
     ground.MANAGER.end()
@@ -384,7 +401,7 @@ def frames(taps):
 
 
 def main():
-    tests = {"no database, no bridge, no switch": test_nobody, "port": test_port, "database ends": test_database_ends, "TLS": test_tls, "VLANs": test_vlans,
+    tests = {"no database, no bridge, no switch": test_nobody, "port": test_port, "database ends": test_database_ends, "name used again": test_name_again, "TLS": test_tls, "VLANs": test_vlans,
              "port deleted meanwhile": test_gone_meanwhile}
     missing = [p for p in ("ip", "virsh", "ovsdb-server", "ovs-vswitchd", "certtool") if not shutil.which(p, path=ground.ENV["PATH"])]
     if os.geteuid() or missing:

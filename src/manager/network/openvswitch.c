@@ -171,7 +171,7 @@ static bool add_port(const struct ovs_port *p, GError **error)
     ops = json_array_new();
     if (old)
         ovs_add_removal(ops, old);
-    ovs_add_no_limits(ops, p->ifname, p->owner);
+    ovs_add_no_limits(ops, p->ifname, NULL); /* of the port that had the name before as well */
     ovs_add_port(ops, p, bridge);
     g_autoptr(JsonArray) done = transact(ops, error);
     return done && wait_for_switch(p, error);

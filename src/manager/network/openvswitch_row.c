@@ -35,7 +35,8 @@ void ovs_add_removal(JsonArray *ops, const char *port_uuid)
 
 static JsonNode *limit_ids(const char *ifname, const char *owner)
 {
-    return ovsdb_map((const char *const[]){"vm-id", owner, "ifname", ifname, NULL});
+    return owner ? ovsdb_map((const char *const[]){"vm-id", owner, "ifname", ifname, NULL})
+                 : ovsdb_map((const char *const[]){"ifname", ifname, NULL});
 }
 
 void ovs_add_no_limits(JsonArray *ops, const char *ifname, const char *owner)

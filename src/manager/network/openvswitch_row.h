@@ -12,7 +12,7 @@
 void ovs_add_select(JsonArray *ops, const char *table, const char *name, const char *owner);
 /* A port, with its interface, is taken off its bridge. */
 void ovs_add_removal(JsonArray *ops, const char *port_uuid);
-/* Rows of limits that we made for the port. */
+/* Rows of limits that we made for the port; `owner` NULL: whoever had a port of that name. */
 void ovs_add_no_limits(JsonArray *ops, const char *ifname, const char *owner);
 void ovs_add_port(JsonArray *ops, const struct ovs_port *p, const char *bridge_uuid);
 /* The index of the operation whose count says whether the port was there; the last one's row is for
