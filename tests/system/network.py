@@ -341,6 +341,10 @@ def test_errors():
     ]
     for xml, why in rows:
         refused(why, "net-define", write("bad.xml", xml))
+    grown = "<metadata><a:b xmlns:a='urn:a'>" + "<c>" * 50 + "<d/>" * 40000 + "</c>" * 50 + "</a:b></metadata>"
+    for how in ("net-define", "net-create"):  # short, but not as it is stored
+        refused("network 'grown'.*at most 4194304|XML of .* bytes is too long; at most 4194304", how, write("grown.xml", f"<network><name>grown</name>{grown}</network>"))
+    assert "grown" not in virsh("net-list", "--all").stdout
     define("lab", network("lab", "nat", 151, v6=False))
     try:
         virsh("net-define", write("bad.xml", base.format(nat, "")))

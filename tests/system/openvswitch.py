@@ -331,6 +331,24 @@ def test_vlans():
         virsh("net-destroy", "lan")
 
 
+def test_long_port():
+    """A trunk of 4000 VLANs: its port is there when another manager starts."""
+    tags = "".join(f"<tag id='{i}'/>" for i in range(1, 4001))
+    virsh("net-create", write("lan.xml", NETWORK))
+    try:
+        start("m", 1, "<source network='lan'/>", f"<vlan trunk='yes'>{tags}</vlan>", kind="network")
+        port = re.findall("[0-9a-f]{8}-[0-9a-f-]{27}", virsh("net-port-list", "lan").stdout)
+        ground.MANAGER.end(signal.SIGKILL)
+        ground.MANAGER.start()
+        assert len(port) == 1 and port[0] in virsh("net-port-list", "lan").stdout
+        assert virsh("net-port-dumpxml", "lan", port[0]).stdout.count("<tag ") == 4000
+        stop("m")
+        assert not re.findall("[0-9a-f]{8}-[0-9a-f-]{27}", virsh("net-port-list", "lan").stdout)
+    finally:
+        stop("m")
+        virsh("net-destroy", "lan")
+
+
 def test_gone_meanwhile():
     """A port that is deleted while the switch is awaited: by a change of its limits, and by its machine's start."""
     virsh("net-create", write("lan.xml", NETWORK), "--validate")
@@ -402,7 +420,7 @@ def frames(taps):
 
 def main():
     tests = {"no database, no bridge, no switch": test_nobody, "port": test_port, "database ends": test_database_ends, "name used again": test_name_again, "TLS": test_tls, "VLANs": test_vlans,
-             "port deleted meanwhile": test_gone_meanwhile}
+             "long port": test_long_port, "port deleted meanwhile": test_gone_meanwhile}
     missing = [p for p in ("ip", "virsh", "ovsdb-server", "ovs-vswitchd", "certtool") if not shutil.which(p, path=ground.ENV["PATH"])]
     if os.geteuid() or missing:
         why = "needs root" if os.geteuid() else f"{missing[0]} is not installed"

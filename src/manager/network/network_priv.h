@@ -78,6 +78,8 @@ static inline const char *network_text(const struct network *n)
 
 /* ---- network_store.c ---- */
 char *network_run_path(const char *name, const char *suffix); /* runtime_dir/networks/NAME.suffix */
+/* What is written must be what is read. */
+bool network_check_stored(const char *name, const char *what, const char *text, GError **error);
 bool network_save(struct network *n, GError **error);
 /* It is about to run, or runs no longer: what a manager after us looks for. */
 bool network_save_state(struct network *n, bool runs, GError **error);

@@ -36,12 +36,30 @@ static bool make_folder(const char *file, int mode, GError **error)
            ruche_error_errno(error, errno, "cannot make folder '%s'", dir);
 }
 
+bool network_check_stored(const char *name, const char *what, const char *text, GError **error)
+{
+    size_t bytes = strlen(text);
+    return bytes <= NETWORK_STORED_MAX ||
+           ruche_error(error, RUCHE_ERR_XML,
+                       "network '%s': %s has %zu bytes when it is written out; at most %u can be "
+                       "read again",
+                       name, what, bytes, NETWORK_STORED_MAX);
+}
+
+/* Of a description that is gone its link means nothing: a new one of that name takes it away. */
 bool network_save(struct network *n, GError **error)
 {
     g_autofree char *path = config_path(n->name), *link = autostart_path(n->name);
-    if (!n->persistent)
-        return store_remove(link, error) && store_remove(path, error);
-    if (!make_folder(link, 0700, error) || !store_write(path, n->text, 0600, error))
+    g_autoptr(GError) inner = NULL;
+    if (!n->persistent) {
+        if (!store_remove(path, error))
+            return false;
+        if (!store_remove(link, &inner))
+            log_warn("network '%s': %s", n->name, inner->message);
+        return true;
+    }
+    if (!network_check_stored(n->name, "its description", n->text, error) ||
+        !make_folder(link, 0700, error) || !store_write(path, n->text, 0600, error))
         return false;
     return n->autostart ? store_link(link, path, error) : store_remove(link, error);
 }
@@ -51,7 +69,8 @@ bool network_save_state(struct network *n, bool runs, GError **error)
     g_autofree char *path = network_run_path(n->name, "xml"),
                     *leases = network_run_path(n->name, "leases");
     if (runs)
-        return make_folder(path, 0711, error) &&
+        return network_check_stored(n->name, "its description", network_text(n), error) &&
+               make_folder(path, 0711, error) &&
                store_write_volatile(path, network_text(n), 0600, error);
     g_unlink(leases);
     return store_remove(path, error);

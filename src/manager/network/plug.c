@@ -20,8 +20,6 @@
 #include <net/if.h>
 #include <string.h>
 
-#define PORT_BYTES_MAX 65536
-
 struct network_port *network_port_ref(struct network_port *p)
 {
     p->refs++;
@@ -57,6 +55,8 @@ bool network_port_save(const struct network *n, const struct network_port *p, GE
 {
     g_autofree char *dir = ports_dir(n), *path = port_path(n, p);
     g_autofree char *text = xml_format(p->doc, 0);
+    if (!network_check_stored(n->name, "a port's description", text, error))
+        return false;
     if (g_mkdir_with_parents(dir, 0700) < 0)
         return ruche_error_errno(error, errno, "cannot make folder '%s'", dir);
     return store_write_volatile(path, text, 0600, error);
@@ -84,14 +84,18 @@ void network_ports_load(struct network *n)
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
     for (const char *name; dir && (name = g_dir_read_name(dir));) {
         g_autofree char *file = g_build_filename(path, name, NULL);
-        g_autofree char *text = store_read(file, PORT_BYTES_MAX, NULL);
-        struct xml_node *doc = text ? xml_parse(text, strlen(text), "networkport", NULL) : NULL;
+        g_autoptr(GError) error = NULL;
+        g_autofree char *text = store_read(file, NETWORK_STORED_MAX, &error);
+        struct xml_node *doc = text ? xml_parse(text, strlen(text), "networkport", &error) : NULL;
         struct network_port *p = doc ? port_of_doc(doc) : NULL;
         uint8_t uuid[16];
-        if (p && uuid_parse(p->uuid, uuid))
+        if (p && uuid_parse(p->uuid, uuid)) {
             g_hash_table_insert(n->ports, p->uuid, p);
-        else
-            network_port_unref(p);
+            continue;
+        }
+        log_warn("network '%s': port '%s' is left out: %s", n->name, file,
+                 error ? error->message : "it has no UUID");
+        network_port_unref(p);
     }
 }
 
