@@ -428,6 +428,23 @@ def test_change():
     assert "br7" not in rows("--all")
 
 
+def test_change_too_long():
+    """A state that could not be gone back to is no beginning of a change."""
+    route = "route {} 10.{}.{}.{}/32 dev card0 metric 7\n"
+    def routes(verb):
+        run("ip", "-batch", write("routes", "".join(route.format(verb, 100 + i // 65536, i // 256 % 256, i % 256) for i in range(50000))), ns=HOST)
+    run("ip", "link", "set", "card0", "up", ns=HOST)
+    routes("add")
+    try:
+        refused("the state of this host's interfaces cannot be noted, to be gone back to: XML of .* bytes is too long; at most 4194304", "iface-begin")
+        refused("no change", "iface-rollback")
+    finally:
+        routes("del")
+        run("ip", "link", "set", "card0", "down", ns=HOST)
+    say("iface-begin")
+    say("iface-rollback")
+
+
 def test_change_killed():
     """Not committed: the next start of the manager goes back."""
     before = state()
@@ -720,7 +737,7 @@ def test_device_events():
 
 def main():
     tests = {"look": test_look, "bridge": test_bridge, "moved addresses": test_move, "virsh": test_virsh, "schema": test_schema, "lost gateway": test_lost_gateway, "ethernet": test_ethernet,
-             "errors": test_errors, "missing modules": test_missing_modules, "change": test_change, "change, killed": test_change_killed,
+             "errors": test_errors, "missing modules": test_missing_modules, "change": test_change, "change too long": test_change_too_long, "change, killed": test_change_killed,
              "killed": test_killed, **{f"dhcp by {c}": lambda c=c: dhcp_by(c) for c in CLIENTS}, "autoconf": test_autoconf, "shared routes": test_shared_routes, "webvirtcloud": test_webvirtcloud,
              "ruche interface": test_command, "device events": test_device_events}
     namespaces.main(tests, sys.argv[3:], ("ip", "dnsmasq", "busybox", "virsh", "xmllint"), begin, end)

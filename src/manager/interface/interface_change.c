@@ -80,7 +80,8 @@ static bool do_begin(const char *name, void *opaque, GError **error)
         return ruche_error(error, RUCHE_ERR_STATE,
                            "a change of interfaces is under way: commit it or roll it back first");
     text = describe();
-    if (!store_write(path, text, 0600, error))
+    if (!interface_check_note("the state of this host's interfaces", text, "change", error) ||
+        !store_write(path, text, 0600, error))
         return false;
     pending = true;
     if (timeout_s) {

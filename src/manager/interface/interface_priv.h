@@ -119,6 +119,8 @@ struct interface_entry {
 };
 GHashTable *interface_entries(void); /* by name */
 struct interface_entry *interface_entry(const char *name, bool make);
+/* Text that is to be gone back to must be one that is read again: `what` cannot be noted, else. */
+bool interface_check_note(const char *what, const char *text, const char *root, GError **error);
 bool interface_save(struct interface_entry *e, GError **error);
 /* What a manager after us looks for; `whole`: all of it is done. */
 bool interface_save_running(struct interface_entry *e, bool whole, GError **error);

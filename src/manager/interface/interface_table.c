@@ -67,6 +67,14 @@ static bool make_folder(const char *file, GError **error)
            ruche_error_errno(error, errno, "cannot make folder '%s'", dir);
 }
 
+bool interface_check_note(const char *what, const char *text, const char *root, GError **error)
+{
+    g_autoptr(GError) inner = NULL;
+    auto_xml *again = xml_parse(text, strlen(text), root, &inner);
+    return again || ruche_error(error, RUCHE_ERR_UNSUPPORTED,
+                                "%s cannot be noted, to be gone back to: %s", what, inner->message);
+}
+
 bool interface_save(struct interface_entry *e, GError **error)
 {
     g_autofree char *path = config_path(e->name);
@@ -84,7 +92,9 @@ bool interface_save_running(struct interface_entry *e, bool whole, GError **erro
     }
     xml_set(e->running, "@whole", whole ? "yes" : "no");
     text = xml_format(e->running, 0);
-    return make_folder(path, error) && store_write_volatile(path, text, 0600, error);
+    g_autofree char *what = g_strdup_printf("interface '%s': what was before it", e->name);
+    return interface_check_note(what, text, "running", error) && make_folder(path, error) &&
+           store_write_volatile(path, text, 0600, error);
 }
 
 /* ---- reading ---- */
