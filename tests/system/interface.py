@@ -568,6 +568,26 @@ def dhcp_by(name):
     say("iface-undefine", "card0")
 
 
+def test_number_again():
+    """The number of a client that has ended is another process's by now, which has to do with the interface as well: it is left alone."""
+    MANAGER.end()
+    MANAGER.start()
+    with Server("--dhcp-range=10.6.0.50,10.6.0.59"):
+        define("<interface type='ethernet' name='card0'><protocol family='ipv4'><dhcp/></protocol></interface>")
+        say("iface-start", "card0")
+        MANAGER.end()
+        for pid in clients("udhcpc"):
+            os.kill(pid, signal.SIGKILL)
+        with subprocess.Popen(["sh", "-c", "read line", "card0"], stdin=subprocess.PIPE) as other:
+            with open(f"{RUN}/interfaces/card0.dhcp4", "w", encoding="ascii") as f:
+                f.write(f"{other.pid}\n")
+            MANAGER.start()
+            wait_for("another client", lambda: clients("udhcpc"))
+            destroy("card0")
+            assert other.poll() is None, "it was ended"
+    say("iface-undefine", "card0")
+
+
 def clients(name):
     """The processes that ask for card0's addresses."""
     found = []
@@ -738,7 +758,7 @@ def test_device_events():
 def main():
     tests = {"look": test_look, "bridge": test_bridge, "moved addresses": test_move, "virsh": test_virsh, "schema": test_schema, "lost gateway": test_lost_gateway, "ethernet": test_ethernet,
              "errors": test_errors, "missing modules": test_missing_modules, "change": test_change, "change too long": test_change_too_long, "change, killed": test_change_killed,
-             "killed": test_killed, **{f"dhcp by {c}": lambda c=c: dhcp_by(c) for c in CLIENTS}, "autoconf": test_autoconf, "shared routes": test_shared_routes, "webvirtcloud": test_webvirtcloud,
+             "killed": test_killed, **{f"dhcp by {c}": lambda c=c: dhcp_by(c) for c in CLIENTS}, "number used again": test_number_again, "autoconf": test_autoconf, "shared routes": test_shared_routes, "webvirtcloud": test_webvirtcloud,
              "ruche interface": test_command, "device events": test_device_events}
     namespaces.main(tests, sys.argv[3:], ("ip", "dnsmasq", "busybox", "virsh", "xmllint"), begin, end)
 

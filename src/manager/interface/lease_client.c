@@ -92,7 +92,19 @@ static char *expand(const char *word, const struct client *c)
     return !strcmp(word, "%l") ? g_strconcat(c->pid_path, ".leases", NULL) : g_strdup(word);
 }
 
-/* Numbers come again: is it its? dhcpcd's words are one: "dhcpcd: eth0 [ip4]". */
+/* A program, or what it calls itself: "/sbin/udhcpc", "dhcpcd:". */
+static bool is_program(const char *word)
+{
+    const char *slash = strrchr(word, '/'), *base = slash ? slash + 1 : word;
+    size_t len = strcspn(base, ":");
+    for (unsigned i = 0; i < G_N_ELEMENTS(programs); i++)
+        if (strlen(programs[i].name) == len && !memcmp(programs[i].name, base, len))
+            return true;
+    return false;
+}
+
+/* Numbers come again: is it a client, and the interface's? It may be a script's or BusyBox's, and
+ * dhcpcd's words are one: "dhcpcd: eth0 [ip4]". */
 static bool is_of(pid_t pid, const char *name)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", (int)pid), *cmdline = NULL;
@@ -102,7 +114,10 @@ static bool is_of(pid_t pid, const char *name)
     for (gsize i = 0; i < len; i++)
         cmdline[i] = cmdline[i] ? cmdline[i] : ' ';
     g_auto(GStrv) words = g_strsplit(cmdline, " ", -1);
-    return g_strv_contains((const char *const *)words, name);
+    bool client = false;
+    for (char **w = words; *w; w++)
+        client |= is_program(*w);
+    return client && g_strv_contains((const char *const *)words, name);
 }
 
 /* dhcpcd keeps its number in a place of its own. */
