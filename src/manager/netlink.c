@@ -75,20 +75,30 @@ static int on_valid(struct nl_msg *msg, void *opaque)
     return NL_OK;
 }
 
-int netlink_dump(int type, const void *header, size_t len,
-                 void (*fn)(const struct nlmsghdr *h, void *opaque), void *opaque)
+/* What the kernel answers to a question; takes the message. */
+static int ask(struct nl_msg *msg, void (*fn)(const struct nlmsghdr *h, void *opaque), void *opaque)
 {
     struct dump d = {fn, opaque};
     int err = 0;
     struct nl_sock *sk = open_socket(&err);
-    if (!sk)
-        return EIO;
-    nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, on_valid, &d);
-    int rc = nl_send_simple(sk, type, NLM_F_DUMP, (void *)header, len);
+    int rc = -1;
+    if (sk) {
+        nl_socket_disable_auto_ack(sk);
+        nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, on_valid, &d);
+        rc = nl_send_auto(sk, msg);
+    }
     if (rc >= 0)
         rc = nl_recvmsgs_default(sk);
-    nl_socket_free(sk);
-    return err ? err : rc < 0 ? EIO : 0;
+    nlmsg_free(msg);
+    if (sk)
+        nl_socket_free(sk);
+    return err ? err : rc == -NLE_DUMP_INTR ? EAGAIN : rc < 0 ? EIO : 0;
+}
+
+int netlink_dump(int type, const void *header, size_t len,
+                 void (*fn)(const struct nlmsghdr *h, void *opaque), void *opaque)
+{
+    return ask(netlink_new(type, NLM_F_DUMP, header, len), fn, opaque);
 }
 
 /* ---- changes ---- */
@@ -114,7 +124,7 @@ void netlink_await(int fd, int timeout_ms)
 /* ---- links ---- */
 
 struct search {
-    const char *ifname, *kind;
+    const char *kind;
     bool found;
 };
 
@@ -123,22 +133,20 @@ static void look(const struct nlmsghdr *h, void *opaque)
     struct search *s = opaque;
     struct nlattr *a[IFLA_MAX + 1] = {NULL}, *info[IFLA_INFO_MAX + 1] = {NULL};
     if (h->nlmsg_type != RTM_NEWLINK ||
-        nlmsg_parse((struct nlmsghdr *)h, sizeof(struct ifinfomsg), a, IFLA_MAX, NULL) < 0 ||
-        !a[IFLA_IFNAME] || strcmp(nla_get_string(a[IFLA_IFNAME]), s->ifname) != 0)
+        nlmsg_parse((struct nlmsghdr *)h, sizeof(struct ifinfomsg), a, IFLA_MAX, NULL) < 0)
         return;
     if (a[IFLA_LINKINFO])
         nla_parse_nested(info, IFLA_INFO_MAX, a[IFLA_LINKINFO], NULL);
-    s->found = !s->kind ||
-               (info[IFLA_INFO_KIND] && !strcmp(nla_get_string(info[IFLA_INFO_KIND]), s->kind));
+    s->found = info[IFLA_INFO_KIND] && !strcmp(nla_get_string(info[IFLA_INFO_KIND]), s->kind);
 }
 
+/* Asked for by its name: a list of all may leave one out while others come and go. */
 bool netlink_is(const char *ifname, const char *kind)
 {
-    struct search s = {ifname, kind, false};
-    struct ifinfomsg i = {.ifi_family = AF_UNSPEC};
+    struct search s = {kind, false};
     if (!kind)
         return if_nametoindex(ifname) > 0;
-    netlink_dump(RTM_GETLINK, &i, sizeof(i), look, &s);
+    ask(netlink_link(RTM_GETLINK, 0, ifname, 0), look, &s);
     return s.found;
 }
 

@@ -21,7 +21,8 @@ struct nl_msg *netlink_new(int type, int flags, const void *header, size_t len);
 struct nl_msg *netlink_link(int type, int flags, const char *ifname, unsigned index);
 /* Sends and waits for the answer; takes the message. */
 int netlink_do(struct nl_msg *msg);
-/* Each message of a dump; fn must not keep it. */
+/* Each message of a dump; fn must not keep it. EAGAIN: it changed meanwhile, and some may have been
+ * left out, or come twice. */
 int netlink_dump(int type, const void *header, size_t len,
                  void (*fn)(const struct nlmsghdr *h, void *opaque), void *opaque);
 

@@ -9,6 +9,7 @@
 #include "manager/netlink.h"
 #include "manager/node/sysfs.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
@@ -16,7 +17,11 @@
 #include <string.h>
 
 #define CENTISECONDS 100.0
-enum { OBJECTS_MAX = 65536, STATE_UP = 6 }; /* of RFC 2863, as the kernel numbers them */
+enum {
+    OBJECTS_MAX = 65536,
+    TRIES = 5,    /* of a list that changes meanwhile */
+    STATE_UP = 6, /* of RFC 2863, as the kernel numbers them */
+};
 
 /* ---- links ---- */
 
@@ -179,22 +184,38 @@ static void clear_path(void *p)
     g_bytes_unref(((struct host_path *)p)->raw);
 }
 
-struct host *host_read(void)
+static struct host *host_new(void)
 {
     struct host *h = g_new0(struct host, 1);
-    struct ifinfomsg i = {.ifi_family = AF_UNSPEC};
-    struct ifaddrmsg a = {.ifa_family = AF_UNSPEC};
     h->links = g_array_new(FALSE, FALSE, sizeof(struct host_link));
     h->addresses = g_array_new(FALSE, FALSE, sizeof(struct host_address));
     h->paths = g_array_new(FALSE, FALSE, sizeof(struct host_path));
     g_array_set_clear_func(h->links, clear_link);
     g_array_set_clear_func(h->addresses, clear_address);
     g_array_set_clear_func(h->paths, clear_path);
-    netlink_dump(RTM_GETLINK, &i, sizeof(i), take_link, h);
-    netlink_dump(RTM_GETADDR, &a, sizeof(a), take_address, h);
+    return h;
+}
+
+/* False: something came or went meanwhile, and may be missing. */
+static bool read_once(struct host *h)
+{
+    struct ifinfomsg i = {.ifi_family = AF_UNSPEC};
+    struct ifaddrmsg a = {.ifa_family = AF_UNSPEC};
+    bool whole = netlink_dump(RTM_GETLINK, &i, sizeof(i), take_link, h) != EAGAIN;
+    whole &= netlink_dump(RTM_GETADDR, &a, sizeof(a), take_address, h) != EAGAIN;
     for (int family = 0; family < 2; family++) {
         struct rtmsg r = {.rtm_family = family ? AF_INET6 : AF_INET};
-        netlink_dump(RTM_GETROUTE, &r, sizeof(r), take_path, h);
+        whole &= netlink_dump(RTM_GETROUTE, &r, sizeof(r), take_path, h) != EAGAIN;
+    }
+    return whole;
+}
+
+struct host *host_read(void)
+{
+    struct host *h = host_new();
+    for (int tries = 1; !read_once(h) && tries < TRIES; tries++) {
+        host_free(h);
+        h = host_new();
     }
     return h;
 }

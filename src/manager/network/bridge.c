@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define CENTISECONDS 100
+#define TRIES        5 /* of a list that changes meanwhile */
 
 static bool refuse(const struct network_def *d, int err, const char *what, GError **error)
 {
@@ -78,7 +79,12 @@ static unsigned routes(const char *but, bool learned, struct host_route *ret, un
     struct routes r = {.but = but, .list = ret, .max = max, .learned = learned};
     for (int i = 0; i < 2; i++) {
         struct rtmsg m = {.rtm_family = i ? AF_INET6 : AF_INET};
-        netlink_dump(RTM_GETROUTE, &m, sizeof(m), take_route, &r);
+        unsigned begin = r.count;
+        int err = EAGAIN;
+        for (int tries = 0; err == EAGAIN && tries < TRIES; tries++) {
+            r.count = begin;
+            err = netlink_dump(RTM_GETROUTE, &m, sizeof(m), take_route, &r);
+        }
     }
     return r.count;
 }
