@@ -331,6 +331,8 @@ def test_errors():
         ("<range start='192.168.151.1' end='192.168.151.255'/>", "broadcast"), ("<host mac='52:54:00:00:00:01' ip='192.168.151.5'/>" * 2, "two DHCP hosts"),
         ("<range start='192.168.151.2' end='192.168.151.9'/><range start='192.168.151.9' end='192.168.151.19'/>", "overlaps"),
         ("<host id='00:01' ip='192.168.151.5'/>", "DHCPv6"), ("<range start='192.168.151.2' end='192.168.151.9'><lease expiry='1' unit='seconds'/></range>", "2 minutes"),
+        ("<range start='192.168.151.2' end='192.168.151.9'><lease expiry='4294967295' unit='hours'/></range>", "2 minutes"),
+        ("<range start='192.168.151.2' end='192.168.151.9'><lease expiry='5124095576030432' unit='hours'/></range>", "4294967295"),
     )
     rows = [(base.format(nat, f"<dhcp>{d}</dhcp>"), why) for d, why in dhcp_rows] + [
         (base.format("<bridge name='a-name-that-is-far-too-long'/>", ""), "names of interfaces have 1 to 15"), ("<network/>", "name"), ("<network><name>a/b</name></network>", "'/'"),
@@ -643,6 +645,7 @@ def test_lent_limits():
         run("tc", "qdisc", "add", "dev", "br8", "root", "handle", "1:", "htb", "default", "7", ns=HOST)
         define("lent", f"<network><name>lent</name><forward mode='bridge'/><bridge name='br8'/>{group}</network>")
         remove("lent")
+        assert qdiscs("br8") == [("htb", "1")]
         refused("would replace the limits that bridge 'br8' has already .a qdisc 'htb'", "net-create", slow)
         assert qdiscs("br8") == [("htb", "1")] and "default 0x7" in run("tc", "qdisc", "show", "dev", "br8", ns=HOST).stdout
         run("tc", "qdisc", "del", "dev", "br8", "root", ns=HOST)
