@@ -367,6 +367,7 @@ void networks_autostart(void)
 void networks_stop(void)
 {
     ovs_stop();
+    network_zone_unwatch();
     g_autoptr(GPtrArray) all = network_all();
     for (unsigned i = 0; i < all->len; i++) {
         network_daemon_forget(all->pdata[i]);

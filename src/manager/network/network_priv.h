@@ -108,6 +108,9 @@ bool network_zone_set(const char *bridge, const char *zone, GError **error);
 void network_zone_set_usual(const char *bridge, bool routed);
 /* Out of libvirt's, or out of any: one that others put it into is theirs. */
 void network_zone_leave(const char *bridge, bool any);
+/* Loop thread: came() is called there whenever firewalld has started, or runs already. */
+void network_zone_watch(void (*came)(void));
+void network_zone_unwatch(void);
 
 /* ---- rules.c ---- */
 /* nft's commands; NULL: none are needed. `fresh`: they are refused where the table is there; else

@@ -2,7 +2,7 @@
 /* Bridges in zones of firewalld, by its D-Bus interface.
  *
  * Spec      org.fedoraproject.FirewallD1(5).
- * Thread    Workers: each call waits for firewalld, at most CALL_MS.
+ * Thread    Workers: each call waits for firewalld, at most CALL_MS. The watch: the loop thread.
  * Trust     What the bus says is a sentence of an error at most.
  */
 #include "manager/network/network_priv.h"
@@ -101,4 +101,55 @@ void network_zone_leave(const char *bridge, bool any)
         ours ? call(bus, "removeInterface", g_variant_new("(ss)", now, bridge), NULL) : NULL;
     if (bus)
         disconnect(bus);
+}
+
+/* ---- a firewalld that comes anew knows no bridges ---- */
+
+static struct {
+    void (*came)(void);
+    GCancellable *connecting;
+    GDBusConnection *bus;
+    guint id;
+} watch;
+
+static void on_name(GDBusConnection *bus, const char *name, const char *owner, gpointer opaque)
+{
+    watch.came();
+}
+
+static void on_connected(GObject *source, GAsyncResult *result, gpointer opaque)
+{
+    g_autoptr(GError) error = NULL;
+    GDBusConnection *bus = g_dbus_connection_new_for_address_finish(result, &error);
+    if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
+        return; /* and another may have begun */
+    g_clear_object(&watch.connecting);
+    watch.bus = bus;
+    if (bus)
+        watch.id = g_bus_watch_name_on_connection(bus, SERVICE, G_BUS_NAME_WATCHER_FLAGS_NONE,
+                                                  on_name, NULL, NULL, NULL);
+}
+
+void network_zone_watch(void (*came)(void))
+{
+    g_autofree char *address = g_dbus_address_get_for_bus_sync(G_BUS_TYPE_SYSTEM, NULL, NULL);
+    if (!address)
+        return;
+    watch.came = came;
+    watch.connecting = g_cancellable_new();
+    g_dbus_connection_new_for_address(address,
+                                      G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT |
+                                          G_DBUS_CONNECTION_FLAGS_MESSAGE_BUS_CONNECTION,
+                                      NULL, watch.connecting, on_connected, NULL);
+}
+
+void network_zone_unwatch(void)
+{
+    if (watch.connecting)
+        g_cancellable_cancel(watch.connecting);
+    g_clear_object(&watch.connecting);
+    if (watch.id)
+        g_bus_unwatch_name(watch.id);
+    watch.id = 0;
+    g_clear_object(&watch.bus);
 }

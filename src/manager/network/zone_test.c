@@ -83,6 +83,24 @@ static void test_absent(void)
     network_zone_leave("br7", true);
 }
 
+static unsigned came;
+
+static void on_came(void)
+{
+    came++;
+}
+
+/* Told when it comes, and no more afterwards. */
+static void check_watch(unsigned wanted)
+{
+    for (unsigned i = 0; i < 10000 && came < wanted; i++) {
+        while (g_main_context_iteration(NULL, FALSE))
+            ;
+        g_usleep(1000);
+    }
+    g_assert_cmpuint(came, ==, wanted);
+}
+
 static void test_zones(void)
 {
     struct firewalld f = {.context = g_main_context_new()};
@@ -96,6 +114,9 @@ static void test_zones(void)
     g_test_dbus_up(bus);
     g_setenv("DBUS_SYSTEM_BUS_ADDRESS", g_test_dbus_get_bus_address(bus), TRUE);
     check_refused("home", "firewalld, which does not run");
+    network_zone_watch(on_came); /* ends before it has begun */
+    network_zone_unwatch();
+    network_zone_watch(on_came);
     f.bus =
         g_dbus_connection_new_for_address_sync(g_test_dbus_get_bus_address(bus),
                                                G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT |
@@ -104,6 +125,8 @@ static void test_zones(void)
     f.thread = g_thread_new("firewalld", serve, &f);
     while (!g_atomic_int_get(&f.up))
         g_usleep(1000);
+    check_watch(1);
+    network_zone_unwatch();
     g_autoptr(GError) error = NULL;
     network_zone_set("br7", "home", &error);
     g_assert_no_error(error);

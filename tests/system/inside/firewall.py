@@ -96,25 +96,47 @@ def zone():
     return run(f"firewall-cmd --get-zone-of-interface={BRIDGE}")[1]
 
 
-def test_firewalld():
+def firewalld(case):
+    """The case beside one that runs; nothing of it is left."""
     before = rules()
     sh("systemctl start firewalld && firewall-cmd --state", 300)
     try:
-        check_advice("firewalld", ["forwarded packets", "packets to the host"])
-        sh(f"firewall-cmd --permanent --zone=trusted --remove-interface={BRIDGE} && firewall-cmd --reload")
-        for attribute, name in ((" zone='trusted'", "trusted"), ("", "libvirt")):
-            start(attribute)
-            assert zone() == name and not warnings(), (zone(), warnings())
-            assert has_address() and reaches_outside()
-            stop()
-            assert zone() == "no zone" and BRIDGE not in rules(), zone()
-            with open("/etc/firewalld/zones/libvirt.xml", "w", encoding="ascii") as f:
-                f.write(ZONE)
-            sh("firewall-cmd --reload")
+        case()
     finally:
         stop()
         sh("systemctl stop firewalld; rm -f /etc/firewalld/zones/*")
     assert rules() == before
+
+
+def test_firewalld():
+    firewalld(lambda: check_advice("firewalld", ["forwarded packets", "packets to the host"]))
+
+
+def in_zone(attribute, name):
+    start(attribute)
+    assert zone() == name and not warnings(), (zone(), warnings())
+    assert has_address() and reaches_outside()
+
+
+def out_of_zones():
+    stop()
+    assert zone() == "no zone" and BRIDGE not in rules(), zone()
+
+
+def test_zones():
+    """Of its description; else libvirt's, where there is one: also of a firewalld that has started anew."""
+    def case():
+        in_zone(" zone='trusted'", "trusted")
+        out_of_zones()
+        with open("/etc/firewalld/zones/libvirt.xml", "w", encoding="ascii") as f:
+            f.write(ZONE)
+        sh("firewall-cmd --reload")
+        in_zone("", "libvirt")
+        sh("systemctl restart firewalld && firewall-cmd --state", 300)
+        wait_for("the zone", lambda: zone() == "libvirt")
+        assert reaches_outside()
+        out_of_zones()
+    firewalld(case)
 
 
 def test_ufw():
@@ -153,4 +175,4 @@ def test_nft():
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 world()
-main({"firewalld": test_firewalld, "ufw": test_ufw, "docker": test_docker, "legacy": test_legacy, "nft": test_nft})
+main({"firewalld": test_firewalld, "zones of firewalld": test_zones, "ufw": test_ufw, "docker": test_docker, "legacy": test_legacy, "nft": test_nft})
