@@ -55,24 +55,34 @@ static bool refuse_claimed(const struct hold *h, GError **error)
                        h->what, h->name);
 }
 
+/* Where the kernel has the device; of what another device-mapper target maps (kpartx), only how large it is. */
+static bool kernel_extent(unsigned major, unsigned minor, struct volume_extent *ret)
+{
+    uint64_t start = ret->start / 512, sectors, number;
+    if (!sysfs_read_u64(&sectors, "/sys/dev/block/%u:%u/size", major, minor))
+        return false;
+    if (sysfs_read_u64(&number, "/sys/dev/block/%u:%u/partition", major, minor) &&
+        !sysfs_read_u64(&start, "/sys/dev/block/%u:%u/start", major, minor))
+        return false;
+    *ret = (struct volume_extent){.start = start * 512, .bytes = sectors * 512};
+    return true;
+}
+
 bool volume_check_extent(int fd, const char *name, const struct volume_extent *e, GError **error)
 {
     struct stat st;
-    uint64_t start = 0, sectors = 0;
+    struct volume_extent is = {.start = e->start};
     if (!e->bytes)
         return true;
-    if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode))
+    if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode) ||
+        !kernel_extent(major(st.st_rdev), minor(st.st_rdev), &is))
         return ruche_error(error, RUCHE_ERR_STATE, "volume '%s' is no block device any more", name);
-    unsigned number[] = {major(st.st_rdev), minor(st.st_rdev)};
-    if (sysfs_read_u64(&start, "/sys/dev/block/%u:%u/start", number[0], number[1]) &&
-        sysfs_read_u64(&sectors, "/sys/dev/block/%u:%u/size", number[0], number[1]) &&
-        start == e->start / 512 && sectors == e->bytes / 512)
-        return true;
-    return ruche_error(error, RUCHE_ERR_STATE,
+    return (is.start == e->start && is.bytes == e->bytes) ||
+           ruche_error(error, RUCHE_ERR_STATE,
                        "volume '%s' has %" PRIu64 " bytes from %" PRIu64
                        " of its disk by the partition table, and %" PRIu64 " from %" PRIu64
                        " by the kernel, which has not read the table since (partprobe)",
-                       name, e->bytes, e->start, sectors * 512, start * 512);
+                       name, e->bytes, e->start, is.bytes, is.start);
 }
 
 int volume_hold(const struct hold *h, GError **error)

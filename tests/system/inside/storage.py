@@ -243,7 +243,7 @@ def test_logical_partitions():
     virsh("vol-delete vdc5 --pool d")
     assert names("d") == ["vdc1", "vdc2", "vdc5", "vdc6"], names("d")
     assert f"start='{129024 * 512}'" in virsh("vol-dumpxml vdc5 --pool d")
-    marked("vdc5", "partition-6")
+    marked("vdc5", "partition-6")  # by the kernel, too
     virsh("vol-wipe vdc6 --pool d")
     marked("vdc5", "partition-6")
     assert sh("head -c 11 /dev/vdc6 | tr -d '\\0'") == ""
@@ -265,6 +265,23 @@ def test_logical_partitions():
     assert not names("d")
     virsh_all("pool-destroy d", "pool-undefine d")
     sh("wipefs -qa /dev/vdc")
+
+
+def test_mapped_partitions():
+    """Partitions of a mapped disk (multipath) are mapped, too: the kernel knows how large they are, and not where."""
+    sh("dmsetup create whole --table '0 409600 linear /dev/vdc 0'")
+    sh(f"sfdisk -q /dev/mapper/whole <{write('table', 'label: dos{}start=2048, size=20M{}'.format(chr(10), chr(10)))}; udevadm settle")
+    node = sh("sfdisk -qlo Device /dev/mapper/whole").split()[-1]
+    name = node.removeprefix("/dev/mapper/")
+    sh(f"dmsetup create {name} --table '0 40960 linear /dev/vdc 2048'; udevadm settle")
+    virsh_all("pool-define-as d disk --source-dev /dev/mapper/whole --source-format dos --target /dev/mapper", "pool-start d")
+    assert names("d") == [name], names("d")
+    round_trip("d", name, node)
+    virsh(f"vol-wipe {name} --pool d")
+    sh(f"dmsetup remove {name} && dmsetup create {name} --table '0 20480 linear /dev/vdc 2048'; udevadm settle")
+    refused(f"vol-wipe {name} --pool d", "by the kernel")
+    virsh_all("pool-destroy d", "pool-undefine d")
+    sh(f"dmsetup remove {name} && dmsetup remove whole; wipefs -qa /dev/vdc")
 
 
 def test_iscsi():
@@ -397,5 +414,5 @@ def test_vanished():
 
 
 if __name__ == "__main__":
-    main({"types": test_types, "fs": test_fs, "btrfs": test_btrfs, "logical": test_logical, "disk": test_disk, "logical partitions": test_logical_partitions, "iscsi": test_iscsi, "multipath": test_multipath,
+    main({"types": test_types, "fs": test_fs, "btrfs": test_btrfs, "logical": test_logical, "disk": test_disk, "logical partitions": test_logical_partitions, "mapped partitions": test_mapped_partitions, "iscsi": test_iscsi, "multipath": test_multipath,
           "iscsi-direct": test_iscsi_direct, "iscsi end": test_iscsi_end, "scsi": test_scsi, "nfs": test_nfs, "cifs": test_cifs, "vanished": test_vanished})
