@@ -5,12 +5,14 @@
  * Trust     sfdisk's answer is read by type; a table with more than PARTITIONS_MAX entries is
  * refused.
  */
+#include "base/log.h"
 #include "manager/markup.h"
 #include "manager/storage/readers.h"
 #include "manager/storage/report.h"
 #include "manager/storage/storage_priv.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PARTITIONS_MAX 1024
@@ -186,6 +188,40 @@ static bool run_script(const char *device, bool more, const char *script, GError
     return true;
 }
 
+/* Mapped partitions (multipath) are kpartx's. */
+static bool kernel_has(const struct disk_table *t, const char *device)
+{
+    g_autofree char *real = realpath(device, NULL);
+    if (real && g_str_has_prefix(real, "/dev/dm-"))
+        return true;
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct partition *part = &t->parts[i];
+        const struct volume_extent e = {part->start, part->bytes, part->container};
+        if (!device_is_at(part->node, &e))
+            return false;
+    }
+    return true;
+}
+
+/* udev's programs look at partitions that were closed: what they have open at that moment the kernel does not take
+ * anew from sfdisk. */
+static void tell_kernel(struct pool *p)
+{
+    enum { TRIES = 20, WAIT_MS = 100 };
+    uint64_t bytes;
+    g_autofree char *device = g_strdup(device_of(p));
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        storage_run(NULL, NULL, "udevadm", "settle", "--timeout=10", NULL);
+        g_autoptr(disk_table) t = read_table(p, &bytes, NULL);
+        if (!t || kernel_has(t, device))
+            return;
+        storage_run(NULL, NULL, "partx", "--update", device, NULL);
+        task_sleep_ms(WAIT_MS);
+    }
+    log_warn("storage pool '%s': the kernel has not taken all partitions of '%s' as they are now",
+             p->name, device);
+}
+
 static bool disk_build(struct pool *p, unsigned flags, GError **error)
 {
     const char *format = pool_get(p, "source/format@type");
@@ -270,6 +306,7 @@ static bool disk_create(struct pool *p, const struct volume_def *d, char **ret_p
     g_autofree char *path = g_build_filename(folder, name, NULL);
     if (!run_script(device, true, script, error))
         return false;
+    tell_kernel(p);
     disk_table_free(t);
     t = read_table(p, &total, error);
     const struct partition *made = t ? part_at(t, at) : NULL;
@@ -380,12 +417,13 @@ static bool disk_delete(struct pool *p, const char *name, const char *path, GErr
     if (!(extent.container ? check_empty(p, v, error) : check_unused(p, v, error)))
         return false;
     uint64_t total;
+    storage_run(NULL, NULL, "udevadm", "settle", "--timeout=10", NULL); /* who looked at them, too */
     g_autoptr(disk_table) t = read_table(p, &total, error);
     if (!t || !check_table(p, t, path, &extent, error) ||
         !storage_run(NULL, error, "sfdisk", "--quiet", "--no-reread", "--delete", device, number,
                      NULL))
         return false;
-    storage_run(NULL, NULL, "udevadm", "settle", "--timeout=10", NULL);
+    tell_kernel(p);
     return true;
 }
 

@@ -117,6 +117,8 @@ struct hold {
 int volume_hold(const struct hold *h, GError **error);
 /* Does the kernel have a partition that was opened there? */
 bool volume_check_extent(int fd, const char *name, const struct volume_extent *extent, GError **error);
+/* Is the device of that path where the kernel should have it? Of an extended one, does it begin there? Small files of /sys. */
+bool device_is_at(const char *path, const struct volume_extent *extent);
 /* Could it be held at the moment? For what another program then does; `extent` may be NULL. (waits) */
 bool device_check_free(struct pool *p, const char *what, const char *path, const struct volume_extent *extent, GError **error);
 

@@ -85,6 +85,15 @@ bool volume_check_extent(int fd, const char *name, const struct volume_extent *e
                        name, e->bytes, e->start, is.bytes, is.start);
 }
 
+bool device_is_at(const char *path, const struct volume_extent *e)
+{
+    struct stat st;
+    struct volume_extent is = {.start = e->start};
+    return stat(path, &st) == 0 && S_ISBLK(st.st_mode) &&
+           kernel_extent(major(st.st_rdev), minor(st.st_rdev), &is) && is.start == e->start &&
+           (e->container || is.bytes == e->bytes);
+}
+
 int volume_hold(const struct hold *h, GError **error)
 {
     struct stat st;
