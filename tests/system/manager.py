@@ -62,12 +62,12 @@ class Manager:
             time.sleep(0.01)
 
     def answers(self):
+        return all(self.listens(path) for path in (self.socket, os.path.join(self.run, "libvirt-sock")))
+
+    @staticmethod
+    def listens(path):
         with socket.socket(socket.AF_UNIX) as s:
-            try:
-                s.connect(self.socket)
-            except OSError:
-                return False
-        return True
+            return s.connect_ex(path) == 0
 
     def said(self):
         with open(self.log, encoding="utf-8") as f:

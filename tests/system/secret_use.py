@@ -302,20 +302,25 @@ def test_nothing_is_seen(conn):
     assert conn.isAlive()
 
 
+def run(tests):
+    conn = libvirt.open(URI)
+    try:
+        secret(conn, "volume", "wrong", OTHER)
+        tap.run({name: lambda test=test: test(conn) for name, test in tests.items()})
+    finally:
+        conn.close()
+
+
 def main():
     libvirt.registerErrorHandler(lambda *_: None, None)
     stop = []
     watcher = threading.Thread(target=watch_processes, args=(stop,), daemon=True)
     watcher.start()
-    conn = libvirt.open(URI)
-    secret(conn, "volume", "wrong", OTHER)
-    tests = {"volumes": test_volumes, "copies": test_copies, "refusals": test_refusals, "a machine of ours": test_ours, "a machine of QEMU": test_qemu,
-             "wrong keys": test_wrong_keys, "TLS": test_tls, "nothing is seen": test_nothing_is_seen}
     try:
-        tap.run({name: lambda test=test: test(conn) for name, test in tests.items()})
+        run({"volumes": test_volumes, "copies": test_copies, "refusals": test_refusals, "a machine of ours": test_ours, "a machine of QEMU": test_qemu,
+             "wrong keys": test_wrong_keys, "TLS": test_tls, "nothing is seen": test_nothing_is_seen})
     finally:
         stop.append(True)
-        conn.close()
         M.close()
 
 
