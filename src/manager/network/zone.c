@@ -97,8 +97,9 @@ void network_zone_leave(const char *bridge, bool any)
     GDBusConnection *bus = connect_bus(NULL);
     g_autofree char *now = bus ? zone_of(bus, bridge) : NULL;
     bool ours = now && *now && (any || !strcmp(now, usual[0]) || !strcmp(now, usual[1]));
-    g_autoptr(GVariant) answer =
+    GVariant *answer =
         ours ? call(bus, "removeInterface", g_variant_new("(ss)", now, bridge), NULL) : NULL;
+    g_clear_pointer(&answer, g_variant_unref);
     if (bus)
         disconnect(bus);
 }
