@@ -155,6 +155,8 @@ static bool start_kernel(struct network *n, const struct network_def *d, bool fo
                             .fresh_rules = found ? NULL : network_rules(d, true),
                             .rules = network_rules(d, false)};
     task_work(kernel_work, &w);
+    if (w.ok && !manager.session)
+        network_zone_watch(networks_refresh);
     if (w.ok && w.ruleset) {
         g_ptr_array_unref(n->warnings);
         n->warnings = network_obstacles(w.ruleset, d, w.bridge_filter);

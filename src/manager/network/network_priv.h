@@ -108,7 +108,8 @@ bool network_zone_set(const char *bridge, const char *zone, GError **error);
 void network_zone_set_usual(const char *bridge, bool routed);
 /* Out of libvirt's, or out of any: one that others put it into is theirs. */
 void network_zone_leave(const char *bridge, bool any);
-/* Loop thread: came() is called there whenever firewalld has started, or runs already. */
+/* Loop thread: came() is called there whenever firewalld has started, or runs already. Once is
+ * enough; where there was no bus yet, it is tried again. */
 void network_zone_watch(void (*came)(void));
 void network_zone_unwatch(void);
 

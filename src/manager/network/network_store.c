@@ -159,7 +159,5 @@ bool networks_load(GError **error)
         network_ports_load(all->pdata[i]);
         network_resume(all->pdata[i]);
     }
-    if (!manager.session)
-        network_zone_watch(networks_refresh);
     return true;
 }

@@ -133,6 +133,10 @@ static void on_connected(GObject *source, GAsyncResult *result, gpointer opaque)
 
 void network_zone_watch(void (*came)(void))
 {
+    if (watch.bus && g_dbus_connection_is_closed(watch.bus))
+        network_zone_unwatch();
+    if (watch.connecting || watch.bus)
+        return;
     g_autofree char *address = g_dbus_address_get_for_bus_sync(G_BUS_TYPE_SYSTEM, NULL, NULL);
     if (!address)
         return;

@@ -117,6 +117,7 @@ static void test_zones(void)
     network_zone_watch(on_came); /* ends before it has begun */
     network_zone_unwatch();
     network_zone_watch(on_came);
+    network_zone_watch(on_came);
     f.bus =
         g_dbus_connection_new_for_address_sync(g_test_dbus_get_bus_address(bus),
                                                G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT |
