@@ -3,7 +3,7 @@
 #include "base/scratch.h"
 #include "manager/manager.h"
 #include "manager/secret/secret.h"
-#include "manager/task.h"
+#include "manager/task_testing.h"
 
 #include <string.h>
 
@@ -62,9 +62,7 @@ static void do_redefine(void *opaque)
 
 static void test_redefine(void)
 {
-    task_start(do_redefine, NULL);
-    while (task_count())
-        g_main_context_iteration(NULL, true);
+    run_in_task(do_redefine, NULL);
 }
 
 int main(int argc, char **argv)

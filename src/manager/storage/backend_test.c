@@ -4,6 +4,7 @@
 #include "base/scratch.h"
 #include "manager/storage/readers.h"
 #include "manager/storage/storage_priv.h"
+#include "manager/task_testing.h"
 
 #include <glib/gstdio.h>
 #include <signal.h>
@@ -11,22 +12,6 @@
 #include <sys/stat.h>
 
 static char *root, *bin;
-
-static void run(void (*fn)(void *opaque), void *opaque)
-{
-    task_start(fn, opaque);
-    while (task_count())
-        g_main_context_iteration(NULL, true);
-}
-
-#define assert_refused(call, word)                                                                 \
-    do {                                                                                           \
-        g_autoptr(GError) error = NULL;                                                            \
-        g_assert_true(!(call));                                                                    \
-        g_assert_nonnull(error);                                                                   \
-        if (!strstr(error->message, word))                                                         \
-            g_error("'%s' is not in: %s", word, error->message);                                   \
-    } while (0)
 
 static GHashTable *table(void)
 {
@@ -377,7 +362,7 @@ static void do_programs(void *opaque)
 
 static void test_programs(void)
 {
-    run(do_programs, NULL);
+    run_in_task(do_programs, NULL);
 }
 
 /* A pool created over a defined one that does not start has its description back. */
@@ -402,7 +387,7 @@ static void do_create_over(void *opaque)
 
 static void test_create_over(void)
 {
-    run(do_create_over, NULL);
+    run_in_task(do_create_over, NULL);
 }
 
 int main(int argc, char **argv)

@@ -3,18 +3,12 @@
 #include "base/scratch.h"
 #include "manager/storage/scsi_luns.h"
 #include "manager/storage/storage_priv.h"
+#include "manager/task_testing.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
 
 static char *root;
-
-static void run(void (*fn)(void *opaque), void *opaque)
-{
-    task_start(fn, opaque);
-    while (task_count())
-        g_main_context_iteration(NULL, true);
-}
 
 static GHashTable *table(void)
 {
@@ -123,7 +117,7 @@ static void do_scsi(void *opaque)
 
 static void test_scsi(void)
 {
-    run(do_scsi, NULL);
+    run_in_task(do_scsi, NULL);
 }
 
 /* In the place of udev's program, which would wait for the host's devices. */

@@ -17,13 +17,6 @@ static char *root;
 char *img, *target;
 GString *events;
 
-void run_in_task(void (*fn)(void *opaque), void *opaque)
-{
-    task_start(fn, opaque);
-    while (task_count())
-        g_main_context_iteration(NULL, true);
-}
-
 static void remove_tree(const char *path)
 {
     g_autoptr(GDir) dir =

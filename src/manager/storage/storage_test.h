@@ -3,11 +3,11 @@
 #pragma once
 
 #include "manager/storage/storage_priv.h"
+#include "manager/task_testing.h"
 
 extern char *img, *target; /* ruche-img, NULL: there is none; the pool's folder */
 extern GString *events;    /* "NAME:ID:EVENT " of each that came */
 
-void run_in_task(void (*fn)(void *opaque), void *opaque);
 /* Files of the folder. */
 char *at(const char *name);
 void put(const char *name, const char *bytes, size_t len);
@@ -16,15 +16,6 @@ bool is_there(const char *name);
 struct pool *begin_pool(void);
 void end_pool(struct pool *p);
 void volume_tests_add(void); /* volume_test.c */
-
-#define assert_refused(call, word)                                                                 \
-    do {                                                                                           \
-        g_autoptr(GError) error = NULL;                                                            \
-        g_assert_true(!(call));                                                                    \
-        g_assert_nonnull(error);                                                                   \
-        if (!strstr(error->message, word))                                                         \
-            g_error("'%s' is not in: %s", word, error->message);                                   \
-    } while (0)
 
 #define TEST(fn)                                                                                   \
     static void test_##fn(void)                                                                    \

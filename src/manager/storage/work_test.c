@@ -2,6 +2,7 @@
 /* Works of pools that do not come back: what they cost, and that there are no more and more of them. */
 #include "base/scratch.h"
 #include "manager/storage/storage_priv.h"
+#include "manager/task_testing.h"
 
 #include <string.h>
 
@@ -40,7 +41,7 @@ static bool run_quick(struct pool *p, GError **error)
     return ok;
 }
 
-static void assert_refused(bool ok, GError *e, const char *word)
+static void assert_timed_out(bool ok, GError *e, const char *word)
 {
     g_assert_false(ok);
     g_assert_error(e, RUCHE_ERROR, MANAGER_ERR_TIMEOUT);
@@ -53,14 +54,14 @@ static void leave_one(struct pool *p)
 {
     GError *e = NULL;
     bool ok = storage_work(p, hang, NULL, count_free, 20, "server 's'", &e);
-    assert_refused(ok, e, "server 's' did not answer");
+    assert_timed_out(ok, e, "server 's' did not answer");
 }
 
 static void refuse_quick(struct pool *p, const char *word)
 {
     GError *e = NULL;
     bool ok = run_quick(p, &e);
-    assert_refused(ok, e, word);
+    assert_timed_out(ok, e, word);
 }
 
 static struct pool *pool_of(const char *name)
@@ -107,9 +108,7 @@ static void do_hang(void *opaque)
 
 static void test_hang(void)
 {
-    task_start(do_hang, NULL);
-    while (task_count())
-        g_main_context_iteration(NULL, true);
+    run_in_task(do_hang, NULL);
 }
 
 int main(int argc, char **argv)
