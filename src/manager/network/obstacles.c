@@ -115,11 +115,16 @@ static struct chain *find_chain(const struct table *t, const char *name)
     return g_hash_table_lookup(t->by_name, name);
 }
 
+/* Its chains see frames on their way between machines of a bridge. */
+static bool is_of_bridges(const struct table *t)
+{
+    return g_str_has_prefix(t->name, "bridge ");
+}
+
 /* Is it another's, and does the kernel call it for packets to the host, or through it? */
 static bool is_of_interest(const struct table *t, const struct chain *c)
 {
-    return c->hook >= 0 && !strstr(t->name, " ruche_") &&
-           !(c->hook == INPUT && g_str_has_prefix(t->name, "bridge "));
+    return c->hook >= 0 && !strstr(t->name, " ruche_") && !(c->hook == INPUT && is_of_bridges(t));
 }
 
 GPtrArray *network_foreign_tables(const char *chains)
@@ -307,6 +312,7 @@ static const struct keeper {
      "firewalld",
      {"firewall-cmd --permanent --zone=trusted --add-interface=%s; firewall-cmd --reload",
       "firewall-cmd --permanent --zone=trusted --add-interface=%s; firewall-cmd --reload"}},
+    {"bridge ", NULL, "another program", {"nft insert rule %C meta ibrname %s accept"}},
     {"iptables-legacy",
      NULL,
      "another program",
@@ -345,9 +351,12 @@ static void blocked(GPtrArray *list, const struct table *t, const struct chain *
 {
     const struct keeper *k = keeper_of(t, c->hook);
     g_autofree char *help = advice(k, t, c, bridge);
-    g_autofree char *words = g_strdup_printf(
-        "' of %s drops %s that it does not know; to let this network's pass: %s", k->who,
-        c->hook == INPUT ? "packets to the host (DHCP and DNS)" : "forwarded packets", help);
+    const char *what = is_of_bridges(t)   ? "frames between machines"
+                       : c->hook == INPUT ? "packets to the host (DHCP and DNS)"
+                                          : "forwarded packets";
+    g_autofree char *words =
+        g_strdup_printf("' of %s drops %s that it does not know; to let this network's pass: %s",
+                        k->who, what, help);
     for (unsigned i = 0; i < list->len; i++)
         if (g_str_has_suffix(list->pdata[i], words))
             return;
@@ -363,7 +372,7 @@ static bool matters(const struct network_def *d, const struct table *t, const st
     if (g_str_has_prefix(t->name, "ip6 ") && !v6)
         return false;
     return c->hook == INPUT ? network_dnsmasq_needed(d)
-                            : d->mode != NETWORK_ISOLATED || bridge_filter;
+                            : d->mode != NETWORK_ISOLATED || bridge_filter || is_of_bridges(t);
 }
 
 GPtrArray *network_obstacles(const char *ruleset, const struct network_def *d, bool bridge_filter)
@@ -380,7 +389,7 @@ GPtrArray *network_obstacles(const char *ruleset, const struct network_def *d, b
                 knows_bridge(t, c, d->bridge))
                 continue;
             blocked(list, t, c, d->bridge);
-            forward |= c->hook == FORWARD;
+            forward |= c->hook == FORWARD && !is_of_bridges(t);
         }
     }
     if (forward && bridge_filter)

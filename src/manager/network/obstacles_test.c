@@ -129,6 +129,21 @@ static void test_chains(void)
     check("}\n{\nchain x {\ntable {\n\"", NAT, IP, NULL);
 }
 
+#define FRAMES(rule)                                                                               \
+    "table bridge b {\n\tchain c {\n\t\ttype filter hook forward priority 0; policy drop;\n" rule  \
+    "\t}\n}\n"
+
+static void test_frames(void)
+{
+    check(FRAMES(""), "", IP,
+          "drops frames between machines that it does not know; to let this network's pass: nft "
+          "insert rule bridge b c meta ibrname virbr0 accept",
+          NULL);
+    check(FRAMES("\t\tmeta ibrname \"virbr0\" accept\n"), "", IP, NULL);
+    g_autoptr(GPtrArray) list = obstacles(FRAMES(""), NAT, IP, true);
+    g_assert_cmpuint(list->len, ==, 1); /* whatever br_netfilter asks */
+}
+
 static void test_tables(void)
 {
     g_autoptr(GPtrArray) names = network_foreign_tables(CHAIN("output", "drop", "") UFW(
@@ -172,6 +187,7 @@ int main(int argc, char **argv)
     g_test_add_func("/obstacles/ufw", test_ufw);
     g_test_add_func("/obstacles/firewalld", test_firewalld);
     g_test_add_func("/obstacles/chains", test_chains);
+    g_test_add_func("/obstacles/frames", test_frames);
     g_test_add_func("/obstacles/tables", test_tables);
     g_test_add_func("/obstacles/legacy", test_legacy);
     return g_test_run();

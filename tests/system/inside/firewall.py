@@ -173,6 +173,21 @@ def test_nft():
         sh("nft flush ruleset")
 
 
+def test_frames():
+    """Machines reach the host and the outside, but not one another: that is told as well."""
+    sh("nft 'table bridge mine { chain between { type filter hook forward priority 0; policy drop; }; }'")
+    start()
+    try:
+        told = warnings()
+        assert len(told) == 1 and "drops frames between machines" in told[0] and reaches_outside(), told
+        sh(told[0].partition("this network's pass: ")[2])
+        here.manager.send_signal(signal.SIGHUP)
+        wait_for("the advice is known", lambda: not warnings())
+    finally:
+        stop()
+        sh("nft flush ruleset")
+
+
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 world()
-main({"firewalld": test_firewalld, "zones of firewalld": test_zones, "ufw": test_ufw, "docker": test_docker, "legacy": test_legacy, "nft": test_nft})
+main({"firewalld": test_firewalld, "zones of firewalld": test_zones, "ufw": test_ufw, "docker": test_docker, "legacy": test_legacy, "nft": test_nft, "frames": test_frames})
