@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Ranges of zeroes: with a kernel that punches holes, and with one that knows nothing of them. */
 #include "base/fd.h"
+#include "base/refuse_testing.h"
 #include "base/zeroes.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -48,20 +45,6 @@ static void test_hole(void)
     g_assert_cmpint(after.st_size, ==, SIZE);
 }
 
-/* As a file system without holes answers. */
-static void refuse_fallocate(void)
-{
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fallocate, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EOPNOTSUPP),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = {.len = G_N_ELEMENTS(code), .filter = code};
-    g_assert_cmpint(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
-    g_assert_cmpint(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), ==, 0);
-}
-
 static void test_written(void)
 {
     if (!g_test_subprocess()) {
@@ -69,7 +52,7 @@ static void test_written(void)
         g_test_trap_assert_passed();
         return;
     }
-    refuse_fallocate();
+    refuse_call(SYS_fallocate, EOPNOTSUPP); /* as a file system without holes answers */
     check_range();
 }
 

@@ -6,16 +6,14 @@
 
 #include "base/fd.h"
 #include "base/fdset.h"
+#include "base/refuse_testing.h"
 #include "base/scratch.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -39,15 +37,7 @@ struct test_options {
 /* From now on this process is one of those that may not have an io_uring. */
 static void refuse_io_uring(void)
 {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog filter = { .len = G_N_ELEMENTS(code), .filter = code };
-    g_assert_cmpint(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
-    g_assert_cmpint(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), ==, 0);
+    refuse_call(SYS_io_uring_setup, EPERM);
     g_assert_cmpint(syscall(SYS_io_uring_setup, 1, NULL), <, 0);
     g_assert_cmpint(errno, ==, EPERM);
 }
